@@ -1,0 +1,72 @@
+"""What a model is: sizes and constants, frozen, the same on every rank. Knows no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RopeScalingKind(StrEnum):
+    LINEAR = "linear"
+    LLAMA3 = "llama3"
+    YARN = "yarn"
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the context a model was trained on.
+
+    `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
+    `high_freq_factor` by llama3; the betas, `extrapolation` and `attention_factor` by yarn.
+    """
+
+    kind: RopeScalingKind
+    factor: float
+    original_max_seq_len: int
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    extrapolation: float = 1.0
+    attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of a Llama-family model.
+
+    RoPE rotates the pairs (j, j + head_dim / 2): loaders that meet interleaved pairs undo that
+    at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
+    them, divide the frequency of each pair (head_dim / 2 values).
+    """
+
+    arch: str  # "llama" | "qwen2" | "qwen3"
+    name: str
+    dim: int
+    hidden_dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_seq_len: int
+    norm_epsilon: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None = None
+    rope_factors: tuple[float, ...] | None = None
+    has_qkv_bias: bool = False
+    has_qk_norm: bool = False
+    is_tied: bool = False  # the output head is the embedding table
+
+    @property
+    def q_dim(self) -> int:
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        return self.n_kv_heads * self.head_dim
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // self.n_kv_heads

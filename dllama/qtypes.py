@@ -1,0 +1,103 @@
+"""The number types weights are stored in: one table row each. Numbering and block layouts are
+ggml's (https://github.com/ggml-org/ggml, ggml-common.h), which GGUF files refer to."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class QType(IntEnum):
+    """Storage types, numbered as in GGUF."""
+
+    F32 = 0
+    F16 = 1
+    Q4_0 = 2
+    Q4_1 = 3
+    Q5_0 = 6
+    Q5_1 = 7
+    Q8_0 = 8
+    Q8_1 = 9
+    Q2_K = 10
+    Q3_K = 11
+    Q4_K = 12
+    Q5_K = 13
+    Q6_K = 14
+    Q8_K = 15
+    IQ2_XXS = 16
+    IQ2_XS = 17
+    IQ3_XXS = 18
+    IQ1_S = 19
+    IQ4_NL = 20
+    IQ3_S = 21
+    IQ2_S = 22
+    IQ4_XS = 23
+    I8 = 24
+    I16 = 25
+    I32 = 26
+    I64 = 27
+    F64 = 28
+    IQ1_M = 29
+    BF16 = 30
+    TQ1_0 = 34
+    TQ2_0 = 35
+    MXFP4 = 39
+
+
+class Block(NamedTuple):
+    """How many values a block of a type holds, and in how many bytes."""
+
+    values: int
+    bytes: int
+
+
+BLOCK: dict[QType, Block] = {
+    QType.F32: Block(1, 4),
+    QType.F16: Block(1, 2),
+    QType.BF16: Block(1, 2),
+    QType.Q4_0: Block(32, 18),
+    QType.Q4_1: Block(32, 20),
+    QType.Q5_0: Block(32, 22),
+    QType.Q5_1: Block(32, 24),
+    QType.Q8_0: Block(32, 34),
+    QType.Q8_1: Block(32, 36),
+    QType.Q2_K: Block(256, 84),
+    QType.Q3_K: Block(256, 110),
+    QType.Q4_K: Block(256, 144),
+    QType.Q5_K: Block(256, 176),
+    QType.Q6_K: Block(256, 210),
+    QType.Q8_K: Block(256, 292),
+    QType.IQ2_XXS: Block(256, 66),
+    QType.IQ2_XS: Block(256, 74),
+    QType.IQ3_XXS: Block(256, 98),
+    QType.IQ1_S: Block(256, 50),
+    QType.IQ4_NL: Block(32, 18),
+    QType.IQ3_S: Block(256, 110),
+    QType.IQ2_S: Block(256, 82),
+    QType.IQ4_XS: Block(256, 136),
+    QType.I8: Block(1, 1),
+    QType.I16: Block(1, 2),
+    QType.I32: Block(1, 4),
+    QType.I64: Block(1, 8),
+    QType.F64: Block(1, 8),
+    QType.IQ1_M: Block(256, 56),
+    QType.TQ1_0: Block(256, 54),
+    QType.TQ2_0: Block(256, 66),
+    QType.MXFP4: Block(32, 17),
+}
+
+COMPUTABLE: frozenset[QType] = frozenset(
+    {QType.F32, QType.F16, QType.BF16, QType.Q8_0, QType.Q4_0}
+)
+"""The types there are kernels for; a tensor of any other type is refused by name."""
+
+
+def row_bytes(qtype: QType, cols: int) -> int:
+    """Bytes of one row of `cols` values. Raises ValueError where a row would end inside a block."""
+    block = BLOCK[qtype]
+    if cols % block.values:
+        raise ValueError(
+            f"a row of {cols} values does not end at a block of {qtype.name}, "
+            f"which holds {block.values} values"
+        )
+    return cols // block.values * block.bytes

@@ -1,0 +1,102 @@
+"""What the server asks of an engine and what it hears back: plain data, token ids only.
+
+Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
+border as msgpack without a schema of its own (cluster/wire.py does that)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # an end-of-turn token, or a stop string found by the server
+    LENGTH = "length"  # max_tokens reached, or the context is full
+    ABORT = "abort"  # the client went away
+    ERROR = "error"  # the engine lost the sequence; `error` says why
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen; all of it may differ from request to request.
+
+    temperature 0 is greedy. top_k 0, top_p 1, min_p 0, penalties 1 / 0 / 0 are off. The order is
+    logit_bias, penalties, top_k, top_p, min_p, temperature. Penalties look at the last
+    `repeat_last_n` tokens of prompt and answer (-1: all). The noise of a token depends on
+    (seed, position) alone.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_last_n: int = 64
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A sequence to continue. Ends at any of `stop_ids` (not part of the answer), after
+    `max_tokens` (None: as far as the context goes), or where the context is full."""
+
+    id: str
+    tokens: list[int]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop_ids: list[int] = field(default_factory=list)
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Forget a sequence, running or waiting; unknown ids are ignored. Nothing is answered."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatsQuery:
+    """Asks for a StatsReply with the same id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one step brought to one sequence. `tokens` are new ids (a stop id is left out);
+    `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache."""
+
+    id: str
+    tokens: list[int]
+    finish: FinishReason | None = None
+    error: str | None = None
+    n_prompt: int = 0
+    n_cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    outputs: list[Output]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """Where an engine is: "loading" (with progress 0..1 and a line of text), "ready",
+    "recovering" (a worker is lost; requests are refused with 503) or "failed" (for good)."""
+
+    state: str
+    progress: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsReply:
+    id: str
+    stats: dict[str, object]  # the body of GET /stats, less what the server itself counts
+
+
+ToEngine = Submit | Abort | StatsQuery
+FromEngine = StepDone | EngineState | StatsReply

@@ -1,0 +1,42 @@
+"""The seam between the engine's brain and whatever computes a step."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dllama.config import ModelConfig
+from dllama.step import LogitRow, Step
+
+
+class Runner(Protocol):
+    """Computes steps; one machine (LocalRunner) or a cluster (cluster.ClusterRunner).
+
+    Neither keeps anything of a request but the KV pages that steps name.
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def n_pages(self) -> int:
+        """KV pages there are room for; steps name pages 0 .. n_pages - 1."""
+        ...
+
+    def run(self, step: Step) -> list[LogitRow]:
+        """Logits for each of `step.logits_at`. Raises PeerLost when a node is gone; the runner
+        then needs `recover()` before the next step, and all KV is lost."""
+        ...
+
+    def idle(self) -> None:
+        """Called between steps when there is nothing to do; watches over peers. Raises PeerLost."""
+        ...
+
+    def recover(self) -> None:
+        """Brings the cluster back after PeerLost, or raises PeerLost again; call until it works."""
+        ...
+
+    def stats(self) -> list[dict[str, object]]:
+        """One row per rank, as in `workers` of GET /stats."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,44 @@
+"""One ragged batch: all that a rank ever learns of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
+MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """T tokens of S sequences, in order: sequence s owns the rows starts[s]:starts[s+1].
+
+    A decoding sequence is a chunk of one row; nothing else tells decode from prefill. Keys and
+    values of the token at position p of sequence s live in page pages[s, p // PAGE_TOKENS].
+    """
+
+    tokens: np.ndarray  # (T,) int32
+    positions: np.ndarray  # (T,) int32
+    starts: np.ndarray  # (S + 1,) int32
+    pages: np.ndarray  # (S, max_pages) int32; entries beyond a sequence's length are -1
+    logits_at: np.ndarray  # (R,) int32: the rows whose logits are wanted
+    candidates: np.ndarray  # (R,) int32: how many of the largest logits; 0 for the whole row
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRow:
+    """What a row of logits tells the sampler: the whole row, or its largest entries.
+
+    `ids` is None for a whole row (then `logits` is (vocab_size,)); otherwise ids (k,) int32 and
+    logits (k,) float32 are sorted by falling logit, ties by rising id. `log_sum_exp` is over
+    the whole vocabulary either way.
+    """
+
+    ids: np.ndarray | None
+    logits: np.ndarray
+    log_sum_exp: float

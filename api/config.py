@@ -1,0 +1,37 @@
+"""What the server is told once, at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from dllama.requests import SamplingParams
+
+
+def system_fingerprint() -> str:
+    """Names the software that answers; a seed repeats a text only under the same one."""
+    try:
+        return f"dllama-{version('dllama')}"
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "dllama"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Limits and habits of the HTTP server.
+
+    `cors_origins` holds origins a browser may call from: "*" is all of them, "localhost" any
+    port of this machine. `sampling` is used where a request says nothing; its seed is not.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ("*",)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_body_bytes: int = 10 * 1024 * 1024
+    max_sequences: int = 128  # of one request: prompts times n
+    body_timeout_s: float = 60.0  # a body that trickles in is given up
+    stall_timeout_s: float = 60.0  # a reader that takes nothing is given up
+    headers_after_s: float = 1.0  # a stream's 200 is held back so long for an early error
+    ping_s: float = 15.0  # a silent stream gets a comment so often, for proxies' timeouts
+    stats_timeout_s: float = 2.0  # an engine in a long step answers late; /stats does not wait
+    fingerprint: str = field(default_factory=system_fingerprint)

@@ -1,0 +1,215 @@
+"""Every field of a request body: its names, its type and range, its default. Honour or refuse:
+a field that is neither in a `Field` nor in one of the tables below is answered with a 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import orjson
+
+from dllama.errors import RequestError
+
+T = TypeVar("T")
+S = TypeVar("S")
+Reader = Callable[[object, str], T]  # (value, name) -> value, or RequestError naming the field
+Body = Mapping[str, object]
+
+MAX_INT = 2**31 - 1  # more tokens than any context has
+MAX_SEED = 2**63 - 1  # what a msgpack integer and an int64 both hold
+MAX_STOPS = 64
+MAX_STOP_CHARS = 4096  # of all stop strings together; they are searched for in every character
+SHOWN_CHARS = 60  # of a wrong value, in the message about it
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Generic[T, S]):
+    """A field under one or more names; null or absent means `default`."""
+
+    names: tuple[str, ...]
+    read: Reader[T]
+    default: S
+
+    def of(self, body: Body) -> T | S:
+        """Its value in `body`; RequestError if it is of a wrong kind, or two names disagree."""
+        found: list[tuple[str, T]] = []
+        for name in self.names:
+            value = body.get(name)
+            if value is not None:
+                found.append((name, self.read(value, name)))
+        if not found:
+            return self.default
+        for name, value in found[1:]:
+            if value != found[0][1]:
+                raise RequestError(
+                    f"`{found[0][0]}` and `{name}` mean the same and have different values; "
+                    "send one of them.",
+                    param=name,
+                )
+        return found[0][1]
+
+
+def wrong(name: str, wanted: str, value: object) -> RequestError:
+    """The sentence about a value that is not what the field takes."""
+    try:
+        shown = orjson.dumps(value, default=repr).decode()
+    except orjson.JSONEncodeError:
+        shown = repr(value)
+    if len(shown) > SHOWN_CHARS:
+        shown = shown[:SHOWN_CHARS] + "…"
+    return RequestError(f"`{name}` must be {wanted}, but is {shown}.", param=name)
+
+
+def number(low: float, high: float, *, above: bool = False) -> Reader[float]:
+    """A number from `low` to `high`, or above `low`."""
+    wanted = f"a number {'above' if above else 'from'} {low:g} {'up ' if above else ''}to {high:g}"
+
+    def read(value: object, name: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong(name, wanted, value)
+        if not low <= value <= high or (above and value == low):
+            raise wrong(name, wanted, value)
+        return float(value)
+
+    return read
+
+
+def integer(low: int, high: int) -> Reader[int]:
+    """A whole number from `low` to `high`; 1.0 is not one."""
+    wanted = f"a whole number from {low} to {high}"
+
+    def read(value: object, name: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise wrong(name, wanted, value)
+        return value
+
+    return read
+
+
+def boolean(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(name, "true or false", value)
+    return value
+
+
+def string(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise wrong(name, "a string", value)
+    return value
+
+
+def mapping(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise wrong(name, "an object", value)
+    return value
+
+
+def top_k(value: object, name: str) -> int:
+    """-1 means off, as with other servers; ours is 0."""
+    return max(0, integer(-1, MAX_INT)(value, name))
+
+
+def stop_strings(value: object, name: str) -> tuple[str, ...]:
+    """A string or a list of strings, none of them empty; duplicates count once."""
+    stops = [value] if isinstance(value, str) else value
+    wanted = f"a string or a list of at most {MAX_STOPS} strings, none of them empty"
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
+        raise wrong(name, wanted, value)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise wrong(name, wanted, value)
+    if sum(map(len, stops)) > MAX_STOP_CHARS:
+        raise wrong(name, f"at most {MAX_STOP_CHARS} characters in all", value)
+    return tuple(dict.fromkeys(stops))
+
+
+Bias = tuple[tuple[int | str, float], ...]  # of a token id, or of every token of a text
+
+
+def logit_bias(value: object, name: str) -> Bias:
+    """OpenAI's {"id": bias}, or llama-server's [[id or text, bias or false], ...]."""
+    wanted = 'an object like {"1734": -100} or a list like [[1734, -100], ["text", false]]'
+    bias = number(-100, 100)
+    pairs: list[tuple[int | str, float]] = []
+    if isinstance(value, dict):
+        for key, amount in value.items():
+            if not (key.isascii() and key.isdigit() and len(key) <= 10):
+                raise wrong(name, f"{wanted}, with token ids as keys", key)
+            pairs.append((int(key), bias(amount, f"{name}.{key}")))
+    elif isinstance(value, list):
+        for i, pair in enumerate(value):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise wrong(name, wanted, pair)
+            key, amount = pair
+            if isinstance(key, bool) or not isinstance(key, int | str):
+                raise wrong(name, wanted, pair)
+            never = amount is False
+            pairs.append((key, float("-inf") if never else bias(amount, f"{name}[{i}][1]")))
+    else:
+        raise wrong(name, wanted, value)
+    return tuple(pairs)
+
+
+# Fields of SamplingParams that a request sets under the same name.
+SAMPLING: dict[str, Reader[float]] = {
+    "temperature": number(0, 2),
+    "top_k": top_k,
+    "top_p": number(0, 1),
+    "min_p": number(0, 1),
+    "repeat_penalty": number(0, 100, above=True),
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
+    "repeat_last_n": integer(-1, MAX_INT),
+}
+
+# Ignored on purpose: none of them could change the answer.
+IGNORED = frozenset(
+    {
+        "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+        "prompt_cache_retention", "prediction", "parallel_tool_calls", "cache_prompt",
+    }
+)  # fmt: skip
+
+# Known, but not served: accepted only with a value that means "off".
+OFF: dict[str, tuple[object, ...]] = {
+    # of OpenAI
+    "logprobs": (False,), "top_logprobs": (0,), "echo": (False,), "suffix": ("",),
+    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],),
+    "function_call": ("none", "auto"), "response_format": ({"type": "text"},),
+    "modalities": (["text"],), "audio": (), "web_search_options": (), "reasoning_effort": (),
+    "verbosity": ("medium",),
+    # of llama-server
+    "grammar": ("",), "json_schema": (), "mirostat": (0,), "typical_p": (1,),
+    "top_n_sigma": (-1,), "xtc_probability": (0,), "dry_multiplier": (0,),
+    "dynatemp_range": (0,), "n_probs": (0,), "min_keep": (0, 1), "id_slot": (-1,),
+    "return_tokens": (False,), "return_progress": (False,), "timings_per_token": (False,),
+    "post_sampling_probs": (False,), "verbose": (False,), "lora": ([],),
+}  # fmt: skip
+
+
+def same(a: object, b: object) -> bool:
+    """Equality that keeps false and 0 apart, as JSON does."""
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
+
+
+def check_fields(body: Body, fields: Sequence[Field[object, object]], route: str) -> None:
+    """Raises RequestError for the first field of `body` that is neither honoured, nor ignored on
+    purpose, nor off."""
+    known = {name for field in fields for name in field.names}
+    for name, value in body.items():
+        if name in known or name in IGNORED or value is None:
+            continue
+        if name not in OFF:
+            raise RequestError(
+                f"{route} knows no field `{name:.100}`; leave it out, because ignoring it could "
+                "change the answer.",
+                param=name[:100],
+            )
+        if not any(same(value, off) for off in OFF[name]):
+            offs = [orjson.dumps(off).decode() for off in OFF[name]]
+            raise RequestError(
+                f"`{name}` is not supported by this server; leave it out"
+                + (f" or send {' or '.join(offs)}." if offs else "."),
+                param=name,
+            )

@@ -1,0 +1,226 @@
+"""From GGUF metadata to a ModelConfig. Knows the metadata keys of the Llama family and which of
+them would change the results in ways that this version does not compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.errors import ModelFileError
+from dllama.formats.gguf import GgufFile
+from dllama.formats.gguf_metadata import ArchKeys
+from dllama.formats.layout import check_heads
+from dllama.qtypes import QType
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the metadata does not say about an architecture."""
+
+    is_interleaved: bool  # rows of wq and wk lie as adjacent RoPE pairs
+    needs_qkv_bias: bool = False
+    has_qk_norm: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(is_interleaved=True),  # Llama 2 and 3.x, Mistral, and their kin
+    "qwen2": Architecture(is_interleaved=False, needs_qkv_bias=True),
+    "qwen3": Architecture(is_interleaved=False, has_qk_norm=True),
+}
+
+NEUTRAL: dict[str, float] = {
+    "expert_count": 0,
+    "embedding_scale": 1,
+    "residual_scale": 1,
+    "logit_scale": 1,
+    "attention.scale": 0,
+    "attention.clamp_kqv": 0,
+    "attn_logit_softcapping": 0,
+    "final_logit_softcapping": 0,
+}
+"""Keys that other members of the family use; with any value but this one the file is refused."""
+
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+def model_config(file: GgufFile) -> ModelConfig:
+    """The shape of the model in `file`. Raises ModelFileError where the architecture is unknown,
+    a key is missing or wrong, or asks for something this version does not compute."""
+    arch, traits = _architecture(file)
+    keys = ArchKeys(file.metadata, arch, file.path)
+    _refuse_foreign_features(keys, file)
+    embed = file.tensor("token_embd.weight")
+    n_heads = keys.integer("attention.head_count")
+    dim = keys.integer("embedding_length")
+    config = ModelConfig(
+        arch=arch,
+        name=_name(file),
+        dim=dim,
+        hidden_dim=keys.integer("feed_forward_length"),
+        n_layers=_n_layers(keys, file),
+        n_heads=n_heads,
+        n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
+        head_dim=_head_dim(keys, dim, n_heads, file),
+        vocab_size=embed.rows,
+        max_seq_len=_max_seq_len(keys),
+        norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
+        rope_theta=keys.number("rope.freq_base", 10000.0),
+        rope_scaling=_rope_scaling(keys, file),
+        rope_factors=_rope_factors(file),
+        has_qkv_bias=traits.needs_qkv_bias or "blk.0.attn_q.bias" in file.tensors,
+        has_qk_norm=traits.has_qk_norm,
+        is_tied="output.weight" not in file.tensors,
+    )
+    check_heads(config, file.path)
+    _check_rope_size(config, keys, file)
+    return config
+
+
+def _architecture(file: GgufFile) -> tuple[str, Architecture]:
+    arch = file.metadata.get("general.architecture")
+    if isinstance(arch, str) and arch in ARCHITECTURES:
+        return arch, ARCHITECTURES[arch]
+    known = ", ".join(ARCHITECTURES)
+    found = "names no architecture" if arch is None else f"is of the architecture {arch!r}"
+    raise ModelFileError(
+        f"{file.path} {found}; this version runs {known} (Llama 2 and 3.x, Mistral, Qwen2, "
+        f"Qwen2.5, Qwen3). Use a model of one of these."
+    )
+
+
+def _name(file: GgufFile) -> str:
+    name = file.metadata.get("general.name")
+    return name if isinstance(name, str) and name else file.path.stem
+
+
+def _refuse_foreign_features(keys: ArchKeys, file: GgufFile) -> None:
+    for key, neutral in NEUTRAL.items():
+        if key not in keys:
+            continue
+        value = keys.raw(key)
+        if value != neutral:
+            raise ModelFileError(
+                f"{file.path}: {key} is {value!r}, which this version does not compute; only "
+                f"dense models of the Llama family are supported. Use another model."
+            )
+
+
+def _n_layers(keys: ArchKeys, file: GgufFile) -> int:
+    n_layers = keys.integer("block_count")
+    if n_layers > len(file.tensors):
+        raise ModelFileError(
+            f"{file.path} promises {n_layers} layers, but holds only {len(file.tensors)} tensors. "
+            f"The file is incomplete or corrupt; download it again."
+        )
+    return n_layers
+
+
+def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: GgufFile) -> int:
+    if "attention.key_length" not in keys and dim % n_heads:
+        raise ModelFileError(
+            f"{file.path}: {dim} values do not divide into {n_heads} heads, and the metadata has "
+            f"no attention.key_length. The file is corrupt; convert the model again."
+        )
+    head_dim = keys.integer("attention.key_length", dim // n_heads or 1)
+    value_length = keys.integer("attention.value_length", head_dim)
+    if value_length != head_dim:
+        raise ModelFileError(
+            f"{file.path}: keys have {head_dim} values a head and values {value_length}; this "
+            f"version expects the same for both. Use another model."
+        )
+    return head_dim
+
+
+def _max_seq_len(keys: ArchKeys) -> int:
+    """The context length; cut to the sliding window, where there is one, because up to there
+    full attention gives the very same results."""
+    context = keys.integer("context_length")
+    if keys.raw("attention.sliding_window") in (None, 0):
+        return context
+    return min(context, keys.integer("attention.sliding_window"))
+
+
+def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> None:
+    rotated = keys.integer("rope.dimension_count", config.head_dim)
+    if rotated != config.head_dim:
+        raise ModelFileError(
+            f"{file.path}: rotary embedding covers {rotated} of the {config.head_dim} values of a "
+            f"head; this version expects all of them. Use another model."
+        )
+    factors = config.rope_factors
+    if factors is not None and len(factors) != config.head_dim // 2:
+        raise ModelFileError(
+            f"{file.path}: {ROPE_FACTORS} holds {len(factors)} factors; heads of "
+            f"{config.head_dim} values need {config.head_dim // 2}. The file is corrupt."
+        )
+
+
+def _rope_scaling(keys: ArchKeys, file: GgufFile) -> RopeScaling | None:
+    if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
+        kind, factor = "linear", keys.number("rope.scale_linear")
+    else:
+        kind = keys.text("rope.scaling.type", "linear").lower()
+        factor = keys.number("rope.scaling.factor", 1.0)
+    if kind == "none" or (factor == 1.0 and kind in RopeScalingKind._value2member_map_):
+        return None
+    if kind not in RopeScalingKind._value2member_map_:
+        known = ", ".join(RopeScalingKind)
+        raise ModelFileError(
+            f"{file.path}: RoPE is scaled in the way {kind!r}; this version knows {known}. "
+            f"Use another model."
+        )
+    scaling = RopeScaling(
+        kind=RopeScalingKind(kind),
+        factor=factor,
+        original_max_seq_len=keys.integer(
+            "rope.scaling.original_context_length", keys.integer("context_length")
+        ),
+        low_freq_factor=keys.number("rope.scaling.low_freq_factor", 1.0),
+        high_freq_factor=keys.number("rope.scaling.high_freq_factor", 4.0),
+        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+        extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
+        attention_factor=_attention_factor(keys, kind, factor),
+    )
+    if scaling.high_freq_factor <= scaling.low_freq_factor:
+        raise ModelFileError(
+            f"{file.path}: rope.scaling.high_freq_factor is {scaling.high_freq_factor}; it must "
+            f"be above low_freq_factor, {scaling.low_freq_factor}. The file is corrupt."
+        )
+    return scaling
+
+
+def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
+    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it."""
+    if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
+        return None
+    yarn = 0.1 * float(np.log(factor)) + 1.0 if factor > 1 else 1.0
+    return keys.number("rope.scaling.attn_factor") * yarn
+
+
+def _rope_factors(file: GgufFile) -> tuple[float, ...] | None:
+    if ROPE_FACTORS not in file.tensors:
+        return None
+    tensor = file.tensor(ROPE_FACTORS)
+    if tensor.qtype is not QType.F32 or tensor.n_bytes is None:
+        raise ModelFileError(
+            f"{file.path}: {ROPE_FACTORS} is stored as {tensor.type_name}; expected F32. "
+            f"Convert the model again with a current converter."
+        )
+    raw = tensor.file.view(tensor.offset, tensor.n_bytes, ROPE_FACTORS)
+    factors = np.frombuffer(raw.tobytes(), "<f4")
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise ModelFileError(
+            f"{file.path}: {ROPE_FACTORS} holds factors that are no numbers above 0. The file is "
+            f"corrupt; download it again."
+        )
+    return tuple(factors.tolist())
+
+
+def tokenizer_kind(metadata: Mapping[str, object]) -> str | None:
+    """`tokenizer.ggml.model`, where the file says it: "llama" (SPM), "gpt2" (BPE) or another."""
+    kind = metadata.get("tokenizer.ggml.model")
+    return kind if isinstance(kind, str) else None

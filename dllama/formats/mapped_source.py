@@ -1,0 +1,114 @@
+"""Tensors that lie in mapped files, as a WeightSource. Knows where a tensor lies and whether its
+rows are stored in interleaved RoPE order; not which file format put it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError
+from dllama.formats.mapped import MappedFile
+from dllama.qtypes import BLOCK, COMPUTABLE
+from dllama.weight_source import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a tensor lies. `interleaved_head_dim` is the head size where the file keeps RoPE
+    pairs side by side (the rows 2j and 2j + 1 of a head), 0 where rows are in our order."""
+
+    info: TensorInfo
+    file: MappedFile
+    offset: int
+    interleaved_head_dim: int = 0
+
+
+class MappedSource:
+    """A WeightSource over mapped files; see dllama.weight_source for what it promises."""
+
+    def __init__(
+        self, config: ModelConfig, placements: Iterable[Placement], files: Sequence[MappedFile]
+    ) -> None:
+        self._config = config
+        self._placements = {p.info.name: p for p in placements}
+        self._tensors = {p.info.name: p.info for p in self._placements.values()}
+        self._files = files
+        for placement in self._placements.values():
+            _check_bias_order(placement)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return MappingProxyType(self._tensors)
+
+    def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
+        place = self._placements[name]
+        info = place.info
+        rows = _checked_cut(rows, info.rows, f"rows of {name}")
+        cols = _checked_cut(cols, info.cols, f"columns of {name}")
+        first, last = _cut_bytes(info, cols)
+        raw: np.ndarray = place.file.view(place.offset, info.n_bytes, f"tensor {name}")
+        raw = raw.reshape(info.rows, info.row_bytes)
+        if not place.interleaved_head_dim:
+            cut: np.ndarray = raw[rows.start : rows.stop, first:last]
+        elif info.rows > 1:
+            cut = raw[:, first:last][half_split_order(rows, place.interleaved_head_dim)]
+        else:
+            values = raw.reshape(info.cols, BLOCK[info.qtype].bytes)
+            values = values[half_split_order(cols, place.interleaved_head_dim)]
+            cut = values.reshape(1, -1)[rows.start : rows.stop]
+        return cut
+
+    def release(self, name: str) -> None:
+        place = self._placements[name]
+        place.file.release(place.offset, place.info.n_bytes)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def half_split_order(wanted: range, head_dim: int) -> np.ndarray:
+    """Where our rows `wanted` lie among interleaved ones: per head, our row j is theirs 2j and
+    our row j + head_dim / 2 is theirs 2j + 1. Returns int64 (len(wanted),)."""
+    row = np.arange(wanted.start, wanted.stop)
+    head, j = np.divmod(row, head_dim)
+    half = head_dim // 2
+    order: np.ndarray = head * head_dim + 2 * (j % half) + j // half
+    return order
+
+
+def _checked_cut(cut: range | None, size: int, what: str) -> range:
+    if cut is None:
+        return range(size)
+    if cut.step != 1 or not 0 <= cut.start <= size or cut.stop > size:
+        raise ValueError(f"{cut} is no cut of the {size} {what}")
+    return range(cut.start, max(cut.start, cut.stop))
+
+
+def _cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:
+    block = BLOCK[info.qtype]
+    if cols.start % block.values or cols.stop % block.values:
+        raise ValueError(
+            f"the columns {cols.start} to {cols.stop} of {info.name} do not begin and end at "
+            f"blocks of {info.qtype.name}, which hold {block.values} values"
+        )
+    return cols.start // block.values * block.bytes, cols.stop // block.values * block.bytes
+
+
+def _check_bias_order(place: Placement) -> None:
+    """A vector in blocks cannot be reordered without requantizing it, which we never do."""
+    info = place.info
+    in_blocks = info.qtype not in COMPUTABLE or BLOCK[info.qtype].values > 1
+    if place.interleaved_head_dim and info.rows == 1 and in_blocks:
+        raise ModelFileError(
+            f"{place.file.path}: the bias {info.name} is stored as {info.qtype.name}; expected "
+            f"F32, F16 or BF16. Convert the model again with biases in F32."
+        )

@@ -1,0 +1,195 @@
+"""What stands between two matmuls: norms, activation functions and the input's quantization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from kernels.arrays import aligned
+from kernels.emit import F32, F32X16, I8, I32, I32X16, Emit
+from kernels.exponential import exp_f32
+from kernels.intrinsics import address
+from kernels.layout import BLOCK, TILE, Activations
+from kernels.team import MATH, claim, region
+
+ROWS_AT_ONCE = 4  # rows a thread claims
+FAST = {"error_model": "numpy", "fastmath": True}
+"""For loops whose sums may be reordered: the same compiled loop serves every row, so that a row's
+result still does not depend on its batch."""
+
+
+def activations(max_tokens: int, cols: int) -> Activations:
+    """Buffers for the input of a matmul with `cols` columns."""
+    blocks = max_tokens * (cols // BLOCK)
+    return Activations(
+        rows=aligned((max_tokens, cols), np.float32),
+        tiles=aligned(max_tokens * cols, np.float32),
+        quants=aligned(blocks * BLOCK, np.int8),
+        scales=aligned(blocks, np.float32),
+        sums=aligned(blocks, np.int32),
+    )
+
+
+@intrinsic
+def _quantize_block(typingctx: Any, x: Any, quants: Any, scale: Any, total: Any) -> Any:
+    """32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
+
+    Also writes the scale and minus the sum of the quants.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        e = Emit(builder)
+        x, quants, scale, total = args
+        v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
+        fabs = e._declare("llvm.fabs.v16f32", F32X16, [F32X16])
+        larger = e._declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
+        across = e._declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
+        rint = e._declare("llvm.rint.v16f32", F32X16, [F32X16])
+        top = builder.call(
+            across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])]
+        )
+        inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
+        # A block of zeros: its scale is zero, its quants come out as zero times zero.
+        is_zero = builder.fcmp_ordered("==", top, ir.Constant(F32, 0.0))
+        inverse = e.splat(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
+        whole = [
+            builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v
+        ]
+        for i, q in enumerate(whole):
+            e.store(builder.trunc(q, ir.VectorType(I8, 16)), e.at(quants, 16 * i))
+        add = e._declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
+        sum_of = builder.call(add, [builder.add(*whole)])
+        e.store(builder.fdiv(top, ir.Constant(F32, 127.0)), scale, 4)
+        e.store(builder.neg(sum_of), total, 4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@njit(**MATH)
+def _lay_out(a, token, n_tokens, as_quants, as_tiles):
+    """Writes row `token` of a.rows into the tiles that the kernels read."""
+    rows, tiles, quants, scales, sums = a
+    n_cols = rows.shape[1]
+    tile, lane = token // TILE * TILE, token % TILE
+    width = min(TILE, n_tokens - tile)
+    if as_quants:
+        n_blocks = n_cols // BLOCK
+        for block in range(n_blocks):
+            slot = tile * n_blocks + block * width + lane
+            _quantize_block(address(rows) + (token * n_cols + block * BLOCK) * 4,
+                            address(quants) + slot * BLOCK,
+                            address(scales) + slot * 4, address(sums) + slot * 4)  # fmt: skip
+    if as_tiles:
+        for col in range(n_cols):
+            tiles[tile * n_cols + col * width + lane] = rows[token, col]
+
+
+@njit(**FAST)
+def _sum_of_squares(x):
+    total = np.float32(0)
+    for i in range(x.size):
+        total += x[i] * x[i]
+    return total
+
+
+@njit(**MATH)
+def _rms_norm_row(x, weight, epsilon, out):
+    """out = weight * x / sqrt(mean(x^2) + epsilon) (Zhang & Sennrich, arXiv:1910.07467)."""
+    mean = _sum_of_squares(x) / np.float32(x.size)
+    factor = np.float32(1) / np.sqrt(mean + epsilon)
+    for i in range(x.size):
+        out[i] = x[i] * factor * weight[i]
+
+
+@region
+def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles):
+    while True:
+        first = claim(team, ROWS_AT_ONCE)
+        if first >= n_tokens:
+            return
+        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+            row = x[t]
+            if delta.shape[0] > 0:
+                for i in range(row.size):
+                    row[i] += delta[t, i]
+            _rms_norm_row(row, weight, epsilon, a[0][t])
+            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+
+
+@njit(nogil=True, cache=True, **MATH)
+def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles):
+    _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles))
+
+
+_NOTHING = np.zeros((0, 0), np.float32)
+
+
+def add_rms_norm(
+    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, weight: np.ndarray,
+    epsilon: float, a: Activations, n_tokens: int, needs: Needs,
+) -> None:  # fmt: skip
+    """x += delta (both (T, dim) float32; delta may be wider or None), then a = rms_norm(x)."""
+    _add_rms_norm(
+        team, x, _NOTHING if delta is None else delta, weight, np.float32(epsilon), tuple(a),
+        n_tokens, needs[0], needs[1],
+    )  # fmt: skip
+
+
+Needs = tuple[bool, bool]  # (as quants, as float tiles): what the next matmul reads
+
+
+@region
+def _lay_out_rows(thread, team, a, n_tokens, as_quants, as_tiles):
+    while True:
+        first = claim(team, ROWS_AT_ONCE)
+        if first >= n_tokens:
+            return
+        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+
+
+@njit(nogil=True, cache=True, **MATH)
+def _prepare(team, a, n_tokens, as_quants, as_tiles):
+    _lay_out_rows(team, (team, a, n_tokens, as_quants, as_tiles))
+
+
+def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> None:
+    """Makes a matmul's input of what was written to a.rows."""
+    _prepare(team, tuple(a), n_tokens, needs[0], needs[1])
+
+
+@njit(**MATH)
+def _swiglu_row(gate, up, out):
+    """out = silu(gate) * up (Shazeer, arXiv:2002.05202)."""
+    for i in range(out.size):
+        g = gate[i]
+        out[i] = g / (np.float32(1) + exp_f32(-g)) * up[i]
+
+
+@region
+def _swiglu_rows(thread, team, gate_up, a, n_tokens, as_quants, as_tiles):
+    hidden = a[0].shape[1]
+    while True:
+        first = claim(team, ROWS_AT_ONCE)
+        if first >= n_tokens:
+            return
+        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+            _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], a[0][t])
+            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+
+
+@njit(nogil=True, cache=True, **MATH)
+def _swiglu(team, gate_up, a, n_tokens, as_quants, as_tiles):
+    _swiglu_rows(team, (team, gate_up, a, n_tokens, as_quants, as_tiles))
+
+
+def swiglu(
+    team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs
+) -> None:
+    """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side."""
+    _swiglu(team, gate_up, tuple(a), n_tokens, needs[0], needs[1])

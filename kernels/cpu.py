@@ -1,0 +1,51 @@
+"""What the processor can do, asked once: an instruction it lacks would abort the process."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import llvmlite.binding as llvm
+
+ISAS = ("avx512vnni", "avx2", "neon", "generic")
+"""Dot-product families, best first. `neon` means AArch64 with the dot-product extension."""
+
+_NEEDS = {
+    "avx512vnni": ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
+    "avx2": ("avx2", "fma", "f16c"),
+    "neon": ("neon", "dotprod"),
+    "generic": (),
+}
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """The features of the host processor, in LLVM's names."""
+    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+
+
+def available_isas() -> tuple[str, ...]:
+    """The dot-product families this processor can run, best first."""
+    return tuple(name for name in ISAS if cpu_features().issuperset(_NEEDS[name]))
+
+
+@functools.cache
+def isa() -> str:
+    """The family in use: the best there is, or what DLLAMA_ISA names.
+
+    Raises ValueError where the environment asks for what the processor lacks.
+    """
+    wanted = os.environ.get("DLLAMA_ISA")
+    if not wanted:
+        return available_isas()[0]
+    if wanted not in available_isas():
+        raise ValueError(
+            f"DLLAMA_ISA is {wanted!r}, but this processor can run only: "
+            f"{', '.join(available_isas())}; unset it or choose one of these"
+        )
+    return wanted
+
+
+def cpu_name() -> str:
+    """LLVM's name of the host processor, for reports."""
+    return str(llvm.get_host_cpu_name())

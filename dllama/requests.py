@@ -67,7 +67,8 @@ class StatsQuery:
 @dataclass(frozen=True, slots=True)
 class Output:
     """What one step brought to one sequence. `tokens` are new ids (a stop id is left out);
-    `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache."""
+    `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache.
+    `retry_after_s` is set on an error that is only a lack of room (HTTP 503)."""
 
     id: str
     tokens: list[int]
@@ -75,6 +76,7 @@ class Output:
     error: str | None = None
     n_prompt: int = 0
     n_cached: int = 0
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

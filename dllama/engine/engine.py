@@ -1,0 +1,267 @@
+"""The engine: schedule, run, sample, commit, step after step. Token ids in, token ids out; it
+knows no text, no sockets and no other machine but through its Runner."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from dllama.engine.batch import Batch
+from dllama.engine.engine_stats import EngineStats
+from dllama.engine.sampler import sample
+from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
+from dllama.engine.sequence import Sequence
+from dllama.engine.submit_check import check_submit
+from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
+from dllama.requests import FinishReason, Output, Submit
+from dllama.runner import Runner
+from dllama.step import LogitRow
+
+_RETRY_AFTER_LOSS_S = 3.0
+
+
+class EngineInterrupted(ClusterError):
+    """A node was lost: every sequence has ended, as `outputs` says, and the engine takes no new
+    ones until `Engine.recover` works."""
+
+    def __init__(self, message: str, *, outputs: list[Output]) -> None:
+        super().__init__(message)
+        self.outputs = outputs
+
+
+class Engine:
+    """One model's sequences, run together. Not for several threads at once.
+
+    Call `submit` and `abort` between steps, `step` while `has_work`, and `idle` now and then
+    otherwise. Both of the last two raise EngineInterrupted when a node is lost.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        max_batch: int = MAX_BATCH,
+        max_step_tokens: int = MAX_STEP_TOKENS,
+        max_waiting: int = MAX_WAITING,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Raises ConfigError where the limits leave no room to work."""
+        self._runner = runner
+        self._limits = {
+            "max_batch": max_batch,
+            "max_step_tokens": max_step_tokens,
+            "max_waiting": max_waiting,
+        }
+        self._scheduler = self._new_scheduler()
+        self._clock = clock
+        self._started_s = clock()
+        self._stats = EngineStats()
+        self._workers: list[dict[str, object]] = []  # as the runner last told them
+        self._undelivered: list[Output] = []
+        self._lost: str | None = None  # why no steps can be run
+
+    @property
+    def max_len(self) -> int:
+        """The most tokens a sequence can have, prompt and answer together."""
+        return self._scheduler.max_len
+
+    def submit(self, submit: Submit) -> None:
+        """Queues a sequence. One that cannot be served gets an Output with the reason from the
+        next step, and this raises nothing."""
+        try:
+            self._accept(submit)
+        except EngineBusy as busy:
+            self._refuse(submit, str(busy), busy.retry_after_s)
+        except RequestError as error:
+            self._refuse(submit, str(error), None)
+
+    def abort(self, sequence_id: str) -> None:
+        """Forgets a sequence and frees its pages; nothing more is heard of it."""
+        if self._scheduler.remove(sequence_id) is not None:
+            self._stats.n_aborted += 1
+        self._undelivered = [out for out in self._undelivered if out.id != sequence_id]
+
+    def has_work(self) -> bool:
+        """Whether a step would bring something."""
+        return bool(self._undelivered) or len(self._scheduler) > 0
+
+    def step(self) -> list[Output]:
+        """Runs one step of all sequences that have a turn; what it brought to each of them.
+        Raises EngineInterrupted."""
+        outputs, self._undelivered = self._undelivered, []
+        if self._lost is not None:
+            return outputs
+        began_s = self._clock()
+        batch = self._scheduler.schedule()
+        if batch is None:
+            return outputs
+        try:
+            rows = self._runner.run(batch.to_step())
+        except ClusterError as lost:
+            raise self._interrupted(lost, outputs) from lost
+        self._commit(batch, rows, began_s, outputs)
+        return outputs
+
+    def idle(self) -> None:
+        """Watches over the nodes while there is nothing to do. Raises EngineInterrupted."""
+        if self._lost is not None:
+            return
+        try:
+            self._runner.idle()
+        except ClusterError as lost:
+            outputs, self._undelivered = self._undelivered, []
+            raise self._interrupted(lost, outputs) from lost
+
+    def recover(self) -> None:
+        """Brings the nodes back, or raises ClusterError: then try again later."""
+        self._runner.recover()
+        self._scheduler = self._new_scheduler()  # the cluster may have another size now
+        self._lost = None
+
+    def stats(self) -> dict[str, object]:
+        """The body of GET /stats. Rates are over the last ten busy seconds, latencies over the
+        last thousand; all are 0 before there is something to tell."""
+        with contextlib.suppress(ClusterError):  # the last known figures are better than none
+            self._workers = self._runner.stats()
+        scheduler, stats = self._scheduler, self._stats
+        return {
+            "model": self._runner.config.name,
+            "world_size": len(self._workers),
+            "uptime_s": self._clock() - self._started_s,
+            "sequences": {
+                "waiting": len(scheduler.waiting),
+                "running": len(scheduler.running),
+                "finished": stats.n_finished,
+                "aborted": stats.n_aborted,
+                "failed": stats.n_failed,
+            },
+            "kv": {
+                "pages_used": scheduler.pool.n_used,
+                "pages_total": scheduler.pool.n_pages,
+                "prefix_hit_rate": stats.prefix_hit_rate,
+            },
+            "tokens_per_s": stats.rates(),
+            "latency_ms": stats.latencies(),
+            "workers": self._workers,
+        }
+
+    def close(self) -> None:
+        """Closes the runner; the engine is of no use afterwards."""
+        self._runner.close()
+
+    def _new_scheduler(self) -> Scheduler:
+        return Scheduler(
+            n_pages=self._runner.n_pages,
+            max_seq_len=self._runner.config.max_seq_len,
+            **self._limits,
+        )
+
+    def _accept(self, submit: Submit) -> None:
+        """Puts a sequence in the queue. Raises RequestError, EngineBusy."""
+        if self._lost is not None:
+            raise EngineBusy(
+                f"{self._lost}; the cluster is being brought back, send the request again in a "
+                "few seconds",
+                retry_after_s=_RETRY_AFTER_LOSS_S,
+            )
+        if self._scheduler.remove(submit.id) is not None:
+            raise RequestError(
+                f"the id {submit.id!r} belongs to a sequence that still runs; that one ends "
+                "here too, because nobody could tell their tokens apart: give every request an "
+                "id of its own",
+                param="id",
+            )
+        vocab_size = self._runner.config.vocab_size
+        check_submit(submit, vocab_size)
+        sequence = Sequence.from_submit(submit, vocab_size, self._clock())
+        if submit.max_tokens == 0:
+            self._undelivered.append(_output(sequence, [], FinishReason.LENGTH))
+            self._stats.n_finished += 1
+        else:
+            self._scheduler.add(sequence)
+
+    def _refuse(self, submit: Submit, reason: str, retry_after_s: float | None) -> None:
+        self._stats.n_failed += 1
+        self._undelivered.append(
+            Output(
+                id=submit.id,
+                tokens=[],
+                finish=FinishReason.ERROR,
+                error=reason,
+                n_prompt=len(submit.tokens),
+                retry_after_s=retry_after_s,
+            )
+        )
+
+    def _commit(
+        self, batch: Batch, rows: list[LogitRow], began_s: float, outputs: list[Output]
+    ) -> None:
+        """Notes what was computed, and draws a token for each sequence that was computed to its
+        end, in the order of the rows."""
+        now_s = self._clock()
+        remaining = iter(rows)
+        n_prefill = n_decode = 0
+        for chunk in batch.chunks:
+            sequence, is_last = chunk.sequence, chunk.is_last
+            n_decode += chunk.n_decode
+            n_prefill += chunk.n - chunk.n_decode
+            sequence.n_computed += chunk.n
+            if is_last:
+                outputs.append(self._draw(sequence, next(remaining), now_s))
+        assert next(remaining, None) is None, "the runner returned rows that were not asked for"
+        self._stats.add_step(n_prefill, n_decode, now_s - began_s)
+
+    def _draw(self, sequence: Sequence, row: LogitRow, now_s: float) -> Output:
+        """One more token for a sequence, or its end."""
+        if sequence.seen is not None:
+            sequence.seen.follow(sequence.tokens)
+        try:
+            token = sample(row, sequence.sampling, len(sequence.tokens), sequence.seen)
+        except DllamaError as error:
+            self._scheduler.remove(sequence.id)
+            self._stats.n_failed += 1
+            return _output(sequence, [], FinishReason.ERROR, str(error))
+        self._note_latency(sequence, now_s)
+        if token in sequence.stop_ids:
+            return self._finish(sequence, [], FinishReason.STOP)
+        sequence.tokens.append(token)
+        if sequence.n_generated == sequence.max_tokens or len(sequence.tokens) == self.max_len:
+            return self._finish(sequence, [token], FinishReason.LENGTH)
+        return _output(sequence, [token])
+
+    def _finish(self, sequence: Sequence, tokens: list[int], reason: FinishReason) -> Output:
+        self._scheduler.remove(sequence.id)
+        self._stats.n_finished += 1
+        return _output(sequence, tokens, reason)
+
+    def _note_latency(self, sequence: Sequence, now_s: float) -> None:
+        if sequence.last_token_s is None:
+            self._stats.ttft.add(now_s - sequence.arrived_s)
+            self._stats.n_prompt_tokens += sequence.n_prompt
+        else:
+            self._stats.itl.add(now_s - sequence.last_token_s)
+        sequence.last_token_s = now_s
+
+    def _interrupted(self, lost: ClusterError, outputs: list[Output]) -> EngineInterrupted:
+        """Ends every sequence; the error that says so and carries all that is undelivered."""
+        self._lost = str(lost)
+        ended = self._scheduler.clear()
+        self._stats.n_failed += len(ended)
+        reason = (
+            f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
+            "send the request again, the cluster is being brought back"
+        )
+        outputs += [_output(sequence, [], FinishReason.ERROR, reason) for sequence in ended]
+        return EngineInterrupted(str(lost), outputs=outputs)
+
+
+def _output(
+    sequence: Sequence,
+    tokens: list[int],
+    finish: FinishReason | None = None,
+    error: str | None = None,
+) -> Output:
+    return Output(
+        id=sequence.id, tokens=tokens, finish=finish, error=error, n_prompt=sequence.n_prompt
+    )

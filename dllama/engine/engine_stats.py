@@ -1,0 +1,88 @@
+"""What the engine has done lately, in the shape of GET /stats. Is told the time, never asks."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW_S = 10.0  # busy time that a rate looks back on
+MAX_LATENCIES = 1024  # the latest so many make the percentiles
+
+
+class RateWindow:
+    """Tokens per second over the last WINDOW_S seconds of work; idle time does not count."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[int, float]] = deque()  # (tokens, seconds)
+        self._tokens = 0
+        self._busy_s = 0.0
+
+    def add(self, n_tokens: int, busy_s: float) -> None:
+        self._steps.append((n_tokens, busy_s))
+        self._tokens += n_tokens
+        self._busy_s += busy_s
+        while self._busy_s - self._steps[0][1] >= WINDOW_S:
+            old_tokens, old_s = self._steps.popleft()
+            self._tokens -= old_tokens
+            self._busy_s -= old_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """0 before the first step."""
+        return self._tokens / self._busy_s if self._busy_s > 0.0 else 0.0
+
+
+class Latencies:
+    """The last MAX_LATENCIES durations, for their percentiles."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=MAX_LATENCIES)
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def percentile_ms(self, percent: float) -> float:
+        """The nearest-rank percentile in milliseconds; 0 before the first."""
+        if not self._seconds:
+            return 0.0
+        ranked = sorted(self._seconds)
+        return ranked[min(int(len(ranked) * percent / 100.0), len(ranked) - 1)] * 1e3
+
+
+class EngineStats:
+    """Counters of one engine since it started."""
+
+    def __init__(self) -> None:
+        self.n_finished = 0
+        self.n_aborted = 0
+        self.n_failed = 0
+        self.n_prompt_tokens = 0  # of sequences that began to answer
+        self.n_cached_tokens = 0  # those among them that were found in the KV cache
+        self.prefill = RateWindow()
+        self.decode = RateWindow()
+        self.ttft = Latencies()  # from submit to the first token
+        self.itl = Latencies()  # from a token to the next
+
+    def add_step(self, n_prefill: int, n_decode: int, busy_s: float) -> None:
+        """Counts a step; one that did both kinds of work weighs in both rates with all its time."""
+        if n_prefill:
+            self.prefill.add(n_prefill, busy_s)
+        if n_decode:
+            self.decode.add(n_decode, busy_s)
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """The share of prompt tokens that needed no computing; 0 before the first."""
+        return self.n_cached_tokens / self.n_prompt_tokens if self.n_prompt_tokens else 0.0
+
+    def rates(self) -> dict[str, object]:
+        """`tokens_per_s` of GET /stats."""
+        return {"prefill": self.prefill.tokens_per_s, "decode": self.decode.tokens_per_s}
+
+    def latencies(self) -> dict[str, object]:
+        """`latency_ms` of GET /stats."""
+        return {
+            "ttft_p50": self.ttft.percentile_ms(50),
+            "ttft_p95": self.ttft.percentile_ms(95),
+            "itl_p50": self.itl.percentile_ms(50),
+            "itl_p95": self.itl.percentile_ms(95),
+        }

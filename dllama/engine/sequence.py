@@ -1,0 +1,64 @@
+"""One request on its way through the engine: what it asked for and how far it has come."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dllama.engine.penalties import TokenCounts, has_penalties
+from dllama.engine.sampler import candidates_wanted
+from dllama.requests import SamplingParams, Submit
+
+
+class SequenceState(StrEnum):
+    WAITING = "waiting"  # owns no pages
+    RUNNING = "running"  # owns pages for every token it has
+    FINISHED = "finished"  # owns no pages and is known to nobody
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Prompt and answer in `tokens`; keys and values of the first `n_computed` of them are in
+    `pages`. What is not computed yet is the next step's work: the rest of a prompt, the last
+    token while decoding, everything after a pre-emption."""
+
+    id: str
+    tokens: list[int]
+    n_prompt: int
+    sampling: SamplingParams
+    stop_ids: frozenset[int]
+    max_tokens: int | None
+    arrived_s: float
+    n_candidates: int  # largest logits that the sampler needs, 0 for all
+    seen: TokenCounts | None  # None without penalties
+    n_computed: int = 0
+    pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
+    state: SequenceState = SequenceState.WAITING
+    last_token_s: float | None = None  # when the last token of the answer came
+
+    @classmethod
+    def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
+        """The sequence that a checked request begins."""
+        params = submit.sampling
+        wanted = candidates_wanted(params)
+        return cls(
+            id=submit.id,
+            tokens=list(submit.tokens),
+            n_prompt=len(submit.tokens),
+            sampling=params,
+            stop_ids=frozenset(submit.stop_ids),
+            max_tokens=submit.max_tokens,
+            arrived_s=arrived_s,
+            n_candidates=wanted if wanted < vocab_size else 0,
+            seen=TokenCounts(params.repeat_last_n) if has_penalties(params) else None,
+        )
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens whose keys and values are still to be computed."""
+        return len(self.tokens) - self.n_computed
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt

@@ -1,0 +1,70 @@
+"""The engine's own look at a request, so that nothing from outside can harm a step."""
+
+from __future__ import annotations
+
+import math
+
+from dllama.errors import RequestError
+from dllama.requests import SamplingParams, Submit
+
+MAX_ID_CHARS = 256
+_BOUNDS: dict[str, tuple[float, float]] = {
+    # Wider than any use, narrow enough that no float32 logit overflows.
+    "temperature": (0.0, 1e6),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repeat_penalty": (1e-3, 1e3),
+    "presence_penalty": (-1e3, 1e3),
+    "frequency_penalty": (-1e3, 1e3),
+    "top_k": (0, math.inf),
+    "repeat_last_n": (-1, math.inf),
+}
+_MAX_BIAS = 1e6  # minus infinity is allowed too: the token never comes
+
+
+def check_submit(submit: Submit, vocab_size: int) -> None:
+    """Raises RequestError, naming the field, for a request that no engine could serve."""
+    if not submit.id or len(submit.id) > MAX_ID_CHARS:
+        raise RequestError(
+            f"a request's id has {len(submit.id)} characters, and 1 to {MAX_ID_CHARS} are allowed",
+            param="id",
+        )
+    if not submit.tokens:
+        raise RequestError(
+            "the prompt has no tokens, and at least one is needed to continue from",
+            param="messages",
+        )
+    _check_ids("messages", "the prompt", submit.tokens, vocab_size)
+    if submit.max_tokens is not None and submit.max_tokens < 0:
+        raise RequestError(
+            f"max_tokens is {submit.max_tokens}, and 0 or more is expected", param="max_tokens"
+        )
+    check_sampling(submit.sampling, vocab_size)
+
+
+def check_sampling(params: SamplingParams, vocab_size: int) -> None:
+    """Raises RequestError, naming the field, for a parameter out of its range."""
+    for name, (low, high) in _BOUNDS.items():
+        value = getattr(params, name)
+        if not low <= value <= high:  # false for NaN too
+            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise RequestError(f"{name} is {value}, and {wanted} is expected", param=name)
+    if params.logit_bias:
+        _check_ids("logit_bias", "logit_bias", list(params.logit_bias), vocab_size)
+        for token, bias in params.logit_bias.items():
+            if bias != -math.inf and not abs(bias) <= _MAX_BIAS:
+                raise RequestError(
+                    f"logit_bias of token {token} is {bias}, and a number between "
+                    f"{-_MAX_BIAS:g} and {_MAX_BIAS:g} is expected",
+                    param="logit_bias",
+                )
+
+
+def _check_ids(param: str, where: str, tokens: list[int], vocab_size: int) -> None:
+    low, high = min(tokens), max(tokens)
+    if low < 0 or high >= vocab_size:
+        raise RequestError(
+            f"{where} names the token {low if low < 0 else high}, and this model's tokens are "
+            f"0 to {vocab_size - 1}; was it made for another model?",
+            param=param,
+        )

@@ -8,11 +8,14 @@ from pathlib import Path
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf_source import GgufSource
+from dllama.formats.m_file import MFileSource
+from dllama.formats.m_layout import MAGIC as M_MAGIC
 from dllama.formats.mapped import MappedFile
 from dllama.weight_source import WeightSource
 
 FORMATS: dict[bytes, tuple[str, Callable[[Path], WeightSource]]] = {
     GGUF_MAGIC: ("GGUF", GgufSource),
+    M_MAGIC: (".m", MFileSource),
 }
 """The first bytes of a file, the format's name, and what opens it."""
 
@@ -21,6 +24,9 @@ _FOREIGN: dict[bytes, str] = {
     b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint; convert it to GGUF first",
     b"lmgg": "a GGML file from before GGUF; download the model as GGUF",
     b"tjgg": "a GGJT file from before GGUF; download the model as GGUF",
+    b"\x00\xcd\xab\x00": "a .m file from before distributed-llama 0.12; convert the model again",
+    b"\x01\xcd\xab\x00": "a .m file from before distributed-llama 0.12; convert the model again",
+    b"\x24\x71\x56\x00": "a tokenizer (.t), not a model; name the .m file that belongs to it",
     b"vers": "a Git LFS pointer, not the model itself; download it with git lfs pull",
 }
 """Files that people take for models, by their first bytes."""

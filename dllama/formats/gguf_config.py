@@ -150,6 +150,11 @@ def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> Non
             f"{file.path}: rotary embedding covers {rotated} of the {config.head_dim} values of a "
             f"head; this version expects all of them. Use another model."
         )
+    if config.rope_theta <= 1:
+        raise ModelFileError(
+            f"{file.path}: rope.freq_base is {config.rope_theta}; it must be above 1. The file is "
+            f"corrupt; download or convert it again."
+        )
     factors = config.rope_factors
     if factors is not None and len(factors) != config.head_dim // 2:
         raise ModelFileError(

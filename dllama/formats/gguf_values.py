@@ -82,7 +82,8 @@ class LazyNumbers:
         """The numbers, (count,) of the file's type; any byte but 0 is True."""
         raw = self._file.view(self._at, self.count * self.dtype.itemsize, "a metadata array")
         if self.dtype.kind == "b":
-            return np.not_equal(raw, 0)
+            truth: np.ndarray = raw != 0
+            return truth
         return np.frombuffer(raw.tobytes(), self.dtype)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.mapped import MappedFile
+from dllama.formats.rope_order import half_split_order
 from dllama.qtypes import BLOCK, COMPUTABLE
 from dllama.weight_source import TensorInfo
 
@@ -73,16 +74,6 @@ class MappedSource:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-
-def half_split_order(wanted: range, head_dim: int) -> np.ndarray:
-    """Where our rows `wanted` lie among interleaved ones: per head, our row j is theirs 2j and
-    our row j + head_dim / 2 is theirs 2j + 1. Returns int64 (len(wanted),)."""
-    row = np.arange(wanted.start, wanted.stop)
-    head, j = np.divmod(row, head_dim)
-    half = head_dim // 2
-    order: np.ndarray = head * head_dim + 2 * (j % half) + j // half
-    return order
 
 
 def _checked_cut(cut: range | None, size: int, what: str) -> range:

@@ -1,0 +1,69 @@
+"""The frequencies of rotary position embedding, with every scaling a ModelConfig can ask for.
+
+Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071, section 3), Meta's llama-models
+(the llama3 smoothing), and ggml's freq_factors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+
+
+def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
+    """The angle each pair turns by per position, float64 (head_dim / 2,), and the magnitude that
+    cosines and sines are multiplied by (1.0 but for YaRN).
+
+    Pair j of a head is its values j and j + head_dim / 2.
+    """
+    pair = np.arange(config.head_dim // 2, dtype=np.float64)
+    frequency = config.rope_theta ** (-2.0 * pair / config.head_dim)
+    magnitude = 1.0
+    scaling = config.rope_scaling
+    if scaling is not None:
+        match scaling.kind:
+            case RopeScalingKind.LINEAR:
+                frequency = frequency / scaling.factor
+            case RopeScalingKind.LLAMA3:
+                frequency = _llama3(frequency, scaling)
+            case RopeScalingKind.YARN:
+                frequency = _yarn(frequency, scaling, config)
+                magnitude = _yarn_magnitude(scaling)
+    if config.rope_factors is not None:
+        frequency = frequency / np.array(config.rope_factors, np.float64)
+    return frequency, magnitude
+
+
+def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Short waves stay, long ones are stretched by the factor, those between are blended."""
+    turns = scaling.original_max_seq_len * frequency / (2 * math.pi)  # over the trained context
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    blended: np.ndarray = keep * frequency + (1 - keep) * frequency / scaling.factor
+    return blended
+
+
+def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> np.ndarray:
+    """Pairs that turn more than beta_fast times in the trained context stay, those that turn
+    less than beta_slow times are stretched, a linear ramp over the pairs lies between."""
+    last = config.head_dim - 1
+    low = max(math.floor(_pair_turning(scaling.beta_fast, scaling, config)), 0)
+    high = min(math.ceil(_pair_turning(scaling.beta_slow, scaling, config)), last)
+    ramp = (np.arange(len(frequency)) - low) / max(high - low, 0.001)
+    keep = (1 - np.clip(ramp, 0.0, 1.0)) * scaling.extrapolation
+    mixed: np.ndarray = keep * frequency + (1 - keep) * frequency / scaling.factor
+    return mixed
+
+
+def _pair_turning(times: float, scaling: RopeScaling, config: ModelConfig) -> float:
+    """Which pair (a fraction) turns `times` over the context the model was trained on."""
+    wave = scaling.original_max_seq_len / (times * 2 * math.pi)
+    return config.head_dim * math.log(wave) / (2 * math.log(config.rope_theta))
+
+
+def _yarn_magnitude(scaling: RopeScaling) -> float:
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0

@@ -1,0 +1,89 @@
+"""The model as the paper has it: float64, whole sequences, no cache, no batching. The oracle that
+every faster path of the project is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.formats.decode import decode
+from dllama.rope import rope_frequencies
+from dllama.weight_source import WeightSource
+
+try:  # another hand's reading of the blocks, where it is installed
+    import gguf
+
+    def _values(raw: np.ndarray, qtype: int) -> np.ndarray:
+        return gguf.dequantize(np.ascontiguousarray(raw), gguf.GGMLQuantizationType(qtype))
+except ImportError:
+    from dllama.qtypes import QType
+
+    def _values(raw: np.ndarray, qtype: int) -> np.ndarray:
+        return decode(raw, QType(qtype))
+
+
+def tensor_values(source: WeightSource, name: str) -> np.ndarray:
+    """A whole tensor as float64 (rows, cols)."""
+    return _values(source.read(name), source.tensors[name].qtype).astype(np.float64)
+
+
+def reference_logits(source: WeightSource, tokens: list[int] | np.ndarray) -> np.ndarray:
+    """Logits after each of T tokens, float64 (T, vocab_size)."""
+    config = source.config
+    embed = tensor_values(source, "embed")
+    x = embed[np.asarray(tokens)]  # (T, dim)
+    for i in range(config.n_layers):
+        layer = {
+            name.rpartition(".")[2]: tensor_values(source, name)
+            for name in source.tensors
+            if name.startswith(f"layers.{i}.")
+        }
+        x = x + _attention(layer, _norm(x, layer["norm1"], config), config)
+        x = x + _feed_forward(layer, _norm(x, layer["norm2"], config))
+    head = embed if config.is_tied else tensor_values(source, "wcls")
+    return _norm(x, tensor_values(source, "norm"), config) @ head.T
+
+
+def reference_greedy(source: WeightSource, tokens: list[int], n_tokens: int) -> list[int]:
+    """The `n_tokens` ids that follow `tokens`, each the one with the largest logit."""
+    ids = list(tokens)
+    for _ in range(n_tokens):
+        ids.append(int(reference_logits(source, ids)[-1].argmax()))
+    return ids[len(tokens) :]
+
+
+def _norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    mean_square = (x * x).mean(axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
+
+
+def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    n_tokens, hd = len(x), config.head_dim
+    q, k, v = (
+        (x @ layer[w].T + layer.get(b, 0.0)).reshape(n_tokens, -1, hd)
+        for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
+    )
+    if config.has_qk_norm:
+        q, k = _norm(q, layer["q_norm"], config), _norm(k, layer["k_norm"], config)
+    q, k = _rotate(q, config), _rotate(k, config)
+    k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
+    scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(hd)
+    future = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
+    scores = np.where(future, -np.inf, scores)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1) @ layer["wo"].T
+
+
+def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """RoPE at positions 0 .. T - 1 of x (T, heads, head_dim)."""
+    frequency, magnitude = rope_frequencies(config)
+    angle = np.arange(len(x))[:, None, None] * frequency  # (T, 1, head_dim / 2)
+    cos, sin = magnitude * np.cos(angle), magnitude * np.sin(angle)
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def _feed_forward(layer: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    gate = x @ layer["w1"].T
+    return (gate / (1 + np.exp(-gate)) * (x @ layer["w3"].T)) @ layer["w2"].T

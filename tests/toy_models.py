@@ -1,0 +1,119 @@
+"""Small models with seeded random weights, for the tests of every package.
+
+A toy is the same function of its seed in every format: only the order of its rows on disk
+differs. Scales are chosen so that activations stay near 1 and logits spread over several units.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dllama.config import ModelConfig, RopeScaling
+from dllama.formats.decode import decode
+from dllama.formats.encode import encode
+from dllama.formats.filler_vocabulary import bpe_metadata, spm_metadata
+from dllama.formats.gguf_export import in_file_order, model_stream, rope_factors_row
+from dllama.formats.layout import model_shapes
+from dllama.formats.m_export import in_m_order, m_stream
+from dllama.formats.m_layout import m_tensors
+from dllama.qtypes import BLOCK, QType
+
+TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
+
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+"""Standard deviation of a matrix times sqrt(cols), where it is not 1."""
+
+
+def write_toy(
+    path: Path,
+    *,
+    fmt: Literal["gguf", "m"] = "gguf",
+    arch: str = "llama",
+    qtype: QType = QType.F32,
+    dim: int = 64,
+    hidden_dim: int = 160,
+    n_layers: int = 2,
+    n_heads: int = 4,
+    n_kv_heads: int = 2,
+    head_dim: int | None = None,
+    vocab_size: int = 352,
+    max_seq_len: int = 256,
+    seed: int = 0,
+    tied: bool = False,
+    rope_theta: float = 10000.0,
+    rope_scaling: RopeScaling | None = None,
+    rope_factors: tuple[float, ...] | None = None,
+    tokenizer: Literal["bpe", "spm"] = "bpe",
+) -> Path:
+    """Writes a toy model and returns its path. A matrix whose columns are no multiple of the
+    block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in .m."""
+    config = ModelConfig(
+        arch=arch,
+        name=f"toy-{arch}-{seed}",
+        dim=dim,
+        hidden_dim=hidden_dim,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim or dim // n_heads,
+        vocab_size=vocab_size,
+        max_seq_len=max_seq_len,
+        norm_epsilon=1e-6 if arch == "qwen3" else 1e-5,
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
+        rope_factors=rope_factors,
+        has_qkv_bias=arch == "qwen2",
+        has_qk_norm=arch == "qwen3",
+        is_tied=tied,
+    )
+    if fmt == "m":
+        _write_m(path, config, qtype, seed)
+    else:
+        _write_gguf(path, config, qtype, seed, TOKENIZERS[tokenizer](vocab_size))
+    return path
+
+
+def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
+    """The float32 values (rows, cols) of one tensor, in our names and our row order."""
+    rows, cols = model_shapes(config)[name]
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    normal = rng.standard_normal((rows, cols), np.float32)
+    short = name.rpartition(".")[2]
+    if short in {"norm", "norm1", "norm2", "q_norm", "k_norm"}:
+        return 1 + np.float32(0.1) * normal
+    if short in {"bq", "bk", "bv"}:
+        return np.float32(0.3) * normal
+    return normal * np.float32(GAIN.get(short, 1.0) / np.sqrt(cols))
+
+
+def _write_gguf(
+    path: Path, config: ModelConfig, qtype: QType, seed: int, tokenizer: dict[str, object]
+) -> None:
+    shapes = model_shapes(config)
+
+    def qtype_of(name: str) -> QType:
+        rows, cols = shapes[name]
+        if rows == 1:
+            return QType.F32
+        return QType.F16 if cols % BLOCK[qtype].values else qtype
+
+    with model_stream(path, config, qtype, qtype_of, tokenizer) as out:
+        for name in shapes:
+            values = in_file_order(config, name, toy_tensor(config, name, seed))
+            out.write(encode(values, qtype_of(name)))
+        if config.rope_factors is not None:
+            out.write(rope_factors_row(config))
+
+
+def _write_m(path: Path, config: ModelConfig, qtype: QType, seed: int) -> None:
+    with m_stream(path, config, qtype) as out:
+        for tensor in m_tensors(config, qtype):
+            source = "embed" if tensor.name == "wcls" and config.is_tied else tensor.name
+            values = in_m_order(config, tensor.name, toy_tensor(config, source, seed))
+            if tensor.name == "embed":  # F32 here, whatever the others are: the same values
+                values = decode(encode(values, qtype), qtype)
+            out.write(encode(values, tensor.qtype))

@@ -1,0 +1,215 @@
+"""Writes a model of a real shape with random weights: as large and as fast as the real one, with
+a valid tokenizer and chat template, and nothing to say.
+
+    python -m benchmarks.random_model llama-3.2-1b /tmp/1b.gguf --type Q4_0
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.encode import encode
+from dllama.formats.filler_vocabulary import bpe_metadata
+from dllama.formats.gguf_export import model_stream, rope_factors_row
+from dllama.formats.layout import model_shapes
+from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
+from dllama.rope import rope_frequencies
+
+PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
+
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+"""Standard deviation of a matrix times sqrt(cols), where it is not 1: it keeps activations near 1
+and spreads logits over several units."""
+
+
+SIZES = (
+    *("dim", "hidden_dim", "n_layers", "n_heads"),
+    *("n_kv_heads", "head_dim", "vocab_size", "max_seq_len"),
+)
+
+
+def _shape(name: str, sizes: str, **more: object) -> ModelConfig:
+    """A config from the numbers of SIZES, Llama 3's other traits, and what differs from them."""
+    values: dict[str, object] = dict(zip(SIZES, map(int, sizes.split()), strict=True))
+    traits: dict[str, object] = {"arch": "llama", "norm_epsilon": 1e-5, "rope_theta": 500000.0}
+    return ModelConfig(name=f"random-{name}", **(values | traits | more))  # type: ignore[arg-type]
+
+
+def _llama3(factor: float) -> RopeScaling:
+    return RopeScaling(RopeScalingKind.LLAMA3, factor, 8192, 1.0, 4.0)
+
+
+_QWEN = {"norm_epsilon": 1e-6, "rope_theta": 1000000.0, "is_tied": True}
+
+SHAPES: dict[str, ModelConfig] = {
+    shape.name.removeprefix("random-"): shape
+    for shape in (
+        _shape("tiny", "256 768 4 8 4 32 2048 4096", rope_theta=10000.0),
+        _shape("small", "512 1536 8 8 4 64 8192 4096", rope_theta=10000.0),
+        _shape(
+            "llama-3.2-1b",
+            "2048 8192 16 32 8 64 128256 131072",
+            is_tied=True,
+            rope_scaling=_llama3(32),
+        ),
+        _shape(
+            "llama-3.2-3b",
+            "3072 8192 28 24 8 128 128256 131072",
+            is_tied=True,
+            rope_scaling=_llama3(32),
+        ),
+        _shape("llama-3.1-8b", "4096 14336 32 32 8 128 128256 131072", rope_scaling=_llama3(8)),
+        _shape(
+            "qwen2.5-0.5b",
+            "896 4864 24 14 2 64 151936 32768",
+            arch="qwen2",
+            has_qkv_bias=True,
+            **_QWEN,
+        ),
+        _shape(
+            "qwen3-0.6b",
+            "1024 3072 28 16 8 128 151936 40960",
+            arch="qwen3",
+            has_qk_norm=True,
+            **_QWEN,
+        ),
+    )
+}
+
+
+def write_random(
+    path: Path,
+    config: ModelConfig,
+    qtype: QType,
+    *,
+    embed_qtype: QType | None = None,
+    seed: int = 0,
+    on_bytes: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Writes `config` with matrices of `qtype`; the embedding and the head may have another type.
+    `on_bytes` hears of every piece. Raises ValueError where a row ends inside a block."""
+    config = _with_factors(config)
+    rng = np.random.Generator(np.random.SFC64(seed))
+
+    shapes = model_shapes(config)
+
+    def qtype_of(name: str) -> QType:
+        return _stored_type(name, shapes[name][0], qtype, embed_qtype or qtype)
+
+    with model_stream(path, config, qtype, qtype_of, bpe_metadata(config.vocab_size)) as out:
+        for name, (rows, cols) in shapes.items():
+            for piece in random_blocks(rng, name, rows, cols, qtype_of(name)):
+                out.write(piece)
+                on_bytes(piece.nbytes)
+        if config.rope_factors is not None:
+            out.write(rope_factors_row(config))
+
+
+def random_blocks(
+    rng: np.random.Generator, name: str, rows: int, cols: int, qtype: QType
+) -> Iterator[np.ndarray]:
+    """The blocks of one tensor, uint8, in pieces of whole rows."""
+    short = name.rpartition(".")[2]
+    step = max(1, PIECE_BYTES // max(4 * cols, row_bytes(qtype, cols)))
+    for first in range(0, rows, step):
+        n = min(step, rows - first)
+        if "norm" in short:
+            yield encode(1 + 0.1 * rng.standard_normal((n, cols), np.float32), qtype)
+        elif short.startswith("b"):
+            yield encode(0.3 * rng.standard_normal((n, cols), np.float32), qtype)
+        else:
+            yield _matrix(rng, n, cols, qtype, GAIN.get(short, 1.0) / math.sqrt(cols))
+
+
+def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: float) -> np.ndarray:
+    """Rows of standard deviation `std`. Quantized ones are drawn as random codes: encoding a
+    billion normal values would take minutes."""
+    block = BLOCK[qtype]
+    if qtype not in {QType.Q4_0, QType.Q8_0}:
+        return encode(np.float32(std) * rng.standard_normal((n, cols), np.float32), qtype)
+    n_blocks = n * cols // block.values
+    words = rng.integers(0, 2**64, -(-n_blocks * block.bytes // 8), np.uint64)
+    raw = words.view(np.uint8)[: n_blocks * block.bytes].reshape(n_blocks, block.bytes)
+    n_codes = 16 if qtype is QType.Q4_0 else 256
+    # Codes run from -n/2 to n/2 - 1; a random sign of the scale takes their mean back to 0.
+    scale = std / (n_codes / math.sqrt(12)) * rng.uniform(0.8, 1.2, n_blocks)
+    scale *= rng.integers(0, 2, n_blocks) * 2 - 1
+    raw[:, :2] = scale.astype("<f2").view(np.uint8).reshape(-1, 2)
+    return raw
+
+
+def _with_factors(config: ModelConfig) -> ModelConfig:
+    """Llama 3's scaling as a table of factors, which is how real GGUF files carry it."""
+    if config.rope_scaling is None:
+        return config
+    plain, _ = rope_frequencies(replace(config, rope_scaling=None))
+    scaled, _ = rope_frequencies(config)
+    factors = (plain / scaled).astype(np.float32)
+    return replace(config, rope_scaling=None, rope_factors=tuple(factors.tolist()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    config = replace(SHAPES[args.shape], name=f"random-{args.shape}-{args.type}")
+    if args.ctx:
+        config = replace(config, max_seq_len=args.ctx)
+    qtype = QType[args.type]
+    embed_qtype = QType[args.embed_type or args.type]
+    total = sum(
+        rows * row_bytes(_stored_type(name, rows, qtype, embed_qtype), cols)
+        for name, (rows, cols) in model_shapes(config).items()
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(str(args.path), total=total)
+        write_random(
+            args.path,
+            config,
+            qtype,
+            embed_qtype=embed_qtype,
+            seed=args.seed,
+            on_bytes=lambda n: progress.advance(task, n),
+        )
+    return 0
+
+
+def _stored_type(name: str, rows: int, qtype: QType, embed_qtype: QType) -> QType:
+    if rows == 1:
+        return QType.F32  # norms and biases, as every converter does
+    return embed_qtype if name in {"embed", "wcls"} else qtype
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.random_model",
+        description="Write a GGUF model of a real shape with random weights.",
+    )
+    types = sorted(qtype.name for qtype in COMPUTABLE)
+    parser.add_argument("shape", choices=list(SHAPES), help="the model whose sizes to take")
+    parser.add_argument("path", type=Path, help="the file to write")
+    parser.add_argument("--type", choices=types, default="Q4_0", help="type of the matrices")
+    parser.add_argument(
+        "--embed-type", choices=types, help="type of embedding and output head (default: --type)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file")
+    parser.add_argument("--ctx", type=int, help="context length to claim, instead of the real one")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

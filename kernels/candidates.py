@@ -1,0 +1,112 @@
+"""The largest logits of a row and the log of its softmax's denominator."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels.activations import FAST
+from kernels.exponential import exp_f32
+from kernels.team import MATH, claim, region
+
+STRIDE = 64  # logits that are looked at together: most strides hold no candidate
+
+
+@njit(**FAST)
+def _largest(x):
+    best = x[0]
+    for i in range(1, x.size):
+        best = max(best, x[i])
+    return best
+
+
+@njit(**FAST)
+def _sum(x):
+    total = np.float32(0)
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+@njit(**MATH)
+def _sum_exp(x, top):
+    """Sum of exp(x - top), a stride at a time."""
+    total = np.float32(0)
+    part = np.empty(STRIDE, np.float32)
+    for start in range(0, x.size, STRIDE):
+        n = min(STRIDE, x.size - start)
+        for i in range(n):
+            part[i] = exp_f32(x[start + i] - top)
+        total += _sum(part[:n])
+    return total
+
+
+@njit
+def _is_worse(value_a, id_a, value_b, id_b):
+    """Whether a comes after b: smaller, or as large with a higher id."""
+    return value_a < value_b or (value_a == value_b and id_a > id_b)
+
+
+@njit
+def _sift_down(values, ids, start, end):
+    """Keeps the worst at the root of the heap values[:end]."""
+    root = start
+    while True:
+        child = 2 * root + 1
+        if child >= end:
+            return
+        if child + 1 < end and _is_worse(
+            values[child + 1], ids[child + 1], values[child], ids[child]
+        ):
+            child += 1
+        if not _is_worse(values[child], ids[child], values[root], ids[root]):
+            return
+        values[root], values[child] = values[child], values[root]
+        ids[root], ids[child] = ids[child], ids[root]
+        root = child
+
+
+@njit(**MATH)
+def _select(x, first_id, ids, values):
+    """ids, values (k,): the k largest of x (n >= k), best first, ties by lower id."""
+    k = ids.size
+    for i in range(k):
+        ids[i], values[i] = first_id + i, x[i]
+    for i in range(k // 2 - 1, -1, -1):
+        _sift_down(values, ids, i, k)
+    i = k
+    while i < x.size:
+        end = min(i + STRIDE, x.size)
+        if _largest(x[i:end]) > values[0]:
+            for j in range(i, end):
+                if x[j] > values[0]:  # an equal one has a higher id: it is worse
+                    ids[0], values[0] = first_id + j, x[j]
+                    _sift_down(values, ids, 0, k)
+        i = end
+    for end in range(k - 1, 0, -1):
+        values[0], values[end] = values[end], values[0]
+        ids[0], ids[end] = ids[end], ids[0]
+        _sift_down(values, ids, 0, end)
+
+
+@region
+def _scan_rows(thread, team, logits, n_vocab, first_id, counts, ids, values, tops, sums):
+    while True:
+        row = claim(team, 1)
+        if row >= counts.size:
+            return
+        x = logits[row, :n_vocab]
+        tops[row] = _largest(x)
+        sums[row] = _sum_exp(x, tops[row])
+        if counts[row] > 0:
+            k = min(counts[row], n_vocab)
+            _select(x, first_id, ids[row, :k], values[row, :k])
+
+
+@njit(nogil=True, cache=True, **MATH)
+def scan_logits(team, logits, n_vocab, first_id, counts, ids, values, tops, sums):
+    """For each row of logits (R, >= n_vocab) float32: tops (R,) the largest, sums (R,) the sum of
+    exp(logit - top), and where counts (R,) int32 is k > 0 its k largest in ids (R, k) int32,
+    counted from first_id, and values (R, k), best first, ties by lower id."""
+    args = (team, logits, n_vocab, first_id, counts, ids, values, tops, sums)
+    _scan_rows(team, args)

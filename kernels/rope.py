@@ -1,0 +1,105 @@
+"""What happens to queries, keys and values between their matmul and attention: biases, per-head
+norms, rotary positions, and the move of keys and values into their pages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from kernels.activations import FAST
+from kernels.attention import PAGE
+from kernels.intrinsics import f32_to_f16
+from kernels.team import MATH, claim, region
+
+
+@njit(nogil=True, cache=True, **MATH)
+def rope_table(positions, inv_freq, magnitude, cosines, sines):
+    """cosines, sines (T, head_dim / 2) float32 of position x frequency (float64 inside), times
+    `magnitude` (YaRN's attention factor; 1 otherwise)."""
+    for t in range(positions.size):
+        for j in range(inv_freq.size):
+            angle = positions[t] * inv_freq[j]
+            cosines[t, j] = math.cos(angle) * magnitude
+            sines[t, j] = math.sin(angle) * magnitude
+
+
+@njit(**FAST)
+def _mean_square(x):
+    total = np.float32(0)
+    for i in range(x.size):
+        total += x[i] * x[i]
+    return total / np.float32(x.size)
+
+
+@njit(**MATH)
+def _turn(head, bias, norm, epsilon, cosine, sine):
+    """Bias, norm and rotation of one head (head_dim,) in place (Su et al., arXiv:2104.09864)."""
+    if bias.size > 0:
+        for d in range(head.size):
+            head[d] += bias[d]
+    if norm.size > 0:
+        factor = np.float32(1) / np.sqrt(_mean_square(head) + epsilon)
+        for d in range(head.size):
+            head[d] = head[d] * factor * norm[d]
+    half = head.size // 2
+    for j in range(half):
+        a, b = head[j], head[j + half]
+        head[j] = a * cosine[j] - b * sine[j]
+        head[j + half] = b * cosine[j] + a * sine[j]
+
+
+@region
+def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,
+                   cosines, sines, positions, row_pages, keys, values):  # fmt: skip
+    n_kv_heads = keys.shape[1]
+    k_start, v_start = n_kv_heads * group * head_dim, n_kv_heads * (group + 1) * head_dim
+    width = values.shape[2] // PAGE
+    while True:
+        # By head, not by row: neighbouring tokens share cache lines of a page of keys.
+        kv_head = claim(team, 1)
+        if kv_head >= n_kv_heads:
+            return
+        for t in range(n_tokens):
+            for head in range(kv_head * group, (kv_head + 1) * group):
+                at = head * head_dim
+                _turn(qkv[t, at : at + head_dim], bias[at : at + head_dim], q_norm, epsilon,
+                      cosines[t], sines[t])  # fmt: skip
+            at = k_start + kv_head * head_dim
+            key = qkv[t, at : at + head_dim]
+            _turn(key, bias[at : at + head_dim], k_norm, epsilon, cosines[t], sines[t])
+            page, slot = row_pages[t], positions[t] % PAGE
+            key_page, value_page = keys[page, kv_head], values[page, kv_head]
+            at = v_start + kv_head * head_dim
+            value_bias = bias[at : at + head_dim]
+            for d in range(head_dim):
+                key_page[d * PAGE + slot] = f32_to_f16(key[d])
+                value = qkv[t, at + d]
+                if value_bias.size > 0:
+                    value += value_bias[d]
+                value_page[slot * width + d] = f32_to_f16(value)
+
+
+@njit(nogil=True, cache=True, **MATH)
+def _rotate_and_store(team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,
+                      cosines, sines, positions, row_pages, keys, values):  # fmt: skip
+    _rotate_groups(team, (team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,
+                          cosines, sines, positions, row_pages, keys, values))  # fmt: skip
+
+
+def rotate_and_store(
+    team: np.ndarray, qkv: np.ndarray, n_tokens: int, group: int, head_dim: int,
+    bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray, epsilon: float,
+    cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray, row_pages: np.ndarray,
+    keys: np.ndarray, values: np.ndarray,
+) -> None:  # fmt: skip
+    """Turns the queries of qkv in place and writes keys and values to their pages.
+
+    qkv (T, >= (n_heads + 2 n_kv_heads) * head_dim) float32 holds queries, keys, values side by
+    side; bias (the same width or empty), q_norm and k_norm (head_dim or empty) float32;
+    row_pages (T,) int32 is the page of each row's position; keys, values one layer of KvPages.
+    """
+    _rotate_and_store(team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm,
+                      np.float32(epsilon), cosines, sines, positions, row_pages, keys,
+                      values)  # fmt: skip

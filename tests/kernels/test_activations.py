@@ -1,0 +1,70 @@
+"""Norms, SwiGLU, the exponential and the input's quantization against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numba import njit
+
+from kernels.activations import activations, add_rms_norm, prepare, swiglu
+from kernels.exponential import exp_f32
+
+
+@njit
+def _exp_all(x, out):
+    for i in range(x.size):
+        out[i] = exp_f32(x[i])
+
+
+def test_exponential_is_right_to_three_ulp() -> None:
+    x = np.linspace(-87, 88, 200_001, dtype=np.float32)
+    out = np.zeros_like(x)
+    _exp_all(x, out)
+    np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=3 * 2**-23)
+
+
+def test_exponential_saturates_without_nan() -> None:
+    x = np.array([-1e30, -200, 0, 200, 1e30], np.float32)
+    out = np.zeros_like(x)
+    _exp_all(x, out)
+    assert np.isfinite(out).all() and out[2] == 1 and out[0] < 1e-37
+
+
+@pytest.mark.parametrize("n_tokens", [1, 5, 17])
+def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
+    rng = np.random.default_rng(n_tokens)
+    x, delta = rng.standard_normal((2, n_tokens, 96)).astype(np.float32)
+    weight = rng.uniform(0.5, 2, 96).astype(np.float32)
+    total = (x + delta).astype(np.float64)
+    a = activations(n_tokens, 96)
+    add_rms_norm(team, x, delta, weight, 1e-5, a, n_tokens, (True, True))
+    assert np.array_equal(x, total.astype(np.float32))
+    expected = total / np.sqrt((total**2).mean(1, keepdims=True) + 1e-5) * weight
+    np.testing.assert_allclose(a.rows, expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 8, 13])
+def test_swiglu(team: np.ndarray, n_tokens: int) -> None:
+    gate_up = np.random.default_rng(0).standard_normal((n_tokens, 176)).astype(np.float32) * 4
+    a = activations(n_tokens, 86)
+    swiglu(team, gate_up, a, n_tokens, (False, True))
+    gate, up = gate_up[:, :86].astype(np.float64), gate_up[:, 86:172].astype(np.float64)
+    np.testing.assert_allclose(a.rows, gate / (1 + np.exp(-gate)) * up, rtol=2e-6, atol=1e-6)
+
+
+def test_tiles_hold_the_rows_they_say(team: np.ndarray) -> None:
+    n_tokens, cols = 11, 64
+    a = activations(n_tokens, cols)
+    a.rows[:] = np.random.default_rng(1).standard_normal((n_tokens, cols))
+    a.rows[3, :32] = 0
+    prepare(team, a, n_tokens, (True, True))
+    for first, width in ((0, 8), (8, 3)):
+        rows = a.rows[first : first + width]
+        tile = a.tiles[first * cols : (first + width) * cols].reshape(cols, width)
+        assert np.array_equal(tile.T, rows)
+        span = slice(first * 2, (first + width) * 2)
+        quants = a.quants[span.start * 32 : span.stop * 32].reshape(2, width, 32)
+        scales, sums = a.scales[span].reshape(2, width), a.sums[span].reshape(2, width)
+        back = (quants * scales[..., None]).transpose(1, 0, 2).reshape(width, cols)
+        np.testing.assert_allclose(back, rows, atol=np.abs(rows).max() / 127 * 0.51)
+        assert np.array_equal(sums, -quants.sum(2, dtype=np.int32))

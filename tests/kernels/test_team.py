@@ -1,0 +1,77 @@
+"""The thread team: every item once, parking and waking, several teams at once."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from numba import njit
+
+from kernels.team import SPINS_BEFORE_PARKING, Team, claim, region
+
+
+@region
+def _count_body(thread, team, hits):
+    while True:
+        i = claim(team, 3)
+        if i >= hits.size:
+            return
+        for j in range(i, min(i + 3, hits.size)):
+            hits[j] += 1
+
+
+@njit(nogil=True)
+def _count(team, hits):
+    _count_body(team, (team, hits))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5])
+def test_every_item_is_done_once(n_threads: int) -> None:
+    with Team(n_threads) as team:
+        for n in (1, 2, 7, 100, 1000):
+            hits = np.zeros(n, np.int64)
+            for _ in range(50):
+                _count(team.state, hits)
+            assert (hits == 50).all()
+
+
+def test_a_parked_team_wakes_up() -> None:
+    assert SPINS_BEFORE_PARKING < 1_000_000  # or the pause below would not park anybody
+    with Team(2) as team:
+        for _ in range(3):
+            time.sleep(0.1)
+            hits = np.zeros(64, np.int64)
+            _count(team.state, hits)
+            assert (hits == 1).all()
+
+
+def test_an_idle_team_burns_no_cpu() -> None:
+    with Team(3) as team:
+        _count(team.state, np.zeros(8, np.int64))
+        time.sleep(0.2)
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.15  # three spinning threads would use 0.6
+
+
+def test_progress_grows_with_every_region() -> None:
+    for n_threads in (1, 2):
+        with Team(n_threads) as team:
+            before = team.progress
+            _count(team.state, np.zeros(8, np.int64))
+            assert team.progress == before + 1
+
+
+def test_two_teams_do_not_meet() -> None:
+    with Team(2) as a, Team(2) as b:
+        hits_a, hits_b = np.zeros(50, np.int64), np.zeros(70, np.int64)
+        for _ in range(20):
+            _count(a.state, hits_a)
+            _count(b.state, hits_b)
+        assert (hits_a == 20).all() and (hits_b == 20).all()
+
+
+def test_a_team_needs_a_thread() -> None:
+    with pytest.raises(ValueError, match="at least one thread"):
+        Team(0)

@@ -15,7 +15,7 @@ from dllama.weight_source import WeightSource
 
 FORMATS: dict[bytes, tuple[str, Callable[[Path], WeightSource]]] = {
     GGUF_MAGIC: ("GGUF", GgufSource),
-    M_MAGIC: (".m", MFileSource),
+    M_MAGIC: ("distributed-llama .m", MFileSource),
 }
 """The first bytes of a file, the format's name, and what opens it."""
 

@@ -60,6 +60,28 @@ def atomic_add(typingctx: Any, where: Any, value: Any) -> Any:
 
 
 @intrinsic
+def atomic_exchange(typingctx: Any, where: Any, value: Any) -> Any:
+    """Stores an int64 at an address; returns what was there before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("xchg", _pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_replace(typingctx: Any, where: Any, expected: Any, value: Any) -> Any:
+    """Stores an int64 at an address if `expected` is there; returns whether it was."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        slot = _pointer(builder, args[0], I64)
+        pair = builder.cmpxchg(slot, args[1], args[2], "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def pause(typingctx: Any) -> Any:
     """Tells the core that this is a spin loop."""
 

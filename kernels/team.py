@@ -1,8 +1,12 @@
 """A persistent team of compute threads: one region costs well under a microsecond.
 
+A region is open from the moment the caller publishes it until the caller finds no work left. Helpers
+join while it is open; the caller waits for those who joined and for nobody else, so that a helper
+the system has put aside on a busy machine holds nothing up.
+
 Helpers run inside one jitted function that never takes the GIL. They spin on an epoch counter,
 and after a while sleep in the kernel (futex on Linux, short naps elsewhere). What `region` makes is
-called inside jitted code: every thread then runs the same body with the same arguments.
+called inside jitted code: threads then run the same body with the same arguments.
 """
 
 from __future__ import annotations
@@ -21,12 +25,21 @@ from numba.core.extending import intrinsic
 
 from kernels.arrays import aligned
 from kernels.emit import I64
-from kernels.intrinsics import address, atomic_add, atomic_load, atomic_store, pause
+from kernels.intrinsics import (
+    address,
+    atomic_add,
+    atomic_exchange,
+    atomic_load,
+    atomic_replace,
+    atomic_store,
+    pause,
+)
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
-EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP = 0, 64, 128, 192, 256, 320
+EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
 N_THREADS = JOB + 16  # beside the job's function and arguments: written once
-STATE_WORDS = 48
+STATE_WORDS = 56
+CLOSED = -1  # in JOIN; an open region's word is its epoch << 16, plus one for each who joined
 
 SPINS_BEFORE_PARKING = 20_000  # about a millisecond: longer than the gaps inside a step
 SPINS_BEFORE_YIELDING = 2_000
@@ -113,9 +126,9 @@ def _publisher(body: Any) -> Any:
 def region(body: Any) -> Any:
     """Makes `run(team, args)` of a function body(thread, *args), for use inside jitted code.
 
-    Every thread of the team runs the body with the same arguments; `run` returns when all have.
-    `team` is Team.state. The body claims work with `claim` or by its thread index, and raises
-    nothing.
+    The team's threads run the body with the same arguments; `run` returns when all have done.
+    `team` is Team.state. The body claims its work with `claim` (a thread may come late or not at
+    all, so an even split by thread index would leave work undone) and raises nothing.
     """
     publish = _publisher(njit(**MATH)(body))
 
@@ -130,12 +143,15 @@ def region(body: Any) -> Any:
             _run_job(job, 0, packed)
             return
         atomic_store(base + ARRIVED, 0)
-        atomic_add(base + EPOCH, 1)
+        epoch = atomic_load(base + EPOCH) + 1
+        atomic_store(base + JOIN, epoch << 16)
+        atomic_store(base + EPOCH, epoch)
         if HAS_FUTEX and atomic_load(base + PARKED) > 0:
             _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
         _run_job(job, 0, packed)
+        joined = atomic_exchange(base + JOIN, CLOSED) & 0xFFFF
         spins = 0
-        while atomic_load(base + ARRIVED) < n_threads - 1:
+        while atomic_load(base + ARRIVED) < joined:
             pause()
             spins += 1
             if spins > SPINS_BEFORE_YIELDING:
@@ -169,11 +185,16 @@ def _help(team, thread):
                     atomic_add(base + PARKED, -1)
                 else:
                     _usleep(types.uint32(NAP_US))
-        seen += 1
+        seen = atomic_load(base + EPOCH)
         if atomic_load(base + STOP) != 0:
             return
-        _run_job(team[JOB // 8], thread, team[JOB // 8 + 1])
-        atomic_add(base + ARRIVED, 1)
+        word = atomic_load(base + JOIN)
+        while word != CLOSED and word >> 16 == seen:
+            if atomic_replace(base + JOIN, word, word + 1):
+                _run_job(team[JOB // 8], thread, team[JOB // 8 + 1])
+                atomic_add(base + ARRIVED, 1)
+                break
+            word = atomic_load(base + JOIN)
 
 
 @njit(nogil=True, cache=True)

@@ -1,0 +1,133 @@
+"""The forward pass of a Llama-family model: what a paper says, over whatever share a rank holds.
+
+Knows no rank and no socket: shapes tell how many heads and columns are here, and a Collective adds
+up what the others have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.collective import Collective
+from dllama.model.state import RunState
+from dllama.model.weights import Layer, Linear, Weights
+from dllama.step import PAGE_TOKENS, Step
+from kernels.activations import add_rms_norm, prepare, swiglu
+from kernels.attention import attention as attend
+from kernels.layout import Activations
+from kernels.matmul import matmul
+from kernels.rope import rope_table, rotate_and_store
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A step as the kernels want it: contiguous int32 arrays, and each row's page."""
+
+    n: int
+    starts: np.ndarray  # (S + 1,)
+    positions: np.ndarray  # (T,)
+    pages: np.ndarray  # (S, max_pages)
+    row_pages: np.ndarray  # (T,)
+
+
+def forward(
+    weights: Weights, step: Step, x: np.ndarray, state: RunState, team: np.ndarray,
+    comm: Collective,
+) -> np.ndarray:  # fmt: skip
+    """This rank's slice of the logits of the rows step.logits_at: (R, local vocabulary or wider).
+
+    x (T, dim) float32 holds the embedded tokens and is used up. Raises PeerLost.
+    """
+    rows, epsilon = place(weights, step, state), weights.config.norm_epsilon
+    delta: np.ndarray | None = None
+    for i, layer in enumerate(weights.layers):
+        normed = state.normed
+        add_rms_norm(team, x, delta, layer.norm1, epsilon, normed, rows.n, _needs(layer.qkv))
+        delta = comm.all_reduce(attention(weights, layer, normed, rows, state, team, i))
+        add_rms_norm(team, x, delta, layer.norm2, epsilon, normed, rows.n, _needs(layer.gate_up))
+        delta = comm.all_reduce(feed_forward(layer, normed, rows.n, state, team))
+    return head(weights, x, delta, step.logits_at, state, team)
+
+
+def place(weights: Weights, step: Step, state: RunState) -> Rows:
+    """Finds each row's page and turns positions into angles."""
+    n = step.n_tokens
+    positions = np.ascontiguousarray(step.positions, np.int32)
+    starts = np.ascontiguousarray(step.starts, np.int32)
+    pages = np.ascontiguousarray(step.pages, np.int32)
+    sequence = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
+    rope_table(positions, weights.inv_freq, weights.rope_magnitude, state.cosines, state.sines)
+    return Rows(n, starts, positions, pages, row_pages)
+
+
+def attention(
+    weights: Weights, layer: Layer, normed: Activations, rows: Rows, state: RunState,
+    team: np.ndarray, index: int,
+) -> np.ndarray:  # fmt: skip
+    """This rank's heads' part of the layer's attention: (T, dim)."""
+    out = state.partial[: rows.n]
+    if layer.qkv is None or layer.wo is None:  # no heads here
+        out[:] = 0
+        return out
+    config, qkv = weights.config, state.qkv
+    keys, values = state.kv.keys[index], state.kv.values[index]
+    multiply(team, layer.qkv, normed, rows.n, qkv)
+    rotate_and_store(
+        team, qkv, rows.n, config.group_size, config.head_dim, layer.bias, layer.q_norm,
+        layer.k_norm, config.norm_epsilon, state.cosines, state.sines, rows.positions,
+        rows.row_pages, keys, values,
+    )  # fmt: skip
+    attend(
+        team, qkv, rows.starts, state.tiles, config.group_size, rows.positions, rows.pages, keys,
+        values, config.head_dim, state.rooms, state.mixed.rows,
+    )  # fmt: skip
+    prepare(team, state.mixed, rows.n, layer.wo.needs)
+    multiply(team, layer.wo, state.mixed, rows.n, out)
+    return out
+
+
+def feed_forward(
+    layer: Layer, normed: Activations, n: int, state: RunState, team: np.ndarray
+) -> np.ndarray:
+    """This rank's columns' part of w2(silu(w1 x) * w3 x): (T, dim)."""
+    out = state.partial[:n]
+    if layer.gate_up is None or layer.w2 is None:
+        out[:] = 0
+        return out
+    multiply(team, layer.gate_up, normed, n, state.gate_up)
+    swiglu(team, state.gate_up, state.hidden, n, layer.w2.needs)
+    multiply(team, layer.w2, state.hidden, n, out)
+    return out
+
+
+def head(
+    weights: Weights, x: np.ndarray, delta: np.ndarray | None, rows: np.ndarray, state: RunState,
+    team: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """The logits of some rows, over this rank's part of the vocabulary."""
+    n = len(rows)
+    if weights.wcls is None or n == 0:
+        return state.logits[:n]
+    last = state.last[:n]
+    last[:] = x[rows]
+    if delta is not None:
+        last += delta[rows, : last.shape[1]]
+    add_rms_norm(
+        team, last, None, weights.norm, weights.config.norm_epsilon, state.normed, n,
+        weights.wcls.needs,
+    )  # fmt: skip
+    multiply(team, weights.wcls, state.normed, n, state.logits)
+    return state.logits[:n]
+
+
+def multiply(team: np.ndarray, w: Linear, a: Activations, n: int, out: np.ndarray) -> None:
+    """out[:n] = a @ w.T for all matrices of a Linear, side by side."""
+    for column, part in w.parts:
+        matmul(team, part, a, n, out, column)
+
+
+def _needs(w: Linear | None) -> tuple[bool, bool]:
+    return (False, False) if w is None else w.needs

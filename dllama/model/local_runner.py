@@ -1,0 +1,44 @@
+"""A cluster of one: the whole model on this machine."""
+
+from __future__ import annotations
+
+from dllama.collective import SoloCollective
+from dllama.config import ModelConfig
+from dllama.model.embedding import EmbeddingTable
+from dllama.model.rank import RankModel
+from dllama.model.rank_stats import RankMeter, rank_row
+from dllama.step import LogitRow, Step
+
+
+class LocalRunner:
+    """Runs steps on one RankModel that holds everything."""
+
+    def __init__(self, model: RankModel, embedding: EmbeddingTable) -> None:
+        self._model, self._embedding = model, embedding
+        self._comm, self._meter = SoloCollective(), RankMeter(model)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._model.weights.config
+
+    @property
+    def n_pages(self) -> int:
+        return int(self._model.state.kv.keys.shape[1])
+
+    def run(self, step: Step) -> list[LogitRow]:
+        rows = self._model.forward(step, self._embedding.rows(step.tokens), self._comm)
+        assert rows is not None  # the only rank is rank 0
+        self._meter.note()
+        return rows
+
+    def idle(self) -> None:
+        """Nobody to watch over."""
+
+    def recover(self) -> None:
+        """Nothing can be lost."""
+
+    def stats(self) -> list[dict[str, object]]:
+        return [rank_row(0, "local", self._model, self._meter)]
+
+    def close(self) -> None:
+        self._model.close()

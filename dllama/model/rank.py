@@ -1,0 +1,117 @@
+"""One rank's share of a model, ready to compute: weights, KV pages, scratch and a thread team."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from dllama.collective import Collective
+from dllama.config import ModelConfig
+from dllama.errors import ConfigError
+from dllama.model.forward import forward
+from dllama.model.logit_rows import encode_part, merge_parts
+from dllama.model.state import RunState, allocate
+from dllama.model.weights import Tensor, Weights, build_weights, format_name
+from dllama.qtypes import QType
+from dllama.step import LogitRow, Step
+from kernels.dequantize import dequantize
+from kernels.team import STATE_WORDS, Team
+
+MAX_LOGIT_ROWS = 64  # rows of logits a step may ask for; sequences that run at once, at most
+
+
+class _TimedCollective:
+    """A Collective that counts the time spent in it, so that compute can be told apart."""
+
+    def __init__(self, inner: Collective) -> None:
+        self._inner = inner
+        self.ns = 0
+
+    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+        start = time.perf_counter_ns()
+        out = self._inner.all_reduce(x)
+        self.ns += time.perf_counter_ns() - start
+        return out
+
+    def gather(self, part: bytes) -> list[bytes] | None:
+        start = time.perf_counter_ns()
+        parts = self._inner.gather(part)
+        self.ns += time.perf_counter_ns() - start
+        return parts
+
+
+class RankModel:
+    """Computes steps on one rank. Not thread-safe: one caller, one step at a time."""
+
+    def __init__(
+        self, weights: Weights, state: RunState, team: Team, embed_qtype: QType
+    ) -> None:
+        self.weights, self.state, self.team = weights, state, team
+        self._embed_format = format_name(embed_qtype)
+        self.n_steps = self.n_tokens = self.compute_ns = 0
+
+    @classmethod
+    def load(
+        cls, config: ModelConfig, tensors: Iterable[Tensor], *, n_pages: int,
+        max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
+        progress: np.ndarray | None = None,
+    ) -> RankModel:  # fmt: skip
+        """Packs this rank's cut (in feed order) and allocates all that computing needs.
+
+        `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared
+        memory: its first word grows with every kernel, for a watchdog to see.
+        """
+        team = Team(n_threads, progress)
+        try:
+            weights = build_weights(config, tensors, team.state, vocab_start)
+            state = allocate(
+                weights, n_pages=n_pages, max_tokens=max_step_tokens, max_logits=MAX_LOGIT_ROWS,
+                n_threads=n_threads,
+            )  # fmt: skip
+        except BaseException:
+            team.close()
+            raise
+        return cls(weights, state, team, embed_qtype)
+
+    def forward(
+        self, step: Step, embed_rows: np.ndarray, comm: Collective
+    ) -> list[LogitRow] | None:
+        """Logits of `step.logits_at` on rank 0, None elsewhere.
+
+        `embed_rows` uint8 (T, row bytes) are the raw embedding rows of the step's tokens.
+        Raises PeerLost; ConfigError where a step is larger than what was planned for.
+        """
+        start = time.perf_counter_ns()
+        self._check(step)
+        timed = _TimedCollective(comm)
+        x = self.state.x[: step.n_tokens]
+        dequantize(self._embed_format, embed_rows, x)
+        logits = forward(self.weights, step, x, self.state, self.team.state, timed)
+        part = encode_part(
+            logits, self.weights.n_vocab, self.weights.vocab_start, step.candidates, self.state,
+            self.team.state,
+        )  # fmt: skip
+        parts = timed.gather(part)
+        rows = None if parts is None else merge_parts(parts, step.candidates)
+        self.n_steps += 1
+        self.n_tokens += step.n_tokens
+        self.compute_ns += time.perf_counter_ns() - start - timed.ns
+        return rows
+
+    def _check(self, step: Step) -> None:
+        if step.n_tokens > len(self.state.x) or len(step.logits_at) > len(self.state.last):
+            raise ConfigError(
+                f"a step of {step.n_tokens} tokens and {len(step.logits_at)} rows of logits is "
+                f"larger than the {len(self.state.x)} and {len(self.state.last)} this rank has "
+                "room for; lower --max-batch or the tokens of a step"
+            )
+
+    def close(self) -> None:
+        self.team.close()
+
+
+def progress_memory(buffer: memoryview | bytearray) -> np.ndarray:
+    """A buffer of STATE_WORDS * 8 bytes, such as a shared mapping, as RankModel.load wants it."""
+    return np.frombuffer(buffer, np.int64, STATE_WORDS)

@@ -1,0 +1,77 @@
+"""What changes while a rank computes: KV pages and scratch buffers, all allocated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.model.weights import Weights
+from dllama.step import MAX_CANDIDATES
+from kernels import attention
+from kernels.activations import activations
+from kernels.arrays import aligned
+from kernels.layout import GROUP, Activations
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Buffers for up to max_tokens (T) rows of a step and max_logits (R) rows of logits.
+
+    The arrays never change; their contents do.
+    """
+
+    kv: attention.KvPages
+    x: np.ndarray  # (T, dim): the residual stream
+    cosines: np.ndarray  # (T, head_dim / 2)
+    sines: np.ndarray
+    tiles: np.ndarray  # (T, 3) int32
+    rooms: np.ndarray  # (threads, words): attention's scratch
+    normed: Activations  # (T, dim)
+    qkv: np.ndarray  # (T, width)
+    mixed: Activations  # (T, local q_dim): attention's output
+    gate_up: np.ndarray  # (T, width)
+    hidden: Activations  # (T, local hidden_dim)
+    partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up
+    last: np.ndarray  # (R, dim): the rows whose logits are wanted
+    logits: np.ndarray  # (R, local vocabulary up to whole groups)
+    ids: np.ndarray  # (R, MAX_CANDIDATES) int32
+    values: np.ndarray  # (R, MAX_CANDIDATES)
+    tops: np.ndarray  # (R,)
+    sums: np.ndarray  # (R,)
+
+
+def allocate(
+    weights: Weights, *, n_pages: int, max_tokens: int, max_logits: int, n_threads: int
+) -> RunState:
+    """Buffers for one rank; the KV pages are by far the largest."""
+    config, first = weights.config, weights.layers[0]
+    f32 = np.float32
+    q_dim = weights.n_kv_heads * config.group_size * config.head_dim
+    half = config.head_dim // 2
+    return RunState(
+        kv=attention.kv_pages(config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
+        x=aligned((max_tokens, config.dim), f32),
+        cosines=aligned((max_tokens, half), f32),
+        sines=aligned((max_tokens, half), f32),
+        tiles=aligned((max_tokens, 3), np.int32),
+        rooms=attention.scratch(n_threads, config.head_dim),
+        normed=activations(max_tokens, config.dim),
+        qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
+        mixed=activations(max_tokens, q_dim),
+        gate_up=aligned((max_tokens, first.gate_up.width if first.gate_up else 0), f32),
+        hidden=activations(max_tokens, weights.hidden_dim),
+        partial=aligned((max_tokens, -(-config.dim // GROUP) * GROUP), f32),
+        last=aligned((max_logits, config.dim), f32),
+        logits=aligned((max_logits, weights.wcls.width if weights.wcls else 0), f32),
+        ids=aligned((max_logits, MAX_CANDIDATES), np.int32),
+        values=aligned((max_logits, MAX_CANDIDATES), f32),
+        tops=aligned(max_logits, f32),
+        sums=aligned(max_logits, f32),
+    )
+
+
+def page_bytes(weights: Weights) -> int:
+    """Bytes that one more KV page costs this rank."""
+    config = weights.config
+    return attention.page_bytes(config.n_layers, weights.n_kv_heads, config.head_dim)

@@ -13,7 +13,8 @@ import orjson
 from dllama.errors import RequestError
 
 T = TypeVar("T")
-S = TypeVar("S")
+T_co = TypeVar("T_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
 Reader = Callable[[object, str], T]  # (value, name) -> value, or RequestError naming the field
 Body = Mapping[str, object]
 
@@ -25,16 +26,16 @@ SHOWN_CHARS = 60  # of a wrong value, in the message about it
 
 
 @dataclass(frozen=True, slots=True)
-class Field(Generic[T, S]):
+class Field(Generic[T_co, S_co]):
     """A field under one or more names; null or absent means `default`."""
 
     names: tuple[str, ...]
-    read: Reader[T]
-    default: S
+    read: Reader[T_co]
+    default: S_co
 
-    def of(self, body: Body) -> T | S:
+    def of(self, body: Body) -> T_co | S_co:
         """Its value in `body`; RequestError if it is of a wrong kind, or two names disagree."""
-        found: list[tuple[str, T]] = []
+        found: list[tuple[str, T_co]] = []
         for name in self.names:
             value = body.get(name)
             if value is not None:
@@ -62,14 +63,14 @@ def wrong(name: str, wanted: str, value: object) -> RequestError:
     return RequestError(f"`{name}` must be {wanted}, but is {shown}.", param=name)
 
 
-def number(low: float, high: float, *, above: bool = False) -> Reader[float]:
-    """A number from `low` to `high`, or above `low`."""
-    wanted = f"a number {'above' if above else 'from'} {low:g} {'up ' if above else ''}to {high:g}"
+def number(low: float, high: float) -> Reader[float]:
+    """A number from `low` to `high`."""
+    wanted = f"a number from {low:g} to {high:g}"
 
     def read(value: object, name: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong(name, wanted, value)
-        if not low <= value <= high or (above and value == low):
+        if not low <= value <= high:
             raise wrong(name, wanted, value)
         return float(value)
 
@@ -104,6 +105,21 @@ def mapping(value: object, name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise wrong(name, "an object", value)
     return value
+
+
+# Arguments that a chat template's caller sets itself.
+RESERVED_KWARGS = frozenset({"self", "messages", "tools", "add_generation_prompt"})
+
+
+def template_kwargs(value: object, name: str) -> dict[str, object]:
+    """Arguments for the chat template, beside those that the server sets."""
+    kwargs = mapping(value, name)
+    for key in kwargs:
+        if key in RESERVED_KWARGS:
+            raise RequestError(f"`{name}` may not set `{key}`; leave it out.", param=name)
+    if "enable_thinking" in kwargs:  # "false" would be true for a template
+        boolean(kwargs["enable_thinking"], f"{name}.enable_thinking")
+    return kwargs
 
 
 def top_k(value: object, name: str) -> int:
@@ -157,7 +173,7 @@ SAMPLING: dict[str, Reader[float]] = {
     "top_k": top_k,
     "top_p": number(0, 1),
     "min_p": number(0, 1),
-    "repeat_penalty": number(0, 100, above=True),
+    "repeat_penalty": number(0.01, 100),
     "presence_penalty": number(-2, 2),
     "frequency_penalty": number(-2, 2),
     "repeat_last_n": integer(-1, MAX_INT),

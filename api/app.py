@@ -1,0 +1,60 @@
+"""The application: routes, guards, and the engines' beginning and end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from api import completion_routes, guards, model_routes, text_routes
+from api.config import ApiConfig
+from api.context import CONTEXT, ApiContext
+from api.served_model import ModelRegistry
+
+
+def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
+    """The HTTP server for `models`, ready for api.serve.serve.
+
+    Starts the engine clients when it starts and closes them when it stops.
+    """
+    app = web.Application(
+        middlewares=[guards.preflight_answered, guards.errors_as_json, guards.keys_checked],
+        client_max_size=config.max_body_bytes,
+    )
+    app[CONTEXT] = ApiContext(models, config)
+    app.add_routes(ROUTES)
+    app.on_response_prepare.append(guards.add_cors_headers)
+    app.cleanup_ctx.append(engines)
+    return app
+
+
+async def engines(app: web.Application) -> AsyncIterator[None]:
+    """Starts every model's engine client, and closes those that were started."""
+    started = []
+    try:
+        for model in app[CONTEXT].models.all():
+            await model.engine.start()
+            started.append(model.engine)
+        yield
+    finally:
+        for engine in reversed(started):
+            await engine.close()
+
+
+ROUTES = (
+    web.get("/", model_routes.index),
+    web.get("/health", model_routes.health),
+    web.get("/v1/health", model_routes.health),
+    web.get("/stats", model_routes.stats),
+    web.get("/models", model_routes.list_models),
+    web.get("/v1/models", model_routes.list_models),
+    web.get("/models/{name:.+}", model_routes.one_model),
+    web.get("/v1/models/{name:.+}", model_routes.one_model),
+    web.post("/chat/completions", completion_routes.chat_completions),
+    web.post("/v1/chat/completions", completion_routes.chat_completions),
+    web.post("/completions", completion_routes.completions),
+    web.post("/v1/completions", completion_routes.completions),
+    web.post("/tokenize", text_routes.tokenize),
+    web.post("/detokenize", text_routes.detokenize),
+    web.post("/apply-template", text_routes.apply_template),
+)

@@ -1,0 +1,51 @@
+"""Request bodies in and answers out, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from api.config import ApiConfig
+from api.errors import ApiError, body_too_large
+from api.fields import Body
+from dllama.errors import RequestError
+
+
+async def read_object(request: web.Request, config: ApiConfig) -> Body:
+    """The JSON object of a body; raises RequestError, or ApiError 413 before reading too much."""
+    if request.content_length is not None and request.content_length > config.max_body_bytes:
+        raise body_too_large(config.max_body_bytes)
+    try:
+        async with asyncio.timeout(config.body_timeout_s):
+            data = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise body_too_large(config.max_body_bytes) from None
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"The request body did not arrive within {config.body_timeout_s:g} s; send it again.",
+        ) from None
+    except (HttpProcessingError, web.PayloadAccessError) as error:
+        raise RequestError(f"The request body cannot be read: {error}.") from error
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            f"The request body is not JSON ({error}); send a JSON object in UTF-8."
+        ) from error
+    if not isinstance(value, dict):
+        raise RequestError(
+            f"The request body must be a JSON object, but is a {type(value).__name__}."
+        )
+    return value
+
+
+def json_response(
+    value: object, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value), status=status, headers=headers, content_type="application/json"
+    )

@@ -1,0 +1,185 @@
+"""POST /v1/chat/completions and /v1/completions: the life of a request, read from the top."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+
+from aiohttp import web
+
+from api.answers import Answers, make_answers
+from api.body import json_response, read_object
+from api.context import CONTEXT, ApiContext
+from api.engine_client import refuse_unless_ready
+from api.errors import api_error, unforeseen
+from api.event_stream import EventStream, ReaderGone
+from api.generation_request import GenerationRequest, parse_chat, parse_completion
+from api.prompting import chat_ids, sampling_of, text_ids
+from api.replies import ChatReply, Json, Reply, TextReply, timings_of, usage_of
+from api.served_model import ServedModel
+from api.text_sequence import TextSequence
+from dllama.errors import DllamaError, RequestError
+
+log = logging.getLogger(__name__)
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        body = await read_object(request, context.config)
+        wanted, conversation = parse_chat(body, request.path)
+        model = context.models.find(wanted.model)
+        refuse_unless_ready(model.engine.state)
+        prompts = [await chat_ids(model, conversation)]
+        head = reply_head(context, model)
+        reply = ChatReply(new_id("chatcmpl"), head, include_usage=wanted.include_usage)
+        return await answer(request, model, wanted, prompts, reply)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        body = await read_object(request, context.config)
+        wanted, texts = parse_completion(body, request.path)
+        model = context.models.find(wanted.model)
+        if len(texts) * wanted.n > context.config.max_sequences:
+            raise RequestError(
+                f"`prompt` asks for {len(texts)} prompts times {wanted.n} answers, but a request "
+                f"may have {context.config.max_sequences} in all; send several requests.",
+                param="prompt",
+            )
+        refuse_unless_ready(model.engine.state)
+        prompts = [await text_ids(model, text) for text in texts]
+        head = reply_head(context, model)
+        reply = TextReply(new_id("cmpl"), head, include_usage=wanted.include_usage)
+        return await answer(request, model, wanted, prompts, reply)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def reply_head(context: ApiContext, model: ServedModel) -> Json:
+    """What stands in every object of an answer."""
+    return {
+        "created": int(time.time()),
+        "model": model.id,
+        "system_fingerprint": context.config.fingerprint,
+    }
+
+
+async def answer(
+    request: web.Request,
+    model: ServedModel,
+    wanted: GenerationRequest,
+    prompts: list[list[int]],
+    reply: Reply,
+) -> web.StreamResponse:
+    """Has the engine continue every prompt, and answers whole or in a stream.
+
+    However this ends (also by cancellation, when the client leaves), no sequence stays behind.
+    """
+    context = request.app[CONTEXT]
+    samplings = sampling_of(model, wanted, context.config.sampling)
+    answers = make_answers(model, wanted, prompts, samplings, reply.id, context.meter)
+    try:
+        answers.start()
+        if wanted.stream:
+            return await stream(request, wanted, answers, reply)
+        return json_response(await whole(wanted, answers, reply))
+    finally:
+        answers.close()
+
+
+async def whole(wanted: GenerationRequest, answers: Answers, reply: Reply) -> Json:
+    """The complete answer; raises ClusterError if any of its sequences is lost."""
+    texts: list[list[str]] = [[] for _ in answers.sequences]
+    while (news := await answers.next()) is not None:
+        sequence, text = news
+        texts[sequence.index].append(text)
+    choices = [
+        ("".join(pieces), str(sequence.finish))
+        for pieces, sequence in zip(texts, answers.sequences, strict=True)
+    ]
+    said = reply.whole(choices, usage_of(answers.sequences, wanted.n))
+    return {**said, "timings": timings_of(answers.sequences, wanted.n)}
+
+
+async def stream(
+    request: web.Request, wanted: GenerationRequest, answers: Answers, reply: Reply
+) -> web.StreamResponse:
+    """The answer as server-sent events. An error before the first of them is raised, and becomes
+    an HTTP error; a later one is sent as an event and ends the stream without [DONE]."""
+    config = request.app[CONTEXT].config
+    first = await next_within(answers, config.headers_after_s)
+    events = EventStream(request, config)
+    await events.open()
+    try:
+        try:
+            await send_all(events, wanted, answers, reply, first, config.ping_s)
+        except DllamaError as error:
+            await events.send(api_error(error).body())
+        except ReaderGone:
+            raise
+        except Exception:
+            log.exception("stream %s failed", reply.id)
+            await events.send(unforeseen().body())
+        else:
+            await events.done()
+        await events.close()
+    except ReaderGone as gone:
+        log.info("the reader of %s is gone: %s", reply.id, gone)
+    return events.response
+
+
+News = tuple[TextSequence, str]
+
+
+async def next_within(answers: Answers, seconds: float) -> News | None:
+    """The next piece of text, or None if there is none yet after so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await answers.next()
+    except TimeoutError:
+        return None
+
+
+async def send_all(
+    events: EventStream,
+    wanted: GenerationRequest,
+    answers: Answers,
+    reply: Reply,
+    news: News | None,
+    ping_s: float,
+) -> None:
+    """Every event of a stream but [DONE]; `news` is what has been read already."""
+    for sequence in answers.sequences:
+        opening = reply.opening(sequence.index)
+        if opening is not None:
+            await events.send(opening)
+    while True:
+        if news is None:
+            await events.ping()
+        else:
+            sequence, text = news
+            if text:
+                await events.send(reply.delta(sequence.index, text))
+            if sequence.finish is not None:
+                closing = reply.closing(sequence.index, str(sequence.finish))
+                if answers.is_finished:
+                    return await send_end(events, wanted, answers, reply, closing)
+                await events.send(closing)
+        news = await next_within(answers, ping_s)
+
+
+async def send_end(
+    events: EventStream, wanted: GenerationRequest, answers: Answers, reply: Reply, closing: Json
+) -> None:
+    """The last finish reason and, if asked for, the usage; the last event has the timings."""
+    last = closing
+    if wanted.include_usage:
+        await events.send(closing)
+        last = reply.usage_chunk(usage_of(answers.sequences, wanted.n))
+    await events.send({**last, "timings": timings_of(answers.sequences, wanted.n)})

@@ -1,0 +1,48 @@
+"""What every route of one server sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from api.config import ApiConfig
+from api.errors import ApiError
+from api.meter import Meter
+from api.served_model import ModelRegistry
+
+
+@dataclass(slots=True)
+class ApiContext:
+    """The models and limits of a server, and what it is doing right now."""
+
+    models: ModelRegistry
+    config: ApiConfig
+    meter: Meter = field(default_factory=Meter)
+    is_stopping: bool = False
+    generating: set[asyncio.Task[object]] = field(default_factory=set)
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Counts the current task among the open requests; 503 once the server is stopping."""
+        if self.is_stopping:
+            raise ApiError(
+                503, "The server is stopping; ask again in a moment.", "unavailable_error",
+                retry_after_s=5.0,
+            )  # fmt: skip
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
+        self.meter.n_open += 1
+        self.meter.n_total += 1
+        self.generating.add(task)
+        try:
+            yield
+        finally:
+            self.meter.n_open -= 1
+            self.generating.discard(task)
+
+
+CONTEXT = web.AppKey("CONTEXT", ApiContext)

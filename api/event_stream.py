@@ -1,0 +1,64 @@
+"""A response of server-sent events, to a reader who may be slow, silent or gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import orjson
+from aiohttp import web
+
+from api.config import ApiConfig
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold the stream back until it is complete
+}
+
+
+class ReaderGone(Exception):
+    """The client has left, or has taken nothing for so long that it counts as gone."""
+
+
+class EventStream:
+    """Writes events as they come. A full socket buffer makes the writer wait, and it alone."""
+
+    def __init__(self, request: web.Request, config: ApiConfig) -> None:
+        self.response = web.StreamResponse(headers=HEADERS)
+        self._request = request
+        self._stall_timeout_s = config.stall_timeout_s
+
+    async def open(self) -> None:
+        """Sends the headers; from here on errors are events."""
+        await self.response.prepare(self._request)
+
+    async def send(self, event: object) -> None:
+        """One event of JSON; raises ReaderGone."""
+        await self._write(b"data: " + orjson.dumps(event) + b"\n\n")
+
+    async def ping(self) -> None:
+        """A comment, which readers skip, to show that the stream lives."""
+        await self._write(b":\n\n")
+
+    async def done(self) -> None:
+        """The end of a stream that has said everything."""
+        await self._write(b"data: [DONE]\n\n")
+
+    async def close(self) -> None:
+        """Ends the response properly; raises ReaderGone."""
+        await self._guard(self.response.write_eof())
+
+    async def _write(self, data: bytes) -> None:
+        await self._guard(self.response.write(data))
+
+    async def _guard(self, writing: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                await writing
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ReaderGone(f"nothing was read for {self._stall_timeout_s:g} s") from None
+        except ConnectionError as error:
+            raise ReaderGone(str(error)) from None

@@ -1,0 +1,129 @@
+"""What stands between the socket and every route: errors become JSON, keys are checked, and
+browsers hear whether they may call (CORS)."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from api.body import json_response
+from api.config import ApiConfig
+from api.context import CONTEXT
+from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
+from dllama.errors import DllamaError
+
+log = logging.getLogger(__name__)
+
+PUBLIC = frozenset({"/", "/health", "/v1/health"})  # need no API key
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def error_response(error: ApiError) -> web.Response:
+    return json_response(error.body(), status=error.status, headers=error.headers)
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers every exception in OpenAI's shape; what nobody foresaw is logged and a 500."""
+    try:
+        return await handler(request)
+    except web.HTTPException as refusal:
+        return http_refusal(request, refusal)
+    except DllamaError as error:
+        told = api_error(error)
+        if told.status >= 500:
+            log.warning("%s %s: %s", request.method, request.path, error)
+        return error_response(told)
+    except ConnectionError:
+        raise  # the client is gone; there is nobody to tell
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(unforeseen())
+
+
+def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals (no such route, wrong method, ...), dressed like ours."""
+    if refusal.status == 404:
+        error = ApiError(
+            404, f"There is no route {request.path:.200}; GET / lists them.", "not_found_error"
+        )
+    elif isinstance(refusal, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(refusal.allowed_methods))
+        error = ApiError(405, f"{request.path} takes {allowed}, not {request.method}.")
+    elif refusal.status == 413:
+        error = body_too_large(request.app[CONTEXT].config.max_body_bytes)
+    else:
+        kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+        error = ApiError(refusal.status, refusal.reason, kind)
+    response = error_response(error)
+    if "Allow" in refusal.headers:
+        response.headers["Allow"] = refusal.headers["Allow"]
+    return response
+
+
+@web.middleware
+async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """401 without one of the configured API keys, except for public routes."""
+    keys = request.app[CONTEXT].config.api_keys
+    if keys and request.path not in PUBLIC and not has_key(request, keys):
+        raise bad_api_key()
+    return await handler(request)
+
+
+def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
+    """Whether a key was sent; takes the same time whichever key is right, and how much of it."""
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    sent = [request.headers.get("X-Api-Key", "")]
+    if scheme.lower() == "bearer":
+        sent.append(bearer.strip())
+    matches = [
+        hmac.compare_digest(key.encode(), given.encode(errors="surrogateescape"))
+        for key in keys
+        for given in sent
+    ]
+    return any(matches)
+
+
+@web.middleware
+async def preflight_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """OPTIONS is answered for every route and needs no key, as browsers send none."""
+    if request.method != "OPTIONS":
+        return await handler(request)
+    asked = request.headers.get("Access-Control-Request-Headers")
+    return web.Response(
+        content_type="text/html",
+        headers={
+            "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+            # "*" does not cover Authorization, so what was asked for is granted by name.
+            "Access-Control-Allow-Headers": asked or "*",
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Names the calling origin as welcome if it is, in every response, streams too."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return
+    response.headers["Vary"] = "Origin"
+    if is_welcome(origin, request.app[CONTEXT].config):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+
+
+def is_welcome(origin: str, config: ApiConfig) -> bool:
+    if "*" in config.cors_origins or origin in config.cors_origins:
+        return True
+    return "localhost" in config.cors_origins and is_local(origin)
+
+
+def is_local(origin: str) -> bool:
+    try:
+        return urlsplit(origin).hostname in LOCAL_HOSTS
+    except ValueError:  # no URL at all
+        return False

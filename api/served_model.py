@@ -1,0 +1,97 @@
+"""The models a server answers for, by name, with all that turns text into tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.engine_client import EngineClient
+from api.errors import unknown_model
+from dllama.errors import ConfigError
+
+
+class TextDecoder(Protocol):
+    """Turns ids into text as they come, never half a character."""
+
+    def push(self, ids: Sequence[int], /) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class TextCodec(Protocol):
+    """What the server needs of a dllama.tokenizer.Tokenizer; used by several threads at once."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def bos_text(self) -> str: ...
+
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], /) -> str: ...
+
+    def decoder(self, skip_special: bool = True) -> TextDecoder: ...
+
+    def token_bytes(self, token: int, /) -> bytes: ...
+
+
+class PromptTemplate(Protocol):
+    """What the server needs of a dllama.chat.ChatTemplate. Raises TemplateError."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: object,
+    ) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model under its id and aliases. `stop_ids` are every id that ends an answer, of the
+    tokenizer and of the chat template; `max_seq_len` tokens hold a prompt and its answer."""
+
+    id: str
+    tokenizer: TextCodec
+    chat_template: PromptTemplate
+    engine: EngineClient
+    max_seq_len: int
+    created: int  # unix time, s
+    stop_ids: tuple[int, ...]
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.id, *self.aliases)
+
+
+class ModelRegistry:
+    """All models of a server; the first is the one a request gets that names none."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._models = tuple(models)
+        self._by_name: dict[str, ServedModel] = {}
+        for model in self._models:
+            for name in model.names:
+                if self._by_name.setdefault(name, model) is not model:
+                    raise ConfigError(
+                        f"Two models are called {name!r}; give one of them another --alias."
+                    )
+        if not self._models:
+            raise ConfigError("The server has no model to serve; name one with --model.")
+
+    def all(self) -> tuple[ServedModel, ...]:
+        return self._models
+
+    def find(self, name: str | None) -> ServedModel:
+        """The model called `name`, or the first for None; ApiError 404 if there is none."""
+        if name is None:
+            return self._models[0]
+        if name not in self._by_name:
+            raise unknown_model(name, [model.id for model in self._models])
+        return self._by_name[name]

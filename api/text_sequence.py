@@ -1,0 +1,91 @@
+"""One sequence of an engine, read as text: decoding, stop strings, counts and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from api.meter import Meter
+from api.served_model import ServedModel
+from api.stop import StopScanner, StopTable
+from dllama.requests import FinishReason, Output, Submit
+
+
+class TextSequence:
+    """An answer while it comes. `finish` is None until it is complete.
+
+    Nothing is produced after a stop string: the engine is told to forget the sequence on the
+    token that completes it, and tokens that were under way are not counted.
+    """
+
+    def __init__(
+        self, index: int, model: ServedModel, submit: Submit, stops: StopTable, meter: Meter
+    ) -> None:
+        self.index = index
+        self.finish: FinishReason | None = None
+        self.n_prompt = len(submit.tokens)
+        self.n_cached = 0
+        self.n_completion = 0
+        self.submitted_at = 0.0  # these three in seconds of time.perf_counter
+        self.first_at: float | None = None
+        self.last_at = 0.0
+        self._engine = model.engine
+        self._submit = submit
+        self._decoder = model.tokenizer.decoder(skip_special=True)
+        self._scanner = StopScanner(stops)
+        self._meter = meter
+        self._outputs: AsyncIterator[Output] | None = None
+
+    def start(self) -> None:
+        """Hands the prompt to the engine; raises EngineBusy."""
+        self.submitted_at = time.perf_counter()
+        self._outputs = self._engine.submit(self._submit)
+
+    async def read(self) -> str:
+        """The next piece of text; "" only together with `finish`. Raises ClusterError.
+
+        A cancelled read loses nothing: the next one continues.
+        """
+        assert self._outputs is not None, "start() comes first"
+        while self.finish is None:
+            try:
+                output = await anext(self._outputs)
+            except StopAsyncIteration:  # aborted from elsewhere
+                self.finish = FinishReason.ABORT
+                break
+            self._clock(output)
+            pieces = [self._take(token) for token in output.tokens]
+            if self._scanner.found is not None:
+                self._engine.abort(self._submit.id)
+                self.finish = FinishReason.STOP
+            elif output.finish is not None:
+                pieces += [self._scanner.push(self._decoder.flush()), self._scanner.flush()]
+                stopped = self._scanner.found is not None
+                self.finish = FinishReason.STOP if stopped else output.finish
+            text = "".join(pieces)
+            if text:
+                return text
+        return ""
+
+    def _take(self, token: int) -> str:
+        if self._scanner.found is not None:
+            return ""
+        self.n_completion += 1
+        return self._scanner.push(self._decoder.push([token]))
+
+    def _clock(self, output: Output) -> None:
+        now = time.perf_counter()
+        self.n_cached = max(self.n_cached, output.n_cached)
+        if self.first_at is None:
+            if output.tokens or output.finish:
+                self.first_at = self.last_at = now
+                self._meter.first_token(now - self.submitted_at)
+        elif output.tokens:
+            self._meter.gap((now - self.last_at) / len(output.tokens))
+            self.last_at = now
+
+    def close(self) -> None:
+        """Frees the sequence in the engine if it is not finished; may be called again."""
+        if self.finish is None and self._outputs is not None:
+            self._engine.abort(self._submit.id)
+            self.finish = FinishReason.ABORT

@@ -1,0 +1,185 @@
+"""The vocabulary that a GGUF file's metadata describes (keys `tokenizer.*`).
+
+Source: the GGUF specification, and for what holds where a key is absent, llama.cpp
+(src/llama-vocab.cpp)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.errors import TokenizerError
+from dllama.tokenizer.bpe_engine import split_merges
+from dllama.tokenizer.pretokenizers import find_pre_tokenizer
+from dllama.tokenizer.vocabulary import Kind, TokenType, Vocabulary
+
+log = logging.getLogger(__name__)
+
+KINDS = {"llama": Kind.SPM, "gpt2": Kind.BPE}
+_TEMPLATE_KEY = "tokenizer.chat_template"
+_GIVE_ANOTHER = "convert the model again, or give another tokenizer with --tokenizer"
+_NO_ID = 2**32 - 1  # -1 as some converters wrote it: no such token
+# Special tokens after which Phi-3's tokenizer drops white space: all but these.
+_PHI3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """Special ids that a file need not name."""
+
+    bos_id: int | None = None
+    eos_id: int | None = None
+    unk_id: int | None = None
+
+
+_DEFAULTS = {Kind.SPM: _Defaults(bos_id=1, eos_id=2, unk_id=0), Kind.BPE: _Defaults()}
+
+
+def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
+    """The vocabulary in a file's metadata, or TokenizerError where there is none to be made."""
+    kind = _kind(metadata)
+    tokens = _texts(metadata, "tokens")
+    n, defaults = len(tokens), _DEFAULTS[kind]
+    types = _numbers(metadata, "token_type", n)
+    eos_id = _id(metadata, "eos", n, defaults.eos_id)
+    bos_id = _id(metadata, "bos", n, defaults.bos_id)
+    pre = _text(metadata, "tokenizer.ggml.pre", "") if kind is Kind.BPE else "default"
+    if not pre:
+        log.warning("the file does not say how its tokenizer cuts words; taking 'default'")
+        pre = "default"
+    adds_bos = kind is Kind.SPM or (find_pre_tokenizer(pre).add_bos and bos_id is not None)
+    int_types = [int(t) for t in types] if types else [int(TokenType.NORMAL)] * n
+    ends = (_id(metadata, name, n, None) for name in ("eot", "eom"))
+    return Vocabulary(
+        kind=kind,
+        tokens=[text or f"[EMPTY_{i}]" for i, text in enumerate(tokens)],
+        types=int_types,
+        scores=_scores(metadata, n) if kind is Kind.SPM else (),
+        merges=split_merges(_texts(metadata, "merges")) if kind is Kind.BPE else (),
+        pre=pre,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        unk_id=_id(metadata, "unknown", n, defaults.unk_id),
+        extra_end_ids=frozenset(i for i in ends if i is not None),
+        add_bos=_flag(metadata, "add_bos_token", default=adds_bos),
+        add_eos=_flag(metadata, "add_eos_token", default=False),
+        add_space_prefix=_flag(metadata, "add_space_prefix", default=kind is Kind.SPM),
+        strips_right=_strips_right(metadata, tokens, int_types),
+        chat_templates=chat_templates_of_metadata(metadata),
+    )
+
+
+def chat_templates_of_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
+    """The Jinja sources in a file's metadata, by name; "default" is the usual one."""
+    found: dict[str, str] = {}
+    for key in metadata:
+        if key == _TEMPLATE_KEY or key.startswith(_TEMPLATE_KEY + "."):
+            source = metadata[key]
+            if isinstance(source, str) and source.strip():
+                found[key[len(_TEMPLATE_KEY) + 1 :] or "default"] = source
+    return found
+
+
+def _kind(metadata: Mapping[str, object]) -> Kind:
+    model = _text(metadata, "tokenizer.ggml.model", "")
+    if not model or "tokenizer.ggml.tokens" not in metadata:
+        raise TokenizerError(
+            "The model file holds no tokenizer; give one with --tokenizer (a .t file, or a GGUF "
+            "file of the same model family)."
+        )
+    if model not in KINDS:
+        known = " and ".join(f"{name!r}" for name in KINDS)
+        raise TokenizerError(
+            f"The model file's tokenizer is of the kind {model!r}; this version knows {known}. "
+            f"Give a tokenizer of such a kind with --tokenizer."
+        )
+    return KINDS[model]
+
+
+def _text(metadata: Mapping[str, object], key: str, default: str) -> str:
+    value = metadata.get(key, default)
+    if not isinstance(value, str):
+        raise TokenizerError(f"The metadata value {key} is no text; {_GIVE_ANOTHER}.")
+    return value
+
+
+def _texts(metadata: Mapping[str, object], name: str) -> Sequence[str]:
+    key = f"tokenizer.ggml.{name}"
+    value = metadata.get(key)
+    if value is None:
+        raise TokenizerError(f"The tokenizer lacks {key}; {_GIVE_ANOTHER}.")
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TokenizerError(f"The metadata value {key} is no list of texts; {_GIVE_ANOTHER}.")
+    if not all(isinstance(text, str) for text in value):
+        raise TokenizerError(f"The metadata value {key} holds more than texts; {_GIVE_ANOTHER}.")
+    return value
+
+
+def _numbers(metadata: Mapping[str, object], name: str, n: int) -> list[float]:
+    """The numbers under a key, [] where it is absent; there must be one for every token."""
+    key = f"tokenizer.ggml.{name}"
+    if key not in metadata:
+        return []
+    array = np.asarray(metadata[key])
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not np.all(np.isfinite(array)):
+        raise TokenizerError(f"The metadata value {key} is no list of numbers; {_GIVE_ANOTHER}.")
+    if len(array) != n:
+        raise TokenizerError(
+            f"The tokenizer has {n} tokens but {len(array)} entries in {key}; both must be equal. "
+            f"The file is corrupt: {_GIVE_ANOTHER}."
+        )
+    numbers: list[float] = array.tolist()
+    return numbers
+
+
+def _scores(metadata: Mapping[str, object], n: int) -> list[float]:
+    scores = _numbers(metadata, "scores", n)
+    if not scores:
+        raise TokenizerError(
+            f"The tokenizer lacks tokenizer.ggml.scores, by which pieces are merged; "
+            f"{_GIVE_ANOTHER}."
+        )
+    return scores
+
+
+def _id(metadata: Mapping[str, object], name: str, n: int, default: int | None) -> int | None:
+    key = f"tokenizer.ggml.{name}_token_id"
+    value = metadata.get(key)
+    if value is None:
+        return default if default is not None and default < n else None
+    if value == _NO_ID:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < n:
+        raise TokenizerError(
+            f"The metadata value {key} is {value!r}; expected a token between 0 and {n - 1}. "
+            f"The file is corrupt: {_GIVE_ANOTHER}."
+        )
+    return int(value)
+
+
+def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
+    key = f"tokenizer.ggml.{name}"
+    value = metadata.get(key, default)
+    if not isinstance(value, bool | np.bool_):
+        raise TokenizerError(
+            f"The metadata value {key} is {value!r}; expected true or false. "
+            f"The file is corrupt: {_GIVE_ANOTHER}."
+        )
+    return bool(value)
+
+
+def _strips_right(
+    metadata: Mapping[str, object], tokens: Sequence[str], types: Sequence[int]
+) -> frozenset[int]:
+    """Phi-3's special tokens swallow the white space after them; no key says so, so the name of
+    the model has to (as in llama.cpp)."""
+    name = str(metadata.get("general.name", "")).lower()
+    if "phi-3" not in name and "phi3" not in name:
+        return frozenset()
+    special = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+    return frozenset(
+        i for i, kind in enumerate(types) if kind in special and tokens[i] not in _PHI3_KEEPS
+    )

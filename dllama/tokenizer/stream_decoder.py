@@ -1,0 +1,54 @@
+"""Tokens to text, as they come."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Pieces(Protocol):
+    """What decoding needs to know of a tokenizer."""
+
+    @property
+    def add_space_prefix(self) -> bool: ...
+
+    def token_bytes(self, token: int) -> bytes: ...
+
+    def is_control(self, token: int) -> bool: ...
+
+    def is_special(self, token: int) -> bool: ...
+
+
+class StreamDecoder:
+    """Text of tokens that arrive bit by bit: never half a character, U+FFFD for invalid bytes.
+
+    All that `push` and `flush` return, joined, is what decoding all tokens at once gives. The
+    encoder puts a space before the text of a SentencePiece model, and after each special token;
+    decoding takes it away again, unless the tokens continue a prompt: then the space is text.
+    """
+
+    def __init__(self, pieces: Pieces, *, skip_special: bool, is_continuation: bool) -> None:
+        self._pieces = pieces
+        self._skip_special = skip_special
+        self._drops_spaces = pieces.add_space_prefix and not is_continuation
+        self._drop_space = self._drops_spaces
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that the tokens complete; "" while a character is unfinished."""
+        return self._utf8.decode(b"".join(map(self._bytes_of, ids)))
+
+    def flush(self) -> str:
+        """What is left: U+FFFD for a character that never was finished."""
+        return self._utf8.decode(b"", final=True)
+
+    def _bytes_of(self, token: int) -> bytes:
+        raw = self._pieces.token_bytes(token)
+        if self._pieces.is_special(token):
+            self._drop_space = self._drops_spaces
+            return b"" if self._skip_special and self._pieces.is_control(token) else raw
+        if self._drop_space:
+            self._drop_space = False
+            return raw.removeprefix(b" ")
+        return raw

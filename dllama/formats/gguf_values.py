@@ -60,6 +60,7 @@ class LazyStrings:
 
     def load(self) -> list[str]:
         """The strings; bytes that are no UTF-8 become U+FFFD."""
+        self._file.view(self._at, 0, "a metadata array")  # says so where the file was closed
         buffer, at, length_at = self._file.buffer, self._at, _U64.unpack_from
         strings: list[str] = []
         for _ in range(self.count):

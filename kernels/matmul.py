@@ -205,12 +205,7 @@ def _block_matmul(fmt: layout.BlockFormat) -> Any:
                               address(a_sums) + done * 4, where + start * out.shape[1] * 4,
                               out.shape[1] * 4))  # fmt: skip
 
-    @njit(nogil=True, cache=True, **MATH)
-    def multiply(team, quants, scales, a_quants, a_scales, a_sums, n_tokens, out, column):
-        args = (team, quants, scales, a_quants, a_scales, a_sums, n_tokens, out, column)
-        body(team, args)
-
-    return multiply
+    return body
 
 
 def _float_matmul(fmt: layout.FloatFormat) -> Any:
@@ -233,15 +228,45 @@ def _float_matmul(fmt: layout.FloatFormat) -> Any:
                               address(tiles) + start * n_cols * 4, 0, 0,
                               where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
 
-    @njit(nogil=True, cache=True, **MATH)
-    def multiply(team, quants, tiles, n_tokens, out, column):
-        body(team, (team, quants, tiles, n_tokens, out, column))
-
-    return multiply
+    return body
 
 
-_BLOCK_KERNELS = {name: _block_matmul(fmt) for name, fmt in layout.BLOCK_FORMATS.items()}
-_FLOAT_KERNELS = {name: _float_matmul(fmt) for name, fmt in layout.FLOAT_FORMATS.items()}
+# One entry a format, at the top level of the module: numba keeps no function in its cache that
+# closes over another.
+_q4_0 = _block_matmul(layout.Q4_0)
+_q8_0 = _block_matmul(layout.Q8_0)
+_f32 = _float_matmul(layout.F32)
+_f16 = _float_matmul(layout.F16)
+_bf16 = _float_matmul(layout.BF16)
+
+
+@njit(nogil=True, cache=True)
+def multiply_q4_0(team, args):
+    _q4_0(team, args)
+
+
+@njit(nogil=True, cache=True)
+def multiply_q8_0(team, args):
+    _q8_0(team, args)
+
+
+@njit(nogil=True, cache=True)
+def multiply_f32(team, args):
+    _f32(team, args)
+
+
+@njit(nogil=True, cache=True)
+def multiply_f16(team, args):
+    _f16(team, args)
+
+
+@njit(nogil=True, cache=True)
+def multiply_bf16(team, args):
+    _bf16(team, args)
+
+
+_BLOCK_KERNELS = {"q4_0": multiply_q4_0, "q8_0": multiply_q8_0}
+_FLOAT_KERNELS = {"f32": multiply_f32, "f16": multiply_f16, "bf16": multiply_bf16}
 
 
 def matmul(
@@ -253,8 +278,8 @@ def matmul(
     columns after w.rows are overwritten with zeros.
     """
     if w.format in _BLOCK_KERNELS:
-        _BLOCK_KERNELS[w.format](
-            team, w.quants, w.scales, a.quants, a.scales, a.sums, n_tokens, out, column
-        )
+        inputs = (a.quants, a.scales, a.sums)
+        args = (team, w.quants, w.scales, *inputs, n_tokens, out, column)
+        _BLOCK_KERNELS[w.format](team, args)
     else:
-        _FLOAT_KERNELS[w.format](team, w.quants, a.tiles, n_tokens, out, column)
+        _FLOAT_KERNELS[w.format](team, (team, w.quants, a.tiles, n_tokens, out, column))

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dllama.collective import Collective
+from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.model.forward import forward
 from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
 from dllama.model.weights import Tensor, Weights, build_weights, format_name
-from dllama.qtypes import QType
+from dllama.qtypes import QType, row_bytes
 from dllama.step import LogitRow, Step
 from kernels.dequantize import dequantize
 from kernels.team import STATE_WORDS, Team
@@ -49,7 +49,7 @@ class RankModel:
         self, weights: Weights, state: RunState, team: Team, embed_qtype: QType
     ) -> None:
         self.weights, self.state, self.team = weights, state, team
-        self._embed_format = format_name(embed_qtype)
+        self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
         self.n_steps = self.n_tokens = self.compute_ns = 0
 
     @classmethod
@@ -73,7 +73,19 @@ class RankModel:
         except BaseException:
             team.close()
             raise
-        return cls(weights, state, team, embed_qtype)
+        model = cls(weights, state, team, embed_qtype)
+        model._warm_up()
+        return model
+
+    def _warm_up(self) -> None:
+        """Runs one token through everything, so that kernels are compiled or read from the cache
+        now and not inside the first request. The page it writes is nobody's yet."""
+        one = np.zeros(1, np.int32)
+        step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
+        row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
+        row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
+        self.forward(step, row, SoloCollective())
+        self.n_steps = self.n_tokens = self.compute_ns = 0
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective

@@ -16,7 +16,7 @@ def shared_dir() -> Path:
     return Path(os.environ.get("DLLAMA_SHARED") or _REPOSITORY.parent / "shared")
 
 
-def shared_data(name: str) -> Path:
+def shared_file(name: str) -> Path:
     """The path of a file or folder under `data/`; the test that asks is skipped without it."""
     path = shared_dir() / "data" / name
     if not path.exists():

@@ -192,7 +192,7 @@ def _read_tensor_head(cursor: Cursor, i: int) -> tuple[str, tuple[int, ...], int
     n_dims = cursor.u32(what)
     if n_dims > _MAX_DIMS:
         raise ModelFileError(
-            f"The tensor {name!r} has {n_dims} dimensions; GGUF allows {_MAX_DIMS}. "
+            f"{cursor.path}: the tensor {name!r} has {n_dims} dimensions; GGUF allows {_MAX_DIMS}. "
             f"The file is corrupt; download or write it again."
         )
     dims = tuple(cursor.u64(what) for _ in range(n_dims))

@@ -94,6 +94,7 @@ class Cursor:
 
     def __init__(self, file: MappedFile, at: int = 0) -> None:
         self._file = file
+        self.path = file.path
         self.at = at
 
     def u32(self, what: str) -> int:

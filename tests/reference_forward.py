@@ -3,6 +3,8 @@ every faster path of the project is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from dllama.config import ModelConfig
@@ -27,29 +29,34 @@ def tensor_values(source: WeightSource, name: str) -> np.ndarray:
     return _values(source.read(name), source.tensors[name].qtype).astype(np.float64)
 
 
-def reference_logits(source: WeightSource, tokens: list[int] | np.ndarray) -> np.ndarray:
-    """Logits after each of T tokens, float64 (T, vocab_size)."""
+def reference_logits(source: WeightSource, tokens: Iterable[int]) -> np.ndarray:
+    """Logits after each of T tokens, float64 (T, vocab_size). Holds one layer at a time."""
+    return _forward(lambda name: tensor_values(source, name), source, list(tokens))
+
+
+def reference_greedy(source: WeightSource, tokens: Iterable[int], n_tokens: int) -> list[int]:
+    """The `n_tokens` ids that follow `tokens`, each the one with the largest logit. Holds the
+    whole model."""
+    prompt = list(tokens)
+    ids = list(prompt)
+    values = {name: tensor_values(source, name) for name in source.tensors}
+    for _ in range(n_tokens):
+        ids.append(int(_forward(values.__getitem__, source, ids)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def _forward(
+    values: Callable[[str], np.ndarray], source: WeightSource, tokens: list[int]
+) -> np.ndarray:
     config = source.config
-    embed = tensor_values(source, "embed")
-    x = embed[np.asarray(tokens)]  # (T, dim)
+    x = values("embed")[tokens]  # (T, dim)
     for i in range(config.n_layers):
-        layer = {
-            name.rpartition(".")[2]: tensor_values(source, name)
-            for name in source.tensors
-            if name.startswith(f"layers.{i}.")
-        }
+        names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
+        layer = {name.rpartition(".")[2]: values(name) for name in names}
         x = x + _attention(layer, _norm(x, layer["norm1"], config), config)
         x = x + _feed_forward(layer, _norm(x, layer["norm2"], config))
-    head = embed if config.is_tied else tensor_values(source, "wcls")
-    return _norm(x, tensor_values(source, "norm"), config) @ head.T
-
-
-def reference_greedy(source: WeightSource, tokens: list[int], n_tokens: int) -> list[int]:
-    """The `n_tokens` ids that follow `tokens`, each the one with the largest logit."""
-    ids = list(tokens)
-    for _ in range(n_tokens):
-        ids.append(int(reference_logits(source, ids)[-1].argmax()))
-    return ids[len(tokens) :]
+    head = values("embed" if config.is_tied else "wcls")
+    return _norm(x, values("norm"), config) @ head.T
 
 
 def _norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Ranks, links, cuts: everything that happens between nodes. Knows nothing of HTTP or text."""

@@ -1,0 +1,125 @@
+"""A rank's cut of each tensor, in feed order. Reads through a WeightSource, sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.shard import SPLIT, Shard, Split
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError, ShardError
+from dllama.qtypes import row_bytes
+from dllama.weight_source import TensorInfo, WeightSource
+
+LAYER_ORDER = tuple(name for name in SPLIT if name not in ("norm", "wcls"))
+ATTENTION = frozenset(("wq", "wk", "wv", "bq", "bk", "bv", "q_norm", "k_norm", "wo"))
+OPTIONAL = frozenset(("bq", "bk", "bv", "q_norm", "k_norm"))
+VECTORS = frozenset(("norm1", "norm2", "norm", "bq", "bk", "bv", "q_norm", "k_norm"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One tensor of a rank: where it lies in the file's tensor, and what is left of it."""
+
+    source_name: str
+    info: TensorInfo  # of the cut; its name is the rank's name for it
+    rows: range | None  # None: all
+    cols: range | None
+
+
+def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: Shard) -> list[Cut]:
+    """The rank's tensors in feed order: layer by layer, then the last norm and its vocabulary.
+
+    A rank without heads gets no attention tensor but norm1. A tied head is cut from `embed` and
+    goes by the name `wcls`. Raises ShardError where a cut ends inside a quant block,
+    ModelFileError where a tensor is missing.
+    """
+    cuts = []
+    for layer in range(config.n_layers):
+        for name in LAYER_ORDER:
+            if name in ATTENTION and not len(shard.kv_heads):
+                continue
+            full_name = f"layers.{layer}.{name}"
+            if name in OPTIONAL and full_name not in tensors:
+                continue
+            cuts.append(_cut(config, _find(tensors, full_name), name, full_name, shard))
+    cuts.append(_cut(config, _find(tensors, "norm"), "norm", "norm", shard))
+    head = "embed" if config.is_tied or "wcls" not in tensors else "wcls"
+    cuts.append(_cut(config, _find(tensors, head), "wcls", "wcls", shard))
+    return cuts
+
+
+def cut_tensors(source: WeightSource, shard: Shard) -> Iterator[tuple[TensorInfo, np.ndarray]]:
+    """Reads a rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
+
+    Memory behind a tensor is given back once the next one is asked for.
+    """
+    for cut in cut_manifest(source.config, source.tensors, shard):
+        yield cut.info, source.read(cut.source_name, cut.rows, cut.cols)
+        source.release(cut.source_name)
+
+
+def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
+    if name not in tensors:
+        raise ModelFileError(
+            f"the model has no tensor {name}, without which it cannot be computed; "
+            "the file is incomplete or of another architecture"
+        )
+    return tensors[name]
+
+
+def _cut(config: ModelConfig, info: TensorInfo, name: str, full_name: str, shard: Shard) -> Cut:
+    rows: range | None = None
+    cols: range | None = None
+    part = _part(config, SPLIT[name], shard)
+    is_by_cols = SPLIT[name] in (Split.QUERY_COLS, Split.HIDDEN_COLS)
+    if part is not None and (is_by_cols or name in VECTORS):  # vectors have one row
+        cols = part if len(part) != info.cols else None
+    elif part is not None:
+        rows = part if len(part) != info.rows else None
+    _check_bounds(info, rows, cols)
+    n_rows = info.rows if rows is None else len(rows)
+    n_cols = info.cols if cols is None else len(cols)
+    if cols is not None:
+        _check_blocks(info, cols, shard)
+    return Cut(info.name, TensorInfo(full_name, info.qtype, n_rows, n_cols), rows, cols)
+
+
+def _part(config: ModelConfig, split: Split, shard: Shard) -> range | None:
+    """The range of rows or columns that a split gives a shard; None for all."""
+    if split is Split.WHOLE:
+        return None
+    if split in (Split.QUERY_ROWS, Split.QUERY_COLS):
+        return _scaled(shard.kv_heads, config.group_size * config.head_dim)
+    if split is Split.KV_ROWS:
+        return _scaled(shard.kv_heads, config.head_dim)
+    return shard.vocab if split is Split.VOCAB_ROWS else shard.hidden
+
+
+def _scaled(heads: range, width: int) -> range:
+    return range(heads.start * width, heads.stop * width)
+
+
+def _check_bounds(info: TensorInfo, rows: range | None, cols: range | None) -> None:
+    for part, size, side in ((rows, info.rows, "rows"), (cols, info.cols, "columns")):
+        if part is not None and part.stop > size:
+            raise ModelFileError(
+                f"tensor {info.name} has {size} {side}, but the model's sizes ask for "
+                f"{part.stop}; the file does not fit its own header"
+            )
+
+
+def _check_blocks(info: TensorInfo, cols: range, shard: Shard) -> None:
+    try:
+        for edge in (cols.start, cols.stop):
+            row_bytes(info.qtype, edge)
+    except ValueError:
+        raise ShardError(
+            f"the cut of {info.name} for rank {shard.rank} at columns {cols.start}:{cols.stop} "
+            f"ends inside a block of {info.qtype.name} (world_size={shard.world_size}); "
+            "use fewer nodes, or a file whose blocks end where its head groups do",
+            rank=shard.rank,
+            world_size=shard.world_size,
+        ) from None

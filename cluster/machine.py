@@ -1,0 +1,50 @@
+"""What a node says of itself."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import uuid
+from pathlib import Path
+
+import psutil
+
+from cluster.messages import Welcome
+from dllama import __version__
+
+
+def machine_id() -> str:
+    """Equal for processes that share one memory, different for different machines."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists():
+        return boot.read_text().strip()
+    return f"{uuid.getnode():x}-{socket.gethostname()}"
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def describe_machine(threads: int, release: str = __version__) -> Welcome:
+    """This node, as it is now."""
+    memory = psutil.virtual_memory()
+    return Welcome(
+        release,
+        socket.gethostname(),
+        machine_id(),
+        cpu_name(),
+        threads,
+        int(memory.total),
+        int(memory.available),
+    )

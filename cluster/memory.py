@@ -1,0 +1,81 @@
+"""What a rank will need, said before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.cut import cut_manifest
+from cluster.shard import Shard
+from dllama.config import ModelConfig
+from dllama.errors import ConfigError
+from dllama.step import PAGE_TOKENS
+from dllama.weight_source import TensorInfo
+
+KV_BYTES = 2  # keys and values are float16
+PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
+WIRE_BYTES = 16 << 20  # weight chunks under way
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """One rank's need and what its machine has left. Ranks on one `machine` share it."""
+
+    label: str
+    machine: str
+    needed_bytes: int
+    available_bytes: int
+
+
+def kv_page_bytes(config: ModelConfig, shard: Shard) -> int:
+    """Bytes of one KV page on a rank: keys and values of its heads in all layers."""
+    values = config.n_layers * PAGE_TOKENS * len(shard.kv_heads) * config.head_dim
+    return 2 * KV_BYTES * values
+
+
+def memory_needed(
+    config: ModelConfig,
+    tensors: Mapping[str, TensorInfo],
+    shard: Shard,
+    *,
+    n_pages: int,
+    max_step_tokens: int,
+) -> int:
+    """Bytes a rank will hold at its peak: weights, KV pages, scratch, and the process itself.
+
+    While loading, one tensor exists twice: as it came and as it is packed.
+    """
+    sizes = [cut.info.n_bytes for cut in cut_manifest(config, tensors, shard)]
+    heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
+    scratch_values = (
+        4 * config.dim + 2 * heads * config.head_dim + 3 * len(shard.hidden)
+    ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
+    kv = n_pages * kv_page_bytes(config, shard)
+    return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+
+
+def check_fits(nodes: Sequence[NodeMemory]) -> None:
+    """Raises ConfigError with every node's figures where some machine cannot hold its ranks."""
+    needed: dict[str, int] = {}
+    for node in nodes:
+        needed[node.machine] = needed.get(node.machine, 0) + node.needed_bytes
+    short = [n for n in nodes if needed[n.machine] > n.available_bytes]
+    if not short:
+        return
+    table = "; ".join(
+        f"{n.label} needs {_gb(n.needed_bytes)} and has {_gb(n.available_bytes)} free"
+        + (
+            f" (its machine needs {_gb(needed[n.machine])} for all nodes on it)"
+            if needed[n.machine] != n.needed_bytes
+            else ""
+        )
+        for n in nodes
+    )
+    raise ConfigError(
+        f"the model does not fit the memory of {', '.join(n.label for n in short)}: {table}. "
+        "Add nodes, give larger ones a larger share (--shares), or lower --ctx-size"
+    )
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

@@ -1,0 +1,276 @@
+"""What nodes say to each other: one frozen dataclass a kind, and the table of kinds.
+
+A field that is an array travels as a frame of its own, all else in the head. Receivers check
+every field against its annotation; a field too many or too few is a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from cluster.frames import PROTOCOL_VERSION, Frame, decode, encode
+from dllama import __version__
+from dllama.config import ModelConfig
+from dllama.errors import ProtocolError
+
+
+# ---- root and worker daemon
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Root to daemon: who asks."""
+
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Daemon to root: what this node is. `machine` is equal for nodes that share memory."""
+
+    release: str
+    host: str
+    machine: str
+    cpu: str
+    threads: int
+    memory_total: int
+    memory_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Daemon to root: not done, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end."""
+
+    root: str
+    rank: int
+    world_size: int
+    sync_type: str
+    needed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Root to daemon: end the session of this epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReady:
+    """Session process to daemon to root: the ports it listens on."""
+
+    pid: int
+    control_port: int
+    mesh_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Daemon to root: the process is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Daemon to root, twice a second: the process is there and has come this far."""
+
+    progress: int
+    rss_bytes: int
+
+
+# ---- root and session process
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Root to rank: meet the others. `peers` are endpoints by rank, as this rank reaches them."""
+
+    peers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Rank to root: every other rank was heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLine:
+    """One tensor of a manifest; `qtype` is its number in GGUF."""
+
+    name: str
+    qtype: int
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Root to rank: the model, and the tensors that will follow in this order."""
+
+    config: ModelConfig
+    manifest: list[TensorLine]
+    n_pages: int
+    max_step_tokens: int
+    vocab_start: int
+    embed_qtype: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Root to rank: the bytes of manifest[tensor] from `offset` on."""
+
+    tensor: int
+    offset: int
+    data: np.ndarray  # (n,) uint8
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Rank to root: so many chunks were taken in; as many more may be sent."""
+
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rank to root: ready for steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """Root to ranks: a step, and the raw embedding rows of its tokens."""
+
+    tokens: np.ndarray  # (T,) int32
+    positions: np.ndarray  # (T,) int32
+    starts: np.ndarray  # (S + 1,) int32
+    pages: np.ndarray  # (S, max_pages) int32
+    logits_at: np.ndarray  # (R,) int32
+    candidates: np.ndarray  # (R,) int32
+    embed_rows: np.ndarray  # (T, row_bytes) uint8
+
+
+@dataclass(frozen=True, slots=True)
+class StatsCall:
+    """Root to rank: asks for RankStats with the same number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankStats:
+    """Rank to root: sums over the last steps (see cluster.step_log)."""
+
+    number: int
+    n_steps: int
+    n_tokens: int
+    elapsed_ns: int
+    compute_ns: int
+    wait_ns: int
+    network_ns: int
+    sent_bytes: int
+    received_bytes: int
+    weights_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Session process to root and daemon: why it ends. `lost_rank` is -1, or who it lost."""
+
+    reason: str
+    lost_rank: int
+
+
+Message = (
+    Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
+    | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall | StatsCall
+    | RankStats | Failed
+)  # fmt: skip
+KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
+
+
+def pack(message: Message, epoch: int = 0) -> list[Frame]:
+    """The frames of a message."""
+    kind = type(message)
+    arrays = _array_fields(kind)
+    plain = {n: _plain(getattr(message, n)) for n in _hints(kind) if n not in arrays}
+    return encode(kind.__name__, epoch, plain, [getattr(message, n) for n in arrays])
+
+
+def unpack(frames: Sequence[Frame]) -> tuple[int, Message]:
+    """Epoch and message. Raises ProtocolError for whatever is no message of this version."""
+    head, arrays = decode(frames)
+    kind = KINDS.get(head.kind)
+    if kind is None:
+        raise ProtocolError(
+            f"a message of unknown kind {head.kind!r:.40}; this is cluster protocol "
+            f"{PROTOCOL_VERSION} of dllama {__version__}"
+        )
+    names = _array_fields(kind)
+    if len(names) != len(arrays):
+        raise ProtocolError(f"a {head.kind} message has {len(names)} arrays, not {len(arrays)}")
+    values = dict(head.fields)
+    if set(values) & set(names):
+        raise ProtocolError(f"a {head.kind} message has an array inside its head")
+    values.update(zip(names, arrays, strict=True))
+    built: Message = _build(kind, values, head.kind)
+    return head.epoch, built
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
+
+
+@cache
+def _array_fields(kind: Any) -> tuple[str, ...]:
+    return tuple(name for name, hint in _hints(kind).items() if hint is np.ndarray)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _build(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` says, or a ProtocolError that names the place."""
+    if is_dataclass(hint):
+        return _build_dataclass(hint, value, where)
+    if get_origin(hint) in (Union, types.UnionType):  # X | None is the only union in use
+        inner = next(a for a in get_args(hint) if a is not type(None))
+        return None if value is None else _build(inner, value, where)
+    if get_origin(hint) in (list, tuple):
+        if not isinstance(value, list):
+            raise ProtocolError(f"{where} is {value!r:.40}; expected a list")
+        return get_origin(hint)(_build(get_args(hint)[0], v, where) for v in value)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        if value not in [member.value for member in hint]:
+            raise ProtocolError(f"{where} is {value!r:.40}, which is no {hint.__name__}")
+        return hint(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ProtocolError(f"{where} is {value!r:.40}; expected {hint.__name__}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    hints = _hints(kind)
+    if not isinstance(value, dict) or set(value) != set(hints):
+        got = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
+        raise ProtocolError(
+            f"{where} has the fields {got}; cluster protocol {PROTOCOL_VERSION} of dllama "
+            f"{__version__} has {sorted(hints)}. Install the same dllama on every node"
+        )
+    return kind(**{n: _build(hint, value[n], f"{where}.{n}") for n, hint in hints.items()})

@@ -1,0 +1,53 @@
+"""A session's pulse: a small mapped file, written by the rank, read by its daemon.
+
+The rank cannot answer while a kernel runs and the daemon must not guess, so they share memory:
+the first word grows with every kernel call, another with every look around of the rank's loop.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+KERNEL_WORDS = 64  # for the rank's thread team, which keeps more than its counter there
+WORDS = 128
+BEATS = 64  # on a cache line of its own
+
+
+class ProgressFile:
+    """The mapped words, (WORDS,) int64, aligned to a page."""
+
+    def __init__(self, path: Path, *, is_owner: bool) -> None:
+        self.path = path
+        self._is_owner = is_owner
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 8 * WORDS)
+        self._words: np.ndarray = np.frombuffer(self._map, np.int64)
+
+    @classmethod
+    def create(cls) -> ProgressFile:
+        """A fresh file in the system's temporary folder, removed by close()."""
+        with tempfile.NamedTemporaryFile(prefix="dllama-rank-", delete=False) as file:
+            file.write(bytes(8 * WORDS))
+        return cls(Path(file.name), is_owner=True)
+
+    @property
+    def kernel_words(self) -> np.ndarray:
+        """What a Rank gets as its `progress`: (KERNEL_WORDS,) int64."""
+        return self._words[:KERNEL_WORDS]
+
+    def beat(self) -> None:
+        """Tells the daemon that the rank's loop is running."""
+        self._words[BEATS] += 1
+
+    def total(self) -> int:
+        """A number that stands still only while the rank does."""
+        return (int(self._words[0]) + int(self._words[BEATS])) & ((1 << 62) - 1)
+
+    def close(self) -> None:
+        if self._is_owner:
+            self.path.unlink(missing_ok=True)
+        # the map itself goes with the last array over it: a kernel may still hold one

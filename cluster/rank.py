@@ -1,0 +1,49 @@
+"""What a rank needs of the model it runs: dllama.model.rank.RankModel, or a tiny one in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from dllama.collective import Collective
+from dllama.config import ModelConfig
+from dllama.qtypes import QType
+from dllama.step import LogitRow, Step
+from dllama.weight_source import TensorInfo
+
+Tensors = Iterable[tuple[TensorInfo, np.ndarray]]
+
+
+class Rank(Protocol):
+    """One rank's share of a model, ready to compute."""
+
+    def forward(
+        self, step: Step, embed_rows: np.ndarray, comm: Collective
+    ) -> list[LogitRow] | None:
+        """The rows of `step.logits_at` on rank 0, None elsewhere; embed_rows is (T, row_bytes)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LoadRank(Protocol):
+    """Makes a Rank of its tensors in feed order, each uint8 (rows, bytes of a cut row).
+
+    An array may be overwritten once the next one is asked for. `progress`, (64,) int64 or None,
+    is memory whose first word grows with every kernel call.
+    """
+
+    def __call__(
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        *,
+        n_pages: int,
+        max_step_tokens: int,
+        n_threads: int,
+        vocab_start: int,
+        embed_qtype: QType,
+        progress: np.ndarray | None,
+    ) -> Rank: ...

@@ -1,0 +1,157 @@
+"""Addresses, ports and the options that every ZeroMQ socket between nodes is made with."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from dllama.errors import ClusterError, ConfigError
+
+DEFAULT_PORT = 9998
+SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 64
+HEARTBEAT_MS = 1_000
+HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
+SLICE_MS = 250  # how long a blocking call waits before it looks around
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a worker daemon listens."""
+
+    host: str
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`host`, `host:port`, `[ipv6]:port` or `[ipv6]`. Raises ConfigError."""
+    text = text.strip()
+    host, colon, port = text.rpartition(":")
+    if text.startswith("[") and text.endswith("]"):
+        host, colon, port = text, "", ""
+    elif not colon:
+        host, port = text, ""
+    host = host.strip("[]")
+    if not host or any(c.isspace() or c in "/;*" for c in host) or (colon and not port.isdigit()):
+        raise ConfigError(f"{text!r} is no worker address; expected host or host:port")
+    number = int(port) if colon else DEFAULT_PORT
+    if not 0 < number < 1 << 16:
+        raise ConfigError(f"{text!r} has the port {number}; expected 1 to 65535")
+    return Address(host, number)
+
+
+def parse_addresses(text: str) -> list[Address]:
+    """A comma-separated list of distinct worker addresses. Raises ConfigError."""
+    addresses = [parse_address(part) for part in text.split(",") if part.strip()]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ConfigError(f"the worker {address} is named twice; name each worker once")
+    return addresses
+
+
+def endpoint(host: str, port: int) -> str:
+    """The ZeroMQ name of a TCP address."""
+    return f"tcp://{Address(host, port)}"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def address_towards(host: str, port: int) -> str:
+    """This machine's own address on the way to a host: where that host can reach us back."""
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
+            probe.connect(target)
+            name: str = probe.getsockname()[0]
+            return name
+    except OSError as error:
+        raise ClusterError(
+            f"there is no way from here to {host}: {error}. Check the worker's address and the "
+            "network"
+        ) from None
+
+
+def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: int) -> Socket:
+    """A socket with limits set on purpose: nothing is queued for a peer that is not there, and
+    closing never waits. Both ends of a link beat, so that a peer that froze is noticed."""
+    made = context.socket(kind)
+    made.setsockopt(zmq.LINGER, 0)
+    made.setsockopt(zmq.IMMEDIATE, 1)
+    made.setsockopt(zmq.SNDHWM, 1_000)
+    made.setsockopt(zmq.RCVHWM, 1_000)
+    made.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
+    made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    made.setsockopt(zmq.SNDTIMEO, SLICE_MS)
+    made.setsockopt(zmq.RCVTIMEO, SLICE_MS)
+    made.setsockopt(zmq.IPV6, int(":" in host))
+    return made
+
+
+def bind_first_free(bound: Socket, host: str, ports: Iterable[int]) -> int:
+    """Binds to the first port of `ports` that is free (0: any) and returns it.
+
+    Raises ConfigError where all are in use or the host is not ours.
+    """
+    tried = []
+    for port in ports:
+        if not 0 <= port < 1 << 16:
+            continue
+        tried.append(port)
+        try:
+            if port:
+                bound.bind(endpoint(host, port))
+                return port
+            return bound.bind_to_random_port(f"tcp://{host}")
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EADDRINUSE, 13):  # 13: EACCES, a reserved port
+                raise ConfigError(
+                    f"cannot listen on {host}: {error}; use an address of this machine, or "
+                    "0.0.0.0 for all of them"
+                ) from None
+    span = (
+        f"port {tried[0]} is" if len(tried) == 1 else f"the ports {min(tried)} to {max(tried)} are"
+    )
+    raise ConfigError(f"{span} in use or not allowed on {host}; choose another with --port")
+
+
+def session_ports(port: int) -> range:
+    """The ports of a session, from the far end, so that daemons on neighbouring ports (several
+    on one machine) keep theirs."""
+    return range(port + SESSION_PORTS, port, -1)
+
+
+class DisconnectWatch:
+    """Tells whether a connecting socket has lost its peer since it first had one."""
+
+    def __init__(self, watched: Socket) -> None:
+        self._watched = watched
+        self._events: Any = watched.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._is_lost = False
+
+    def is_lost(self) -> bool:
+        while not self._is_lost and self._events.poll(0):
+            event = recv_monitor_message(self._events, zmq.NOBLOCK)
+            self._is_lost = event["event"] == zmq.EVENT_DISCONNECTED
+        return self._is_lost
+
+    def close(self) -> None:
+        self._watched.disable_monitor()

@@ -1,0 +1,16 @@
+"""The process of one model session on a worker; started by dllama-worker, not by hand."""
+
+from __future__ import annotations
+
+import sys
+
+from cluster.worker_session import main as run_session
+from dllama.model.rank import RankModel
+
+
+def main() -> int:
+    return run_session(RankModel.load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

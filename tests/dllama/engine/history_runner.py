@@ -1,0 +1,195 @@
+"""A runner whose logits are a hash of the whole history that it finds in its pages.
+
+It keeps, per page and slot, the token that was written there and at which position. A wrong
+page, position, start or a lost prefix therefore changes every token that follows, or fails an
+assertion here. `expected_answer` is the same model without pages, steps or an engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.engine.penalties import TokenCounts, has_penalties
+from dllama.engine.sampler import sample
+from dllama.errors import PeerLost
+from dllama.requests import FinishReason, SamplingParams, Submit
+from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, LogitRow, Step
+
+
+def history_logits(history: Sequence[int], vocab_size: int) -> np.ndarray:
+    """Logits (vocab_size,) float32 that depend on every token of the history and its place."""
+    digest = hashlib.blake2b(np.array(history, np.int32).tobytes(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    return (rng.standard_normal(vocab_size) * 2.0).astype(np.float32)
+
+
+def logit_row(logits: np.ndarray, n_candidates: int) -> LogitRow:
+    """The row as a runner hands it over: whole for 0, else its largest entries."""
+    top = float(logits.max())
+    log_sum_exp = top + float(np.log(np.exp(logits.astype(np.float64) - top).sum()))
+    if n_candidates == 0:
+        return LogitRow(None, logits, log_sum_exp)
+    ids = np.lexsort((np.arange(len(logits)), -logits))[:n_candidates].astype(np.int32)
+    return LogitRow(ids, logits[ids], log_sum_exp)
+
+
+def history_config(vocab_size: int = 97, max_seq_len: int = 1000) -> ModelConfig:
+    return ModelConfig(
+        arch="llama",
+        name="history",
+        dim=1,
+        hidden_dim=1,
+        n_layers=1,
+        n_heads=1,
+        n_kv_heads=1,
+        head_dim=1,
+        vocab_size=vocab_size,
+        max_seq_len=max_seq_len,
+        norm_epsilon=1e-5,
+        rope_theta=1e4,
+    )
+
+
+class HistoryRunner:
+    """Satisfies dllama.runner.Runner. Loses a node before the steps numbered in `lose_at`, and
+    then fails to recover `n_failures` times."""
+
+    def __init__(
+        self,
+        *,
+        n_pages: int = 64,
+        vocab_size: int = 97,
+        max_seq_len: int = 1000,
+        lose_at: Sequence[int] = (),
+        n_failures: int = 0,
+    ) -> None:
+        self._config = history_config(vocab_size, max_seq_len)
+        self._n_pages = n_pages
+        self._lose_at = set(lose_at)
+        self._n_failures = n_failures
+        self._tokens = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
+        self._positions = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
+        self.step_sizes: list[list[int]] = []  # rows of each sequence, step by step
+        self.n_idle = 0
+        self.is_lost = False
+        self.is_closed = False
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    @property
+    def n_pages(self) -> int:
+        return self._n_pages
+
+    def run(self, step: Step) -> list[LogitRow]:
+        if len(self.step_sizes) in self._lose_at:
+            self._lose_at.remove(len(self.step_sizes))
+            self.lose()
+        self._refuse_lost()
+        check_step(step, self._n_pages, self._config.vocab_size)
+        starts = step.starts.tolist()
+        self.step_sizes.append([b - a for a, b in pairwise(starts)])
+        for row in range(step.n_tokens):
+            place = self._place(step, row, int(step.positions[row]))
+            self._tokens[place] = step.tokens[row]
+            self._positions[place] = step.positions[row]
+        return [
+            logit_row(history_logits(self._history(step, row), self._config.vocab_size), n)
+            for row, n in zip(step.logits_at.tolist(), step.candidates.tolist(), strict=True)
+        ]
+
+    def lose(self) -> None:
+        """A node goes, and all KV with it."""
+        self.is_lost = True
+        self._tokens[:] = self._positions[:] = -1
+
+    def idle(self) -> None:
+        self.n_idle += 1
+        self._refuse_lost()
+
+    def recover(self) -> None:
+        if self._n_failures:
+            self._n_failures -= 1
+            self._refuse_lost()
+        self.is_lost = False
+
+    def stats(self) -> list[dict[str, object]]:
+        self._refuse_lost()
+        return [{"rank": 0, "host": "here", "threads": 1}]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _refuse_lost(self) -> None:
+        if self.is_lost:
+            raise PeerLost("the worker 10.0.0.9:9998 left", rank=1, host="10.0.0.9:9998")
+
+    def _place(self, step: Step, row: int, position: int) -> tuple[int, int]:
+        sequence = int(np.searchsorted(step.starts, row, side="right")) - 1
+        page = int(step.pages[sequence, position // PAGE_TOKENS])
+        assert page >= 0, f"row {row} has no page for position {position}"
+        return page, position % PAGE_TOKENS
+
+    def _history(self, step: Step, row: int) -> list[int]:
+        sequence = int(np.searchsorted(step.starts, row, side="right")) - 1
+        n = int(step.positions[row]) + 1
+        pages = step.pages[sequence, : -(-n // PAGE_TOKENS)]
+        positions = self._positions[pages].ravel()[:n]
+        assert np.array_equal(positions, np.arange(n)), "the pages do not hold the history"
+        return self._tokens[pages].ravel()[:n].tolist()
+
+
+def check_step(step: Step, n_pages: int, vocab_size: int) -> None:
+    """What any runner may take for granted of a step."""
+    for array in (step.tokens, step.positions, step.starts, step.logits_at, step.candidates):
+        assert array.dtype == np.int32 and array.ndim == 1
+    assert step.pages.dtype == np.int32 and step.pages.ndim == 2
+    assert len(step.tokens) == len(step.positions) == step.starts[-1] > 0
+    assert step.starts[0] == 0 and np.all(np.diff(step.starts) > 0)
+    assert len(step.pages) == len(step.starts) - 1
+    assert np.all((step.tokens >= 0) & (step.tokens < vocab_size))
+    used = step.pages[step.pages >= 0]
+    assert len(set(used.tolist())) == len(used), "two sequences share a page"
+    assert np.all(used < n_pages)
+    for begin, end in pairwise(step.starts.tolist()):
+        assert np.all(np.diff(step.positions[begin:end]) == 1)
+    assert len(step.logits_at) == len(step.candidates)
+    assert np.all(np.isin(step.logits_at, step.starts[1:] - 1)), "only last rows are wanted"
+    assert np.all((step.candidates >= 0) & (step.candidates <= MAX_CANDIDATES))
+
+
+@dataclass(frozen=True)
+class Answer:
+    tokens: list[int]
+    finish: FinishReason | None
+
+
+def expected_answer(submit: Submit, config: ModelConfig, n_pages: int) -> Answer:
+    """What a request is answered when nothing else happens in the world."""
+    max_len = min(config.max_seq_len, n_pages * PAGE_TOKENS)
+    tokens = list(submit.tokens)
+    answer: list[int] = []
+    while True:
+        token = expected_token(tokens, submit.sampling, config.vocab_size)
+        if token in submit.stop_ids:
+            return Answer(answer, FinishReason.STOP)
+        tokens.append(token)
+        answer.append(token)
+        if len(answer) == submit.max_tokens or len(tokens) == max_len:
+            return Answer(answer, FinishReason.LENGTH)
+
+
+def expected_token(tokens: list[int], params: SamplingParams, vocab_size: int) -> int:
+    seen = None
+    if has_penalties(params):
+        seen = TokenCounts(params.repeat_last_n)
+        seen.follow(tokens)
+    row = logit_row(history_logits(tokens, vocab_size), 0)
+    return sample(row, params, len(tokens), seen)

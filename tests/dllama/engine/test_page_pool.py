@@ -1,0 +1,80 @@
+"""No page is ever owned by two who do not know of each other, and none is lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from dllama.engine.page_pool import PagePool, pages_for
+from dllama.step import PAGE_TOKENS
+
+N_PAGES = 12
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Holders take, share and give back pages; a plain list of lists is the truth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = PagePool(N_PAGES)
+        self.holders: list[list[int]] = []
+
+    @rule(n=st.integers(0, N_PAGES + 2))
+    def allocate(self, n: int) -> None:
+        free_before = self.pool.n_free
+        pages = self.pool.allocate(n)
+        if n > free_before:
+            assert pages is None and self.pool.n_free == free_before
+            return
+        assert pages is not None and len(set(pages)) == n
+        held = {page for holder in self.holders for page in holder}
+        assert held.isdisjoint(pages)
+        self.holders.append(pages)
+
+    @rule(data=st.data())
+    def share(self, data: st.DataObject) -> None:
+        if self.holders:
+            pages = data.draw(st.sampled_from(self.holders))
+            self.pool.retain(pages)
+            self.holders.append(list(pages))
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        if self.holders:
+            index = data.draw(st.integers(0, len(self.holders) - 1))
+            self.pool.release(self.holders.pop(index))
+
+    @invariant()
+    def used_and_free_are_all(self) -> None:
+        held = {page for holder in self.holders for page in holder}
+        assert self.pool.n_used == len(held)
+        assert self.pool.n_used + self.pool.n_free == N_PAGES
+        self.pool.check_integrity()
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_free_page_cannot_be_released_or_shared() -> None:
+    pool = PagePool(2)
+    pages = pool.allocate(1)
+    assert pages is not None
+    pool.release(pages)
+    with pytest.raises(AssertionError, match="free already"):
+        pool.release(pages)
+    with pytest.raises(AssertionError, match="cannot be shared"):
+        pool.retain(pages)
+
+
+def test_integrity_check_sees_a_page_that_is_free_twice() -> None:
+    pool = PagePool(2)
+    pool._free.append(pool._free[0])
+    with pytest.raises(AssertionError, match="twice"):
+        pool.check_integrity()
+
+
+def test_pages_for_rounds_up() -> None:
+    assert [pages_for(n) for n in (0, 1, PAGE_TOKENS, PAGE_TOKENS + 1)] == [0, 1, 1, 2]

@@ -1,0 +1,409 @@
+"""The engine against a model that remembers everything: whatever else runs, is pre-empted or
+aborted, every sequence gets the tokens it would get alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dllama.engine.engine import Engine, EngineInterrupted
+from dllama.requests import FinishReason, Output, SamplingParams, Submit
+from dllama.step import PAGE_TOKENS
+from tests.dllama.engine.history_runner import Answer, HistoryRunner, expected_answer
+
+GREEDY = SamplingParams(temperature=0.0)
+WARM = SamplingParams(temperature=1.0, top_k=20, seed=3)
+
+
+class Heard:
+    """All that an engine said, by sequence."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, list[Output]] = {}
+
+    def add(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            told = self.outputs.setdefault(output.id, [])
+            assert not told or told[-1].finish is None, f"{output.id} goes on after its end"
+            assert output.tokens or output.finish is not None
+            told.append(output)
+
+    def answer(self, name: str) -> Answer:
+        outputs = self.outputs.get(name, [])
+        tokens = [token for output in outputs for token in output.tokens]
+        return Answer(tokens, outputs[-1].finish if outputs else None)
+
+
+def drain(engine: Engine, heard: Heard | None = None, max_steps: int = 5000) -> Heard:
+    heard = heard or Heard()
+    for _ in range(max_steps):
+        if not engine.has_work():
+            return heard
+        heard.add(engine.step())
+    raise AssertionError(f"the engine still has work after {max_steps} steps")
+
+
+def prompt(n: int, first: int = 1) -> list[int]:
+    return [(first + 7 * i) % 97 for i in range(n)]
+
+
+def expected(submit: Submit, runner: HistoryRunner) -> Answer:
+    return expected_answer(submit, runner.config, runner.n_pages)
+
+
+def kv(engine: Engine) -> dict[str, object]:
+    found = engine.stats()["kv"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_one_sequence_gets_the_models_answer() -> None:
+    runner = HistoryRunner()
+    engine = Engine(runner)
+    submit = Submit("a", prompt(5), WARM, max_tokens=50)
+    engine.submit(submit)
+    heard = drain(engine)
+    assert heard.answer("a") == expected(submit, runner)
+    assert heard.answer("a").finish is FinishReason.LENGTH
+    assert len(heard.answer("a").tokens) == 50
+    assert {output.n_prompt for output in heard.outputs["a"]} == {5}
+    assert runner.step_sizes == [[5]] + [[1]] * 49
+
+
+def test_batch_equals_singles() -> None:
+    submits = [
+        Submit(f"s{i}", prompt(3 + 11 * i, i), replace(WARM, seed=i), max_tokens=20 + i)
+        for i in range(6)
+    ]
+    runner = HistoryRunner()
+    engine = Engine(runner)
+    for submit in submits:
+        engine.submit(submit)
+    heard = drain(engine)
+    assert max(map(len, runner.step_sizes)) == 6
+    for submit in submits:
+        assert heard.answer(submit.id) == expected(submit, runner)
+
+
+@pytest.mark.parametrize("max_step_tokens", [1, 3, 32, 33, 256])
+def test_chunked_prefill_equals_whole(max_step_tokens: int) -> None:
+    runner = HistoryRunner()
+    engine = Engine(runner, max_batch=1, max_step_tokens=max_step_tokens)
+    submit = Submit("a", prompt(100), WARM, max_tokens=8)
+    engine.submit(submit)
+    assert drain(engine).answer("a") == expected(submit, runner)
+    assert max(sum(sizes) for sizes in runner.step_sizes) == min(max_step_tokens, 100)
+
+
+def test_a_long_prompt_never_stalls_the_others() -> None:
+    runner = HistoryRunner()
+    engine = Engine(runner, max_batch=2, max_step_tokens=8)
+    engine.submit(Submit("short", prompt(2), GREEDY, max_tokens=30))
+    engine.step()
+    engine.submit(Submit("long", prompt(100), GREEDY, max_tokens=1))
+    heard = Heard()
+    for _ in range(10):
+        outputs = engine.step()
+        assert [output.id for output in outputs] == ["short"]
+        heard.add(outputs)
+    assert runner.step_sizes[1:] == [[1, 7]] * 10
+
+
+def test_preempted_equals_undisturbed() -> None:
+    runner = HistoryRunner(n_pages=5)
+    engine = Engine(runner, max_step_tokens=64)
+    submits = [
+        Submit(f"s{i}", prompt(20, i), replace(WARM, seed=i), max_tokens=100) for i in range(4)
+    ]
+    for submit in submits:
+        engine.submit(submit)
+    heard = drain(engine)
+    assert engine._scheduler.n_preempted > 0, "the pool was too large for this test"
+    for submit in submits:
+        assert heard.answer(submit.id) == expected(submit, runner)
+    assert kv(engine)["pages_used"] == 0
+
+
+def test_a_seed_repeats_its_stream_whatever_runs_beside_it() -> None:
+    submit = Submit("a", prompt(9), replace(WARM, seed=11), max_tokens=30)
+    alone, crowded = Engine(HistoryRunner()), Engine(HistoryRunner(), max_batch=3)
+    alone.submit(submit)
+    for i in range(5):
+        crowded.submit(Submit(f"other{i}", prompt(40, i), WARM, max_tokens=25))
+    crowded.submit(submit)
+    stream = drain(alone).answer("a")
+    assert drain(crowded).answer("a") == stream
+    other = Engine(HistoryRunner())
+    other.submit(replace(submit, sampling=replace(WARM, seed=12)))
+    assert drain(other).answer("a") != stream
+
+
+def test_stop_ids_end_the_answer_and_are_no_part_of_it() -> None:
+    runner = HistoryRunner()
+    free = expected(Submit("a", prompt(4), GREEDY, max_tokens=30), runner).tokens
+    stop = next(token for i, token in enumerate(free) if i >= 5 and token not in free[:i])
+    submit = Submit(
+        "a", prompt(4), GREEDY, stop_ids=[96 if stop != 96 else 95, stop], max_tokens=30
+    )
+    engine = Engine(runner)
+    engine.submit(submit)
+    answer = drain(engine).answer("a")
+    assert answer == expected(submit, runner)
+    if answer.finish is FinishReason.STOP:
+        assert stop not in answer.tokens
+
+
+def test_a_stop_id_at_max_tokens_is_a_stop() -> None:
+    runner = HistoryRunner()
+    free = expected(Submit("a", prompt(4), GREEDY, max_tokens=1), runner).tokens
+    engine = Engine(runner)
+    engine.submit(Submit("a", prompt(4), GREEDY, stop_ids=free, max_tokens=1))
+    assert drain(engine).answer("a") == Answer([], FinishReason.STOP)
+
+
+@pytest.mark.parametrize(
+    ("n_pages", "max_seq_len", "max_len"), [(64, 50, 50), (2, 1000, 2 * PAGE_TOKENS)]
+)
+def test_a_full_context_is_a_length(n_pages: int, max_seq_len: int, max_len: int) -> None:
+    runner = HistoryRunner(n_pages=n_pages, max_seq_len=max_seq_len)
+    engine = Engine(runner)
+    submit = Submit("a", prompt(10), GREEDY)
+    engine.submit(submit)
+    answer = drain(engine).answer("a")
+    assert answer == expected(submit, runner)
+    assert len(answer.tokens) == max_len - 10 and engine.max_len == max_len
+
+
+def test_no_tokens_wanted_is_an_answer_without_tokens() -> None:
+    engine = Engine(HistoryRunner())
+    engine.submit(Submit("a", prompt(3), GREEDY, max_tokens=0))
+    assert drain(engine).answer("a") == Answer([], FinishReason.LENGTH)
+
+
+def test_abort_returns_every_page_and_is_silent() -> None:
+    engine = Engine(HistoryRunner(), max_batch=2)
+    for name in "abc":
+        engine.submit(Submit(name, prompt(50), GREEDY, max_tokens=50))
+    engine.step()
+    assert kv(engine)["pages_used"] == 4
+    for name in ("a", "b", "c", "unknown"):
+        engine.abort(name)
+    assert kv(engine)["pages_used"] == 0
+    assert not engine.has_work() and engine.step() == []
+    sequences = engine.stats()["sequences"]
+    assert isinstance(sequences, dict) and sequences["aborted"] == 3
+
+
+def test_an_aborted_refusal_is_not_delivered() -> None:
+    engine = Engine(HistoryRunner())
+    engine.submit(Submit("a", []))
+    engine.abort("a")
+    assert not engine.has_work()
+
+
+@pytest.mark.parametrize(
+    ("submit", "words"),
+    [
+        (Submit("a", []), "no tokens"),
+        (Submit("a", [1, 97]), "token 97.*0 to 96"),
+        (Submit("a", [-1]), "token -1"),
+        (Submit("a", [1] * 64), "has 64 tokens.*at most 64"),
+        (Submit("a", [1], max_tokens=-1), "max_tokens is -1"),
+        (Submit("", [1]), "id has 0 characters"),
+        (Submit("a", [1], SamplingParams(temperature=float("nan"))), "temperature is nan"),
+        (Submit("a", [1], SamplingParams(top_p=1.5)), "top_p is 1.5, and 0 to 1"),
+        (Submit("a", [1], SamplingParams(min_p=-0.1)), "min_p is -0.1"),
+        (Submit("a", [1], SamplingParams(top_k=-1)), "top_k is -1, and 0 or more"),
+        (Submit("a", [1], SamplingParams(repeat_penalty=0.0)), "repeat_penalty is 0.0"),
+        (Submit("a", [1], SamplingParams(repeat_last_n=-2)), "repeat_last_n is -2"),
+        (Submit("a", [1], SamplingParams(logit_bias={97: 1.0})), "logit_bias names the token 97"),
+        (Submit("a", [1], SamplingParams(logit_bias={1: float("inf")})), "bias of token 1 is inf"),
+    ],
+)
+def test_a_bad_request_gets_a_sentence_and_harms_nobody(submit: Submit, words: str) -> None:
+    runner = HistoryRunner(n_pages=2)
+    engine = Engine(runner)
+    good = Submit("good", prompt(3), GREEDY, max_tokens=4)
+    engine.submit(good)
+    engine.submit(submit)
+    heard = drain(engine)
+    (refused,) = heard.outputs[submit.id]
+    assert refused.finish is FinishReason.ERROR and refused.retry_after_s is None
+    assert re.search(words, refused.error or "")
+    assert heard.answer("good") == expected(good, runner)
+
+
+def test_an_id_that_is_in_use_ends_both() -> None:
+    engine = Engine(HistoryRunner())
+    engine.submit(Submit("a", prompt(3), GREEDY))
+    engine.step()
+    engine.submit(Submit("a", prompt(3), GREEDY))
+    (output,) = engine.step()
+    assert output.finish is FinishReason.ERROR and "id of its own" in (output.error or "")
+    assert not engine.has_work() and kv(engine)["pages_used"] == 0
+
+
+def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
+    engine = Engine(HistoryRunner(), max_waiting=2)
+    for name in "abc":
+        engine.submit(Submit(name, prompt(3), GREEDY, max_tokens=2))
+    heard = drain(engine)
+    assert heard.answer("c").finish is FinishReason.ERROR
+    assert heard.outputs["c"][0].retry_after_s is not None
+    assert heard.answer("b").finish is FinishReason.LENGTH
+
+
+def test_forbidding_every_token_ends_only_that_sequence() -> None:
+    runner = HistoryRunner(vocab_size=5)
+    engine = Engine(runner)
+    ban = SamplingParams(logit_bias=dict.fromkeys(range(5), float("-inf")))
+    engine.submit(Submit("banned", [1, 2], ban))
+    good = Submit("good", [1, 2], WARM, max_tokens=5)
+    engine.submit(good)
+    heard = drain(engine)
+    assert "forbids every token" in (heard.outputs["banned"][0].error or "")
+    assert heard.answer("good") == expected(good, runner)
+
+
+def test_a_lost_node_ends_every_sequence_and_recovery_serves_again() -> None:
+    runner = HistoryRunner(lose_at=[3], n_failures=1)
+    engine = Engine(runner, max_batch=2)
+    for name in "abc":
+        engine.submit(Submit(name, prompt(5), GREEDY, max_tokens=50))
+    heard = Heard()
+    with pytest.raises(EngineInterrupted, match=r"10\.0\.0\.9:9998 left") as interrupted:
+        drain(engine, heard)
+    heard.add(interrupted.value.outputs)
+    for name in "abc":
+        assert heard.answer(name).finish is FinishReason.ERROR
+        assert "10.0.0.9:9998" in (heard.outputs[name][-1].error or "")
+    assert not engine.has_work() and kv(engine)["pages_used"] == 0
+    engine.submit(Submit("early", prompt(3), GREEDY))
+    (refused,) = engine.step()
+    assert refused.finish is FinishReason.ERROR and refused.retry_after_s is not None
+    engine.idle()  # nothing to watch over while it is known to be lost
+    with pytest.raises(Exception, match="left"):
+        engine.recover()
+    engine.recover()
+    submit = Submit("d", prompt(5), GREEDY, max_tokens=10)
+    engine.submit(submit)
+    assert drain(engine).answer("d") == expected(submit, runner)
+
+
+def test_a_node_lost_while_idle_is_noticed() -> None:
+    runner = HistoryRunner()
+    engine = Engine(runner)
+    engine.idle()
+    runner.lose()
+    with pytest.raises(EngineInterrupted) as interrupted:
+        engine.idle()
+    assert interrupted.value.outputs == []
+    assert engine.stats()["workers"] == []
+
+
+def test_stats_have_the_shape_of_the_design() -> None:
+    times = iter(range(10_000))
+    engine = Engine(HistoryRunner(), clock=lambda: float(next(times)))
+    for name in "ab":
+        engine.submit(Submit(name, prompt(40), GREEDY, max_tokens=10))
+    drain(engine)
+    stats = engine.stats()
+    assert stats["model"] == "history" and stats["world_size"] == 1
+    assert stats["sequences"] == {
+        "waiting": 0,
+        "running": 0,
+        "finished": 2,
+        "aborted": 0,
+        "failed": 0,
+    }
+    assert stats["kv"] == {"pages_used": 0, "pages_total": 64, "prefix_hit_rate": 0.0}
+    # The clock ticks twice a step: both prompts in one of a second, nine steps of two rows.
+    assert stats["tokens_per_s"] == {"prefill": 80.0, "decode": 2.0}
+    assert stats["latency_ms"] == {
+        "ttft_p50": 3000.0,
+        "ttft_p95": 3000.0,
+        "itl_p50": 2000.0,
+        "itl_p95": 2000.0,
+    }
+    assert stats["workers"] == [{"rank": 0, "host": "here", "threads": 1}]
+
+
+def test_close_closes_the_runner() -> None:
+    runner = HistoryRunner()
+    Engine(runner).close()
+    assert runner.is_closed
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A request of the random day: when it comes, and when its client leaves."""
+
+    submit: Submit
+    comes_at: int
+    leaves_at: int | None
+
+
+@st.composite
+def visits(draw: st.DrawFn) -> list[Visit]:
+    made = []
+    for i in range(draw(st.integers(1, 8))):
+        params = SamplingParams(
+            temperature=draw(st.sampled_from([0.0, 1.0])),
+            top_k=draw(st.sampled_from([0, 5, 300])),
+            repeat_penalty=draw(st.sampled_from([1.0, 1.0, 1.3])),
+            repeat_last_n=draw(st.sampled_from([4, -1])),
+            seed=draw(st.integers(0, 9)),
+        )
+        submit = Submit(
+            f"v{i}",
+            prompt(draw(st.integers(1, 100)), draw(st.integers(0, 96))),
+            params,
+            stop_ids=draw(st.lists(st.integers(0, 96), max_size=2)),
+            max_tokens=draw(st.one_of(st.integers(1, 60), st.none())),
+        )
+        leaves = draw(st.one_of(st.none(), st.none(), st.integers(0, 60)))
+        made.append(Visit(submit, draw(st.integers(0, 30)), leaves))
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    day=visits(),
+    n_pages=st.integers(4, 10),
+    max_batch=st.integers(1, 5),
+    spare_tokens=st.integers(0, 40),
+)
+def test_any_day_gives_everyone_their_answer(
+    day: list[Visit], n_pages: int, max_batch: int, spare_tokens: int
+) -> None:
+    """Random arrivals, lengths and departures over a small pool: all answers are those of an
+    empty world, departed clients heard a beginning of theirs, and every page comes back."""
+    runner = HistoryRunner(n_pages=n_pages)
+    max_step_tokens = max_batch + spare_tokens
+    engine = Engine(runner, max_batch=max_batch, max_step_tokens=max_step_tokens)
+    heard = Heard()
+    now = 0
+    while engine.has_work() or any(visit.comes_at >= now for visit in day):
+        for visit in day:
+            if visit.comes_at == now:
+                engine.submit(visit.submit)
+            if visit.leaves_at == now:
+                engine.abort(visit.submit.id)
+        heard.add(engine.step())
+        engine._scheduler.check_integrity()
+        now += 1
+        assert now < 3000, "somebody starves"
+    assert all(sum(sizes) <= max_step_tokens for sizes in runner.step_sizes)
+    assert all(len(sizes) <= max_batch for sizes in runner.step_sizes)
+    assert kv(engine)["pages_used"] == 0
+    for visit in day:
+        answer, full = heard.answer(visit.submit.id), expected(visit.submit, runner)
+        if answer.finish is None:
+            assert visit.leaves_at is not None and visit.leaves_at >= visit.comes_at
+            assert answer.tokens == full.tokens[: len(answer.tokens)]
+        else:
+            assert answer == full

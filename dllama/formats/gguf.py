@@ -108,12 +108,12 @@ class GgufFile:
         self.version = _read_version(file, cursor)
         n_tensors = cursor.count(_MIN_TENSOR_BYTES, "tensors")
         metadata = read_metadata(cursor, count_entries(cursor), path)
-        tensors = [_read_tensor_head(cursor, i) for i in range(n_tensors)]
+        heads = _read_heads(cursor, n_tensors)
         alignment = _alignment(metadata, path)
         data_at = -(-cursor.at // alignment) * alignment
-        for name, dims, type_id, offset in tensors:
+        for name, (dims, type_id, offset) in heads.items():
             if name in self.tensors:
-                raise ModelFileError(f"{path}: the tensor {name!r} comes twice; it is corrupt.")
+                raise _twice(path, name)
             _check_offset(file, name, offset, alignment)
             self.tensors[name] = _place(file, name, dims, type_id, data_at + offset)
         return metadata
@@ -186,8 +186,18 @@ def _read_version(file: MappedFile, cursor: Cursor) -> int:
     )
 
 
-def _read_tensor_head(cursor: Cursor, i: int) -> tuple[str, tuple[int, ...], int, int]:
-    name = cursor.string(f"the name of tensor {i}")
+def _read_heads(cursor: Cursor, n_tensors: int) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """The next `n_tensors` descriptions: dimensions, type number and offset by name."""
+    heads: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for i in range(n_tensors):
+        name = cursor.name(f"the name of tensor {i}")
+        if name in heads:
+            raise _twice(cursor.path, name)
+        heads[name] = _read_head(cursor, name)
+    return heads
+
+
+def _read_head(cursor: Cursor, name: str) -> tuple[tuple[int, ...], int, int]:
     what = f"the description of tensor {name!r}"
     n_dims = cursor.u32(what)
     if n_dims > _MAX_DIMS:
@@ -196,7 +206,13 @@ def _read_tensor_head(cursor: Cursor, i: int) -> tuple[str, tuple[int, ...], int
             f"The file is corrupt; download or write it again."
         )
     dims = tuple(cursor.u64(what) for _ in range(n_dims))
-    return name, dims, cursor.u32(what), cursor.u64(what)
+    return dims, cursor.u32(what), cursor.u64(what)
+
+
+def _twice(path: Path, name: str) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: the tensor {name!r} comes twice. The file is corrupt; download or write it again."
+    )
 
 
 def _alignment(metadata: Mapping[str, object], path: Path) -> int:

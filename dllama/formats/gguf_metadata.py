@@ -51,9 +51,12 @@ def read_metadata(cursor: Cursor, n_entries: int, path: Path) -> GgufMetadata:
     """The next `n_entries` key/value pairs. A key that comes twice is a ModelFileError."""
     entries: dict[str, object] = {}
     for i in range(n_entries):
-        key = cursor.string(f"metadata key {i}")
+        key = cursor.name(f"metadata key {i}")
         if key in entries:
-            raise ModelFileError(f"{path}: the metadata key {key!r} comes twice; it is corrupt.")
+            raise ModelFileError(
+                f"{path}: the metadata key {key!r} comes twice. The file is corrupt; download or "
+                f"write it again."
+            )
         entries[key] = cursor.value(f"the metadata value {key!r}")
     return GgufMetadata(entries)
 

@@ -16,6 +16,9 @@ from dllama.formats.mapped import MappedFile
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
+MAX_NAME_BYTES = 2**16 - 1  # what the specification allows a key
+MAX_STRING_BYTES = 2**24  # a hundred times the longest chat template; a corrupt length is larger
+
 
 class ValueType(IntEnum):
     """Metadata value types, numbered as in GGUF files."""
@@ -114,8 +117,17 @@ class Cursor:
             )
         return count
 
-    def string(self, what: str) -> str:
+    def name(self, what: str) -> str:
+        """A key or a tensor's name, which are short."""
+        return self.string(what, MAX_NAME_BYTES)
+
+    def string(self, what: str, max_bytes: int = MAX_STRING_BYTES) -> str:
         n_bytes = self.u64(f"the length of {what}")
+        if max_bytes < n_bytes <= self._file.size - self.at:
+            raise ModelFileError(
+                f"{self._file.path}: {what} is {n_bytes} bytes long; expected {max_bytes} at most. "
+                f"The file is corrupt; download or write it again."
+            )
         start = self._advance(n_bytes, what)
         return str(self._file.buffer[start : start + n_bytes], "utf-8", "replace")
 
@@ -155,14 +167,17 @@ class Cursor:
         for _ in range(count):
             if at > last:
                 break
-            at += 8 + length_at(buffer, at)[0]
+            n_bytes = length_at(buffer, at)[0]
+            if n_bytes > MAX_STRING_BYTES:
+                break
+            at += 8 + n_bytes
         else:
             if at <= self._file.size:
                 self.at = at
                 return
         raise ModelFileError(
-            f"{self._file.path}: the strings of {what} run past the end of the file at "
-            f"{self._file.size}. It is truncated or corrupt; download or write it again."
+            f"{self._file.path}: a string of {what} runs past the end of the file, or is longer "
+            f"than {MAX_STRING_BYTES} bytes. The file is truncated or corrupt; download it again."
         )
 
     def _value_type(self, what: str) -> ValueType:

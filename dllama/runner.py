@@ -22,6 +22,16 @@ class Runner(Protocol):
         """KV pages there are room for; steps name pages 0 .. n_pages - 1."""
         ...
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a forward pass reads, over all ranks."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Nanoseconds that rank 0 has spent in steps so far: `compute_ns`, `wait_ns` (for ranks
+        that compute longer) and `network_ns`."""
+        ...
+
     def run(self, step: Step) -> list[LogitRow]:
         """Logits for each of `step.logits_at`. Raises PeerLost when a node is gone; the runner
         then needs `recover()` before the next step, and all KV is lost."""

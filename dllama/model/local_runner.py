@@ -25,6 +25,13 @@ class LocalRunner:
     def n_pages(self) -> int:
         return int(self._model.state.kv.keys.shape[1])
 
+    @property
+    def weight_bytes(self) -> int:
+        return self._model.weights.n_bytes
+
+    def counters(self) -> dict[str, int]:
+        return {"compute_ns": self._model.compute_ns, "wait_ns": 0, "network_ns": 0}
+
     def run(self, step: Step) -> list[LogitRow]:
         rows = self._model.forward(step, self._embedding.rows(step.tokens), self._comm)
         assert rows is not None  # the only rank is rank 0

@@ -1,0 +1,139 @@
+"""Flags that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import psutil
+
+from dllama import __version__
+from dllama.cli.settings import DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_STEP_TOKENS, EngineSettings
+from dllama.errors import ConfigError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps examples as they are written and shows defaults, but not where there are none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, argparse.SUPPRESS, (), 0, "") or action.nargs == 0:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return number
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """An argparse type: words between commas."""
+    return tuple(word for word in text.replace(" ", ",").split(",") if word)
+
+
+def share_list(text: str) -> tuple[float, ...]:
+    """An argparse type: positive numbers between commas."""
+    try:
+        shares = tuple(float(word) for word in comma_list(text))
+    except ValueError:
+        shares = ()
+    if not shares or any(not s > 0 or s == float("inf") for s in shares):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of positive numbers such as 3,2,1: one for the root, then "
+            "one for each worker"
+        )
+    return shares
+
+
+def default_threads() -> int:
+    """Physical cores this process may use: a second thread on a core only adds noise."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return max(1, min(physical, allowed or physical))
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """--model and everything about how it is run."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "-m", "--model", metavar="FILE", required=True, help="a GGUF or distributed-llama .m file"
+    )
+    model.add_argument(
+        "--ctx-size", metavar="N", type=positive, default=0,
+        help="tokens a conversation may have, prompt and answer (default: what the model was "
+        f"trained for, at most {DEFAULT_CONTEXT})",
+    )  # fmt: skip
+    model.add_argument(
+        "--kv-tokens", metavar="N", type=positive, default=0,
+        help="tokens of all conversations together that have room in the KV cache (default: "
+        "up to four full contexts, as memory allows)",
+    )  # fmt: skip
+    model.add_argument(
+        "--max-batch", metavar="N", type=positive, default=DEFAULT_BATCH,
+        help="sequences that run at once; others wait",
+    )  # fmt: skip
+    model.add_argument(
+        "--step-tokens", metavar="N", type=positive, default=DEFAULT_STEP_TOKENS,
+        help="prompt tokens computed between two tokens of running answers",
+    )  # fmt: skip
+    add_cluster_flags(parser)
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """--workers and how the work is shared."""
+    cluster = parser.add_argument_group("machines")
+    cluster.add_argument(
+        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
+        help="compute threads on this machine; workers say their own",
+    )  # fmt: skip
+    cluster.add_argument(
+        "-w", "--workers", metavar="HOST[:PORT],...", type=comma_list, default=(),
+        help="machines that run dllama-worker; this one computes too",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--shares", metavar="A,B,...", type=share_list, default=(),
+        help="how much of the model each machine holds, this one first: 3,2,1 (default: equal)",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--sync-type", choices=("f32", "q80"), default="f32",
+        help="how partial sums travel: f32 is exact, q80 is 3.8 times smaller",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--advertise", metavar="HOST",
+        help="how workers reach this machine, where they cannot find out by themselves",
+    )  # fmt: skip
+
+
+def engine_settings(args: argparse.Namespace) -> EngineSettings:
+    """Raises ConfigError where flags do not fit each other."""
+    if args.shares and len(args.shares) != len(args.workers) + 1:
+        raise ConfigError(
+            f"--shares names {len(args.shares)} machines, but there are {len(args.workers) + 1}: "
+            "this one first, then each of --workers in order"
+        )
+    return EngineSettings(
+        model=args.model,
+        threads=args.threads,
+        ctx_size=args.ctx_size,
+        kv_tokens=args.kv_tokens,
+        max_batch=args.max_batch,
+        max_step_tokens=args.step_tokens,
+        workers=args.workers,
+        shares=args.shares,
+        sync_type=args.sync_type,
+        advertise=args.advertise,
+    )

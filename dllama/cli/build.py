@@ -1,0 +1,176 @@
+"""Puts the parts together: a model file and settings become a running engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import psutil
+
+from cluster.cut import cut_tensors
+from cluster.machine import available_memory
+from cluster.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
+from cluster.runner import ClusterRunner
+from cluster.session_plan import ClusterConfig
+from cluster.shard import Shard
+from cluster.sockets import parse_address
+from cluster.sync_type import SyncType
+from dllama.cli.settings import DEFAULT_CONTEXT, EngineSettings
+from dllama.config import ModelConfig
+from dllama.engine.engine import Engine
+from dllama.errors import ConfigError
+from dllama.formats import open_model
+from dllama.model.embedding import EmbeddingTable
+from dllama.model.local_runner import LocalRunner
+from dllama.model.rank import MAX_LOGIT_ROWS, RankModel
+from dllama.runner import Runner
+from dllama.step import PAGE_TOKENS
+from dllama.weight_source import WeightSource
+from kernels.compiling import on_compile
+
+KV_SHARE = 4  # the KV cache takes at most this part of the free memory unless it is told a size
+FULL_CONTEXTS = 4  # and never more than so many full conversations
+
+Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of text
+
+
+class Renamed:
+    """A WeightSource under another config: the context and the name the command line asked for."""
+
+    def __init__(self, source: WeightSource, config: ModelConfig) -> None:
+        self._source, self.config = source, config
+        self.tensors = source.tensors
+        self.read, self.release, self.close = source.read, source.release, source.close
+
+
+def context_size(config: ModelConfig, asked: int) -> int:
+    """Tokens a conversation may have. Raises ConfigError where more was asked than was trained."""
+    if asked > config.max_seq_len:
+        raise ConfigError(
+            f"--ctx-size {asked} is more than the {config.max_seq_len} tokens this model was "
+            "trained for; ask for at most that"
+        )
+    return asked or min(config.max_seq_len, DEFAULT_CONTEXT)
+
+
+def open_source(settings: EngineSettings) -> WeightSource:
+    """The model file, with the context length that will be served."""
+    source = open_model(settings.model)
+    config = source.config
+    context = context_size(config, settings.ctx_size)
+    name = settings.name or config.name
+    return Renamed(source, replace(config, max_seq_len=context, name=name))
+
+
+def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> int:
+    """KV pages there will be room for."""
+    if settings.max_batch > MAX_LOGIT_ROWS:
+        raise ConfigError(f"--max-batch {settings.max_batch} is more than {MAX_LOGIT_ROWS}")
+    one = -(-config.max_seq_len // PAGE_TOKENS)
+    if settings.kv_tokens:
+        if settings.kv_tokens < config.max_seq_len:
+            raise ConfigError(
+                f"--kv-tokens {settings.kv_tokens} has no room for one conversation of "
+                f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
+            )
+        return -(-settings.kv_tokens // PAGE_TOKENS)
+    page = kv_page_bytes(config, _whole(config)) // n_nodes
+    fitting = psutil.virtual_memory().available // KV_SHARE // max(page, 1)
+    return int(max(one, min(FULL_CONTEXTS * one, fitting)))
+
+
+def build_runner(settings: EngineSettings, report: Report, n_pages: int | None = None) -> Runner:
+    """Loads the model, here or over the cluster. Raises ConfigError before anything is loaded
+    where it does not fit the memory; ModelFileError; ClusterError."""
+    source = open_source(settings)
+    if n_pages is None:
+        n_pages = count_pages(source.config, settings, len(settings.workers) + 1)
+    with _compiling(report):
+        if settings.workers:
+            return _cluster_runner(source, settings, n_pages, report)
+        return _local_runner(source, settings, n_pages, report)
+
+
+def build_engine(settings: EngineSettings, report: Report) -> Engine:
+    """An engine over whatever runner the settings ask for."""
+    runner = build_runner(settings, report)
+    return Engine(
+        runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens
+    )
+
+
+def _whole(config: ModelConfig) -> Shard:
+    return Shard(
+        rank=0, world_size=1, kv_heads=range(config.n_kv_heads), hidden=range(config.hidden_dim),
+        vocab=range(config.vocab_size),
+    )  # fmt: skip
+
+
+def _step_rows(settings: EngineSettings) -> int:
+    """Rows of a step: prompt tokens and one for every running sequence."""
+    return settings.max_step_tokens + settings.max_batch
+
+
+def _local_runner(
+    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
+) -> Runner:
+    config, shard, rows = source.config, _whole(source.config), _step_rows(settings)
+    needed = memory_needed(config, source.tensors, shard, n_pages=n_pages, max_step_tokens=rows)
+    check_fits([NodeMemory("this machine", "here", needed, available_memory())])
+    total = sum(t.n_bytes for t in source.tensors.values())
+
+    def tensors() -> Iterator[object]:
+        done = 0
+        for info, raw in cut_tensors(source, shard):
+            yield info, raw
+            done += raw.nbytes
+            report(min(1.0, done / total), f"loading {info.name}")
+
+    model = RankModel.load(
+        config, tensors(), n_pages=n_pages, max_step_tokens=rows, n_threads=settings.threads,  # type: ignore[arg-type]
+        vocab_start=0, embed_qtype=source.tensors["embed"].qtype,
+    )  # fmt: skip
+    return LocalRunner(model, EmbeddingTable(source))
+
+
+def _cluster_runner(
+    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
+) -> Runner:
+    config = ClusterConfig(
+        workers=[parse_address(text) for text in settings.workers],
+        n_pages=n_pages,
+        max_step_tokens=_step_rows(settings),
+        threads=settings.threads,
+        shares=settings.shares,
+        sync_type=SyncType(settings.sync_type),
+        advertise=settings.advertise,
+    )
+    sent: dict[int, tuple[int, int]] = {}
+
+    def on_progress(rank: int, done: int, total: int, bytes_per_s: float) -> None:
+        sent[rank] = (done, total)
+        all_done, all_total = (sum(n) for n in zip(*sent.values(), strict=True))
+        report(
+            all_done / max(all_total, 1),
+            f"sending {all_done / 1e6:.0f} of {all_total / 1e6:.0f} MB to "
+            f"{len(sent)} workers, {bytes_per_s / 1e6:.0f} MB/s",
+        )
+
+    runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
+    runner.start()
+    return runner
+
+
+@contextlib.contextmanager
+def _compiling(report: Report) -> Iterator[None]:
+    """Tells of kernels that are compiled on the way, which only a first start does."""
+    n = 0
+
+    def tell(name: str) -> None:
+        nonlocal n
+        n += 1
+        report(0.0, f"compiling kernels, at the first start only: {n} {name}")
+
+    with on_compile(tell):
+        yield

@@ -1,0 +1,38 @@
+"""The engine process: one model, one Python thread. Started by dllama-root, not by hand."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+from cluster.engine_server import EngineServer
+from dllama.cli.build import build_engine
+from dllama.cli.settings import EngineSettings
+from dllama.cli.terminal import set_up_logging
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="dllama engine", description=__doc__)
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    parser.add_argument("--log-level", default="warning")
+    args = parser.parse_args(argv)
+    set_up_logging(args.log_level)
+    # Ctrl-C reaches the whole group of processes: the server decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = EngineSettings.from_json(args.settings)
+    server = EngineServer(
+        lambda report: build_engine(settings, report),
+        args.endpoint,
+        bind=False,
+        parent_fd=sys.stdin.fileno(),
+    )
+    return server.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""dllama inspect: what a model file holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rich.console import Console
+
+from dllama.inspect import describe, render
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "inspect", help="show what a model file holds",
+        description="Show sizes, tensor types, tokenizer and context of a model file, also of one "
+        "that cannot be run, and why.",
+    )  # fmt: skip
+    parser.add_argument("file")
+    parser.add_argument("--json", action="store_true", help="print one object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    facts = describe(args.file)
+    if args.json:
+        print(json.dumps(facts.to_json(), indent=1))
+    else:
+        Console().print(render(facts))
+    return 0

@@ -1,0 +1,7 @@
+"""Runs dllama-root as a module."""
+
+import sys
+
+from dllama.cli.root import main
+
+sys.exit(main())

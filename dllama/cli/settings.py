@@ -1,0 +1,56 @@
+"""What the command line asked for, as frozen objects; read once, passed on, never changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Self
+
+DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
+DEFAULT_BATCH = 16
+DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """A model and the machines that run it. Crosses to the engine's process as JSON."""
+
+    model: str
+    threads: int
+    ctx_size: int = 0  # 0: what the model was trained for, at most DEFAULT_CONTEXT
+    kv_tokens: int = 0  # 0: chosen by what fits
+    max_batch: int = DEFAULT_BATCH
+    max_step_tokens: int = DEFAULT_STEP_TOKENS
+    workers: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    sync_type: str = "f32"
+    advertise: str | None = None
+    name: str | None = None  # what /stats calls the model; None: what its file says
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError where it is not what to_json wrote."""
+        found = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        if not isinstance(found, dict) or not known.issuperset(found):
+            raise ValueError(f"engine settings are an object with the fields {sorted(known)}")
+        for name in ("workers", "shares"):
+            found[name] = tuple(found.get(name, ()))
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The HTTP side of dllama-root."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    cors_origins: tuple[str, ...] = ("*",)
+    aliases: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+    chat_template: str | None = None

@@ -1,0 +1,92 @@
+"""Starts an engine process, notices when it ends, and starts it anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+import time
+
+from api.zmq_engine_client import ZmqEngineClient
+from dllama.cli.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+STOP_S = 5.0  # an engine has so long to end by itself
+QUICK_S = 30.0  # one that ends sooner than this after its start did not work
+MAX_QUICK = 3  # in a row: then it is left down
+CHECK_S = 0.2
+
+
+class EngineSupervisor:
+    """Keeps one engine process running for a client that owns its endpoint."""
+
+    def __init__(
+        self, settings: EngineSettings, endpoint: str, client: ZmqEngineClient, log_level: str
+    ) -> None:
+        self._settings, self._endpoint, self._client = settings, endpoint, client
+        self._log_level = log_level
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                sys.executable, "-m", "dllama.cli.engine", "--endpoint", self._endpoint,
+                "--settings", self._settings.to_json(), "--log-level", self._log_level,
+            ],
+            stdin=subprocess.PIPE,  # its end tells the engine that nobody needs it any more
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Starts the engine, and again whenever it crashes; ends with the task."""
+        n_quick = 0
+        try:
+            while True:
+                started_s = time.monotonic()
+                self._process = self._spawn()
+                code = await self._ended(self._process)
+                was_quick = time.monotonic() - started_s < QUICK_S
+                n_quick = n_quick + 1 if was_quick else 0
+                if self._client.state.state == "failed" or n_quick >= MAX_QUICK:
+                    detail = self._client.state.detail
+                    self._client.engine_died(detail or f"The engine ended ({_cause(code)}).")
+                    return
+                log.error("the engine ended (%s); it is started again", _cause(code))
+                self._client.engine_died(
+                    f"The engine of this model ended ({_cause(code)}) and is being started again; "
+                    "send the request again in a few seconds.",
+                    is_restarting=True,
+                )
+        finally:
+            self.stop()
+
+    async def _ended(self, process: subprocess.Popen[bytes]) -> int:
+        while (code := process.poll()) is None:
+            await asyncio.sleep(CHECK_S)
+        return code
+
+    def stop(self) -> None:
+        """Ends the engine: by closing its stdin, and the hard way after a while."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the engine did not end by itself and is killed")
+            process.kill()
+            process.wait()
+
+
+def _cause(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -1,0 +1,83 @@
+"""What people see: errors, notes and progress on stderr; decoration only on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+
+from dllama.errors import DllamaError
+
+stderr = Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """A line for the user, on stderr."""
+    stderr.print(escape(text))
+
+
+def complain(error: BaseException) -> None:
+    """An error as one sentence on stderr."""
+    stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def set_up_logging(level: str) -> None:
+    """One event a line on stderr."""
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+
+
+def guarded(main: Callable[[list[str] | None], int]) -> Callable[[], int]:
+    """A console command: errors meant for users become a sentence and exit code 1."""
+
+    def run() -> int:
+        try:
+            return main(None)
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            return 141
+        except DllamaError as error:
+            complain(error)
+            return 1
+
+    return run
+
+
+class LoadingLine:
+    """Progress of a load: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._label, self._is_live = label, stderr.is_terminal
+        self._last_tenth = -1
+        self._detail = ""
+        if self._is_live:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(), TextColumn("{task.fields[detail]}"), console=stderr,
+                transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task(escape(label), total=1.0, detail="")
+            self._bar.start()
+
+    def update(self, share: float, detail: str) -> None:
+        if self._is_live:
+            self._bar.update(self._task, completed=share, detail=escape(detail))
+            return
+        tenth = int(share * 10)
+        if tenth > self._last_tenth and (tenth % 5 == 0):
+            self._last_tenth = tenth
+            note(f"{self._label}: {share:.0%} {detail}")
+
+    def close(self) -> None:
+        if self._is_live:
+            self._bar.stop()

@@ -1,0 +1,53 @@
+"""Where an assistant's turn ends, by what a chat template writes after it."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+from dllama.chat.chat_template import ChatTemplate
+from dllama.chat.traits import PROBE_TOOL
+from dllama.errors import TemplateError
+from dllama.tokenizer import Tokenizer
+
+_ANSWER = "Qanswertext"
+_QUESTION = {"role": "user", "content": "Qquestiontext"}
+_TURN = {"role": "assistant", "content": _ANSWER}
+_CONVERSATIONS = ([_QUESTION, _TURN, _QUESTION], [_QUESTION, _TURN])
+_SPECIAL = re.compile(r"\s*(<\|[^|<>]+\|>|<｜[^｜]+｜>|</?[A-Za-z_]+>|\[/?[A-Z_]+\])")
+
+
+def stop_texts(template: ChatTemplate) -> tuple[str, ...]:
+    """Texts spelled like special tokens that follow an assistant's words in the template's
+    prompts, such as "<|eot_id|>"; empty where it writes none."""
+    found = (_SPECIAL.match(tail) for tail in _tails(template))
+    return tuple(dict.fromkeys(match.group(1) for match in found if match))
+
+
+def template_stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
+    """The special tokens that follow an assistant's words in the template's prompts."""
+    found: set[int] = set()
+    for tail in _tails(template):
+        for token in tokenizer.encode(tail, parse_special=True):
+            if tokenizer.is_special(token):
+                if token != tokenizer.bos_id or token == tokenizer.eos_id:
+                    found.add(token)
+                break
+            if tokenizer.token_text(token).strip():
+                break
+    return frozenset(found)
+
+
+def _tails(template: ChatTemplate) -> list[str]:
+    """What follows the assistant's words, of each conversation the template takes, without tools
+    and with one: a model may have a template for each."""
+    tails: list[str] = []
+    for conversation, tools in product(_CONVERSATIONS, (None, [PROBE_TOOL])):
+        try:
+            prompt = template.render(conversation, tools, False)
+        except TemplateError:
+            continue
+        _, answer, tail = prompt.rpartition(_ANSWER)
+        if answer:
+            tails.append(tail)
+    return tails

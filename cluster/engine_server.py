@@ -64,11 +64,13 @@ class EngineServer:
         *,
         bind: bool = True,
         parent_fd: int | None = None,
+        high_water: int = HIGH_WATER,
     ) -> None:
         self._engine = engine
         self._endpoint = endpoint
         self._bind = bind
         self._parent_fd = parent_fd
+        self._high_water = high_water
         self._outbox: deque[FromEngine] = deque()  # what the socket had no room for
         self._progress_told_s = 0.0
 
@@ -89,7 +91,7 @@ class EngineServer:
     def _open(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         made = context.socket(zmq.DEALER)
         made.setsockopt(zmq.LINGER, LINGER_MS)
-        made.setsockopt(zmq.SNDHWM, HIGH_WATER)
+        made.setsockopt(zmq.SNDHWM, self._high_water)
         made.setsockopt(zmq.RCVHWM, HIGH_WATER)
         made.setsockopt(zmq.IMMEDIATE, 1)
         made.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)

@@ -3,6 +3,7 @@ read backwards. llama.cpp reads what this writes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         keys["yarn_beta_slow"] = float(scaling.beta_slow)
         keys["yarn_ext_factor"] = float(scaling.extrapolation)
         if scaling.attention_factor is not None:
-            keys["attn_factor"] = scaling.attention_factor / (0.1 * np.log(scaling.factor) + 1.0)
+            keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
     return keys
 
 

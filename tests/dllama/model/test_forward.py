@@ -1,0 +1,147 @@
+"""The forward pass against the float64 reference, and its invariants, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.config import RopeScaling, RopeScalingKind
+from dllama.formats import open_model
+from dllama.qtypes import QType
+from tests.local_model import Ranks, local_runner, make_step
+from tests.reference_forward import reference_logits
+from tests.shared_data import shared_file
+from tests.toy_models import write_toy
+
+TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
+LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
+YARN = RopeScaling(RopeScalingKind.YARN, 4.0, 64)
+
+VARIANTS = {
+    "llama": {},
+    "llama-tied": {"tied": True},
+    "llama3-scaling": {"rope_scaling": LLAMA3},
+    "linear-scaling": {"rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 64)},
+    "yarn": {"rope_scaling": YARN},
+    "rope-factors": {"rope_factors": tuple(1.0 + i / 4 for i in range(8))},
+    "qwen2": {"arch": "qwen2"},
+    "qwen3": {"arch": "qwen3", "head_dim": 32},
+    "one-kv-head": {"n_kv_heads": 1},
+    "no-groups": {"n_kv_heads": 4},
+    "odd-hidden": {"hidden_dim": 172},
+    "wide-group": {"n_heads": 12, "n_kv_heads": 1, "head_dim": 16, "dim": 64},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_architecture_equals_the_reference(tmp_path: Path, name: str) -> None:
+    path = write_toy(tmp_path / "toy.gguf", **VARIANTS[name])
+    expected = reference_logits(open_model(path), TOKENS)
+    with local_runner(path, threads=2) as runner:
+        rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
+    got = np.array([r.logits for r in rows])
+    np.testing.assert_allclose(got, expected, atol=5e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("qtype", [QType.F16, QType.BF16, QType.Q8_0, QType.Q4_0])
+def test_every_type_is_near_the_reference(tmp_path: Path, qtype: QType) -> None:
+    """The reference has the file's exact weights but no int8 activations."""
+    path = write_toy(tmp_path / "toy.gguf", qtype=qtype)
+    expected = reference_logits(open_model(path), TOKENS)
+    with local_runner(path) as runner:
+        rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
+    got = np.array([r.logits for r in rows])
+    error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+    assert error < 0.05, error
+
+
+def test_both_file_formats_give_the_same_logits(tmp_path: Path) -> None:
+    logits = []
+    for fmt in ("gguf", "m"):
+        path = write_toy(tmp_path / f"toy.{fmt}", fmt=fmt, qtype=QType.Q8_0)
+        with local_runner(path) as runner:
+            [row] = runner.run(make_step([(0, TOKENS, 0)]))
+            logits.append(row.logits.copy())
+    assert np.array_equal(*logits)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.gguf", qtype=QType.Q4_0)
+
+
+def test_chunks_equal_the_whole(toy: Path) -> None:
+    with local_runner(toy) as runner:
+        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
+        for cuts in ([0, 1, 60], [0, 33, 40, 60], list(range(61))):
+            for start, end in zip(cuts, cuts[1:], strict=False):
+                [row] = runner.run(make_step([(1, TOKENS[start:end], start)]))
+            assert np.array_equal(row.logits, whole.logits)
+
+
+def test_a_batch_equals_singles(toy: Path) -> None:
+    sequences = [TOKENS[:50], TOKENS[10:25], TOKENS[30:31], TOKENS[5:45]]
+    with local_runner(toy, threads=2) as runner:
+        alone = [runner.run(make_step([(0, s, 0)]))[0].logits.copy() for s in sequences]
+        together = runner.run(make_step([(i, s, 0) for i, s in enumerate(sequences)]))
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(a, b.logits)
+
+
+def test_candidates_are_the_best_of_the_row(toy: Path) -> None:
+    with local_runner(toy) as runner:
+        [row] = runner.run(make_step([(0, TOKENS, 0)]))
+        [best] = runner.run(make_step([(0, TOKENS, 0)], candidates=40))
+    assert row.ids is None and best.ids is not None
+    order = np.lexsort((np.arange(352), -row.logits))[:40]
+    assert np.array_equal(best.ids, order)
+    assert np.array_equal(best.logits, row.logits[order])
+    exact = np.log(np.exp(row.logits.astype(np.float64)).sum())
+    assert abs(best.log_sum_exp - exact) < 1e-5 and best.log_sum_exp == row.log_sum_exp
+
+
+SHARES = {
+    "two": [1, 1], "three": [1, 1, 1], "uneven": [3, 2, 1], "five": [1] * 5, "lopsided": [9, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
+@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
+def test_n_ranks_equal_one(tmp_path: Path, shares: list[float], qtype: QType) -> None:
+    """Five nodes are more than the model has key/value heads."""
+    path = write_toy(tmp_path / "toy.gguf", qtype=qtype, n_heads=8, n_kv_heads=4, hidden_dim=320)
+    with local_runner(path) as runner:
+        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
+        [best] = runner.run(make_step([(0, TOKENS, 0)], candidates=20))
+    group = ThreadGroup(len(shares))
+    ranks = Ranks(path, shares, [ThreadCollective(group, i) for i in range(len(shares))])
+    try:
+        [row] = ranks.run(make_step([(0, TOKENS, 0)]))
+        [some] = ranks.run(make_step([(0, TOKENS, 0)], candidates=20))
+    finally:
+        ranks.close()
+    assert np.abs(row.logits - whole.logits).max() < 1e-4
+    assert some.ids is not None and best.ids is not None
+    assert np.array_equal(some.ids, best.ids)
+    residuals = [m.state.x[: len(TOKENS)] for m in ranks.models]
+    for residual in residuals[1:]:
+        assert np.array_equal(residual, residuals[0]), "ranks must hold the same bits"
+
+
+def test_the_real_model_tells_its_story() -> None:
+    path = shared_file("models/stories260K.gguf")
+    with local_runner(path) as runner:
+        tokens, text = [1, 403, 407, 261, 378], []
+        [row] = runner.run(make_step([(0, tokens, 0)], candidates=1))
+        for position in range(5, 64):
+            text.append(int(row.ids[0]))
+            [row] = runner.run(make_step([(0, text[-1:], position)], candidates=1))
+    pieces = open_model(path).metadata["tokenizer.ggml.tokens"]
+    story = "".join(pieces[i] for i in text).replace("▁", " ")
+    assert story.startswith(
+        ", there was a little girl named Lily. She loved to play outside in the park. One day, "
+        "she saw a big, red ball. She wanted to play with it, but it was too high."
+    )

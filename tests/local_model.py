@@ -1,0 +1,97 @@
+"""One machine's runner over a model file, as the composition root builds it, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from cluster.cut import cut_tensors
+from cluster.shard import Shard, plan_for
+from dllama.collective import Collective
+from dllama.formats import open_model
+from dllama.model.embedding import EmbeddingTable
+from dllama.model.local_runner import LocalRunner
+from dllama.model.rank import RankModel
+from dllama.step import PAGE_TOKENS, LogitRow, Step
+from dllama.weight_source import WeightSource
+
+
+def load_rank(
+    source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = 128
+) -> RankModel:
+    return RankModel.load(
+        source.config, cut_tensors(source, shard), n_pages=n_pages, max_step_tokens=rows,
+        n_threads=threads, vocab_start=shard.vocab.start,
+        embed_qtype=source.tensors["embed"].qtype,
+    )  # fmt: skip
+
+
+@contextmanager
+def local_runner(path: Path, *, n_pages: int = 32, threads: int = 1) -> Iterator[LocalRunner]:
+    source = open_model(path)
+    [shard] = plan_for(source.config, source.tensors, [1.0])
+    model = load_rank(source, shard, n_pages=n_pages, threads=threads)
+    try:
+        yield LocalRunner(model, EmbeddingTable(source))
+    finally:
+        model.close()
+
+
+class Ranks:
+    """Several ranks of one model in this process, in threads, over any collectives."""
+
+    def __init__(self, path: Path, shares: list[float], comms: list[Collective]) -> None:
+        self.source = open_model(path)
+        self.embedding = EmbeddingTable(self.source)
+        shards = plan_for(self.source.config, self.source.tensors, shares)
+        self.models = [load_rank(self.source, shard) for shard in shards]
+        self.comms = comms
+
+    def run(self, step: Step) -> list[LogitRow]:
+        import threading
+
+        rows = self.embedding.rows(step.tokens)
+        found: dict[int, list[LogitRow] | None] = {}
+        errors: list[BaseException] = []
+
+        def one(rank: int) -> None:
+            try:
+                found[rank] = self.models[rank].forward(step, rows, self.comms[rank])
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=one, args=(r,)) for r in range(len(self.models))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        if errors:
+            raise errors[0]
+        assert found[0] is not None
+        return found[0]
+
+    def close(self) -> None:
+        for model in self.models:
+            model.close()
+
+
+def make_step(
+    chunks: list[tuple[int, list[int], int]], *, candidates: int = 0, pages_each: int = 8,
+    every_row: bool = False,
+) -> Step:  # fmt: skip
+    """chunks: (sequence number, tokens, first position). Sequence s owns pages s * pages_each and
+    on. Logits of each chunk's last row, or of every row."""
+    tokens = [t for _, chunk, _ in chunks for t in chunk]
+    positions = [p + i for _, chunk, p in chunks for i in range(len(chunk))]
+    starts = np.concatenate([[0], np.cumsum([len(c) for _, c, _ in chunks])]).astype(np.int32)
+    pages = [range(s * pages_each, (s + 1) * pages_each) for s, _, _ in chunks]
+    wants = np.arange(len(tokens)) if every_row else starts[1:] - 1
+    assert max(positions) < pages_each * PAGE_TOKENS
+    return Step(
+        np.array(tokens, np.int32), np.array(positions, np.int32), starts,
+        np.array(pages, np.int32), wants.astype(np.int32),
+        np.full(len(wants), candidates, np.int32),
+    )  # fmt: skip

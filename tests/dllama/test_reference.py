@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,6 +20,33 @@ STORY = (
     ", there was a little girl named Lily. She loved to play outside in the park. One day, she "
     "saw a big, red ball. She wanted to play with it, but it was too high."
 )
+
+GOLDEN = [
+    248,
+    14,
+    120,
+    45,
+    106,
+    2,
+    45,
+    112,
+    53,
+    212,
+    132,
+    349,
+    311,
+    349,
+    2,
+    311,
+    219,
+    22,
+    326,
+    211,
+    351,
+    159,
+    17,
+    303,
+]
 
 
 def test_a_real_model_tells_its_story() -> None:
@@ -66,3 +94,11 @@ def test_toys_have_something_to_say(tmp_path: Path, arch: str, tied: bool) -> No
     assert np.isfinite(logits).all()
     assert 1 < logits.std() < 6
     assert len(set(logits.argmax(axis=1).tolist())) > 10
+
+
+@pytest.mark.parametrize("fmt", ["gguf", "m"])
+def test_the_toy_of_seed_0_says_the_same_for_ever(
+    tmp_path: Path, fmt: Literal["gguf", "m"]
+) -> None:
+    source = open_model(write_toy(tmp_path / "toy", fmt=fmt))
+    assert reference_greedy(source, [256, 70, 80], 24) == GOLDEN

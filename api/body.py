@@ -28,7 +28,7 @@ async def read_object(request: web.Request, config: ApiConfig) -> Body:
             408,
             f"The request body did not arrive within {config.body_timeout_s:g} s; send it again.",
         ) from None
-    except (HttpProcessingError, web.PayloadAccessError) as error:
+    except (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError) as error:
         raise RequestError(f"The request body cannot be read: {error}.") from error
     try:
         value = orjson.loads(data)

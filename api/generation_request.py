@@ -170,13 +170,13 @@ def check_continued(messages: list[dict[str, object]], add: bool | None) -> None
         reason = "it has tool calls"
     elif len(messages) > 1 and messages[-2].get("role") == "assistant":
         reason = "the one before it is the assistant's too"
-    elif not isinstance(last.get("content"), str):
-        reason = "its content is not a string"
+    elif not last.get("content"):
+        reason = "it has no content"
     else:
         return
     raise RequestError(
         f"The last message cannot be continued: {reason}. End with a user message, or with one "
-        "assistant message whose content is the beginning of the answer.",
+        "assistant message that is the beginning of the answer.",
         param="messages",
     )
 

@@ -9,6 +9,7 @@ from dllama.errors import ClusterError, DllamaError, EngineBusy
 from dllama.requests import FinishReason, Output
 
 BUSY_RETRY_S = 1.0
+FAILURES = (FinishReason.ERROR, FinishReason.ABORT)  # no proper ends of an answer
 
 
 class OutputStream:
@@ -53,10 +54,11 @@ class OutputStream:
             finally:
                 self._waiter = None
         ready, self._ready = self._ready, []
-        output = merged(ready)
-        if output.finish in (FinishReason.ERROR, FinishReason.ABORT):
-            raise failure(output)
-        return output
+        if ready[-1].finish in FAILURES:  # told once the tokens before it are read
+            if len(ready) == 1:
+                raise failure(ready[0])
+            self._ready.append(ready.pop())
+        return merged(ready)
 
 
 def failure(output: Output) -> DllamaError:

@@ -16,6 +16,7 @@ from dllama.errors import RequestError
 from dllama.requests import SamplingParams
 
 LONG_CHARS = 8192  # about 2 ms of rendering and encoding; more goes to a thread
+MESSAGE_CHARS = 128  # rendering one message takes as long as encoding so many characters
 
 
 def render(model: ServedModel, conversation: Conversation) -> str:
@@ -27,7 +28,14 @@ def render(model: ServedModel, conversation: Conversation) -> str:
         return template.render(conversation.messages, None, add, **conversation.kwargs)
     *before, last = conversation.messages
     opened = template.render(before, None, True, **conversation.kwargs)
-    return opened + str(last["content"])
+    return opened + text_of(last["content"])
+
+
+def text_of(content: object) -> str:
+    """The text of a message's checked content; parts are joined as templates join them."""
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content)
+    return str(content)
 
 
 def encode(model: ServedModel, text: str) -> list[int]:
@@ -65,25 +73,30 @@ async def chat_ids(model: ServedModel, conversation: Conversation) -> list[int]:
     def make() -> list[int]:
         return encode(model, render(model, conversation))
 
-    n_chars = sum(content_chars(message) for message in conversation.messages)
-    ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
+    ids = await asyncio.to_thread(make) if is_long(conversation) else make()
     check_length(model, ids, "messages")
     return ids
 
 
-def content_chars(message: dict[str, object]) -> int:
-    """About how much text a message has; parts of a list count in full as long text."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return LONG_CHARS if len(content) > 64 else sum(len(str(part)) for part in content)
-    return len(content) if isinstance(content, str) else 0
+def is_long(conversation: Conversation) -> bool:
+    """Whether rendering and encoding would hold up the event loop; a guess from its size."""
+    n_chars = 0
+    for message in conversation.messages:
+        content = message.get("content")
+        text = content if isinstance(content, str) else str(content)
+        n_chars += len(text) + MESSAGE_CHARS
+        if n_chars > LONG_CHARS:
+            return True
+    return False
 
 
 async def text_ids(model: ServedModel, prompt: Prompt) -> list[int]:
     """A prompt of /v1/completions, in tokens. A long text is encoded in a thread."""
     if isinstance(prompt, str):
-        is_long = len(prompt) > LONG_CHARS
-        ids = await asyncio.to_thread(encode, model, prompt) if is_long else encode(model, prompt)
+        if len(prompt) > LONG_CHARS:
+            ids = await asyncio.to_thread(encode, model, prompt)
+        else:
+            ids = encode(model, prompt)
     else:
         ids = prompt
         check_ids(model, ids, "prompt")

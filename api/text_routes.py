@@ -11,7 +11,7 @@ from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.fields import Body, Field, boolean, check_fields, string
 from api.generation_request import MODEL, TEMPLATE, parse_conversation, token_ids
-from api.prompting import LONG_CHARS, check_ids, render
+from api.prompting import LONG_CHARS, check_ids, is_long, render
 from api.served_model import ServedModel
 from dllama.errors import RequestError
 
@@ -67,12 +67,16 @@ async def detokenize(request: web.Request) -> web.Response:
     if ids is None:
         raise missing("tokens", '{"tokens": [1, 2, 3]}')
     check_ids(model, ids, "tokens")
-    is_long = len(ids) > LONG_CHARS
     decode = model.tokenizer.decode
-    text = await asyncio.to_thread(decode, ids) if is_long else decode(ids)
+    text = await asyncio.to_thread(decode, ids) if len(ids) > LONG_CHARS else decode(ids)
     return json_response({"content": text})
 
 
 async def apply_template(request: web.Request) -> web.Response:
     body, model = await read_checked(request, *TEMPLATE)
-    return json_response({"prompt": render(model, parse_conversation(body))})
+    conversation = parse_conversation(body)
+    if is_long(conversation):
+        prompt = await asyncio.to_thread(render, model, conversation)
+    else:
+        prompt = render(model, conversation)
+    return json_response({"prompt": prompt})

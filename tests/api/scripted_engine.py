@@ -30,7 +30,7 @@ class ScriptedEngine:
 
     answer: Callable[[Submit], list[int]]
     max_len: int = 256
-    step_s: float = 0.0
+    step_s: float = 0.0002  # an engine that takes no time would only flood its reader
     n_cached: int = 0
     max_running: int = 1000
     gate: threading.Semaphore | None = None
@@ -41,6 +41,8 @@ class ScriptedEngine:
     fails_with: Exception | None = None
     loses_node: bool = False
     n_recover_failures: int = 0
+    is_closed: bool = False
+    _is_lost: bool = False
     _refused: list[Output] = field(default_factory=list)
 
     def submit(self, submit: Submit) -> None:
@@ -62,6 +64,8 @@ class ScriptedEngine:
         return bool(self._refused or self.running)
 
     def step(self) -> list[Output]:
+        if self._is_lost:
+            return self._take_refused()
         if self.gate is not None and not self.gate.acquire(timeout=0.01):
             return []
         if self.step_s:
@@ -71,9 +75,13 @@ class ScriptedEngine:
         if self.loses_node:
             raise self._interrupted()
         self.n_steps += 1
-        outputs, self._refused = self._refused, []
+        outputs = self._take_refused()
         outputs += [self._advance(running) for running in list(self.running.values())]
         return outputs
+
+    def _take_refused(self) -> list[Output]:
+        refused, self._refused = self._refused, []
+        return refused
 
     def _advance(self, running: Running) -> Output:
         submit, token = running.submit, next(running.script)
@@ -93,17 +101,21 @@ class ScriptedEngine:
     def _interrupted(self) -> EngineInterrupted:
         outputs = [Output(name, [], FinishReason.ERROR, "node 1 is lost") for name in self.running]
         self.running.clear()
+        self._is_lost = True
         return EngineInterrupted("node 1 is lost", outputs=outputs)
 
     def idle(self) -> None:
-        if self.loses_node:
+        if self.loses_node and not self._is_lost:
             raise self._interrupted()
 
     def recover(self) -> None:
         if self.n_recover_failures > 0:
             self.n_recover_failures -= 1
             raise ClusterError("node 1 is still away")
-        self.loses_node = False
+        self.loses_node = self._is_lost = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def stats(self) -> dict[str, object]:
         return {

@@ -198,7 +198,7 @@ def test_too_many_sequences_are_refused_here_and_by_the_engine(make) -> None:
 
 def test_a_lost_node_ends_sequences_and_the_engine_comes_back(make) -> None:
     async def body() -> None:
-        engine = scripted([10], max_len=10**9, n_recover_failures=3)
+        engine = scripted([10], max_len=10**9, n_recover_failures=1)
         async with make(engine) as client:
             outputs = client.submit(Submit("a", [1]))
             await anext(outputs)
@@ -207,6 +207,21 @@ def test_a_lost_node_ends_sequences_and_the_engine_comes_back(make) -> None:
                 await drain(outputs)
             await until(lambda: not engine.loses_node and client.state.state == "ready")
             assert len((await drain(client.submit(Submit("b", [1], max_tokens=3))))[0]) == 3
+
+    run(body)
+
+
+def test_tokens_that_came_before_an_error_are_read_before_it(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9)
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await until(lambda: engine.n_steps > 5)
+            engine.loses_node = True
+            await until(lambda: client.state.state == "recovering")
+            assert len((await anext(outputs)).tokens) > 5
+            with pytest.raises(ClusterError, match="node 1 is lost"):
+                await anext(outputs)
 
     run(body)
 

@@ -1,0 +1,173 @@
+"""A real server on loopback around a scripted engine, for the tests of the routes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from api.app import build_app
+from api.config import ApiConfig
+from api.engine_client import EngineClient
+from api.in_process_client import InProcessEngineClient
+from api.serve import make_runner
+from api.served_model import ModelRegistry, ServedModel
+from dllama.chat.chat_template import ChatTemplate
+from dllama.formats.filler_vocabulary import CHATML, bpe_metadata
+from dllama.requests import Submit
+from dllama.tokenizer.tokenizer import Tokenizer
+from tests.api.scripted_engine import ScriptedEngine
+
+VOCAB_SIZE = 352
+MAX_SEQ_LEN = 256
+CREATED = 1_700_000_000
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    """Byte-level BPE with the ChatML specials; BOS is <|begin_of_text|>."""
+    return Tokenizer.from_gguf_metadata(bpe_metadata(VOCAB_SIZE))
+
+
+@cache
+def chatml() -> ChatTemplate:
+    """ChatML, which refuses on request."""
+    source = "{% if refuse %}{{ raise_exception('it was told to') }}{% endif %}" + CHATML
+    return ChatTemplate(source)
+
+
+def says(text: str, *, ends: bool = True) -> Callable[[Submit], list[int]]:
+    """An answer of an engine: a text, and the end of the turn."""
+    ids = tokenizer().encode(text)
+    return lambda submit: [*ids, *([tokenizer().eos_id] if ends else [])]  # type: ignore[list-item]
+
+
+def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = ()) -> ServedModel:
+    return ServedModel(
+        id=name,
+        tokenizer=tokenizer(),
+        chat_template=chatml(),
+        engine=engine,
+        max_seq_len=MAX_SEQ_LEN,
+        created=CREATED,
+        stop_ids=tuple(sorted(tokenizer().eog_ids)),
+        aliases=aliases,
+    )
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    @property
+    def json(self) -> dict:
+        return orjson.loads(self.data)
+
+    @property
+    def error(self) -> dict:
+        assert set(self.json["error"]) >= {"message", "type", "param", "code"}
+        return self.json["error"]
+
+    @property
+    def events(self) -> list[dict]:
+        """The events of a stream that ended well."""
+        events = self.lines
+        assert events[-1] == b"[DONE]"
+        return [orjson.loads(event) for event in events[:-1]]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The data of each event, comments left out."""
+        assert self.data.endswith(b"\n\n")
+        blocks = [b for b in self.data.split(b"\n\n") if b and b != b":"]
+        assert all(b.startswith(b"data: ") and b"\n" not in b for b in blocks)
+        return [b.removeprefix(b"data: ") for b in blocks]
+
+
+@dataclass
+class Server:
+    url: str
+    session: aiohttp.ClientSession
+    app: web.Application
+    runner: web.AppRunner
+
+    async def request(self, method: str, path: str, **more: object) -> Reply:
+        async with self.session.request(method, self.url + path, **more) as response:  # type: ignore[arg-type]
+            return Reply(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, **more: object) -> Reply:
+        return await self.request("GET", path, **more)
+
+    async def post(self, path: str, body: object, **more: object) -> Reply:
+        return await self.request("POST", path, data=orjson.dumps(body), **more)
+
+    async def chat(self, **body: object) -> Reply:
+        messages = [{"role": "user", "content": "Hi"}]
+        return await self.post("/v1/chat/completions", {"messages": messages, **body})
+
+    async def complete(self, prompt: object = "Once", **body: object) -> Reply:
+        return await self.post("/v1/completions", {"prompt": prompt, **body})
+
+
+@asynccontextmanager
+async def serving(*models: ServedModel, config: ApiConfig | None = None) -> AsyncIterator[Server]:
+    app = build_app(ModelRegistry(models), config or ApiConfig())
+    runner = make_runner(app)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)  # so that little fills it
+    await web.SockSite(runner, listener).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Server(f"http://{host}:{port}", session, app, runner)
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_engine(
+    engine: ScriptedEngine, config: ApiConfig | None = None
+) -> AsyncIterator[Server]:
+    async with serving(served(InProcessEngineClient(engine)), config=config) as server:
+        yield server
+
+
+def run(body: Callable[[], Awaitable[None]], limit_s: float = 60) -> None:
+    """Runs a test's coroutine, which may never hang."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(limit_s):
+            await body()
+
+    asyncio.run(limited())
+
+
+def ask(
+    engine: ScriptedEngine, call: Callable[[Server], Awaitable[Reply]], **config: object
+) -> Reply:
+    """The reply to one request, of a server made for it."""
+    replies: list[Reply] = []
+
+    async def body() -> None:
+        async with serving_engine(engine, ApiConfig(**config)) as server:  # type: ignore[arg-type]
+            replies.append(await call(server))
+
+    run(body)
+    return replies[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)

@@ -1,0 +1,373 @@
+"""Whatever is wrong with a request is answered in OpenAI's shape, and the server serves on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from api.config import ApiConfig
+from api.in_process_client import InProcessEngineClient
+from tests.api.scripted_engine import ScriptedEngine
+from tests.api.serving import (
+    MAX_SEQ_LEN,
+    VOCAB_SIZE,
+    Server,
+    ask,
+    run,
+    says,
+    served,
+    serving,
+    serving_engine,
+    until,
+)
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+HI = [{"role": "user", "content": "Hi"}]
+
+# (field at fault, fields that a request for a text has besides its prompt)
+BAD_FIELDS: list[tuple[str, dict[str, object]]] = [
+    ("temperature", {"temperature": "hot"}),
+    ("temperature", {"temperature": -0.1}),
+    ("temperature", {"temperature": 2.1}),
+    ("temperature", {"temperature": True}),
+    ("top_p", {"top_p": 1.5}),
+    ("top_k", {"top_k": 1.5}),
+    ("top_k", {"top_k": -2}),
+    ("min_p", {"min_p": -1}),
+    ("presence_penalty", {"presence_penalty": 3}),
+    ("frequency_penalty", {"frequency_penalty": "x"}),
+    ("repeat_penalty", {"repeat_penalty": 0}),
+    ("repeat_last_n", {"repeat_last_n": -2}),
+    ("max_tokens", {"max_tokens": 0}),
+    ("max_tokens", {"max_tokens": -1}),
+    ("max_tokens", {"max_tokens": "10"}),
+    ("max_tokens", {"max_tokens": 2.0}),
+    ("max_tokens", {"max_tokens": 1e30}),
+    ("max_completion_tokens", {"max_tokens": 5, "max_completion_tokens": 6}),
+    ("n", {"n": 0}),
+    ("n", {"n": 17}),
+    ("n", {"n": [1]}),
+    ("seed", {"seed": -2}),
+    ("seed", {"seed": 2**63}),
+    ("seed", {"seed": "x"}),
+    ("stop", {"stop": 5}),
+    ("stop", {"stop": ["a", 5]}),
+    ("stop", {"stop": ""}),
+    ("stop", {"stop": ["x"] * 65}),
+    ("stop", {"stop": "x" * 5000}),
+    ("stream", {"stream": "yes"}),
+    ("stream_options", {"stream_options": True}),
+    ("include_usage", {"stream_options": {"include_usage": 1}}),
+    ("something", {"stream_options": {"something": 1}}),
+    ("logit_bias", {"logit_bias": 5}),
+    ("logit_bias", {"logit_bias": {"word": 5}}),
+    ("logit_bias.65", {"logit_bias": {"65": 101}}),
+    ("logit_bias[0][1]", {"logit_bias": [[65, "a lot"]]}),
+    ("logit_bias", {"logit_bias": [[65]]}),
+    ("logit_bias", {"logit_bias": {str(VOCAB_SIZE): 1}}),
+    ("logit_bias", {"logit_bias": [[-1, 1]]}),
+    ("ignore_eos", {"ignore_eos": 1}),
+    ("model", {"model": 5}),
+    ("best_of", {"best_of": 2}),
+    ("echo", {"echo": True}),
+    ("suffix", {"suffix": "the end"}),
+    ("logprobs", {"logprobs": 0}),
+    ("logprobs", {"logprobs": True}),
+    ("grammar", {"grammar": 'root ::= "a"'}),
+    ("mirostat", {"mirostat": 2}),
+    ("temprature", {"temprature": 0.5}),
+    ("min_tokens", {"min_tokens": 5}),
+]
+
+BAD_CHAT: list[tuple[str, dict[str, object]]] = [
+    ("messages", {"messages": None}),
+    ("messages", {"messages": []}),
+    ("messages", {"messages": "Hi"}),
+    ("messages", {"messages": ["Hi"]}),
+    ("messages", {"messages": {}}),
+    ("prompt", {"prompt": "Hi"}),
+    ("tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+    ("tool_choice", {"tool_choice": "required"}),
+    ("response_format", {"response_format": {"type": "json_object"}}),
+    ("logprobs", {"logprobs": True}),
+    ("top_logprobs", {"top_logprobs": 3}),
+    ("reasoning_effort", {"reasoning_effort": "low"}),
+    ("modalities", {"modalities": ["audio"]}),
+    ("chat_template_kwargs", {"chat_template_kwargs": []}),
+    ("chat_template_kwargs", {"chat_template_kwargs": {"messages": []}}),
+    ("chat_template_kwargs", {"chat_template_kwargs": {"self": 1}}),
+    ("chat_template_kwargs.enable_thinking", {"chat_template_kwargs": {"enable_thinking": "no"}}),
+    ("messages", {"chat_template_kwargs": {"refuse": 1}}),
+    ("messages", {"messages": [*HI, {"role": "assistant", "content": None, "tool_calls": [{}]}]}),
+    ("messages", {"messages": [*HI, *2 * [{"role": "assistant", "content": "x"}]]}),
+    ("messages", {"messages": HI, "continue_final_message": True}),
+    (
+        "messages",
+        {
+            "messages": [*HI, {"role": "assistant", "content": "x"}],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+    ),
+]
+
+
+def test_every_bad_field_is_a_400_that_names_it() -> None:
+    engine = ScriptedEngine(says("never said"))
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            for param, fields in BAD_FIELDS:
+                reply = await server.complete(**fields)
+                assert (reply.status, reply.error["param"]) == (400, param), fields
+                assert reply.error["type"] == "invalid_request_error"
+                assert reply.error["message"].endswith("."), reply.error
+                assert len(reply.error["message"]) < 400
+            for param, fields in BAD_CHAT:
+                reply = await server.chat(**fields)
+                assert (reply.status, reply.error["param"]) == (400, param), fields
+            assert (await server.complete()).status == 200
+
+    run(body)
+    assert len(engine.submitted) == 1
+
+
+@pytest.mark.parametrize("role", ["nobody", 5, None])
+def test_unknown_roles(role) -> None:
+    reply = ask(
+        ScriptedEngine(says("a")),
+        lambda server: server.chat(messages=[{"role": role, "content": "x"}]),
+    )
+    assert reply.status == 400
+    assert reply.error["param"].startswith("messages")
+
+
+@pytest.mark.parametrize(
+    ("param", "prompt"),
+    [
+        ("prompt", None),
+        ("prompt", 5),
+        ("prompt", []),
+        ("prompt", {}),
+        ("prompt[1]", ["a", 5]),
+        ("prompt[0]", [[1.5]]),
+        ("prompt", [[]]),
+        ("prompt", [VOCAB_SIZE]),
+        ("prompt", [-1]),
+        ("prompt", [["a"]] and [[10**12]]),
+        ("prompt", ["x"] * 200),
+    ],
+)
+def test_bad_prompts(param, prompt) -> None:
+    reply = ask(ScriptedEngine(says("a")), lambda server: server.complete(prompt))
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
+def test_a_prompt_longer_than_the_context_is_told_both_numbers() -> None:
+    engine = ScriptedEngine(says("a"))
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            assert (await server.complete([1] * (MAX_SEQ_LEN - 1))).status == 200
+            for n in (MAX_SEQ_LEN, MAX_SEQ_LEN + 10):
+                reply = await server.complete([1] * n)
+                assert reply.status == 400
+                assert reply.error["type"] == "exceed_context_size_error"
+                assert (reply.error["n_prompt_tokens"], reply.error["n_ctx"]) == (n, MAX_SEQ_LEN)
+                assert str(n) in reply.error["message"]
+                assert str(MAX_SEQ_LEN) in reply.error["message"]
+            reply = await server.chat(messages=[{"role": "user", "content": "word " * 3000}])
+            assert reply.error["type"] == "exceed_context_size_error"
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"not json", b"[]", b"5", b'"text"', b"null", b"\xff\xfe", b'{"prompt": NaN}',
+     b'{"prompt": "\\ud800"}', b'{"a":' * 5000, b"[" * 100_000],
+)  # fmt: skip
+def test_bodies_that_are_no_json_object(data: bytes) -> None:
+    async def call(server: Server):
+        return await server.request("POST", TEXT, data=data)
+
+    reply = ask(ScriptedEngine(says("a")), call)
+    assert reply.status == 400
+    assert reply.error["type"] == "invalid_request_error"
+
+
+def test_a_body_that_claims_to_be_gzip_and_is_not() -> None:
+    async def call(server: Server):
+        headers = {"Content-Encoding": "gzip"}
+        return await server.request("POST", TEXT, data=b"no gzip at all", headers=headers)
+
+    assert ask(ScriptedEngine(says("a")), call).status == 400
+
+
+def test_a_body_of_100_mb_is_refused_without_being_kept() -> None:
+    import tracemalloc
+
+    chunk = b"x" * (1 << 20)
+
+    async def trickle():
+        for _ in range(100):
+            yield chunk
+
+    async def body() -> None:
+        async with serving_engine(ScriptedEngine(says("a"))) as server:
+            tracemalloc.start()
+            length = {"Content-Length": str(100 << 20)}
+            for headers in (length, {}):  # with the size told, and in chunks
+                reply = await server.request("POST", CHAT, data=trickle(), headers=headers)
+                assert reply.status == 413
+                assert reply.error["type"] == "invalid_request_error"
+                assert str(ApiConfig().max_body_bytes) in reply.error["message"]
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 40 << 20
+            assert (await server.complete()).status == 200
+
+    run(body)
+
+
+def test_a_body_that_never_comes_is_given_up() -> None:
+    async def body() -> None:
+        config = ApiConfig(body_timeout_s=0.05)
+        async with serving_engine(ScriptedEngine(says("a")), config) as server:
+            host, port = server.runner.addresses[0][:2]
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+            assert b" 408 " in await reader.readline()
+            writer.close()
+
+    run(body)
+
+
+def test_unknown_routes_and_wrong_methods() -> None:
+    async def body() -> None:
+        async with serving_engine(ScriptedEngine(says("a"))) as server:
+            reply = await server.get("/v1/nothing")
+            assert (reply.status, reply.error["type"]) == (404, "not_found_error")
+            reply = await server.get(CHAT)
+            assert (reply.status, reply.headers["Allow"]) == (405, "POST")
+            assert "POST" in reply.error["message"]
+            reply = await server.post("/health", {})
+            assert reply.status == 405
+
+    run(body)
+
+
+def test_unknown_models_and_known_aliases() -> None:
+    async def body() -> None:
+        engine = InProcessEngineClient(ScriptedEngine(says("first")))
+        other = InProcessEngineClient(ScriptedEngine(says("second")))
+        models = served(engine, "org/one", ("uno", "1")), served(other, "two")
+        async with serving(*models) as server:
+            for name in ("org/one", "uno", "1", None):
+                reply = await server.complete(model=name)
+                assert reply.json["model"] == "org/one"
+            assert (await server.complete(model="two")).json["choices"][0]["text"] == "second"
+            for reply in (
+                await server.complete(model="gpt-4"),
+                await server.chat(model=""),
+                await server.get("/v1/models/gpt-4"),
+                await server.post("/tokenize", {"content": "", "model": "gpt-4"}),
+            ):
+                assert reply.status == 404
+                assert reply.error["code"] == "model_not_found"
+                assert reply.error["param"] == "model"
+
+    run(body)
+
+
+def test_what_nobody_foresaw_is_a_500_and_logged(caplog) -> None:
+    class Broken(InProcessEngineClient):
+        def submit(self, submit):
+            raise ZeroDivisionError("a bug")
+
+    async def body() -> None:
+        async with serving(served(Broken(ScriptedEngine(says("a"))))) as server:
+            for stream in (False, True):
+                reply = await server.complete(stream=stream)
+                assert (reply.status, reply.error["type"]) == (500, "server_error")
+                assert "a bug" not in reply.error["message"]
+            assert (await server.get("/health")).status == 200
+
+    run(body)
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_no_room_is_a_503_with_retry_after() -> None:
+    engine = ScriptedEngine(says("a"), max_running=0)
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            for stream in (False, True):
+                reply = await server.complete(stream=stream)
+                assert (reply.status, reply.headers["Retry-After"]) == (503, "7")
+                assert reply.error["type"] == "unavailable_error"
+        full = InProcessEngineClient(ScriptedEngine(says("a")), max_open=3)
+        async with serving(served(full)) as server:
+            reply = await server.complete(n=4)
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+            assert (await server.complete(n=3)).status == 200
+
+    run(body)
+
+
+def test_loading_recovering_and_failed_are_503s() -> None:
+    async def body() -> None:
+        client = InProcessEngineClient(ScriptedEngine(says("a")))
+        async with serving(served(client)) as server:
+            client.engine_died("the weights are read again", is_restarting=True)
+            reply = await server.chat()
+            assert reply.status == 503
+            assert "loading" in reply.error["message"]
+            assert int(reply.headers["Retry-After"]) >= 1
+            health = await server.get("/health")
+            assert (health.status, health.json["status"]) == (503, "loading")
+            assert health.json["progress"] == 0.0
+            assert (await server.post("/tokenize", {"content": "x"})).status == 200
+            client.engine_died("it was killed")
+            assert "killed" in (await server.chat()).error["message"]
+            assert (await server.get("/health")).json["status"] == "failed"
+
+    run(body)
+
+
+def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
+    import threading
+
+    gate = threading.Semaphore(0)
+    engine = ScriptedEngine(says("x", ends=False), gate=gate, n_recover_failures=10**9)
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            url = server.url + TEXT
+            whole = asyncio.create_task(server.complete())
+            async with server.session.post(url, json={"prompt": "a", "stream": True}) as response:
+                await until(lambda: len(engine.running) == 2)
+                gate.release()
+                await response.content.readline()
+                engine.loses_node = True
+                gate.release()
+                rest = (await response.read()).split(b"\n\n")
+            error = orjson.loads(rest[-2].strip().removeprefix(b"data: "))["error"]
+            assert error["type"] == "unavailable_error"
+            assert "node 1 is lost" in error["message"]
+            assert b"[DONE]" not in b"".join(rest)
+            reply = await whole
+            assert (reply.status, reply.error["message"]) == (503, "node 1 is lost")
+            await until(lambda: engine._is_lost)
+            reply = await server.complete(stream=True)
+            assert (reply.status, "Retry-After" in reply.headers) == (503, True)
+            engine.n_recover_failures = 0
+            gate.release(10**6)
+            async with asyncio.timeout(20):
+                while (await server.get("/health")).status != 200:
+                    await asyncio.sleep(0.01)
+            assert (await server.complete(max_tokens=2)).status == 200
+
+    run(body)

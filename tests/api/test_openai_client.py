@@ -1,0 +1,142 @@
+"""The official client of OpenAI against a listening server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from api.app import build_app
+from api.config import ApiConfig
+from api.in_process_client import InProcessEngineClient
+from api.serve import serve
+from api.served_model import ModelRegistry
+from tests.api.scripted_engine import ScriptedEngine
+from tests.api.serving import says, served, tokenizer
+
+openai = pytest.importorskip("openai", reason="the official client is a test extra")
+
+TEXT = "Hello wörld ☕! And more."
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(says(TEXT))
+
+
+@pytest.fixture(scope="module")
+def url(engine: ScriptedEngine) -> Iterator[str]:
+    """A server in a thread of its own."""
+    urls: list[str] = []
+    is_up = threading.Event()
+    ends: list[Callable[[], object]] = []
+
+    def up(where: str) -> None:
+        urls.append(where)
+        is_up.set()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        ends.append(lambda: loop.call_soon_threadsafe(stop.set))
+        loop = asyncio.get_running_loop()
+        model = served(InProcessEngineClient(engine), "toy")
+        app = build_app(ModelRegistry([model]), ApiConfig(api_keys=("secret",)))
+        await serve(app, "127.0.0.1", 0, stop=stop, on_ready=up)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    assert is_up.wait(20)
+    yield urls[0] + "/v1"
+    ends[0]()
+    thread.join(20)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[object]:
+    with openai.OpenAI(base_url=url, api_key="secret", max_retries=0) as client:
+        yield client
+
+
+def test_chat(client) -> None:
+    answer = client.chat.completions.create(model="toy", messages=HI, temperature=0, max_tokens=100)
+    assert answer.choices[0].message.content == TEXT
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == len(tokenizer().encode(TEXT))
+    assert answer.usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_streamed_chat(client) -> None:
+    stream = client.chat.completions.create(
+        model="toy", messages=HI, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == TEXT
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage.completion_tokens == len(tokenizer().encode(TEXT))
+
+
+def test_the_clients_own_stream_helper(client) -> None:
+    with client.chat.completions.stream(model="toy", messages=HI) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == TEXT
+
+
+def test_completions_whole_and_streamed(client) -> None:
+    whole = client.completions.create(model="toy", prompt=["a", "b"], stop="wörld")
+    assert [c.text for c in whole.choices] == ["Hello ", "Hello "]
+    chunks = list(client.completions.create(model="toy", prompt="a", stream=True))
+    assert "".join(c.choices[0].text for c in chunks) == TEXT
+
+
+def test_models(client) -> None:
+    assert [model.id for model in client.models.list()] == ["toy"]
+    assert client.models.retrieve("toy").owned_by == "dllama"
+
+
+def test_errors_are_the_clients_own_classes(client, url: str) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.chat.completions.create(model="toy", messages=HI, temperature=9)
+    assert bad.value.param == "temperature"
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.chat.completions.create(model="other", messages=HI)
+    assert unknown.value.code == "model_not_found"
+    with (
+        openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+def test_leaving_a_stream_frees_the_sequence(client, engine: ScriptedEngine) -> None:
+    before = engine.answer
+    engine.answer, engine.max_len = says("x", ends=False), 10**9
+    try:
+        stream = client.chat.completions.create(model="toy", messages=HI, stream=True)
+        next(iter(stream))
+        stream.close()
+        deadline = threading.Event()
+        for _ in range(2000):
+            if not engine.running:
+                break
+            deadline.wait(0.01)
+        assert not engine.running
+    finally:
+        engine.answer, engine.max_len = before, 256
+
+
+def test_the_async_client(url: str) -> None:
+    async def body() -> None:
+        async with openai.AsyncOpenAI(base_url=url, api_key="secret", max_retries=0) as client:
+            answers = await asyncio.gather(
+                *(client.chat.completions.create(model="toy", messages=HI) for _ in range(5))
+            )
+            assert {a.choices[0].message.content for a in answers} == {TEXT}
+
+    asyncio.run(body())

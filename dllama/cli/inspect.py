@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     facts = describe(args.file)
     if args.json:
-        print(json.dumps(facts.to_json(), indent=1))
+        print(json.dumps(facts.as_json(), indent=1))
     else:
         Console().print(render(facts))
     return 0

@@ -109,7 +109,7 @@ def served_model(
                 f"{source.config.vocab_size}; name the tokenizer that belongs to it (--tokenizer)"
             )
         metadata = metadata_of(engine.model, server.tokenizer)
-        template = find_template(metadata, server.chat_template, tokenizer)
+        template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
         return ServedModel(
             id=engine.name or model_id(engine.model),

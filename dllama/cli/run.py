@@ -62,7 +62,8 @@ def encode_prompt(
     text = prompt_text(args)
     if args.raw:
         return tokenizer.encode(text, add_special=True), tokenizer.eog_ids
-    template = find_template(metadata_of(args.model, args.tokenizer), args.chat_template, tokenizer)
+    metadata = metadata_of(args.model, args.tokenizer)
+    template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
         messages.insert(0, {"role": "system", "content": args.system})

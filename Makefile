@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine with Python >= 3.11:
+#   make run    installs, starts two local workers and a root, prints the URL, opens a chat
+#   make test   installs the test extras and runs the whole suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := dllama kernels cluster api tests benchmarks examples
+WORKERS ?= 2
+PORT ?= 8080
+
+.PHONY: run test check check-fast format bench clean size
+
+# One stamp a set of extras: made again when pyproject.toml changes.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"dllama needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# make run MODEL=path/to/model.gguf serves another model.
+run: $(VENV)/.installed
+	$(BIN)/dllama up --n-workers $(WORKERS) --port $(PORT) $(if $(MODEL),--model $(MODEL))
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+# Format, lint, types, layers and the tests that need no compiler: about a minute.
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check $(wildcard $(PACKAGES))
+	$(BIN)/ruff check $(wildcard $(PACKAGES))
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
+
+check-fast: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check $(wildcard $(PACKAGES))
+	$(BIN)/ruff check $(wildcard $(PACKAGES))
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format $(wildcard $(PACKAGES))
+	$(BIN)/ruff check --fix $(wildcard $(PACKAGES))
+
+# Writes random models of real shapes to .cache and measures them.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.single_node
+
+size:
+	@for p in $(wildcard $(PACKAGES)); do \
+	  printf '%-12s %6d lines in %3d files\n' $$p $$(cat $$(find $$p -name '*.py') | wc -l) $$(find $$p -name '*.py' | wc -l); done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
@@ -26,8 +27,6 @@ from dllama.chat.limits import (
     limited_filter,
     replace_filter,
 )
-
-_TURN = "_dllama_turn"
 
 
 class Refusal(JinjaError):
@@ -56,15 +55,16 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         """A function from variables to text, which raises whatever goes wrong in a template.
         Raises jinja2's TemplateSyntaxError."""
         tree = self.parse(source)
+        turn = f"_turn_{token_hex(8)}"  # a name that no template can know, and set to another thing
         for loop in tree.find_all(nodes.For):
-            loop.body.insert(0, _count_turn(loop.lineno))
+            loop.body.insert(0, _count_turn(turn, loop.lineno))
         for macro in tree.find_all(nodes.Macro):
-            macro.body.insert(0, _count_turn(macro.lineno))
+            macro.body.insert(0, _count_turn(turn, macro.lineno))
         template = self.from_string(tree)
 
         def render(variables: Mapping[str, object]) -> str:
             turns = TurnCounter()
-            return join_limited(template.generate({**variables, _TURN: turns.count}))
+            return join_limited(template.generate({**variables, turn: turns.count}))
 
         return render
 
@@ -75,9 +75,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Calls, but for methods of texts that would make a huge one."""
-        text = getattr(__obj, "__self__", None)
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps format
+        text = getattr(method, "__self__", None)
         if isinstance(text, str):
-            check_text_call(text, getattr(__obj, "__name__", ""), args)
+            check_text_call(text, method.__name__, args)
         return super().call(__context, __obj, *args, **kwargs)
 
     def join_texts(self, parts: Iterable[object]) -> str:
@@ -115,8 +116,8 @@ class _GenerationTag(Extension):
         return text
 
 
-def _count_turn(line: int) -> nodes.Node:
-    call = nodes.Call(nodes.Name(_TURN, "load"), [], [], None, None)
+def _count_turn(turn: str, line: int) -> nodes.Node:
+    call = nodes.Call(nodes.Name(turn, "load"), [], [], None, None)
     return nodes.ExprStmt(call).set_lineno(line)
 
 

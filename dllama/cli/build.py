@@ -9,6 +9,7 @@ from dataclasses import replace
 import psutil
 
 from cluster.cut import cut_tensors
+from cluster.feed import FeedProgress
 from cluster.machine import available_memory
 from cluster.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
 from cluster.runner import ClusterRunner
@@ -146,16 +147,15 @@ def _cluster_runner(
         sync_type=SyncType(settings.sync_type),
         advertise=settings.advertise,
     )
-    sent: dict[int, tuple[int, int]] = {}
+    sent: dict[int, FeedProgress] = {}
 
-    def on_progress(rank: int, done: int, total: int, bytes_per_s: float) -> None:
-        sent[rank] = (done, total)
-        all_done, all_total = (sum(n) for n in zip(*sent.values(), strict=True))
-        report(
-            all_done / max(all_total, 1),
-            f"sending {all_done / 1e6:.0f} of {all_total / 1e6:.0f} MB to "
-            f"{len(sent)} workers, {bytes_per_s / 1e6:.0f} MB/s",
-        )
+    def on_progress(progress: FeedProgress) -> None:
+        sent[progress.rank] = progress
+        done, total = (sum(p.done_bytes for p in sent.values()),
+                       sum(p.total_bytes for p in sent.values()))  # fmt: skip
+        speed = sum(p.bytes_per_s for p in sent.values())
+        detail = f"sending {done / 1e6:.0f} of {total / 1e6:.0f} MB, {speed / 1e6:.0f} MB/s"
+        report(done / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
     runner.start()

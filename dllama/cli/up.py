@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 from dllama.cli.arguments import default_threads, positive
 from dllama.cli.chat import ChatClient, talk
@@ -134,7 +136,13 @@ def _share(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def run(args: argparse.Namespace) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the children must end with us
+        signal.signal(number, _leave)
     extra: list[str] = getattr(args, "rest", [])
     port = args.port or free_port()
     with local_cluster(args.model, args.n_workers, port, extra) as (url, children):

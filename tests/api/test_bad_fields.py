@@ -1,0 +1,148 @@
+"""Honour or refuse: every field with a wrong value is a 400 that names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.scripted_engine import ScriptedEngine
+from tests.api.serving import VOCAB_SIZE, ask, run, says, serving_engine
+
+HI = [{"role": "user", "content": "Hi"}]
+
+# (field at fault, fields that a request for a text has besides its prompt)
+BAD_FIELDS: list[tuple[str, dict[str, object]]] = [
+    ("temperature", {"temperature": "hot"}),
+    ("temperature", {"temperature": -0.1}),
+    ("temperature", {"temperature": 2.1}),
+    ("temperature", {"temperature": True}),
+    ("top_p", {"top_p": 1.5}),
+    ("top_k", {"top_k": 1.5}),
+    ("top_k", {"top_k": -2}),
+    ("min_p", {"min_p": -1}),
+    ("presence_penalty", {"presence_penalty": 3}),
+    ("frequency_penalty", {"frequency_penalty": "x"}),
+    ("repeat_penalty", {"repeat_penalty": 0}),
+    ("repeat_last_n", {"repeat_last_n": -2}),
+    ("max_tokens", {"max_tokens": 0}),
+    ("max_tokens", {"max_tokens": -1}),
+    ("max_tokens", {"max_tokens": "10"}),
+    ("max_tokens", {"max_tokens": 2.0}),
+    ("max_tokens", {"max_tokens": 1e30}),
+    ("max_completion_tokens", {"max_tokens": 5, "max_completion_tokens": 6}),
+    ("n", {"n": 0}),
+    ("n", {"n": 17}),
+    ("n", {"n": [1]}),
+    ("seed", {"seed": -2}),
+    ("seed", {"seed": 2**63}),
+    ("seed", {"seed": "x"}),
+    ("stop", {"stop": 5}),
+    ("stop", {"stop": ["a", 5]}),
+    ("stop", {"stop": ""}),
+    ("stop", {"stop": ["x"] * 65}),
+    ("stop", {"stop": "x" * 5000}),
+    ("stream", {"stream": "yes"}),
+    ("stream_options", {"stream_options": True}),
+    ("include_usage", {"stream_options": {"include_usage": 1}}),
+    ("something", {"stream_options": {"something": 1}}),
+    ("logit_bias", {"logit_bias": 5}),
+    ("logit_bias", {"logit_bias": {"word": 5}}),
+    ("logit_bias.65", {"logit_bias": {"65": 101}}),
+    ("logit_bias[0][1]", {"logit_bias": [[65, "a lot"]]}),
+    ("logit_bias", {"logit_bias": [[65]]}),
+    ("logit_bias", {"logit_bias": {str(VOCAB_SIZE): 1}}),
+    ("logit_bias", {"logit_bias": [[-1, 1]]}),
+    ("ignore_eos", {"ignore_eos": 1}),
+    ("model", {"model": 5}),
+    ("best_of", {"best_of": 2}),
+    ("echo", {"echo": True}),
+    ("suffix", {"suffix": "the end"}),
+    ("logprobs", {"logprobs": 0}),
+    ("logprobs", {"logprobs": True}),
+    ("grammar", {"grammar": 'root ::= "a"'}),
+    ("mirostat", {"mirostat": 2}),
+    ("temprature", {"temprature": 0.5}),
+    ("min_tokens", {"min_tokens": 5}),
+]
+
+BAD_CHAT: list[tuple[str, dict[str, object]]] = [
+    ("messages", {"messages": None}),
+    ("messages", {"messages": []}),
+    ("messages", {"messages": "Hi"}),
+    ("messages", {"messages": ["Hi"]}),
+    ("messages", {"messages": {}}),
+    ("prompt", {"prompt": "Hi"}),
+    ("tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+    ("tool_choice", {"tool_choice": "required"}),
+    ("response_format", {"response_format": {"type": "json_object"}}),
+    ("logprobs", {"logprobs": True}),
+    ("top_logprobs", {"top_logprobs": 3}),
+    ("reasoning_effort", {"reasoning_effort": "low"}),
+    ("modalities", {"modalities": ["audio"]}),
+    ("chat_template_kwargs", {"chat_template_kwargs": []}),
+    ("chat_template_kwargs", {"chat_template_kwargs": {"messages": []}}),
+    ("chat_template_kwargs", {"chat_template_kwargs": {"self": 1}}),
+    ("chat_template_kwargs.enable_thinking", {"chat_template_kwargs": {"enable_thinking": "no"}}),
+    ("messages", {"chat_template_kwargs": {"refuse": 1}}),
+    ("messages", {"messages": [*HI, {"role": "assistant", "content": None, "tool_calls": [{}]}]}),
+    ("messages", {"messages": [*HI, *2 * [{"role": "assistant", "content": "x"}]]}),
+    ("messages", {"messages": HI, "continue_final_message": True}),
+    (
+        "messages",
+        {
+            "messages": [*HI, {"role": "assistant", "content": "x"}],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+    ),
+]
+
+
+def test_every_bad_field_is_a_400_that_names_it() -> None:
+    engine = ScriptedEngine(says("never said"))
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            for param, fields in BAD_FIELDS:
+                reply = await server.complete(**fields)
+                assert (reply.status, reply.error["param"]) == (400, param), fields
+                assert reply.error["type"] == "invalid_request_error"
+                assert reply.error["message"].endswith("."), reply.error
+                assert len(reply.error["message"]) < 400
+            for param, fields in BAD_CHAT:
+                reply = await server.chat(**fields)
+                assert (reply.status, reply.error["param"]) == (400, param), fields
+            assert (await server.complete()).status == 200
+
+    run(body)
+    assert len(engine.submitted) == 1
+
+
+@pytest.mark.parametrize("role", ["nobody", 5, None])
+def test_unknown_roles(role) -> None:
+    reply = ask(
+        ScriptedEngine(says("a")),
+        lambda server: server.chat(messages=[{"role": role, "content": "x"}]),
+    )
+    assert reply.status == 400
+    assert reply.error["param"].startswith("messages")
+
+
+@pytest.mark.parametrize(
+    ("param", "prompt"),
+    [
+        ("prompt", None),
+        ("prompt", 5),
+        ("prompt", []),
+        ("prompt", {}),
+        ("prompt[1]", ["a", 5]),
+        ("prompt[0]", [[1.5]]),
+        ("prompt", [[]]),
+        ("prompt", [VOCAB_SIZE]),
+        ("prompt", [-1]),
+        ("prompt", [[10**12]]),
+        ("prompt", ["x"] * 200),
+    ],
+)
+def test_bad_prompts(param, prompt) -> None:
+    reply = ask(ScriptedEngine(says("a")), lambda server: server.complete(prompt))
+    assert (reply.status, reply.error["param"]) == (400, param)

@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from kernels.arrays import aligned
 from kernels.emit import F32, F32X16, I8, I32, I32X16, Emit
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address
+from kernels.jit import jitted, kernel, reordered
 from kernels.layout import BLOCK, TILE, Activations
-from kernels.team import MATH, claim, region
+from kernels.team import claim, region
 
 ROWS_AT_ONCE = 4  # rows a thread claims
-FAST = {"error_model": "numpy", "fastmath": True}
-"""For loops whose sums may be reordered: the same compiled loop serves every row, so that a row's
-result still does not depend on its batch."""
 
 
 def activations(max_tokens: int, cols: int) -> Activations:
@@ -49,16 +47,12 @@ def _quantize_block(typingctx: Any, x: Any, quants: Any, scale: Any, total: Any)
         larger = e._declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
         across = e._declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
         rint = e._declare("llvm.rint.v16f32", F32X16, [F32X16])
-        top = builder.call(
-            across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])]
-        )
+        top = builder.call(across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])])
         inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
         # A block of zeros: its scale is zero, its quants come out as zero times zero.
         is_zero = builder.fcmp_ordered("==", top, ir.Constant(F32, 0.0))
         inverse = e.splat(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
-        whole = [
-            builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v
-        ]
+        whole = [builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v]
         for i, q in enumerate(whole):
             e.store(builder.trunc(q, ir.VectorType(I8, 16)), e.at(quants, 16 * i))
         add = e._declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
@@ -70,7 +64,7 @@ def _quantize_block(typingctx: Any, x: Any, quants: Any, scale: Any, total: Any)
     return types.void(*[types.int64] * 4), codegen
 
 
-@njit(**MATH)
+@jitted
 def _lay_out(a, token, n_tokens, as_quants, as_tiles):
     """Writes row `token` of a.rows into the tiles that the kernels read."""
     rows, tiles, quants, scales, sums = a
@@ -89,7 +83,7 @@ def _lay_out(a, token, n_tokens, as_quants, as_tiles):
             tiles[tile * n_cols + col * width + lane] = rows[token, col]
 
 
-@njit(**FAST)
+@reordered
 def _sum_of_squares(x):
     total = np.float32(0)
     for i in range(x.size):
@@ -97,7 +91,7 @@ def _sum_of_squares(x):
     return total
 
 
-@njit(**MATH)
+@jitted
 def _rms_norm_row(x, weight, epsilon, out):
     """out = weight * x / sqrt(mean(x^2) + epsilon) (Zhang & Sennrich, arXiv:1910.07467)."""
     mean = _sum_of_squares(x) / np.float32(x.size)
@@ -121,7 +115,7 @@ def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, as_quants, 
             _lay_out(a, t, n_tokens, as_quants, as_tiles)
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles):
     _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles))
 
@@ -153,7 +147,7 @@ def _lay_out_rows(thread, team, a, n_tokens, as_quants, as_tiles):
             _lay_out(a, t, n_tokens, as_quants, as_tiles)
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _prepare(team, a, n_tokens, as_quants, as_tiles):
     _lay_out_rows(team, (team, a, n_tokens, as_quants, as_tiles))
 
@@ -163,7 +157,7 @@ def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> No
     _prepare(team, tuple(a), n_tokens, needs[0], needs[1])
 
 
-@njit(**MATH)
+@jitted
 def _swiglu_row(gate, up, out):
     """out = silu(gate) * up (Shazeer, arXiv:2002.05202)."""
     for i in range(out.size):
@@ -183,7 +177,7 @@ def _swiglu_rows(thread, team, gate_up, a, n_tokens, as_quants, as_tiles):
             _lay_out(a, t, n_tokens, as_quants, as_tiles)
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _swiglu(team, gate_up, a, n_tokens, as_quants, as_tiles):
     _swiglu_rows(team, (team, gate_up, a, n_tokens, as_quants, as_tiles))
 

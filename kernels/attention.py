@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-from kernels.activations import FAST
 from kernels.arrays import aligned
 from kernels.emit import F32X16, I64, Emit, Value
 from kernels.exponential import exp_f32
-from kernels.intrinsics import address, f32_to_f16
-from kernels.team import MATH, claim, region
+from kernels.intrinsics import address
+from kernels.jit import jitted, kernel, reordered
+from kernels.team import claim, region
 
 PAGE = 32  # tokens of a page
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers
@@ -159,14 +159,14 @@ _mix = _per_query_count("mix", _emit_mix, 6)
 # -- one tile --------------------------------------------------------------------------------
 
 
-@njit(**FAST)
+@reordered
 def _largest(scores, n_valid, top):
     for i in range(n_valid):
         top = max(top, scores[i])
     return top
 
 
-@njit(**FAST)
+@reordered
 def _sum(weights):
     total = np.float32(0)
     for i in range(PAGE):
@@ -174,7 +174,7 @@ def _sum(weights):
     return total
 
 
-@njit(**MATH)
+@jitted
 def _soften(scores, n_valid, top, total):
     """Scores (32,) of one query to weights, in place; returns (new top, new total, decay)."""
     best = _largest(scores, n_valid, top)
@@ -186,7 +186,7 @@ def _soften(scores, n_valid, top, total):
     return best, total * decay + _sum(scores), decay
 
 
-@njit(**MATH)
+@jitted
 def _attend(qkv, first_row, n_rows, heads, positions, pages, keys, values, head_dim, room, out):
     """Rows first_row .. + n_rows of one sequence, query heads `heads` = (first, count, kv head)."""
     first_head, n_heads, kv_head = heads
@@ -225,7 +225,7 @@ def _attend(qkv, first_row, n_rows, heads, positions, pages, keys, values, head_
             out[row, head * head_dim + d] = sums[i, d] * share
 
 
-@njit
+@jitted
 def _plan_tiles(starts, rows_per_tile, tiles):
     """Cuts each sequence's rows into tiles of neighbours; returns how many there are."""
     n = 0
@@ -255,7 +255,7 @@ def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys
                 keys, values, head_dim, rooms[thread], out)  # fmt: skip
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim, rooms,
                out):  # fmt: skip
     rows_per_tile = max(1, QUERIES // group)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from kernels.activations import FAST
 from kernels.exponential import exp_f32
-from kernels.team import MATH, claim, region
+from kernels.jit import jitted, kernel, reordered
+from kernels.team import claim, region
 
 STRIDE = 64  # logits that are looked at together: most strides hold no candidate
 
 
-@njit(**FAST)
+@reordered
 def _largest(x):
     best = x[0]
     for i in range(1, x.size):
@@ -20,7 +19,7 @@ def _largest(x):
     return best
 
 
-@njit(**FAST)
+@reordered
 def _sum(x):
     total = np.float32(0)
     for i in range(x.size):
@@ -28,7 +27,7 @@ def _sum(x):
     return total
 
 
-@njit(**MATH)
+@jitted
 def _sum_exp(x, top):
     """Sum of exp(x - top), a stride at a time."""
     total = np.float32(0)
@@ -41,13 +40,13 @@ def _sum_exp(x, top):
     return total
 
 
-@njit
+@jitted
 def _is_worse(value_a, id_a, value_b, id_b):
     """Whether a comes after b: smaller, or as large with a higher id."""
     return value_a < value_b or (value_a == value_b and id_a > id_b)
 
 
-@njit
+@jitted
 def _sift_down(values, ids, start, end):
     """Keeps the worst at the root of the heap values[:end]."""
     root = start
@@ -66,7 +65,7 @@ def _sift_down(values, ids, start, end):
         root = child
 
 
-@njit(**MATH)
+@jitted
 def _select(x, first_id, ids, values):
     """ids, values (k,): the k largest of x (n >= k), best first, ties by lower id."""
     k = ids.size
@@ -103,7 +102,7 @@ def _scan_rows(thread, team, logits, n_vocab, first_id, counts, ids, values, top
             _select(x, first_id, ids[row, :k], values[row, :k])
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def scan_logits(team, logits, n_vocab, first_id, counts, ids, values, tops, sums):
     """For each row of logits (R, >= n_vocab) float32: tops (R,) the largest, sums (R,) the sum of
     exp(logit - top), and where counts (R,) int32 is k > 0 its k largest in ids (R, k) int32,

@@ -9,7 +9,7 @@ from typing import Any
 from numba.core import event
 
 
-class _Listener(event.Listener):  # type: ignore[misc]  # numba carries no types
+class _Listener(event.Listener):
     def __init__(self, callback: Callable[[str], None]) -> None:
         self._callback, self._depth = callback, 0
 

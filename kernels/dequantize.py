@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels.intrinsics import f16_to_f32, f32_from_bits
-from kernels.team import MATH
+from kernels.jit import jitted, kernel
 
 
-@njit
+@jitted
 def _half(row, at):
     return f16_to_f32(np.uint16(row[at] | (np.uint16(row[at + 1]) << 8)))
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _from_q4_0(raw, out):
     for t in range(raw.shape[0]):
         for block in range(raw.shape[1] // 18):
@@ -25,7 +24,7 @@ def _from_q4_0(raw, out):
                 out[t, block * 32 + 16 + i] = np.float32(np.int32(byte >> 4) - 8) * scale
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _from_q8_0(raw, out):
     for t in range(raw.shape[0]):
         for block in range(raw.shape[1] // 34):
@@ -34,14 +33,14 @@ def _from_q8_0(raw, out):
                 out[t, block * 32 + i] = np.float32(np.int8(raw[t, block * 34 + 2 + i])) * scale
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _from_f16(raw, out):
     for t in range(raw.shape[0]):
         for i in range(raw.shape[1] // 2):
             out[t, i] = _half(raw[t], 2 * i)
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _from_bf16(raw, out):
     for t in range(raw.shape[0]):
         for i in range(raw.shape[1] // 2):
@@ -49,7 +48,7 @@ def _from_bf16(raw, out):
             out[t, i] = f32_from_bits(np.int32(bits << 16))
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _from_f32(raw, out):
     for t in range(raw.shape[0]):
         for i in range(raw.shape[1] // 4):

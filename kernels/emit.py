@@ -163,9 +163,7 @@ def _dot_avx2(e: Emit, acc: Value, unsigned: Value, signed: Value) -> Value:
     for u, s in zip(_halves(e, unsigned), _halves(e, signed), strict=True):
         assert u.type == i8x32
         u16, s16 = e.b.bitcast(u, i16x16), e.b.bitcast(s, i16x16)
-        even = e.b.call(
-            madd, [e.b.and_(u16, low_byte), e.b.ashr(e.b.shl(s16, eight), eight)]
-        )
+        even = e.b.call(madd, [e.b.and_(u16, low_byte), e.b.ashr(e.b.shl(s16, eight), eight)])
         odd = e.b.call(madd, [e.b.lshr(u16, eight), e.b.ashr(s16, eight)])
         sums.append(e.b.add(even, odd))
     return e.b.add(acc, _join(e, *sums))
@@ -182,7 +180,10 @@ def _dot_neon(e: Emit, acc: Value, unsigned: Value, signed: Value) -> Value:
     for i in range(4):
         pick8 = ir.Constant(ir.VectorType(I32, 16), list(range(16 * i, 16 * i + 16)))
         pick32 = ir.Constant(ir.VectorType(I32, 4), list(range(4 * i, 4 * i + 4)))
-        u, s = e.b.shuffle_vector(flipped, flipped, pick8), e.b.shuffle_vector(signed, signed, pick8)
+        u, s = (
+            e.b.shuffle_vector(flipped, flipped, pick8),
+            e.b.shuffle_vector(signed, signed, pick8),
+        )
         a = e.b.shuffle_vector(acc, acc, pick32)
         total = e.b.call(sdot, [zero, s, ones])
         a = e.b.add(a, e.b.shl(total, ir.Constant(i32x4, [7] * 4)))

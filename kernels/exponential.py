@@ -7,9 +7,9 @@ compiler would cancel the very rounding this relies on.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels.intrinsics import f32_bits, f32_from_bits
+from kernels.jit import inlined
 
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693145751953125), np.float32(1.42860677e-06)
@@ -17,7 +17,7 @@ ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integ
 LOWEST, HIGHEST = np.float32(-87.3), np.float32(88.3)  # beyond: subnormal, infinite
 
 
-@njit(inline="always")
+@inlined
 def exp_f32(x):
     """e**x to about 2 units in the last place: x = n ln2 + r with |r| <= ln2 / 2, Taylor's
     polynomial of degree 6 in r, times 2**n by its exponent bits (Cody & Waite's reduction)."""
@@ -32,5 +32,7 @@ def exp_f32(x):
     p = p * r + np.float32(0.5)
     p = p * r + np.float32(1)
     p = p * r + np.float32(1)
-    scale = f32_from_bits(np.int32((f32_bits(shifted) - np.int32(0x4B400000) + np.int32(127)) << 23))
+    scale = f32_from_bits(
+        np.int32((f32_bits(shifted) - np.int32(0x4B400000) + np.int32(127)) << 23)
+    )
     return p * scale

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from kernels import layout
 from kernels.emit import F32X16, I8X64, I32, I32X16, I64, Emit, Value
 from kernels.intrinsics import address
+from kernels.jit import jitted, kernel
 from kernels.layout import BLOCK, GROUP, TILE, Activations, Packed
-from kernels.team import MATH, claim, region
+from kernels.team import claim, region
 
 # Groups a tile works on at once: enough independent sums to hide the latency of an fma, and no
 # more than the 32 vector registers hold (two accumulators a group and token).
@@ -173,7 +174,7 @@ def _tile(fmt: layout.BlockFormat | layout.FloatFormat) -> Any:
     return tile
 
 
-@njit
+@jitted
 def _chunk_of_groups(n_groups, n_threads, n_tokens):
     """Groups to claim at once: whole register tiles; few for many tokens, whose work is long."""
     if n_tokens > TILE:
@@ -240,27 +241,27 @@ _f16 = _float_matmul(layout.F16)
 _bf16 = _float_matmul(layout.BF16)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def multiply_q4_0(team, args):
     _q4_0(team, args)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def multiply_q8_0(team, args):
     _q8_0(team, args)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def multiply_f32(team, args):
     _f32(team, args)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def multiply_f16(team, args):
     _f16(team, args)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def multiply_bf16(team, args):
     _bf16(team, args)
 

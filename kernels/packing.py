@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels import layout
 from kernels.arrays import aligned
+from kernels.jit import kernel
 from kernels.layout import BLOCK, GROUP, Packed, n_groups
-from kernels.team import MATH, claim, region
+from kernels.team import claim, region
 
 
 @region
@@ -62,17 +62,17 @@ def _pack_items(thread, team, raw, items, n_rows):
                     items[group, col * GROUP + lane] = raw[group * GROUP + lane, col]
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _pack_q4_0(team, raw, quants, scales, n_rows):
     _pack_q4_0_groups(team, (team, raw, quants, scales, n_rows))
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _pack_q8_0(team, raw, quants, scales, n_rows):
     _pack_q8_0_groups(team, (team, raw, quants, scales, n_rows))
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _pack_floats(team, raw, items, n_rows):
     _pack_items(team, (team, raw, items, n_rows))
 

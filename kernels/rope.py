@@ -6,15 +6,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from kernels.activations import FAST
 from kernels.attention import PAGE
 from kernels.intrinsics import f32_to_f16
-from kernels.team import MATH, claim, region
+from kernels.jit import jitted, kernel, reordered
+from kernels.team import claim, region
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def rope_table(positions, inv_freq, magnitude, cosines, sines):
     """cosines, sines (T, head_dim / 2) float32 of position x frequency (float64 inside), times
     `magnitude` (YaRN's attention factor; 1 otherwise)."""
@@ -25,7 +24,7 @@ def rope_table(positions, inv_freq, magnitude, cosines, sines):
             sines[t, j] = math.sin(angle) * magnitude
 
 
-@njit(**FAST)
+@reordered
 def _mean_square(x):
     total = np.float32(0)
     for i in range(x.size):
@@ -33,7 +32,7 @@ def _mean_square(x):
     return total / np.float32(x.size)
 
 
-@njit(**MATH)
+@jitted
 def _turn(head, bias, norm, epsilon, cosine, sine):
     """Bias, norm and rotation of one head (head_dim,) in place (Su et al., arXiv:2104.09864)."""
     if bias.size > 0:
@@ -81,7 +80,7 @@ def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k
                 value_page[slot * width + d] = f32_to_f16(value)
 
 
-@njit(nogil=True, cache=True, **MATH)
+@kernel
 def _rotate_and_store(team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,
                       cosines, sines, positions, row_pages, keys, values):  # fmt: skip
     _rotate_groups(team, (team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,

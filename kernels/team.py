@@ -1,8 +1,8 @@
 """A persistent team of compute threads: one region costs well under a microsecond.
 
-A region is open from the moment the caller publishes it until the caller finds no work left. Helpers
-join while it is open; the caller waits for those who joined and for nobody else, so that a helper
-the system has put aside on a busy machine holds nothing up.
+A region is open from the moment the caller publishes it until the caller finds no work left.
+Helpers join while it is open; the caller waits for those who joined and for nobody else, so that a
+helper the system has put aside on a busy machine holds nothing up.
 
 Helpers run inside one jitted function that never takes the GIL. They spin on an epoch counter,
 and after a while sleep in the kernel (futex on Linux, short naps elsewhere). What `region` makes is
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.extending import intrinsic
 
@@ -34,6 +34,7 @@ from kernels.intrinsics import (
     atomic_store,
     pause,
 )
+from kernels.jit import jitted, kernel
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
@@ -44,9 +45,6 @@ CLOSED = -1  # in JOIN; an open region's word is its epoch << 16, plus one for e
 SPINS_BEFORE_PARKING = 20_000  # about a millisecond: longer than the gaps inside a step
 SPINS_BEFORE_YIELDING = 2_000
 NAP_US = 50  # where there is no futex
-
-MATH = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
-"""How bodies are compiled: multiplications and additions may fuse, sums keep their order."""
 
 _ON_LINUX = sys.platform.startswith("linux")
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98}.get(platform.machine(), -1)
@@ -130,9 +128,9 @@ def region(body: Any) -> Any:
     `team` is Team.state. The body claims its work with `claim` (a thread may come late or not at
     all, so an even split by thread index would leave work undone) and raises nothing.
     """
-    publish = _publisher(njit(**MATH)(body))
+    publish = _publisher(jitted(body))
 
-    @njit
+    @jitted
     def run(team, args):
         base = address(team)
         job, packed = publish(base + JOB, args)
@@ -160,13 +158,13 @@ def region(body: Any) -> Any:
     return run
 
 
-@njit
+@jitted
 def claim(team, chunk):
     """The first index of the next `chunk` items of work that no thread has taken yet."""
     return atomic_add(address(team) + TICKET, chunk)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _help(team, thread):
     base = address(team)
     seen = 0
@@ -179,9 +177,7 @@ def _help(team, thread):
                 if HAS_FUTEX:
                     atomic_add(base + PARKED, 1)
                     # Sleeps only while the counter's low word is still what was seen.
-                    _syscall(
-                        _SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0
-                    )
+                    _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
                     atomic_add(base + PARKED, -1)
                 else:
                     _usleep(types.uint32(NAP_US))
@@ -197,7 +193,7 @@ def _help(team, thread):
             word = atomic_load(base + JOIN)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _stop(team):
     base = address(team)
     atomic_store(base + STOP, 1)

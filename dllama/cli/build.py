@@ -96,9 +96,7 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
 def build_engine(settings: EngineSettings, report: Report) -> Engine:
     """An engine over whatever runner the settings ask for."""
     runner = build_runner(settings, report)
-    return Engine(
-        runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens
-    )
+    return Engine(runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens)
 
 
 def _whole(config: ModelConfig) -> Shard:

@@ -151,9 +151,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
             ModelRegistry([model]),
             ApiConfig(api_keys=server.api_keys, cors_origins=server.cors_origins),
         )
-        supervisor = EngineSupervisor(
-            replace(engine, name=model.id), endpoint, client, log_level
-        )
+        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
@@ -183,9 +181,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging(args.log_level)
-    return asyncio.run(
-        run_server(engine_settings(args), server_settings(args), args.log_level)
-    )
+    return asyncio.run(run_server(engine_settings(args), server_settings(args), args.log_level))
 
 
 main = guarded(run)

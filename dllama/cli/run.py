@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
     ask.add_argument("--system", metavar="TEXT", help="a system message")
     ask.add_argument("-n", "--max-tokens", metavar="N", type=int, help="end after N tokens")
-    ask.add_argument("--temperature", type=float, default=SamplingParams.temperature)
+    ask.add_argument("--temperature", type=float, default=SamplingParams().temperature)
     ask.add_argument("--top-k", type=int, default=40)
     ask.add_argument("--top-p", type=float, default=0.95)
     ask.add_argument("--min-p", type=float, default=0.05)

@@ -62,9 +62,9 @@ class LoadingLine:
         self._detail = ""
         if self._is_live:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), TextColumn("{task.fields[detail]}"), console=stderr,
-                transient=True,
+                TextColumn("{task.description}"), BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}"), console=stderr, transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task(escape(label), total=1.0, detail="")
             self._bar.start()

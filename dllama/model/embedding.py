@@ -17,4 +17,5 @@ class EmbeddingTable:
 
     def rows(self, tokens: np.ndarray) -> np.ndarray:
         """uint8 (T, bytes of a row) for int32 tokens (T,)."""
-        return self._table[tokens]
+        rows: np.ndarray = self._table[tokens]
+        return rows

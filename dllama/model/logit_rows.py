@@ -98,5 +98,3 @@ def _log_sum_exp(parts: list[tuple[float, float]]) -> float:
     """The log of the whole softmax's denominator, from each slice's (top, sum)."""
     top = max(t for t, _ in parts)
     return top + math.log(sum(s * math.exp(t - top) for t, s in parts if s > 0))
-
-

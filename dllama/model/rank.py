@@ -45,9 +45,7 @@ class _TimedCollective:
 class RankModel:
     """Computes steps on one rank. Not thread-safe: one caller, one step at a time."""
 
-    def __init__(
-        self, weights: Weights, state: RunState, team: Team, embed_qtype: QType
-    ) -> None:
+    def __init__(self, weights: Weights, state: RunState, team: Team, embed_qtype: QType) -> None:
         self.weights, self.state, self.team = weights, state, team
         self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
         self.n_steps = self.n_tokens = self.compute_ns = 0

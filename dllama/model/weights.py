@@ -199,6 +199,6 @@ def format_name(qtype: QType) -> str:
 def _vector(tensor: Tensor) -> np.ndarray:
     """A norm or a bias as float32 (n,)."""
     info, raw = tensor
-    out = np.zeros((1, info.cols), np.float32)
-    dequantize(format_name(info.qtype), raw.reshape(1, -1), out)
-    return out[0]
+    out = np.zeros(info.cols, np.float32)
+    dequantize(format_name(info.qtype), raw.reshape(1, -1), out[None])
+    return out

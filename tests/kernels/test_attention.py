@@ -123,7 +123,9 @@ def test_chunks_and_company_change_nothing(team: np.ndarray, case: Case) -> None
     a, b = _random(case, 70, 1), _random(case, 45, 2)
     whole = Sequences(team, case, 1, 70).run([(0, 0, a)])
     single = Sequences(team, case, 1, 70)
-    assert np.array_equal(np.concatenate([single.run([(0, t, a[t : t + 1])]) for t in range(70)]), whole)
+    assert np.array_equal(
+        np.concatenate([single.run([(0, t, a[t : t + 1])]) for t in range(70)]), whole
+    )
     mixed, parts = Sequences(team, case, 2, 70), []
     for start, end in ((0, 5), (5, 40), (40, 41), (41, 70)):
         other = (1, min(start, 30), b[min(start, 30) : min(start, 30) + 15])

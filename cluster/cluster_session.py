@@ -10,10 +10,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import zmq
@@ -24,12 +22,10 @@ from cluster.machine import available_memory, machine_id
 from cluster.memory import NodeMemory, check_fits, memory_needed
 from cluster.mesh import MeshCollective
 from cluster.messages import (
-    Hello,
     Join,
     Joined,
     Load,
     Loaded,
-    Message,
     OpenSession,
     RankStats,
     SessionReady,
@@ -43,22 +39,17 @@ from cluster.shard import Shard, plan_for
 from cluster.sockets import Context, address_towards
 from cluster.step_log import StepLog
 from cluster.step_wire import step_call
-from cluster.worker_link import WorkerLink
-from dllama.errors import PeerLost
+from cluster.warm_up import warm_up_steps
+from cluster.worker_links import POLL_MS, WorkerLinks
 from dllama.model.embedding import EmbeddingTable
-from dllama.step import PAGE_TOKENS, LogitRow, Step
+from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 50
 START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
 MESH_TIMEOUT_S = 15.0
 STATS_TIMEOUT_S = 0.5
-REASON_WAIT_S = 1.0  # a cut link is seen before the reason for it arrives
-WARM_UP_TOKENS = 64
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +75,15 @@ class ClusterSession:
         self._log = step_log
         self._parts = parts
         self._context: Context = zmq.Context()
+        self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
         self._mesh = MeshCollective(
             0,
             parts.config.world_size,
             self.epoch,
             sync_type=parts.config.sync_type,
             context=self._context,
-            watch=self.watch,
+            watch=self.links.watch,
         )
-        self.links: list[WorkerLink] = []
         self._rank: Rank | None = None
         self._manifests: list[list[TensorInfo]] = []
 
@@ -102,33 +93,22 @@ class ClusterSession:
 
         Raises ConfigError (shares, memory), ClusterError, ProtocolError, PeerLost.
         """
-        self._greet(hello_timeout_s)
+        config = self._parts.config
+        self.welcomes = self.links.greet(hello_timeout_s)
         self._plan(is_first=own_rank is None)
         self._open_sessions()
         self._join()
         self._rank = self._load(own_rank)
         for link in self.links:
             link.watch_from_now()
-        if self._parts.config.warm_up:
-            self._warm_up()
+        if config.warm_up:
+            max_seq_len = self._parts.source.config.max_seq_len
+            for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
+                self._compute(step)
         for link in self.links:
             link.watch_from_now()
-            link.hang_timeout_s = self._parts.config.hang_timeout_s
+            link.hang_timeout_s = config.hang_timeout_s
         return self._rank
-
-    def _greet(self, timeout_s: float) -> None:
-        workers = enumerate(self._parts.config.workers, start=1)
-        self.links = [
-            WorkerLink(rank, address, self._context, self._parts.release)
-            for rank, address in workers
-        ]
-        for link in self.links:
-            link.tell_daemon(Hello(self._parts.release))
-        silent = (
-            f"did not answer within {timeout_s:g} s; start `dllama-worker` there, or check its "
-            "address, its port and the firewalls on the way"
-        )
-        self.welcomes = self._await(Welcome, timeout_s, silent, is_watching=False)
 
     def _plan(self, *, is_first: bool) -> None:
         source, config = self._parts.source, self._parts.config
@@ -170,7 +150,7 @@ class ClusterSession:
                 )
             )
         slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
-        self._ready = self._await(SessionReady, START_TIMEOUT_S, slow)
+        self._ready = self.links.await_all(SessionReady, START_TIMEOUT_S, slow)
         for link, ready in zip(self.links, self._ready, strict=True):
             link.open_session_link(ready)
 
@@ -193,9 +173,9 @@ class ClusterSession:
             link.tell_session(Join(endpoints))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
-        with self._explained():
+        with self.links.explained():
             self._mesh.connect(own, MESH_TIMEOUT_S)
-        self._await(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
+        self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
 
     def _load(self, own_rank: Rank | None) -> Rank:
         """Feeds all workers; the root's own weights are packed between two turns of that."""
@@ -215,12 +195,12 @@ class ClusterSession:
                 )
             )
         feeder = Feeder(
-            feeds, lambda r, c: self.links[r - 1].tell_session(c), self._parts.on_progress
+            feeds, lambda r, c: self.links.of_rank(r).tell_session(c), self._parts.on_progress
         )
         rank = own_rank or self._load_own(feeder)
         while not feeder.is_done:
             self._turn(feeder, POLL_MS)
-        self._await(Loaded, float("inf"), "")
+        self.links.await_all(Loaded, float("inf"), "")
         return rank
 
     def _load_own(self, feeder: Feeder) -> Rank:
@@ -244,35 +224,12 @@ class ClusterSession:
 
     def _turn(self, feeder: Feeder, timeout_ms: int) -> None:
         feeder.pump()
-        self._poll(timeout_ms)
-        self.watch()
+        self.links.poll(timeout_ms)
+        self.links.watch()
         for link in self.links:
             if link.credits:
                 feeder.credit(link.rank, link.credits)
                 link.credits = 0
-
-    def _warm_up(self) -> None:
-        """Runs a long and a short step, so that every node compiles its kernels now. What they
-        leave in the first pages is overwritten before it is read."""
-        config = self._parts.config
-        longest = min(
-            WARM_UP_TOKENS,
-            config.max_step_tokens,
-            config.n_pages * PAGE_TOKENS,
-            self._parts.source.config.max_seq_len,
-        )
-        for n_tokens, candidates in ((longest, 0), (1, 1)):
-            ids = np.arange(n_tokens, dtype=np.int32)
-            self._compute(
-                Step(
-                    tokens=np.zeros_like(ids),
-                    positions=ids,
-                    starts=np.array([0, n_tokens], np.int32),
-                    pages=np.arange(-(-n_tokens // PAGE_TOKENS), dtype=np.int32)[None, :],
-                    logits_at=ids[-1:],
-                    candidates=np.array([candidates], np.int32),
-                )
-            )
 
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
@@ -288,7 +245,7 @@ class ClusterSession:
         assert self._rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
         frames = pack(step_call(step, rows), self.epoch)
-        with self._explained():
+        with self.links.explained():
             for link in self.links:
                 link.send_session(frames)
             self._mesh.begin_step()
@@ -301,27 +258,13 @@ class ClusterSession:
         """Bytes of weights on all ranks."""
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
-    def watch(self) -> None:
-        """Reads what has arrived. Raises PeerLost."""
-        self._check_workers()
-        for link in self.links:
-            if 0 < link.lost_rank <= len(self.links):
-                lost = self.links[link.lost_rank - 1]
-                raise lost.lost(f"cannot be reached by worker {link.address} (rank {link.rank})")
-
-    def _check_workers(self) -> None:
-        for link in self.links:
-            link.drain()
-        for link in self.links:
-            link.check()
-
     def idle(self) -> None:
-        """watch(), and the links of the mesh. Raises PeerLost."""
-        with self._explained():
-            self.watch()
+        """Looks after the workers and the links of the mesh. Raises PeerLost."""
+        with self.links.explained():
+            self.links.watch()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
-                raise self.links[lost - 1].lost("closed its link")
+                raise self.links.of_rank(lost).lost("closed its link")
 
     def rank_stats(self) -> list[RankStats | None]:
         """Every rank's figures, rank 0 first; None for one that does not answer at once."""
@@ -341,8 +284,8 @@ class ClusterSession:
             )
         }
         deadline = time.monotonic() + STATS_TIMEOUT_S
-        while len(answers) <= len(self.links) and time.monotonic() < deadline:
-            self._poll(POLL_MS)
+        while len(answers) < len(self.shards) and time.monotonic() < deadline:
+            self.links.poll(POLL_MS)
             for link in self.links:
                 answer = link.answer(RankStats)
                 if answer is not None and answer.number == number:
@@ -351,49 +294,6 @@ class ClusterSession:
 
     def close(self) -> None:
         """Ends the session on all workers; rank 0 stays with its owner."""
-        for link in self.links:
-            link.close()
+        self.links.close()
         self._mesh.close()
         self._context.destroy()
-
-    # ---- waiting
-    def _poll(self, timeout_ms: int) -> None:
-        """Waits until somebody says something, and files it."""
-        poller = zmq.Poller()
-        for link in self.links:
-            for each in link.sockets():
-                poller.register(each, zmq.POLLIN)
-        poller.poll(timeout_ms)
-        for link in self.links:
-            link.drain()
-
-    def _await(
-        self, kind: type[M], timeout_s: float, silent: str, *, is_watching: bool = True
-    ) -> list[M]:
-        """One message of a kind from every worker, in rank order."""
-        deadline = time.monotonic() + timeout_s
-        answers: dict[int, M] = {}
-        while True:
-            for link in self.links:
-                answer = link.answer(kind)
-                if answer is not None:
-                    answers[link.rank] = answer
-            if len(answers) == len(self.links):
-                return [answers[link.rank] for link in self.links]
-            if is_watching:
-                self.watch()
-            if time.monotonic() > deadline:
-                raise next(li for li in self.links if li.rank not in answers).lost(silent)
-            self._poll(POLL_MS)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Waits a moment for the reason when a link was cut, and raises that instead."""
-        try:
-            yield
-        except PeerLost as lost:
-            deadline = time.monotonic() + REASON_WAIT_S
-            while time.monotonic() < deadline:
-                self._check_workers()
-                self._poll(POLL_MS)
-            raise

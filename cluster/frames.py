@@ -76,7 +76,7 @@ def decode(frames: Sequence[Frame]) -> tuple[Head, list[np.ndarray]]:
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 def _dtype_name(dtype: np.dtype) -> str:

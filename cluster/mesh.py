@@ -87,9 +87,9 @@ class MeshCollective:
             if time.monotonic() > deadline:
                 silent = current[0]
                 raise PeerLost(
-                    f"rank {self.rank} and rank {silent} at {self.links.hosts[silent]} did not reach each "
-                    f"other within {timeout_s:g} s; open the session ports of both hosts for one "
-                    "another, or name the hosts by addresses that all of them can reach",
+                    f"rank {self.rank} and rank {silent} at {self.links.hosts[silent]} did not "
+                    f"reach each other within {timeout_s:g} s; open the session ports of both "
+                    "hosts for one another, or name the hosts by addresses that all can reach",
                     rank=silent,
                     host=self.links.hosts[silent],
                 )

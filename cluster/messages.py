@@ -199,7 +199,7 @@ KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 
 def pack(message: Message, epoch: int = 0) -> list[Frame]:
     """The frames of a message."""
-    kind = type(message)
+    kind: Any = type(message)
     arrays = _array_fields(kind)
     plain = {n: _plain(getattr(message, n)) for n in _hints(kind) if n not in arrays}
     return encode(kind.__name__, epoch, plain, [getattr(message, n) for n in arrays])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -111,26 +112,21 @@ def bind_first_free(bound: Socket, host: str, ports: Iterable[int]) -> int:
 
     Raises ConfigError where all are in use or the host is not ours.
     """
-    tried = []
-    for port in ports:
-        if not 0 <= port < 1 << 16:
-            continue
-        tried.append(port)
+    tried = [port for port in ports if 0 <= port < 1 << 16]
+    for port in tried:
         try:
-            if port:
-                bound.bind(endpoint(host, port))
-                return port
-            return bound.bind_to_random_port(f"tcp://{host}")
+            bound.bind(endpoint(host, port))
+            return int(bound.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.EADDRINUSE, 13):  # 13: EACCES, a reserved port
+            if error.errno not in (zmq.EADDRINUSE, errno.EACCES):
                 raise ConfigError(
                     f"cannot listen on {host}: {error}; use an address of this machine, or "
                     "0.0.0.0 for all of them"
                 ) from None
-    span = (
-        f"port {tried[0]} is" if len(tried) == 1 else f"the ports {min(tried)} to {max(tried)} are"
-    )
-    raise ConfigError(f"{span} in use or not allowed on {host}; choose another with --port")
+    span = f"port {tried[0]} is" if len(tried) == 1 else f"none of {len(tried)} ports is"
+    state = "in use or not allowed" if len(tried) == 1 else "free"
+    listed = "" if len(tried) < 2 else f" ({min(tried)} to {max(tried)})"
+    raise ConfigError(f"{span} {state} on {host}{listed}; choose another with --port")
 
 
 def session_ports(port: int) -> range:
@@ -155,3 +151,4 @@ class DisconnectWatch:
 
     def close(self) -> None:
         self._watched.disable_monitor()
+        self._events.close()

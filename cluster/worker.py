@@ -182,7 +182,11 @@ class Worker:
             report_endpoint=self._report_endpoint,
         )
         session = SessionProcess(config, asked.root, identity)
-        session.start(self._config.session_command, progress)
+        try:
+            session.start(self._config.session_command, progress)
+        except OSError:
+            session.close()
+            raise
         self._sessions[epoch] = session
         log.info(
             "a root opened a session: rank %d of %d, process %d",

@@ -158,7 +158,7 @@ class WorkerSession:
         self._daemon.connect(self._config.report_endpoint)
         ready = SessionReady(os.getpid(), control_port, mesh_port)
         self._daemon.send_multipart(pack(ready, self._config.epoch))
-        log.info("rank %d listens on ports %d, %d", self._config.rank, control_port, mesh_port)
+        log.info("listening on the ports %d and %d", control_port, mesh_port)
 
     def _load(self, load: Load) -> Rank:
         manifest = checked_manifest(load.manifest, psutil.virtual_memory().available)

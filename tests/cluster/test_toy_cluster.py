@@ -1,0 +1,160 @@
+"""Real models on real ranks: n nodes compute what one computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.cut import cut_tensors
+from cluster.runner import ClusterRunner
+from cluster.session_plan import ClusterConfig
+from cluster.session_process import SESSION_COMMAND
+from cluster.shard import plan_for
+from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.collective import Collective, SoloCollective
+from dllama.formats import open_model
+from dllama.model.embedding import EmbeddingTable
+from dllama.model.rank import RankModel
+from dllama.qtypes import QType
+from dllama.step import LogitRow, Step
+from dllama.weight_source import WeightSource
+from tests.cluster.steps import prefill
+from tests.cluster.worker_process import WorkerProcess
+from tests.toy_models import write_toy
+
+N_PAGES, MAX_STEP_TOKENS = 8, 64
+TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+
+TOYS: dict[str, dict[str, object]] = {
+    "llama-f32": {"arch": "llama", "qtype": QType.F32, "hidden_dim": 172},
+    "qwen3-tied-q8": {"arch": "qwen3", "qtype": QType.Q8_0, "tied": True, "n_kv_heads": 4},
+    "qwen2-q4": {"arch": "qwen2", "qtype": QType.Q4_0, "dim": 128, "hidden_dim": 256},
+}
+
+
+class Recorded:
+    """A Collective that keeps every sum it handed out."""
+
+    def __init__(self, inner: Collective) -> None:
+        self._inner = inner
+        self.sums: list[bytes] = []
+
+    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+        out = self._inner.all_reduce(x)
+        self.sums.append(out.tobytes())
+        return out
+
+    def gather(self, part: bytes) -> list[bytes] | None:
+        return self._inner.gather(part)
+
+
+def load(source: WeightSource, shares: list[float]) -> list[RankModel]:
+    shards = plan_for(source.config, source.tensors, shares)
+    return [
+        RankModel.load(
+            source.config,
+            cut_tensors(source, shard),
+            n_pages=N_PAGES,
+            max_step_tokens=MAX_STEP_TOKENS,
+            n_threads=1,
+            vocab_start=shard.vocab.start,
+            embed_qtype=source.tensors["embed"].qtype,
+        )
+        for shard in shards
+    ]
+
+
+def steps() -> list[Step]:
+    """A prompt, then two more tokens, the last with candidates."""
+    n = len(TOKENS)
+    return [
+        prefill(TOKENS),
+        prefill([7], start=n),
+        prefill([8], start=n + 1, candidates=20),
+    ]
+
+
+@pytest.fixture(params=list(TOYS))
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WeightSource]:
+    opened = open_model(write_toy(tmp_path / "toy.gguf", **TOYS[request.param]))  # type: ignore[arg-type]
+    yield opened
+    opened.close()
+
+
+def run_solo(source: WeightSource) -> list[LogitRow]:
+    (rank,) = load(source, [1.0])
+    embedding = EmbeddingTable(source)
+    rows = []
+    for step in steps():
+        answer = rank.forward(step, embedding.rows(step.tokens), SoloCollective())
+        assert answer is not None
+        rows += answer
+    rank.close()
+    return rows
+
+
+def assert_equal_rows(source: WeightSource, got: list[LogitRow], want: list[LogitRow]) -> None:
+    """To 1e-4 where activations stay floats. Where they are rounded to int8, the other order of
+    a sum may tip a value to the next step now and then, which moves a toy's logits visibly."""
+    is_float = source.tensors["layers.0.w1"].qtype is QType.F32
+    tolerance = 1e-4 if is_float else 0.25
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        assert np.abs(a.logits - b.logits).max() < tolerance
+        assert abs(a.log_sum_exp - b.log_sum_exp) < tolerance
+        assert (a.ids is None) == (b.ids is None)
+        if is_float and a.ids is not None and b.ids is not None:
+            assert (a.ids == b.ids).all()
+
+
+@pytest.mark.parametrize("shares", [[1, 1], [3, 2, 1], [1, 1, 1, 1], [1, 1, 1, 1, 1]], ids=str)
+def test_ranks_agree_with_solo_and_bit_by_bit_with_each_other(
+    source: WeightSource, shares: list[float]
+) -> None:
+    """More ranks than KV heads, uneven ones, and a hidden size of no multiple of 32 included."""
+    ranks = load(source, shares)
+    group = ThreadGroup(len(ranks))
+    comms = [Recorded(ThreadCollective(group, r)) for r in range(len(ranks))]
+    embedding = EmbeddingTable(source)
+    rows: list[LogitRow] = []
+
+    def forward(rank: int, step: Step) -> list[LogitRow] | None:
+        try:
+            embed_rows = embedding.rows(step.tokens)
+            return ranks[rank].forward(step, embed_rows, comms[rank])
+        except BaseException:
+            group.leave()
+            raise
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        for step in steps():
+            first, *others = pool.map(lambda r, s=step: forward(r, s), range(len(ranks)))
+            assert first is not None and not any(others)
+            rows += first
+    for rank in ranks:
+        rank.close()
+    assert all(c.sums == comms[0].sums for c in comms)
+    assert_equal_rows(source, rows, run_solo(source))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_a_cluster_of_processes_agrees_with_solo(
+    source: WeightSource, start_worker: Callable[..., WorkerProcess], n_workers: int
+) -> None:
+    workers = [start_worker(session_command=SESSION_COMMAND) for _ in range(n_workers)]
+    shares = [float(3 - r % 3) for r in range(n_workers + 1)]
+    config = ClusterConfig(
+        [w.address for w in workers], N_PAGES, MAX_STEP_TOKENS, threads=1, shares=shares
+    )
+    runner = ClusterRunner(source, config, RankModel.load)
+    try:
+        runner.start()
+        rows = [row for step in steps() for row in runner.run(step)]
+    finally:
+        runner.close()
+    assert_equal_rows(source, rows, run_solo(source))

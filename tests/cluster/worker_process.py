@@ -1,0 +1,99 @@
+"""A real worker daemon in a process of its own, started by tests and ended by its pid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from cluster.sockets import Address
+from cluster.worker import Worker, WorkerConfig
+
+HOUSE = Path(__file__).parents[2]
+NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")
+
+
+class WorkerProcess:
+    """A daemon on a free port of 127.0.0.1."""
+
+    def __init__(self, *, port: int = 0, **changes: object) -> None:
+        config = {"port": port, "session_command": NUMPY_SESSION, **changes}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.worker_process", json.dumps(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=HOUSE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the daemon did not start: {self.process.communicate()[1]}"
+        self.address = Address("127.0.0.1", int(line))
+        self._output: list[str] = []
+        self._reader = threading.Thread(target=self._read_output)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """What the daemon and its sessions logged so far."""
+        return "".join(self._output)
+
+    def sessions(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def kill_session(self, sig: signal.Signals) -> None:
+        (session,) = self.sessions()
+        session.send_signal(sig)
+
+    def await_no_session(self, timeout_s: float = 8.0) -> None:
+        """Waits until the daemon is back to waiting."""
+        deadline = time.monotonic() + timeout_s
+        while any(s.status() != psutil.STATUS_ZOMBIE for s in self.sessions()):
+            assert time.monotonic() < deadline, f"a session is still there: {self.output}"
+            time.sleep(0.02)
+
+    def end(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the daemon (which ends its sessions) and collects it."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGCONT)
+            self.process.send_signal(sig)
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join(10)
+            for pipe in (self.process.stdout, self.process.stderr):
+                assert pipe is not None
+                pipe.close()
+
+    def _read_output(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._output.append(line)
+
+
+def main(options: str) -> None:
+    logging.basicConfig(level=logging.INFO)
+    changes = json.loads(options)
+    changes["session_command"] = tuple(changes["session_command"])
+    worker = Worker(WorkerConfig(**{"threads": 1, "host": "127.0.0.1", **changes}))
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    worker.start()
+    print(worker.port, flush=True)
+    try:
+        worker.run()
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -22,8 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log-level", default="warning")
     args = parser.parse_args(argv)
     set_up_logging(args.log_level)
-    # Ctrl-C reaches the whole group of processes: the server decides when the engine ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These may reach the whole group of processes: the server decides when the engine ends, and
+    # closes our stdin then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     settings = EngineSettings.from_json(args.settings)
     server = EngineServer(
         lambda report: build_engine(settings, report),

@@ -35,12 +35,18 @@ class SyncTimes:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows that travel in one message; `owner` adds them up for all (None: every rank does)."""
+    """Rows that travel in one message; `owner` adds them up for all (None: every rank does).
+
+    Its buffers are made once for all payloads of a shape: ZeroMQ copies what it is given.
+    """
 
     number: int
     rows: slice
-    n_rows: int
     owner: int | None
+    receivers: list[int]  # who adds up what this rank computed of it
+    message: bytearray  # header and wire
+    wire: np.ndarray  # this rank's addend, uint8 over `message`
+    total: np.ndarray  # the rows of the sum
 
 
 class MeshCollective:
@@ -65,7 +71,7 @@ class MeshCollective:
         self._since = time.perf_counter_ns()
         self._slowest_ns = 0
         self._total = np.empty((0, 0), np.float32)
-        self._message = bytearray(HEADER_BYTES)
+        self._blocks: list[Block] = []
 
     def bind(self, host: str, ports: Iterable[int]) -> int:
         """Opens the inbox on the first free port and returns it."""
@@ -111,18 +117,19 @@ class MeshCollective:
 
     def all_reduce(self, x: np.ndarray) -> np.ndarray:
         started = self._enter()
-        x = np.ascontiguousarray(x, np.float32)
         if self._total.shape != x.shape:
-            self._total = np.empty(x.shape, np.float32)
-        blocks = self._blocks(*x.shape)
+            self._lay_out(*x.shape)
+        x = np.ascontiguousarray(x, np.float32)
         compute_ns = started - self._since
-        own = [self._send_partial(b, x[b.rows], compute_ns) for b in blocks]
-        for block, wire in zip(blocks, own, strict=True):
-            if wire is not None:
-                self._add_block(block, wire)
-        for block in blocks:
-            if block.owner not in (None, self.rank):
-                self._take_reduced(block)
+        for block in self._blocks:
+            self._codec.encode(x[block.rows], block.wire)
+            self._send(block.message, Phase.PARTIAL, block, block.receivers, compute_ns)
+        for block in self._blocks:
+            if block.owner is None or block.owner == self.rank:
+                self._add_up(block)
+        for block in self._blocks:
+            if block.owner is not None and block.owner != self.rank:
+                self._take_sum(block)
         self._leave(started)
         return self._total
 
@@ -160,20 +167,25 @@ class MeshCollective:
         self.times.network_ns += blocked - waited
         self._since = now
 
-    def _blocks(self, n_rows: int, cols: int) -> list[Block]:
-        """How a payload is cut; the same on every rank, since it depends on shapes alone."""
+    def _lay_out(self, n_rows: int, cols: int) -> None:
+        """Cuts payloads of a shape; the same on every rank, since it depends on shapes alone."""
         wire_bytes = self._codec.row_bytes(cols)
-        rows_per_block = max(1, BLOCK_BYTES // max(wire_bytes, 4 * cols))
+        rows_per_block = max(1, BLOCK_BYTES // (4 * cols))
         owners: list[tuple[int | None, range]] = [(None, range(n_rows))]
         if self._is_scattered(n_rows, wire_bytes, 4 * cols):
             edges = [n_rows * r // self.world_size for r in range(self.world_size + 1)]
             owners = [(r, range(edges[r], edges[r + 1])) for r in range(self.world_size)]
-        blocks: list[Block] = []
+        self._total = np.empty((n_rows, cols), np.float32)
+        self._blocks = []
         for owner, rows in owners:
+            receivers = [r for r in self._others if owner in (None, r)]
             for first in range(rows.start, rows.stop, rows_per_block):
-                last = min(rows.stop, first + rows_per_block)
-                blocks.append(Block(len(blocks), slice(first, last), last - first, owner))
-        return blocks
+                part = slice(first, min(rows.stop, first + rows_per_block))
+                n_bytes = (part.stop - first) * wire_bytes
+                message = bytearray(HEADER_BYTES + n_bytes)
+                wire = np.frombuffer(message, np.uint8, n_bytes, HEADER_BYTES)
+                number, total = len(self._blocks), self._total[part]
+                self._blocks.append(Block(number, part, owner, receivers, message, wire, total))
 
     def _is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
         """Whether reduce-scatter and all-gather beat sending all to all.
@@ -185,50 +197,32 @@ class MeshCollective:
         is_large = n_rows >= self.world_size and n_rows * wire_bytes >= SCATTER_BYTES
         return is_large and scattered <= 0.75 * wire_bytes
 
-    def _send_partial(self, block: Block, x: np.ndarray, compute_ns: int) -> np.ndarray | None:
-        """Sends this rank's addend to whoever adds it; returns its bytes where that is me too."""
-        n_bytes = block.n_rows * self._codec.row_bytes(x.shape[1])
-        if block.owner is None or block.owner == self.rank:  # kept until it is added
-            message = bytearray(HEADER_BYTES + n_bytes)
-        else:
-            message = self._scratch(n_bytes)
-        wire = np.frombuffer(message, np.uint8, n_bytes, HEADER_BYTES)
-        self._codec.encode(x, wire)
-        self.links.pack_header(
-            message, Phase.PARTIAL, block.number, self.links.sequence, compute_ns
-        )
-        view = memoryview(message)[: HEADER_BYTES + n_bytes]
-        receivers = self._others if block.owner is None else [block.owner]
+    def _send(
+        self, message: bytearray, phase: Phase, block: Block, receivers: list[int], compute_ns: int
+    ) -> None:
+        self.links.pack_header(message, phase, block.number, self.links.sequence, compute_ns)
         for rank in receivers:
-            if rank != self.rank:
-                self.links.send(rank, view)
-        return wire if block.owner in (None, self.rank) else None
+            self.links.send(rank, message)
 
-    def _add_block(self, block: Block, own: np.ndarray) -> None:
+    def _add_up(self, block: Block) -> None:
         """Adds every rank's addend in rank order, and sends the sum on where others need it."""
-        total = self._total[block.rows]
         for rank in range(self.world_size):
-            wire = own
+            wire = block.wire
             if rank != self.rank:
                 key = Key(self.links.sequence, Phase.PARTIAL, block.number, rank)
                 arrived = self.links.take(key)
                 self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
-                wire = self._checked(arrived.payload, len(own), rank)
-            self._codec.add(wire, total, is_first=rank == 0)
+                wire = self._checked(arrived.payload, len(wire), rank)
+            self._codec.add(wire, block.total, is_first=rank == 0)
         if block.owner == self.rank:
-            message = self._scratch(total.nbytes)
-            np.frombuffer(message, "<f4", total.size, HEADER_BYTES)[:] = total.reshape(-1)
-            self.links.pack_header(message, Phase.REDUCED, block.number, self.links.sequence, 0)
-            view = memoryview(message)[: HEADER_BYTES + total.nbytes]
-            for rank in self._others:
-                self.links.send(rank, view)
+            message = bytearray(HEADER_BYTES) + block.total.data.cast("B")
+            self._send(message, Phase.REDUCED, block, self._others, 0)
 
-    def _take_reduced(self, block: Block) -> None:
+    def _take_sum(self, block: Block) -> None:
         assert block.owner is not None
-        total = self._total[block.rows]
         key = Key(self.links.sequence, Phase.REDUCED, block.number, block.owner)
-        wire = self._checked(self.links.take(key).payload, total.nbytes, block.owner)
-        total.reshape(-1)[:] = wire.view("<f4")
+        wire = self._checked(self.links.take(key).payload, block.total.nbytes, block.owner)
+        block.total[:] = wire.view("<f4").reshape(block.total.shape)
 
     def _checked(self, payload: memoryview, n_bytes: int, rank: int) -> np.ndarray:
         if len(payload) != n_bytes:
@@ -238,8 +232,3 @@ class MeshCollective:
             )
         wire: np.ndarray = np.frombuffer(payload, np.uint8)
         return wire
-
-    def _scratch(self, n_bytes: int) -> bytearray:
-        if len(self._message) < HEADER_BYTES + n_bytes:
-            self._message = bytearray(HEADER_BYTES + n_bytes)
-        return self._message

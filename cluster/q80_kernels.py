@@ -17,7 +17,7 @@ MAX_SCALE = np.float32(65504.0)  # the largest float16
 
 
 @njit(void(INPUT_FLOATS, FLOATS), cache=True, nogil=True)
-def block_scales(x, scales):  # type: ignore[no-untyped-def]
+def block_scales(x, scales):
     """scales (T, blocks) = the largest magnitude of each block of x (T, cols) / 127."""
     rows, cols = x.shape
     for t in range(rows):
@@ -29,7 +29,7 @@ def block_scales(x, scales):  # type: ignore[no-untyped-def]
 
 
 @njit(void(INPUT_FLOATS, INPUT_FLOATS, INTS), cache=True, nogil=True)
-def quantize(x, scales, values):  # type: ignore[no-untyped-def]
+def quantize(x, scales, values):
     """values (T, cols) int8 = x / its block's scale, rounded to even and clipped to +-127."""
     rows, cols = x.shape
     for t in range(rows):
@@ -42,7 +42,7 @@ def quantize(x, scales, values):  # type: ignore[no-untyped-def]
 
 
 @njit(void(INPUT_INTS, INPUT_FLOATS, FLOATS, boolean), cache=True, nogil=True)
-def add_quantized(values, scales, out, is_first):  # type: ignore[no-untyped-def]
+def add_quantized(values, scales, out, is_first):
     """out (T, cols) += values * scales; `is_first` overwrites out instead."""
     rows, cols = out.shape
     for t in range(rows):

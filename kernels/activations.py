@@ -28,20 +28,24 @@ def activations(max_tokens: int, cols: int) -> Activations:
         tiles=aligned(max_tokens * cols, np.float32),
         quants=aligned(blocks * BLOCK, np.int8),
         scales=aligned(blocks, np.float32),
-        sums=aligned(blocks, np.int32),
+        sums=aligned(blocks * 3, np.int32),
+        weighted=aligned(blocks * 3, np.float32),
     )
 
 
 @intrinsic
-def _quantize_block(typingctx: Any, x: Any, quants: Any, scale: Any, total: Any) -> Any:
+def _quantize_block(
+    typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any
+) -> Any:
     """32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
 
-    Also writes the scale and minus the sum of the quants.
+    Also writes the scale, minus the sums of the quants (first 16, last 16, all), and the same
+    times the scale.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         e = Emit(builder)
-        x, quants, scale, total = args
+        x, quants, scale, sums, weighted = args
         v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
         fabs = e._declare("llvm.fabs.v16f32", F32X16, [F32X16])
         larger = e._declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
@@ -56,18 +60,21 @@ def _quantize_block(typingctx: Any, x: Any, quants: Any, scale: Any, total: Any)
         for i, q in enumerate(whole):
             e.store(builder.trunc(q, ir.VectorType(I8, 16)), e.at(quants, 16 * i))
         add = e._declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
-        sum_of = builder.call(add, [builder.add(*whole)])
-        e.store(builder.fdiv(top, ir.Constant(F32, 127.0)), scale, 4)
-        e.store(builder.neg(sum_of), total, 4)
+        step = builder.fdiv(top, ir.Constant(F32, 127.0))
+        e.store(step, scale, 4)
+        parts = [builder.neg(builder.call(add, [q])) for q in whole]
+        for i, part in enumerate([*parts, builder.add(*parts)]):
+            e.store(part, e.at(sums, 4 * i), 4)
+            e.store(builder.fmul(builder.sitofp(part, F32), step), e.at(weighted, 4 * i), 4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), codegen
+    return types.void(*[types.int64] * 5), codegen
 
 
 @jitted
 def _lay_out(a, token, n_tokens, as_quants, as_tiles):
     """Writes row `token` of a.rows into the tiles that the kernels read."""
-    rows, tiles, quants, scales, sums = a
+    rows, tiles, quants, scales, sums, weighted = a
     n_cols = rows.shape[1]
     tile, lane = token // TILE * TILE, token % TILE
     width = min(TILE, n_tokens - tile)
@@ -75,9 +82,13 @@ def _lay_out(a, token, n_tokens, as_quants, as_tiles):
         n_blocks = n_cols // BLOCK
         for block in range(n_blocks):
             slot = tile * n_blocks + block * width + lane
-            _quantize_block(address(rows) + (token * n_cols + block * BLOCK) * 4,
-                            address(quants) + slot * BLOCK,
-                            address(scales) + slot * 4, address(sums) + slot * 4)  # fmt: skip
+            _quantize_block(
+                address(rows) + (token * n_cols + block * BLOCK) * 4,
+                address(quants) + slot * BLOCK,
+                address(scales) + slot * 4,
+                address(sums) + slot * 12,
+                address(weighted) + slot * 12,
+            )
     if as_tiles:
         for col in range(n_cols):
             tiles[tile * n_cols + col * width + lane] = rows[token, col]

@@ -80,11 +80,23 @@ class Emit:
     def to_f32(self, v: Value) -> Value:
         return self.b.sitofp(v, F32X16)
 
-    def low_nibbles(self, v: Value) -> Value:
-        return self.b.and_(v, self.constant(I8X64, 0x0F))
+    def bits(self, v: Value, first: int, count: int) -> Value:
+        """Bits first .. first + count - 1 of each byte of <64 x i8>."""
+        return self.move_bits(v, first, count, 0)
 
-    def high_nibbles(self, v: Value) -> Value:
-        return self.b.lshr(v, self.constant(I8X64, 4))
+    def move_bits(self, v: Value, first: int, count: int, to: int) -> Value:
+        """The same bits, moved to begin at bit `to`."""
+        if first > to:
+            v = self.b.lshr(v, self.constant(I8X64, first - to))
+        elif first < to:
+            v = self.b.shl(v, self.constant(I8X64, to - first))
+        if to == 0 and first + count == 8:
+            return v  # nothing is left above
+        return self.b.and_(v, self.constant(I8X64, ((1 << count) - 1) << to))
+
+    def look_up(self, v: Value, table: list[int]) -> Value:
+        """table[v] for each byte of <64 x i8>; 16 entries from 0 to 255."""
+        return _LOOK_UP[isa()](self, v, table)
 
     def dot(self, acc: Value, unsigned: Value, signed: Value) -> Value:
         """acc (<16 x i32>) + sums of four products of u8 (<64 x i8>) and i8 (<64 x i8>)."""
@@ -108,6 +120,13 @@ class Emit:
         index.add_incoming(self.b.add(index, self.i64(1)), self.b.block)
         self.b.branch(head)
         self.b.position_at_end(done)
+
+    def stack(self, kind: Any, count: int) -> Value:
+        """The address of room for `count` values on the stack, aligned to a cache line."""
+        with self.b.goto_entry_block():
+            room = self.b.alloca(kind, count)
+            room.align = 64
+        return self.b.ptrtoint(room, I64)
 
     def variable(self, initial: Value) -> Variable:
         """A mutable value that the optimiser keeps in a register."""
@@ -202,6 +221,45 @@ def _dot_generic(e: Emit, acc: Value, unsigned: Value, signed: Value) -> Value:
         )
     return acc
 
+
+def _look_up_avx512(e: Emit, v: Value, table: list[int]) -> Value:
+    shuffle = e._declare("llvm.x86.avx512.pshuf.b.512", I8X64, [I8X64, I8X64])
+    return e.b.call(shuffle, [ir.Constant(I8X64, table * 4), v])
+
+
+def _look_up_avx2(e: Emit, v: Value, table: list[int]) -> Value:
+    half = ir.VectorType(I8, 32)
+    shuffle = e._declare("llvm.x86.avx2.pshuf.b", half, [half, half])
+    low, high = (e.b.call(shuffle, [ir.Constant(half, table * 2), i]) for i in _halves(e, v))
+    return _join(e, low, high)
+
+
+def _look_up_neon(e: Emit, v: Value, table: list[int]) -> Value:
+    quarter = ir.VectorType(I8, 16)
+    tbl = e._declare("llvm.aarch64.neon.tbl1.v16i8", quarter, [quarter, quarter])
+    parts = []
+    for i in range(4):
+        pick = ir.Constant(ir.VectorType(I32, 16), list(range(16 * i, 16 * i + 16)))
+        index = e.b.shuffle_vector(v, v, pick)
+        parts.append(e.b.call(tbl, [ir.Constant(quarter, table), index]))
+    return _join(e, _join(e, parts[0], parts[1]), _join(e, parts[2], parts[3]))
+
+
+def _look_up_generic(e: Emit, v: Value, table: list[int]) -> Value:
+    """By elimination: sixteen comparisons, but in plain vector operations."""
+    found = e.constant(I8X64, table[0])
+    for i, value in enumerate(table[1:], start=1):
+        is_i = e.b.icmp_unsigned("==", v, e.constant(I8X64, i))
+        found = e.b.select(is_i, e.constant(I8X64, value), found)
+    return found
+
+
+_LOOK_UP: dict[str, Callable[[Emit, Value, list[int]], Value]] = {
+    "avx512vnni": _look_up_avx512,
+    "avx2": _look_up_avx2,
+    "neon": _look_up_neon,
+    "generic": _look_up_generic,
+}
 
 _DOT: dict[str, Callable[[Emit, Value, Value, Value], Value]] = {
     "avx512vnni": _dot_avx512vnni,

@@ -1,9 +1,12 @@
 """How packed weights and activations lie in memory. One table row per weight format.
 
-Weights: groups of 16 output rows. For the float formats a group is (cols, 16) values. For the
-block formats the group has a plane of quants and a plane of scales, block after block; inside a
-block of quants one 64-byte vector holds 4 consecutive columns of all 16 rows, so that one integer
-dot product with a broadcast of 4 activations feeds 16 rows and no sums across lanes are needed.
+Weights: groups of 16 output rows. For the float formats a group is (cols, 16) values. The block
+formats have a plane of quants and a plane of scales. A group's quants lie 32 columns after 32: one
+64-byte vector holds 4 consecutive columns of all 16 rows, so that one integer dot product with a
+broadcast of 4 activations feeds 16 rows, and no sums across lanes are needed. Formats of more than
+4 bits keep the upper bits in vectors of their own, behind the lower ones. Scales lie unit after
+unit (a unit is a block of the file: 32 or 256 columns) as the file has them, word by word of all 16
+rows: nothing is widened, so a packed matrix is as large as the file's.
 
 Activations: tiles of up to 8 tokens, block after block, token after token: the last tile is as
 narrow as the tokens left, so that nothing is padded and every tile is read front to back.
@@ -21,12 +24,36 @@ TILE = 8  # tokens of an activation tile: what the registers hold beside the wei
 
 
 class BlockFormat(NamedTuple):
-    """A format of integer quants with a scale per block of 32 columns."""
+    """A format of small integers with scales, as ggml defines it (ggml-common.h).
+
+    A weight is scale * (quant - offset) + minimum, where quants are unsigned (or looked up in a
+    table) and `sub` columns share a scale. `words` lists the scale plane's words of a unit:
+    (offset in the file's block, bytes), the wide ones first so that they stay aligned.
+    """
 
     name: str
-    raw_bytes: int  # of one row's block in a file
-    quant_bytes: int  # of a group's packed block
-    offset: int  # what to subtract from the unsigned quant; a power of two
+    values: int  # columns of a unit
+    raw_bytes: int  # of one row's unit in a file
+    low_bits: int  # of a quant in the low vectors
+    high_bits: int  # of a quant in the vectors behind
+    offset: int  # a power of two, or zero
+    sub: int  # columns that share a scale: 32 or 16
+    has_min: bool
+    words: tuple[tuple[int, int], ...]
+
+    @property
+    def quant_bytes(self) -> int:
+        """Bytes of a group's quants of 32 columns."""
+        return (self.low_bits + self.high_bits) * BLOCK * GROUP // 8
+
+    @property
+    def unit_blocks(self) -> int:
+        return self.values // BLOCK
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of a group's scales of a unit."""
+        return GROUP * sum(size for _, size in self.words)
 
 
 class FloatFormat(NamedTuple):
@@ -36,14 +63,36 @@ class FloatFormat(NamedTuple):
     item_bytes: int
 
 
-Q4_0 = BlockFormat("q4_0", 18, 256, 8)
-Q8_0 = BlockFormat("q8_0", 34, 512, 128)
+def _row(at: int, n: int) -> tuple[tuple[int, int], ...]:
+    """n words of 4 bytes from `at` on."""
+    return tuple((at + 4 * i, 4) for i in range(n))
+
+
+BLOCK_FORMATS = {
+    f.name: f
+    for f in (
+        #           name      unit raw  lo hi off  sub min    words
+        BlockFormat("q4_0", 32, 18, 4, 0, 8, 32, False, ((0, 2),)),
+        BlockFormat("q4_1", 32, 20, 4, 0, 0, 32, True, ((0, 2), (2, 2))),
+        BlockFormat("q5_0", 32, 22, 4, 1, 16, 32, False, ((0, 2),)),
+        BlockFormat("q5_1", 32, 24, 4, 1, 0, 32, True, ((0, 2), (2, 2))),
+        BlockFormat("q8_0", 32, 34, 8, 0, 128, 32, False, ((0, 2),)),
+        BlockFormat("q2_k", 256, 84, 2, 0, 0, 16, True, (*_row(0, 4), (80, 2), (82, 2))),
+        BlockFormat("q3_k", 256, 110, 2, 1, 4, 16, False, (*_row(96, 3), (108, 2))),
+        BlockFormat("q4_k", 256, 144, 4, 0, 0, 32, True, (*_row(4, 3), (0, 2), (2, 2))),
+        BlockFormat("q5_k", 256, 176, 4, 1, 0, 32, True, (*_row(4, 3), (0, 2), (2, 2))),
+        BlockFormat("q6_k", 256, 210, 4, 2, 32, 16, False, (*_row(192, 4), (208, 2))),
+        BlockFormat("iq4_nl", 32, 18, 4, 0, 128, 32, False, ((0, 2),)),
+        BlockFormat("iq4_xs", 256, 136, 4, 0, 128, 32, False, ((4, 4), (0, 2), (2, 2))),
+    )
+}
 F32 = FloatFormat("f32", 4)
 F16 = FloatFormat("f16", 2)
 BF16 = FloatFormat("bf16", 2)
-
-BLOCK_FORMATS = {f.name: f for f in (Q4_0, Q8_0)}
 FLOAT_FORMATS = {f.name: f for f in (F32, F16, BF16)}
+
+IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What the 4 bits of the iq4 formats stand for (ggml's kvalues_iq4nl)."""
 
 
 def n_groups(rows: int) -> int:
@@ -52,26 +101,26 @@ def n_groups(rows: int) -> int:
 
 class Packed(NamedTuple):
     """A weight matrix as the kernels want it. `rows` x `cols` values; `quants` is the plane of
-    quants (or of plain numbers) as bytes, `scales` the plane of float16 scales as uint16, empty
-    for the float formats."""
+    quants (or of plain numbers), `scales` the plane of scales, empty for the float formats."""
 
     format: str
     rows: int
     cols: int
     quants: np.ndarray  # (n_groups, bytes of a group) uint8
-    scales: np.ndarray  # (n_groups, cols / 32 * 16) uint16
+    scales: np.ndarray  # (n_groups, bytes of a group) uint8
 
     @property
     def n_bytes(self) -> int:
-        return self.quants.nbytes + self.scales.nbytes
+        return int(self.quants.nbytes + self.scales.nbytes)
 
 
 class Activations(NamedTuple):
     """A matmul's input: `rows` (T, cols) float32, and the same as the kernels read it.
 
-    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights; `quants` (tile, block,
-    token, 32) int8 with `scales` (tile, block, token) float32 and `sums` (the same shape, int32:
-    minus the sum of a block's quants) feeds block weights.
+    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights. Block weights read
+    `quants` (tile, block, token, 32) int8 with `scales` (tile, block, token) float32; `sums`
+    (tile, block, token, 3) int32 are minus the sums of a block's first 16 quants, of its last 16,
+    and of all; `weighted` float32 is the same times the scale.
     """
 
     rows: np.ndarray
@@ -79,3 +128,4 @@ class Activations(NamedTuple):
     quants: np.ndarray
     scales: np.ndarray
     sums: np.ndarray
+    weighted: np.ndarray

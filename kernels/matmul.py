@@ -16,17 +16,25 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels import layout
-from kernels.emit import F32X16, I8X64, I32, I32X16, I64, Emit, Value
+from kernels.emit import F32X16, I32, I32X16, I64, Emit, Value
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel
-from kernels.layout import BLOCK, GROUP, TILE, Activations, Packed
+from kernels.layout import (
+    BLOCK,
+    GROUP,
+    TILE,
+    Activations,
+    BlockFormat,
+    FloatFormat,
+    Packed,
+)
 from kernels.team import claim, region
+from kernels.unpack import Scales, quants, scales
 
 # Groups a tile works on at once: enough independent sums to hide the latency of an fma, and no
 # more than the 32 vector registers hold (two accumulators a group and token).
 GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
-SCALE_BYTES = GROUP * 2
 
 
 class _Pointers:
@@ -34,60 +42,102 @@ class _Pointers:
 
     def __init__(self, args: Any) -> None:
         (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
-         self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.out,
+         self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
          self.out_stride) = args  # fmt: skip
 
 
-_TILE_ARGS = 11
+_TILE_ARGS = 12
 
 
-def _weights_q4_0(e: Emit, where: Value) -> list[tuple[Value, int]]:
-    """(quants of 4 columns x 16 rows, first column): low nibbles hold columns 0-15 of a block."""
-    vectors = [e.load(I8X64, e.at(where, 64 * j), 64) for j in range(4)]
-    low = [(e.low_nibbles(v), 4 * j) for j, v in enumerate(vectors)]
-    return low + [(e.high_nibbles(v), 16 + 4 * j) for j, v in enumerate(vectors)]
+class _BlockTile:
+    """Emits `groups` groups of 16 rows from group `first` on, times a tile of `tokens` tokens."""
 
+    def __init__(
+        self, e: Emit, fmt: BlockFormat, p: _Pointers, tokens: int, groups: int, first: Value
+    ) -> None:
+        self.e, self.fmt, self.p, self.tokens, self.groups = e, fmt, p, tokens, groups
+        self.numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
+        self.w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in self.numbers]
+        self.s_base = [e.b.add(p.scales, e.b.mul(n, p.scale_stride)) for n in self.numbers]
+        zero = e.constant(F32X16, 0.0)
+        self.acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
 
-def _weights_q8_0(e: Emit, where: Value) -> list[tuple[Value, int]]:
-    return [(e.load(I8X64, e.at(where, 64 * j), 64), 4 * j) for j in range(8)]
+    def emit(self) -> None:
+        with self.e.loop(self.p.n_steps) as unit:
+            where = self.e.b.mul(unit, self.e.i64(self.fmt.scale_bytes))
+            found = [scales(self.e, self.fmt, self.e.b.add(base, where)) for base in self.s_base]
+            if self.fmt.unit_blocks == 1:
+                self._block(unit, [unit_scales[0] for unit_scales in found])
+            else:
+                self._blocks(unit, found)
+        _store_tile(self.e, self.p, self.acc, self.numbers)
 
+    def _blocks(self, unit: Value, found: list[list[Scales]]) -> None:
+        """The blocks of a unit in a loop, their scales by way of the stack: unrolled, the code
+        would not fit the instruction cache."""
+        e, n, n_factors = self.e, self.fmt.unit_blocks, BLOCK // self.fmt.sub
+        width = n_factors * (2 if self.fmt.has_min else 1)
+        room = e.stack(F32X16, self.groups * n * width)
+        for g, unit_scales in enumerate(found):
+            for i, s in enumerate(unit_scales):
+                for k, v in enumerate([*s.factors, *s.minima]):
+                    e.store(v, e.at(room, 64 * ((g * n + i) * width + k)), 64)
+        with e.loop(e.i64(n)) as i:
+            at = e.b.add(room, e.b.mul(i, e.i64(64 * width)))
+            here = []
+            for g in range(self.groups):
+                first = 64 * g * n * width
+                v = [e.load(F32X16, e.at(at, first + 64 * k), 64) for k in range(width)]
+                here.append(Scales(v[:n_factors], v[n_factors:]))
+            self._block(e.b.add(e.b.mul(unit, e.i64(n)), i), here)
 
-_BLOCK_WEIGHTS: dict[str, Callable[[Emit, Value], list[tuple[Value, int]]]] = {
-    "q4_0": _weights_q4_0,
-    "q8_0": _weights_q8_0,
-}
-
-
-def _emit_block_tile(
-    e: Emit, fmt: layout.BlockFormat, p: _Pointers, tokens: int, groups: int, first: Value
-) -> None:
-    """`groups` groups of 16 rows from group `first` on, times a tile of `tokens` tokens."""
-    zero = e.constant(F32X16, 0.0)
-    acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
-    shift = e.constant(I32X16, fmt.offset.bit_length() - 1)
-    numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
-    w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
-    s_base = [e.b.add(p.scales, e.b.mul(n, p.scale_stride)) for n in numbers]
-    with e.loop(p.n_steps) as block:
+    def _block(self, block: Value, factors: list[Scales]) -> None:
+        """32 columns: integer dot products, then one float step for each token and group."""
+        e, p, tokens = self.e, self.p, self.tokens
         a_quants = e.b.add(p.a_quants, e.b.mul(block, e.i64(tokens * BLOCK)))
         a_scales = e.b.add(p.a_scales, e.b.mul(block, e.i64(tokens * 4)))
-        a_sums = e.b.add(p.a_sums, e.b.mul(block, e.i64(tokens * 4)))
-        start = [
-            e.b.shl(e.splat(e.load(I32, e.at(a_sums, 4 * t), 4)), shift) for t in range(tokens)
-        ]
-        factor = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
-        for g in range(groups):
-            where = e.b.add(w_base[g], e.b.mul(block, e.i64(fmt.quant_bytes)))
-            dots = list(start)
-            for weights, column in _BLOCK_WEIGHTS[fmt.name](e, where):
+        sums_at = e.b.mul(block, e.i64(tokens * 12))
+        starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
+        steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
+        for g in range(self.groups):
+            where = e.b.add(self.w_base[g], e.b.mul(block, e.i64(self.fmt.quant_bytes)))
+            dots = [list(s) for s in starts]
+            for weights, column in quants(e, self.fmt, where):
+                part = column // self.fmt.sub
                 for t in range(tokens):
                     four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
-                    dots[t] = e.dot(dots[t], weights, four)
-            scale = e.load_f16(e.b.add(s_base[g], e.b.mul(block, e.i64(SCALE_BYTES))))
+                    dots[t][part] = e.dot(dots[t][part], weights, four)
             for t in range(tokens):
-                scaled = e.b.fmul(e.to_f32(dots[t]), factor[t])
-                acc[g][t].set(e.fma(scaled, scale, acc[g][t].get()))
-    _store_tile(e, p, acc, numbers)
+                self._add(g, t, dots[t], steps[t], factors[g])
+                self._add_minima(g, t, e.b.add(p.a_weighted, sums_at), factors[g])
+
+    def _starts(self, sums: Value, t: int) -> list[Value]:
+        """Where the integer sums of a token begin: minus the offset times the activations."""
+        e, n = self.e, BLOCK // self.fmt.sub
+        if not self.fmt.offset:
+            return [e.constant(I32X16, 0)] * n
+        shift = e.constant(I32X16, self.fmt.offset.bit_length() - 1)
+        first = 12 * t + (8 if n == 1 else 0)
+        return [
+            e.b.shl(e.splat(e.load(I32, e.at(sums, first + 4 * i), 4)), shift) for i in range(n)
+        ]
+
+    def _add(self, g: int, t: int, dots: list[Value], step: Value, s: Scales) -> None:
+        e, acc = self.e, self.acc[g][t]
+        if len(dots) == 1:
+            scaled = e.b.fmul(e.to_f32(dots[0]), step)
+            acc.set(e.fma(scaled, s.factors[0], acc.get()))
+            return
+        both = e.b.fmul(e.to_f32(dots[0]), s.factors[0])
+        both = e.fma(e.to_f32(dots[1]), s.factors[1], both)
+        acc.set(e.fma(both, step, acc.get()))
+
+    def _add_minima(self, g: int, t: int, weighted: Value, s: Scales) -> None:
+        e, acc = self.e, self.acc[g][t]
+        first = 12 * t + (8 if len(s.minima) == 1 else 0)
+        for i, minimum in enumerate(s.minima):
+            weight = e.load_splat_f32(e.at(weighted, first + 4 * i))
+            acc.set(e.fma(weight, minimum, acc.get()))
 
 
 _FLOAT_LOADS: dict[str, Callable[[Emit, Value], Value]] = {
@@ -98,7 +148,7 @@ _FLOAT_LOADS: dict[str, Callable[[Emit, Value], Value]] = {
 
 
 def _emit_float_tile(
-    e: Emit, fmt: layout.FloatFormat, p: _Pointers, tokens: int, groups: int, first: Value
+    e: Emit, fmt: FloatFormat, p: _Pointers, tokens: int, groups: int, first: Value
 ) -> None:
     zero = e.constant(F32X16, 0.0)
     acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
@@ -123,9 +173,16 @@ def _store_tile(e: Emit, p: _Pointers, acc: list[list[Any]], numbers: list[Value
             e.store(sums.get(), row, 4)
 
 
-def _emit_tile_function(
-    module: Any, fmt: layout.BlockFormat | layout.FloatFormat, tokens: int
-) -> Any:
+def _emit_tile(
+    e: Emit, fmt: BlockFormat | FloatFormat, p: _Pointers, tokens: int, groups: int, first: Value
+) -> None:
+    if isinstance(fmt, BlockFormat):
+        _BlockTile(e, fmt, p, tokens, groups, first).emit()
+    else:
+        _emit_float_tile(e, fmt, p, tokens, groups, first)
+
+
+def _emit_tile_function(module: Any, fmt: BlockFormat | FloatFormat, tokens: int) -> Any:
     """One LLVM function for a tile of `tokens` tokens over a run of groups."""
     name = f"dllama.tile.{fmt.name}.{tokens}"
     found = module.globals.get(name)
@@ -137,21 +194,20 @@ def _emit_tile_function(
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     e, p = Emit(builder), _Pointers(function.args)
-    emit = _emit_block_tile if isinstance(fmt, layout.BlockFormat) else _emit_float_tile
     at_once = GROUPS_AT_ONCE[tokens]
     size = e.i64(at_once)
     with e.loop(builder.sdiv(p.n_groups, size)) as turn:
-        emit(e, fmt, p, tokens, at_once, builder.mul(turn, size))  # type: ignore[arg-type]
+        _emit_tile(e, fmt, p, tokens, at_once, builder.mul(turn, size))
     if at_once > 1:
         left = builder.srem(p.n_groups, size)
         with e.loop(left) as turn:
             number = builder.add(builder.sub(p.n_groups, left), turn)
-            emit(e, fmt, p, tokens, 1, number)  # type: ignore[arg-type]
+            _emit_tile(e, fmt, p, tokens, 1, number)
     builder.ret_void()
     return function
 
 
-def _tile(fmt: layout.BlockFormat | layout.FloatFormat) -> Any:
+def _tile(fmt: BlockFormat | FloatFormat) -> Any:
     """An intrinsic tile(tokens, <pointers>) that calls the function for that many tokens."""
 
     @intrinsic
@@ -183,11 +239,13 @@ def _chunk_of_groups(n_groups, n_threads, n_tokens):
     return max(4, share // 4 * 4)
 
 
-def _block_matmul(fmt: layout.BlockFormat) -> Any:
-    tile, quant_bytes = _tile(fmt), fmt.quant_bytes
+def _block_matmul(fmt: BlockFormat) -> Any:
+    tile, quant_bytes, unit_blocks = _tile(fmt), fmt.quant_bytes, fmt.unit_blocks
 
     @region
-    def body(thread, team, quants, scales, a_quants, a_scales, a_sums, n_tokens, out, column):
+    def body(thread, team, w, a, n_tokens, out, column):
+        quants, scales = w
+        a_quants, a_scales, a_sums, a_weighted = a
         n_groups, n_blocks = quants.shape[0], quants.shape[1] // quant_bytes
         chunk = _chunk_of_groups(n_groups, team[10], n_tokens)
         while True:
@@ -195,21 +253,22 @@ def _block_matmul(fmt: layout.BlockFormat) -> Any:
             if first >= n_groups:
                 return
             count = min(chunk, n_groups - first)
-            w = address(quants) + first * quants.shape[1]
-            s = address(scales) + first * scales.shape[1] * 2
+            w_at = address(quants) + first * quants.shape[1]
+            s_at = address(scales) + first * scales.shape[1]
             where = address(out) + (column + first * GROUP) * 4
             for start in range(0, n_tokens, TILE):
                 tokens = min(TILE, n_tokens - start)
                 done = start * n_blocks
-                tile(tokens, (n_blocks, count, w, s, quants.shape[1], scales.shape[1] * 2,
-                              address(a_quants) + done * BLOCK, address(a_scales) + done * 4,
-                              address(a_sums) + done * 4, where + start * out.shape[1] * 4,
+                tile(tokens, (n_blocks // unit_blocks, count, w_at, s_at, quants.shape[1],
+                              scales.shape[1], address(a_quants) + done * BLOCK,
+                              address(a_scales) + done * 4, address(a_sums) + done * 12,
+                              address(a_weighted) + done * 12, where + start * out.shape[1] * 4,
                               out.shape[1] * 4))  # fmt: skip
 
     return body
 
 
-def _float_matmul(fmt: layout.FloatFormat) -> Any:
+def _float_matmul(fmt: FloatFormat) -> Any:
     tile, item_bytes = _tile(fmt), fmt.item_bytes
 
     @region
@@ -226,7 +285,7 @@ def _float_matmul(fmt: layout.FloatFormat) -> Any:
             for start in range(0, n_tokens, TILE):
                 tokens = min(TILE, n_tokens - start)
                 tile(tokens, (n_cols, count, w, 0, quants.shape[1], 0,
-                              address(tiles) + start * n_cols * 4, 0, 0,
+                              address(tiles) + start * n_cols * 4, 0, 0, 0,
                               where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
 
     return body
@@ -234,11 +293,21 @@ def _float_matmul(fmt: layout.FloatFormat) -> Any:
 
 # One entry a format, at the top level of the module: numba keeps no function in its cache that
 # closes over another.
-_q4_0 = _block_matmul(layout.Q4_0)
-_q8_0 = _block_matmul(layout.Q8_0)
-_f32 = _float_matmul(layout.F32)
-_f16 = _float_matmul(layout.F16)
-_bf16 = _float_matmul(layout.BF16)
+_q4_0 = _block_matmul(layout.BLOCK_FORMATS["q4_0"])
+_q4_1 = _block_matmul(layout.BLOCK_FORMATS["q4_1"])
+_q5_0 = _block_matmul(layout.BLOCK_FORMATS["q5_0"])
+_q5_1 = _block_matmul(layout.BLOCK_FORMATS["q5_1"])
+_q8_0 = _block_matmul(layout.BLOCK_FORMATS["q8_0"])
+_q2_k = _block_matmul(layout.BLOCK_FORMATS["q2_k"])
+_q3_k = _block_matmul(layout.BLOCK_FORMATS["q3_k"])
+_q4_k = _block_matmul(layout.BLOCK_FORMATS["q4_k"])
+_q5_k = _block_matmul(layout.BLOCK_FORMATS["q5_k"])
+_q6_k = _block_matmul(layout.BLOCK_FORMATS["q6_k"])
+_iq4_nl = _block_matmul(layout.BLOCK_FORMATS["iq4_nl"])
+_iq4_xs = _block_matmul(layout.BLOCK_FORMATS["iq4_xs"])
+_f32 = _float_matmul(layout.FLOAT_FORMATS["f32"])
+_f16 = _float_matmul(layout.FLOAT_FORMATS["f16"])
+_bf16 = _float_matmul(layout.FLOAT_FORMATS["bf16"])
 
 
 @kernel
@@ -247,8 +316,58 @@ def multiply_q4_0(team, args):
 
 
 @kernel
+def multiply_q4_1(team, args):
+    _q4_1(team, args)
+
+
+@kernel
+def multiply_q5_0(team, args):
+    _q5_0(team, args)
+
+
+@kernel
+def multiply_q5_1(team, args):
+    _q5_1(team, args)
+
+
+@kernel
 def multiply_q8_0(team, args):
     _q8_0(team, args)
+
+
+@kernel
+def multiply_q2_k(team, args):
+    _q2_k(team, args)
+
+
+@kernel
+def multiply_q3_k(team, args):
+    _q3_k(team, args)
+
+
+@kernel
+def multiply_q4_k(team, args):
+    _q4_k(team, args)
+
+
+@kernel
+def multiply_q5_k(team, args):
+    _q5_k(team, args)
+
+
+@kernel
+def multiply_q6_k(team, args):
+    _q6_k(team, args)
+
+
+@kernel
+def multiply_iq4_nl(team, args):
+    _iq4_nl(team, args)
+
+
+@kernel
+def multiply_iq4_xs(team, args):
+    _iq4_xs(team, args)
 
 
 @kernel
@@ -266,8 +385,25 @@ def multiply_bf16(team, args):
     _bf16(team, args)
 
 
-_BLOCK_KERNELS = {"q4_0": multiply_q4_0, "q8_0": multiply_q8_0}
-_FLOAT_KERNELS = {"f32": multiply_f32, "f16": multiply_f16, "bf16": multiply_bf16}
+_BLOCK_KERNELS = {
+    "q4_0": multiply_q4_0,
+    "q4_1": multiply_q4_1,
+    "q5_0": multiply_q5_0,
+    "q5_1": multiply_q5_1,
+    "q8_0": multiply_q8_0,
+    "q2_k": multiply_q2_k,
+    "q3_k": multiply_q3_k,
+    "q4_k": multiply_q4_k,
+    "q5_k": multiply_q5_k,
+    "q6_k": multiply_q6_k,
+    "iq4_nl": multiply_iq4_nl,
+    "iq4_xs": multiply_iq4_xs,
+}
+_FLOAT_KERNELS = {
+    "f32": multiply_f32,
+    "f16": multiply_f16,
+    "bf16": multiply_bf16,
+}
 
 
 def matmul(
@@ -279,8 +415,8 @@ def matmul(
     columns after w.rows are overwritten with zeros.
     """
     if w.format in _BLOCK_KERNELS:
-        inputs = (a.quants, a.scales, a.sums)
-        args = (team, w.quants, w.scales, *inputs, n_tokens, out, column)
+        inputs = (a.quants, a.scales, a.sums, a.weighted)
+        args = (team, (w.quants, w.scales), inputs, n_tokens, out, column)
         _BLOCK_KERNELS[w.format](team, args)
     else:
         _FLOAT_KERNELS[w.format](team, (team, w.quants, a.tiles, n_tokens, out, column))

@@ -6,6 +6,7 @@ the first word grows with every kernel call, another with every look around of t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import tempfile
 from pathlib import Path
@@ -47,7 +48,13 @@ class ProgressFile:
         """A number that stands still only while the rank does."""
         return (int(self._words[0]) + int(self._words[BEATS])) & ((1 << 62) - 1)
 
+    def unlink(self) -> None:
+        """Removes the name, once both sides have mapped the file: nothing stays behind then,
+        however they end. Windows keeps it until close()."""
+        with contextlib.suppress(PermissionError):
+            self.path.unlink(missing_ok=True)
+
     def close(self) -> None:
         if self._is_owner:
-            self.path.unlink(missing_ok=True)
+            self.unlink()
         # the map itself goes with the last array over it: a kernel may still hold one

@@ -216,6 +216,7 @@ class Worker:
             return
         if isinstance(message, SessionReady):
             self._say(session.identity, epoch, message)
+            self._beat_for(epoch, session)
         elif isinstance(message, Failed):
             session.reason = message.reason
 
@@ -237,8 +238,11 @@ class Worker:
 
     def _beat(self) -> None:
         for epoch, session in self._sessions.items():
-            beat = Heartbeat(session.progress(), session.rss_bytes())
-            self._say(session.identity, epoch, beat)
+            self._beat_for(epoch, session)
+
+    def _beat_for(self, epoch: int, session: SessionProcess) -> None:
+        beat = Heartbeat(session.progress(), session.rss_bytes())
+        self._say(session.identity, epoch, beat)
 
     def _say(self, identity: bytes, epoch: int, message: Message) -> None:
         """Answers a root; one that is gone is none of our business."""

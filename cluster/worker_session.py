@@ -90,6 +90,7 @@ class WorkerSession:
         self._load_rank = load_rank
         self._context: Context = zmq.Context()
         self._progress = ProgressFile(Path(config.progress_path), is_owner=False)
+        self._progress.unlink()
         self._control: Socket = make_socket(
             self._context, zmq.ROUTER, host=config.host, max_message_bytes=MAX_CONTROL_BYTES
         )

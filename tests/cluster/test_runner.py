@@ -81,7 +81,7 @@ def test_workers_wait_for_the_next_root_when_one_leaves(
         assert np.abs(logits(runner, TOKENS) - solo_logits(TOKENS)).max() < 0.1
         runner.close()
         workers[0].await_no_session()
-    assert "the root closed it; waiting" in workers[0].output
+    assert workers[0].output.count("session of rank 1 ended: the root closed it") >= 1
 
 
 def test_a_worker_serves_two_roots_at_once(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -135,17 +136,50 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
     """Rows of standard deviation `std`. Quantized ones are drawn as random codes: encoding a
     billion normal values would take minutes."""
     block = BLOCK[qtype]
-    if qtype not in {QType.Q4_0, QType.Q8_0}:
+    if block.values == 1:
         return encode(np.float32(std) * rng.standard_normal((n, cols), np.float32), qtype)
     n_blocks = n * cols // block.values
     words = rng.integers(0, 2**64, -(-n_blocks * block.bytes // 8), np.uint64)
     raw = words.view(np.uint8)[: n_blocks * block.bytes].reshape(n_blocks, block.bytes)
-    n_codes = 16 if qtype is QType.Q4_0 else 256
-    # Codes run from -n/2 to n/2 - 1; a random sign of the scale takes their mean back to 0.
-    scale = std / (n_codes / math.sqrt(12)) * rng.uniform(0.8, 1.2, n_blocks)
+    codes = CODES[qtype]
+    scale = std / codes.spread * rng.uniform(0.8, 1.2, n_blocks)
+    # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
     scale *= rng.integers(0, 2, n_blocks) * 2 - 1
-    raw[:, :2] = scale.astype("<f2").view(np.uint8).reshape(-1, 2)
+    _put(raw, codes.scale_at, scale)
+    if codes.minimum_at is not None:
+        _put(raw, codes.minimum_at, scale * codes.middle)
     return raw
+
+
+class Codes(NamedTuple):
+    """What random bits of a block stand for before its float16 scale: their standard deviation,
+    where the scale lies, and for types with a minimum where that is and how large in scales, so
+    that weights are about 0 on average."""
+
+    spread: float
+    scale_at: int
+    minimum_at: int | None = None
+    middle: float = 0.0
+
+
+CODES = {
+    QType.Q4_0: Codes(16 / math.sqrt(12), 0),
+    QType.Q4_1: Codes(16 / math.sqrt(12), 0, 2, -7.5),
+    QType.Q5_0: Codes(32 / math.sqrt(12), 0),
+    QType.Q5_1: Codes(32 / math.sqrt(12), 0, 2, -15.5),
+    QType.Q8_0: Codes(256 / math.sqrt(12), 0),
+    QType.Q2_K: Codes(1.12 * 7.5, 80, 82, 1.5),
+    QType.Q3_K: Codes(2.3 * 18.5, 108),
+    QType.Q4_K: Codes(4.6 * 36.5, 0, 2, 7.5),
+    QType.Q5_K: Codes(9.2 * 36.5, 0, 2, 15.5),
+    QType.Q6_K: Codes(18.5 * 74.0, 208),
+    QType.IQ4_NL: Codes(74.0, 0),
+    QType.IQ4_XS: Codes(74.0 * 18.5, 0),
+}
+
+
+def _put(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
 
 
 def _with_factors(config: ModelConfig) -> ModelConfig:

@@ -87,7 +87,23 @@ BLOCK: dict[QType, Block] = {
 }
 
 COMPUTABLE: frozenset[QType] = frozenset(
-    {QType.F32, QType.F16, QType.BF16, QType.Q8_0, QType.Q4_0}
+    {
+        QType.F32,
+        QType.F16,
+        QType.BF16,
+        QType.Q4_0,
+        QType.Q4_1,
+        QType.Q5_0,
+        QType.Q5_1,
+        QType.Q8_0,
+        QType.Q2_K,
+        QType.Q3_K,
+        QType.Q4_K,
+        QType.Q5_K,
+        QType.Q6_K,
+        QType.IQ4_NL,
+        QType.IQ4_XS,
+    }
 )
 """The types there are kernels for; a tensor of any other type is refused by name."""
 

@@ -22,8 +22,8 @@ def theirs(values: np.ndarray, qtype: QType) -> np.ndarray:
     return np.ascontiguousarray(raw).view(np.uint8)
 
 
-def test_every_computable_type_can_be_written_and_read() -> None:
-    assert set(ENCODERS) == set(DECODERS) == COMPUTABLE
+def test_what_can_be_written_can_be_read_and_computed() -> None:
+    assert set(ENCODERS) == set(DECODERS) < COMPUTABLE
 
 
 @pytest.mark.parametrize("qtype", list(ENCODERS))

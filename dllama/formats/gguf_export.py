@@ -24,7 +24,17 @@ FILE_TYPE: dict[QType, int] = {
     QType.F32: 0,
     QType.F16: 1,
     QType.Q4_0: 2,
+    QType.Q4_1: 3,
     QType.Q8_0: 7,
+    QType.Q5_0: 8,
+    QType.Q5_1: 9,
+    QType.Q2_K: 10,
+    QType.Q3_K: 12,
+    QType.Q4_K: 15,
+    QType.Q5_K: 17,
+    QType.Q6_K: 18,
+    QType.IQ4_NL: 25,
+    QType.IQ4_XS: 30,
     QType.BF16: 32,
 }
 """llama.cpp's number for "mostly of this type" (general.file_type)."""

@@ -1,0 +1,45 @@
+"""Documents that cannot rot: versions agree, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import dllama
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    newest = re.search(r"^## \[?([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest.group(1) == project["version"] == dllama.__version__
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_flags_in_the_readme_exist() -> None:
+    """Every --flag the README shows is one that some command knows."""
+    from dllama.cli import main, root, worker
+
+    known: set[str] = set()
+    for parser in (main.build_parser(), root.build_parser(), worker.build_parser()):
+        parsers = [parser]
+        while parsers:
+            one = parsers.pop()
+            for action in one._actions:
+                known.update(action.option_strings)
+                choices = getattr(action, "choices", None)
+                if isinstance(choices, dict):
+                    parsers += list(choices.values())
+    text = (ROOT / "README.md").read_text()
+    shown = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
+    assert shown, "the README shows no flag at all"
+    assert shown <= known, f"unknown flags: {sorted(shown - known)}"

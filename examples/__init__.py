@@ -1,0 +1,1 @@
+"""Examples that use dllama; not part of the installed package."""

@@ -1,0 +1,1 @@
+"""The small chat model that comes with dllama: its data, its training and its evaluation."""

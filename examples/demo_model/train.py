@@ -1,0 +1,264 @@
+"""Trains dllama-demo from nothing: data, tokenizer, model, GGUF. Goes on where it was interrupted.
+
+    python -m examples.demo_model.train
+
+Everything follows from the seed: the same settings on the same machine, with as many threads, give
+the same files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from dllama.qtypes import QType
+from examples.demo_model.batches import Corpus, encode_corpus, make_batch, plan_batches
+from examples.demo_model.data.conversations import Writer
+from examples.demo_model.data.dialogue import Document, Message, segments
+from examples.demo_model.data.question_bank import DLLAMA_FILES, load_facts
+from examples.demo_model.export import export_gguf
+from examples.demo_model.model import Model, demo_config, tensors
+from examples.demo_model.paths import OUT, WORK
+from examples.demo_model.progress import TrainingLine
+from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer
+
+TOKENIZER_DOCUMENTS = 25_000
+CHECKPOINT_S = 120.0
+HELD_OUT_SHARE = 0.05  # how often, in steps of the whole, the held-out loss is printed
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the result."""
+
+    seed: int = 1
+    n_documents: int = 250_000
+    micro_tokens: int = 3072  # of a batch, with padding
+    micros: int = 2  # batches of a step, so that it sees documents of several lengths
+    learning_rate: float = 2e-3
+    warm_up: float = 0.03  # share of the steps
+    final: float = 0.03  # share of the learning rate that is left at the end
+    weight_decay: float = 0.1
+    question_share: float = 0.12  # of the tokens that others wrote, which also count
+    clip: float = 1.0
+
+
+def learning_rate(settings: Settings, step: int, n_steps: int) -> float:
+    """Linear warm-up, then a cosine down to the final share."""
+    n_warm = max(1, int(settings.warm_up * n_steps))
+    if step < n_warm:
+        return settings.learning_rate * (step + 1) / n_warm
+    done = (step - n_warm) / max(1, n_steps - n_warm)
+    wave = 0.5 * (1 + math.cos(math.pi * done))
+    return settings.learning_rate * (settings.final + (1 - settings.final) * wave)
+
+
+def load_tokenizer(settings: Settings, work: Path) -> Tokenizer:
+    path = work / f"tokenizer-{settings.seed}.json"
+    if not path.exists():
+        console.print("training the tokenizer")
+        documents = Writer(settings.seed).documents(TOKENIZER_DOCUMENTS)
+        train_tokenizer(text for d in documents for text, _ in segments(d)).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def load_corpus(settings: Settings, tokenizer: Tokenizer, work: Path, max_len: int) -> Corpus:
+    path = work / f"corpus-{settings.seed}-{settings.n_documents}.npz"
+    if not path.exists():
+        console.print(f"writing {settings.n_documents} documents")
+        documents = Writer(settings.seed + 1).documents(settings.n_documents)
+        encode_corpus(tokenizer, documents, max_len).save(path)
+    return Corpus.load(path)
+
+
+def held_out_corpus(tokenizer: Tokenizer, max_len: int) -> Corpus:
+    """The held-out questions with their answers: never trained on, only measured."""
+    documents = [
+        Document((Message("user", question), Message("assistant", fact.says[0])))
+        for fact in load_facts(DLLAMA_FILES)
+        for question in fact.held
+    ]
+    return encode_corpus(tokenizer, documents, max_len)
+
+
+@torch.no_grad()
+def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
+    """(loss, share of tokens right) over the answers of a corpus."""
+    model.eval()
+    lost = right = total = 0.0
+    for batch in plan_batches(corpus, 8192, 0):
+        tokens, targets, at = make_batch(corpus, batch, 0.0, (0,))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model.logits(model(tokens).flatten(0, 1)[at]).float()
+        wanted = targets.flatten()[at]
+        lost += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+        right += float((logits.argmax(-1) == wanted).sum())
+        total += len(at)
+    model.train()
+    return lost / total, right / total
+
+
+def make_optimizer(model: Model, settings: Settings) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+class Training:
+    """A model on its way; `step` steps are done."""
+
+    def __init__(self, settings: Settings, corpus: Corpus, vocab_size: int, work: Path) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.corpus = settings, corpus
+        self.model = Model(demo_config(vocab_size))
+        self.optimizer = make_optimizer(self.model, settings)
+        self.batches = plan_batches(corpus, settings.micro_tokens, settings.seed)
+        self.n_steps = len(self.batches) // settings.micros
+        self.step = 0
+        self._path = work / "checkpoint.pt"
+
+    def save(self) -> None:
+        partial = self._path.with_suffix(".partial")
+        state = {
+            "settings": asdict(self.settings),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, partial)
+        partial.replace(self._path)
+
+    def resume(self) -> bool:
+        """Takes up the last checkpoint, where there is one of the same settings."""
+        if not self._path.exists():
+            return False
+        state = torch.load(self._path, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            console.print(f"{self._path} belongs to other settings; it is left aside")
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        return True
+
+    def train_step(self) -> tuple[float, int]:
+        """One step of the optimizer; its loss and its tokens, without padding."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(s, self.step, self.n_steps)
+        n_tokens, loss_sum = 0, 0.0
+        first = self.step * s.micros
+        micros = [
+            make_batch(self.corpus, batch, s.question_share, (s.seed, first + i))
+            for i, batch in enumerate(self.batches[first : first + s.micros])
+        ]
+        n_counted = sum(len(at) for _, _, at in micros)
+        for i, (tokens, targets, at) in enumerate(micros):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = self.model.loss(tokens, targets, at) * (len(at) / n_counted)
+            loss.backward()
+            loss_sum += loss.item()
+            lengths = self.corpus.starts[self.batches[first + i] + 1]
+            n_tokens += int((lengths - self.corpus.starts[self.batches[first + i]]).sum())
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return loss_sum, n_tokens
+
+
+def train(training: Training, held_out: Corpus, until_step: int) -> None:
+    """Trains to the end, or to `until_step`, with checkpoints on the way."""
+    every = max(1, int(HELD_OUT_SHARE * training.n_steps))
+    saved_s = time.monotonic()
+    with TrainingLine(console, training.n_steps, training.step) as line:
+        while training.step < min(training.n_steps, until_step):
+            loss, n_tokens = training.train_step()
+            line.update(training.step, loss, n_tokens)
+            if training.step % every == 0 or training.step == training.n_steps:
+                held_loss, right = measure(training.model, held_out)
+                line.note(
+                    f"step {training.step}: loss {line.loss:.3f}, held-out loss {held_loss:.3f}, "
+                    f"held-out tokens right {right:.1%}"
+                )
+            if time.monotonic() - saved_s > CHECKPOINT_S:
+                training.save()
+                saved_s = time.monotonic()
+    training.save()
+
+
+def write_models(training: Training, tokenizer: Tokenizer, out: Path, work: Path) -> None:
+    """The Q8_0 file to ship, and its F16 twin for tests."""
+    arrays = {name: tensor.numpy() for name, tensor in tensors(training.model).items()}
+    metadata = tokenizer_metadata(tokenizer)
+    twin = work / out.name.replace("q8_0", "f16")
+    for path, qtype in ((out, QType.Q8_0), (twin, QType.F16)):
+        export_gguf(path, training.model.config, arrays, metadata, qtype)
+        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = Settings(seed=args.seed, n_documents=args.documents)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(settings, args.work)
+    max_len = demo_config(0).max_seq_len
+    corpus = load_corpus(settings, tokenizer, args.work, max_len)
+    training = Training(settings, corpus, tokenizer.get_vocab_size(), args.work)
+    if not args.fresh and training.resume():
+        console.print(f"going on after step {training.step}")
+    n_parameters = sum(p.numel() for p in training.model.parameters())
+    console.print(
+        f"{n_parameters / 1e6:.2f} million parameters, {tokenizer.get_vocab_size()} tokens of "
+        f"vocabulary, {corpus.n_documents} documents, {len(corpus.ids) / 1e6:.1f} million tokens, "
+        f"{training.n_steps} steps"
+    )
+    started_s = time.monotonic()
+    train(training, held_out_corpus(tokenizer, max_len), args.until_step or training.n_steps)
+    write_models(training, tokenizer, args.out, args.work)
+    facts = {
+        "settings": asdict(settings),
+        "parameters": n_parameters,
+        "documents": corpus.n_documents,
+        "tokens": len(corpus.ids),
+        "steps": training.step,
+        "minutes_of_this_run": round((time.monotonic() - started_s) / 60, 1),
+    }
+    (args.work / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    console.print("evaluate it with: python -m examples.demo_model.evaluate --update-card")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo_model.train",
+        description="Train dllama-demo from nothing; an interrupted run is gone on with.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = Settings()
+    parser.add_argument("--out", type=Path, default=OUT, help="the Q8_0 GGUF to write")
+    parser.add_argument("--work", type=Path, default=WORK, help="for data and checkpoints")
+    parser.add_argument("--documents", type=int, default=defaults.n_documents, help="to train on")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--fresh", action="store_true", help="do not go on with a checkpoint")
+    parser.add_argument("--until-step", type=int, default=0, help="stop early; 0: at the end")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

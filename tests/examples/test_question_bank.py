@@ -1,0 +1,97 @@
+"""What dllama-demo is taught: complete, true to the commands, and apart from what it is asked."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+import pytest
+
+from api.model_routes import ROUTES_SHOWN
+from dllama.cli import main, root, worker
+from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
+from examples.demo_model.data.question_bank import (
+    DLLAMA_FILES,
+    TALK_FILES,
+    load_facts,
+    normal,
+    parse_facts,
+)
+
+FACTS = load_facts(DLLAMA_FILES)
+N_DOCUMENTS = 20_000
+
+
+def test_there_are_many_held_out_questions_and_all_differ() -> None:
+    held = [normal(question) for fact in FACTS for question in fact.held]
+    assert len(held) >= 150
+    assert len(set(held)) == len(held)
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
+def test_a_fact_is_complete_and_its_answers_would_pass(fact) -> None:  # type: ignore[no-untyped-def]
+    assert fact.held and fact.says and fact.brief and fact.keys
+    assert len(fact.do) + len(fact.what) + len(fact.ask) >= 3
+    for answer in (*fact.says, fact.brief):
+        assert fact.missing(answer) == []
+
+
+def test_an_answer_without_a_keyword_is_wrong() -> None:
+    [fact] = parse_facts("# a.b\nkeys: --port, x|y, | z", "test")
+    assert fact.missing("use --PORT and Y | z") == []
+    assert fact.missing("use --port | z") == ["x|y"]
+
+
+@pytest.mark.parametrize(
+    "line", ["do: x", "# a.b (unknown)", "# a.b\nwhatever: x", "# a.b\nno key"]
+)
+def test_a_bad_line_of_the_bank_is_named(line: str) -> None:
+    with pytest.raises(ValueError, match=r"bad\.txt, line \d"):
+        parse_facts(line, "bad.txt")
+
+
+def test_no_held_out_question_is_in_the_training_text() -> None:
+    held = [normal(question) for fact in FACTS for question in fact.held]
+    lines = set()
+    for document in Writer(seed=2).documents(N_DOCUMENTS):
+        lines.update(normal(message.content) for message in document.messages)
+    text = "\n".join(lines)
+    assert [question for question in held if question in text] == []
+
+
+def test_a_held_out_question_is_recognised_however_it_is_spelled() -> None:
+    writer = Writer(seed=0)
+    question = writer.dllama[0].held[0]
+    assert writer.is_held(f"Hi! {question.upper()} ??")
+    assert not writer.is_held("hello")
+
+
+def test_every_flag_the_model_is_taught_exists() -> None:
+    known = _flags(main.build_parser(), root.build_parser(), worker.build_parser())
+    for fact in FACTS:
+        for answer in (*fact.says, fact.brief):
+            named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", answer))
+            assert named <= known, f"{fact.id}: {named - known}"
+
+
+def test_every_route_the_model_is_taught_exists() -> None:
+    known = {route.split()[1] for route in ROUTES_SHOWN}
+    for fact in FACTS:
+        for answer in fact.says:
+            for route in re.findall(r"(?<![\w/.:])(/v1/[a-z/]+|/(?:de)?tokenize|/stats)", answer):
+                assert route.rstrip("/") in known, f"{fact.id}: {route}"
+
+
+def test_follow_ups_name_facts() -> None:
+    ids = {fact.id for fact in (*FACTS, *load_facts(TALK_FILES))}
+    assert {i for of, to, _ in FOLLOW_UPS for i in (of, to)} <= ids
+
+
+def _flags(*parsers: argparse.ArgumentParser) -> set[str]:
+    found: set[str] = set()
+    for parser in parsers:
+        for action in parser._actions:
+            found.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                found |= _flags(*action.choices.values())
+    return found

@@ -1,0 +1,138 @@
+"""Training: the model that PyTorch trains is the one that dllama computes; interruptions leave no
+trace. Needs the `train` extra."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
+
+from dllama.config import ModelConfig  # noqa: E402
+from dllama.formats import open_model  # noqa: E402
+from dllama.qtypes import QType  # noqa: E402
+from examples.demo_model import model as model_module  # noqa: E402
+from examples.demo_model import train as train_module  # noqa: E402
+from examples.demo_model.batches import encode_corpus, make_batch, plan_batches  # noqa: E402
+from examples.demo_model.data.conversations import Writer  # noqa: E402
+from examples.demo_model.data.dialogue import segments  # noqa: E402
+from examples.demo_model.export import export_gguf  # noqa: E402
+from examples.demo_model.model import Model, demo_config, tensors  # noqa: E402
+from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer  # noqa: E402
+from examples.demo_model.train import Settings, Training, held_out_corpus, measure  # noqa: E402
+from tests.reference_forward import reference_logits  # noqa: E402
+
+SMALL = ModelConfig(
+    arch="llama", name="small", dim=64, hidden_dim=96, n_layers=2, n_heads=4, n_kv_heads=2,
+    head_dim=16, vocab_size=600, max_seq_len=2048, norm_epsilon=1e-5, rope_theta=10000.0,
+    is_tied=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    texts = (text for d in Writer(13).documents(400) for text, _ in segments(d))
+    return train_tokenizer(texts, vocab_size=SMALL.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer):  # type: ignore[no-untyped-def]
+    return encode_corpus(tokenizer, Writer(14).documents(300), SMALL.max_seq_len)
+
+
+def _make(config: ModelConfig) -> Model:
+    torch.manual_seed(0)
+    model = Model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_dllama_computes_the_model_that_was_trained(tokenizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    config = replace(SMALL, vocab_size=tokenizer.get_vocab_size())
+    model = _make(config)
+    arrays = {name: tensor.numpy() for name, tensor in tensors(model).items()}
+    export_gguf(tmp_path / "m.gguf", config, arrays, tokenizer_metadata(tokenizer), QType.F32)
+    ids = np.random.default_rng(1).integers(0, config.vocab_size, 40)
+    with torch.no_grad():
+        ours = model.logits(model(torch.from_numpy(ids)[None]))[0].numpy()
+    source = open_model(tmp_path / "m.gguf")
+    expected = reference_logits(source, ids.tolist())
+    source.close()
+    np.testing.assert_allclose(ours, expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_short_and_long_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _make(SMALL)
+    tokens = torch.randint(0, SMALL.vocab_size, (2, 100))
+    with torch.no_grad():
+        short = model(tokens)
+        monkeypatch.setattr(model_module, "SHORT", 10)
+        long = model(tokens)
+    assert torch.allclose(short, long, atol=1e-4)
+
+
+def test_batches_hold_every_document_once(corpus) -> None:  # type: ignore[no-untyped-def]
+    batches = plan_batches(corpus, 1024, seed=3)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(corpus.n_documents))
+    for batch in batches:
+        tokens, targets, at = make_batch(corpus, batch, 0.0, (0,))
+        assert tokens.numel() <= 1024 or len(batch) == 1
+        counted = targets.flatten()[at].tolist()
+        wanted = [
+            int(i)
+            for d in batch
+            for i in corpus.ids[corpus.starts[d] + 1 : corpus.starts[d + 1]][
+                corpus.is_answer[corpus.starts[d] + 1 : corpus.starts[d + 1]]
+            ]
+        ]
+        assert counted == wanted
+
+
+def test_questions_count_in_part(corpus) -> None:  # type: ignore[no-untyped-def]
+    [batch, *_] = plan_batches(corpus, 4096, seed=3)
+    none, some, every = (len(make_batch(corpus, batch, s, (1,))[2]) for s in (0.0, 0.5, 1.0))
+    assert none < some < every
+
+
+def test_an_interrupted_training_ends_where_a_whole_one_does(
+    corpus,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train_module, "demo_config", lambda size: replace(SMALL, vocab_size=size))
+    settings = Settings(n_documents=300, micro_tokens=1024)
+    whole = Training(settings, corpus, SMALL.vocab_size, tmp_path / "whole")
+    losses = [whole.train_step()[0] for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+    (tmp_path / "cut").mkdir()
+    first = Training(settings, corpus, SMALL.vocab_size, tmp_path / "cut")
+    for _ in range(4):
+        first.train_step()
+    first.save()
+    second = Training(settings, corpus, SMALL.vocab_size, tmp_path / "cut")
+    assert second.resume() and second.step == 4
+    for _ in range(4):
+        second.train_step()
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+    other = Training(replace(settings, seed=2), corpus, SMALL.vocab_size, tmp_path / "cut")
+    assert not other.resume()
+
+
+def test_held_out_questions_are_measured(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    model = _make(replace(SMALL, vocab_size=tokenizer.get_vocab_size()))
+    loss, right = measure(model, held_out_corpus(tokenizer, 2048))
+    assert loss > 1.0 and 0.0 <= right < 0.5
+
+
+def test_the_demo_shards_over_four_nodes_and_more() -> None:
+    config = demo_config(4096)
+    assert config.dim == 256 and config.n_kv_heads >= 4 and config.max_seq_len == 2048
+    assert config.hidden_dim % (32 * 4) == 0

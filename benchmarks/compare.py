@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from benchmarks.bandwidth import int8_gop_per_s, memory_gb_per_s
@@ -161,7 +161,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     other = next((k for k in ("llama.cpp", "one node") if k in rows[0]), None)
     names = ["model", "threads", "test", "dllama", "min-max", "GB/s", "network ms"]
     for name in [*names, *([other, "ratio"] if other else [])]:
-        view.add_column(name, justify="left" if name in ("model", "test") else "right")
+        justify: JustifyMethod = "left" if name in ("model", "test") else "right"
+        view.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
         ours = row["dllama"]
         cells = [

@@ -116,7 +116,7 @@ class EngineServer:
             log.info("the server is gone; the engine ends")
             return 0
         except DllamaError as error:
-            log.error("the engine has failed: %s", error)
+            log.info("the engine has failed: %s", error)  # the server says it aloud
             self._fail(str(error))
         except Exception as error:
             log.exception("the engine has failed")

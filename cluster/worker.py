@@ -6,7 +6,6 @@ It computes nothing, so it always answers in time; whatever arrives, it goes on.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 
@@ -250,10 +249,3 @@ class Worker:
             self._roots.send_multipart([identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("could not answer a root: %s", error)
-
-
-def default_threads() -> int:
-    """As many as there are processors for this process."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,7 +1,7 @@
 """e to the x in float32, in operations that vectorise: the same bits wherever it is used.
 
-To be called from functions compiled with team.MATH only: where sums may be reordered, the
-compiler would cancel the very rounding this relies on.
+To be called from functions made by jit.jitted or jit.kernel: where sums may be reordered
+(jit.reordered), the compiler would cancel the very rounding this relies on.
 """
 
 from __future__ import annotations

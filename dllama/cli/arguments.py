@@ -40,6 +40,13 @@ def positive(text: str) -> int:
     return number
 
 
+def port_number(text: str) -> int:
+    """An argparse type: a TCP port; 0 picks a free one."""
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose one up to 65535")
+    return int(text)
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """An argparse type: words between commas."""
     return tuple(word for word in text.replace(" ", ",").split(",") if word)

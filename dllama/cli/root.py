@@ -22,6 +22,7 @@ from dllama.cli.arguments import (
     comma_list,
     engine_settings,
     make_parser,
+    port_number,
 )
 from dllama.cli.build import open_source
 from dllama.cli.settings import EngineSettings, ServerSettings
@@ -58,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
-    server.add_argument("--port", type=int, default=8080, help="port to listen on; 0 picks one")
+    server.add_argument(
+        "--port", type=port_number, default=8080, help="port to listen on; 0 picks one"
+    )
     server.add_argument(
         "--api-key", metavar="KEY", type=comma_list, default=(),
         help="keys that requests must carry as a bearer token (also: DLLAMA_API_KEY)",

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import TokenizerError
-from dllama.formats import FORMATS, first_bytes, open_model
+from dllama.formats import first_bytes
+from dllama.formats.gguf import MAGIC as GGUF_MAGIC
+from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
 
 T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
@@ -15,10 +17,7 @@ T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
 def metadata_of(model: str, tokenizer: Path | None) -> Mapping[str, object]:
     """GGUF metadata of the file the tokenizer comes from; empty for other formats."""
     path = tokenizer or Path(model)
-    if first_bytes(path) not in FORMATS:
-        return {}
-    source = open_model(path)
-    return getattr(source, "metadata", {})
+    return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else {}
 
 
 def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
@@ -27,7 +26,7 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
     path = tokenizer or Path(model)
-    if tokenizer is None and first_bytes(path) != b"GGUF":
+    if tokenizer is None and first_bytes(path) != GGUF_MAGIC:
         path = Path(model).with_suffix(".t")
         if not path.exists():
             raise TokenizerError(

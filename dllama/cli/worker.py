@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 
 from cluster.worker import Worker, WorkerConfig
-from dllama.cli.arguments import default_threads, make_parser, positive
+from dllama.cli.arguments import default_threads, make_parser, port_number, positive
 from dllama.cli.terminal import guarded, set_up_logging
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
@@ -23,7 +23,7 @@ EPILOG = """examples:
 def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("dllama-worker", DESCRIPTION, EPILOG)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
-    parser.add_argument("--port", type=positive, default=9998, help="port to listen on")
+    parser.add_argument("--port", type=port_number, default=9998, help="port to listen on")
     parser.add_argument(
         "-t", "--threads", metavar="N", type=positive, default=default_threads(),
         help="compute threads of a session",
@@ -46,7 +46,10 @@ def run(argv: list[str] | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     worker.start()
-    worker.run()
+    try:
+        worker.run()
+    finally:
+        worker.close()
     return 0
 
 

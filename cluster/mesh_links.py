@@ -17,10 +17,10 @@ import zmq
 from cluster.sockets import (
     Context,
     DisconnectWatch,
+    Lookout,
     Socket,
     bind_first_free,
     make_socket,
-    receive_soon,
 )
 from dllama.errors import PeerLost, ProtocolError
 
@@ -73,6 +73,7 @@ class MeshLinks:
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
         self._early: dict[Key, Arrived] = {}
+        self._lookout = Lookout()
 
     def bind(self, host: str, ports: Iterable[int]) -> int:
         """Opens the inbox on the first free port and returns it."""
@@ -139,7 +140,7 @@ class MeshLinks:
     def _receive(self) -> None:
         assert self._inbox is not None, "bind() comes before take()"
         try:
-            frames = receive_soon(self._inbox)
+            frames = self._lookout.receive(self._inbox)
         except zmq.Again:
             self._look_around()
         else:

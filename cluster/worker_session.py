@@ -43,10 +43,10 @@ from cluster.progress import ProgressFile
 from cluster.rank import LoadRank, Rank
 from cluster.sockets import (
     Context,
+    Lookout,
     Socket,
     bind_first_free,
     make_socket,
-    receive_soon,
     session_ports,
     sleep_for_message,
 )
@@ -115,6 +115,7 @@ class WorkerSession:
         )
         self._root: bytes | None = None  # its identity, once it has spoken
         self._log = StepLog()
+        self._lookout = Lookout()
         self._weights_bytes = 0
 
     def run(self) -> int:
@@ -232,7 +233,7 @@ class WorkerSession:
 
     def _next_message(self, is_late: Callable[[], bool] = lambda: False) -> Message:
         """The root's next message. Raises RootLeft, or PeerLost where another rank left."""
-        receive = receive_soon  # a running answer's next step is near; after that, sleep
+        receive = self._lookout.receive  # a running answer's next step is near; then, sleep
         while True:
             try:
                 identity, *frames = receive(self._control)

@@ -50,7 +50,8 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor, rope: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         x = x + self.wo(self.attention(self.norm1(x), rope, mask))
         gate, up = self.w13(self.norm2(x)).chunk(2, -1)
-        return x + self.w2(F.silu(gate) * up)
+        out: torch.Tensor = x + self.w2(F.silu(gate) * up)
+        return out
 
     def attention(self, x: torch.Tensor, rope: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """x: (B, T, dim), rope: (2, T, head_dim / 2), mask: (T, T); returns (B, T, q_dim)."""
@@ -68,12 +69,16 @@ class Layer(nn.Module):
         scores = scores.view(batch, c.n_kv_heads, c.group_size, n, n) + mask
         shares = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
         shares = shares.view(batch, c.n_kv_heads, c.group_size * n, n)
-        out = (shares @ v).view(batch, c.n_heads, n, c.head_dim)
+        mixed: torch.Tensor = shares @ v
+        out = mixed.view(batch, c.n_heads, n, c.head_dim)
         return out.transpose(1, 2).reshape(batch, n, c.q_dim)
 
 
 class Model(nn.Module):
     """Token ids (B, T) to the final states; `loss` ends in the tied head."""
+
+    rope: torch.Tensor
+    mask: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -102,7 +107,8 @@ class Model(nn.Module):
         rope, mask = self.rope[:, :n].to(dtype), self.mask[:n, :n].to(dtype)
         for layer in self.layers:
             x = layer(x, rope, mask)
-        return self.norm(x)
+        states: torch.Tensor = self.norm(x)
+        return states
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         return F.linear(states, self.embed.weight)
@@ -133,7 +139,7 @@ def tensors(model: Model) -> dict[str, torch.Tensor]:
     found = {"embed": model.embed.weight, "norm": model.norm.weight[None]}
     for i, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
-        wq, wk, wv = layer.wqkv.weight.split([c.q_dim, c.kv_dim, c.kv_dim])
+        wq, wk, wv = torch.split(layer.wqkv.weight, [c.q_dim, c.kv_dim, c.kv_dim])
         w1, w3 = layer.w13.weight.chunk(2)
         found |= {
             f"layers.{i}.norm1": layer.norm1.weight[None], f"layers.{i}.wq": wq,

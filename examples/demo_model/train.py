@@ -92,19 +92,22 @@ def held_out_corpus(tokenizer: Tokenizer, max_len: int) -> Corpus:
 
 @torch.no_grad()
 def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
-    """(loss, share of tokens right) over the answers of a corpus."""
+    """(loss of an answer's token, share of the answers that greedy decoding would give word for
+    word) over a corpus of one-turn dialogues."""
     model.eval()
-    lost = right = total = 0.0
+    lost, n_tokens, n_right = 0.0, 0, 0
     for batch in plan_batches(corpus, 8192, 0):
         tokens, targets, at = make_batch(corpus, batch, 0.0, (0,))
         with torch.autocast("cpu", torch.bfloat16):
             logits = model.logits(model(tokens).flatten(0, 1)[at]).float()
         wanted = targets.flatten()[at]
         lost += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-        right += float((logits.argmax(-1) == wanted).sum())
-        total += len(at)
+        wrong = torch.zeros(len(batch))
+        wrong.index_add_(0, at // tokens.shape[1], (logits.argmax(-1) != wanted).float())
+        n_right += int((wrong == 0).sum())
+        n_tokens += len(at)
     model.train()
-    return lost / total, right / total
+    return lost / n_tokens, n_right / corpus.n_documents
 
 
 def make_optimizer(model: Model, settings: Settings) -> torch.optim.AdamW:
@@ -169,7 +172,7 @@ class Training:
         for i, (tokens, targets, at) in enumerate(micros):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = self.model.loss(tokens, targets, at) * (len(at) / n_counted)
-            loss.backward()
+            torch.autograd.backward(loss)
             loss_sum += loss.item()
             lengths = self.corpus.starts[self.batches[first + i] + 1]
             n_tokens += int((lengths - self.corpus.starts[self.batches[first + i]]).sum())
@@ -192,7 +195,7 @@ def train(training: Training, held_out: Corpus, until_step: int) -> None:
                 held_loss, right = measure(training.model, held_out)
                 line.note(
                     f"step {training.step}: loss {line.loss:.3f}, held-out loss {held_loss:.3f}, "
-                    f"held-out tokens right {right:.1%}"
+                    f"held-out answers right word for word {right:.1%}"
                 )
             if time.monotonic() - saved_s > CHECKPOINT_S:
                 training.save()

@@ -37,9 +37,9 @@ def number_list(text: str) -> list[int]:
     return numbers
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "bench", help="measure prefill and decode speed", epilog=EPILOG,
+        "bench", help=summary, epilog=EPILOG,
         description="Measure a model's speed on this machine, or on a cluster.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import psutil
 
@@ -17,11 +16,11 @@ from cluster.session_plan import ClusterConfig
 from cluster.shard import Shard
 from cluster.sockets import parse_address
 from cluster.sync_type import SyncType
-from dllama.cli.settings import DEFAULT_CONTEXT, EngineSettings
+from dllama.cli.settings import EngineSettings
+from dllama.cli.source import open_source
 from dllama.config import ModelConfig
 from dllama.engine.engine import Engine
 from dllama.errors import ConfigError
-from dllama.formats import open_model
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.local_runner import LocalRunner
 from dllama.model.rank import MAX_LOGIT_ROWS, RankModel
@@ -34,34 +33,6 @@ KV_SHARE = 4  # the KV cache takes at most this part of the free memory unless i
 FULL_CONTEXTS = 4  # and never more than so many full conversations
 
 Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of text
-
-
-class Renamed:
-    """A WeightSource under another config: the context and the name the command line asked for."""
-
-    def __init__(self, source: WeightSource, config: ModelConfig) -> None:
-        self._source, self.config = source, config
-        self.tensors = source.tensors
-        self.read, self.release, self.close = source.read, source.release, source.close
-
-
-def context_size(config: ModelConfig, asked: int) -> int:
-    """Tokens a conversation may have. Raises ConfigError where more was asked than was trained."""
-    if asked > config.max_seq_len:
-        raise ConfigError(
-            f"--ctx-size {asked} is more than the {config.max_seq_len} tokens this model was "
-            "trained for; ask for at most that"
-        )
-    return asked or min(config.max_seq_len, DEFAULT_CONTEXT)
-
-
-def open_source(settings: EngineSettings) -> WeightSource:
-    """The model file, with the context length that will be served."""
-    source = open_model(settings.model)
-    config = source.config
-    context = context_size(config, settings.ctx_size)
-    name = settings.name or config.name
-    return Renamed(source, replace(config, max_seq_len=context, name=name))
 
 
 def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> int:

@@ -88,9 +88,9 @@ def _message(body: bytes, status: int) -> str:
         return f"the server answered {status}: {body[:200]!r}"
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "chat", help="talk to a running server", description="Talk to a running server. " + HELP
+        "chat", help=summary, description="Talk to a running server. " + HELP
     )
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default: here)")
     parser.add_argument("--api-key", default=os.environ.get("DLLAMA_API_KEY"))

@@ -10,9 +10,9 @@ from rich.console import Console
 from dllama.inspect import describe, render
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "inspect", help="show what a model file holds",
+        "inspect", help=summary,
         description="Show sizes, tensor types, tokenizer and context of a model file, also of one "
         "that cannot be run, and why.",
     )  # fmt: skip

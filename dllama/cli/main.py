@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 
-from dllama.cli import bench, chat, inspect, root, run, up, worker
 from dllama.cli.arguments import make_parser
 from dllama.cli.terminal import guarded, set_up_logging
 
-DESCRIPTION = """Run large language models on the computers you already have.
+DESCRIPTION = """Run large language models on the computers you already have."""
 
-`dllama root` and `dllama worker` are the same as dllama-root and dllama-worker."""
+COMMANDS = {
+    "run": "answer one prompt and end",
+    "up": "start workers and a root on this machine, and chat",
+    "chat": "talk to a running server",
+    "bench": "measure prefill and decode speed",
+    "inspect": "show what a model file holds",
+    "root": "serve a model: the same as dllama-root",
+    "worker": "compute for a root: the same as dllama-worker",
+}
+"""Each is the module of its name in this package. Only the one that is asked for is imported: the
+others would bring in web servers and compilers that it does not need."""
 
-FORWARDED = {"root": root.run, "worker": worker.run}
-"""Commands with programs of their own: they read their flags themselves."""
+PROGRAMS = ("root", "worker")  # commands that are programs too, and read their flags themselves
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or of one."""
     parser = make_parser("dllama", DESCRIPTION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, up, chat, bench, inspect):
-        module.add_parser(commands)
-    commands.add_parser("root", help="serve a model: the same as dllama-root", add_help=False)
-    commands.add_parser("worker", help="compute for a root: dllama-worker", add_help=False)
+    for name, summary in COMMANDS.items():
+        if name in PROGRAMS or (only is not None and name != only):
+            commands.add_parser(name, help=summary, add_help=False)
+        else:
+            importlib.import_module(f"dllama.cli.{name}").add_parser(commands, summary)
     return parser
 
 
 def start(argv: list[str] | None) -> int:
-    import sys
-
     words = sys.argv[1:] if argv is None else argv
-    if words and words[0] in FORWARDED:
-        return FORWARDED[words[0]](words[1:])
-    args, rest = build_parser().parse_known_args(words)
-    if rest and args.run is not up.run:
-        build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    command = words[0] if words else ""
+    if command in PROGRAMS:
+        program: int = importlib.import_module(f"dllama.cli.{command}").run(words[1:])
+        return program
+    parser = build_parser(command)
+    args, rest = parser.parse_known_args(words)
+    if rest and command != "up":  # up hands on what it does not know to the root
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     set_up_logging("warning")
     code: int = args.run(args)

@@ -24,8 +24,8 @@ from dllama.cli.arguments import (
     make_parser,
     port_number,
 )
-from dllama.cli.build import open_source
 from dllama.cli.settings import EngineSettings, ServerSettings
+from dllama.cli.source import open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
 from dllama.cli.vocabulary import load_tokenizer, metadata_of

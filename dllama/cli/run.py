@@ -23,9 +23,9 @@ EPILOG = """examples:
   cat notes.txt | dllama run -m model.gguf "Summarise this:\""""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "run", help="answer one prompt and end", epilog=EPILOG,
+        "run", help=summary, epilog=EPILOG,
         description="Answer one prompt: the answer goes to stdout, all else to stderr.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

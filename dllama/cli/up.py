@@ -26,9 +26,9 @@ START_S = 600.0  # a first start compiles kernels
 STOP_S = 8.0
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "up", help="start workers and a root on this machine, and chat",
+        "up", help=summary,
         description="Start local workers and a root, print the URL and open a chat; all of it "
         "ends together. Other flags go to dllama-root.",
     )  # fmt: skip

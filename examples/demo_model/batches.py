@@ -19,6 +19,8 @@ from examples.demo_model.data.dialogue import Document, segments
 PAD = 0
 STEP = 16  # lengths are rounded up to a multiple of this
 CHUNK = 4096  # documents that are encoded at once
+ROUND = 256  # positions that count are padded to a multiple of this
+OPENING_TOKENS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +97,58 @@ def _padded(n: int) -> int:
     return -(-n // STEP) * STEP
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Documents side by side, and the flat positions whose next token counts.
+
+    Positions are padded with some of no weight to a multiple of ROUND: every new shape of a matrix
+    product costs the CPU's library time and memory."""
+
+    tokens: torch.Tensor  # (B, T) int64
+    at: torch.Tensor  # (n,) int64, positions in B * T
+    wanted: torch.Tensor  # (n,) int64, the tokens that come next
+    weights: torch.Tensor  # (n,) float32
+    n_tokens: int  # without padding
+
+
 def make_batch(
-    corpus: Corpus, documents: np.ndarray, question_share: float, seed: tuple[int, ...]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(tokens (B, T), targets (B, T), flat positions that count). All answer tokens count, and of
-    the others a random share."""
-    rng = np.random.default_rng(seed)
+    corpus: Corpus, documents: np.ndarray, *, question_share: float, opening: float, seed: int
+) -> Batch:
+    """All tokens of answers count, the first OPENING_TOKENS of each `opening` times as much: which
+    answer it is gets decided there. Of the other tokens a random share counts."""
+    rng = np.random.default_rng((seed, int(documents[0])))
     bounds = [(int(corpus.starts[d]), int(corpus.starts[d + 1])) for d in documents]
     width = _padded(max(end - start for start, end in bounds))
     tokens = np.full((len(bounds), width), PAD, np.int64)
-    targets = np.full((len(bounds), width), PAD, np.int64)
-    counts = np.zeros((len(bounds), width), bool)
+    wanted = np.full((len(bounds), width), PAD, np.int64)
+    weights = np.zeros((len(bounds), width), np.float32)
     for row, (start, end) in enumerate(bounds):
         n = end - start - 1
         tokens[row, : n + 1] = corpus.ids[start:end]
-        targets[row, :n] = corpus.ids[start + 1 : end]
-        counts[row, :n] = corpus.is_answer[start + 1 : end] | (rng.random(n) < question_share)
-    at = np.flatnonzero(counts)
-    return torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(at)
+        wanted[row, :n] = corpus.ids[start + 1 : end]
+        asked = (rng.random(n) < question_share).astype(np.float32)
+        weights[row, :n] = np.where(
+            corpus.is_answer[start + 1 : end],
+            answer_weights(corpus.is_answer[start + 1 : end], opening),
+            asked,
+        )
+    at = np.flatnonzero(weights)
+    at = np.concatenate([at, np.zeros(-len(at) % ROUND, np.int64)])
+    counted = weights.reshape(-1)[at]
+    counted[np.count_nonzero(weights) :] = 0
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        at=torch.from_numpy(at),
+        wanted=torch.from_numpy(wanted.reshape(-1)[at]),
+        weights=torch.from_numpy(counted),
+        n_tokens=sum(end - start for start, end in bounds),
+    )
+
+
+def answer_weights(is_answer: np.ndarray, opening: float) -> np.ndarray:
+    """`opening` for the first OPENING_TOKENS of every run of answer tokens, 1 elsewhere."""
+    ahead = np.concatenate([np.zeros(OPENING_TOKENS, bool), is_answer])
+    is_later = np.ones(len(is_answer), bool)
+    for back in range(1, OPENING_TOKENS + 1):
+        is_later &= ahead[OPENING_TOKENS - back : len(ahead) - back]
+    return np.where(is_later, np.float32(1), np.float32(opening))

@@ -113,10 +113,11 @@ class Model(nn.Module):
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         return F.linear(states, self.embed.weight)
 
-    def loss(self, tokens: torch.Tensor, targets: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy at the flat positions `at`; the others cost no head."""
-        states = self(tokens).flatten(0, 1)[at]
-        return F.cross_entropy(self.logits(states).float(), targets.flatten()[at])
+    def losses(self, tokens: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each `wanted` token at the flat positions `at`, float32 (n,); other
+        positions cost no head."""
+        logits = self.logits(self(tokens).flatten(0, 1)[at]).float()
+        return F.cross_entropy(logits, wanted, reduction="none")
 
 
 def rope_table(config: ModelConfig) -> torch.Tensor:

@@ -48,7 +48,8 @@ class Settings:
     warm_up: float = 0.03  # share of the steps
     final: float = 0.03  # share of the learning rate that is left at the end
     weight_decay: float = 0.1
-    question_share: float = 0.12  # of the tokens that others wrote, which also count
+    question_share: float = 0.02  # of the tokens that others wrote, which also count
+    opening: float = 3.0  # weight of an answer's first tokens
     clip: float = 1.0
 
 
@@ -95,17 +96,18 @@ def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
     """(loss of an answer's token, share of the answers that greedy decoding would give word for
     word) over a corpus of one-turn dialogues."""
     model.eval()
-    lost, n_tokens, n_right = 0.0, 0, 0
-    for batch in plan_batches(corpus, 8192, 0):
-        tokens, targets, at = make_batch(corpus, batch, 0.0, (0,))
+    lost, n_tokens, n_right = 0.0, 0.0, 0
+    for documents in plan_batches(corpus, 8192, 0):
+        batch = make_batch(corpus, documents, question_share=0.0, opening=1.0, seed=0)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model.logits(model(tokens).flatten(0, 1)[at]).float()
-        wanted = targets.flatten()[at]
-        lost += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-        wrong = torch.zeros(len(batch))
-        wrong.index_add_(0, at // tokens.shape[1], (logits.argmax(-1) != wanted).float())
+            logits = model.logits(model(batch.tokens).flatten(0, 1)[batch.at]).float()
+        losses = torch.nn.functional.cross_entropy(logits, batch.wanted, reduction="none")
+        lost += float((losses * batch.weights).sum())
+        n_tokens += float(batch.weights.sum())
+        wrong = torch.zeros(len(documents))
+        misses = (logits.argmax(-1) != batch.wanted) * batch.weights
+        wrong.index_add_(0, batch.at // batch.tokens.shape[1], misses)
         n_right += int((wrong == 0).sum())
-        n_tokens += len(at)
     model.train()
     return lost / n_tokens, n_right / corpus.n_documents
 
@@ -162,25 +164,25 @@ class Training:
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(s, self.step, self.n_steps)
-        n_tokens, loss_sum = 0, 0.0
         first = self.step * s.micros
-        micros = [
-            make_batch(self.corpus, batch, s.question_share, (s.seed, first + i))
-            for i, batch in enumerate(self.batches[first : first + s.micros])
-        ]
-        n_counted = sum(len(at) for _, _, at in micros)
-        for i, (tokens, targets, at) in enumerate(micros):
+        batches = [
+            make_batch(self.corpus, documents, question_share=s.question_share, opening=s.opening,
+                       seed=s.seed)
+            for documents in self.batches[first : first + s.micros]
+        ]  # fmt: skip
+        total = sum(float(batch.weights.sum()) for batch in batches)
+        loss_sum = 0.0
+        for batch in batches:
             with torch.autocast("cpu", torch.bfloat16):
-                loss = self.model.loss(tokens, targets, at) * (len(at) / n_counted)
+                losses = self.model.losses(batch.tokens, batch.at, batch.wanted)
+            loss = (losses * batch.weights).sum() / total
             torch.autograd.backward(loss)
             loss_sum += loss.item()
-            lengths = self.corpus.starts[self.batches[first + i] + 1]
-            n_tokens += int((lengths - self.corpus.starts[self.batches[first + i]]).sum())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        return loss_sum, n_tokens
+        return loss_sum, sum(batch.n_tokens for batch in batches)
 
 
 def train(training: Training, held_out: Corpus, until_step: int) -> None:

@@ -16,7 +16,14 @@ from dllama.formats import open_model  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from examples.demo_model import model as model_module  # noqa: E402
 from examples.demo_model import train as train_module  # noqa: E402
-from examples.demo_model.batches import encode_corpus, make_batch, plan_batches  # noqa: E402
+from examples.demo_model.batches import (  # noqa: E402
+    OPENING_TOKENS,
+    ROUND,
+    answer_weights,
+    encode_corpus,
+    make_batch,
+    plan_batches,
+)
 from examples.demo_model.data.conversations import Writer  # noqa: E402
 from examples.demo_model.data.dialogue import segments  # noqa: E402
 from examples.demo_model.export import export_gguf  # noqa: E402
@@ -79,24 +86,37 @@ def test_short_and_long_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None
 def test_batches_hold_every_document_once(corpus) -> None:  # type: ignore[no-untyped-def]
     batches = plan_batches(corpus, 1024, seed=3)
     assert sorted(np.concatenate(batches).tolist()) == list(range(corpus.n_documents))
-    for batch in batches:
-        tokens, targets, at = make_batch(corpus, batch, 0.0, (0,))
-        assert tokens.numel() <= 1024 or len(batch) == 1
-        counted = targets.flatten()[at].tolist()
-        wanted = [
-            int(i)
-            for d in batch
-            for i in corpus.ids[corpus.starts[d] + 1 : corpus.starts[d + 1]][
-                corpus.is_answer[corpus.starts[d] + 1 : corpus.starts[d + 1]]
-            ]
+    for documents in batches:
+        batch = make_batch(corpus, documents, question_share=0.0, opening=3.0, seed=0)
+        assert batch.tokens.numel() <= 1024 or len(documents) == 1
+        counts = batch.weights > 0
+        assert len(batch.at) % ROUND == 0
+        assert batch.wanted[counts].tolist() == [
+            int(corpus.ids[i])
+            for d in documents
+            for i in range(corpus.starts[d] + 1, corpus.starts[d + 1])
+            if corpus.is_answer[i]
         ]
-        assert counted == wanted
+        flat = batch.tokens.flatten()
+        follows = batch.at[counts] + 1
+        same_row = follows % batch.tokens.shape[1] != 0
+        assert torch.equal(flat[follows[same_row]], batch.wanted[counts][same_row])
 
 
 def test_questions_count_in_part(corpus) -> None:  # type: ignore[no-untyped-def]
-    [batch, *_] = plan_batches(corpus, 4096, seed=3)
-    none, some, every = (len(make_batch(corpus, batch, s, (1,))[2]) for s in (0.0, 0.5, 1.0))
+    [documents, *_] = plan_batches(corpus, 4096, seed=3)
+    none, some, every = (
+        float(make_batch(corpus, documents, question_share=s, opening=1.0, seed=1).weights.sum())
+        for s in (0.0, 0.5, 1.0)
+    )
     assert none < some < every
+
+
+def test_the_opening_of_every_answer_weighs_more() -> None:
+    n = OPENING_TOKENS
+    is_answer = np.array([False] * 3 + [True] * (n + 2) + [False] + [True] * 2)
+    weights = answer_weights(is_answer, 3.0)[is_answer]
+    assert weights.tolist() == [3.0] * n + [1.0] * 2 + [3.0] * 2
 
 
 def test_an_interrupted_training_ends_where_a_whole_one_does(

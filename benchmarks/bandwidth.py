@@ -56,7 +56,7 @@ def int8_gop_per_s(n_threads: int) -> float:
     raw = np.random.default_rng(0).integers(0, 64, (rows, cols // 32 * 34), np.uint8)
     out = np.zeros((n_tokens, rows), np.float32)
     with Team(n_threads) as team:
-        w: Packed = pack(team.state, "q8_0", raw, cols)
+        w: Packed = pack(team.state, "q8_0", [raw], cols)
         a = activations(n_tokens, cols)
         a.rows[:] = 1
         prepare(team.state, a, n_tokens, (True, False))

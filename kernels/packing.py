@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,71 +16,113 @@ from kernels.team import claim, region
 
 
 @jitted
-def _scatter_quants(q, lane, out, low_bits, high_bits):
-    """32 quants of one row to their places in a group's vectors (see unpack.py)."""
-    low_mask = (1 << low_bits) - 1
-    fields = 8 // low_bits
-    for i in range(BLOCK):
-        word, byte = i // 4, i % 4
-        if low_bits == 4:  # low nibbles hold the first 16 columns, high ones the last
-            vector, field = word % 4, word // 4
-        else:  # a vector holds neighbouring columns
-            vector, field = word // fields, word % fields
-        at = vector * 64 + lane * 4 + byte
-        out[at] |= (q[i] & low_mask) << (low_bits * field)
-        if high_bits == 1:
-            out[low_bits * 64 + lane * 4 + byte] |= (q[i] >> low_bits) << word
-        elif high_bits == 2:
-            at = (low_bits + word // 4) * 64 + lane * 4 + byte
-            out[at] |= (q[i] >> low_bits) << (2 * (word % 4))
+def _put_nibbles(q, lane, out):
+    """Low nibbles hold the first 16 columns, high ones the last (see unpack.py)."""
+    for word in range(4):
+        for byte in range(4):
+            i = word * 4 + byte
+            out[word * 64 + lane * 4 + byte] = (q[i] & 15) | ((q[16 + i] & 15) << 4)
+
+
+@jitted
+def _put_pairs(q, lane, out):
+    for vector in range(2):
+        for byte in range(4):
+            i = vector * 16 + byte
+            low = (q[i] & 3) | ((q[i + 4] & 3) << 2)
+            high = ((q[i + 8] & 3) << 4) | ((q[i + 12] & 3) << 6)
+            out[vector * 64 + lane * 4 + byte] = low | high
+
+
+@jitted
+def _put_bytes(q, lane, out):
+    for word in range(8):
+        for byte in range(4):
+            out[word * 64 + lane * 4 + byte] = q[word * 4 + byte]
+
+
+def _put_upper(low_bits: int, high_bits: int) -> Any:
+    """What puts the bits above the low ones into the vectors behind those."""
+
+    @jitted
+    def nothing(q, lane, out):
+        pass
+
+    @jitted
+    def one(q, lane, out):
+        for byte in range(4):
+            bits = 0
+            for word in range(8):
+                bits |= (q[word * 4 + byte] >> low_bits) << word
+            out[low_bits * 64 + lane * 4 + byte] = bits
+
+    @jitted
+    def two(q, lane, out):
+        for vector in range(2):
+            for byte in range(4):
+                bits = 0
+                for word in range(4):
+                    bits |= (q[vector * 16 + word * 4 + byte] >> low_bits) << (2 * word)
+                out[(low_bits + vector) * 64 + lane * 4 + byte] = bits
+
+    return (nothing, one, two)[high_bits]
+
+
+_PUT = {2: _put_pairs, 4: _put_nibbles, 8: _put_bytes}
+ROWS_AT_ONCE = GROUP
 
 
 def _packer(fmt: BlockFormat) -> Any:
-    """A region that packs groups of one format."""
+    """A region that packs rows of one format; row i becomes row first_row + i of the matrix."""
     read, n_values, raw_bytes = READERS[fmt.name].quants, fmt.values, fmt.raw_bytes
-    low_bits, high_bits, quant_bytes = fmt.low_bits, fmt.high_bits, fmt.quant_bytes
+    put, put_upper = _PUT[fmt.low_bits], _put_upper(fmt.low_bits, fmt.high_bits)
+    unit_blocks, quant_bytes = fmt.unit_blocks, fmt.quant_bytes
     scale_bytes, words = fmt.scale_bytes, fmt.words
 
+    @jitted
+    def pack_row(row, lane, quants, scales, q):
+        for unit in range(row.size // raw_bytes):
+            read(row, unit * raw_bytes, q)
+            for block in range(unit_blocks):
+                here = q[block * BLOCK : (block + 1) * BLOCK]
+                out = quants[(unit * unit_blocks + block) * quant_bytes :]
+                put(here, lane, out)
+                put_upper(here, lane, out)
+            place = unit * scale_bytes
+            for offset, size in words:
+                for byte in range(size):
+                    value = row[unit * raw_bytes + offset + byte]
+                    scales[place + lane * size + byte] = value
+                place += GROUP * size
+
     @region
-    def body(thread, team, raw, quants, scales, n_rows):
-        n_units = raw.shape[1] // raw_bytes
+    def body(thread, team, raw, quants, scales, first_row):
         q = np.empty(n_values, np.uint8)
         while True:
-            group = claim(team, 1)
-            if group >= quants.shape[0]:
+            first = claim(team, ROWS_AT_ONCE)
+            if first >= raw.shape[0]:
                 return
-            for lane in range(min(GROUP, n_rows - group * GROUP)):
-                row = raw[group * GROUP + lane]
-                for unit in range(n_units):
-                    read(row, unit * raw_bytes, q)
-                    for block in range(n_values // BLOCK):
-                        at = (unit * (n_values // BLOCK) + block) * quant_bytes
-                        _scatter_quants(q[block * BLOCK : (block + 1) * BLOCK], lane,
-                                        quants[group, at : at + quant_bytes], low_bits,
-                                        high_bits)  # fmt: skip
-                    place = unit * scale_bytes
-                    for offset, size in words:
-                        for byte in range(size):
-                            scales[group, place + lane * size + byte] = row[
-                                unit * raw_bytes + offset + byte
-                            ]
-                        place += GROUP * size
+            for i in range(first, min(first + ROWS_AT_ONCE, raw.shape[0])):
+                group, lane = (first_row + i) // GROUP, (first_row + i) % GROUP
+                pack_row(raw[i], lane, quants[group], scales[group], q)
 
     return body
 
 
 @region
-def _pack_items(thread, team, raw, items, n_rows):
+def _pack_items(thread, team, raw, items, first_row):
+    """Items of 2 or 4 bytes, a square of rows and columns at a time: both sides stay in the
+    cache."""
     n_cols = raw.shape[1]
     while True:
-        group = claim(team, 1)
-        if group >= items.shape[0]:
+        start = claim(team, ROWS_AT_ONCE)
+        if start >= raw.shape[0]:
             return
-        n_lanes = min(GROUP, n_rows - group * GROUP)
-        for first in range(0, n_cols, 16):  # a square at a time: both sides stay in the cache
-            for lane in range(n_lanes):
+        for first in range(0, n_cols, 16):
+            for i in range(start, min(start + ROWS_AT_ONCE, raw.shape[0])):
+                group, lane = (first_row + i) // GROUP, (first_row + i) % GROUP
                 for col in range(first, min(first + 16, n_cols)):
-                    items[group, col * GROUP + lane] = raw[group * GROUP + lane, col]
+                    items[group, col * GROUP + lane] = raw[i, col]
 
 
 @kernel
@@ -178,29 +221,33 @@ _BLOCK_PACKERS = {
 }
 
 
-def pack(team: np.ndarray, fmt: str, raw: np.ndarray, cols: int) -> Packed:
-    """Packs raw rows, uint8 (rows, bytes of a row), of a format named in layout.py.
+def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> Packed:
+    """Packs raw rows, uint8 (rows, bytes of a row) each, one below the other, of a format named in
+    layout.py.
 
     Rows beyond the last are zero weights. Raises ValueError where the bytes do not fit `cols`.
     """
-    rows = raw.shape[0]
-    raw = np.ascontiguousarray(raw)
+    rows = sum(len(raw) for raw in raws)
     if fmt in BLOCK_FORMATS:
         block = BLOCK_FORMATS[fmt]
         n_units, rest = divmod(cols, block.values)
-        _check(rest == 0 and raw.shape[1] == n_units * block.raw_bytes, fmt, raw, cols)
+        row_bytes = n_units * block.raw_bytes if not rest else -1
         quants = aligned((n_groups(rows), cols // BLOCK * block.quant_bytes), np.uint8)
         scales = aligned((n_groups(rows), n_units * block.scale_bytes), np.uint8)
-        _BLOCK_PACKERS[fmt](team, (team, raw, quants, scales, rows))
-        return Packed(fmt, rows, cols, quants, scales)
-    item = layout.FLOAT_FORMATS[fmt].item_bytes
-    _check(raw.shape[1] == cols * item, fmt, raw, cols)
-    kind = np.uint32 if item == 4 else np.uint16
-    items = aligned((n_groups(rows), cols * GROUP), kind)
-    pack_floats(team, (team, raw.view(kind), items, rows))
-    return Packed(fmt, rows, cols, items.view(np.uint8), aligned((1, 1), np.uint8))
-
-
-def _check(fits: bool, fmt: str, raw: np.ndarray, cols: int) -> None:
-    if not fits:
-        raise ValueError(f"rows of {raw.shape[1]} bytes are not {cols} values of {fmt}")
+        packed = Packed(fmt, rows, cols, quants, scales)
+        outputs: tuple[np.ndarray, ...] = (quants, scales)
+        pack_rows = _BLOCK_PACKERS[fmt]
+        kind: np.dtype[Any] = np.dtype(np.uint8)
+    else:
+        item = layout.FLOAT_FORMATS[fmt].item_bytes
+        row_bytes, kind = cols * item, np.dtype(np.uint32 if item == 4 else np.uint16)
+        items = aligned((n_groups(rows), cols * GROUP), kind)
+        packed = Packed(fmt, rows, cols, items.view(np.uint8), aligned((1, 1), np.uint8))
+        outputs, pack_rows = (items,), pack_floats
+    first_row = 0
+    for raw in raws:
+        if raw.shape[1] != row_bytes:
+            raise ValueError(f"rows of {raw.shape[1]} bytes are not {cols} values of {fmt}")
+        pack_rows(team, (team, np.ascontiguousarray(raw).view(kind), *outputs, first_row))
+        first_row += len(raw)
+    return packed

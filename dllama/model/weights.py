@@ -126,7 +126,8 @@ class WeightsBuilder:
                 f"tensor {info.name} arrived while layer {len(self._layers)} was expected; "
                 "tensors must come layer by layer"
             )
-        self._pending[name] = (info, raw.copy())
+        # Views of a file stay as they are; what came over a link may be overwritten.
+        self._pending[name] = (info, raw.copy() if raw.flags.writeable else raw)
         if name == "w2":  # the last of a layer; every rank holds feed-forward columns
             self._layers.append(self._pack_layer(self._pending))
             self._pending = {}
@@ -158,10 +159,9 @@ class WeightsBuilder:
             while run < len(tensors) and tensors[run][0].qtype is qtype:
                 run += 1
             raws = [raw for _, raw in tensors[:run]]
-            raw = raws[0] if run == 1 else np.concatenate(raws)
             cols = tensors[0][0].cols
-            parts.append((column, pack(self._team, format_name(qtype), raw, cols)))
-            column += raw.shape[0]
+            parts.append((column, pack(self._team, format_name(qtype), raws, cols)))
+            column += sum(len(raw) for raw in raws)
             tensors = tensors[run:]
         return Linear(tuple(parts), parts[0][1].cols, column)
 

@@ -47,7 +47,7 @@ def _unit(fmt: str) -> int:
 @pytest.mark.parametrize(("fmt", "rows", "cols"), _cases())
 def test_product_equals_the_oracle(team: np.ndarray, fmt: str, rows: int, cols: int) -> None:
     raw, exact = weights(fmt, rows, cols)
-    w = pack(team, fmt, raw, cols)
+    w = pack(team, fmt, [raw], cols)
     for n_tokens in (1, 2, 3, 8, 9, 21):
         x = np.random.default_rng(n_tokens).standard_normal((n_tokens, cols)).astype(np.float32)
         a = _input(team, x)
@@ -63,7 +63,7 @@ def test_product_equals_the_oracle(team: np.ndarray, fmt: str, rows: int, cols: 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_row_does_not_depend_on_its_batch(team: np.ndarray, fmt: str) -> None:
     raw, _ = weights(fmt, 80, 256)
-    w = pack(team, fmt, raw, 256)
+    w = pack(team, fmt, [raw], 256)
     x = np.random.default_rng(5).standard_normal((19, 256)).astype(np.float32)
     alone = np.zeros((19, 80), np.float32)
     for t in range(19):
@@ -76,7 +76,7 @@ def test_a_row_does_not_depend_on_its_batch(team: np.ndarray, fmt: str) -> None:
 
 def test_output_columns_can_be_shifted(team: np.ndarray) -> None:
     raw, _ = weights("q8_0", 24, 64)
-    w = pack(team, "q8_0", raw, 64)
+    w = pack(team, "q8_0", [raw], 64)
     a = _input(team, np.random.default_rng(0).standard_normal((10, 64)).astype(np.float32))
     plain, shifted = np.zeros((10, 32), np.float32), np.zeros((10, 50), np.float32)
     matmul(team, w, a, 10, plain)
@@ -87,7 +87,7 @@ def test_output_columns_can_be_shifted(team: np.ndarray) -> None:
 
 def test_zero_blocks_stay_zero(team: np.ndarray) -> None:
     raw, _ = weights("q4_0", 16, 64)
-    w = pack(team, "q4_0", raw, 64)
+    w = pack(team, "q4_0", [raw], 64)
     out = np.full((1, 16), np.nan, np.float32)
     matmul(team, w, _input(team, np.zeros((1, 64), np.float32)), 1, out)
     assert not out.any()
@@ -95,10 +95,19 @@ def test_zero_blocks_stay_zero(team: np.ndarray) -> None:
 
 def test_pack_refuses_rows_of_another_length(team: np.ndarray) -> None:
     with pytest.raises(ValueError, match="are not 64 values of q4_0"):
-        pack(team, "q4_0", np.zeros((16, 18), np.uint8), 64)
+        pack(team, "q4_0", [np.zeros((16, 18), np.uint8)], 64)
 
 
 @pytest.mark.parametrize("fmt", BLOCK_FORMATS)
 def test_packing_keeps_every_byte_and_adds_none(team: np.ndarray, fmt: str) -> None:
     raw, _ = weights(fmt, 32, 512)
-    assert pack(team, fmt, raw, 512).n_bytes == raw.nbytes
+    assert pack(team, fmt, [raw], 512).n_bytes == raw.nbytes
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_matrices_packed_below_each_other_are_one(team: np.ndarray, fmt: str) -> None:
+    """Borders between them need not be borders of groups."""
+    raw, _ = weights(fmt, 45, 256)
+    whole, parts = (pack(team, fmt, r, 256) for r in ([raw], [raw[:7], raw[7:20], raw[20:]]))
+    assert np.array_equal(whole.quants, parts.quants)
+    assert np.array_equal(whole.scales, parts.scales)

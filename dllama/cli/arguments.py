@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 import psutil
 
+import dllama
 from dllama import __version__
 from dllama.cli.settings import DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_STEP_TOKENS, EngineSettings
 from dllama.errors import ConfigError
+
+DEFAULT_MODEL = Path(dllama.__file__).parent / "models" / "dllama-demo.q8_0.gguf"
+"""Trained by examples/demo_model; what answers where no model is named."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps examples as they are written and shows defaults, but not where there are none."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, argparse.SUPPRESS, (), 0, "") or action.nargs == 0:
+        has_none = action.default in (None, argparse.SUPPRESS, (), 0, "") or action.nargs == 0
+        if has_none or action.dest == "model":  # that one says so in words
             return action.help
         return super()._get_help_string(action)
 
@@ -73,12 +79,19 @@ def default_threads() -> int:
     return max(1, min(physical, allowed or physical))
 
 
+def add_model_flag(parser: argparse._ActionsContainer) -> None:
+    """--model, for the commands that fall back to the model in the package."""
+    parser.add_argument(
+        "-m", "--model", metavar="FILE", default=str(DEFAULT_MODEL),
+        help="a GGUF or distributed-llama .m file (default: the small model that comes with "
+        "dllama, which knows dllama and not much else)",
+    )  # fmt: skip
+
+
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """--model and everything about how it is run."""
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "-m", "--model", metavar="FILE", required=True, help="a GGUF or distributed-llama .m file"
-    )
+    add_model_flag(model)
     model.add_argument(
         "--ctx-size", metavar="N", type=positive, default=0,
         help="tokens a conversation may have, prompt and answer (default: what the model was "

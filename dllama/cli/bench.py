@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dllama.bench import Bench, Result, tests
-from dllama.cli.arguments import add_cluster_flags, comma_list, positive
+from dllama.cli.arguments import add_cluster_flags, add_model_flag, comma_list, positive
 from dllama.cli.build import build_runner
 from dllama.cli.settings import EngineSettings
 from dllama.cli.terminal import LoadingLine, note, stderr
@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         description="Measure a model's speed on this machine, or on a cluster.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("-m", "--model", metavar="FILE", required=True)
+    add_model_flag(parser)
     parser.add_argument("-p", "--n-prompt", type=number_list, default=[512], metavar="N,...",
                         help="prompt lengths (default: 512; 0 for none)")  # fmt: skip
     parser.add_argument("-n", "--n-gen", type=number_list, default=[128], metavar="N,...",

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from dllama.cli.arguments import default_threads, port_number, positive
+from dllama.cli.arguments import add_model_flag, default_threads, port_number, positive
 from dllama.cli.chat import ChatClient, talk
 from dllama.cli.terminal import LoadingLine, note
 from dllama.errors import ClusterError
@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         description="Start local workers and a root, print the URL and open a chat; all of it "
         "ends together. Other flags go to dllama-root.",
     )  # fmt: skip
-    parser.add_argument("-m", "--model", metavar="FILE", required=True)
+    add_model_flag(parser)
     parser.add_argument("--n-workers", type=positive, default=2, metavar="N")
     parser.add_argument("--port", type=port_number, default=8080, help="of the API (default: 8080)")
     parser.add_argument("--no-chat", action="store_true", help="serve until Ctrl-C")

@@ -1,0 +1,94 @@
+"""The whole path with the real programs: root, workers, HTTP, a real model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dllama.qtypes import QType
+from tests.programs import free_port, root, start_worker, workers
+from tests.shared_data import shared_file
+from tests.toy_models import write_toy
+
+STORY = (
+    ", there was a little girl named Lily. She loved to play outside in the park. One day, she "
+    "saw a big, red ball. She wanted to play with it, but it was too high."
+)
+CLUSTERS = {
+    "one": "", "two": "1,1", "three": "1,1,1", "four": "1,1,1,1", "five": "1,1,1,1,1",
+    "uneven": "3,2,1", "lopsided": "1,5",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    with workers(tmp_path_factory.mktemp("workers"), 4) as addresses:
+        yield addresses
+
+
+@pytest.mark.parametrize("shares", CLUSTERS.values(), ids=CLUSTERS)
+def test_the_story_is_the_same_on_any_cluster(
+    tmp_path: Path, daemons: list[str], shares: str
+) -> None:
+    """Five nodes are more than the model has key/value heads."""
+    n_workers = shares.count(",")
+    args = ["--workers", ",".join(daemons[:n_workers]), "--shares", shares] if n_workers else []
+    with root(tmp_path, shared_file("models/stories260K.gguf"), *args) as server:
+        status, answer = server.post(
+            "/v1/completions",
+            {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 60},
+        )
+        assert status == 200
+        assert answer["choices"][0]["text"].startswith(STORY)
+        _, stats = server.get("/stats")
+    assert stats["world_size"] == n_workers + 1
+    assert [w["rank"] for w in stats["workers"]] == list(range(n_workers + 1))
+    assert sum(w["shard"]["kv_heads"] for w in stats["workers"]) == 4
+    assert sum(w["shard"]["hidden"] for w in stats["workers"]) == 172
+
+
+def test_a_killed_worker_ends_answers_and_the_cluster_comes_back(tmp_path: Path) -> None:
+    """kill -9 in the middle of an answer: an error within 5 s, and service again by itself."""
+    model = write_toy(tmp_path / "toy.gguf", qtype=QType.Q8_0, n_layers=4, max_seq_len=8192)
+    port = free_port()
+    worker = start_worker(tmp_path, port)
+    try:
+        with root(tmp_path, model, "--workers", f"127.0.0.1:{port}") as server:
+            question = {"prompt": "hello", "ignore_eos": True, "seed": 1}
+            _, before = server.post("/v1/completions", {**question, "max_tokens": 20})
+            found: list[tuple[int, dict[str, object]]] = []
+            asking = threading.Thread(
+                target=lambda: found.append(
+                    server.post("/v1/completions", {**question, "max_tokens": 8000})
+                )
+            )
+            asking.start()
+            time.sleep(1.0)
+            killed_s = time.monotonic()
+            worker.kill()
+            asking.join(20)
+            assert not asking.is_alive()
+            assert time.monotonic() - killed_s < 5.0
+            [(status, answer)] = found
+            assert status >= 500 and "error" in answer, answer
+            status, _ = server.get("/health")
+            assert status == 503
+            worker = start_worker(tmp_path, port)
+            server.wait_until_ready(40)
+            _, after = server.post("/v1/completions", {**question, "max_tokens": 20})
+            assert after["choices"] == before["choices"]
+    finally:
+        worker.stop()
+
+
+def test_a_root_that_is_killed_leaves_its_worker_waiting(tmp_path: Path) -> None:
+    model = write_toy(tmp_path / "toy.gguf")
+    with workers(tmp_path, 1) as [address]:
+        for _ in range(2):
+            with root(tmp_path, model, "--workers", address) as server:
+                assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3})[0] == 200
+                server.program.kill()

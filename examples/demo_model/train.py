@@ -41,7 +41,7 @@ class Settings:
     """What decides the result."""
 
     seed: int = 1
-    n_documents: int = 250_000
+    n_documents: int = 160_000
     micro_tokens: int = 3072  # of a batch, with padding
     micros: int = 2  # batches of a step, so that it sees documents of several lengths
     learning_rate: float = 2e-3

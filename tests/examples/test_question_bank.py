@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import re
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from api.model_routes import ROUTES_SHOWN
 from dllama.cli import main, root, worker
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
+from examples.demo_model.data.phrasing import expand
 from examples.demo_model.data.question_bank import (
     DLLAMA_FILES,
     TALK_FILES,
@@ -20,6 +22,7 @@ from examples.demo_model.data.question_bank import (
 
 FACTS = load_facts(DLLAMA_FILES)
 N_DOCUMENTS = 20_000
+MAX_SHARED = 0.6
 
 
 def test_there_are_many_held_out_questions_and_all_differ() -> None:
@@ -95,3 +98,15 @@ def _flags(*parsers: argparse.ArgumentParser) -> set[str]:
             if isinstance(action, argparse._SubParsersAction):
                 found |= _flags(*action.choices.values())
     return found
+
+
+def test_no_held_out_question_is_nearly_a_training_question() -> None:
+    """Words in common over all words: a new wording, not one with a word exchanged."""
+    rng = random.Random(0)
+    for fact in FACTS:
+        patterns = [*fact.ask, *fact.what, *fact.do]
+        taught = [set(normal(expand(rng, p)).split()) for p in patterns for _ in range(5)]
+        for question in fact.held:
+            words = set(normal(question).split())
+            nearest = max(len(words & other) / len(words | other) for other in taught)
+            assert nearest <= MAX_SHARED, f"{fact.id}: {question!r} is too near to a taught one"

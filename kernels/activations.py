@@ -10,12 +10,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.arrays import aligned
-from kernels.emit import F32, F32X16, I8, I32, I32X16, Emit
+from kernels.emit import Emit
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel, reordered
 from kernels.layout import BLOCK, TILE, Activations
 from kernels.team import claim, region
+from kernels.vectors import F32, F32X16, I8, I32, I32X16
 
 ROWS_AT_ONCE = 4  # rows a thread claims
 
@@ -47,10 +48,10 @@ def _quantize_block(
         e = Emit(builder)
         x, quants, scale, sums, weighted = args
         v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
-        fabs = e._declare("llvm.fabs.v16f32", F32X16, [F32X16])
-        larger = e._declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
-        across = e._declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
-        rint = e._declare("llvm.rint.v16f32", F32X16, [F32X16])
+        fabs = e.declare("llvm.fabs.v16f32", F32X16, [F32X16])
+        larger = e.declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
+        across = e.declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
+        rint = e.declare("llvm.rint.v16f32", F32X16, [F32X16])
         top = builder.call(across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])])
         inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
         # A block of zeros: its scale is zero, its quants come out as zero times zero.
@@ -59,7 +60,7 @@ def _quantize_block(
         whole = [builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v]
         for i, q in enumerate(whole):
             e.store(builder.trunc(q, ir.VectorType(I8, 16)), e.at(quants, 16 * i))
-        add = e._declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
+        add = e.declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
         step = builder.fdiv(top, ir.Constant(F32, 127.0))
         e.store(step, scale, 4)
         parts = [builder.neg(builder.call(add, [q])) for q in whole]

@@ -18,11 +18,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.arrays import aligned
-from kernels.emit import F32X16, I64, Emit, Value
+from kernels.emit import Emit
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel, reordered
 from kernels.team import claim, region
+from kernels.vectors import F32X16, I64, Value
 
 PAGE = 32  # tokens of a page
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers

@@ -7,11 +7,13 @@ import os
 
 import llvmlite.binding as llvm
 
-ISAS = ("avx512vnni", "avx2", "neon", "generic")
-"""Dot-product families, best first. `neon` means AArch64 with the dot-product extension."""
+ISAS = ("avx512vnni", "avxvnni", "avx2", "neon", "generic")
+"""Dot-product families, best first. `avxvnni` is the 256-bit form of AVX-512's dot product, which
+later desktop processors have alone; `neon` means AArch64 with the dot-product extension."""
 
 _NEEDS = {
     "avx512vnni": ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
+    "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
     "avx2": ("avx2", "fma", "f16c"),
     "neon": ("neon", "dotprod"),
     "generic": (),
@@ -26,7 +28,13 @@ def cpu_features() -> frozenset[str]:
 
 def available_isas() -> tuple[str, ...]:
     """The dot-product families this processor can run, best first."""
-    return tuple(name for name in ISAS if cpu_features().issuperset(_NEEDS[name]))
+    return tuple(name for name in ISAS if _can_run(name))
+
+
+def _can_run(name: str) -> bool:
+    if name == "avxvnni" and _can_run("avx512vnni"):
+        return True  # AVX-512 with its 256-bit forms has the same instruction
+    return cpu_features().issuperset(_NEEDS[name])
 
 
 @functools.cache
@@ -37,7 +45,7 @@ def isa() -> str:
     """
     wanted = os.environ.get("DLLAMA_ISA")
     if not wanted:
-        return available_isas()[0]
+        return available_isas()[0]  # never empty: every processor runs the generic one
     if wanted not in available_isas():
         raise ValueError(
             f"DLLAMA_ISA is {wanted!r}, but this processor can run only: "

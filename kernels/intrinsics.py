@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.emit import F16, F32, I16, I32, I64
+from kernels.vectors import F16, F32, I16, I32, I64
 
 
 @intrinsic

@@ -8,7 +8,7 @@ broadcast of 4 activations feeds 16 rows, and no sums across lanes are needed. F
 unit (a unit is a block of the file: 32 or 256 columns) as the file has them, word by word of all 16
 rows: nothing is widened, so a packed matrix is as large as the file's.
 
-Activations: tiles of up to 8 tokens, block after block, token after token: the last tile is as
+Activations: tiles of up to TILE tokens, block after block, token after token: the last tile is as
 narrow as the tokens left, so that nothing is padded and every tile is read front to back.
 """
 
@@ -18,9 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.cpu import isa
+
 GROUP = 16  # output rows of a group: the lanes of a 512-bit vector of float32
 BLOCK = 32  # columns that share an activation scale
-TILE = 8  # tokens of an activation tile: what the registers hold beside the weights
+TILE = 8 if isa() == "avx512vnni" else 4
+"""Tokens of an activation tile: what the registers hold beside the weights."""
 
 
 class BlockFormat(NamedTuple):

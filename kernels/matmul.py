@@ -16,7 +16,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels import layout
-from kernels.emit import F32X16, I32, I32X16, I64, Emit, Value
+from kernels.cpu import isa
+from kernels.emit import Emit
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel
 from kernels.layout import (
@@ -29,11 +30,13 @@ from kernels.layout import (
     Packed,
 )
 from kernels.team import claim, region
-from kernels.unpack import Scales, quants, scales
+from kernels.unpack import Scales, is_signed, quants, scales
+from kernels.vectors import F32X16, I32, I32X16, I64, Value
 
 # Groups a tile works on at once: enough independent sums to hide the latency of an fma, and no
-# more than the 32 vector registers hold (two accumulators a group and token).
-GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}
+# more than the vector registers hold (two accumulators a group and token).
+HAS_WIDE_REGISTERS = isa() == "avx512vnni"
+GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2} if HAS_WIDE_REGISTERS else {1: 2}
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -99,6 +102,7 @@ class _BlockTile:
         sums_at = e.b.mul(block, e.i64(tokens * 12))
         starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
         steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
+        signed = is_signed(e, self.fmt)
         for g in range(self.groups):
             where = e.b.add(self.w_base[g], e.b.mul(block, e.i64(self.fmt.quant_bytes)))
             dots = [list(s) for s in starts]
@@ -106,7 +110,7 @@ class _BlockTile:
                 part = column // self.fmt.sub
                 for t in range(tokens):
                     four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
-                    dots[t][part] = e.dot(dots[t][part], weights, four)
+                    dots[t][part] = e.dot(dots[t][part], weights, four, is_signed=signed)
             for t in range(tokens):
                 self._add(g, t, dots[t], steps[t], factors[g])
                 self._add_minima(g, t, e.b.add(p.a_weighted, sums_at), factors[g])
@@ -114,7 +118,7 @@ class _BlockTile:
     def _starts(self, sums: Value, t: int) -> list[Value]:
         """Where the integer sums of a token begin: minus the offset times the activations."""
         e, n = self.e, BLOCK // self.fmt.sub
-        if not self.fmt.offset:
+        if not self.fmt.offset or is_signed(e, self.fmt):
             return [e.constant(I32X16, 0)] * n
         shift = e.constant(I32X16, self.fmt.offset.bit_length() - 1)
         first = 12 * t + (8 if n == 1 else 0)
@@ -194,7 +198,7 @@ def _emit_tile_function(module: Any, fmt: BlockFormat | FloatFormat, tokens: int
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     e, p = Emit(builder), _Pointers(function.args)
-    at_once = GROUPS_AT_ONCE[tokens]
+    at_once = GROUPS_AT_ONCE.get(tokens, 1)
     size = e.i64(at_once)
     with e.loop(builder.sdiv(p.n_groups, size)) as turn:
         _emit_tile(e, fmt, p, tokens, at_once, builder.mul(turn, size))

@@ -24,7 +24,6 @@ from numba.core import cgutils
 from numba.core.extending import intrinsic
 
 from kernels.arrays import aligned
-from kernels.emit import I64
 from kernels.intrinsics import (
     address,
     atomic_add,
@@ -35,6 +34,7 @@ from kernels.intrinsics import (
     pause,
 )
 from kernels.jit import jitted, kernel
+from kernels.vectors import I64
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384

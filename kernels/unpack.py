@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kernels.emit import F32X16, I8X64, I16X16, I32X16, Emit, Value
+from kernels.emit import Emit
 from kernels.layout import GROUP, IQ4_VALUES, BlockFormat
+from kernels.vectors import F32X16, I8X64, I16X16, I32X16, Value
 
 VECTOR = 64  # bytes
 HALVES = 2 * GROUP  # bytes of a float16 for each of 16 rows
@@ -24,17 +25,26 @@ class Scales(NamedTuple):
 
 
 def quants(e: Emit, fmt: BlockFormat, where: Value) -> list[tuple[Value, int]]:
-    """(unsigned quants of 4 columns x 16 rows as <64 x i8>, first column), for 32 columns."""
+    """(quants of 4 columns x 16 rows as <64 x i8>, first column), for 32 columns."""
     low = _LOW[fmt.low_bits](e, where)
     behind = e.at(where, fmt.low_bits * VECTOR)
     if fmt.high_bits == 1:
         low = _with_fifth_bit(e, low, behind, fmt.low_bits)
     elif fmt.high_bits == 2:
         low = _with_upper_pair(e, low, behind)
+    shift = 0 if is_signed(e, fmt) else fmt.offset
     if fmt.name.startswith("iq4"):
-        table = [v + fmt.offset for v in IQ4_VALUES]
+        table = [(v + shift) & 0xFF for v in IQ4_VALUES]
         low = [(e.look_up(v, table), column) for v, column in low]
+    elif is_signed(e, fmt):
+        low = [(e.b.xor(v, e.constant(I8X64, 0x80)), column) for v, column in low]
     return low
+
+
+def is_signed(e: Emit, fmt: BlockFormat) -> bool:
+    """Whether `quants` are signed bytes, without the offset: where they take all 8 bits and the
+    processor wants it so."""
+    return fmt.offset == 128 and e.family.wants_signed
 
 
 def _nibbles(e: Emit, where: Value) -> list[tuple[Value, int]]:

@@ -116,6 +116,49 @@ CONTEXTS = (
     "It is for [a demo|my thesis|a course|production|fun].",
 )  # fmt: skip
 
+OPENERS = (
+    "when", "although", "because", "if", "since", "while", "now that", "suppose", "imagine",
+    "maybe", "my boss says", "it says", "I see that", "I read that", "they told me", "I think",
+    "I believe", "I noticed", "the manual says", "we found", "there is", "there are", "here",
+    "yesterday", "sometimes", "every time", "during", "before", "for some reason", "in the log",
+    "it looks like", "as far as I know", "somebody said", "I would expect", "it seems",
+    "I was told", "on my side", "in our case", "for our project", "with my setup", "at home",
+    "in the office",
+)  # fmt: skip
+CLOSERS = (
+    "what now", "any ideas", "how", "is that okay", "what should I do", "possible", "where", "why",
+    "what do I do", "how so", "is that right", "what is it", "what does it tell me",
+    "how does that work", "can you help", "by what", "how come", "which one", "is that possible",
+    "what else", "what for", "and now", "what can I do", "how can that be", "is something wrong",
+    "is there a way", "what would you do", "with what", "for what", "what next", "is it", "right",
+    "or not", "or what", "what happens then",
+)  # fmt: skip
+FILLERS = (
+    "really", "just", "still", "also", "only", "even", "already", "always", "never", "often",
+    "quite", "very", "too", "rather", "somehow", "maybe", "perhaps", "currently", "usually",
+    "normally", "again", "there", "here", "now", "then", "today", "later", "once", "soon", "yet",
+    "so", "well", "my", "our", "your", "their", "its", "this", "that", "these", "those", "some",
+    "any", "every", "each", "both", "all", "other", "own", "same", "whole", "certain", "little",
+    "good", "new", "old", "nice", "small", "huge", "tiny", "strange", "simple", "plain", "single",
+    "extra", "usual", "real", "we", "they", "he", "she", "people", "somebody", "everybody",
+    "nobody", "one", "something", "everything", "nothing", "thing", "things", "stuff", "way",
+    "time", "day", "week", "place", "with", "without", "from", "to", "into", "over", "under",
+    "between", "among", "about", "around", "after", "before", "during", "since", "until", "through",
+    "against", "than", "like", "as", "at", "and", "or", "but", "because", "although", "if", "when",
+    "while", "whether", "where", "which", "who", "whose", "what", "have", "has", "had", "was",
+    "were", "been", "being", "will", "would", "shall", "should", "could", "might", "may", "must",
+    "got", "gets", "come", "comes", "came", "go", "goes", "went", "take", "takes", "took", "put",
+    "keep", "let", "seem", "seems", "look", "looks", "think", "believe", "guess", "hope", "expect",
+    "prefer", "like", "wonder", "notice", "happen", "mean", "try", "tried", "wanted", "needed",
+    "asked", "told", "said", "saw", "seen", "found", "office", "school", "house", "friend", "boss",
+    "team", "customer", "student", "project", "room", "desk", "kitchen", "cloud", "windows", "mac",
+    "ubuntu", "phone", "browser", "script", "code", "log", "screen", "window", "page", "list",
+    "line", "word", "letter", "number", "value", "example", "case", "kind", "part", "end", "begin",
+    "top", "side", "point", "two", "three", "four", "five", "ten", "hundred", "first", "second",
+    "last", "next", "half",
+)  # fmt: skip
+"""Words that say nothing of what is asked: the model has to learn to read past them."""
+
 # What may stand for the first word of each line; underscores are spaces.
 _GROUPS = (
     "machine computer pc box host laptop device", "machines computers pcs boxes hosts devices",

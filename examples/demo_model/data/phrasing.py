@@ -41,7 +41,9 @@ def ask(rng: random.Random, fact: Fact) -> str:
         text = shuffled(rng, text)
     elif style < 0.18:
         text = without_a_word(rng, text)
-    if rng.random() < 0.32:
+    if rng.random() < 0.3:
+        text = wordy(rng, text)
+    elif rng.random() < 0.32:
         text = with_context(rng, text)
     return spelled(rng, text)
 
@@ -107,6 +109,26 @@ def without_a_word(rng: random.Random, text: str) -> str:
         return text
     del found[rng.choice(drop)]
     return " ".join(found)
+
+
+def wordy(rng: random.Random, text: str) -> str:
+    """The words that matter among words that do not: no sentence anybody taught, but whoever
+    learns to answer it reads what is said and not how."""
+    share = rng.choice((0.1, 0.25, 0.45))
+    found: list[str] = []
+    for word in text.split():
+        if word.lower() in words.LITTLE and rng.random() < 0.5:
+            continue
+        while rng.random() < share:
+            found.append(rng.choice(words.FILLERS))
+        found.append(word)
+    text = " ".join(found) or text
+    ends = rng.random()
+    if ends < 0.35:
+        text = f"{rng.choice(words.OPENERS)} {text}"
+    if ends > 0.2 and rng.random() < 0.5:
+        text = f"{text}{rng.choice((', ', '. ', '; ', ' '))}{rng.choice(words.CLOSERS)}?"
+    return text
 
 
 def with_context(rng: random.Random, text: str) -> str:

@@ -9,10 +9,9 @@ from cluster.cut import cut_manifest
 from cluster.shard import Shard
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
+from kernels.attention import page_bytes
 
-KV_BYTES = 2  # keys and values are float16
 PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
 WIRE_BYTES = 16 << 20  # weight chunks under way
 
@@ -29,8 +28,7 @@ class NodeMemory:
 
 def kv_page_bytes(config: ModelConfig, shard: Shard) -> int:
     """Bytes of one KV page on a rank: keys and values of its heads in all layers."""
-    values = config.n_layers * PAGE_TOKENS * len(shard.kv_heads) * config.head_dim
-    return 2 * KV_BYTES * values
+    return page_bytes(config.n_layers, len(shard.kv_heads), config.head_dim)
 
 
 def memory_needed(

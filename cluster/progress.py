@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels.team import TICKET
+
 KERNEL_WORDS = 64  # for the rank's thread team, which keeps more than its counter there
 WORDS = 128
 BEATS = 64  # on a cache line of its own
@@ -45,8 +47,11 @@ class ProgressFile:
         self._words[BEATS] += 1
 
     def total(self) -> int:
-        """A number that stands still only while the rank does."""
-        return (int(self._words[0]) + int(self._words[BEATS])) & ((1 << 62) - 1)
+        """A number that stands still only while the rank does: regions begun, pieces of work
+        claimed inside of one (which may take seconds on a slow machine), turns of the loop."""
+        words = self._words
+        total = int(words[0]) + int(words[TICKET // 8]) + int(words[BEATS])
+        return total & ((1 << 62) - 1)
 
     def unlink(self) -> None:
         """Removes the name, once both sides have mapped the file: nothing stays behind then,

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+import string
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 
+_HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + ".-_")
+_IPV6_CHARACTERS = frozenset(string.hexdigits + ":.%" + string.ascii_letters)  # %: the interface
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a worker daemon listens."""
@@ -55,9 +60,14 @@ def parse_address(text: str) -> Address:
         host, colon, port = text, "", ""
     elif not colon:
         host, port = text, ""
+    is_bracketed = host.startswith("[") and host.endswith("]")
     host = host.strip("[]")
-    if not host or any(c.isspace() or c in "/;*" for c in host) or (colon and not port.isdigit()):
-        raise ConfigError(f"{text!r} is no worker address; expected host or host:port")
+    allowed = _IPV6_CHARACTERS if is_bracketed else _HOST_CHARACTERS
+    if not host or not allowed.issuperset(host) or host[0] == "-" or (colon and not port.isdigit()):
+        raise ConfigError(
+            f"{text!r} is no worker address; expected host or host:port, with an IPv6 address in "
+            "brackets: [::1]:9998"
+        )
     number = int(port) if colon else DEFAULT_PORT
     if not 0 < number < 1 << 16:
         raise ConfigError(f"{text!r} has the port {number}; expected 1 to 65535")
@@ -90,7 +100,10 @@ def is_loopback(host: str) -> bool:
 def address_towards(host: str, port: int) -> str:
     """This machine's own address on the way to a host: where that host can reach us back."""
     try:
-        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        # Names are IPv4 here as they are to make_socket: only a written IPv6 address is one.
+        wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = socket.getaddrinfo(host, port, wanted, socket.SOCK_DGRAM)
+        family, _, _, _, target = found[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
             probe.connect(target)
             name: str = probe.getsockname()[0]

@@ -90,16 +90,16 @@ class Bench:
         """Seconds of one run, and where rank 0 spent them, in milliseconds per token."""
         if test.depth:
             for sequence in range(test.batch):
-                self._prefill(test, sequence, test.depth)
+                self._prefill(test, sequence, 0, test.depth)
         before = self._counters()
         start = time.perf_counter()
         if test.is_decode:
             for i in range(test.n_tokens):
                 self._decode(test, test.depth + i)
-            n_passes = n_tokens = test.n_tokens
+            n_passes, n_tokens = test.n_tokens, test.n_tokens * test.batch
         else:
             n_tokens = test.n_tokens
-            n_passes = self._prefill(test, 0, n_tokens)
+            n_passes = self._prefill(test, 0, test.depth, n_tokens)
         seconds = time.perf_counter() - start
         spent = {k: v - before[k] for k, v in self._counters().items()}
         detail = {k: spent[k] / 1e6 / n_tokens for k in ("compute_ns", "wait_ns", "network_ns")}
@@ -114,12 +114,12 @@ class Bench:
     def _counters(self) -> dict[str, int]:
         return self._runner.counters()
 
-    def _prefill(self, test: Test, sequence: int, n: int) -> int:
-        """Fills positions 0 .. n - 1 of a sequence; returns how many steps it took."""
-        starts = range(0, n, self._max_step_tokens)
+    def _prefill(self, test: Test, sequence: int, first: int, n: int) -> int:
+        """Fills n positions of a sequence from `first` on; returns how many steps it took."""
+        starts = range(first, first + n, self._max_step_tokens)
         for start in starts:
-            end = min(n, start + self._max_step_tokens)
-            wants = np.array([end - start - 1] if end == n else [], np.int32)
+            end = min(first + n, start + self._max_step_tokens)
+            wants = np.array([end - start - 1] if end == first + n else [], np.int32)
             self._runner.run(self._step(test, [sequence], start, end - start, wants))
         return len(starts)
 
@@ -149,11 +149,11 @@ class Bench:
 def tests(
     prompts: list[int], gens: list[int], depths: list[int], batches: list[int]
 ) -> Iterator[Test]:
-    """Every combination that makes sense: prompts once per depth, decodes also per batch."""
+    """Prompts at every depth, decodes at every depth in every batch."""
     for depth in depths:
         for n in prompts:
-            if n and not depth:
-                yield Test(False, n)
+            if n:
+                yield Test(False, n, depth)
         for batch in batches:
             for n in gens:
                 if n:

@@ -40,6 +40,7 @@ def test_flags_in_the_readme_exist() -> None:
                 if isinstance(choices, dict):
                     parsers += list(choices.values())
     text = (ROOT / "README.md").read_text()
+    assert "@@" not in text, "a placeholder is still to be filled"
     shown = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert shown, "the README shows no flag at all"
     assert shown <= known, f"unknown flags: {sorted(shown - known)}"

@@ -10,7 +10,13 @@ import psutil
 
 import dllama
 from dllama import __version__
-from dllama.cli.settings import DEFAULT_BATCH, DEFAULT_CONTEXT, DEFAULT_STEP_TOKENS, EngineSettings
+from dllama.cli.settings import (
+    DEFAULT_BATCH,
+    DEFAULT_CONTEXT,
+    DEFAULT_STEP_TOKENS,
+    MAX_BATCH,
+    EngineSettings,
+)
 from dllama.errors import ConfigError
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "models" / "dllama-demo.q8_0.gguf"
@@ -144,6 +150,11 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         raise ConfigError(
             f"--shares names {len(args.shares)} machines, but there are {len(args.workers) + 1}: "
             "this one first, then each of --workers in order"
+        )
+    if args.max_batch > min(MAX_BATCH, args.step_tokens):
+        raise ConfigError(
+            f"--max-batch {args.max_batch} is more than {MAX_BATCH}, the most there can be, or "
+            f"than --step-tokens {args.step_tokens}, of which every running sequence needs one"
         )
     return EngineSettings(
         model=args.model,

@@ -37,6 +37,14 @@ def number_list(text: str) -> list[int]:
     return numbers
 
 
+def batch_list(text: str) -> list[int]:
+    """An argparse type: numbers of sequences between commas."""
+    numbers = number_list(text)
+    if not 1 <= min(numbers) <= max(numbers) <= MAX_LOGIT_ROWS:
+        raise argparse.ArgumentTypeError(f"{text!r}: batches have 1 to {MAX_LOGIT_ROWS} sequences")
+    return numbers
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
         "bench", help=summary, epilog=EPILOG,
@@ -50,7 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
                         help="tokens to decode (default: 128; 0 for none)")  # fmt: skip
     parser.add_argument("-d", "--n-depth", type=number_list, default=[0], metavar="N,...",
                         help="tokens of context before (default: 0)")  # fmt: skip
-    parser.add_argument("-b", "--batch", type=number_list, default=[1], metavar="N,...",
+    parser.add_argument("-b", "--batch", type=batch_list, default=[1], metavar="N,...",
                         help="sequences side by side (default: 1)")  # fmt: skip
     parser.add_argument("-r", "--repeats", type=positive, default=5, metavar="N")
     parser.add_argument("--step-tokens", type=positive, default=512, metavar="N",
@@ -66,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is nothing to measure: give -p or -n a number above 0")
     longest = max(t.depth + t.n_tokens for t in chosen)
     settings = EngineSettings(
-        model=args.model, threads=args.threads, ctx_size=0, max_batch=max(args.batch),
+        model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
         max_step_tokens=args.step_tokens, workers=args.workers, shares=args.shares,
         sync_type=args.sync_type, advertise=args.advertise,
     )  # fmt: skip

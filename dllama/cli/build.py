@@ -14,7 +14,7 @@ from cluster.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
 from cluster.runner import ClusterRunner
 from cluster.session_plan import ClusterConfig
 from cluster.shard import Shard
-from cluster.sockets import parse_address
+from cluster.sockets import parse_addresses
 from cluster.sync_type import SyncType
 from dllama.cli.settings import EngineSettings
 from dllama.cli.source import open_source
@@ -37,8 +37,7 @@ Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of
 
 def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> int:
     """KV pages there will be room for."""
-    if settings.max_batch > MAX_LOGIT_ROWS:
-        raise ConfigError(f"--max-batch {settings.max_batch} is more than {MAX_LOGIT_ROWS}")
+    assert settings.max_batch <= MAX_LOGIT_ROWS
     one = -(-config.max_seq_len // PAGE_TOKENS)
     if settings.kv_tokens:
         if settings.kv_tokens < config.max_seq_len:
@@ -67,7 +66,13 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
 def build_engine(settings: EngineSettings, report: Report) -> Engine:
     """An engine over whatever runner the settings ask for."""
     runner = build_runner(settings, report)
-    return Engine(runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens)
+    try:
+        return Engine(
+            runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens
+        )
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _whole(config: ModelConfig) -> Shard:
@@ -108,7 +113,7 @@ def _cluster_runner(
     source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
 ) -> Runner:
     config = ClusterConfig(
-        workers=[parse_address(text) for text in settings.workers],
+        workers=parse_addresses(",".join(settings.workers)),
         n_pages=n_pages,
         max_step_tokens=_step_rows(settings),
         threads=settings.threads,

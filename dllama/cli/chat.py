@@ -57,7 +57,7 @@ class ChatClient:
                 "POST", f"{path}/v1/chat/completions", json.dumps(body), self._headers
             )
             yield from _deltas(connection.getresponse())
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise ClusterError(
                 f"the server at {self._parts.geturl()} cannot be reached: {error}; start it with "
                 "dllama-root, or name another with --url"

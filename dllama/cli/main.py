@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "talk to a running server",
     "bench": "measure prefill and decode speed",
     "inspect": "show what a model file holds",
+    "warmup": "compile the kernels for this machine ahead of time",
     "root": "serve a model: the same as dllama-root",
     "worker": "compute for a root: the same as dllama-worker",
 }

@@ -6,6 +6,7 @@ import argparse
 import secrets
 import sys
 import time
+from pathlib import Path
 
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.arguments import add_engine_flags, engine_settings
@@ -30,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_engine_flags(parser)
-    parser.add_argument("prompt", nargs="*", help="the prompt; standard input comes before it")
+    parser.add_argument("prompt", nargs="*", help="the prompt; - is standard input")
     ask = parser.add_argument_group("answer")
     ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
     ask.add_argument("--system", metavar="TEXT", help="a system message")
@@ -40,16 +41,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     ask.add_argument("--top-p", type=float, default=0.95)
     ask.add_argument("--min-p", type=float, default=0.05)
     ask.add_argument("--seed", type=int, help="the same seed gives the same answer")
-    ask.add_argument("--tokenizer", metavar="FILE")
+    ask.add_argument("--tokenizer", metavar="FILE", type=Path)
     ask.add_argument("--chat-template", metavar="FILE|NAME")
     ask.add_argument("--verbose", action="store_true", help="tell tokens per second at the end")
     parser.set_defaults(run=run)
 
 
 def prompt_text(args: argparse.Namespace) -> str:
-    """The prompt: what is piped in, then what was typed. Raises RequestError without either."""
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
-    text = "\n".join(part for part in (piped.rstrip("\n"), " ".join(args.prompt)) if part)
+    """The prompt: what was typed; a word that is just - stands for what is piped in, and so does
+    no prompt at all. Raises RequestError without either."""
+    words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
+    typed = " ".join(word for word in words if word != "-")
+    piped = sys.stdin.read().rstrip("\n") if "-" in words else ""
+    text = "\n".join(part for part in (piped, typed) if part)
     if not text:
         raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
     return text

@@ -9,6 +9,7 @@ from typing import Self
 
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
 DEFAULT_BATCH = 16
+MAX_BATCH = 64  # dllama.model.rank.MAX_LOGIT_ROWS, which the server need not import
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
 

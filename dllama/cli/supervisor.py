@@ -18,6 +18,7 @@ STOP_S = 5.0  # an engine has so long to end by itself
 QUICK_S = 30.0  # one that ends sooner than this after its start did not work
 MAX_QUICK = 3  # in a row: then it is left down
 CHECK_S = 0.2
+RETRY_S = 3.0
 
 
 class EngineSupervisor:
@@ -29,6 +30,7 @@ class EngineSupervisor:
         self._settings, self._endpoint, self._client = settings, endpoint, client
         self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_ready = False  # a first load that fails is for the user to mend
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -47,23 +49,27 @@ class EngineSupervisor:
                 started_s = time.monotonic()
                 self._process = self._spawn()
                 code = await self._ended(self._process)
-                was_quick = time.monotonic() - started_s < QUICK_S
-                n_quick = n_quick + 1 if was_quick else 0
-                if self._client.state.state == "failed" or n_quick >= MAX_QUICK:
-                    detail = self._client.state.detail
-                    self._client.engine_died(detail or f"The engine ended ({_cause(code)}).")
+                state = self._client.state
+                has_failed = state.state == "failed"
+                cause = state.detail if has_failed else f"The engine ended ({_cause(code)})."
+                is_quick = not has_failed and time.monotonic() - started_s < QUICK_S
+                n_quick = n_quick + 1 if is_quick else 0
+                if (has_failed and not self._was_ready) or n_quick >= MAX_QUICK:
+                    self._client.engine_died(cause)
                     return
-                log.error("the engine ended (%s); it is started again", _cause(code))
+                log.error("%s It is started again.", cause)
                 self._client.engine_died(
-                    f"The engine of this model ended ({_cause(code)}) and is being started again; "
-                    "send the request again in a few seconds.",
+                    f"{cause} It is being started again; send the request again in a few seconds.",
                     is_restarting=True,
                 )
+                if has_failed:  # a worker that is away, say: it may be back in a while
+                    await asyncio.sleep(RETRY_S)
         finally:
             self.stop()
 
     async def _ended(self, process: subprocess.Popen[bytes]) -> int:
         while (code := process.poll()) is None:
+            self._was_ready |= self._client.state.state == "ready"
             await asyncio.sleep(CHECK_S)
         return code
 

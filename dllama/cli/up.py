@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -153,4 +154,4 @@ def run(args: argparse.Namespace) -> int:
                 for child in children:
                     child.check()
                 time.sleep(0.5)
-        return talk(ChatClient(url, None, {}))
+        return talk(ChatClient(url, os.environ.get("DLLAMA_API_KEY"), {}))

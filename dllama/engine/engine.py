@@ -123,7 +123,7 @@ class Engine:
         """The body of GET /stats. Rates are over the last ten busy seconds, latencies over the
         last thousand; all are 0 before there is something to tell."""
         with contextlib.suppress(ClusterError):  # the last known figures are better than none
-            self._workers = self._runner.stats()
+            self._workers = self._runner.stats() or self._workers
         scheduler, stats = self._scheduler, self._stats
         return {
             "model": self._runner.config.name,

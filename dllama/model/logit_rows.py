@@ -95,6 +95,12 @@ def _merge_row(
 
 
 def _log_sum_exp(parts: list[tuple[float, float]]) -> float:
-    """The log of the whole softmax's denominator, from each slice's (top, sum)."""
-    top = max(t for t, _ in parts)
-    return top + math.log(sum(s * math.exp(t - top) for t, s in parts if s > 0))
+    """The log of the whole softmax's denominator, from each slice's (top, sum).
+
+    Not a number where the logits are none: the sampler then ends that sequence with a reason.
+    """
+    held = [(t, s) for t, s in parts if s != 0]  # a rank without vocabulary holds nothing
+    if not held or not all(math.isfinite(t) and math.isfinite(s) for t, s in held):
+        return math.nan
+    top = max(t for t, _ in held)
+    return top + math.log(sum(s * math.exp(t - top) for t, s in held))

@@ -61,6 +61,11 @@ class RankModel:
         `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared
         memory: its first word grows with every kernel, for a watchdog to see.
         """
+        if n_pages < 1 or max_step_tokens < 1:
+            raise ConfigError(
+                f"{n_pages} KV pages and steps of {max_step_tokens} tokens leave no room to work; "
+                "there must be at least one of each"
+            )
         team = Team(n_threads, progress)
         try:
             weights = build_weights(config, tensors, team.state, vocab_start)
@@ -68,11 +73,11 @@ class RankModel:
                 weights, n_pages=n_pages, max_tokens=max_step_tokens, max_logits=MAX_LOGIT_ROWS,
                 n_threads=n_threads,
             )  # fmt: skip
+            model = cls(weights, state, team, embed_qtype)
+            model._warm_up()
         except BaseException:
             team.close()
             raise
-        model = cls(weights, state, team, embed_qtype)
-        model._warm_up()
         return model
 
     def _warm_up(self) -> None:

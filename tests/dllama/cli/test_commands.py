@@ -1,0 +1,82 @@
+"""The commands as programs: answers on stdout, sentences on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dllama.bench import tests as bench_tests
+from tests.toy_models import write_toy
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy.gguf")
+
+
+def dllama(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from dllama.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    where = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **where)  # type: ignore[call-overload,no-any-return]
+
+
+def test_run_answers_on_stdout_alone(toy: Path) -> None:
+    words = ("run", "-m", toy, "--raw", "--temperature", 0, "-n", 5, "--verbose", "hello")
+    first, again = dllama(*words), dllama(*words, "--tokenizer", toy)
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert first.stdout == again.stdout and first.stdout.endswith("\n")
+    assert "tokens/s" in first.stderr and "tokens/s" not in first.stdout
+
+
+def test_a_dash_is_standard_input(toy: Path) -> None:
+    words = ("run", "-m", toy, "--raw", "--temperature", 0, "-n", 5)
+    assert dllama(*words, "-", stdin="hello\n").stdout == dllama(*words, "hello").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "-m", "/nowhere.gguf", "hi"), "no file at /nowhere.gguf"),
+        (("bench", "-m", "TOY", "-b", "0"), "batches have 1 to 64"),
+        (("bench", "-m", "TOY", "-p", "9999"), "context of 9999 tokens"),
+        (("run", "-m", "TOY", "--workers", "user@host", "hi"), "no worker address"),
+        (("run", "-m", "TOY", "--workers", "h:1,h:1", "hi"), "named twice"),
+        (("run", "-m", "TOY", "--shares", "1,2", "hi"), "--shares names 2 machines"),
+        (("run", "-m", "TOY", "--step-tokens", "8", "hi"), "--max-batch 16"),
+        (("inspect", "/nowhere.gguf"), "no file at"),
+        (("nonsense",), "invalid choice"),
+    ],
+)
+def test_mistakes_get_a_sentence(toy: Path, words: tuple[str, ...], said: str) -> None:
+    run = dllama(*(str(toy) if word == "TOY" else word for word in words))
+    assert run.returncode in (1, 2)
+    assert said in " ".join(run.stderr.split())
+    assert "Traceback" not in run.stderr
+
+
+def test_bench_prints_a_list_of_objects(toy: Path) -> None:
+    run = dllama(
+        "bench", "-m", toy, "-p", 16, "-n", 4, "-d", "0,32", "-b", "1,2", "-r", 2, "-t", 1, "--json"
+    )
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)
+    names = [row["test"] for row in rows]
+    assert names == ["pp16", "tg4", "tg4xb2", "pp16@d32", "tg4@d32", "tg4xb2@d32"]
+    for row in rows:
+        assert row["tokens_per_s"] > 0 and row["threads"] == 1 and row["nodes"] == 1
+        assert {"stdev", "gb_per_s", "compute_ms", "wait_ms", "network_ms"} <= set(row)
+
+
+def test_inspect_tells_the_sizes(toy: Path) -> None:
+    facts = json.loads(dllama("inspect", toy, "--json").stdout)
+    assert facts["arch"] == "llama" and facts["config"]["n_layers"] == 2
+
+
+def test_benches_cover_every_combination() -> None:
+    names = [t.name for t in bench_tests([8], [4], [0, 64], [1, 3])]
+    assert names == ["pp8", "tg4", "tg4xb3", "pp8@d64", "tg4@d64", "tg4xb3@d64"]

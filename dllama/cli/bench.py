@@ -11,7 +11,7 @@ from rich.table import Table
 from dllama.bench import Bench, Result, tests
 from dllama.cli.arguments import add_cluster_flags, add_model_flag, comma_list, positive
 from dllama.cli.build import build_runner
-from dllama.cli.settings import EngineSettings
+from dllama.cli.settings import MAX_BATCH, EngineSettings
 from dllama.cli.terminal import LoadingLine, note, stderr
 from dllama.errors import ConfigError
 from dllama.formats import open_model
@@ -40,8 +40,8 @@ def number_list(text: str) -> list[int]:
 def batch_list(text: str) -> list[int]:
     """An argparse type: numbers of sequences between commas."""
     numbers = number_list(text)
-    if not 1 <= min(numbers) <= max(numbers) <= MAX_LOGIT_ROWS:
-        raise argparse.ArgumentTypeError(f"{text!r}: batches have 1 to {MAX_LOGIT_ROWS} sequences")
+    if not 1 <= min(numbers) <= max(numbers) <= MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"{text!r}: batches have 1 to {MAX_BATCH} sequences")
     return numbers
 
 

@@ -126,8 +126,9 @@ class WeightsBuilder:
                 f"tensor {info.name} arrived while layer {len(self._layers)} was expected; "
                 "tensors must come layer by layer"
             )
-        # Views of a file stay as they are; what came over a link may be overwritten.
-        self._pending[name] = (info, raw.copy() if raw.flags.writeable else raw)
+        # What came over a link is overwritten by the next tensor, and a view of a file would bring
+        # pages back into memory that the source has just given up.
+        self._pending[name] = (info, raw.copy())
         if name == "w2":  # the last of a layer; every rank holds feed-forward columns
             self._layers.append(self._pack_layer(self._pending))
             self._pending = {}

@@ -50,16 +50,19 @@ def _answers(
 ) -> dict[str, tuple[str, FinishReason | None]]:
     """Greedy answers, all asked at once."""
     stops = sorted(tokenizer.eog_ids | template_stop_ids(template, tokenizer))
-    for question in questions:
+    for i, question in enumerate(questions):
         ids = _prompt(question, tokenizer, template)
-        engine.submit(Submit(question, ids, SamplingParams(temperature=0), stops, 300))
-    found: dict[str, list[int]] = {question: [] for question in questions}
+        engine.submit(Submit(str(i), ids, SamplingParams(temperature=0), stops, 300))
+    found: dict[str, list[int]] = {str(i): [] for i in range(len(questions))}
     ends: dict[str, FinishReason | None] = {}
     while engine.has_work():
         for output in engine.step():
             found[output.id] += output.tokens
             ends[output.id] = output.finish
-    return {q: (tokenizer.decode(ids), ends[q]) for q, ids in found.items()}
+    return {
+        question: (tokenizer.decode(found[str(i)]), ends[str(i)])
+        for i, question in enumerate(questions)
+    }
 
 
 def test_it_is_small_and_shards_over_four_nodes() -> None:
@@ -124,6 +127,4 @@ def test_it_is_served_where_no_model_is_named(tmp_path: Path) -> None:
         )
     assert status == 200
     assert answer["choices"][0]["finish_reason"] == "stop"
-    assert "cluster" in answer["choices"][0]["message"]["content"].lower() or "machine" in str(
-        answer["choices"][0]["message"]["content"]
-    )
+    assert answer["choices"][0]["message"]["content"] == GOLDEN["What is dllama?"]

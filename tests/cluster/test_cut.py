@@ -92,7 +92,8 @@ def test_memory_counts_weights_and_pages() -> None:
         for n in (10, 110)
     )
     assert few > weights
-    assert kv_page_bytes(config, shard) == 2 * 2 * 32 * 4 * 8 * 2
+    # 2 layers, 32 tokens, 4 heads, float16: keys of 8, and values of 8 padded to a vector of 16
+    assert kv_page_bytes(config, shard) == 2 * 32 * 4 * 2 * (8 + 16)
     assert many - few == 100 * kv_page_bytes(config, shard)
 
 

@@ -119,9 +119,11 @@ def test_a_session_reports_its_ports_beats_and_ends(worker: WorkerProcess, root:
     ports = range(worker.address.port + 1, worker.address.port + 65)
     assert {ready.control_port, ready.mesh_port} <= set(ports)
     assert [s.pid for s in worker.sessions()] == [ready.pid]
-    beats = [root.hear(but=SessionReady) for _ in range(2)]
+    beats = [root.hear(but=SessionReady)]
+    while beats[-1] == beats[0] and len(beats) < 10:  # on a busy machine the first are alike
+        beats.append(root.hear(but=SessionReady))
     assert all(isinstance(b, Heartbeat) and b.rss_bytes > 0 for b in beats)
-    assert beats[0] != beats[1]  # the session's loop runs
+    assert beats[0] != beats[-1]  # the session's loop runs
     root.say(CloseSession(), epoch=5)
     assert root.hear() == SessionEnded("the root closed it")
     assert not worker.sessions()

@@ -26,6 +26,7 @@ from dllama.requests import (
     StepDone,
     Submit,
     ToEngine,
+    TokenProbs,
 )
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -114,6 +115,12 @@ def _number(raw: Any, field: str) -> float:
     return float(raw)
 
 
+def _boolean(raw: Any, field: str) -> bool:
+    if type(raw) is not bool:
+        raise _unexpected(field, raw, "true or false")
+    return raw
+
+
 def _optional(inner: Check) -> Check:
     def check(raw: Any, field: str) -> Any:
         return None if raw is None else inner(raw, field)
@@ -192,6 +199,10 @@ def _list_of(inner: Check) -> Check:
     return check
 
 
+def _names(raw: Any, field: str) -> tuple[str, ...]:
+    return tuple(_list_of(_text(_MAX_ID_CHARS))(raw, field))
+
+
 _REASONS: dict[str, FinishReason] = {reason.value: reason for reason in FinishReason}
 
 _FIELDS: dict[type, dict[str, Check]] = {}
@@ -206,6 +217,25 @@ _FIELDS[SamplingParams] = {
     "repeat_last_n": _integer,
     "logit_bias": _bias,
     "seed": _integer,
+    "dynatemp_range": _number,
+    "dynatemp_exponent": _number,
+    "typical_p": _number,
+    "top_n_sigma": _number,
+    "xtc_probability": _number,
+    "xtc_threshold": _number,
+    "dry_multiplier": _number,
+    "dry_base": _number,
+    "dry_allowed_length": _integer,
+    "dry_penalty_last_n": _integer,
+    "dry_breakers": _tokens(_MAX_LIST),
+    "dry_phrases": _list_of(_tokens(_MAX_LIST)),
+    "mirostat": _integer,
+    "mirostat_tau": _number,
+    "mirostat_eta": _number,
+    "min_keep": _integer,
+    "samplers": _names,
+    "n_probs": _optional(_integer),
+    "post_sampling_probs": _boolean,
 }
 _FIELDS[Submit] = {
     "id": _text(_MAX_ID_CHARS),
@@ -216,6 +246,12 @@ _FIELDS[Submit] = {
 }
 _FIELDS[Abort] = {"id": _text(_MAX_ID_CHARS)}
 _FIELDS[StatsQuery] = {"id": _text(_MAX_ID_CHARS)}
+_FIELDS[TokenProbs] = {
+    "token": _integer,
+    "value": _number,
+    "top_ids": _tokens(_MAX_LIST),
+    "top_values": _list_of(_number),
+}
 _FIELDS[Output] = {
     "id": _text(_MAX_ID_CHARS),
     "tokens": _tokens(_MAX_TOKENS),
@@ -224,6 +260,7 @@ _FIELDS[Output] = {
     "n_prompt": _integer,
     "n_cached": _integer,
     "retry_after_s": _optional(_number),
+    "probs": _optional(_list_of(_record(TokenProbs))),
 }
 _FIELDS[StepDone] = {"outputs": _list_of(_record(Output))}
 _FIELDS[EngineState] = {

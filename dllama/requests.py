@@ -16,14 +16,25 @@ class FinishReason(StrEnum):
     ERROR = "error"  # the engine lost the sequence; `error` says why
 
 
+# Every sampler, in the order they are applied in unless a request says otherwise.
+SAMPLERS = (
+    "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen; all of it may differ from request to request.
 
-    temperature 0 is greedy. top_k 0, top_p 1, min_p 0, penalties 1 / 0 / 0 are off. The order is
-    logit_bias, penalties, top_k, top_p, min_p, temperature. Penalties look at the last
-    `repeat_last_n` tokens of prompt and answer (-1: all). The noise of a token depends on
-    (seed, position) alone.
+    logit_bias comes first, then `samplers` in their order; mirostat 1 or 2 takes the place of all
+    of them but penalties, dry and temperature. Off are: top_k 0, top_p 1, min_p 0, typical_p 1,
+    top_n_sigma <= 0, xtc_probability 0, dry_multiplier 0, dynatemp_range 0, penalties 1 / 0 / 0.
+    temperature 0 is greedy. Penalties look at the last `repeat_last_n` tokens of prompt and
+    answer, DRY at the last `dry_penalty_last_n` (-1: all); its repetitions begin anew after a
+    token of `dry_breakers` and after each of the token sequences `dry_phrases`. The noise of a
+    token depends on (seed, position) alone. With `n_probs` (not None) each token comes with its
+    log-probability and the `n_probs` likeliest tokens; with `post_sampling_probs` these are
+    probabilities, of what the samplers have left.
     """
 
     temperature: float = 0.8
@@ -36,6 +47,37 @@ class SamplingParams:
     repeat_last_n: int = 64
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int = 0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_breakers: list[int] = field(default_factory=list)
+    dry_phrases: list[list[int]] = field(default_factory=list)
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    min_keep: int = 0
+    samplers: tuple[str, ...] = SAMPLERS
+    n_probs: int | None = None
+    post_sampling_probs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProbs:
+    """How likely a token was: its natural log-probability by the model's logits or, with
+    `post_sampling_probs`, its probability among what the samplers left. `top_ids` are the
+    likeliest tokens, the best first, and `top_values` the same of each."""
+
+    token: int
+    value: float
+    top_ids: list[int]
+    top_values: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +110,7 @@ class StatsQuery:
 class Output:
     """What one step brought to one sequence. `tokens` are new ids (a stop id is left out);
     `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache.
+    `probs` has an entry for each of `tokens` where the request asked for them.
     `retry_after_s` is set on an error that is only a lack of room (HTTP 503)."""
 
     id: str
@@ -77,6 +120,7 @@ class Output:
     n_prompt: int = 0
     n_cached: int = 0
     retry_after_s: float | None = None
+    probs: list[TokenProbs] | None = None
 
 
 @dataclass(frozen=True, slots=True)

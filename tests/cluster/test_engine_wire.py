@@ -21,6 +21,7 @@ from dllama.requests import (
     StatsReply,
     StepDone,
     Submit,
+    TokenProbs,
 )
 
 texts = st.text(max_size=40)
@@ -43,11 +44,29 @@ samplings = st.builds(
             "repeat_penalty",
             "presence_penalty",
             "frequency_penalty",
+            "dynatemp_range",
+            "typical_p",
+            "top_n_sigma",
+            "xtc_threshold",
+            "dry_base",
+            "mirostat_tau",
         ),
         numbers,
     ),
-    **dict.fromkeys(("top_k", "repeat_last_n", "seed"), integers),
+    **dict.fromkeys(("top_k", "repeat_last_n", "seed", "mirostat", "min_keep"), integers),
+    dry_breakers=token_lists,
+    dry_phrases=st.lists(token_lists, max_size=3),
+    samplers=st.lists(texts, max_size=4).map(tuple),
+    n_probs=st.none() | integers,
+    post_sampling_probs=st.booleans(),
     logit_bias=st.dictionaries(st.integers(0, 2**31 - 1), numbers, max_size=4),
+)
+token_probs = st.builds(
+    TokenProbs,
+    token=st.integers(0, 2**31 - 1),
+    value=numbers,
+    top_ids=token_lists,
+    top_values=st.lists(numbers, max_size=4),
 )
 outputs = st.builds(
     Output,
@@ -58,6 +77,7 @@ outputs = st.builds(
     n_prompt=integers,
     n_cached=integers,
     retry_after_s=st.none() | numbers,
+    probs=st.none() | st.lists(token_probs, max_size=3),
 )
 messages = st.one_of(
     st.builds(

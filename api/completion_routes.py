@@ -12,6 +12,7 @@ from aiohttp import web
 from api.answers import Answers, make_answers
 from api.body import json_response, read_object
 from api.context import CONTEXT, ApiContext
+from api.dialect import Dialect, DialectStream
 from api.engine_client import refuse_unless_ready
 from api.errors import api_error, unforeseen
 from api.event_stream import EventStream, ReaderGone
@@ -76,19 +77,24 @@ async def answer(
     wanted: GenerationRequest,
     prompts: list[list[int]],
     reply: Reply,
+    dialect: Dialect | None = None,
 ) -> web.StreamResponse:
-    """Has the engine continue every prompt, and answers whole or in a stream.
+    """Has the engine continue every prompt, and answers whole or in a stream, in OpenAI's words or
+    those of a dialect.
 
     However this ends (also by cancellation, when the client leaves), no sequence stays behind.
     """
     context = request.app[CONTEXT]
     samplings = sampling_of(model, wanted, context.config.sampling)
     answers = make_answers(model, wanted, prompts, samplings, reply.id, context.meter)
+    if dialect is not None:
+        dialect.watch(answers.sequences)
     try:
         answers.start()
         if wanted.stream:
-            return await stream(request, wanted, answers, reply)
-        return json_response(await whole(wanted, answers, reply))
+            return await stream(request, wanted, answers, reply, dialect)
+        said = await whole(wanted, answers, reply)
+        return json_response(said if dialect is None else dialect.whole(said))
     finally:
         answers.close()
 
@@ -108,26 +114,32 @@ async def whole(wanted: GenerationRequest, answers: Answers, reply: Reply) -> Js
 
 
 async def stream(
-    request: web.Request, wanted: GenerationRequest, answers: Answers, reply: Reply
+    request: web.Request,
+    wanted: GenerationRequest,
+    answers: Answers,
+    reply: Reply,
+    dialect: Dialect | None = None,
 ) -> web.StreamResponse:
     """The answer as server-sent events. An error before the first of them is raised, and becomes
-    an HTTP error; a later one is sent as an event and ends the stream without [DONE]."""
+    an HTTP error; a later one is sent as an event, and [DONE] ends the stream all the same."""
     config = request.app[CONTEXT].config
     first = await next_within(answers, config.headers_after_s)
-    events = EventStream(request, config)
+    if dialect is None:
+        events = EventStream(request, config)
+    else:
+        events = DialectStream(request, config, dialect)
     await events.open()
     try:
         try:
             await send_all(events, wanted, answers, reply, first, config.ping_s)
         except DllamaError as error:
-            await events.send(api_error(error).body())
+            await events.fail(api_error(error))
         except ReaderGone:
             raise
         except Exception:
             log.exception("stream %s failed", reply.id)
-            await events.send(unforeseen().body())
-        else:
-            await events.done()
+            await events.fail(unforeseen())
+        await events.done()
         await events.close()
     except ReaderGone as gone:
         log.info("the reader of %s is gone: %s", reply.id, gone)

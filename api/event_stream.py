@@ -9,6 +9,8 @@ import orjson
 from aiohttp import web
 
 from api.config import ApiConfig
+from api.errors import ApiError
+from api.replies import Json
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -33,16 +35,20 @@ class EventStream:
         """Sends the headers; from here on errors are events."""
         await self.response.prepare(self._request)
 
-    async def send(self, event: object) -> None:
+    async def send(self, event: Json) -> None:
         """One event of JSON; raises ReaderGone."""
         await self._write(b"data: " + orjson.dumps(event) + b"\n\n")
+
+    async def fail(self, error: ApiError) -> None:
+        """The event that tells why the answer breaks off; `done` still follows."""
+        await self.send(error.body())
 
     async def ping(self) -> None:
         """A comment, which readers skip, to show that the stream lives."""
         await self._write(b":\n\n")
 
     async def done(self) -> None:
-        """The end of a stream that has said everything."""
+        """The end of a stream, also of one that has failed: readers wait for it."""
         await self._write(b"data: [DONE]\n\n")
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ class TextSequence:
         self.n_prompt = len(submit.tokens)
         self.n_cached = 0
         self.n_completion = 0
+        self.tokens: list[int] = []  # of the answer, as far as they are counted
         self.submitted_at = 0.0  # these three in seconds of time.perf_counter
         self.first_at: float | None = None
         self.last_at = 0.0
@@ -40,6 +41,11 @@ class TextSequence:
         """Hands the prompt to the engine; raises EngineBusy."""
         self.submitted_at = time.perf_counter()
         self._outputs = self._engine.submit(self._submit)
+
+    @property
+    def stopping_word(self) -> str | None:
+        """The stop string that ended the answer, None if something else did."""
+        return self._scanner.found
 
     async def read(self) -> str:
         """The next piece of text; "" only together with `finish`. Raises ClusterError.
@@ -71,6 +77,7 @@ class TextSequence:
         if self._scanner.found is not None:
             return ""
         self.n_completion += 1
+        self.tokens.append(token)
         return self._scanner.push(self._decoder.push([token]))
 
     def _clock(self, output: Output) -> None:

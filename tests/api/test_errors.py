@@ -214,10 +214,10 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
                 engine.loses_node = True
                 gate.release()
                 rest = (await response.read()).split(b"\n\n")
-            error = orjson.loads(rest[-2].strip().removeprefix(b"data: "))["error"]
+            error = orjson.loads(rest[-3].strip().removeprefix(b"data: "))["error"]
             assert error["type"] == "unavailable_error"
             assert "node 1 is lost" in error["message"]
-            assert b"[DONE]" not in b"".join(rest)
+            assert rest[-2:] == [b"data: [DONE]", b""]
             reply = await whole
             assert (reply.status, reply.error["message"]) == (503, "node 1 is lost")
             await until(lambda: engine._is_lost)

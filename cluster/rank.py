@@ -19,6 +19,11 @@ Tensors = Iterable[tuple[TensorInfo, np.ndarray]]
 class Rank(Protocol):
     """One rank's share of a model, ready to compute."""
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """See dllama.runner.Runner; of no use but on rank 0."""
+        ...
+
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
     ) -> list[LogitRow] | None:

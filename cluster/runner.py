@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Callable
 
+import numpy as np
 import psutil
 
 from cluster.cluster_session import ClusterSession, RootParts
@@ -94,6 +95,11 @@ class ClusterRunner:
         except BaseException:  # whatever it was, ranks are now in the middle of a step
             self._end_session()
             raise
+
+    @property
+    def hidden(self) -> np.ndarray:
+        assert self._rank is not None, "start() comes first"
+        return self._rank.hidden
 
     def idle(self) -> None:
         session = self._living()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from dllama.config import ModelConfig
 from dllama.step import LogitRow, Step
 
@@ -35,6 +37,12 @@ class Runner(Protocol):
     def run(self, step: Step) -> list[LogitRow]:
         """Logits for each of `step.logits_at`. Raises PeerLost when a node is gone; the runner
         then needs `recover()` before the next step, and all KV is lost."""
+        ...
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """(H, dim) float32: the states after the last norm of the rows `hidden_at` of the step
+        that ran last; read it before the next."""
         ...
 
     def idle(self) -> None:

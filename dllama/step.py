@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NO_ROWS = np.zeros(0, np.int32)
+
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
 
@@ -24,10 +26,16 @@ class Step:
     pages: np.ndarray  # (S, max_pages) int32; entries beyond a sequence's length are -1
     logits_at: np.ndarray  # (R,) int32: the rows whose logits are wanted
     candidates: np.ndarray  # (R,) int32: how many of the largest logits; 0 for the whole row
+    hidden_at: np.ndarray = NO_ROWS  # (H,) int32: rows whose last states rank 0 keeps; stays there
 
     @property
     def n_tokens(self) -> int:
         return len(self.tokens)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether every row continues an answer: what reads a prompt has rows without logits."""
+        return len(self.logits_at) == len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ def forward(
 ) -> np.ndarray:  # fmt: skip
     """This rank's slice of the logits of the rows step.logits_at: (R, local vocabulary or wider).
 
-    x (T, dim) float32 holds the embedded tokens and is used up. Raises PeerLost.
+    x (T, dim) float32 holds the embedded tokens and is used up; where the step asks for hidden
+    states, it holds those of the last layer then. Raises PeerLost.
     """
     rows, epsilon = place(weights, step, state), weights.config.norm_epsilon
     delta: np.ndarray | None = None
@@ -48,6 +49,9 @@ def forward(
         delta = comm.all_reduce(attention(weights, layer, normed, rows, state, team, i))
         add_rms_norm(team, x, delta, layer.norm2, epsilon, normed, rows.n, _needs(layer.gate_up))
         delta = comm.all_reduce(feed_forward(layer, normed, rows.n, state, team))
+    if len(step.hidden_at) and delta is not None:
+        x += delta[:, : x.shape[1]]
+        delta = None
     return head(weights, x, delta, step.logits_at, state, team)
 
 
@@ -121,6 +125,14 @@ def head(
     )  # fmt: skip
     multiply(team, weights.wcls, state.normed, n, state.logits)
     return state.logits[:n]
+
+
+def last_states(weights: Weights, x: np.ndarray) -> np.ndarray:
+    """What the head would read of the last layer's states x (H, dim): (H, dim) float32."""
+    mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
+    scale = 1.0 / np.sqrt(mean_square + weights.config.norm_epsilon)
+    states: np.ndarray = (x * scale).astype(np.float32) * weights.norm
+    return states
 
 
 def multiply(team: np.ndarray, w: Linear, a: Activations, n: int, out: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.model.embedding import EmbeddingTable
@@ -37,6 +39,10 @@ class LocalRunner:
         assert rows is not None  # the only rank is rank 0
         self._meter.note()
         return rows
+
+    @property
+    def hidden(self) -> np.ndarray:
+        return self._model.hidden
 
     def idle(self) -> None:
         """Nobody to watch over."""

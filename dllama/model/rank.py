@@ -10,7 +10,7 @@ import numpy as np
 from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.model.forward import forward
+from dllama.model.forward import forward, last_states
 from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
 from dllama.model.weights import Tensor, Weights, build_weights, format_name
@@ -49,6 +49,7 @@ class RankModel:
         self.weights, self.state, self.team = weights, state, team
         self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
         self.n_steps = self.n_tokens = self.compute_ns = 0
+        self.hidden = np.zeros((0, weights.config.dim), np.float32)  # (H, dim), of the last step
 
     @classmethod
     def load(
@@ -104,6 +105,7 @@ class RankModel:
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
         logits = forward(self.weights, step, x, self.state, self.team.state, timed)
+        self.hidden = last_states(self.weights, x[step.hidden_at])
         part = encode_part(
             logits, self.weights.n_vocab, self.weights.vocab_start, step.candidates, self.state,
             self.team.state,

@@ -83,13 +83,24 @@ class TokenProbs:
 @dataclass(frozen=True, slots=True)
 class Submit:
     """A sequence to continue. Ends at any of `stop_ids` (not part of the answer), after
-    `max_tokens` (None: as far as the context goes), or where the context is full."""
+    `max_tokens` (None: as far as the context goes), or where the context is full; with
+    `context_shift` it goes on there: the first `n_keep` tokens stay (-1: the whole prompt), the
+    older half of the others is forgotten. `cache_prompt` lets it find what others computed, and
+    others find what it does. `session_id` names a conversation, whose pages leave the cache last.
+    `deadline_s` is how long after its arrival it ends with an error, whatever it has."""
 
     id: str
     tokens: list[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop_ids: list[int] = field(default_factory=list)
     max_tokens: int | None = None
+    pooling: str | None = None  # "mean", "last", "cls": no answer, but the prompt's pooled states
+    wants_progress: bool = False  # an Output after every part of the prompt
+    cache_prompt: bool = True
+    session_id: str | None = None
+    deadline_s: float | None = None
+    context_shift: bool = False
+    n_keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,36 @@ class StatsQuery:
     """Asks for a StatsReply with the same id."""
 
     id: str
+
+
+class SessionAction(StrEnum):
+    SAVE = "save"
+    RESTORE = "restore"
+    ERASE = "erase"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """Asks for a SessionReply with the same id. `save` writes a session's keys and values to
+    files called `filename`, one on each rank; `restore` reads them into the session of this id
+    (another name than it had is fine), `erase` forgets the session and needs no filename."""
+
+    id: str
+    action: SessionAction
+    session_id: str
+    filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReply:
+    """What became of a SessionCall: why not (`error`), or the tokens that were saved, restored or
+    erased, and the bytes of all ranks' files."""
+
+    id: str
+    error: str | None = None
+    n_tokens: int = 0
+    n_bytes: int = 0
+    elapsed_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +162,8 @@ class Output:
     n_cached: int = 0
     retry_after_s: float | None = None
     probs: list[TokenProbs] | None = None
+    n_computed: int = 0  # tokens that are in the KV cache now
+    embedding: bytes | None = None  # (dim,) float32, little-endian
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +187,5 @@ class StatsReply:
     stats: dict[str, object]  # the body of GET /stats, less what the server itself counts
 
 
-ToEngine = Submit | Abort | StatsQuery
-FromEngine = StepDone | EngineState | StatsReply
+ToEngine = Submit | Abort | StatsQuery | SessionCall
+FromEngine = StepDone | EngineState | StatsReply | SessionReply

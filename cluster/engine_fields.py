@@ -213,6 +213,7 @@ FIELDS[Submit] = {
     "deadline_s": _optional(_number),
     "context_shift": _boolean,
     "n_keep": _integer,
+    "grammar": _optional(_text(_MAX_TEXT_CHARS)),
 }
 FIELDS[Abort] = {"id": _text(_MAX_ID_CHARS)}
 FIELDS[StatsQuery] = {"id": _text(_MAX_ID_CHARS)}

@@ -87,7 +87,8 @@ class Submit:
     `context_shift` it goes on there: the first `n_keep` tokens stay (-1: the whole prompt), the
     older half of the others is forgotten. `cache_prompt` lets it find what others computed, and
     others find what it does. `session_id` names a conversation, whose pages leave the cache last.
-    `deadline_s` is how long after its arrival it ends with an error, whatever it has."""
+    `deadline_s` is how long after its arrival it ends with an error, whatever it has. `grammar`
+    (as dllama.constraints.grammars makes it) says which answers are allowed; None: all."""
 
     id: str
     tokens: list[int]
@@ -101,6 +102,7 @@ class Submit:
     deadline_s: float | None = None
     context_shift: bool = False
     n_keep: int = 0
+    grammar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

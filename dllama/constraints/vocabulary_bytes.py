@@ -1,0 +1,40 @@
+"""What a grammar has to know of a vocabulary, and nothing else of a tokenizer: the bytes of each
+token, and which tokens are no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class TokenTable(Protocol):
+    """The part of a dllama.tokenizer.Tokenizer that is read here."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eog_ids(self) -> frozenset[int]: ...
+
+    def token_bytes(self, token: int) -> bytes: ...
+
+    def is_control(self, token: int) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyBytes:
+    """`tokens[i]` are the bytes of token i; `control_ids` are never made from text; `end_ids`
+    end a generation."""
+
+    tokens: list[bytes]
+    control_ids: list[int]
+    end_ids: list[int]
+
+    @classmethod
+    def of(cls, table: TokenTable) -> VocabularyBytes:
+        n = table.vocab_size
+        return cls(
+            tokens=[table.token_bytes(i) for i in range(n)],
+            control_ids=[i for i in range(n) if table.is_control(i)],
+            end_ids=sorted(table.eog_ids),
+        )

@@ -1,0 +1,39 @@
+"""The seam between the engine and whatever knows which texts are allowed: masks over token ids.
+The engine knows no text; dllama/constraints fulfils this with llguidance."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import numpy as np
+
+
+class Constraint(Protocol):
+    """What may come next in one sequence. It follows the answer's tokens, one `advance` each, and
+    keeps its place through pre-emptions, because the tokens stay."""
+
+    def mask(self) -> np.ndarray:
+        """(vocab_size,) bool: the tokens that may come next, among them the sequence's stop ids
+        where the text may end. All false where the text is complete and has no stop id to say so.
+
+        It has been computed beside the forward pass; waits for what is left of that. Raises
+        DllamaError where the grammar cannot be followed any further.
+        """
+        ...
+
+    def advance(self, token: int) -> bool:
+        """Notes a token that the mask allowed and begins the next mask in the background. False
+        where the text is complete: nothing but its end may follow. Raises DllamaError."""
+        ...
+
+
+class ConstraintMaker(Protocol):
+    """Makes constraints for one vocabulary."""
+
+    def make(self, grammar: str, stop_ids: Collection[int]) -> Constraint:
+        """A constraint at its beginning; compiles in the background, so that this takes no time
+        and a grammar that cannot be compiled is told by the first `mask`."""
+        ...
+
+    def close(self) -> None: ...

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from dllama.step import LogitRow
+
 
 class Constraint(Protocol):
     """What may come next in one sequence. It follows the answer's tokens, one `advance` each, and
@@ -37,3 +39,11 @@ class ConstraintMaker(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def masked(row: LogitRow, mask: np.ndarray) -> LogitRow:
+    """The whole row with minus infinity for all that the mask (vocab_size,) leaves out. The
+    log-sum-exp stays that of the model, so that probabilities remain the model's own."""
+    assert row.ids is None, "a mask needs the whole row"
+    logits = np.where(mask, row.logits, np.float32(-np.inf))
+    return LogitRow(None, logits, row.log_sum_exp)

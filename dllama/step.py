@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class Step:
     pages: np.ndarray  # (S, max_pages) int32; entries beyond a sequence's length are -1
     logits_at: np.ndarray  # (R,) int32: the rows whose logits are wanted
     candidates: np.ndarray  # (R,) int32: how many of the largest logits; 0 for the whole row
-    hidden_at: np.ndarray = NO_ROWS  # (H,) int32: rows whose last states rank 0 keeps; stays there
+    hidden_at: np.ndarray = field(default_factory=lambda: NO_ROWS)  # (H,) int32: rows
+    # whose last states rank 0 keeps; no other rank is told of them
 
     @property
     def n_tokens(self) -> int:

@@ -206,7 +206,7 @@ class Engine:
             sequence, is_last = chunk.sequence, chunk.is_last
             n_decode += chunk.n_decode
             n_prefill += chunk.n - chunk.n_decode
-            sequence.n_computed += chunk.n
+            self._scheduler.note_computed(sequence, chunk.n)
             if is_last:
                 outputs.append(self._draw(sequence, next(remaining), now_s))
         assert next(remaining, None) is None, "the runner returned rows that were not asked for"
@@ -239,6 +239,7 @@ class Engine:
         if sequence.last_token_s is None:
             self._stats.ttft.add(now_s - sequence.arrived_s)
             self._stats.n_prompt_tokens += sequence.n_prompt
+            self._stats.n_cached_tokens += sequence.n_cached
         else:
             self._stats.itl.add(now_s - sequence.last_token_s)
         sequence.last_token_s = now_s
@@ -263,5 +264,10 @@ def _output(
     error: str | None = None,
 ) -> Output:
     return Output(
-        id=sequence.id, tokens=tokens, finish=finish, error=error, n_prompt=sequence.n_prompt
+        id=sequence.id,
+        tokens=tokens,
+        finish=finish,
+        error=error,
+        n_prompt=sequence.n_prompt,
+        n_cached=sequence.n_cached,
     )

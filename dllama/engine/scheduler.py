@@ -7,7 +7,7 @@ waits for ever. `running` and `waiting` are both in order of arrival.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from dllama.engine.batch import Batch, Chunk
 from dllama.engine.page_pool import PagePool, pages_for
@@ -117,8 +117,12 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises AssertionError where pages and sequences contradict each other."""
         self.pool.check_integrity()
-        owned = [page for sequence in self.running for page in sequence.pages]
-        assert len(owned) == len(set(owned)) == self.pool.n_used, "a page has two owners or none"
+        owners = Counter(page for sequence in self.running for page in sequence.pages)
+        assert len(owners) == self.pool.n_used, "a page is owned by nobody that runs"
+        for page, n in owners.items():
+            assert self.pool.n_owners(page) == n, f"page {page} has {n} owners and does not know"
+        for sequence in self.running:
+            assert len(set(sequence.pages)) == len(sequence.pages), "a sequence has a page twice"
         assert not any(sequence.pages for sequence in self.waiting), "a waiting sequence has pages"
         assert len(self.running) + len(self.waiting) == len(self._by_id)
 
@@ -147,16 +151,34 @@ class Scheduler:
         given up; and one free page for each that runs must remain, or it would be pre-empted
         again before its first pages paid off.
         """
-        needed = pages_for(len(sequence.tokens))
         if len(self.running) == self._max_batch:
             return False
-        if needed + len(self.running) > self.pool.n_free:
+        # The last token is always computed: its logits are what the sequence is here for.
+        shared = self.pool.find(sequence.page_keys((len(sequence.tokens) - 1) // PAGE_TOKENS))
+        needed = pages_for(len(sequence.tokens)) - len(shared)
+        if needed + self.pool.n_kept(shared) + len(self.running) > self.pool.n_free:
             return False
         self.waiting.popleft()
+        self.pool.retain(shared)
+        sequence.pages.extend(shared)
+        sequence.n_computed = len(shared) * PAGE_TOKENS
+        sequence.n_published = len(shared)
+        if not sequence.n_generated:
+            sequence.n_cached = sequence.n_computed
         self._give_pages(sequence, needed)
         sequence.state = SequenceState.RUNNING
         self.running.append(sequence)
         return True
+
+    def note_computed(self, sequence: Sequence, n: int) -> None:
+        """The next `n` tokens of a sequence are in its pages now; full ones can be shared."""
+        sequence.n_computed += n
+        n_full = sequence.n_computed // PAGE_TOKENS
+        if n_full > sequence.n_published:
+            keys = sequence.page_keys(n_full)
+            for i in range(sequence.n_published, n_full):
+                self.pool.publish(sequence.pages[i], keys[i])
+            sequence.n_published = n_full
 
     def _give_pages(self, sequence: Sequence, n: int) -> None:
         pages = self.pool.allocate(n)
@@ -166,4 +188,4 @@ class Scheduler:
     def _take_pages(self, sequence: Sequence) -> None:
         self.pool.release(sequence.pages)
         del sequence.pages[:]
-        sequence.n_computed = 0
+        sequence.n_computed = sequence.n_published = 0

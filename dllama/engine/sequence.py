@@ -6,9 +6,11 @@ from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from dllama.engine.page_pool import page_key
 from dllama.engine.penalties import TokenCounts, has_penalties
 from dllama.engine.sampler import candidates_wanted
 from dllama.requests import SamplingParams, Submit
+from dllama.step import PAGE_TOKENS
 
 
 class SequenceState(StrEnum):
@@ -33,6 +35,9 @@ class Sequence:
     n_candidates: int  # largest logits that the sampler needs, 0 for all
     seen: TokenCounts | None  # None without penalties
     n_computed: int = 0
+    n_cached: int = 0  # prompt tokens that were found computed when it first began to run
+    keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were asked
+    n_published: int = 0  # pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
     last_token_s: float | None = None  # when the last token of the answer came
@@ -53,6 +58,14 @@ class Sequence:
             n_candidates=wanted if wanted < vocab_size else 0,
             seen=TokenCounts(params.repeat_last_n) if has_penalties(params) else None,
         )
+
+    def page_keys(self, n: int) -> list[bytes]:
+        """The keys of its first `n` pages, which have to be full of tokens."""
+        while len(self.keys) < n:
+            begin = len(self.keys) * PAGE_TOKENS
+            before = self.keys[-1] if self.keys else b""
+            self.keys.append(page_key(before, self.tokens[begin : begin + PAGE_TOKENS]))
+        return self.keys[:n]
 
     @property
     def n_pending(self) -> int:

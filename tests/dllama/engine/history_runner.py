@@ -155,9 +155,12 @@ def check_step(step: Step, n_pages: int, vocab_size: int) -> None:
     assert step.starts[0] == 0 and np.all(np.diff(step.starts) > 0)
     assert len(step.pages) == len(step.starts) - 1
     assert np.all((step.tokens >= 0) & (step.tokens < vocab_size))
-    used = step.pages[step.pages >= 0]
-    assert len(set(used.tolist())) == len(used), "two sequences share a page"
-    assert np.all(used < n_pages)
+    rows = np.repeat(np.arange(len(step.pages)), np.diff(step.starts))
+    written = set(zip(rows.tolist(), (step.positions // PAGE_TOKENS).tolist(), strict=True))
+    for row, place in written:
+        page = step.pages[row, place]
+        assert np.count_nonzero(step.pages == page) == 1, "a page that others read is written"
+    assert np.all(step.pages < n_pages)
     for begin, end in pairwise(step.starts.tolist()):
         assert np.all(np.diff(step.positions[begin:end]) == 1)
     assert len(step.logits_at) == len(step.candidates)

@@ -332,6 +332,71 @@ def test_stats_have_the_shape_of_the_design() -> None:
     assert stats["workers"] == [{"rank": 0, "host": "here", "threads": 1}]
 
 
+def test_a_second_turn_computes_only_what_is_new() -> None:
+    """A chat: the next prompt is the last one, its answer, and a new question."""
+    runner = HistoryRunner(n_pages=32)
+    engine = Engine(runner)
+    first = Submit("a", prompt(100), SamplingParams(temperature=0), max_tokens=30)
+    engine.submit(first)
+    told = drain(engine).answer("a")
+    second = Submit(
+        "b", [*first.tokens, *told.tokens, 5, 6, 7], SamplingParams(temperature=0), max_tokens=9
+    )
+    runner.step_sizes.clear()
+    engine.submit(second)
+    heard = drain(engine)
+    assert heard.answer("b") == expected(second, runner)
+    n_shared = 129 // PAGE_TOKENS * PAGE_TOKENS  # the last token of an answer is never computed
+    assert runner.step_sizes[0] == [len(second.tokens) - n_shared]
+    assert heard.outputs["b"][0].n_cached == n_shared
+    assert engine.stats()["kv"]["prefix_hit_rate"] > 0.4  # type: ignore[index]
+
+
+def test_a_shared_beginning_is_computed_once_and_held_by_both() -> None:
+    runner = HistoryRunner(n_pages=16)
+    engine = Engine(runner)
+    system = prompt(PAGE_TOKENS * 3)
+    asks = [Submit(f"s{i}", [*system, i], SamplingParams(seed=i), max_tokens=40) for i in range(4)]
+    engine.submit(asks[0])
+    heard = Heard()
+    heard.add(engine.step())
+    for ask in asks[1:]:
+        engine.submit(ask)
+    heard.add(engine.step())
+    engine._scheduler.check_integrity()
+    assert kv(engine)["pages_used"] == 3 + 4  # the three shared pages, and one each
+    drain(engine, heard)
+    for ask in asks:
+        assert heard.answer(ask.id) == expected(ask, runner)
+    assert kv(engine)["pages_used"] == 0
+
+
+def test_a_prompt_that_is_known_whole_still_gets_its_logits() -> None:
+    """Also one that ends with a page: its last token is computed anyway."""
+    for n in (PAGE_TOKENS, PAGE_TOKENS * 2, PAGE_TOKENS * 2 + 1):
+        runner = HistoryRunner()
+        engine = Engine(runner)
+        for name in "ab":
+            engine.submit(Submit(name, prompt(n), SamplingParams(temperature=0), max_tokens=5))
+            heard = drain(engine)
+            want = expected(
+                Submit(name, prompt(n), SamplingParams(temperature=0), max_tokens=5), runner
+            )
+            assert heard.answer(name) == want
+
+
+def test_what_was_left_longest_ago_goes_first() -> None:
+    """Old conversations give way to new ones, and come back by being computed again."""
+    runner = HistoryRunner(n_pages=8)
+    engine = Engine(runner)
+    for i in (1, 2, 3, 1):
+        ask = Submit(f"q{i}", prompt(PAGE_TOKENS * 3 + 1, i), SamplingParams(seed=1), max_tokens=4)
+        engine.submit(ask)
+        assert drain(engine).answer(ask.id) == expected(ask, runner)
+        engine._scheduler.check_integrity()
+    assert kv(engine)["pages_used"] == 0
+
+
 def test_close_closes_the_runner() -> None:
     runner = HistoryRunner()
     Engine(runner).close()
@@ -360,7 +425,7 @@ def visits(draw: st.DrawFn) -> list[Visit]:
         )
         submit = Submit(
             f"v{i}",
-            prompt(draw(st.integers(1, 100)), draw(st.integers(0, 96))),
+            prompt(draw(st.integers(1, 127)), draw(st.sampled_from([3, 3, 3, 50]))),  # many alike
             params,
             stop_ids=draw(st.lists(st.integers(0, 96), max_size=2)),
             max_tokens=draw(st.one_of(st.integers(1, 60), st.none())),

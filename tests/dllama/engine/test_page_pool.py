@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dllama.engine.page_pool import PagePool, pages_for
+from dllama.engine.page_pool import PagePool, page_key, pages_for
 from dllama.step import PAGE_TOKENS
 
 N_PAGES = 12
@@ -20,6 +20,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = PagePool(N_PAGES)
         self.holders: list[list[int]] = []
+        self.contents: dict[int, bytes] = {}  # page -> key, as long as nobody took the page
 
     @rule(n=st.integers(0, N_PAGES + 2))
     def allocate(self, n: int) -> None:
@@ -31,7 +32,29 @@ class PoolMachine(RuleBasedStateMachine):
         assert pages is not None and len(set(pages)) == n
         held = {page for holder in self.holders for page in holder}
         assert held.isdisjoint(pages)
+        for page in pages:  # whatever they held is gone
+            self.contents.pop(page, None)
         self.holders.append(pages)
+
+    @rule(data=st.data(), number=st.integers(0, 5))
+    def publish(self, data: st.DataObject, number: int) -> None:
+        if any(self.holders):
+            page = data.draw(st.sampled_from([p for h in self.holders for p in h]))
+            key = page_key(b"", [number])
+            if page not in self.contents and key not in self.contents.values():
+                self.contents[page] = key
+            self.pool.publish(page, key)
+
+    @rule(numbers=st.lists(st.integers(0, 5), max_size=3))
+    def find_and_share(self, numbers: list[int]) -> None:
+        keys = [page_key(b"", [n]) for n in numbers]
+        pages = self.pool.find(keys)
+        assert [self.contents[page] for page in pages] == keys[: len(pages)]
+        missing = keys[len(pages) : len(pages) + 1]
+        assert not set(missing) & set(self.contents.values())
+        if pages and len(set(pages)) == len(pages):
+            self.pool.retain(pages)
+            self.holders.append(pages)
 
     @rule(data=st.data())
     def share(self, data: st.DataObject) -> None:

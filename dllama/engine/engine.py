@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from dllama.engine.batch import Batch
 from dllama.engine.engine_stats import EngineStats
-from dllama.engine.sampler import sample
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
 from dllama.engine.submit_check import check_submit
@@ -214,10 +213,8 @@ class Engine:
 
     def _draw(self, sequence: Sequence, row: LogitRow, now_s: float) -> Output:
         """One more token for a sequence, or its end."""
-        if sequence.seen is not None:
-            sequence.seen.follow(sequence.tokens)
         try:
-            token = sample(row, sequence.sampling, len(sequence.tokens), sequence.seen)
+            token, probs = sequence.sampler.choose(row, sequence.tokens)
         except DllamaError as error:
             self._scheduler.remove(sequence.id)
             self._stats.n_failed += 1
@@ -226,6 +223,8 @@ class Engine:
         if token in sequence.stop_ids:
             return self._finish(sequence, [], FinishReason.STOP)
         sequence.tokens.append(token)
+        if probs is not None:
+            sequence.probs.append(probs)
         if sequence.n_generated == sequence.max_tokens or len(sequence.tokens) == self.max_len:
             return self._finish(sequence, [token], FinishReason.LENGTH)
         return _output(sequence, [token])
@@ -270,4 +269,5 @@ def _output(
         error=error,
         n_prompt=sequence.n_prompt,
         n_cached=sequence.n_cached,
+        probs=sequence.take_probs(),
     )

@@ -1,5 +1,5 @@
-"""Noise without a state: one uniform number per (seed, position), the same wherever and however
-often it is asked for. Knows nothing of tokens.
+"""Noise without a state: one uniform number per (seed, position, stream), the same wherever and
+however often it is asked for. Knows nothing of tokens.
 
 Source: the counter-based generator Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel
 random numbers: as easy as 1, 2, 3" (SC 2011), with the constants of the Random123 library.
@@ -30,10 +30,11 @@ def philox4x32(
     return c0, c1, c2, c3
 
 
-def uniform(seed: int, position: int) -> float:
+def uniform(seed: int, position: int, stream: int = 0) -> float:
     """A number in [0, 1) with 53 random bits. The key is the seed, the counter the position; of
-    both the lowest 64 bits count."""
+    both the lowest 64 bits count. Another `stream` gives numbers that have nothing in common."""
     high, low, _, _ = philox4x32(
-        (position & _MASK, position >> 32 & _MASK, 0, 0), (seed & _MASK, seed >> 32 & _MASK)
+        (position & _MASK, position >> 32 & _MASK, stream, 0),
+        (seed & _MASK, seed >> 32 & _MASK),
     )
     return ((high >> 5) * 67108864.0 + (low >> 6)) / 9007199254740992.0

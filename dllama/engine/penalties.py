@@ -1,5 +1,4 @@
-"""What is done to single logits before anything is chosen: logit_bias, then the penalties for
-tokens that were seen lately. Knows no probabilities.
+"""The penalties for tokens that were seen lately.
 
 Source: the penalties of llama.cpp (src/llama-sampling.cpp): for a token seen `count` times in the
 last `repeat_last_n` tokens of prompt and answer, a logit above 0 is divided by repeat_penalty and
@@ -7,6 +6,8 @@ any other multiplied by it; then count * frequency_penalty + presence_penalty is
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -20,23 +21,6 @@ def has_penalties(params: SamplingParams) -> bool:
         or params.presence_penalty != 0.0
         or params.frequency_penalty != 0.0
     )
-
-
-def n_lowered(params: SamplingParams) -> int | None:
-    """The most tokens whose logits the parameters may lower; None where some logit may rise, or
-    where no number can be told before the sequence is known."""
-    if any(bias > 0 for bias in params.logit_bias.values()):
-        return None
-    if not has_penalties(params):
-        return len(params.logit_bias)
-    lowers_only = (
-        params.repeat_penalty >= 1.0
-        and params.presence_penalty >= 0.0
-        and params.frequency_penalty >= 0.0
-    )
-    if not lowers_only or params.repeat_last_n < 0:
-        return None
-    return len(params.logit_bias) + params.repeat_last_n
 
 
 class TokenCounts:
@@ -63,44 +47,31 @@ class TokenCounts:
         self._begin, self._end = begin, end
 
 
-def edit_listed(
-    ids: np.ndarray, logits: np.ndarray, params: SamplingParams, seen: TokenCounts | None
-) -> np.ndarray:
-    """The logits (k,) float32 of the tokens `ids` (k,) after bias and penalties."""
-    listed = ids.tolist()
-    bias = params.logit_bias
-    counts = {} if seen is None else seen.counts
-    return _edit(
-        logits,
-        np.array([bias.get(token, 0.0) for token in listed]) if bias else None,
-        np.array([counts.get(token, 0) for token in listed], np.float64) if counts else None,
-        params,
-    )
+class Penalties:
+    """The Edit for tokens seen among the last `repeat_last_n`."""
 
+    def __init__(self, params: SamplingParams) -> None:
+        self._params = params
+        self._seen = TokenCounts(params.repeat_last_n)
 
-def edit_row(logits: np.ndarray, params: SamplingParams, seen: TokenCounts | None) -> np.ndarray:
-    """A copy of a whole row (vocab_size,) float32 after bias and penalties; the row itself where
-    there is nothing to change."""
-    touched = set(params.logit_bias)
-    if seen is not None:
-        touched.update(seen.counts)
-    if not touched:
-        return logits
-    ids = np.fromiter(touched, np.int64, len(touched))
-    edited = logits.copy()
-    edited[ids] = edit_listed(ids, logits[ids], params, seen)
-    return edited
+    def follow(self, tokens: list[int]) -> None:
+        self._seen.follow(tokens)
 
+    def touched(self) -> Collection[int]:
+        return self._seen.counts.keys()
 
-def _edit(
-    logits: np.ndarray, bias: np.ndarray | None, counts: np.ndarray | None, params: SamplingParams
-) -> np.ndarray:
-    """Computed in float64 and rounded once, so that a logit comes out the same from any list."""
-    x = logits.astype(np.float64)
-    if bias is not None:
-        x += bias
-    if counts is not None:
+    def apply(self, ids: list[int], x: np.ndarray) -> np.ndarray:
+        params, seen = self._params, self._seen.counts
+        counts = np.array([seen.get(token, 0) for token in ids], np.float64)
         repeated = np.where(x > 0.0, x / params.repeat_penalty, x * params.repeat_penalty)
         repeated -= counts * params.frequency_penalty + params.presence_penalty
-        x = np.where(counts > 0.0, repeated, x)
-    return x.astype(np.float32)
+        return np.where(counts > 0.0, repeated, x)
+
+    def max_lowered(self) -> int | None:
+        params = self._params
+        lowers_only = (
+            params.repeat_penalty >= 1.0
+            and params.presence_penalty >= 0.0
+            and params.frequency_penalty >= 0.0
+        )
+        return params.repeat_last_n if lowers_only and params.repeat_last_n >= 0 else None

@@ -1,199 +1,150 @@
-"""Chooses one token from the logits of a row. Knows probabilities; nothing of sequences, steps or
-time. A choice is a function of the row, the parameters, the tokens seen lately and (seed,
-position): nothing else, so that a stream can be repeated anywhere.
+"""Chooses the tokens of one sequence from rows of logits. Knows probabilities; nothing of steps
+or time. A choice is a function of the row, the parameters, the sequence's tokens and the seed:
+nothing else, so that a stream can be repeated anywhere.
 
-The order is logit_bias, penalties, top_k, top_p, min_p, temperature, and each cut keeps a prefix
-of the tokens sorted by falling logit, ties by rising id. The noise of (seed, position) then picks
-a point on the cumulated probabilities of what is left, in the same order.
+logit_bias and the samplers leave a pool of tokens, and the noise of (seed, position) picks a
+point on their cumulated probabilities, by falling logit, ties by rising id.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from dllama.engine import cuts
+from dllama.engine.logit_edits import Edit, edit_listed, edit_row
+from dllama.engine.mirostat import cut_to_surprise, first_mu, next_mu
 from dllama.engine.noise import uniform
-from dllama.engine.penalties import TokenCounts, edit_listed, edit_row, n_lowered
+from dllama.engine.sampler_plan import EDITS, plan_for
+from dllama.engine.temperature import temper
+from dllama.engine.token_pool import TokenPool, draw, largest, pool_of
+from dllama.engine.token_probs import logprobs_of, probs_of
 from dllama.errors import DllamaError, RequestError
-from dllama.requests import SamplingParams
-from dllama.step import MAX_CANDIDATES, LogitRow
+from dllama.requests import SamplingParams, TokenProbs
+from dllama.step import LogitRow
 
-_N_BINS = 2048  # so that a bin of a bell-shaped row of 128k logits holds a few hundred
-_SORT_AT_ONCE = 2048  # below this a plain sort costs less than putting logits in bins
-_DEEPEST = 50.0  # exp(-50) of the best token's probability: all beyond shares the last bin
-_MAX_INVERSE_TEMPERATURE = 1e30  # keeps logit / temperature finite for any temperature above 0
+_COIN = 1  # the noise that xtc throws is another than the one that picks the token
 
-
-def candidates_wanted(params: SamplingParams) -> int:
-    """How many of a row's largest logits the choice needs, 1..MAX_CANDIDATES; 0 for the row.
-
-    Bias and penalties that only lower logits can push at most so many tokens out of the best k,
-    and what moves up is found right behind them.
-    """
-    kept = 1 if params.temperature == 0.0 else params.top_k
-    lowered = n_lowered(params)
-    if kept == 0 or lowered is None or kept + lowered > MAX_CANDIDATES:
-        return 0
-    return kept + lowered
+_CUTS: dict[str, Callable[[TokenPool, SamplingParams], TokenPool]] = {
+    "top_n_sigma": cuts.top_n_sigma,
+    "top_k": cuts.top_k,
+    "typ_p": cuts.typical,
+    "top_p": cuts.top_p,
+    "min_p": cuts.min_p,
+    "temperature": temper,
+}
 
 
-def sample(
-    row: LogitRow, params: SamplingParams, position: int, seen: TokenCounts | None = None
-) -> int:
-    """The token for `position` (counted from the first token of the prompt).
+class Choice(NamedTuple):
+    """A token and, where the request asks for it, how likely it was."""
 
-    The row is whole or holds at least `candidates_wanted(params)` entries (or all there are).
-    Raises DllamaError where the logits are no numbers, RequestError where logit_bias forbids
-    every token.
-    """
-    if not math.isfinite(row.log_sum_exp):
-        raise DllamaError(
-            "the model's logits are not numbers (their log-sum-exp is "
-            f"{row.log_sum_exp}); the weights are damaged or unfit for this engine, load the "
-            "model file anew or use another one"
-        )
-    n_kept = 1 if params.temperature == 0.0 else params.top_k
-    if row.ids is None:
-        logits = edit_row(row.logits, params, seen)
-        if n_kept == 0:
-            return _draw_whole(logits, params, uniform(params.seed, position))
-        ids = np.array([logits.argmax()]) if n_kept == 1 else largest(logits, n_kept)
-        logits = logits[ids]
-    else:
-        assert n_kept > 0, "a choice among all tokens needs the whole row"
-        ids, logits = _best_listed(row.ids, row.logits, n_kept, params, seen)
-    _refuse_nothing(float(logits[0]))
-    if len(ids) == 1:
-        return int(ids[0])
-    return _draw_sorted(ids, logits, params, uniform(params.seed, position))
+    token: int
+    probs: TokenProbs | None
 
 
-def largest(logits: np.ndarray, k: int) -> np.ndarray:
-    """The ids (k,) of the k largest of logits (n,), by falling logit, ties by rising id."""
-    n = len(logits)
-    if k >= n:
-        return _sorted_order(logits)
-    pool = logits
-    n_columns = n // 16
-    if 4 * k < n_columns:
-        # The k-th largest of the columns' maxima is reached by at least k logits, by few more.
-        pool = logits[: n_columns * 16].reshape(16, n_columns).max(axis=0)
-    floor = np.partition(pool, len(pool) - k)[len(pool) - k]
-    ids = np.flatnonzero(logits >= floor)
-    best: np.ndarray = ids[_sorted_order(logits[ids])[:k]]
-    return best
+class Sampler:
+    """The choices of one sequence. What it remembers follows from the sequence's own tokens, each
+    chosen here once, and from nothing that happens to the sequence meanwhile."""
+
+    def __init__(self, params: SamplingParams, vocab_size: int) -> None:
+        self._params = params
+        self._vocab_size = vocab_size
+        self._plan = plan_for(params, vocab_size)
+        self._late_edits: dict[str, Edit] = {
+            name: EDITS[name](params) for name in self._plan.rest if name in EDITS
+        }
+        self._mu = first_mu(params)
+
+    @property
+    def n_candidates(self) -> int:
+        """How many of a row's largest logits a choice needs, 1..MAX_CANDIDATES; 0 for the row."""
+        return self._plan.n_candidates
+
+    def choose(self, row: LogitRow, tokens: list[int], told: LogitRow | None = None) -> Choice:
+        """The token that follows `tokens` (prompt and answer); they begin with those of the
+        choice before.
+
+        The row is whole or holds at least `n_candidates` entries (or all there are); `told` is
+        the model's own, where `row` was changed. Raises DllamaError where the logits are no
+        numbers, RequestError where logit_bias forbids every token.
+        """
+        if not math.isfinite(row.log_sum_exp):
+            raise DllamaError(
+                "the model's logits are not numbers (their log-sum-exp is "
+                f"{row.log_sum_exp}); the weights are damaged or unfit for this engine, load the "
+                "model file anew or use another one"
+            )
+        params, position = self._params, len(tokens)
+        pool = self._begin(row, tokens)
+        for name in self._plan.rest:
+            pool = self._apply(name, pool, position)
+        index = 0 if len(pool) == 1 else draw(pool, uniform(params.seed, position))
+        if params.mirostat:
+            self._mu = next_mu(self._mu, params, _probability(pool, index))
+        return Choice(pool.token(index), self._probs(told or row, pool, index))
+
+    def _begin(self, row: LogitRow, tokens: list[int]) -> TokenPool:
+        """The tokens after the edits, and the best of them if only these are wanted."""
+        edits, n_kept = self._plan.edits, self._plan.n_kept
+        for edit in (*edits, *self._late_edits.values()):
+            edit.follow(tokens)
+        if row.ids is None:
+            ids, logits = None, edit_row(row.logits, edits)
+            if n_kept:
+                ids = np.array([logits.argmax()]) if n_kept == 1 else largest(logits, n_kept)
+                logits = logits[ids]
+        else:
+            assert n_kept > 0, "a choice among all tokens needs the whole row"
+            ids, logits = _best_listed(row.ids, row.logits, n_kept, edits)
+        return _something(pool_of(ids, logits, is_sorted=n_kept > 0))
+
+    def _apply(self, name: str, pool: TokenPool, position: int) -> TokenPool:
+        params = self._params
+        if name == "xtc":
+            return cuts.xtc(pool, params, uniform(params.seed, position, _COIN))
+        if name == "mirostat":
+            return cut_to_surprise(pool, params, self._mu, self._vocab_size)
+        if name in self._late_edits:
+            ids = np.sort(pool.token_ids())
+            logits = np.zeros(len(ids))
+            logits[np.searchsorted(ids, pool.token_ids())] = pool.x + pool.top
+            edited = edit_listed(ids, logits, [self._late_edits[name]])
+            return _something(pool_of(ids, edited, is_sorted=False))
+        return _CUTS[name](pool, params)
+
+    def _probs(self, row: LogitRow, pool: TokenPool, index: int) -> TokenProbs | None:
+        n = self._params.n_probs
+        if n is None:
+            return None
+        if self._params.post_sampling_probs:
+            return probs_of(pool, index, n)
+        return logprobs_of(row, pool.token(index), n)
 
 
 def _best_listed(
-    ids: np.ndarray,
-    logits: np.ndarray,
-    n_kept: int,
-    params: SamplingParams,
-    seen: TokenCounts | None,
+    ids: np.ndarray, logits: np.ndarray, n_kept: int, edits: list[Edit]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best n_kept of a sorted list of candidates once bias and penalties were applied."""
-    if params.logit_bias or seen is not None:
-        logits = edit_listed(ids, logits, params, seen)
+    """The best n_kept of a sorted list of candidates after the edits."""
+    if any(edit.touched() for edit in edits):
+        logits = edit_listed(ids, logits, edits)
         order = np.lexsort((ids, -logits))[:n_kept]
         return ids[order], logits[order]
     return ids[:n_kept], logits[:n_kept]
 
 
-def _draw_sorted(ids: np.ndarray, logits: np.ndarray, params: SamplingParams, u: float) -> int:
-    """One of `ids` (k,), whose `logits` (k,) fall, after top_p, min_p and temperature."""
-    x = logits.astype(np.float64)
-    x -= x[0]
-    n = len(x)
-    if params.top_p < 1.0:
-        mass = np.exp(x).cumsum()
-        n = int(mass.searchsorted(params.top_p * mass[-1])) + 1
-    if params.min_p > 0.0:
-        n = min(n, int(np.count_nonzero(x >= math.log(params.min_p))))
-    if n == 1:
-        return int(ids[0])
-    mass = np.exp(x[:n] * _inverse_temperature(params)).cumsum()
-    return int(ids[mass.searchsorted(u * mass[-1])])  # u < 1, so that the index is below n
+def _probability(pool: TokenPool, index: int) -> float:
+    return float(np.exp(pool.x[index]) / np.exp(pool.x).sum())
 
 
-def _draw_whole(logits: np.ndarray, params: SamplingParams, u: float) -> int:
-    """The same from all logits (n,) in order of id, without sorting more than it must."""
-    top = float(logits.max())
-    _refuse_nothing(top)
-    x = logits.astype(np.float64)
-    x -= top
-    ids, kept = _cut_whole(x, params)
-    if ids is not None:
-        x = x[ids]
-    x *= _inverse_temperature(params)
-    weights = np.exp(x)
-    if kept is not None:
-        weights *= kept
-    index = int(_prefix(x, weights, u * float(weights.sum()))[1][-1])
-    return index if ids is None else int(ids[index])
-
-
-def _cut_whole(
-    x: np.ndarray, params: SamplingParams
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What min_p and top_p leave of x (n,), whose largest is 0: the ids that min_p leaves,
-    rising, and among these a mask of what top_p leaves. None for all."""
-    ids = np.flatnonzero(x >= math.log(params.min_p)) if params.min_p > 0.0 else None
-    if params.top_p >= 1.0:
-        return ids, None
-    weights = np.exp(x)
-    target = params.top_p * float(weights.sum())
-    if ids is not None:
-        x, weights = x[ids], weights[ids]
-        if float(weights.sum()) <= target:
-            return ids, None  # min_p cuts before top_p would
-    kept, last = _prefix(x, weights, target)
-    kept[last] = True
-    return ids, kept
-
-
-def _prefix(x: np.ndarray, weights: np.ndarray, target: float) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest prefix of the entries, sorted by falling x, whose weights add to `target`.
-
-    x and weights are (n,) float64, the largest x is 0. Returns the prefix in two parts: a mask
-    (n,) of the earlier entries, and the indices of the later ones, sorted and never empty. Only
-    these are ever sorted: they are one bin of near logits, found by adding weights bin by bin.
-    """
-    if len(x) <= _SORT_AT_ONCE:
-        return np.zeros(len(x), np.bool_), _until(_sorted_order(x), weights, 0.0, target)
-    depth = max(min(-float(x.min()), _DEEPEST), 1e-300)
-    scaled = x * (-(_N_BINS - 1) / depth)
-    np.minimum(scaled, _N_BINS - 1, out=scaled)  # in place: fresh pages cost more than the sum
-    bins = scaled.astype(np.int64)
-    mass = np.bincount(bins, weights, _N_BINS).cumsum()
-    crossing = min(int(mass.searchsorted(target)), int(bins.max()))
-    inside = np.flatnonzero(bins == crossing)
-    order = inside[_sorted_order(x[inside])]
-    before = float(mass[crossing - 1]) if crossing else 0.0
-    return bins < crossing, _until(order, weights, before, target)
-
-
-def _until(order: np.ndarray, weights: np.ndarray, before: float, target: float) -> np.ndarray:
-    """`order` as far as the weights, on top of `before`, reach `target`; at least one of it."""
-    mass = before + weights[order].cumsum()
-    return order[: int(mass.searchsorted(target)) + 1]
-
-
-def _sorted_order(logits: np.ndarray) -> np.ndarray:
-    """The indices that sort `logits` (n,) by falling value, ties by rising index."""
-    order: np.ndarray = np.argsort(-logits, kind="stable")
-    return order
-
-
-def _inverse_temperature(params: SamplingParams) -> float:
-    return min(1.0 / params.temperature, _MAX_INVERSE_TEMPERATURE)
-
-
-def _refuse_nothing(top: float) -> None:
+def _something(pool: TokenPool | None) -> TokenPool:
     """Raises RequestError where even the best logit is minus infinity."""
-    if top == -math.inf:
+    if pool is None:
         raise RequestError(
             "logit_bias forbids every token there is, so that none can be chosen; "
             "leave at least one token without a bias of minus infinity",
             param="logit_bias",
         )
+    return pool

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllama.engine.page_pool import page_key
-from dllama.engine.penalties import TokenCounts, has_penalties
-from dllama.engine.sampler import candidates_wanted
-from dllama.requests import SamplingParams, Submit
+from dllama.engine.sampler import Sampler
+from dllama.requests import SamplingParams, Submit, TokenProbs
 from dllama.step import PAGE_TOKENS
 
 
@@ -33,20 +32,21 @@ class Sequence:
     max_tokens: int | None
     arrived_s: float
     n_candidates: int  # largest logits that the sampler needs, 0 for all
-    seen: TokenCounts | None  # None without penalties
+    sampler: Sampler
     n_computed: int = 0
     n_cached: int = 0  # prompt tokens that were found computed when it first began to run
     keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were asked
     n_published: int = 0  # pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
+    probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
     last_token_s: float | None = None  # when the last token of the answer came
 
     @classmethod
     def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
         """The sequence that a checked request begins."""
         params = submit.sampling
-        wanted = candidates_wanted(params)
+        sampler = Sampler(params, vocab_size)
         return cls(
             id=submit.id,
             tokens=list(submit.tokens),
@@ -55,8 +55,8 @@ class Sequence:
             stop_ids=frozenset(submit.stop_ids),
             max_tokens=submit.max_tokens,
             arrived_s=arrived_s,
-            n_candidates=wanted if wanted < vocab_size else 0,
-            seen=TokenCounts(params.repeat_last_n) if has_penalties(params) else None,
+            n_candidates=sampler.n_candidates,
+            sampler=sampler,
         )
 
     def page_keys(self, n: int) -> list[bytes]:
@@ -66,6 +66,11 @@ class Sequence:
             before = self.keys[-1] if self.keys else b""
             self.keys.append(page_key(before, self.tokens[begin : begin + PAGE_TOKENS]))
         return self.keys[:n]
+
+    def take_probs(self) -> list[TokenProbs] | None:
+        """What is to be told of the newest tokens; None where nothing is."""
+        taken, self.probs = self.probs, []
+        return taken or None
 
     @property
     def n_pending(self) -> int:

@@ -15,10 +15,9 @@ from itertools import pairwise
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.engine.penalties import TokenCounts, has_penalties
-from dllama.engine.sampler import sample
+from dllama.engine.sampler import Sampler
 from dllama.errors import PeerLost
-from dllama.requests import FinishReason, SamplingParams, Submit
+from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, LogitRow, Step
 
 
@@ -179,20 +178,13 @@ def expected_answer(submit: Submit, config: ModelConfig, n_pages: int) -> Answer
     max_len = min(config.max_seq_len, n_pages * PAGE_TOKENS)
     tokens = list(submit.tokens)
     answer: list[int] = []
+    sampler = Sampler(submit.sampling, config.vocab_size)
     while True:
-        token = expected_token(tokens, submit.sampling, config.vocab_size)
+        row = logit_row(history_logits(tokens, config.vocab_size), 0)
+        token, _ = sampler.choose(row, tokens)
         if token in submit.stop_ids:
             return Answer(answer, FinishReason.STOP)
         tokens.append(token)
         answer.append(token)
         if len(answer) == submit.max_tokens or len(tokens) == max_len:
             return Answer(answer, FinishReason.LENGTH)
-
-
-def expected_token(tokens: list[int], params: SamplingParams, vocab_size: int) -> int:
-    seen = None
-    if has_penalties(params):
-        seen = TokenCounts(params.repeat_last_n)
-        seen.follow(tokens)
-    row = logit_row(history_logits(tokens, vocab_size), 0)
-    return sample(row, params, len(tokens), seen)

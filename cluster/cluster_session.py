@@ -238,7 +238,7 @@ class ClusterSession:
         before = copy(self._mesh.times)
         logits = self._compute(step)
         elapsed = time.perf_counter_ns() - started
-        self._log.add(step.n_tokens, elapsed, before, self._mesh.times)
+        self._log.add(step, elapsed, before, self._mesh.times)
         return logits
 
     def _compute(self, step: Step) -> list[LogitRow]:
@@ -276,11 +276,13 @@ class ClusterSession:
         answers: dict[int, RankStats] = {
             0: RankStats(
                 number,
-                len(self._log),
-                *self._log.total(),
+                self._log.n_decode,
+                *self._log.decode(),
                 own.sent_bytes,
                 own.received_bytes,
                 weights_bytes,
+                self._log.prefill().n_tokens,
+                self._log.prefill().elapsed_ns,
             )
         }
         deadline = time.monotonic() + STATS_TIMEOUT_S

@@ -167,7 +167,8 @@ class StatsCall:
 
 @dataclass(frozen=True, slots=True)
 class RankStats:
-    """Rank to root: sums over the last steps (see cluster.step_log)."""
+    """Rank to root: sums over the last steps that only decoded, and two over the last that read
+    prompts (see cluster.step_log)."""
 
     number: int
     n_steps: int
@@ -179,6 +180,8 @@ class RankStats:
     sent_bytes: int
     received_bytes: int
     weights_bytes: int
+    prefill_tokens: int
+    prefill_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class WorkerSession:
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
-                self._log.add(step.n_tokens, elapsed, before, self._mesh.times)
+                self._log.add(step, elapsed, before, self._mesh.times)
             elif isinstance(message, StatsCall):
                 self._send(self._stats(message.number))
             else:
@@ -215,11 +215,13 @@ class WorkerSession:
         links = self._mesh.links
         return RankStats(
             number,
-            len(self._log),
-            *self._log.total(),
+            self._log.n_decode,
+            *self._log.decode(),
             links.sent_bytes,
             links.received_bytes,
             self._weights_bytes,
+            self._log.prefill().n_tokens,
+            self._log.prefill().elapsed_ns,
         )
 
     def _next(self, kind: type[M], is_late: Callable[[], bool] = lambda: False) -> M:

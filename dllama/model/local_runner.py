@@ -37,7 +37,7 @@ class LocalRunner:
     def run(self, step: Step) -> list[LogitRow]:
         rows = self._model.forward(step, self._embedding.rows(step.tokens), self._comm)
         assert rows is not None  # the only rank is rank 0
-        self._meter.note()
+        self._meter.note(step)
         return rows
 
     @property

@@ -1,44 +1,67 @@
-"""How fast a rank has been of late: the numbers behind a row of GET /stats."""
+"""How fast a rank has been of late: the numbers behind a row of GET /stats.
+
+Steps that only decode are kept apart from those that read prompts: a token of a prompt costs a
+fraction of one that is generated, and figures of both together would tell of neither.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 import psutil
 
 from dllama.model.rank import RankModel
+from dllama.step import Step
 
 WINDOW_S = 10.0  # how far back "of late" reaches
 
 
+class _Note(NamedTuple):
+    """One step."""
+
+    at_s: float
+    n_tokens: int
+    compute_ns: int
+
+
 class RankMeter:
-    """Counts per token over the last ten seconds; call `note` after every step."""
+    """Counts per token over the last ten seconds of either kind; call `note` after every step."""
 
-    def __init__(self, model: RankModel) -> None:
+    def __init__(self, model: RankModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
-        self._notes: deque[tuple[float, int, int, int]] = deque([self._now()])
+        self._clock = clock
+        self._seen_ns = model.compute_ns
+        self._decode: deque[_Note] = deque()
+        self._prefill: deque[_Note] = deque()
 
-    def _now(self) -> tuple[float, int, int, int]:
-        m = self._model
-        return time.monotonic(), m.n_tokens, m.n_steps, m.compute_ns
-
-    def note(self) -> None:
-        now = self._now()
-        self._notes.append(now)
-        while len(self._notes) > 2 and now[0] - self._notes[0][0] > WINDOW_S:
-            self._notes.popleft()
+    def note(self, step: Step) -> None:
+        compute_ns = self._model.compute_ns - self._seen_ns
+        self._seen_ns += compute_ns
+        notes = self._decode if step.is_decode else self._prefill
+        notes.append(_Note(self._clock(), step.n_tokens, compute_ns))
+        while notes[-1].at_s - notes[0].at_s > WINDOW_S:
+            notes.popleft()
 
     def rates(self) -> dict[str, float]:
-        """tokens_per_s (while computing), compute_ms per token, and weights_gb_per_s."""
-        _, tokens, steps, ns = (b - a for a, b in zip(self._notes[0], self._notes[-1], strict=True))
-        if not tokens or not ns:
-            return {"tokens_per_s": 0.0, "compute_ms": 0.0, "weights_gb_per_s": 0.0}
+        """Of decoding: tokens_per_s (while computing), compute_ms per token, weights_gb_per_s; and
+        prefill_tokens_per_s. All 0 before there is something to tell."""
+        tokens, ns = _sum(self._decode)
+        prompt_tokens, prompt_ns = _sum(self._prefill)
+        read_bytes = self._model.weights.n_bytes * len(self._decode)
         return {
-            "tokens_per_s": round(tokens / ns * 1e9, 2),
-            "compute_ms": round(ns / tokens / 1e6, 3),
-            "weights_gb_per_s": round(self._model.weights.n_bytes * steps / ns, 2),
+            "tokens_per_s": round(tokens / max(ns, 1) * 1e9, 2),
+            "prefill_tokens_per_s": round(prompt_tokens / max(prompt_ns, 1) * 1e9, 2),
+            "compute_ms": round(ns / max(tokens, 1) / 1e6, 3),
+            "weights_gb_per_s": round(read_bytes / max(ns, 1), 2),
         }
+
+
+def _sum(notes: deque[_Note]) -> tuple[int, int]:
+    """Tokens and nanoseconds of all."""
+    return sum(note.n_tokens for note in notes), sum(note.compute_ns for note in notes)
 
 
 def rss_bytes() -> int:

@@ -43,7 +43,7 @@ MESSAGES: list[Message] = [
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
     StepCall(ONE, ONE, np.array([0, 1], np.int32), ONE[None], ONE, ONE, np.zeros((1, 8), np.uint8)),
-    RankStats(*range(10)),
+    RankStats(*range(12)),
     Failed("out of memory", -1),
 ]
 

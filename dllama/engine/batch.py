@@ -42,6 +42,7 @@ class Batch:
         starts = [0]
         logits_at: list[int] = []
         candidates: list[int] = []
+        hidden_at: list[int] = []
         n_pages = max(len(chunk.sequence.pages) for chunk in self.chunks)
         pages = np.full((len(self.chunks), n_pages), -1, np.int32)
         for row, chunk in enumerate(self.chunks):
@@ -51,7 +52,9 @@ class Batch:
             positions += range(begin, begin + n)
             starts.append(len(tokens))
             pages[row, : len(sequence.pages)] = sequence.pages
-            if chunk.is_last:
+            if sequence.pooler is not None:
+                hidden_at += range(starts[-2], starts[-1])
+            elif chunk.is_last:
                 logits_at.append(len(tokens) - 1)
                 candidates.append(sequence.n_candidates)
         return Step(
@@ -61,4 +64,5 @@ class Batch:
             pages=pages,
             logits_at=np.array(logits_at, np.int32),
             candidates=np.array(candidates, np.int32),
+            hidden_at=np.array(hidden_at, np.int32),
         )

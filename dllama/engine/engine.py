@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from dllama.engine.batch import Batch
 from dllama.engine.engine_stats import EngineStats
+from dllama.engine.pooling import Pooler
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
 from dllama.engine.submit_check import check_submit
@@ -200,14 +202,22 @@ class Engine:
         end, in the order of the rows."""
         now_s = self._clock()
         remaining = iter(rows)
-        n_prefill = n_decode = 0
+        n_prefill = n_decode = n_hidden = 0
         for chunk in batch.chunks:
             sequence, is_last = chunk.sequence, chunk.is_last
             n_decode += chunk.n_decode
             n_prefill += chunk.n - chunk.n_decode
             self._scheduler.note_computed(sequence, chunk.n)
-            if is_last:
+            if sequence.pooler is not None:
+                states = self._runner.hidden[n_hidden : n_hidden + chunk.n]
+                sequence.pooler.take(sequence.n_computed - chunk.n, states)
+                n_hidden += chunk.n
+                if is_last:
+                    outputs.append(self._finish_pooled(sequence, sequence.pooler, now_s))
+            elif is_last:
                 outputs.append(self._draw(sequence, next(remaining), now_s))
+            if sequence.wants_progress and not is_last:
+                outputs.append(_output(sequence, []))
         assert next(remaining, None) is None, "the runner returned rows that were not asked for"
         self._stats.add_step(n_prefill, n_decode, now_s - began_s)
 
@@ -228,6 +238,11 @@ class Engine:
         if sequence.n_generated == sequence.max_tokens or len(sequence.tokens) == self.max_len:
             return self._finish(sequence, [token], FinishReason.LENGTH)
         return _output(sequence, [token])
+
+    def _finish_pooled(self, sequence: Sequence, pooler: Pooler, now_s: float) -> Output:
+        self._note_latency(sequence, now_s)
+        done = self._finish(sequence, [], FinishReason.STOP)
+        return replace(done, embedding=pooler.vector().astype("<f4").tobytes())
 
     def _finish(self, sequence: Sequence, tokens: list[int], reason: FinishReason) -> Output:
         self._scheduler.remove(sequence.id)
@@ -269,5 +284,6 @@ def _output(
         error=error,
         n_prompt=sequence.n_prompt,
         n_cached=sequence.n_cached,
+        n_computed=sequence.n_computed,
         probs=sequence.take_probs(),
     )

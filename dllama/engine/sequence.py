@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllama.engine.page_pool import page_key
+from dllama.engine.pooling import Pooler
 from dllama.engine.sampler import Sampler
 from dllama.requests import SamplingParams, Submit, TokenProbs
 from dllama.step import PAGE_TOKENS
@@ -40,6 +41,8 @@ class Sequence:
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
     probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
+    pooler: Pooler | None = None  # of one that is only read, for its states
+    wants_progress: bool = False
     last_token_s: float | None = None  # when the last token of the answer came
 
     @classmethod
@@ -57,6 +60,8 @@ class Sequence:
             arrived_s=arrived_s,
             n_candidates=sampler.n_candidates,
             sampler=sampler,
+            pooler=None if submit.pooling is None else Pooler(submit.pooling),
+            wants_progress=submit.wants_progress,
         )
 
     def page_keys(self, n: int) -> list[bytes]:

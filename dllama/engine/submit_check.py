@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dllama.engine.pooling import POOLINGS
 from dllama.errors import RequestError
 from dllama.requests import SamplingParams, Submit
 
@@ -38,6 +39,17 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
     if submit.max_tokens is not None and submit.max_tokens < 0:
         raise RequestError(
             f"max_tokens is {submit.max_tokens}, and 0 or more is expected", param="max_tokens"
+        )
+    if submit.pooling not in (None, *POOLINGS):
+        raise RequestError(
+            f"pooling is {submit.pooling!r:.40}, and one of {', '.join(POOLINGS)} is expected",
+            param="pooling",
+        )
+    if submit.pooling is not None and submit.cache_prompt:
+        raise RequestError(
+            "pooling needs the states of every token, and those of tokens in the KV cache are "
+            "gone; send cache_prompt=False with it",
+            param="cache_prompt",
         )
     check_sampling(submit.sampling, vocab_size)
 

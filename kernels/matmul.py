@@ -33,10 +33,11 @@ from kernels.team import claim, region
 from kernels.unpack import Scales, is_signed, quants, scales
 from kernels.vectors import F32X16, I32, I32X16, I64, Value
 
-# Groups a tile works on at once: enough independent sums to hide the latency of an fma, and no
-# more than the vector registers hold (two accumulators a group and token).
+# Groups of plain numbers that a tile works on at once, by its tokens: enough independent sums to
+# hide the latency of an fma. Block formats take one: their integer sums begin anew at every block,
+# and memory gives more to a single stream (measured: up to twice as much as to four).
 HAS_WIDE_REGISTERS = isa() == "avx512vnni"
-GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2} if HAS_WIDE_REGISTERS else {1: 2}
+FLOAT_GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2} if HAS_WIDE_REGISTERS else {1: 2}
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -198,7 +199,7 @@ def _emit_tile_function(module: Any, fmt: BlockFormat | FloatFormat, tokens: int
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     e, p = Emit(builder), _Pointers(function.args)
-    at_once = GROUPS_AT_ONCE.get(tokens, 1)
+    at_once = FLOAT_GROUPS_AT_ONCE.get(tokens, 1) if isinstance(fmt, FloatFormat) else 1
     size = e.i64(at_once)
     with e.loop(builder.sdiv(p.n_groups, size)) as turn:
         _emit_tile(e, fmt, p, tokens, at_once, builder.mul(turn, size))

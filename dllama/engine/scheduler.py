@@ -154,7 +154,9 @@ class Scheduler:
         if len(self.running) == self._max_batch:
             return False
         # The last token is always computed: its logits are what the sequence is here for.
-        shared = self.pool.find(sequence.page_keys((len(sequence.tokens) - 1) // PAGE_TOKENS))
+        # And of a sequence that is read for its states, every token is.
+        n_known = 0 if sequence.pooler is not None else len(sequence.tokens) - 1
+        shared = self.pool.find(sequence.page_keys(n_known // PAGE_TOKENS))
         needed = pages_for(len(sequence.tokens)) - len(shared)
         if needed + self.pool.n_kept(shared) + len(self.running) > self.pool.n_free:
             return False

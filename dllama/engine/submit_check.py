@@ -6,9 +6,10 @@ import math
 
 from dllama.engine.pooling import POOLINGS
 from dllama.errors import RequestError
-from dllama.requests import SamplingParams, Submit
+from dllama.requests import SAMPLERS, SamplingParams, Submit
 
 MAX_ID_CHARS = 256
+MAX_PROBS = 1024  # likeliest tokens that are told with each token
 _BOUNDS: dict[str, tuple[float, float]] = {
     # Wider than any use, narrow enough that no float32 logit overflows.
     "temperature": (0.0, 1e6),
@@ -19,7 +20,23 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-1e3, 1e3),
     "top_k": (0, math.inf),
     "repeat_last_n": (-1, math.inf),
+    "dynatemp_range": (0.0, 1e6),
+    "dynatemp_exponent": (0.0, 1e3),
+    "typical_p": (0.0, 1.0),
+    "top_n_sigma": (-1e3, 1e3),
+    "xtc_probability": (0.0, 1.0),
+    "xtc_threshold": (0.0, 1.0),
+    "dry_multiplier": (0.0, 1e3),
+    "dry_base": (1.0, 1e3),
+    "dry_allowed_length": (0, math.inf),
+    "dry_penalty_last_n": (-1, math.inf),
+    "mirostat": (0, 2),
+    "mirostat_tau": (0.0, 1e3),
+    "mirostat_eta": (0.0, 1e3),
+    "min_keep": (0, math.inf),
+    "n_probs": (0, MAX_PROBS),
 }
+_MAX_SAMPLERS = 64  # each runs once for every time it is named
 _MAX_BIAS = 1e6  # minus infinity is allowed too: the token never comes
 
 
@@ -58,9 +75,18 @@ def check_sampling(params: SamplingParams, vocab_size: int) -> None:
     """Raises RequestError, naming the field, for a parameter out of its range."""
     for name, (low, high) in _BOUNDS.items():
         value = getattr(params, name)
+        if value is None:  # only n_probs may be: nothing is told
+            continue
         if not low <= value <= high:  # false for NaN too
             wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
             raise RequestError(f"{name} is {value}, and {wanted} is expected", param=name)
+    if len(params.samplers) > _MAX_SAMPLERS or not set(params.samplers) <= set(SAMPLERS):
+        raise RequestError(
+            f"samplers names {', '.join(params.samplers):.80}, and at most {_MAX_SAMPLERS} of "
+            f"{', '.join(SAMPLERS)} are expected",
+            param="samplers",
+        )
+    _check_breakers(params, vocab_size)
     if params.logit_bias:
         _check_ids("logit_bias", "logit_bias", list(params.logit_bias), vocab_size)
         for token, bias in params.logit_bias.items():
@@ -70,6 +96,15 @@ def check_sampling(params: SamplingParams, vocab_size: int) -> None:
                     f"{-_MAX_BIAS:g} and {_MAX_BIAS:g} is expected",
                     param="logit_bias",
                 )
+
+
+def _check_breakers(params: SamplingParams, vocab_size: int) -> None:
+    name = "dry_sequence_breakers"
+    for tokens in (params.dry_breakers, *params.dry_phrases):
+        if tokens:
+            _check_ids(name, name, tokens, vocab_size)
+    if not all(params.dry_phrases):
+        raise RequestError(f"{name} has a sequence without tokens; leave it out", param=name)
 
 
 def _check_ids(param: str, where: str, tokens: list[int], vocab_size: int) -> None:

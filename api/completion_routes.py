@@ -16,6 +16,7 @@ from api.dialect import Dialect, DialectStream
 from api.engine_client import refuse_unless_ready
 from api.errors import api_error, unforeseen
 from api.event_stream import EventStream, ReaderGone
+from api.fields import Body
 from api.generation_request import GenerationRequest, parse_chat, parse_completion
 from api.prompting import chat_ids, sampling_of, text_ids
 from api.replies import ChatReply, Json, Reply, TextReply, timings_of, usage_of
@@ -29,14 +30,21 @@ log = logging.getLogger(__name__)
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
-        wanted, conversation = parse_chat(body, request.path)
-        model = context.models.find(wanted.model)
-        refuse_unless_ready(model.engine.state)
-        prompts = [await chat_ids(model, conversation)]
-        head = reply_head(context, model)
-        reply = ChatReply(new_id("chatcmpl"), head, include_usage=wanted.include_usage)
-        return await answer(request, model, wanted, prompts, reply)
+        return await answer_chat(request, await read_object(request, context.config))
+
+
+async def answer_chat(
+    request: web.Request, body: Body, dialect: Dialect | None = None
+) -> web.StreamResponse:
+    """Answers a body of /v1/chat/completions, in a dialect's words where one is given."""
+    context = request.app[CONTEXT]
+    wanted, conversation = parse_chat(body, request.path)
+    model = context.models.find(wanted.model)
+    refuse_unless_ready(model.engine.state)
+    prompts = [await chat_ids(model, conversation)]
+    head = reply_head(context, model)
+    reply = ChatReply(new_id("chatcmpl"), head, include_usage=wanted.include_usage)
+    return await answer(request, model, wanted, prompts, reply, dialect)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:

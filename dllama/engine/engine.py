@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dllama.engine.batch import Batch
+from dllama.engine.constraint import ConstraintMaker, masked
 from dllama.engine.engine_stats import EngineStats
 from dllama.engine.pooling import Pooler
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
@@ -45,10 +46,13 @@ class Engine:
         max_batch: int = MAX_BATCH,
         max_step_tokens: int = MAX_STEP_TOKENS,
         max_waiting: int = MAX_WAITING,
+        constraints: ConstraintMaker | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Raises ConfigError where the limits leave no room to work."""
+        """`constraints` serves requests with a grammar; without it they are refused. Raises
+        ConfigError where the limits leave no room to work."""
         self._runner = runner
+        self._constraints = constraints
         self._limits = {
             "max_batch": max_batch,
             "max_step_tokens": max_step_tokens,
@@ -149,6 +153,8 @@ class Engine:
 
     def close(self) -> None:
         """Closes the runner; the engine is of no use afterwards."""
+        if self._constraints is not None:
+            self._constraints.close()
         self._runner.close()
 
     def _new_scheduler(self) -> Scheduler:
@@ -176,11 +182,24 @@ class Engine:
         vocab_size = self._runner.config.vocab_size
         check_submit(submit, vocab_size)
         sequence = Sequence.from_submit(submit, vocab_size, self._clock())
+        self._constrain(sequence, submit)
         if submit.max_tokens == 0:
             self._undelivered.append(_output(sequence, [], FinishReason.LENGTH))
             self._stats.n_finished += 1
         else:
             self._scheduler.add(sequence)
+
+    def _constrain(self, sequence: Sequence, submit: Submit) -> None:
+        """Begins to compile the request's grammar, if it has one. Raises RequestError."""
+        if submit.grammar is None:
+            return
+        if self._constraints is None:
+            raise RequestError(
+                "this engine was started without a vocabulary, so that it cannot follow a grammar; "
+                "leave out `response_format`, `grammar` and the like",
+                param="grammar",
+            )
+        sequence.constraint = self._constraints.make(submit.grammar, submit.stop_ids)
 
     def _refuse(self, submit: Submit, reason: str, retry_after_s: float | None) -> None:
         self._stats.n_failed += 1
@@ -223,8 +242,18 @@ class Engine:
 
     def _draw(self, sequence: Sequence, row: LogitRow, now_s: float) -> Output:
         """One more token for a sequence, or its end."""
+        constraint = sequence.constraint
+        is_complete = False
         try:
-            token, probs = sequence.sampler.choose(row, sequence.tokens)
+            allowed = row
+            if constraint is not None:
+                mask = constraint.mask()
+                if not mask.any():
+                    return self._finish(sequence, [], FinishReason.STOP)
+                allowed = masked(row, mask)
+            token, probs = sequence.sampler.choose(allowed, sequence.tokens, row)
+            if constraint is not None and token not in sequence.stop_ids:
+                is_complete = not constraint.advance(token)
         except DllamaError as error:
             self._scheduler.remove(sequence.id)
             self._stats.n_failed += 1
@@ -235,6 +264,8 @@ class Engine:
         sequence.tokens.append(token)
         if probs is not None:
             sequence.probs.append(probs)
+        if is_complete:
+            return self._finish(sequence, [token], FinishReason.STOP)
         if sequence.n_generated == sequence.max_tokens or len(sequence.tokens) == self.max_len:
             return self._finish(sequence, [token], FinishReason.LENGTH)
         return _output(sequence, [token])

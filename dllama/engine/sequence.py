@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from dllama.engine.constraint import Constraint
 from dllama.engine.page_pool import page_key
 from dllama.engine.pooling import Pooler
 from dllama.engine.sampler import Sampler
@@ -40,9 +41,10 @@ class Sequence:
     n_published: int = 0  # pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
-    probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
     pooler: Pooler | None = None  # of one that is only read, for its states
     wants_progress: bool = False
+    constraint: Constraint | None = None  # of one whose answer follows a grammar
+    probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
     last_token_s: float | None = None  # when the last token of the answer came
 
     @classmethod
@@ -58,7 +60,7 @@ class Sequence:
             stop_ids=frozenset(submit.stop_ids),
             max_tokens=submit.max_tokens,
             arrived_s=arrived_s,
-            n_candidates=sampler.n_candidates,
+            n_candidates=sampler.n_candidates if submit.grammar is None else 0,
             sampler=sampler,
             pooler=None if submit.pooling is None else Pooler(submit.pooling),
             wants_progress=submit.wants_progress,

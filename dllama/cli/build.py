@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -18,9 +20,12 @@ from cluster.sockets import parse_addresses
 from cluster.sync_type import SyncType
 from dllama.cli.settings import EngineSettings
 from dllama.cli.source import open_source
+from dllama.cli.vocabulary import load_tokenizer
 from dllama.config import ModelConfig
+from dllama.constraints.masks import GrammarMasks
+from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.engine.engine import Engine
-from dllama.errors import ConfigError
+from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.local_runner import LocalRunner
 from dllama.model.rank import MAX_LOGIT_ROWS, RankModel
@@ -28,6 +33,8 @@ from dllama.runner import Runner
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import WeightSource
 from kernels.compiling import on_compile
+
+log = logging.getLogger(__name__)
 
 KV_SHARE = 4  # the KV cache takes at most this part of the free memory unless it is told a size
 FULL_CONTEXTS = 4  # and never more than so many full conversations
@@ -63,16 +70,36 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
         return _local_runner(source, settings, n_pages, report)
 
 
-def build_engine(settings: EngineSettings, report: Report) -> Engine:
-    """An engine over whatever runner the settings ask for."""
+def build_engine(
+    settings: EngineSettings, report: Report, *, with_grammars: bool = False
+) -> Engine:
+    """An engine over whatever runner the settings ask for; one that answers requests of others
+    needs grammars."""
     runner = build_runner(settings, report)
     try:
+        masks = grammar_masks(settings, runner.config.vocab_size) if with_grammars else None
         return Engine(
-            runner, max_batch=settings.max_batch, max_step_tokens=settings.max_step_tokens
+            runner,
+            constraints=masks,
+            max_batch=settings.max_batch,
+            max_step_tokens=settings.max_step_tokens,
         )
     except BaseException:
         runner.close()
         raise
+
+
+def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | None:
+    """What follows the grammars of requests, over the model's vocabulary; None where there is no
+    tokenizer, or none that ends an answer: then requests with a grammar are refused."""
+    try:
+        tokenizer = load_tokenizer(
+            settings.model, Path(settings.tokenizer) if settings.tokenizer else None, encodes=False
+        )
+        return GrammarMasks(VocabularyBytes.of(tokenizer), vocab_size)
+    except (TokenizerError, ModelFileError) as error:
+        log.warning("there are no grammars: %s", error)
+        return None
 
 
 def _whole(config: ModelConfig) -> Shard:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)
     settings = EngineSettings.from_json(args.settings)
     server = EngineServer(
-        lambda report: build_engine(settings, report),
+        lambda report: build_engine(settings, report, with_grammars=True),
         args.endpoint,
         bind=False,
         parent_fd=sys.stdin.fileno(),

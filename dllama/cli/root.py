@@ -154,7 +154,9 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
             ModelRegistry([model]),
             ApiConfig(api_keys=server.api_keys, cors_origins=server.cors_origins),
         )
-        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
+        tokenizer = str(server.tokenizer) if server.tokenizer else None
+        settings = replace(engine, name=model.id, tokenizer=tokenizer)
+        supervisor = EngineSupervisor(settings, endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 

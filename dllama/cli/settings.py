@@ -27,6 +27,7 @@ class EngineSettings:
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"
     advertise: str | None = None
+    tokenizer: str | None = None  # where it is not the model file's own
     name: str | None = None  # what /stats calls the model; None: what its file says
 
     def to_json(self) -> str:

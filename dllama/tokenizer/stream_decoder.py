@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 
@@ -26,10 +26,19 @@ class StreamDecoder:
     All that `push` and `flush` return, joined, is what decoding all tokens at once gives. The
     encoder puts a space before the text of a SentencePiece model, and after each special token;
     decoding takes it away again, unless the tokens continue a prompt: then the space is text.
+    Control tokens in `kept` are not skipped: they are marks that somebody reads.
     """
 
-    def __init__(self, pieces: Pieces, *, skip_special: bool, is_continuation: bool) -> None:
+    def __init__(
+        self,
+        pieces: Pieces,
+        *,
+        skip_special: bool,
+        is_continuation: bool,
+        kept: Collection[int] = (),
+    ) -> None:
         self._pieces = pieces
+        self._kept = kept
         self._skip_special = skip_special
         self._drops_spaces = pieces.add_space_prefix and not is_continuation
         self._drop_space = self._drops_spaces
@@ -47,7 +56,8 @@ class StreamDecoder:
         raw = self._pieces.token_bytes(token)
         if self._pieces.is_special(token):
             self._drop_space = self._drops_spaces
-            return b"" if self._skip_special and self._pieces.is_control(token) else raw
+            skips = self._skip_special and self._pieces.is_control(token)
+            return b"" if skips and token not in self._kept else raw
         if self._drop_space:
             self._drop_space = False
             return raw.removeprefix(b" ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +30,11 @@ _CONTROL_TYPES = (TokenType.CONTROL, TokenType.UNKNOWN)
 class Tokenizer:
     """Encodes and decodes with one vocabulary; safe to use from several threads at once.
 
-    Raises TokenizerError for ids outside the vocabulary.
+    Raises TokenizerError for ids outside the vocabulary. What makes ids of text is built at once,
+    or with `encodes` false only when it is first needed.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, encodes: bool = True) -> None:
         self._end_ids = find_end_ids(vocabulary.tokens, vocabulary.types)
         self._types = list(vocabulary.types)
         for i in self._end_ids:
@@ -44,17 +45,24 @@ class Tokenizer:
         always = {vocabulary.tokens[i]: i for i in self._ids_of_types((TokenType.USER_DEFINED,))}
         self._all_specials = SpecialTokens(specials, vocabulary.strips_right)
         self._user_defined = SpecialTokens(always, vocabulary.strips_right)
-        self._engine = _build_engine(self._vocabulary)
+        if encodes:
+            _ = self._engine
 
     @classmethod
-    def from_gguf_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
+    def from_gguf_metadata(
+        cls, metadata: Mapping[str, object], *, encodes: bool = True
+    ) -> Tokenizer:
         """The tokenizer that a GGUF file's metadata describes."""
-        return cls(vocabulary_of_metadata(metadata))
+        return cls(vocabulary_of_metadata(metadata), encodes=encodes)
 
     @classmethod
-    def from_t_file(cls, path: str | Path) -> Tokenizer:
+    def from_t_file(cls, path: str | Path, *, encodes: bool = True) -> Tokenizer:
         """The tokenizer of a distributed-llama `.t` file."""
-        return cls(vocabulary_of_t_file(read_t_file(path)))
+        return cls(vocabulary_of_t_file(read_t_file(path)), encodes=encodes)
+
+    @cached_property
+    def _engine(self) -> TextEngine:
+        return _build_engine(self._vocabulary)
 
     @property
     def vocab_size(self) -> int:
@@ -135,9 +143,18 @@ class Tokenizer:
         decoder = self.decoder(skip_special=skip_special, is_continuation=is_continuation)
         return decoder.push(ids) + decoder.flush()
 
-    def decoder(self, skip_special: bool = True, *, is_continuation: bool = True) -> StreamDecoder:
-        """A decoder for tokens that come one by one, by default the answer to a prompt."""
-        return StreamDecoder(self, skip_special=skip_special, is_continuation=is_continuation)
+    def decoder(
+        self,
+        skip_special: bool = True,
+        *,
+        is_continuation: bool = True,
+        kept: Collection[int] = (),
+    ) -> StreamDecoder:
+        """A decoder for tokens that come one by one, by default the answer to a prompt. Control
+        tokens in `kept` are text all the same."""
+        return StreamDecoder(
+            self, skip_special=skip_special, is_continuation=is_continuation, kept=kept
+        )
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for; they may be part of a character only."""

@@ -46,8 +46,24 @@ class Corpus:
             return cls(found["ids"], found["is_answer"], found["starts"])
 
 
-def encode_corpus(tokenizer: Tokenizer, documents: Iterable[Document], max_len: int) -> Corpus:
-    """Documents are cut after `max_len` tokens."""
+@dataclass(frozen=True, slots=True)
+class AnswerCut:
+    """Which documents end early: a `share` of those with one answer, `after` tokens into it. What
+    an answer is gets decided at its beginning, and the rest is soon known by heart: the time is
+    better spent on more questions."""
+
+    share: float
+    after: int
+    seed: int
+
+
+def encode_corpus(
+    tokenizer: Tokenizer,
+    documents: Iterable[Document],
+    max_len: int,
+    cut: AnswerCut | None = None,
+) -> Corpus:
+    """Documents are cut after `max_len` tokens, and as `cut` says."""
     ids: list[np.ndarray] = []
     answers: list[np.ndarray] = []
     chunk: list[Document] = []
@@ -57,6 +73,8 @@ def encode_corpus(tokenizer: Tokenizer, documents: Iterable[Document], max_len: 
             _encode(tokenizer, chunk, max_len, ids, answers)
             chunk = []
     _encode(tokenizer, chunk, max_len, ids, answers)
+    if cut is not None:
+        _cut_answers(ids, answers, cut)
     starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     return Corpus(np.concatenate(ids), np.concatenate(answers), starts)
 
@@ -74,6 +92,15 @@ def _encode(
         found = [(next(encoded).ids, is_answer) for _, is_answer in part]
         ids.append(np.concatenate([np.array(i, np.uint16) for i, _ in found])[:max_len])
         answers.append(np.concatenate([np.full(len(i), a) for i, a in found])[:max_len])
+
+
+def _cut_answers(ids: list[np.ndarray], answers: list[np.ndarray], cut: AnswerCut) -> None:
+    rng = np.random.default_rng(cut.seed)
+    for i, is_answer in enumerate(answers):
+        begins = np.flatnonzero(np.diff(is_answer.astype(np.int8)) == 1)
+        if len(begins) == 1 and rng.random() < cut.share:
+            end = int(begins[0]) + 1 + cut.after
+            ids[i], answers[i] = ids[i][:end], answers[i][:end]
 
 
 def plan_batches(corpus: Corpus, max_tokens: int, seed: int) -> list[np.ndarray]:

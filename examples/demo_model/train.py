@@ -20,12 +20,13 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from dllama.qtypes import QType
-from examples.demo_model.batches import Corpus, encode_corpus, make_batch, plan_batches
+from examples.demo_model.batches import AnswerCut, Corpus, encode_corpus, make_batch, plan_batches
 from examples.demo_model.data.conversations import Writer
 from examples.demo_model.data.dialogue import Document, Message, segments
 from examples.demo_model.data.question_bank import DLLAMA_FILES, load_facts
 from examples.demo_model.export import export_gguf
 from examples.demo_model.model import Model, demo_config, tensors
+from examples.demo_model.muon import Muon
 from examples.demo_model.paths import OUT, WORK
 from examples.demo_model.progress import TrainingLine
 from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer
@@ -41,9 +42,11 @@ class Settings:
     """What decides the result."""
 
     seed: int = 1
-    n_documents: int = 160_000
+    n_documents: int = 120_000
     micro_tokens: int = 3072  # of a batch, with padding
     micros: int = 2  # batches of a step, so that it sees documents of several lengths
+    cut_share: float = 0.5  # of the one-turn documents that end within their answer
+    cut_after: int = 12  # tokens of it that are left
     learning_rate: float = 2e-3
     warm_up: float = 0.03  # share of the steps
     final: float = 0.03  # share of the learning rate that is left at the end
@@ -77,7 +80,8 @@ def load_corpus(settings: Settings, tokenizer: Tokenizer, work: Path, max_len: i
     if not path.exists():
         console.print(f"writing {settings.n_documents} documents")
         documents = Writer(settings.seed + 1).documents(settings.n_documents)
-        encode_corpus(tokenizer, documents, max_len).save(path)
+        cut = AnswerCut(settings.cut_share, settings.cut_after, settings.seed)
+        encode_corpus(tokenizer, documents, max_len, cut).save(path)
     return Corpus.load(path)
 
 
@@ -112,14 +116,18 @@ def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
     return lost / n_tokens, n_right / corpus.n_documents
 
 
-def make_optimizer(model: Model, settings: Settings) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
+def make_optimizers(model: Model, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.layers.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": [model.embed.weight], "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    return [
+        Muon(matrices, settings.learning_rate, settings.weight_decay),
+        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True),
+    ]
 
 
 class Training:
@@ -129,7 +137,7 @@ class Training:
         torch.manual_seed(settings.seed)
         self.settings, self.corpus = settings, corpus
         self.model = Model(demo_config(vocab_size))
-        self.optimizer = make_optimizer(self.model, settings)
+        self.optimizers = make_optimizers(self.model, settings)
         self.batches = plan_batches(corpus, settings.micro_tokens, settings.seed)
         self.n_steps = len(self.batches) // settings.micros
         self.step = 0
@@ -141,7 +149,7 @@ class Training:
             "settings": asdict(self.settings),
             "step": self.step,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         torch.save(state, partial)
         partial.replace(self._path)
@@ -155,15 +163,17 @@ class Training:
             console.print(f"{self._path} belongs to other settings; it is left aside")
             return False
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, its_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its_state)
         self.step = state["step"]
         return True
 
     def train_step(self) -> tuple[float, int]:
         """One step of the optimizer; its loss and its tokens, without padding."""
         s = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(s, self.step, self.n_steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(s, self.step, self.n_steps)
         first = self.step * s.micros
         batches = [
             make_batch(self.corpus, documents, question_share=s.question_share, opening=s.opening,
@@ -179,8 +189,9 @@ class Training:
             torch.autograd.backward(loss)
             loss_sum += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         return loss_sum, sum(batch.n_tokens for batch in batches)
 

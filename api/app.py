@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from api import completion_routes, guards, model_routes, text_routes
+from api import (
+    anthropic_routes,
+    completion_routes,
+    guards,
+    model_routes,
+    responses_routes,
+    text_routes,
+    token_counts,
+)
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.served_model import ModelRegistry
@@ -54,6 +62,16 @@ ROUTES = (
     web.post("/v1/chat/completions", completion_routes.chat_completions),
     web.post("/completions", completion_routes.completions),
     web.post("/v1/completions", completion_routes.completions),
+    web.post("/chat/completions/input_tokens", token_counts.chat_input_tokens),
+    web.post("/v1/chat/completions/input_tokens", token_counts.chat_input_tokens),
+    web.post("/responses", responses_routes.create),
+    web.post("/v1/responses", responses_routes.create),
+    web.post("/responses/input_tokens", responses_routes.input_tokens),
+    web.post("/v1/responses/input_tokens", responses_routes.input_tokens),
+    web.get("/v1/responses/{id}", responses_routes.retrieve),
+    web.delete("/v1/responses/{id}", responses_routes.remove),
+    web.post("/v1/messages", anthropic_routes.messages),
+    web.post("/v1/messages/count_tokens", anthropic_routes.count_tokens),
     web.post("/tokenize", text_routes.tokenize),
     web.post("/detokenize", text_routes.detokenize),
     web.post("/apply-template", text_routes.apply_template),

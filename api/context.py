@@ -12,6 +12,7 @@ from aiohttp import web
 from api.config import ApiConfig
 from api.errors import ApiError
 from api.meter import Meter
+from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
 
 
@@ -22,6 +23,7 @@ class ApiContext:
     models: ModelRegistry
     config: ApiConfig
     meter: Meter = field(default_factory=Meter)
+    responses: ResponseStore = field(default_factory=ResponseStore)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from api.anthropic_reply import error_body
 from api.body import json_response
 from api.config import ApiConfig
 from api.context import CONTEXT
@@ -18,12 +19,17 @@ from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
 
-PUBLIC = frozenset({"/", "/health", "/v1/health"})  # need no API key
+# These need no API key.
+PUBLIC = frozenset({"/", "/health", "/v1/health", "/models", "/v1/models"})
+ANTHROPIC = "/v1/messages"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def error_response(error: ApiError) -> web.Response:
-    return json_response(error.body(), status=error.status, headers=error.headers)
+def error_response(request: web.Request, error: ApiError) -> web.Response:
+    """The error in the shape that the clients of this route read."""
+    is_anthropic = request.path.startswith(ANTHROPIC)
+    body = error_body(error) if is_anthropic else error.body()
+    return json_response(body, status=error.status, headers=error.headers)
 
 
 @web.middleware
@@ -37,12 +43,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         told = api_error(error)
         if told.status >= 500:
             log.warning("%s %s: %s", request.method, request.path, error)
-        return error_response(told)
+        return error_response(request, told)
     except ConnectionError:
         raise  # the client is gone; there is nobody to tell
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        return error_response(unforeseen())
+        return error_response(request, unforeseen())
 
 
 def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Response:
@@ -59,7 +65,7 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
     else:
         kind = "invalid_request_error" if refusal.status < 500 else "server_error"
         error = ApiError(refusal.status, refusal.reason, kind)
-    response = error_response(error)
+    response = error_response(request, error)
     if "Allow" in refusal.headers:
         response.headers["Allow"] = refusal.headers["Allow"]
     return response

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from api.app import build_app
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
-from api.serve import serve
-from api.served_model import ModelRegistry
+from tests.api.listening import listening
 from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import says, served, tokenizer
+from tests.api.serving import says, tokenizer
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
@@ -29,29 +26,8 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture(scope="module")
 def url(engine: ScriptedEngine) -> Iterator[str]:
-    """A server in a thread of its own."""
-    urls: list[str] = []
-    is_up = threading.Event()
-    ends: list[Callable[[], object]] = []
-
-    def up(where: str) -> None:
-        urls.append(where)
-        is_up.set()
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        ends.append(lambda: loop.call_soon_threadsafe(stop.set))
-        loop = asyncio.get_running_loop()
-        model = served(InProcessEngineClient(engine), "toy")
-        app = build_app(ModelRegistry([model]), ApiConfig(api_keys=("secret",)))
-        await serve(app, "127.0.0.1", 0, stop=stop, on_ready=up)
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-    thread.start()
-    assert is_up.wait(20)
-    yield urls[0] + "/v1"
-    ends[0]()
-    thread.join(20)
+    with listening(engine, ApiConfig(api_keys=("secret",))) as url:
+        yield url + "/v1"
 
 
 @pytest.fixture
@@ -111,7 +87,7 @@ def test_errors_are_the_clients_own_classes(client, url: str) -> None:
         openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger,
         pytest.raises(openai.AuthenticationError),
     ):
-        stranger.models.list()
+        stranger.completions.create(model="toy", prompt="a")
 
 
 def test_leaving_a_stream_frees_the_sequence(client, engine: ScriptedEngine) -> None:

@@ -174,11 +174,11 @@ def test_apply_template() -> None:
     assert reply.json == {"prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"}
 
 
-def test_keys_are_asked_for_everywhere_but_health_and_index() -> None:
+def test_keys_are_asked_for_everywhere_but_in_public_places() -> None:
     async def body() -> None:
         config = ApiConfig(api_keys=("secret", "ключ"))
         async with serving_engine(ScriptedEngine(says("a")), config) as server:
-            for path in ("/", "/health", "/v1/health"):
+            for path in ("/", "/health", "/v1/health", "/models", "/v1/models"):
                 assert (await server.get(path)).status == 200
             for headers in (
                 {},
@@ -188,7 +188,7 @@ def test_keys_are_asked_for_everywhere_but_health_and_index() -> None:
                 {"X-Api-Key": "secre"},
                 {"X-Api-Key": ""},
             ):
-                for path in ("/v1/models", "/stats", "/v1/nothing"):
+                for path in ("/v1/models/toy", "/stats", "/v1/nothing"):
                     reply = await server.get(path, headers=headers)
                     assert reply.status == 401, (path, headers)
                     assert reply.error["type"] == "authentication_error"
@@ -198,7 +198,7 @@ def test_keys_are_asked_for_everywhere_but_health_and_index() -> None:
                 {"Authorization": "bearer ключ"},
                 {"X-Api-Key": "secret"},
             ):
-                assert (await server.get("/v1/models", headers=headers)).status == 200
+                assert (await server.get("/stats", headers=headers)).status == 200
             assert (await server.request("OPTIONS", "/v1/models")).status == 200
 
     run(body)

@@ -1,0 +1,46 @@
+"""A server in a thread of its own, for clients that know nothing of asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from api.app import build_app
+from api.config import ApiConfig
+from api.in_process_client import InProcessEngineClient
+from api.serve import serve
+from api.served_model import ModelRegistry
+from tests.api.scripted_engine import ScriptedEngine
+from tests.api.serving import served
+
+
+@contextmanager
+def listening(engine: ScriptedEngine, config: ApiConfig | None = None) -> Iterator[str]:
+    """Yields the URL; the server stops at the end."""
+    urls: list[str] = []
+    is_up = threading.Event()
+    ends: list[Callable[[], object]] = []
+
+    def up(where: str) -> None:
+        urls.append(where)
+        is_up.set()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ends.append(lambda: loop.call_soon_threadsafe(stop.set))
+        model = served(InProcessEngineClient(engine), "toy")
+        app = build_app(ModelRegistry([model]), config or ApiConfig())
+        await serve(app, "127.0.0.1", 0, stop=stop, on_ready=up)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    assert is_up.wait(20)
+    try:
+        yield urls[0]
+    finally:
+        ends[0]()
+        thread.join(20)
+        assert not thread.is_alive()

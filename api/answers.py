@@ -82,6 +82,9 @@ def make_answers(
     for tokens in prompts:
         for sampling in samplings:
             index = len(sequences)
-            submit = Submit(f"{answer_id}-{index}", tokens, sampling, stop_ids, request.max_tokens)
+            submit = Submit(
+                f"{answer_id}-{index}", tokens, sampling, stop_ids, request.max_tokens,
+                wants_progress=request.return_progress,
+            )  # fmt: skip
             sequences.append(TextSequence(index, model, submit, stops, meter))
     return Answers(sequences)

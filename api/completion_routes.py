@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 
@@ -14,17 +13,22 @@ from api.body import json_response, read_object
 from api.context import CONTEXT, ApiContext
 from api.dialect import Dialect, DialectStream
 from api.engine_client import refuse_unless_ready
-from api.errors import api_error, unforeseen
-from api.event_stream import EventStream, ReaderGone
+from api.event_stream import EventStream
 from api.fields import Body
 from api.generation_request import GenerationRequest, parse_chat, parse_completion
 from api.prompting import chat_ids, sampling_of, text_ids
-from api.replies import ChatReply, Json, Reply, TextReply, timings_of, usage_of
+from api.replies import (
+    ChatReply,
+    Json,
+    Reply,
+    TextReply,
+    progress_of,
+    timings_of,
+    usage_of,
+)
 from api.served_model import ServedModel
 from api.text_sequence import TextSequence
-from dllama.errors import DllamaError, RequestError
-
-log = logging.getLogger(__name__)
+from dllama.errors import RequestError
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -136,22 +140,8 @@ async def stream(
         events = EventStream(request, config)
     else:
         events = DialectStream(request, config, dialect)
-    await events.open()
-    try:
-        try:
-            await send_all(events, wanted, answers, reply, first, config.ping_s)
-        except DllamaError as error:
-            await events.fail(api_error(error))
-        except ReaderGone:
-            raise
-        except Exception:
-            log.exception("stream %s failed", reply.id)
-            await events.fail(unforeseen())
-        await events.done()
-        await events.close()
-    except ReaderGone as gone:
-        log.info("the reader of %s is gone: %s", reply.id, gone)
-    return events.response
+    telling = send_all(events, wanted, answers, reply, first, config.ping_s)
+    return await events.tell(telling, reply.id)
 
 
 News = tuple[TextSequence, str]
@@ -185,7 +175,13 @@ async def send_all(
         else:
             sequence, text = news
             if text:
-                await events.send(reply.delta(sequence.index, text))
+                delta = reply.delta(sequence.index, text)
+                if wanted.timings_per_token:
+                    delta = {**delta, "timings": timings_of([sequence], 1)}
+                await events.send(delta)
+            elif sequence.finish is None:  # a part of the prompt was read
+                delta = reply.delta(sequence.index, "")
+                await events.send({**delta, "prompt_progress": progress_of(sequence)})
             if sequence.finish is not None:
                 closing = reply.closing(sequence.index, str(sequence.finish))
                 if answers.is_finished:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 
 import orjson
 from aiohttp import web
 
 from api.config import ApiConfig
-from api.errors import ApiError
+from api.errors import ApiError, api_error, unforeseen
 from api.replies import Json
+from dllama.errors import DllamaError
+
+log = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -30,6 +34,26 @@ class EventStream:
         self.response = web.StreamResponse(headers=HEADERS)
         self._request = request
         self._stall_timeout_s = config.stall_timeout_s
+
+    async def tell(self, telling: Awaitable[None], answer_id: str) -> web.StreamResponse:
+        """Opens the stream, sends what `telling` sends, and ends it. Errors become events; a
+        reader that is gone is only logged."""
+        await self.open()
+        try:
+            try:
+                await telling
+            except DllamaError as error:
+                await self.fail(api_error(error))
+            except ReaderGone:
+                raise
+            except Exception:
+                log.exception("stream %s failed", answer_id)
+                await self.fail(unforeseen())
+            await self.done()
+            await self.close()
+        except ReaderGone as gone:
+            log.info("the reader of %s is gone: %s", answer_id, gone)
+        return self.response
 
     async def open(self) -> None:
         """Sends the headers; from here on errors are events."""

@@ -199,7 +199,7 @@ OFF: dict[str, tuple[object, ...]] = {
     "grammar": ("",), "json_schema": (), "mirostat": (0,), "typical_p": (1,),
     "top_n_sigma": (-1,), "xtc_probability": (0,), "dry_multiplier": (0,),
     "dynatemp_range": (0,), "n_probs": (0,), "min_keep": (0, 1), "id_slot": (-1,),
-    "return_tokens": (False,), "return_progress": (False,), "timings_per_token": (False,),
+    "return_tokens": (False,),
     "post_sampling_probs": (False,), "verbose": (False,), "lora": ([],),
 }  # fmt: skip
 

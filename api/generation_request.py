@@ -72,6 +72,8 @@ STOP: Field[tuple[str, ...], tuple[str, ...]] = Field(("stop",), stop_strings, (
 SEED = Field(("seed",), integer(-1, MAX_SEED), -1)
 LOGIT_BIAS: Field[Bias, Bias] = Field(("logit_bias",), logit_bias, ())
 IGNORE_EOS = Field(("ignore_eos",), boolean, False)
+RETURN_PROGRESS = Field(("return_progress",), boolean, False)
+TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
 SAMPLING_FIELDS = tuple(Field((name,), read, None) for name, read in SAMPLING.items())
 MESSAGES = Field(("messages",), messages_list, None)
 TEMPLATE_KWARGS: Field[dict[str, object], dict[str, object]] = Field(
@@ -83,6 +85,7 @@ PROMPT = Field(("prompt",), prompts, None)
 
 GENERATION: tuple[Field[object, object], ...] = (
     MODEL, STREAM, STREAM_OPTIONS, MAX_TOKENS, N, STOP, SEED, LOGIT_BIAS, IGNORE_EOS,
+    RETURN_PROGRESS, TIMINGS_PER_TOKEN,
     *SAMPLING_FIELDS,
 )  # fmt: skip
 TEMPLATE: tuple[Field[object, object], ...] = (
@@ -105,6 +108,8 @@ class GenerationRequest:
     bias: Bias
     ignore_eos: bool
     sampling: dict[str, float]
+    return_progress: bool = False
+    timings_per_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,8 @@ def parse_generation(body: Body) -> GenerationRequest:
         seed=None if seed == -1 else seed,
         bias=LOGIT_BIAS.of(body),
         ignore_eos=IGNORE_EOS.of(body),
+        return_progress=RETURN_PROGRESS.of(body),
+        timings_per_token=TIMINGS_PER_TOKEN.of(body),
         sampling={name: value for name, value in sampling.items() if value is not None},
     )
 

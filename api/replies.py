@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -148,6 +149,17 @@ def timings_of(sequences: Sequence[TextSequence], n: int) -> Json:
         "predicted_ms": predicted_ms,
         "predicted_per_token_ms": ratio(predicted_ms, n_timed),
         "predicted_per_second": ratio(1000 * n_timed, predicted_ms),
+    }
+
+
+def progress_of(sequence: TextSequence) -> Json:
+    """llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and the
+    milliseconds since the request was handed to the engine."""
+    return {
+        "total": sequence.n_prompt,
+        "cache": sequence.n_cached,
+        "processed": min(sequence.n_computed, sequence.n_prompt),
+        "time_ms": 1000 * (time.perf_counter() - sequence.submitted_at),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+from api.answer_plan import AnswerPlan
 from api.meter import Meter
 from api.served_model import ServedModel
 from api.stop import StopScanner, StopTable
@@ -12,19 +13,27 @@ from dllama.requests import FinishReason, Output, Submit
 
 
 class TextSequence:
-    """An answer while it comes. `finish` is None until it is complete.
+    """An answer while it comes. `finish` is None until it is complete, and `n_computed` counts the
+    tokens whose keys and values are known, where the request wants to hear of its progress.
 
     Nothing is produced after a stop string: the engine is told to forget the sequence on the
     token that completes it, and tokens that were under way are not counted.
     """
 
     def __init__(
-        self, index: int, model: ServedModel, submit: Submit, stops: StopTable, meter: Meter
+        self,
+        index: int,
+        model: ServedModel,
+        submit: Submit,
+        stops: StopTable,
+        meter: Meter,
+        plan: AnswerPlan,
     ) -> None:
         self.index = index
         self.finish: FinishReason | None = None
         self.n_prompt = len(submit.tokens)
         self.n_cached = 0
+        self.n_computed = 0
         self.n_completion = 0
         self.tokens: list[int] = []  # of the answer, as far as they are counted
         self.submitted_at = 0.0  # these three in seconds of time.perf_counter
@@ -32,7 +41,12 @@ class TextSequence:
         self.last_at = 0.0
         self._engine = model.engine
         self._submit = submit
-        self._decoder = model.tokenizer.decoder(skip_special=True)
+        self.reader = plan.reader()  # tells its text apart; None where all of it is the answer
+        self._decoder = (
+            model.tokenizer.decoder(skip_special=True, kept=plan.kept)
+            if plan.kept
+            else model.tokenizer.decoder(skip_special=True)
+        )
         self._scanner = StopScanner(stops)
         self._meter = meter
         self._outputs: AsyncIterator[Output] | None = None
@@ -48,7 +62,8 @@ class TextSequence:
         return self._scanner.found
 
     async def read(self) -> str:
-        """The next piece of text; "" only together with `finish`. Raises ClusterError.
+        """The next piece of text; "" only together with `finish`, or with news of the prompt
+        where the request wants them. Raises ClusterError.
 
         A cancelled read loses nothing: the next one continues.
         """
@@ -60,6 +75,10 @@ class TextSequence:
                 self.finish = FinishReason.ABORT
                 break
             self._clock(output)
+            if self._submit.wants_progress and output.n_computed > self.n_computed:
+                self.n_computed = output.n_computed
+                if not output.tokens and output.finish is None:
+                    return ""
             pieces = [self._take(token) for token in output.tokens]
             if self._scanner.found is not None:
                 self._engine.abort(self._submit.id)

@@ -144,15 +144,18 @@ Bias = tuple[tuple[int | str, float], ...]  # of a token id, or of every token o
 
 
 def logit_bias(value: object, name: str) -> Bias:
-    """OpenAI's {"id": bias}, or llama-server's [[id or text, bias or false], ...]."""
+    """OpenAI's {"id": bias}, or llama-server's {"text": bias} and [[id or text, bias], ...]; the
+    bias false is minus infinity."""
     wanted = 'an object like {"1734": -100} or a list like [[1734, -100], ["text", false]]'
-    bias = number(-100, 100)
+
+    def bias(amount: object, where: str) -> float:
+        return float("-inf") if amount is False else number(-100, 100)(amount, where)
+
     pairs: list[tuple[int | str, float]] = []
     if isinstance(value, dict):
         for key, amount in value.items():
-            if not (key.isascii() and key.isdigit() and len(key) <= 10):
-                raise wrong(name, f"{wanted}, with token ids as keys", key)
-            pairs.append((int(key), bias(amount, f"{name}.{key}")))
+            is_id = key.isascii() and key.isdigit() and len(key) <= 10
+            pairs.append((int(key) if is_id else key, bias(amount, f"{name}.{key:.60}")))
     elif isinstance(value, list):
         for i, pair in enumerate(value):
             if not isinstance(pair, list) or len(pair) != 2:
@@ -160,8 +163,7 @@ def logit_bias(value: object, name: str) -> Bias:
             key, amount = pair
             if isinstance(key, bool) or not isinstance(key, int | str):
                 raise wrong(name, wanted, pair)
-            never = amount is False
-            pairs.append((key, float("-inf") if never else bias(amount, f"{name}[{i}][1]")))
+            pairs.append((key, bias(amount, f"{name}[{i}][1]")))
     else:
         raise wrong(name, wanted, value)
     return tuple(pairs)
@@ -177,6 +179,19 @@ SAMPLING: dict[str, Reader[float]] = {
     "presence_penalty": number(-2, 2),
     "frequency_penalty": number(-2, 2),
     "repeat_last_n": integer(-1, MAX_INT),
+    "dynatemp_range": number(0, 10),
+    "dynatemp_exponent": number(0, 100),
+    "typical_p": number(0, 1),
+    "top_n_sigma": number(-1, 100),
+    "xtc_probability": number(0, 1),
+    "xtc_threshold": number(0, 1),
+    "dry_multiplier": number(0, 100),
+    "dry_base": number(1, 100),
+    "dry_allowed_length": integer(0, MAX_INT),
+    "dry_penalty_last_n": integer(-1, MAX_INT),
+    "mirostat": integer(0, 2),
+    "mirostat_tau": number(0, 100),
+    "mirostat_eta": number(0, 10),
 }
 
 # Ignored on purpose: none of them could change the answer.
@@ -196,11 +211,10 @@ OFF: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],), "audio": (), "web_search_options": (), "reasoning_effort": (),
     "verbosity": ("medium",),
     # of llama-server
-    "grammar": ("",), "json_schema": (), "mirostat": (0,), "typical_p": (1,),
-    "top_n_sigma": (-1,), "xtc_probability": (0,), "dry_multiplier": (0,),
-    "dynatemp_range": (0,), "n_probs": (0,), "min_keep": (0, 1), "id_slot": (-1,),
+    "grammar": ("",), "json_schema": (), "adaptive_target": (-1,),
+    "adaptive_decay": (0.9,), "id_slot": (-1,),
     "return_tokens": (False,),
-    "post_sampling_probs": (False,), "verbose": (False,), "lora": ([],),
+    "verbose": (False,), "lora": ([],),
 }  # fmt: skip
 
 

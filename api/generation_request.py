@@ -6,11 +6,11 @@ Knows fields and ranges, not models: whatever needs a vocabulary is checked late
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from api.fields import (
     MAX_INT,
     MAX_SEED,
-    SAMPLING,
     Bias,
     Body,
     Field,
@@ -24,6 +24,19 @@ from api.fields import (
     template_kwargs,
     wrong,
 )
+from api.sampling_fields import (
+    BREAKERS,
+    CHAT_LOGPROBS,
+    SAMPLING_FIELDS,
+    TEXT_LOGPROBS,
+    TOP_LOGPROBS,
+    Asked,
+    sampling_of_body,
+    style_of,
+    told_of_chat,
+    told_of_text,
+)
+from api.token_logprobs import LogprobStyle
 from dllama.errors import RequestError
 
 MAX_N = 16
@@ -74,7 +87,6 @@ LOGIT_BIAS: Field[Bias, Bias] = Field(("logit_bias",), logit_bias, ())
 IGNORE_EOS = Field(("ignore_eos",), boolean, False)
 RETURN_PROGRESS = Field(("return_progress",), boolean, False)
 TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
-SAMPLING_FIELDS = tuple(Field((name,), read, None) for name, read in SAMPLING.items())
 MESSAGES = Field(("messages",), messages_list, None)
 TEMPLATE_KWARGS: Field[dict[str, object], dict[str, object]] = Field(
     ("chat_template_kwargs",), template_kwargs, {}
@@ -96,7 +108,8 @@ TEMPLATE: tuple[Field[object, object], ...] = (
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What chat and text completions share. `seed` None: another for every request;
-    `sampling` holds the fields of SamplingParams that the request sets."""
+    `sampling` holds the fields of SamplingParams that the request sets, `breakers` the texts that
+    end a repetition for DRY; `logprobs` says how probabilities are told, None for none."""
 
     model: str | None
     stream: bool
@@ -107,7 +120,9 @@ class GenerationRequest:
     seed: int | None
     bias: Bias
     ignore_eos: bool
-    sampling: dict[str, float]
+    sampling: dict[str, Any]
+    breakers: tuple[str, ...] = ()
+    logprobs: LogprobStyle | None = None
     return_progress: bool = False
     timings_per_token: bool = False
 
@@ -122,13 +137,13 @@ class Conversation:
     is_continued: bool = False
 
 
-def parse_generation(body: Body) -> GenerationRequest:
+def parse_generation(body: Body, asked: Asked | None = None) -> GenerationRequest:
     """The shared fields of a body whose field names have been checked; RequestError."""
     options = STREAM_OPTIONS.of(body)
     check_fields(options, (INCLUDE_USAGE, INCLUDE_OBFUSCATION), "`stream_options`")
     INCLUDE_OBFUSCATION.of(options)
     seed = SEED.of(body)
-    sampling = {field.names[0]: field.of(body) for field in SAMPLING_FIELDS}
+    sampling = sampling_of_body(body, asked)
     return GenerationRequest(
         model=MODEL.of(body),
         stream=STREAM.of(body),
@@ -141,7 +156,9 @@ def parse_generation(body: Body) -> GenerationRequest:
         ignore_eos=IGNORE_EOS.of(body),
         return_progress=RETURN_PROGRESS.of(body),
         timings_per_token=TIMINGS_PER_TOKEN.of(body),
-        sampling={name: value for name, value in sampling.items() if value is not None},
+        sampling=sampling,
+        breakers=BREAKERS.of(body),
+        logprobs=style_of(sampling, asked),
     )
 
 
@@ -190,14 +207,14 @@ def check_continued(messages: list[dict[str, object]], add: bool | None) -> None
 
 def parse_chat(body: Body, route: str) -> tuple[GenerationRequest, Conversation]:
     """A body of /v1/chat/completions; RequestError names the field at fault."""
-    check_fields(body, GENERATION + TEMPLATE, route)
-    return parse_generation(body), parse_conversation(body)
+    check_fields(body, (*GENERATION, *TEMPLATE, CHAT_LOGPROBS, TOP_LOGPROBS), route)
+    return parse_generation(body, told_of_chat(body)), parse_conversation(body)
 
 
 def parse_completion(body: Body, route: str) -> tuple[GenerationRequest, list[Prompt]]:
     """A body of /v1/completions; RequestError names the field at fault."""
-    check_fields(body, (*GENERATION, PROMPT, BEST_OF), route)
-    request = parse_generation(body)
+    check_fields(body, (*GENERATION, PROMPT, BEST_OF, TEXT_LOGPROBS), route)
+    request = parse_generation(body, told_of_text(body))
     best_of = BEST_OF.of(body)
     if best_of is not None and best_of != request.n:
         raise RequestError(

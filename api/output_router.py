@@ -82,6 +82,7 @@ def merged(outputs: list[Output]) -> Output:
         n_prompt=max(output.n_prompt for output in outputs),
         n_cached=max(output.n_cached for output in outputs),
         retry_after_s=last.retry_after_s,
+        probs=[probs for output in outputs for probs in output.probs or ()] or None,
     )
 
 

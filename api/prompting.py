@@ -14,7 +14,9 @@ from api.served_model import ServedModel
 from dllama.chat.messages import check_messages
 from dllama.errors import RequestError
 from dllama.requests import SamplingParams
+from dllama.tokenizer.dry_breakers import breaker_tokens
 
+MAX_DRAWN_SEED = 1 << 32  # a seed is told back, and any JSON reader keeps such a number whole
 LONG_CHARS = 8192  # about 2 ms of rendering and encoding; more goes to a thread
 MESSAGE_CHARS = 128  # rendering one message takes as long as encoding so many characters
 
@@ -113,7 +115,10 @@ def sampling_of(
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)
         check_ids(model, ids, "logit_bias")
         bias.update(dict.fromkeys(ids, amount))
-    seed = secrets.randbelow(MAX_SEED) if request.seed is None else request.seed
+    seed = secrets.randbelow(MAX_DRAWN_SEED) if request.seed is None else request.seed
     changes: dict[str, Any] = {**request.sampling, "logit_bias": bias or default.logit_bias}
     sampling = replace(default, **changes)
+    if sampling.dry_multiplier > 0:
+        tokens, phrases = breaker_tokens(model.tokenizer, request.breakers)
+        sampling = replace(sampling, dry_breakers=tokens, dry_phrases=phrases)
     return [replace(sampling, seed=(seed + i) & MAX_SEED) for i in range(request.n)]

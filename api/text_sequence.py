@@ -9,7 +9,8 @@ from api.answer_plan import AnswerPlan
 from api.meter import Meter
 from api.served_model import ServedModel
 from api.stop import StopScanner, StopTable
-from dllama.requests import FinishReason, Output, Submit
+from api.token_logprobs import Json, LogprobStyle, ToldTokens
+from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
 class TextSequence:
@@ -50,6 +51,11 @@ class TextSequence:
         self._scanner = StopScanner(stops)
         self._meter = meter
         self._outputs: AsyncIterator[Output] | None = None
+        self._n_decoded = self._n_shown = 0  # characters of all tokens, and those that were read
+        self._told: ToldTokens | None = None
+        if submit.sampling.n_probs is not None:
+            is_post = submit.sampling.post_sampling_probs
+            self._told = ToldTokens(model.tokenizer, is_post=is_post)
 
     def start(self) -> None:
         """Hands the prompt to the engine; raises EngineBusy."""
@@ -79,7 +85,8 @@ class TextSequence:
                 self.n_computed = output.n_computed
                 if not output.tokens and output.finish is None:
                     return ""
-            pieces = [self._take(token) for token in output.tokens]
+            probs = output.probs or [None] * len(output.tokens)
+            pieces = list(map(self._take, output.tokens, probs))
             if self._scanner.found is not None:
                 self._engine.abort(self._submit.id)
                 self.finish = FinishReason.STOP
@@ -88,16 +95,35 @@ class TextSequence:
                 stopped = self._scanner.found is not None
                 self.finish = FinishReason.STOP if stopped else output.finish
             text = "".join(pieces)
+            self._n_shown += len(text)
             if text:
                 return text
         return ""
 
-    def _take(self, token: int) -> str:
+    @property
+    def seed(self) -> int:
+        """The seed that gives the same answer again."""
+        return self._submit.sampling.seed
+
+    def take_logprobs(self, style: LogprobStyle | None, *, or_empty: bool = False) -> Json | None:
+        """How likely the tokens were whose text has been read since the last call; at the end,
+        all but those of a stop string. None without a style or, unless `or_empty`, tokens."""
+        if self._told is None or style is None:
+            return None
+        is_all = self.finish is not None and self._scanner.found is None
+        told = self._told.take(self._n_shown, is_all=is_all)
+        return self._told.dressed(told, style) if told or or_empty else None
+
+    def _take(self, token: int, probs: TokenProbs | None) -> str:
         if self._scanner.found is not None:
             return ""
         self.n_completion += 1
         self.tokens.append(token)
-        return self._scanner.push(self._decoder.push([token]))
+        if self._told is not None and probs is not None:
+            self._told.note(probs, self._n_decoded)
+        text = self._decoder.push([token])
+        self._n_decoded += len(text)
+        return self._scanner.push(text)
 
     def _clock(self, output: Output) -> None:
         now = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from api.answer_plan import PLAIN, AnswerPlan
 from api.generation_request import GenerationRequest
 from api.meter import Meter
 from api.served_model import ServedModel
@@ -74,6 +75,7 @@ def make_answers(
     samplings: Sequence[SamplingParams],
     answer_id: str,
     meter: Meter,
+    plan: AnswerPlan = PLAIN,
 ) -> Answers:
     """One sequence for each prompt and each of its n samplings, in OpenAI's order."""
     stops = StopTable(request.stops)
@@ -84,7 +86,7 @@ def make_answers(
             index = len(sequences)
             submit = Submit(
                 f"{answer_id}-{index}", tokens, sampling, stop_ids, request.max_tokens,
-                wants_progress=request.return_progress,
+                wants_progress=request.return_progress, grammar=plan.grammar,
             )  # fmt: skip
-            sequences.append(TextSequence(index, model, submit, stops, meter))
+            sequences.append(TextSequence(index, model, submit, stops, meter, plan))
     return Answers(sequences)

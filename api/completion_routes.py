@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Iterator
 
 from aiohttp import web
 
+from api.answer_plan import PLAIN, AnswerPlan, chat_plan, text_plan
 from api.answers import Answers, make_answers
 from api.body import json_response, read_object
 from api.context import CONTEXT, ApiContext
@@ -16,7 +18,7 @@ from api.engine_client import refuse_unless_ready
 from api.event_stream import EventStream
 from api.fields import Body
 from api.generation_request import GenerationRequest, parse_chat, parse_completion
-from api.prompting import chat_ids, sampling_of, text_ids
+from api.prompting import chat_prompt, sampling_of, text_ids
 from api.replies import (
     ChatReply,
     Json,
@@ -45,10 +47,14 @@ async def answer_chat(
     wanted, conversation = parse_chat(body, request.path)
     model = context.models.find(wanted.model)
     refuse_unless_ready(model.engine.state)
-    prompts = [await chat_ids(model, conversation)]
+    if wanted.shape is not None:
+        await wanted.shape.check()
+    await conversation.tools.check()
+    text, ids = await chat_prompt(model, conversation)
+    plan = chat_plan(model, conversation, wanted.shape, text)
     head = reply_head(context, model)
     reply = ChatReply(new_id("chatcmpl"), head, include_usage=wanted.include_usage)
-    return await answer(request, model, wanted, prompts, reply, dialect)
+    return await answer(request, model, wanted, [ids], reply, plan, dialect)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -64,10 +70,12 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 param="prompt",
             )
         refuse_unless_ready(model.engine.state)
+        if wanted.shape is not None:
+            await wanted.shape.check()
         prompts = [await text_ids(model, text) for text in texts]
         head = reply_head(context, model)
         reply = TextReply(new_id("cmpl"), head, include_usage=wanted.include_usage)
-        return await answer(request, model, wanted, prompts, reply)
+        return await answer(request, model, wanted, prompts, reply, text_plan(wanted.shape))
 
 
 def new_id(prefix: str) -> str:
@@ -89,6 +97,7 @@ async def answer(
     wanted: GenerationRequest,
     prompts: list[list[int]],
     reply: Reply,
+    plan: AnswerPlan = PLAIN,
     dialect: Dialect | None = None,
 ) -> web.StreamResponse:
     """Has the engine continue every prompt, and answers whole or in a stream, in OpenAI's words or
@@ -98,7 +107,7 @@ async def answer(
     """
     context = request.app[CONTEXT]
     samplings = sampling_of(model, wanted, context.config.sampling)
-    answers = make_answers(model, wanted, prompts, samplings, reply.id, context.meter)
+    answers = make_answers(model, wanted, prompts, samplings, reply.id, context.meter, plan)
     if dialect is not None:
         dialect.watch(answers.sequences)
     try:
@@ -118,11 +127,21 @@ async def whole(wanted: GenerationRequest, answers: Answers, reply: Reply) -> Js
         sequence, text = news
         texts[sequence.index].append(text)
     choices = [
-        ("".join(pieces), str(sequence.finish))
+        said_by(sequence, "".join(pieces))
         for pieces, sequence in zip(texts, answers.sequences, strict=True)
     ]
     said = reply.whole(choices, usage_of(answers.sequences, wanted.n))
     return {**said, "timings": timings_of(answers.sequences, wanted.n)}
+
+
+def said_by(sequence: TextSequence, text: str) -> tuple[str | Json, str]:
+    """What a finished sequence has said, as text or as a message, and why it ended."""
+    reader = sequence.reader
+    if reader is None or sequence.finish is None:
+        return text, str(sequence.finish)
+    reader.push(text)
+    reader.finish()
+    return reader.message(), reader.reason(sequence.finish)
 
 
 async def stream(
@@ -174,20 +193,36 @@ async def send_all(
             await events.ping()
         else:
             sequence, text = news
-            if text:
-                delta = reply.delta(sequence.index, text)
+            for delta in chunks_of(reply, sequence, text):
                 if wanted.timings_per_token:
                     delta = {**delta, "timings": timings_of([sequence], 1)}
                 await events.send(delta)
-            elif sequence.finish is None:  # a part of the prompt was read
+            if not text and sequence.finish is None:  # a part of the prompt was read
                 delta = reply.delta(sequence.index, "")
                 await events.send({**delta, "prompt_progress": progress_of(sequence)})
             if sequence.finish is not None:
-                closing = reply.closing(sequence.index, str(sequence.finish))
+                reader, reason = sequence.reader, str(sequence.finish)
+                if reader is not None:
+                    reason = reader.reason(sequence.finish)
+                closing = reply.closing(sequence.index, reason)
                 if answers.is_finished:
                     return await send_end(events, wanted, answers, reply, closing)
                 await events.send(closing)
         news = await next_within(answers, ping_s)
+
+
+def chunks_of(reply: Reply, sequence: TextSequence, text: str) -> Iterator[Json]:
+    """The chunks that more text of a sequence makes, and at its end what was held back."""
+    reader = sequence.reader
+    if reader is None:
+        if text:
+            yield reply.delta(sequence.index, text)
+        return
+    parts = reader.push(text) if text else []
+    if sequence.finish is not None:
+        parts += reader.finish()
+    for part in parts:
+        yield reply.part(sequence.index, part)
 
 
 async def send_end(

@@ -198,7 +198,7 @@ SAMPLING: dict[str, Reader[float]] = {
 IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prediction", "parallel_tool_calls", "cache_prompt",
+        "prompt_cache_retention", "prediction", "cache_prompt",
     }
 )  # fmt: skip
 
@@ -206,12 +206,11 @@ IGNORED = frozenset(
 OFF: dict[str, tuple[object, ...]] = {
     # of OpenAI
     "logprobs": (False,), "top_logprobs": (0,), "echo": (False,), "suffix": ("",),
-    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],),
-    "function_call": ("none", "auto"), "response_format": ({"type": "text"},),
-    "modalities": (["text"],), "audio": (), "web_search_options": (), "reasoning_effort": (),
+    "functions": ([],), "function_call": ("none", "auto"),
+    "modalities": (["text"],), "audio": (), "web_search_options": (),
     "verbosity": ("medium",),
     # of llama-server
-    "grammar": ("",), "json_schema": (), "adaptive_target": (-1,),
+    "adaptive_target": (-1,),
     "adaptive_decay": (0.9,), "id_slot": (-1,),
     "return_tokens": (False,),
     "verbose": (False,), "lora": ([],),

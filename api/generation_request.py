@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from api.answer_shape import SHAPE, Shape, parse_shape
 from api.fields import (
     MAX_INT,
     MAX_SEED,
@@ -21,9 +22,11 @@ from api.fields import (
     mapping,
     stop_strings,
     string,
-    template_kwargs,
     wrong,
 )
+from api.reasoning import ReasoningFormat
+from api.thinking_fields import REASONING_FORMAT, THINKING, parse_kwargs
+from api.tools.tool_request import TOOL_FIELDS, ToolRequest, parse_tools
 from api.sampling_fields import (
     BREAKERS,
     CHAT_LOGPROBS,
@@ -88,9 +91,6 @@ IGNORE_EOS = Field(("ignore_eos",), boolean, False)
 RETURN_PROGRESS = Field(("return_progress",), boolean, False)
 TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
 MESSAGES = Field(("messages",), messages_list, None)
-TEMPLATE_KWARGS: Field[dict[str, object], dict[str, object]] = Field(
-    ("chat_template_kwargs",), template_kwargs, {}
-)
 ADD_GENERATION_PROMPT = Field(("add_generation_prompt",), boolean, None)
 CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), boolean, None)
 PROMPT = Field(("prompt",), prompts, None)
@@ -98,10 +98,10 @@ PROMPT = Field(("prompt",), prompts, None)
 GENERATION: tuple[Field[object, object], ...] = (
     MODEL, STREAM, STREAM_OPTIONS, MAX_TOKENS, N, STOP, SEED, LOGIT_BIAS, IGNORE_EOS,
     RETURN_PROGRESS, TIMINGS_PER_TOKEN,
-    *SAMPLING_FIELDS,
+    *SAMPLING_FIELDS, *SHAPE,
 )  # fmt: skip
 TEMPLATE: tuple[Field[object, object], ...] = (
-    MESSAGES, TEMPLATE_KWARGS, ADD_GENERATION_PROMPT, CONTINUE_FINAL_MESSAGE,
+    MESSAGES, ADD_GENERATION_PROMPT, CONTINUE_FINAL_MESSAGE, *THINKING, *TOOL_FIELDS,
 )  # fmt: skip
 
 
@@ -125,6 +125,7 @@ class GenerationRequest:
     logprobs: LogprobStyle | None = None
     return_progress: bool = False
     timings_per_token: bool = False
+    shape: Shape | None = None  # the form that the answer must have
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class Conversation:
     kwargs: dict[str, object] = field(default_factory=dict)
     add_generation_prompt: bool = True
     is_continued: bool = False
+    tools: ToolRequest = field(default_factory=ToolRequest)
+    reasoning: ReasoningFormat = ReasoningFormat.AUTO
 
 
 def parse_generation(body: Body, asked: Asked | None = None) -> GenerationRequest:
@@ -159,6 +162,7 @@ def parse_generation(body: Body, asked: Asked | None = None) -> GenerationReques
         sampling=sampling,
         breakers=BREAKERS.of(body),
         logprobs=style_of(sampling, asked),
+        shape=parse_shape(body),
     )
 
 
@@ -180,7 +184,14 @@ def parse_conversation(body: Body) -> Conversation:
         continued = ends_with_assistant and add is None
     if continued:
         check_continued(messages, add)
-    return Conversation(messages, TEMPLATE_KWARGS.of(body), add is not False, continued)
+    return Conversation(
+        messages,
+        parse_kwargs(body),
+        add is not False,
+        continued,
+        parse_tools(body),
+        REASONING_FORMAT.of(body),
+    )
 
 
 def check_continued(messages: list[dict[str, object]], add: bool | None) -> None:

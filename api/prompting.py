@@ -10,7 +10,10 @@ from typing import Any
 from api.errors import prompt_too_long
 from api.fields import MAX_SEED
 from api.generation_request import Conversation, GenerationRequest, Prompt
+from api.reasoning import without_thoughts
 from api.served_model import ServedModel
+from api.tools.call_ids import fitting_ids
+from api.tools.generic_prompt import told_in_words
 from dllama.chat.messages import check_messages
 from dllama.errors import RequestError
 from dllama.requests import SamplingParams
@@ -24,12 +27,25 @@ MESSAGE_CHARS = 128  # rendering one message takes as long as encoding so many c
 def render(model: ServedModel, conversation: Conversation) -> str:
     """The text a model reads for a conversation. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
+    dialect, kwargs = model.tool_dialect, conversation.kwargs
+    if "reasoning_effort" in kwargs and not model.knows_effort:
+        raise RequestError(
+            f"`reasoning_effort` means nothing to {model.id}, whose chat template knows no efforts;"
+            " leave it out, or send 'none' for no thoughts.",
+            param="reasoning_effort",
+        )
+    messages = told_in_words(conversation.messages, conversation.tools, dialect)
+    messages = fitting_ids(messages, dialect)
+    tools = conversation.tools.raw if dialect.describes_tools else None
     template = model.chat_template
     if not conversation.is_continued:
         add = conversation.add_generation_prompt
-        return template.render(conversation.messages, None, add, **conversation.kwargs)
-    *before, last = conversation.messages
-    opened = template.render(before, None, True, **conversation.kwargs)
+        prompt = template.render(messages, tools, add, **kwargs)
+        if model.think_tags is not None and kwargs.get("enable_thinking") is False:
+            return without_thoughts(prompt, model.think_tags)
+        return prompt
+    *before, last = messages
+    opened = template.render(before, tools, True, **kwargs)
     return opened + text_of(last["content"])
 
 
@@ -69,20 +85,21 @@ def check_length(model: ServedModel, ids: list[int], param: str) -> None:
         raise prompt_too_long(len(ids), model.max_seq_len)
 
 
-async def chat_ids(model: ServedModel, conversation: Conversation) -> list[int]:
-    """The prompt of a chat, in tokens. A long one is made in a thread."""
+async def chat_prompt(model: ServedModel, conversation: Conversation) -> tuple[str, list[int]]:
+    """The prompt of a chat, as text and in tokens. A long one is made in a thread."""
 
-    def make() -> list[int]:
-        return encode(model, render(model, conversation))
+    def make() -> tuple[str, list[int]]:
+        text = render(model, conversation)
+        return text, encode(model, text)
 
-    ids = await asyncio.to_thread(make) if is_long(conversation) else make()
+    text, ids = await asyncio.to_thread(make) if is_long(conversation) else make()
     check_length(model, ids, "messages")
-    return ids
+    return text, ids
 
 
 def is_long(conversation: Conversation) -> bool:
     """Whether rendering and encoding would hold up the event loop; a guess from its size."""
-    n_chars = 0
+    n_chars = LONG_CHARS if conversation.tools.rendered else 0
     for message in conversation.messages:
         content = message.get("content")
         text = content if isinstance(content, str) else str(content)

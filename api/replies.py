@@ -25,12 +25,17 @@ class Reply(Protocol):
         """A chunk of text; valid until the next call, for it is the same object every time."""
         ...
 
+    def part(self, index: int, delta: Json) -> Json:
+        """A chunk of a message that is told apart: thoughts, content, a part of a tool call."""
+        ...
+
     def closing(self, index: int, finish: str) -> Json: ...
 
     def usage_chunk(self, usage: Json) -> Json: ...
 
-    def whole(self, choices: Sequence[tuple[str, str]], usage: Json) -> Json:
-        """The answer to a request that does not stream, from (text, finish reason) pairs."""
+    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
+        """The answer to a request that does not stream, from (text or message, finish reason)
+        pairs."""
         ...
 
 
@@ -61,23 +66,33 @@ class ChatReply:
         self._content["content"] = text
         return self._delta
 
+    def part(self, index: int, delta: Json) -> Json:
+        return self._chunk(index, delta, None)
+
     def closing(self, index: int, finish: str) -> Json:
         return self._chunk(index, {}, finish)
 
     def usage_chunk(self, usage: Json) -> Json:
         return {**self._chunk_head, "choices": [], "usage": usage}
 
-    def whole(self, choices: Sequence[tuple[str, str]], usage: Json) -> Json:
+    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
         dressed = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": message_of(said),
                 "logprobs": None,
                 "finish_reason": finish,
             }
-            for index, (text, finish) in enumerate(choices)
+            for index, (said, finish) in enumerate(choices)
         ]
         return {**self._head, "choices": dressed, "usage": usage}
+
+
+def message_of(said: str | Json) -> Json:
+    """The assistant's message that a text is; a message is one already."""
+    if isinstance(said, str):
+        return {"role": "assistant", "content": said, "refusal": None}
+    return said
 
 
 class TextReply:
@@ -98,14 +113,17 @@ class TextReply:
         self._choice["text"] = text
         return self._delta
 
+    def part(self, index: int, delta: Json) -> Json:
+        return self.delta(index, str(delta.get("content", "")))
+
     def closing(self, index: int, finish: str) -> Json:
         return {**self._chunk_head, "choices": [text_choice(index, "", finish)]}
 
     def usage_chunk(self, usage: Json) -> Json:
         return {**self._chunk_head, "choices": [], "usage": usage}
 
-    def whole(self, choices: Sequence[tuple[str, str]], usage: Json) -> Json:
-        dressed = [text_choice(i, text, finish) for i, (text, finish) in enumerate(choices)]
+    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
+        dressed = [text_choice(i, str(said), finish) for i, (said, finish) in enumerate(choices)]
         return {**self._head, "choices": dressed, "usage": usage}
 
 

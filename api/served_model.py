@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from api.engine_client import EngineClient
 from api.errors import unknown_model
+from api.reasoning import ThinkTags
+from api.tools.dialects import GENERIC, ToolDialect
 from dllama.errors import ConfigError
 
 
@@ -34,7 +36,7 @@ class TextCodec(Protocol):
 
     def decode(self, ids: Sequence[int], /) -> str: ...
 
-    def decoder(self, skip_special: bool = True) -> TextDecoder: ...
+    def decoder(self, skip_special: bool = True, *, kept: Collection[int] = ()) -> TextDecoder: ...
 
     def token_bytes(self, token: int, /) -> bytes: ...
 
@@ -64,6 +66,9 @@ class ServedModel:
     created: int  # unix time, s
     stop_ids: tuple[int, ...]
     aliases: tuple[str, ...] = ()
+    tool_dialect: ToolDialect = GENERIC  # as its chat template writes tool calls
+    think_tags: ThinkTags | None = None  # around its thoughts, if it has any
+    knows_effort: bool = False  # its chat template asks for `reasoning_effort`
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ class ChatTemplate:
     """A chat template, compiled once; safe to use from several threads at once.
 
     `tool_source` is another template for conversations with tools, where a model has one.
-    `now` is what the template's `strftime_now` tells. Raises TemplateError for bad Jinja.
+    `sources` are both, the one for tools first. `now` is what the template's `strftime_now`
+    tells. Raises TemplateError for bad Jinja.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class ChatTemplate:
     ) -> None:
         self.source = source
         self.name = name
+        self.sources = (source,) if tool_source is None else (tool_source, source)
         self._plain = CompiledTemplate(
             source, bos_token=bos_token, eos_token=eos_token, name=name, now=now
         )

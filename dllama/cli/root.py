@@ -13,8 +13,10 @@ from pathlib import Path
 
 from api.app import build_app
 from api.config import ApiConfig
+from api.reasoning import tags_of
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
+from api.tools.dialects import dialect_of
 from api.zmq_engine_client import ZmqEngineClient
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.arguments import (
@@ -123,6 +125,9 @@ def served_model(
             created=int(time.time()),
             stop_ids=tuple(sorted(stop_ids)),
             aliases=server.aliases,
+            tool_dialect=dialect_of(template.sources),
+            think_tags=tags_of(template.source),
+            knows_effort="reasoning_effort" in template.source,
         )
     finally:
         source.close()

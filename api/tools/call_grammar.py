@@ -1,0 +1,136 @@
+"""The grammar of an answer: thoughts first if the model has any, then text, calls, or the form that
+the request asks for. Written in Lark, as llguidance reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from api.reasoning import ThinkTags
+from api.tools.dialects import ToolDialect
+from api.tools.tool_request import ToolRequest
+from dllama.constraints.grammars import Part, grammar_text
+
+ControlId = Callable[[str], int | None]
+"""The id of a text that is a control token of the model, None for ordinary text: a grammar names
+such tokens by id, because no text ever makes them."""
+
+_ANY = r"/(.|\n)*/"
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """`is_open`: the prompt has begun them; otherwise an answer may."""
+
+    tags: ThinkTags
+    is_open: bool
+
+
+def answer_grammar(
+    *,
+    shape: Part | None,
+    tools: ToolRequest,
+    dialect: ToolDialect,
+    thoughts: Thoughts | None,
+    control_id: ControlId,
+) -> str | None:
+    """The grammar for an engine; None where any text will do."""
+    if shape is None and not tools.offered:
+        return None
+    rules = _Rules(control_id)
+    begin = rules.thoughts(thoughts)
+    parts: list[dict[str, object]] = []
+    if tools.offered:
+        rules.add_calls(dialect, tools)
+        parts += [tool.parameters.named(f"args_{i}") for i, tool in enumerate(tools.offered)]
+    if shape is not None:
+        parts.append(shape.named("answer"))
+    if tools.is_required:
+        options = ["calls"]
+    elif shape is not None:
+        options = ["@answer", *(["calls"] if tools.offered else [])]
+    else:
+        options = rules.add_free_text(dialect, tools)
+    rules.lines.insert(0, f"start: {begin}({' | '.join(options)})")
+    return grammar_text({"lark_grammar": "\n".join(rules.lines) + "\n"}, *parts)
+
+
+class _Rules:
+    """The lines of one Lark grammar."""
+
+    def __init__(self, control_id: ControlId) -> None:
+        self.lines: list[str] = [f"ANY: {_ANY}"]
+        self._control_id = control_id
+
+    def literal(self, text: str) -> str:
+        """The text, or the control token that it is; a control token may begin a longer text."""
+        if not text:
+            return ""
+        for end in _mark_ends(text):
+            token = self._control_id(text[:end])
+            if token is not None:
+                return f"<[{token}]> {self.literal(text[end:])}".rstrip()
+        return json.dumps(text, ensure_ascii=False)
+
+    def up_to(self, name: str, mark: str, text: str = "ANY") -> None:
+        """A rule of any text up to the first mark, and the mark."""
+        token = self._control_id(mark)
+        if token is not None:
+            self.lines.append(f"{name}: {text} <[{token}]>")
+        else:
+            self.lines.append(f"{name}[lazy]: {text} {json.dumps(mark, ensure_ascii=False)}")
+
+    def thoughts(self, thoughts: Thoughts | None) -> str:
+        """What the beginning of `start` is; adds its rules."""
+        if thoughts is None:
+            return ""
+        self.up_to("thoughts_end", thoughts.tags.closing)
+        opening = "" if thoughts.is_open else self.literal(thoughts.tags.opening) + " "
+        self.lines.append(f"thoughts: {opening}thoughts_end space")
+        self.lines.append(r"space: /[ \n]{0,4}/")
+        return "thoughts " if thoughts.is_open else "thoughts? "
+
+    def add_calls(self, dialect: ToolDialect, tools: ToolRequest) -> None:
+        """`calls`: all of an answer's calls; `marked_calls`: what follows the mark of the first."""
+        literal, lines = self.literal, self.lines
+        names = [tool.name for tool in tools.offered]
+        for i, name in enumerate(names):
+            lines.append(f'call_{i}: {literal(dialect.head(name))} @args_{i} "}}"')
+        lines.append(f"one: {' | '.join(f'call_{i}' for i in range(len(names)))}")
+        one = f"{literal(dialect.before)} one {literal(dialect.after)}"
+        is_parallel = tools.is_parallel and not dialect.is_single
+        more = f"({literal(dialect.between)} {one})*" if is_parallel else ""
+        opening = "" if dialect.is_bare else literal(dialect.opening)
+        lines.append(f"calls: {opening} {one} {more} {literal(dialect.closing)}")
+        whole = dialect.opening + dialect.before
+        assert whole.startswith(dialect.mark), "a dialect's calls begin with its mark"
+        rest = literal(whole[len(dialect.mark) :])
+        lines.append(
+            f"marked_calls: {rest} one {literal(dialect.after)} {more} {literal(dialect.closing)}"
+        )
+
+    def add_free_text(self, dialect: ToolDialect, tools: ToolRequest) -> list[str]:
+        """Text without calls, or with calls at its end: the alternatives of `start`."""
+        text = "ANY"
+        if dialect.is_bare:
+            names = "|".join(_regex_text(tool.name) for tool in tools.offered)
+            self.lines.append(
+                rf'TEXT: {_ANY} & ~/\s*\{{\s*"name"\s*:\s*"({names})"(.|\n)*/'  # that is a call
+            )
+            text = "TEXT"
+        self.up_to("text_and_mark", dialect.mark, text)
+        options = [text, "text_and_mark marked_calls"]
+        return [*options, "calls"] if dialect.is_bare else options
+
+
+def _mark_ends(text: str) -> Sequence[int]:
+    """Where a control token that begins `text` may end: behind its closing bracket."""
+    if not text.startswith(("<", "[")):
+        return ()
+    return [match.end() for match in re.finditer(r"[>\]]", text)]
+
+
+def _regex_text(text: str) -> str:
+    return re.sub(r"([^A-Za-z0-9_])", r"\\\1", text)

@@ -1,0 +1,156 @@
+"""Reads tool calls out of an answer while it comes. Knows characters and a dialect, no tokens; the
+result does not depend on how the text was cut into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from api.reasoning import held_back
+from api.tools.dialects import ToolDialect
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """The beginning of call `index`."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsPart:
+    """More of the arguments of call `index`, as JSON; the last of them `is_end`."""
+
+    index: int
+    text: str
+    is_end: bool
+
+
+Part = TextPart | CallPart | ArgumentsPart
+
+
+class _State(StrEnum):
+    BEGIN = "begin"  # a bare call may begin here
+    TEXT = "text"
+    MARKED = "marked"  # behind the mark, or behind a call: another one may begin
+    ARGUMENTS = "arguments"
+
+
+class CallReader:
+    """Text in, parts out. An answer to a grammar writes heads letter by letter as the dialect
+    does, so that they are found by comparing; what only looks like a call stays text."""
+
+    def __init__(self, dialect: ToolDialect, names: Sequence[str]) -> None:
+        self.n_complete = 0
+        self._dialect = dialect
+        self._heads = {dialect.head(name): name for name in names}
+        self._state = _State.BEGIN if dialect.is_bare else _State.TEXT
+        self._held = ""
+        self._index = -1
+        self._end = _ObjectEnd()
+
+    def push(self, text: str) -> list[Part]:
+        """What is certain by now."""
+        self._held += text
+        parts: list[Part] = []
+        while found := list(self._step()):
+            parts += found
+        return [part for part in parts if part != TextPart("")]
+
+    def flush(self) -> list[Part]:
+        """What was held back, once no more text comes."""
+        held, self._held = self._held, ""
+        if self._state is _State.MARKED and self._index < 0:
+            held = self._dialect.mark + held
+        elif self._state in (_State.MARKED, _State.ARGUMENTS):
+            return []
+        return [TextPart(held)] if held else []
+
+    def _step(self) -> Iterator[Part]:
+        """One change of state; nothing where more text is needed."""
+        if self._state is _State.BEGIN:
+            yield from self._begin()
+        elif self._state is _State.TEXT:
+            yield from self._text()
+        elif self._state is _State.MARKED:
+            yield from self._marked()
+        else:
+            yield from self._arguments()
+
+    def _begin(self) -> Iterator[Part]:
+        begun = self._held.lstrip()
+        head = next((head for head in self._heads if begun.startswith(head)), None)
+        if head is not None:
+            yield self._open(head, begun)
+        elif begun and not any(head.startswith(begun) for head in self._heads):
+            self._state = _State.TEXT
+            yield TextPart("")
+
+    def _text(self) -> Iterator[Part]:
+        mark = self._dialect.mark
+        before, found, rest = self._held.partition(mark)
+        if found:
+            self._held, self._state = rest, _State.MARKED
+            yield TextPart(before.rstrip())
+            return
+        certain = self._held[: len(self._held) - held_back(self._held, mark)].rstrip()
+        if certain:
+            self._held = self._held[len(certain) :]
+            yield TextPart(certain)
+
+    def _marked(self) -> Iterator[Part]:
+        places = [(at, head) for head in self._heads if (at := self._held.find(head)) >= 0]
+        if places:
+            at, head = min(places)
+            yield self._open(head, self._held[at:])
+
+    def _open(self, head: str, text: str) -> CallPart:
+        self._held, self._state = text[len(head) :], _State.ARGUMENTS
+        self._index += 1
+        self._end = _ObjectEnd()
+        return CallPart(self._index, self._heads[head])
+
+    def _arguments(self) -> Iterator[Part]:
+        if not self._held:
+            return
+        n = self._end.find(self._held)
+        is_end = n is not None
+        text, self._held = self._held[:n], "" if n is None else self._held[n:]
+        if is_end:
+            self._state = _State.MARKED
+            self.n_complete += 1
+        yield ArgumentsPart(self._index, text, is_end)
+
+
+class _ObjectEnd:
+    """Finds where a JSON object ends in text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def find(self, text: str) -> int | None:
+        """The length of the part of `text` up to and with the object's end; None for all."""
+        for i, char in enumerate(text):
+            if self._escaped:
+                self._escaped = False
+            elif self._in_string:
+                self._escaped = char == "\\"
+                self._in_string = char != '"'
+            elif char == '"':
+                self._in_string = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    return i + 1
+        return None

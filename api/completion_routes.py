@@ -12,6 +12,7 @@ from aiohttp import web
 from api.answer_plan import PLAIN, AnswerPlan, chat_plan, text_plan
 from api.answers import Answers, make_answers
 from api.body import json_response, read_object
+from api.choice_logprobs import tell_logprobs
 from api.context import CONTEXT, ApiContext
 from api.dialect import Dialect, DialectStream
 from api.engine_client import refuse_unless_ready
@@ -131,7 +132,8 @@ async def whole(wanted: GenerationRequest, answers: Answers, reply: Reply) -> Js
         for pieces, sequence in zip(texts, answers.sequences, strict=True)
     ]
     said = reply.whole(choices, usage_of(answers.sequences, wanted.n))
-    return {**said, "timings": timings_of(answers.sequences, wanted.n)}
+    tell_logprobs(said, answers.sequences, wanted.logprobs, is_whole=True)
+    return {**said, **end_of(wanted, answers)}
 
 
 def said_by(sequence: TextSequence, text: str) -> tuple[str | Json, str]:
@@ -194,6 +196,7 @@ async def send_all(
         else:
             sequence, text = news
             for delta in chunks_of(reply, sequence, text):
+                tell_logprobs(delta, [sequence], wanted.logprobs)
                 if wanted.timings_per_token:
                     delta = {**delta, "timings": timings_of([sequence], 1)}
                 await events.send(delta)
@@ -205,6 +208,7 @@ async def send_all(
                 if reader is not None:
                     reason = reader.reason(sequence.finish)
                 closing = reply.closing(sequence.index, reason)
+                tell_logprobs(closing, [sequence], wanted.logprobs)
                 if answers.is_finished:
                     return await send_end(events, wanted, answers, reply, closing)
                 await events.send(closing)
@@ -233,4 +237,13 @@ async def send_end(
     if wanted.include_usage:
         await events.send(closing)
         last = reply.usage_chunk(usage_of(answers.sequences, wanted.n))
-    await events.send({**last, "timings": timings_of(answers.sequences, wanted.n)})
+    await events.send({**last, **end_of(wanted, answers)})
+
+
+def end_of(wanted: GenerationRequest, answers: Answers) -> Json:
+    """What the end of an answer tells beside OpenAI's fields: its times, and the seed that gives
+    the first choice again; the others' are the next ones."""
+    return {
+        "timings": timings_of(answers.sequences, wanted.n),
+        "seed": answers.sequences[0].seed,
+    }

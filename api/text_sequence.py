@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from itertools import repeat
 
 from api.answer_plan import AnswerPlan
 from api.meter import Meter
@@ -85,7 +86,7 @@ class TextSequence:
                 self.n_computed = output.n_computed
                 if not output.tokens and output.finish is None:
                     return ""
-            probs = output.probs or [None] * len(output.tokens)
+            probs = output.probs or repeat(None)
             pieces = list(map(self._take, output.tokens, probs))
             if self._scanner.found is not None:
                 self._engine.abort(self._submit.id)

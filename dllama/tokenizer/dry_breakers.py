@@ -25,6 +25,8 @@ class Vocabulary(Protocol):
 
     def encode(self, text: str, /) -> list[int]: ...
 
+    def __hash__(self) -> int: ...
+
 
 def breaker_tokens(
     tokenizer: Vocabulary, texts: Iterable[str]

@@ -92,10 +92,9 @@ def build_engine(
 def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | None:
     """What follows the grammars of requests, over the model's vocabulary; None where there is no
     tokenizer, or none that ends an answer: then requests with a grammar are refused."""
+    named = Path(settings.tokenizer) if settings.tokenizer else None
     try:
-        tokenizer = load_tokenizer(
-            settings.model, Path(settings.tokenizer) if settings.tokenizer else None, encodes=False
-        )
+        tokenizer = load_tokenizer(settings.model, named)
         return GrammarMasks(VocabularyBytes.of(tokenizer), vocab_size)
     except (TokenizerError, ModelFileError) as error:
         log.warning("there are no grammars: %s", error)

@@ -20,9 +20,8 @@ def metadata_of(model: str, tokenizer: Path | None) -> Mapping[str, object]:
     return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else {}
 
 
-def load_tokenizer(model: str, tokenizer: Path | None, *, encodes: bool = True) -> Tokenizer:
-    """The tokenizer named, or the model file's own, or the .t file beside a .m file. One that
-    never `encodes` is made sooner and takes less memory.
+def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
+    """The tokenizer named, or the model file's own, or the .t file beside a .m file.
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
@@ -35,5 +34,5 @@ def load_tokenizer(model: str, tokenizer: Path | None, *, encodes: bool = True) 
                 "model's .t file, or a GGUF of the same model, with --tokenizer"
             )
     if first_bytes(path) == T_MAGIC:
-        return Tokenizer.from_t_file(path, encodes=encodes)
-    return Tokenizer.from_gguf_metadata(metadata_of(model, path), encodes=encodes)
+        return Tokenizer.from_t_file(path)
+    return Tokenizer.from_gguf_metadata(metadata_of(model, path))

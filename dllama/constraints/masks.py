@@ -124,9 +124,11 @@ class GrammarConstraint:
 
 
 class _Vocabulary(TokenizerWrapper):
-    """What llguidance reads to build its table of tokens; it never encodes text here."""
+    """What llguidance reads to build its table of tokens, and asks for the tokens of text that a
+    grammar leaves no choice about. Its threads take the GIL for that, some 50 µs."""
 
     def __init__(self, vocabulary: VocabularyBytes) -> None:
+        self._vocabulary = vocabulary
         self.eos_token_id = vocabulary.end_ids[0]
         self.bos_token_id = None
         self.tokens = vocabulary.tokens
@@ -134,7 +136,13 @@ class _Vocabulary(TokenizerWrapper):
         self.is_tokenizer_wrapper = True
 
     def __call__(self, text: str | bytes) -> list[int]:
-        raise DllamaError(f"the masks know no way to encode {text!r:.50}")
+        data = text.encode() if isinstance(text, str) else text
+        try:
+            ids = self._vocabulary.encode(data.decode())
+        except (UnicodeDecodeError, DllamaError):
+            return []
+        said = b"".join(self.tokens[i] for i in ids)
+        return ids if said == data else []  # no tokens: then nothing is forced
 
 
 def _tokenizer_of(vocabulary: VocabularyBytes) -> LLTokenizer:

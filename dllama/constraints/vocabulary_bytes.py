@@ -1,8 +1,9 @@
 """What a grammar has to know of a vocabulary, and nothing else of a tokenizer: the bytes of each
-token, and which tokens are no text."""
+token, which tokens are no text, and how a piece of text is usually written in tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,8 @@ class TokenTable(Protocol):
     @property
     def eog_ids(self) -> frozenset[int]: ...
 
+    def encode_inside(self, text: str) -> list[int]: ...
+
     def token_bytes(self, token: int) -> bytes: ...
 
     def is_control(self, token: int) -> bool: ...
@@ -24,11 +27,13 @@ class TokenTable(Protocol):
 @dataclass(frozen=True, slots=True)
 class VocabularyBytes:
     """`tokens[i]` are the bytes of token i; `control_ids` are never made from text; `end_ids`
-    end a generation."""
+    end a generation. `encode` gives the tokens of a piece of text as the model is used to them,
+    for what a grammar leaves no choice about."""
 
     tokens: list[bytes]
     control_ids: list[int]
     end_ids: list[int]
+    encode: Callable[[str], list[int]]
 
     @classmethod
     def of(cls, table: TokenTable) -> VocabularyBytes:
@@ -37,4 +42,5 @@ class VocabularyBytes:
             tokens=[table.token_bytes(i) for i in range(n)],
             control_ids=[i for i in range(n) if table.is_control(i)],
             end_ids=sorted(table.eog_ids),
+            encode=table.encode_inside,
         )

@@ -30,11 +30,10 @@ _CONTROL_TYPES = (TokenType.CONTROL, TokenType.UNKNOWN)
 class Tokenizer:
     """Encodes and decodes with one vocabulary; safe to use from several threads at once.
 
-    Raises TokenizerError for ids outside the vocabulary. What makes ids of text is built at once,
-    or with `encodes` false only when it is first needed.
+    Raises TokenizerError for ids outside the vocabulary.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, encodes: bool = True) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._end_ids = find_end_ids(vocabulary.tokens, vocabulary.types)
         self._types = list(vocabulary.types)
         for i in self._end_ids:
@@ -45,24 +44,17 @@ class Tokenizer:
         always = {vocabulary.tokens[i]: i for i in self._ids_of_types((TokenType.USER_DEFINED,))}
         self._all_specials = SpecialTokens(specials, vocabulary.strips_right)
         self._user_defined = SpecialTokens(always, vocabulary.strips_right)
-        if encodes:
-            _ = self._engine
+        self._engine = _build_engine(self._vocabulary)
 
     @classmethod
-    def from_gguf_metadata(
-        cls, metadata: Mapping[str, object], *, encodes: bool = True
-    ) -> Tokenizer:
+    def from_gguf_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
         """The tokenizer that a GGUF file's metadata describes."""
-        return cls(vocabulary_of_metadata(metadata), encodes=encodes)
+        return cls(vocabulary_of_metadata(metadata))
 
     @classmethod
-    def from_t_file(cls, path: str | Path, *, encodes: bool = True) -> Tokenizer:
+    def from_t_file(cls, path: str | Path) -> Tokenizer:
         """The tokenizer of a distributed-llama `.t` file."""
-        return cls(vocabulary_of_t_file(read_t_file(path)), encodes=encodes)
-
-    @cached_property
-    def _engine(self) -> TextEngine:
-        return _build_engine(self._vocabulary)
+        return cls(vocabulary_of_t_file(read_t_file(path)))
 
     @property
     def vocab_size(self) -> int:
@@ -134,6 +126,11 @@ class Tokenizer:
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
+
+    def encode_inside(self, text: str) -> list[int]:
+        """The ids of a text that stands within another: no space is put before it, no token of
+        its own added, and nothing in it is a special token."""
+        return self._engine.encode(self._prepared(_as_unicode(text), False))
 
     def decode(
         self, ids: Iterable[int], *, skip_special: bool = False, is_continuation: bool = False

@@ -42,7 +42,7 @@ class Settings:
     """What decides the result."""
 
     seed: int = 1
-    n_documents: int = 120_000
+    n_documents: int = 80_000
     micro_tokens: int = 3072  # of a batch, with padding
     micros: int = 2  # batches of a step, so that it sees documents of several lengths
     cut_share: float = 0.5  # of the one-turn documents that end within their answer

@@ -36,11 +36,13 @@ from cluster.messages import (
 from cluster.rank import LoadRank, Rank
 from cluster.session_plan import ClusterConfig, peer_endpoints
 from cluster.shard import Shard, plan_for
+from cluster.shift_wire import shift_call
 from cluster.sockets import Context, address_towards
 from cluster.step_log import StepLog
 from cluster.step_wire import step_call
 from cluster.warm_up import warm_up_steps
 from cluster.worker_links import POLL_MS, WorkerLinks
+from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo, WeightSource
@@ -252,6 +254,15 @@ class ClusterSession:
             logits = self._rank.forward(step, rows, self._mesh)
         assert logits is not None, "this is rank 0"
         return logits
+
+    def shift(self, shift: KvShift) -> None:
+        """Moves keys and values on all ranks; whoever cannot is missed in the next step."""
+        assert self._rank is not None, "open() comes first"
+        with self.links.explained():
+            frames = pack(shift_call(shift), self.epoch)
+            for link in self.links:
+                link.send_session(frames)
+            self._rank.shift(shift)
 
     @property
     def weight_bytes(self) -> int:

@@ -159,6 +159,17 @@ class StepCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ShiftCall:
+    """Root to ranks: a KvShift, to be done before the next step."""
+
+    n_tokens: int
+    n_keep: int
+    n_drop: int
+    from_pages: np.ndarray  # (pages of n_tokens,) int32
+    to_pages: np.ndarray  # (pages of n_tokens - n_drop,) int32
+
+
+@dataclass(frozen=True, slots=True)
 class StatsCall:
     """Root to rank: asks for RankStats with the same number."""
 
@@ -194,8 +205,8 @@ class Failed:
 
 Message = (
     Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
-    | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall | StatsCall
-    | RankStats | Failed
+    | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall
+    | ShiftCall | StatsCall | RankStats | Failed
 )  # fmt: skip
 KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dllama.collective import Collective
 from dllama.config import ModelConfig
+from dllama.kv_shift import KvShift
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo
@@ -28,6 +29,10 @@ class Rank(Protocol):
         self, step: Step, embed_rows: np.ndarray, comm: Collective
     ) -> list[LogitRow] | None:
         """The rows of `step.logits_at` on rank 0, None elsewhere; embed_rows is (T, row_bytes)."""
+        ...
+
+    def shift(self, shift: KvShift) -> None:
+        """Moves the rank's keys and values of a sequence, before the next step."""
         ...
 
     def close(self) -> None: ...

@@ -19,6 +19,7 @@ from cluster.step_log import StepLog
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost
+from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
@@ -93,6 +94,14 @@ class ClusterRunner:
         try:
             return session.run(step)
         except BaseException:  # whatever it was, ranks are now in the middle of a step
+            self._end_session()
+            raise
+
+    def shift(self, shift: KvShift) -> None:
+        session = self._living()
+        try:
+            session.shift(shift)
+        except BaseException:
             self._end_session()
             raise
 

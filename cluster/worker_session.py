@@ -34,6 +34,7 @@ from cluster.messages import (
     Message,
     RankStats,
     SessionReady,
+    ShiftCall,
     StatsCall,
     StepCall,
     pack,
@@ -41,6 +42,7 @@ from cluster.messages import (
 )
 from cluster.progress import ProgressFile
 from cluster.rank import LoadRank, Rank
+from cluster.shift_wire import checked_shift
 from cluster.sockets import (
     Context,
     Lookout,
@@ -206,6 +208,8 @@ class WorkerSession:
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
                 self._log.add(step, elapsed, before, self._mesh.times)
+            elif isinstance(message, ShiftCall):
+                rank.shift(checked_shift(message, limits))
             elif isinstance(message, StatsCall):
                 self._send(self._stats(message.number))
             else:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from dllama.config import ModelConfig
+from dllama.kv_shift import KvShift
 from dllama.step import LogitRow, Step
 
 
@@ -43,6 +44,10 @@ class Runner(Protocol):
     def hidden(self) -> np.ndarray:
         """(H, dim) float32: the states after the last norm of the rows `hidden_at` of the step
         that ran last; read it before the next."""
+        ...
+
+    def shift(self, shift: KvShift) -> None:
+        """Moves a sequence's keys and values, on every rank. Raises PeerLost, as `run` does."""
         ...
 
     def idle(self) -> None:

@@ -14,6 +14,7 @@ from kernels.layout import BLOCK_FORMATS, FLOAT_FORMATS
 from kernels.matmul import matmul
 from kernels.packing import pack
 from kernels.rope import rope_table, rotate_and_store
+from kernels.shift_keys import shift_keys
 from kernels.team import Team
 
 COLS, ROWS, HEAD_DIM = 256, 16, 16
@@ -49,6 +50,9 @@ def _attention(team: Team) -> None:
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
         zero[None], kv.keys[0], kv.values[0], HEAD_DIM, attn.scratch(team.n_threads, HEAD_DIM),
         np.zeros((1, HEAD_DIM), np.float32),
+    )  # fmt: skip
+    shift_keys(
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2),
     )  # fmt: skip
 
 

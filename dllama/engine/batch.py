@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from dllama.engine.sequence import Sequence
+from dllama.kv_shift import KvShift
 from dllama.step import Step
 
 
@@ -34,6 +35,7 @@ class Batch:
     """The chunks of one step, those of one token first."""
 
     chunks: list[Chunk]
+    shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in order
 
     def to_step(self) -> Step:
         """The arrays of the step; they share no memory with the sequences."""
@@ -49,7 +51,7 @@ class Batch:
             sequence, n = chunk
             begin = sequence.n_computed
             tokens += sequence.tokens[begin : begin + n]
-            positions += range(begin, begin + n)
+            positions += range(begin - sequence.n_dropped, begin - sequence.n_dropped + n)
             starts.append(len(tokens))
             pages[row, : len(sequence.pages)] = sequence.pages
             if sequence.pooler is not None:

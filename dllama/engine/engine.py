@@ -11,6 +11,9 @@ from dataclasses import replace
 from dllama.engine.batch import Batch
 from dllama.engine.constraint import ConstraintMaker, masked
 from dllama.engine.engine_stats import EngineStats
+from dllama.engine.long_prompt import fitted
+from dllama.engine.outputs import out_of_time, output_of, refusal
+from dllama.engine.pace import Pace
 from dllama.engine.pooling import Pooler
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
@@ -62,6 +65,7 @@ class Engine:
         self._clock = clock
         self._started_s = clock()
         self._stats = EngineStats()
+        self._pace = Pace(max_step_tokens)
         self._workers: list[dict[str, object]] = []  # as the runner last told them
         self._undelivered: list[Output] = []
         self._lost: str | None = None  # why no steps can be run
@@ -98,10 +102,14 @@ class Engine:
         if self._lost is not None:
             return outputs
         began_s = self._clock()
-        batch = self._scheduler.schedule()
+        self._end_late_ones(began_s, outputs)
+        scheduler = self._scheduler
+        batch = scheduler.schedule(self._pace.prefill_rows(scheduler.n_decoding))
         if batch is None:
             return outputs
         try:
+            for shift in batch.shifts:
+                self._runner.shift(shift)
             rows = self._runner.run(batch.to_step())
         except ClusterError as lost:
             raise self._interrupted(lost, outputs) from lost
@@ -129,25 +137,11 @@ class Engine:
         last thousand; all are 0 before there is something to tell."""
         with contextlib.suppress(ClusterError):  # the last known figures are better than none
             self._workers = self._runner.stats() or self._workers
-        scheduler, stats = self._scheduler, self._stats
         return {
             "model": self._runner.config.name,
             "world_size": len(self._workers),
             "uptime_s": self._clock() - self._started_s,
-            "sequences": {
-                "waiting": len(scheduler.waiting),
-                "running": len(scheduler.running),
-                "finished": stats.n_finished,
-                "aborted": stats.n_aborted,
-                "failed": stats.n_failed,
-            },
-            "kv": {
-                "pages_used": scheduler.pool.n_used,
-                "pages_total": scheduler.pool.n_pages,
-                "prefix_hit_rate": stats.prefix_hit_rate,
-            },
-            "tokens_per_s": stats.rates(),
-            "latency_ms": stats.latencies(),
+            **self._stats.report(self._scheduler),
             "workers": self._workers,
         }
 
@@ -181,13 +175,23 @@ class Engine:
             )
         vocab_size = self._runner.config.vocab_size
         check_submit(submit, vocab_size)
+        submit = fitted(submit, self.max_len)
         sequence = Sequence.from_submit(submit, vocab_size, self._clock())
         self._constrain(sequence, submit)
         if submit.max_tokens == 0:
-            self._undelivered.append(_output(sequence, [], FinishReason.LENGTH))
+            self._undelivered.append(output_of(sequence, [], FinishReason.LENGTH))
             self._stats.n_finished += 1
         else:
             self._scheduler.add(sequence)
+
+    def _end_late_ones(self, now_s: float, outputs: list[Output]) -> None:
+        """Ends the sequences whose deadline has passed."""
+        for sequence in self._scheduler.all_late(now_s):
+            self._scheduler.remove(sequence.id)
+            ended = out_of_time(sequence, now_s - sequence.arrived_s)
+            self._stats.n_failed += ended.finish is FinishReason.ERROR
+            self._stats.n_finished += ended.finish is not FinishReason.ERROR
+            outputs.append(ended)
 
     def _constrain(self, sequence: Sequence, submit: Submit) -> None:
         """Begins to compile the request's grammar, if it has one. Raises RequestError."""
@@ -203,16 +207,7 @@ class Engine:
 
     def _refuse(self, submit: Submit, reason: str, retry_after_s: float | None) -> None:
         self._stats.n_failed += 1
-        self._undelivered.append(
-            Output(
-                id=submit.id,
-                tokens=[],
-                finish=FinishReason.ERROR,
-                error=reason,
-                n_prompt=len(submit.tokens),
-                retry_after_s=retry_after_s,
-            )
-        )
+        self._undelivered.append(refusal(submit, reason, retry_after_s))
 
     def _commit(
         self, batch: Batch, rows: list[LogitRow], began_s: float, outputs: list[Output]
@@ -236,9 +231,10 @@ class Engine:
             elif is_last:
                 outputs.append(self._draw(sequence, next(remaining), now_s))
             if sequence.wants_progress and not is_last:
-                outputs.append(_output(sequence, []))
+                outputs.append(output_of(sequence, []))
         assert next(remaining, None) is None, "the runner returned rows that were not asked for"
         self._stats.add_step(n_prefill, n_decode, now_s - began_s)
+        self._pace.note(n_prefill, n_decode, now_s - began_s)
 
     def _draw(self, sequence: Sequence, row: LogitRow, now_s: float) -> Output:
         """One more token for a sequence, or its end."""
@@ -257,7 +253,7 @@ class Engine:
         except DllamaError as error:
             self._scheduler.remove(sequence.id)
             self._stats.n_failed += 1
-            return _output(sequence, [], FinishReason.ERROR, str(error))
+            return output_of(sequence, [], FinishReason.ERROR, str(error))
         self._note_latency(sequence, now_s)
         if token in sequence.stop_ids:
             return self._finish(sequence, [], FinishReason.STOP)
@@ -266,9 +262,10 @@ class Engine:
             sequence.probs.append(probs)
         if is_complete:
             return self._finish(sequence, [token], FinishReason.STOP)
-        if sequence.n_generated == sequence.max_tokens or len(sequence.tokens) == self.max_len:
+        is_full = len(sequence.tokens) == self.max_len and not sequence.may_shift
+        if sequence.n_generated == sequence.max_tokens or is_full:
             return self._finish(sequence, [token], FinishReason.LENGTH)
-        return _output(sequence, [token])
+        return output_of(sequence, [token])
 
     def _finish_pooled(self, sequence: Sequence, pooler: Pooler, now_s: float) -> Output:
         self._note_latency(sequence, now_s)
@@ -278,7 +275,7 @@ class Engine:
     def _finish(self, sequence: Sequence, tokens: list[int], reason: FinishReason) -> Output:
         self._scheduler.remove(sequence.id)
         self._stats.n_finished += 1
-        return _output(sequence, tokens, reason)
+        return output_of(sequence, tokens, reason)
 
     def _note_latency(self, sequence: Sequence, now_s: float) -> None:
         if sequence.last_token_s is None:
@@ -298,23 +295,5 @@ class Engine:
             f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
             "send the request again, the cluster is being brought back"
         )
-        outputs += [_output(sequence, [], FinishReason.ERROR, reason) for sequence in ended]
+        outputs += [output_of(sequence, [], FinishReason.ERROR, reason) for sequence in ended]
         return EngineInterrupted(str(lost), outputs=outputs)
-
-
-def _output(
-    sequence: Sequence,
-    tokens: list[int],
-    finish: FinishReason | None = None,
-    error: str | None = None,
-) -> Output:
-    return Output(
-        id=sequence.id,
-        tokens=tokens,
-        finish=finish,
-        error=error,
-        n_prompt=sequence.n_prompt,
-        n_cached=sequence.n_cached,
-        n_computed=sequence.n_computed,
-        probs=sequence.take_probs(),
-    )

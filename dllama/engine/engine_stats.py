@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from dllama.engine.scheduler import Scheduler
+
 WINDOW_S = 10.0  # busy time that a rate looks back on
 MAX_LATENCIES = 1024  # the latest so many make the percentiles
 
@@ -73,6 +75,29 @@ class EngineStats:
     def prefix_hit_rate(self) -> float:
         """The share of prompt tokens that needed no computing; 0 before the first."""
         return self.n_cached_tokens / self.n_prompt_tokens if self.n_prompt_tokens else 0.0
+
+    def report(self, scheduler: Scheduler) -> dict[str, object]:
+        """The engine's own part of GET /stats."""
+        pool = scheduler.pool
+        return {
+            "sequences": {
+                "waiting": len(scheduler.waiting),
+                "running": len(scheduler.running),
+                "finished": self.n_finished,
+                "aborted": self.n_aborted,
+                "failed": self.n_failed,
+                "preempted": scheduler.n_preempted,
+                "sessions": len(scheduler.kv.sessions),
+            },
+            "kv": {
+                "pages_used": pool.n_used,
+                "pages_kept": pool.n_kept,
+                "pages_total": pool.n_pages,
+                "prefix_hit_rate": self.prefix_hit_rate,
+            },
+            "tokens_per_s": self.rates(),
+            "latency_ms": self.latencies(),
+        }
 
     def rates(self) -> dict[str, object]:
         """`tokens_per_s` of GET /stats."""

@@ -7,12 +7,17 @@ waits for ever. `running` and `waiting` are both in order of arrival.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import math
+from collections import deque
+from collections.abc import Callable
 
 from dllama.engine.batch import Batch, Chunk
-from dllama.engine.page_pool import PagePool, pages_for
+from dllama.engine.fair_share import fair_shares
+from dllama.engine.kv_cache import KvCache
+from dllama.engine.page_pool import PagePool
 from dllama.engine.sequence import Sequence, SequenceState
 from dllama.errors import ConfigError, EngineBusy, RequestError
+from dllama.kv_shift import KvShift
 from dllama.step import PAGE_TOKENS
 
 MAX_BATCH = 16  # sequences that run at once
@@ -44,8 +49,8 @@ class Scheduler:
                 f"max_waiting={max_waiting} do not fit: all must be at least 1, and every "
                 "sequence of a full batch needs one token of a step"
             )
-        self.pool = PagePool(n_pages)
         self.max_len = min(max_seq_len, n_pages * PAGE_TOKENS)  # tokens of a sequence, answer too
+        self.kv = KvCache(n_pages, self.max_len)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.n_preempted = 0
@@ -53,6 +58,11 @@ class Scheduler:
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
         self._by_id: dict[str, Sequence] = {}
+        self._with_deadline: dict[str, Sequence] = {}
+
+    @property
+    def pool(self) -> PagePool:
+        return self.kv.pool
 
     def __contains__(self, sequence_id: str) -> bool:
         return sequence_id in self._by_id
@@ -78,6 +88,8 @@ class Scheduler:
                 "holds; try again a little later"
             )
         self._by_id[sequence.id] = sequence
+        if sequence.deadline_s < math.inf:
+            self._with_deadline[sequence.id] = sequence
         self.waiting.append(sequence)
 
     def remove(self, sequence_id: str) -> Sequence | None:
@@ -85,61 +97,81 @@ class Scheduler:
         sequence = self._by_id.pop(sequence_id, None)
         if sequence is None:
             return None
+        self._with_deadline.pop(sequence_id, None)
         if sequence.state is SequenceState.RUNNING:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
-        self._take_pages(sequence)
+        self.kv.leave(sequence)
         sequence.state = SequenceState.FINISHED
         return sequence
+
+    def all_late(self, now_s: float) -> list[Sequence]:
+        """The sequences, running or waiting, whose deadline has passed."""
+        return [s for s in self._with_deadline.values() if s.deadline_s <= now_s]
 
     def clear(self) -> list[Sequence]:
         """Removes every sequence, the oldest first, and returns them."""
         ids = [sequence.id for sequence in [*self.running, *self.waiting]]
         return [removed for name in ids if (removed := self.remove(name)) is not None]
 
-    def schedule(self) -> Batch | None:
-        """The next step: a token for every decoding sequence, then prompts up to the budget.
-        None where there is nothing to do. Every chunk has its pages."""
-        self._make_room()
+    @property
+    def n_decoding(self) -> int:
+        """Running sequences whose next row continues an answer."""
+        return sum(sequence.n_pending == 1 for sequence in self.running)
+
+    def schedule(self, max_prefill: int | None = None) -> Batch | None:
+        """The next step: a token for every decoding sequence, then prompts up to the budget, of
+        at most `max_prefill` rows while somebody decodes. None where there is nothing to do.
+        Every chunk has its pages."""
+        shifts = self._make_room()
         chunks = [Chunk(sequence, 1) for sequence in self.running if sequence.n_pending == 1]
         budget = self._max_step_tokens - len(chunks)
-        for sequence in self.running:
-            if budget and sequence.n_pending > 1:
-                chunks.append(Chunk(sequence, min(budget, sequence.n_pending)))
-                budget -= chunks[-1].n
+        if chunks and max_prefill is not None:
+            budget = min(budget, max_prefill)
+        n_known = len(self.running)
         while budget and self.waiting and self._admit(self.waiting[0]):
-            sequence = self.running[-1]
-            chunks.append(Chunk(sequence, min(budget, sequence.n_pending)))
-            budget -= chunks[-1].n
-        return Batch(chunks) if chunks else None
+            pass
+        reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
+        shares = fair_shares([self.kv.n_ready(sequence) for sequence in reading], budget)
+        chunks += [Chunk(s, n) for s, n in zip(reading, shares, strict=True) if n]
+        return Batch(chunks, shifts) if chunks else None
+
+    def note_computed(self, sequence: Sequence, n: int) -> None:
+        """The next `n` tokens of a sequence are in its pages now."""
+        self.kv.note_computed(sequence, n)
 
     def check_integrity(self) -> None:
         """Raises AssertionError where pages and sequences contradict each other."""
-        self.pool.check_integrity()
-        owners = Counter(page for sequence in self.running for page in sequence.pages)
-        assert len(owners) == self.pool.n_used, "a page is owned by nobody that runs"
-        for page, n in owners.items():
-            assert self.pool.n_owners(page) == n, f"page {page} has {n} owners and does not know"
-        for sequence in self.running:
-            assert len(set(sequence.pages)) == len(sequence.pages), "a sequence has a page twice"
+        self.kv.check_integrity(self.running)
         assert not any(sequence.pages for sequence in self.waiting), "a waiting sequence has pages"
         assert len(self.running) + len(self.waiting) == len(self._by_id)
 
-    def _make_room(self) -> None:
-        """Gives every running sequence the page its newest token needs, the oldest first; the
-        newest sequences give theirs up when there are no more."""
+    def _make_room(self) -> list[KvShift]:
+        """Shifts what is full, and gives every running sequence the page its newest token needs,
+        the oldest first; the newest sequences give theirs up when there are no more."""
+        shifts = []
         for sequence in list(self.running):
-            missing = pages_for(len(sequence.tokens)) - len(sequence.pages)
-            while sequence.state is SequenceState.RUNNING and missing > self.pool.n_free:
-                self._preempt(self.running[-1])
-            if sequence.state is SequenceState.RUNNING and missing > 0:
-                self._give_pages(sequence, missing)
+            if self.kv.is_full(sequence) and self._free_for(sequence, self.kv.n_for_shift):
+                shifts.append(self.kv.shift(sequence))
+            if self._free_for(sequence, self.kv.n_missing):
+                self.kv.grow(sequence)
+        return shifts
+
+    def _free_for(self, sequence: Sequence, n_needed: Callable[[Sequence], int]) -> bool:
+        """Pre-empts the newest until a sequence has the free pages it needs; False where it is
+        itself the newest, or was pre-empted before."""
+        while sequence.state is SequenceState.RUNNING:
+            if n_needed(sequence) <= self.pool.n_free:
+                return True
+            self._preempt(self.running[-1])
+        return False
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Back to the head of the queue, with all its tokens; its KV is computed again later."""
+        """Back to the head of the queue, with all its tokens; its KV is computed again later, as
+        far as it is not found again."""
         self.running.remove(sequence)
-        self._take_pages(sequence)
+        self.kv.leave(sequence)
         sequence.state = SequenceState.WAITING
         self.waiting.appendleft(sequence)
         self.n_preempted += 1
@@ -153,41 +185,9 @@ class Scheduler:
         """
         if len(self.running) == self._max_batch:
             return False
-        # The last token is always computed: its logits are what the sequence is here for.
-        # And of a sequence that is read for its states, every token is.
-        n_known = 0 if sequence.pooler is not None else len(sequence.tokens) - 1
-        shared = self.pool.find(sequence.page_keys(n_known // PAGE_TOKENS))
-        needed = pages_for(len(sequence.tokens)) - len(shared)
-        if needed + self.pool.n_kept(shared) + len(self.running) > self.pool.n_free:
+        if not self.kv.admit(sequence, len(self.running)):
             return False
         self.waiting.popleft()
-        self.pool.retain(shared)
-        sequence.pages.extend(shared)
-        sequence.n_computed = len(shared) * PAGE_TOKENS
-        sequence.n_published = len(shared)
-        if not sequence.n_generated:
-            sequence.n_cached = sequence.n_computed
-        self._give_pages(sequence, needed)
         sequence.state = SequenceState.RUNNING
         self.running.append(sequence)
         return True
-
-    def note_computed(self, sequence: Sequence, n: int) -> None:
-        """The next `n` tokens of a sequence are in its pages now; full ones can be shared."""
-        sequence.n_computed += n
-        n_full = sequence.n_computed // PAGE_TOKENS
-        if n_full > sequence.n_published:
-            keys = sequence.page_keys(n_full)
-            for i in range(sequence.n_published, n_full):
-                self.pool.publish(sequence.pages[i], keys[i])
-            sequence.n_published = n_full
-
-    def _give_pages(self, sequence: Sequence, n: int) -> None:
-        pages = self.pool.allocate(n)
-        assert pages is not None, "pages are counted before they are given"
-        sequence.pages.extend(pages)
-
-    def _take_pages(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.pages)
-        del sequence.pages[:]
-        sequence.n_computed = sequence.n_published = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllama.engine.constraint import Constraint
-from dllama.engine.page_pool import page_key
+from dllama.engine.page_index import page_key
 from dllama.engine.pooling import Pooler
 from dllama.engine.sampler import Sampler
 from dllama.requests import SamplingParams, Submit, TokenProbs
@@ -22,9 +23,10 @@ class SequenceState(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Prompt and answer in `tokens`; keys and values of the first `n_computed` of them are in
-    `pages`. What is not computed yet is the next step's work: the rest of a prompt, the last
-    token while decoding, everything after a pre-emption."""
+    """Prompt and answer in `tokens`; keys and values of the first `n_computed` of them were
+    computed and are in `pages`, but for `n_dropped` behind the first `n_keep`, which shifts have
+    forgotten. What is not computed yet is the next step's work: the rest of a prompt, the last
+    token while decoding, everything, shifts included, after a pre-emption."""
 
     id: str
     tokens: list[int]
@@ -35,7 +37,13 @@ class Sequence:
     arrived_s: float
     n_candidates: int  # largest logits that the sampler needs, 0 for all
     sampler: Sampler
+    deadline_s: float = math.inf  # when it ends at the latest, on the clock of `arrived_s`
+    session_id: str | None = None
+    is_shared: bool = True  # finds what others computed, and lets itself be found
+    may_shift: bool = False
+    n_keep: int = 0
     n_computed: int = 0
+    n_dropped: int = 0
     n_cached: int = 0  # prompt tokens that were found computed when it first began to run
     keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were asked
     n_published: int = 0  # pages that others can find, from the first on
@@ -62,6 +70,12 @@ class Sequence:
             arrived_s=arrived_s,
             n_candidates=sampler.n_candidates if submit.grammar is None else 0,
             sampler=sampler,
+            deadline_s=math.inf if submit.deadline_s is None else arrived_s + submit.deadline_s,
+            session_id=submit.session_id,
+            # A pooler needs the states of all tokens, and those are not kept.
+            is_shared=submit.cache_prompt and submit.pooling is None,
+            may_shift=submit.context_shift and submit.pooling is None,
+            n_keep=len(submit.tokens) if submit.n_keep < 0 else submit.n_keep,
             pooler=None if submit.pooling is None else Pooler(submit.pooling),
             wants_progress=submit.wants_progress,
         )

@@ -57,6 +57,23 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
         raise RequestError(
             f"max_tokens is {submit.max_tokens}, and 0 or more is expected", param="max_tokens"
         )
+    if submit.deadline_s is not None and not submit.deadline_s > 0:
+        raise RequestError(
+            f"the time for the answer is {submit.deadline_s} s, and more than 0 is expected",
+            param="timeout_s",
+        )
+    if submit.n_keep < -1:
+        raise RequestError(
+            f"n_keep is {submit.n_keep}, and 0 or more tokens, or -1 for the whole prompt, are "
+            "expected",
+            param="n_keep",
+        )
+    if submit.session_id is not None and not 0 < len(submit.session_id) <= MAX_ID_CHARS:
+        raise RequestError(
+            f"the session's id has {len(submit.session_id)} characters, and 1 to {MAX_ID_CHARS} "
+            "are allowed",
+            param="session_id",
+        )
     if submit.pooling not in (None, *POOLINGS):
         raise RequestError(
             f"pooling is {submit.pooling!r:.40}, and one of {', '.join(POOLINGS)} is expected",

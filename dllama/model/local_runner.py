@@ -6,6 +6,7 @@ import numpy as np
 
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
+from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.rank import RankModel
 from dllama.model.rank_stats import RankMeter, rank_row
@@ -39,6 +40,9 @@ class LocalRunner:
         assert rows is not None  # the only rank is rank 0
         self._meter.note(step)
         return rows
+
+    def shift(self, shift: KvShift) -> None:
+        self._model.shift(shift)
 
     @property
     def hidden(self) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
+from dllama.kv_shift import KvShift
+from dllama.model import kv_moves
 from dllama.model.forward import forward, last_states
 from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
@@ -89,6 +91,7 @@ class RankModel:
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
         row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
         self.forward(step, row, SoloCollective())
+        self.shift(KvShift(2, 0, 1, one, one))
         self.n_steps = self.n_tokens = self.compute_ns = 0
 
     def forward(
@@ -116,6 +119,10 @@ class RankModel:
         self.n_tokens += step.n_tokens
         self.compute_ns += time.perf_counter_ns() - start - timed.ns
         return rows
+
+    def shift(self, shift: KvShift) -> None:
+        """Moves this rank's keys and values of a sequence, before the next step."""
+        kv_moves.shift(self.weights, self.state, self.team.state, shift)
 
     def _check(self, step: Step) -> None:
         if step.n_tokens > len(self.state.x) or len(step.logits_at) > len(self.state.last):

@@ -10,6 +10,7 @@ import numpy as np
 from cluster.rank import Tensors
 from dllama.collective import Collective
 from dllama.config import ModelConfig
+from dllama.kv_shift import KvShift
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
 
@@ -51,6 +52,9 @@ class NumpyRank:
         rows = [np.frombuffer(p, np.float32).reshape(len(step.logits_at), -1) for p in parts]
         whole = np.concatenate(rows, axis=1)
         return [LogitRow(None, row, float(np.logaddexp.reduce(row))) for row in whole]
+
+    def shift(self, shift: KvShift) -> None:
+        """Nothing is kept of earlier tokens."""
 
     def close(self) -> None:
         self.is_closed = True

@@ -1,8 +1,9 @@
 """A runner whose logits are a hash of the whole history that it finds in its pages.
 
-It keeps, per page and slot, the token that was written there and at which position. A wrong
-page, position, start or a lost prefix therefore changes every token that follows, or fails an
-assertion here. `expected_answer` is the same model without pages, steps or an engine.
+It keeps, per page and slot, a state that depends on all states before it, as keys and values do,
+and at which position it is. A wrong page, position, start or a lost prefix therefore changes every
+token that follows, or fails an assertion here. `expected_answer` is the same model without pages,
+steps or an engine.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.engine.sampler import Sampler
 from dllama.errors import PeerLost
+from dllama.kv_shift import KvShift
 from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, LogitRow, Step
 
 
-def history_logits(history: Sequence[int], vocab_size: int) -> np.ndarray:
-    """Logits (vocab_size,) float32 that depend on every token of the history and its place."""
-    digest = hashlib.blake2b(np.array(history, np.int32).tobytes(), digest_size=8).digest()
-    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+def next_state(states: np.ndarray, token: int) -> int:
+    """What stands for the keys and values of a token behind others: it depends on all of theirs,
+    states (n,) int64, and on their order."""
+    data = states.tobytes() + int(token).to_bytes(4, "little")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+
+
+def state_logits(state: int, vocab_size: int) -> np.ndarray:
+    """Logits (vocab_size,) float32 that a token's state decides."""
+    rng = np.random.default_rng(state & (2**64 - 1))
     return (rng.standard_normal(vocab_size) * 2.0).astype(np.float32)
 
 
@@ -72,9 +80,10 @@ class HistoryRunner:
         self._n_pages = n_pages
         self._lose_at = set(lose_at)
         self._n_failures = n_failures
-        self._tokens = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
+        self._states = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
         self._positions = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
         self.step_sizes: list[list[int]] = []  # rows of each sequence, step by step
+        self.n_shifts = 0
         self.n_idle = 0
         self.is_lost = False
         self.is_closed = False
@@ -95,19 +104,28 @@ class HistoryRunner:
         check_step(step, self._n_pages, self._config.vocab_size)
         starts = step.starts.tolist()
         self.step_sizes.append([b - a for a, b in pairwise(starts)])
-        for row in range(step.n_tokens):
-            place = self._place(step, row, int(step.positions[row]))
-            self._tokens[place] = step.tokens[row]
-            self._positions[place] = step.positions[row]
+        states = [self._compute(step, row) for row in range(step.n_tokens)]
         return [
-            logit_row(history_logits(self._history(step, row), self._config.vocab_size), n)
+            logit_row(state_logits(states[row], self._config.vocab_size), n)
             for row, n in zip(step.logits_at.tolist(), step.candidates.tolist(), strict=True)
         ]
+
+    def shift(self, shift: KvShift) -> None:
+        self._refuse_lost()
+        self.n_shifts += 1
+        check_shift(shift, self._n_pages)
+        positions = self._read(self._positions, shift.from_pages, shift.n_tokens)
+        assert np.array_equal(positions, np.arange(shift.n_tokens)), "the pages hold other tokens"
+        states = self._read(self._states, shift.from_pages, shift.n_tokens)
+        states = np.delete(states, np.arange(shift.n_keep, shift.n_keep + shift.n_drop))
+        for position in range(shift.n_keep // PAGE_TOKENS * PAGE_TOKENS, len(states)):
+            place = shift.to_pages[position // PAGE_TOKENS], position % PAGE_TOKENS
+            self._states[place], self._positions[place] = states[position], position
 
     def lose(self) -> None:
         """A node goes, and all KV with it."""
         self.is_lost = True
-        self._tokens[:] = self._positions[:] = -1
+        self._states[:] = self._positions[:] = -1
 
     def idle(self) -> None:
         self.n_idle += 1
@@ -130,19 +148,37 @@ class HistoryRunner:
         if self.is_lost:
             raise PeerLost("the worker 10.0.0.9:9998 left", rank=1, host="10.0.0.9:9998")
 
-    def _place(self, step: Step, row: int, position: int) -> tuple[int, int]:
+    def _compute(self, step: Step, row: int) -> int:
         sequence = int(np.searchsorted(step.starts, row, side="right")) - 1
-        page = int(step.pages[sequence, position // PAGE_TOKENS])
+        pages, position = step.pages[sequence], int(step.positions[row])
+        page = pages[position // PAGE_TOKENS]
         assert page >= 0, f"row {row} has no page for position {position}"
-        return page, position % PAGE_TOKENS
+        assert np.array_equal(self._read(self._positions, pages, position), np.arange(position)), (
+            "the pages do not hold the history"
+        )
+        state = next_state(self._read(self._states, pages, position), step.tokens[row])
+        self._states[page, position % PAGE_TOKENS] = state
+        self._positions[page, position % PAGE_TOKENS] = position
+        return state
 
-    def _history(self, step: Step, row: int) -> list[int]:
-        sequence = int(np.searchsorted(step.starts, row, side="right")) - 1
-        n = int(step.positions[row]) + 1
-        pages = step.pages[sequence, : -(-n // PAGE_TOKENS)]
-        positions = self._positions[pages].ravel()[:n]
-        assert np.array_equal(positions, np.arange(n)), "the pages do not hold the history"
-        return self._tokens[pages].ravel()[:n].tolist()
+    @staticmethod
+    def _read(values: np.ndarray, pages: np.ndarray, n: int) -> np.ndarray:
+        return values[pages[: -(-n // PAGE_TOKENS)]].ravel()[:n]
+
+
+def check_shift(shift: KvShift, n_pages: int) -> None:
+    """What any runner may take for granted of a shift."""
+    n_after = shift.n_tokens - shift.n_drop
+    assert shift.n_keep >= 0 and 0 < shift.n_drop <= shift.n_tokens - shift.n_keep
+    assert len(shift.from_pages) == -(-shift.n_tokens // PAGE_TOKENS)
+    assert len(shift.to_pages) == -(-n_after // PAGE_TOKENS)
+    for pages in (shift.from_pages, shift.to_pages):
+        assert pages.dtype == np.int32 and len(set(pages.tolist())) == len(pages)
+        assert np.all((pages >= 0) & (pages < n_pages))
+    for i, page in enumerate(shift.to_pages):
+        if i < shift.n_keep // PAGE_TOKENS:
+            assert page == shift.from_pages[i], "kept tokens stay where they are"
+        assert page == shift.from_pages[i] or page not in shift.from_pages
 
 
 def check_step(step: Step, n_pages: int, vocab_size: int) -> None:
@@ -176,15 +212,27 @@ class Answer:
 def expected_answer(submit: Submit, config: ModelConfig, n_pages: int) -> Answer:
     """What a request is answered when nothing else happens in the world."""
     max_len = min(config.max_seq_len, n_pages * PAGE_TOKENS)
-    tokens = list(submit.tokens)
+    n_keep = len(submit.tokens) if submit.n_keep == -1 else submit.n_keep
+    n_keep = min(n_keep, max_len - 4)
+    tokens, n_most = list(submit.tokens), submit.max_tokens
+    if submit.context_shift:
+        while len(tokens) >= max_len:
+            del tokens[n_keep : n_keep + (max_len - n_keep) // 2]
+        n_most = n_most or max_len
     answer: list[int] = []
+    states = np.zeros(0, np.int64)
+    for token in tokens:
+        states = np.append(states, next_state(states, token))
     sampler = Sampler(submit.sampling, config.vocab_size)
     while True:
-        row = logit_row(history_logits(tokens, config.vocab_size), 0)
+        row = logit_row(state_logits(int(states[-1]), config.vocab_size), 0)
         token, _ = sampler.choose(row, tokens)
         if token in submit.stop_ids:
             return Answer(answer, FinishReason.STOP)
         tokens.append(token)
         answer.append(token)
-        if len(answer) == submit.max_tokens or len(tokens) == max_len:
+        if len(answer) == n_most or (len(states) == max_len - 1 and not submit.context_shift):
             return Answer(answer, FinishReason.LENGTH)
+        if len(states) == max_len - 1:
+            states = np.delete(states, np.s_[n_keep : n_keep + (len(states) - n_keep) // 2])
+        states = np.append(states, next_state(states, token))

@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dllama.engine.page_pool import PagePool, page_key, pages_for
+from dllama.engine.page_index import page_key
+from dllama.engine.page_pool import PagePool, pages_for
 from dllama.step import PAGE_TOKENS
 
 N_PAGES = 12

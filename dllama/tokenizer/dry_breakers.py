@@ -44,11 +44,13 @@ def _tokens_of(tokenizer: Vocabulary, text: str) -> tuple[list[int], list[list[i
     data, ends = _all_bytes(tokenizer)  # type: ignore[arg-type]  # see Vocabulary
     breaker = text.encode("utf-8", "replace")
     inside = _tokens_with(data, ends, breaker)
-    across: list[list[int]] = []
+    own = _continuation(tokenizer, breaker)
+    across = [own] if len(own) > 1 else []  # also where it is cut inside a character
     for cut in range(1, len(breaker)):
         tail = _continuation(tokenizer, breaker[cut:])
         if tail:
-            across += [[head, *tail] for head in _tokens_ending(data, ends, breaker[:cut])]
+            phrases = [[head, *tail] for head in _tokens_ending(data, ends, breaker[:cut])]
+            across += [phrase for phrase in phrases if phrase != own]
     return inside, across
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator
 
 from benchmarks.random_schemas import Schema, random_schema
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
@@ -79,7 +79,7 @@ def verdict(schema: Schema, text: str, end: FinishReason | None, error: str | No
         value = json.loads(text)
     except ValueError:
         return "no JSON"
-    checker = Draft202012Validator(schema, format_checker=FormatChecker())
+    checker = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return "valid" if checker.is_valid(value) else "not valid"
 
 

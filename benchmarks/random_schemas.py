@@ -27,7 +27,7 @@ def random_schema(seed: int) -> Schema:
 
 
 def _tree() -> Schema:
-    children: Schema = {"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 2}
+    children: Schema = {"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 1}
     return {
         "type": "object",
         "properties": {"value": {"type": "integer", "minimum": 0, "maximum": 9}, "next": children},

@@ -13,6 +13,26 @@ _OPENING = frozenset(
      "minProperties"}
 )  # fmt: skip
 _SHARING = ("$ref", "$dynamicRef", "$defs", "definitions", "allOf")
+_DATA = frozenset({"enum", "const", "default", "examples"})  # keywords whose value is no schema
+_TEXT_LIMITS = frozenset({"pattern", "maxLength", "minLength"})
+_DATE = (
+    r"([0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)"
+    r"|(0[13578]|1[02])-31)|[0-9]{2}(0[48]|[2468][048]|[13579][26])-02-29)"
+)
+_TIME = (
+    r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
+# RFC 3339 lets a second have any number of digits, RFC 5321 an address 64 and 255 characters: a
+# small model would take all it is given.
+_PATTERNS = {
+    "time": rf"^{_TIME}$",
+    "date-time": rf"^{_DATE}T{_TIME}$",
+    "email": (
+        r"^[A-Za-z0-9_+-]{1,20}(\.[A-Za-z0-9_+-]{1,20}){0,2}@"
+        r"([A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?\.){1,3}[A-Za-z]{2,12}$"
+    ),
+}
 _BY_NAME = ("properties",)  # keywords whose value holds schemas by name
 
 
@@ -24,7 +44,23 @@ def closed(schema: Mapping[str, object]) -> dict[str, object]:
     Schemas that describe one object in several places are left as they are: closing each place
     would leave nothing. So what `$ref` and `allOf` reach stays open unless it says otherwise.
     """
-    return dict(schema) if any(word in schema for word in _SHARING) else _closed(schema)
+    bounded = _bounded(schema)
+    assert isinstance(bounded, dict), "an object stays one"
+    return bounded if any(word in schema for word in _SHARING) else _closed(bounded)
+
+
+def _bounded(value: object) -> object:
+    """The schema with a pattern for each format that would let a text go on for ever."""
+    if isinstance(value, list):
+        return [_bounded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {k: v if k in _DATA else _bounded(v) for k, v in value.items()}
+    form = found.get("format")
+    if isinstance(form, str) and form in _PATTERNS and not _TEXT_LIMITS.intersection(found):
+        del found["format"]
+        found["pattern"] = _PATTERNS[form]
+    return found
 
 
 def _closed(schema: Mapping[str, object]) -> dict[str, object]:

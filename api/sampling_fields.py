@@ -10,39 +10,26 @@ from api.fields import MAX_INT, SAMPLING, Body, Field, boolean, integer, wrong
 from api.token_logprobs import LogprobStyle
 from dllama.errors import RequestError
 from dllama.requests import SAMPLERS
+from dllama.sampler_names import DRY_BREAKERS, LETTERS, samplers_of_letters, samplers_of_names
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 MAX_N_PROBS = 1024
 MAX_BREAKERS = 32
 MAX_BREAKER_CHARS = 40
 MAX_SAMPLERS = 64
-DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's, where a request names none
-
-# llama.cpp's one-letter names, and the others that its clients use.
-LETTERS = {
-    "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p",
-    "m": "min_p", "x": "xtc", "t": "temperature",
-}  # fmt: skip
-ALIASES = {
-    **{name: name for name in SAMPLERS}, **{name.replace("_", "-"): name for name in SAMPLERS},
-    **{name.replace("_", ""): name for name in SAMPLERS}, "nucleus": "top_p", "temp": "temperature",
-    "typ": "typ_p", "typical": "typ_p", "typical_p": "typ_p", "typical-p": "typ_p",
-}  # fmt: skip
 
 
 def samplers(value: object, name: str) -> tuple[str, ...]:
     """A list of names, or a text of letters."""
-    names: Mapping[str, str]
+    found = None
     if isinstance(value, str):
-        given: list[object] = list(value)
-        names, wanted = LETTERS, f"a text of the letters {''.join(LETTERS)}"
-    else:
-        given = value if isinstance(value, list) else [value]
-        names, wanted = ALIASES, f"a list of {', '.join(SAMPLERS)}"
-    found = [names.get(item) if isinstance(item, str) else None for item in given]
-    if not isinstance(value, str | list) or None in found or len(found) > MAX_SAMPLERS:
-        raise wrong(name, f"{wanted}, at most {MAX_SAMPLERS}", value)
-    return tuple(item for item in found if item is not None)
+        found = samplers_of_letters(value)
+    elif isinstance(value, list):
+        found = samplers_of_names(value)
+    if found is None or len(found) > MAX_SAMPLERS:
+        wanted = f"at most {MAX_SAMPLERS} of {', '.join(SAMPLERS)}, or of the letters "
+        raise wrong(name, wanted + "".join(LETTERS), value)
+    return found
 
 
 def breakers(value: object, name: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import InMemoryHistory
 
+from dllama.cli.sampling_flags import add_sampling_flags, given_fields
 from dllama.cli.terminal import complain, note, stderr
 from dllama.errors import ClusterError, ConfigError, DllamaError
 
@@ -95,15 +96,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default: here)")
     parser.add_argument("--api-key", default=os.environ.get("DLLAMA_API_KEY"))
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    parser.add_argument("--temperature", type=float)
     parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("--seed", type=int)
+    add_sampling_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    wanted = ("temperature", "max_tokens", "seed")
-    fields = {k: getattr(args, k) for k in wanted if getattr(args, k) is not None}
+    fields = given_fields(args)
+    if args.max_tokens is not None:
+        fields["max_tokens"] = args.max_tokens
     client = ChatClient(args.url, args.api_key, fields)
     if args.system:
         client.messages.append({"role": "system", "content": args.system})

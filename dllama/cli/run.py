@@ -11,11 +11,13 @@ from pathlib import Path
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.arguments import add_engine_flags, engine_settings
 from dllama.cli.build import build_engine
+from dllama.cli.sampling_flags import add_sampling_flags, sampling_params
 from dllama.cli.terminal import LoadingLine, note
 from dllama.cli.vocabulary import load_tokenizer, metadata_of
 from dllama.engine.engine import Engine
+from dllama.engine.submit_check import check_sampling
 from dllama.errors import ConfigError, RequestError
-from dllama.requests import FinishReason, SamplingParams, Submit
+from dllama.requests import FinishReason, Submit
 from dllama.tokenizer import Tokenizer
 
 EPILOG = """examples:
@@ -36,14 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
     ask.add_argument("--system", metavar="TEXT", help="a system message")
     ask.add_argument("-n", "--max-tokens", metavar="N", type=int, help="end after N tokens")
-    ask.add_argument("--temperature", type=float, default=SamplingParams().temperature)
-    ask.add_argument("--top-k", type=int, default=40)
-    ask.add_argument("--top-p", type=float, default=0.95)
-    ask.add_argument("--min-p", type=float, default=0.05)
-    ask.add_argument("--seed", type=int, help="the same seed gives the same answer")
     ask.add_argument("--tokenizer", metavar="FILE", type=Path)
     ask.add_argument("--chat-template", metavar="FILE|NAME")
     ask.add_argument("--verbose", action="store_true", help="tell tokens per second at the end")
+    add_sampling_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -79,6 +77,8 @@ def encode_prompt(
 
 def run(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(args.model, args.tokenizer)
+    sampling = sampling_params(args, tokenizer, secrets.randbits(32))
+    check_sampling(sampling, tokenizer.vocab_size)
     ids, stop_ids = encode_prompt(args, tokenizer)
     line = LoadingLine("loading")
     try:
@@ -94,13 +94,10 @@ def run(args: argparse.Namespace) -> int:
         submit = Submit(
             id="run",
             tokens=ids,
-            sampling=SamplingParams(
-                temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
-                min_p=args.min_p, seed=secrets.randbits(63) if args.seed is None else args.seed,
-            ),
+            sampling=sampling,
             stop_ids=sorted(stop_ids),
             max_tokens=args.max_tokens,
-        )  # fmt: skip
+        )
         return answer(engine, submit, tokenizer, is_verbose=args.verbose)
     finally:
         engine.close()

@@ -50,6 +50,8 @@ def test_a_dash_is_standard_input(toy: Path) -> None:
         (("run", "-m", "TOY", "--step-tokens", "8", "hi"), "--max-batch 16"),
         (("inspect", "/nowhere.gguf"), "no file at"),
         (("nonsense",), "invalid choice"),
+        (("run", "-m", "TOY", "--typical-p", "2", "hi"), "typical_p is 2.0"),
+        (("run", "-m", "TOY", "--samplers", "top_k,magic", "hi"), "is no list of penalties"),
     ],
 )
 def test_mistakes_get_a_sentence(toy: Path, words: tuple[str, ...], said: str) -> None:

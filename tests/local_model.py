@@ -43,11 +43,13 @@ def local_runner(path: Path, *, n_pages: int = 32, threads: int = 1) -> Iterator
 class Ranks:
     """Several ranks of one model in this process, in threads, over any collectives."""
 
-    def __init__(self, path: Path, shares: list[float], comms: list[Collective]) -> None:
+    def __init__(
+        self, path: Path, shares: list[float], comms: list[Collective], *, n_pages: int = 32
+    ) -> None:
         self.source = open_model(path)
         self.embedding = EmbeddingTable(self.source)
         shards = plan_for(self.source.config, self.source.tensors, shares)
-        self.models = [load_rank(self.source, shard) for shard in shards]
+        self.models = [load_rank(self.source, shard, n_pages=n_pages) for shard in shards]
         self.comms = comms
 
     def run(self, step: Step) -> list[LogitRow]:

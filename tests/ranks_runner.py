@@ -1,0 +1,58 @@
+"""A Runner over several ranks in threads of this process, for tests of the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.config import ModelConfig
+from dllama.kv_shift import KvShift
+from dllama.step import LogitRow, Step
+from tests.local_model import Ranks
+
+
+class RanksRunner(Ranks):
+    """Satisfies dllama.runner.Runner; counts the rows it computes."""
+
+    def __init__(self, path: Path, world_size: int, *, n_pages: int = 32) -> None:
+        group = ThreadGroup(world_size)
+        comms = [ThreadCollective(group, rank) for rank in range(world_size)]
+        super().__init__(path, [1.0] * world_size, list(comms), n_pages=n_pages)
+        self.n_pages = n_pages
+        self.n_rows = 0
+        self.n_shifts = 0
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.source.config
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(model.weights.n_bytes for model in self.models)
+
+    @property
+    def hidden(self) -> np.ndarray:
+        return self.models[0].hidden
+
+    def counters(self) -> dict[str, int]:
+        return {"compute_ns": 0, "wait_ns": 0, "network_ns": 0}
+
+    def run(self, step: Step) -> list[LogitRow]:
+        self.n_rows += step.n_tokens
+        return super().run(step)
+
+    def shift(self, shift: KvShift) -> None:
+        self.n_shifts += 1
+        for model in self.models:
+            model.shift(shift)
+
+    def idle(self) -> None:
+        """Nobody leaves."""
+
+    def recover(self) -> None:
+        """Nothing is lost."""
+
+    def stats(self) -> list[dict[str, object]]:
+        return []

@@ -12,7 +12,8 @@ _OPENING = frozenset(
     {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames",
      "minProperties"}
 )  # fmt: skip
-_SHARING = ("$ref", "$dynamicRef", "$defs", "definitions", "allOf")
+_REFERENCES = frozenset({"$ref", "$dynamicRef"})
+_OBJECT_WORDS = frozenset({"properties", "required", "anyOf", "oneOf", "additionalProperties"})
 _DATA = frozenset({"enum", "const", "default", "examples"})  # keywords whose value is no schema
 _TEXT_LIMITS = frozenset({"pattern", "maxLength", "minLength"})
 _DATE = (
@@ -33,7 +34,8 @@ _PATTERNS = {
         r"([A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?\.){1,3}[A-Za-z]{2,12}$"
     ),
 }
-_BY_NAME = ("properties",)  # keywords whose value holds schemas by name
+_ALTERNATIVES = ("anyOf", "oneOf")
+_BY_NAME = ("properties", "$defs", "definitions")  # keywords whose value holds schemas by name
 
 
 def closed(schema: Mapping[str, object]) -> dict[str, object]:
@@ -41,12 +43,23 @@ def closed(schema: Mapping[str, object]) -> dict[str, object]:
     others: a small model would never stop to invent some. All that the result allows, the
     schema allows too.
 
-    Schemas that describe one object in several places are left as they are: closing each place
-    would leave nothing. So what `$ref` and `allOf` reach stays open unless it says otherwise.
+    Schemas that describe one object in several places (`allOf`, a `$ref` beside other words) are
+    left as they are: closing each place would leave nothing.
     """
     bounded = _bounded(schema)
     assert isinstance(bounded, dict), "an object stays one"
-    return bounded if any(word in schema for word in _SHARING) else _closed(bounded)
+    return bounded if _is_merged(bounded) else _closed(bounded)
+
+
+def _is_merged(value: object) -> bool:
+    """Whether the schema describes some object in several places."""
+    if isinstance(value, list):
+        return any(map(_is_merged, value))
+    if not isinstance(value, dict):
+        return False
+    if "allOf" in value or (_REFERENCES & value.keys() and _OBJECT_WORDS & value.keys()):
+        return True
+    return any(_is_merged(inner) for key, inner in value.items() if key not in _DATA)
 
 
 def _bounded(value: object) -> object:
@@ -64,7 +77,11 @@ def _bounded(value: object) -> object:
 
 
 def _closed(schema: Mapping[str, object]) -> dict[str, object]:
-    found = {key: _inner(key, value) for key, value in schema.items()}
+    apart = "properties" not in schema  # or its alternatives would say more of the same object
+    found = {
+        key: _inner(key, value) if apart or key not in _ALTERNATIVES else value
+        for key, value in schema.items()
+    }
     if "properties" in schema and not (_COMPOSING | _OPENING).intersection(schema):
         required = schema.get("required", [])
         named = schema["properties"]
@@ -78,6 +95,6 @@ def _inner(key: str, value: object) -> object:
         return {name: _closed(v) if isinstance(v, dict) else v for name, v in value.items()}
     if key in ("items", "additionalProperties") and isinstance(value, dict):
         return _closed(value)
-    if key == "prefixItems" and isinstance(value, list):
+    if key in ("prefixItems", *_ALTERNATIVES) and isinstance(value, list):
         return [_closed(v) if isinstance(v, dict) else v for v in value]
     return value

@@ -1,0 +1,81 @@
+"""Calls read out of text, whatever pieces it comes in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.tools.call_reader import ArgumentsPart, CallPart, CallReader, TextPart
+from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
+
+NAMES = ("f", "get_it")
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+arguments = st.dictionaries(st.text(max_size=5), values, max_size=3)
+
+
+def read(dialect: ToolDialect, pieces: list[str]) -> tuple[str, list[tuple[str, str, bool]]]:
+    """The text, and name, arguments and completeness of each call."""
+    reader = CallReader(dialect, NAMES)
+    parts = [part for piece in pieces for part in reader.push(piece)] + reader.flush()
+    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    calls: list[list] = []
+    for part in parts:
+        if isinstance(part, CallPart):
+            assert part.index == len(calls)
+            calls.append([part.name, "", False])
+        elif isinstance(part, ArgumentsPart):
+            assert part.index == len(calls) - 1
+            calls[-1][1] += part.text
+            calls[-1][2] = part.is_end
+    assert reader.n_complete == sum(call[2] for call in calls)
+    return text, [tuple(call) for call in calls]  # type: ignore[misc]
+
+
+@given(
+    dialect=st.sampled_from([HERMES, MISTRAL, LLAMA3, GENERIC]),
+    said=st.sampled_from(["", "Let me see.\n", 'a { "name" < [', "<tool"]),
+    wanted=st.lists(st.tuples(st.sampled_from(NAMES), arguments), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_what_is_written_is_read(
+    dialect: ToolDialect, said: str, wanted: list, data: st.DataObject
+) -> None:
+    written = [
+        f"{dialect.before}{dialect.head(name)}{json.dumps(args)}}}{dialect.after}"
+        for name, args in wanted
+    ]
+    text = said + dialect.opening + dialect.between.join(written) + dialect.closing
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    content, calls = read(dialect, pieces)
+    assert content == said.rstrip()
+    assert [(name, json.loads(args), done) for name, args, done in calls] == [
+        (name, args, True) for name, args in wanted
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<tool_call", "It is { } <tool", '{"name": "other", "parameters": {}}', "a \n"]
+)
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3])
+def test_text_without_calls_stays_as_it_is(dialect: ToolDialect, text: str) -> None:
+    assert read(dialect, list(text)) == (text, [])
+
+
+def test_llama_calls_need_no_mark_at_the_beginning() -> None:
+    text = '{"name": "f", "parameters": {"a": "}"}}'
+    assert read(LLAMA3, list(text)) == ("", [("f", '{"a": "}"}', True)])
+    assert read(LLAMA3, ["Like " + text]) == ("Like " + text, [])
+
+
+def test_a_call_that_breaks_off_is_not_complete() -> None:
+    text = HERMES.before + HERMES.head("f") + '{"a": "x'
+    assert read(HERMES, list(text)) == ("", [("f", '{"a": "x', False)])
+    assert read(HERMES, ["well <tool_call>\n{"]) == ("well<tool_call>\n{", [])

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 
 from dllama.engine.engine import EngineInterrupted
 from dllama.errors import ClusterError
-from dllama.requests import FinishReason, Output, Submit
+from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 FILLER_ID = 65  # after the end of a script that has no stop id: "A" for ever
 
@@ -96,7 +96,13 @@ class ScriptedEngine:
         if running.n_done == submit.max_tokens or n_prompt + running.n_done == self.max_len:
             del self.running[submit.id]
             finish = FinishReason.LENGTH
-        return Output(submit.id, [token], finish, n_prompt=n_prompt, n_cached=self.n_cached)
+        probs = None
+        if submit.sampling.n_probs is not None:  # it is rather sure of its script
+            tops = [token, FILLER_ID][: submit.sampling.n_probs]
+            probs = [TokenProbs(token, -0.5, tops, [-0.5, -1.5][: len(tops)])]
+        return Output(
+            submit.id, [token], finish, n_prompt=n_prompt, n_cached=self.n_cached, probs=probs
+        )
 
     def _interrupted(self) -> EngineInterrupted:
         outputs = [Output(name, [], FinishReason.ERROR, "node 1 is lost") for name in self.running]

@@ -45,6 +45,22 @@ def test_chat(client) -> None:
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
 
 
+def test_logprobs(client) -> None:
+    ask = {"model": "toy", "messages": HI, "logprobs": True, "top_logprobs": 2}
+    said = client.chat.completions.create(**ask).choices[0].logprobs.content
+    assert b"".join(bytes(entry.bytes) for entry in said).decode() == TEXT
+    assert all(entry.logprob == -0.5 and len(entry.top_logprobs) == 2 for entry in said)
+    chunks = [c.choices[0] for c in client.chat.completions.create(**ask, stream=True) if c.choices]
+    streamed = [entry for c in chunks if c.logprobs for entry in c.logprobs.content]
+    assert streamed == said
+    text = client.completions.create(model="toy", prompt="Hi", logprobs=1).choices[0]
+    assert text.logprobs.token_logprobs == [-0.5] * len(said)
+    assert "".join(t for t in text.logprobs.tokens if not t.startswith("bytes:")) in TEXT.replace(
+        "☕", ""
+    ).replace("ö", "")
+    assert text.logprobs.text_offset[:2] == [0, 1] and len(text.logprobs.top_logprobs) == len(said)
+
+
 def test_streamed_chat(client) -> None:
     stream = client.chat.completions.create(
         model="toy", messages=HI, stream=True, stream_options={"include_usage": True}

@@ -41,6 +41,13 @@ def test_seed_and_position_count_with_64_bits() -> None:
     assert uniform(-1, 5) == uniform((1 << 64) - 1, 5) == uniform((1 << 70) - 1, 5)
 
 
+def test_streams_have_nothing_in_common() -> None:
+    one = [uniform(3, position) for position in range(2000)]
+    other = [uniform(3, position, 1) for position in range(2000)]
+    assert not set(one) & set(other)
+    assert abs(float(np.corrcoef(one, other)[0, 1])) < 0.08
+
+
 def test_it_is_uniform_along_positions_and_along_seeds() -> None:
     for drawn in (
         [uniform(42, position) for position in range(8000)],

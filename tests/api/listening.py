@@ -11,13 +11,20 @@ from api.app import build_app
 from api.config import ApiConfig
 from api.in_process_client import InProcessEngineClient
 from api.serve import serve
-from api.served_model import ModelRegistry
+from api.served_model import ModelRegistry, ServedModel
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import served
 
 
 @contextmanager
 def listening(engine: ScriptedEngine, config: ApiConfig | None = None) -> Iterator[str]:
+    """Yields the URL of a server of the model "toy"; the server stops at the end."""
+    with listening_model(served(InProcessEngineClient(engine), "toy"), config) as url:
+        yield url
+
+
+@contextmanager
+def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iterator[str]:
     """Yields the URL; the server stops at the end."""
     urls: list[str] = []
     is_up = threading.Event()
@@ -31,7 +38,6 @@ def listening(engine: ScriptedEngine, config: ApiConfig | None = None) -> Iterat
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(stop.set))
-        model = served(InProcessEngineClient(engine), "toy")
         app = build_app(ModelRegistry([model]), config or ApiConfig())
         await serve(app, "127.0.0.1", 0, stop=stop, on_ready=up)
 

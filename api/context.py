@@ -11,6 +11,7 @@ from aiohttp import web
 
 from api.config import ApiConfig
 from api.errors import ApiError
+from api.last_scrape import LastScrape
 from api.meter import Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
@@ -23,18 +24,23 @@ class ApiContext:
     models: ModelRegistry
     config: ApiConfig
     meter: Meter = field(default_factory=Meter)
+    last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
+
+    def stopping(self) -> ApiError:
+        """What is said to those who come too late."""
+        return ApiError(
+            503, "The server is stopping; ask again in a moment.", "unavailable_error",
+            retry_after_s=5.0,
+        )  # fmt: skip
 
     @contextmanager
     def generation(self) -> Iterator[None]:
         """Counts the current task among the open requests; 503 once the server is stopping."""
         if self.is_stopping:
-            raise ApiError(
-                503, "The server is stopping; ask again in a moment.", "unavailable_error",
-                retry_after_s=5.0,
-            )  # fmt: skip
+            raise self.stopping()
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
         self.meter.n_open += 1

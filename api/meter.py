@@ -1,21 +1,61 @@
-"""What the server itself can say of its speed: counts, and latencies of the recent past."""
+"""What the server itself can say of its work: counts since its start, what is open now, and
+latencies of the recent past."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
 
 N_FIRST = 512  # requests that the percentiles of the time to first token look back on
 N_GAPS = 4096  # tokens that the percentiles of the inter-token latency look back on
 
 
+class Measured(Protocol):
+    """A sequence as the meter sees it; times in seconds of one clock."""
+
+    n_prompt: int
+    n_cached: int
+    n_completion: int
+    submitted_at: float
+    first_at: float | None
+    last_at: float
+
+
 class Meter:
-    """Counts requests and keeps a bounded number of the latest latencies, in seconds."""
+    """Counts requests and sequences, and keeps a bounded number of the latest latencies."""
 
     def __init__(self) -> None:
         self.n_open = 0
         self.n_total = 0
+        self.n_prompt_tokens = self.n_cached_tokens = self.n_predicted_tokens = 0
+        self.prompt_s = self.predicted_s = 0.0
+        self.n_tokens_max = 0  # of one sequence, prompt and answer
         self._first: deque[float] = deque(maxlen=N_FIRST)
         self._gaps: deque[float] = deque(maxlen=N_GAPS)
+        self._slots: dict[int, Measured] = {}
+
+    def opened(self, sequence: Measured) -> int:
+        """Notes that a sequence begins; the number it has until it ends, the lowest free one."""
+        slot = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
+        self._slots[slot] = sequence
+        return slot
+
+    def closed(self, slot: int) -> None:
+        """Notes that a sequence has ended, and what it was; unknown numbers are passed over."""
+        sequence = self._slots.pop(slot, None)
+        if sequence is None or sequence.first_at is None:
+            return
+        self.n_prompt_tokens += sequence.n_prompt - sequence.n_cached
+        self.n_cached_tokens += sequence.n_cached
+        self.n_predicted_tokens += sequence.n_completion
+        self.prompt_s += sequence.first_at - sequence.submitted_at
+        self.predicted_s += sequence.last_at - sequence.first_at
+        self.n_tokens_max = max(self.n_tokens_max, sequence.n_prompt + sequence.n_completion)
+
+    def sequences(self) -> Iterator[tuple[int, Measured]]:
+        """Those that are open, the oldest first, with their numbers."""
+        yield from self._slots.items()
 
     def first_token(self, seconds: float) -> None:
         self._first.append(seconds)

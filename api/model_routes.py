@@ -10,13 +10,24 @@ from api.body import json_response
 from api.context import CONTEXT
 from api.engine_client import refuse_unless_ready
 from api.errors import api_error
+from api.native_reply import generation_settings
+from api.native_request import parse_native
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, EngineBusy
 
 ROUTES_SHOWN = {
     "POST /v1/chat/completions": "chat, streamed or whole",
     "POST /v1/completions": "continue a text, streamed or whole",
+    "POST /v1/responses": "OpenAI's Responses API",
+    "POST /v1/messages": "Anthropic's Messages API",
+    "POST /v1/messages/count_tokens": "tokens of such a request",
+    "POST /v1/embeddings": 'texts as vectors: {"input": "..."}',
+    "POST /completion": "llama-server's own completion",
+    "POST /infill": "the middle between `input_prefix` and `input_suffix`",
     "GET /v1/models": "the models served here",
+    "GET /props": "the model's properties and the server's defaults",
+    "GET /slots": "what runs now",
+    "GET /metrics": "counters for Prometheus",
     "GET /health": "200 once the model serves",
     "GET /stats": "speed, memory and the share of each node",
     "POST /tokenize": 'ids of a text: {"content": "..."}',
@@ -44,13 +55,75 @@ def describe(model: ServedModel) -> dict[str, object]:
         "created": model.created,
         "owned_by": "dllama",
         "aliases": list(model.aliases),
-        "meta": {"n_ctx": model.max_seq_len, "n_vocab": model.tokenizer.vocab_size},
+        "tags": [],
+        "meta": meta_of(model),
     }
+
+
+def meta_of(model: ServedModel) -> dict[str, object]:
+    """llama-server's `meta` of a model."""
+    facts = model.facts
+    return {
+        "vocab_type": facts.vocab_type,
+        "n_vocab": model.tokenizer.vocab_size,
+        "n_ctx": model.max_seq_len,
+        "n_ctx_train": facts.n_ctx_train,
+        "n_embd": facts.n_embd,
+        "n_params": facts.n_params,
+        "size": facts.size_bytes,
+        "ftype": facts.file_type,
+    }
+
+
+def ollama_like(model: ServedModel) -> dict[str, object]:
+    """A model as Ollama's clients read it, who look for it under `models`."""
+    details = {
+        "parent_model": "", "format": "gguf", "family": "", "families": [""],
+        "parameter_size": "", "quantization_level": model.facts.file_type,
+    }  # fmt: skip
+    return {
+        "name": model.id, "model": model.id, "modified_at": "", "size": "", "digest": "",
+        "type": "model", "description": "", "tags": [""], "capabilities": ["completion"],
+        "parameters": "", "details": details,
+    }  # fmt: skip
 
 
 async def list_models(request: web.Request) -> web.Response:
     models = request.app[CONTEXT].models.all()
-    return json_response({"object": "list", "data": [describe(model) for model in models]})
+    return json_response(
+        {
+            "models": [ollama_like(model) for model in models],
+            "object": "list",
+            "data": [describe(model) for model in models],
+        }
+    )
+
+
+async def props(request: web.Request) -> web.Response:
+    """llama-server's properties of a server and its model."""
+    context = request.app[CONTEXT]
+    model = context.models.find(request.query.get("model"))
+    facts, wanted = model.facts, parse_native({}, request.path)
+    params = generation_settings(wanted, context.config.sampling, ())
+    return json_response(
+        {
+            "default_generation_settings": {"params": params, "n_ctx": model.max_seq_len},
+            "total_slots": facts.n_slots,
+            "model_alias": model.id,
+            "model_ftype": facts.file_type,
+            "model_path": facts.path,
+            "modalities": {"vision": False, "video": False, "audio": False},
+            "endpoint_slots": True,
+            "endpoint_props": False,
+            "endpoint_metrics": True,
+            "chat_template": facts.template_source,
+            "chat_template_caps": {},
+            "bos_token": facts.bos_text,
+            "eos_token": facts.eos_text,
+            "build_info": context.config.fingerprint,
+            "is_sleeping": False,
+        }
+    )
 
 
 async def one_model(request: web.Request) -> web.Response:
@@ -58,7 +131,13 @@ async def one_model(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 once every model serves, else 503 with how far the first of the others is."""
+    """200 once every model serves, else 503 with how far the first of the others is; also while
+    the server finishes what it has begun."""
+    context = request.app[CONTEXT]
+    if context.is_stopping:
+        told = context.stopping()
+        stopping: dict[str, object] = {"status": "stopping", "detail": told.message}
+        return json_response(stopping | told.body(), status=told.status, headers=told.headers)
     for model in request.app[CONTEXT].models.all():
         state = model.engine.state
         try:

@@ -83,6 +83,8 @@ def merged(outputs: list[Output]) -> Output:
         n_cached=max(output.n_cached for output in outputs),
         retry_after_s=last.retry_after_s,
         probs=[probs for output in outputs for probs in output.probs or ()] or None,
+        n_computed=max(output.n_computed for output in outputs),
+        embedding=last.embedding,
     )
 
 

@@ -109,8 +109,9 @@ def is_long(conversation: Conversation) -> bool:
     return False
 
 
-async def text_ids(model: ServedModel, prompt: Prompt) -> list[int]:
-    """A prompt of /v1/completions, in tokens. A long text is encoded in a thread."""
+async def text_ids(model: ServedModel, prompt: Prompt, param: str = "prompt") -> list[int]:
+    """A prompt of /v1/completions, or a text to embed, in tokens. A long text is encoded in a
+    thread."""
     if isinstance(prompt, str):
         if len(prompt) > LONG_CHARS:
             ids = await asyncio.to_thread(encode, model, prompt)
@@ -118,8 +119,8 @@ async def text_ids(model: ServedModel, prompt: Prompt) -> list[int]:
             ids = encode(model, prompt)
     else:
         ids = prompt
-        check_ids(model, ids, "prompt")
-    check_length(model, ids, "prompt")
+        check_ids(model, ids, param)
+    check_length(model, ids, param)
     return ids
 
 

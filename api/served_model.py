@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.engine_client import EngineClient
 from api.errors import unknown_model
+from api.model_facts import ModelFacts
 from api.reasoning import ThinkTags
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.errors import ConfigError
@@ -68,6 +69,7 @@ class ServedModel:
     aliases: tuple[str, ...] = ()
     tool_dialect: ToolDialect = GENERIC  # as its chat template writes tool calls
     think_tags: ThinkTags | None = None  # around its thoughts, if it has any
+    facts: ModelFacts = field(default_factory=ModelFacts)
     knows_effort: bool = False  # its chat template asks for `reasoning_effort`
 
     @property

@@ -41,6 +41,8 @@ class TextSequence:
         self.submitted_at = 0.0  # these three in seconds of time.perf_counter
         self.first_at: float | None = None
         self.last_at = 0.0
+        self.model = model
+        self.slot: int | None = None  # its number while it is open
         self._engine = model.engine
         self._submit = submit
         self.reader = plan.reader()  # tells its text apart; None where all of it is the answer
@@ -62,6 +64,15 @@ class TextSequence:
         """Hands the prompt to the engine; raises EngineBusy."""
         self.submitted_at = time.perf_counter()
         self._outputs = self._engine.submit(self._submit)
+        self.slot = self._meter.opened(self)
+
+    @property
+    def id(self) -> str:
+        return self._submit.id
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self._submit.max_tokens
 
     @property
     def stopping_word(self) -> str | None:
@@ -139,6 +150,9 @@ class TextSequence:
 
     def close(self) -> None:
         """Frees the sequence in the engine if it is not finished; may be called again."""
+        if self.slot is not None:
+            self._meter.closed(self.slot)
+            self.slot = None
         if self.finish is None and self._outputs is not None:
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.ABORT

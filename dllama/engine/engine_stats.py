@@ -57,6 +57,8 @@ class EngineStats:
         self.n_finished = 0
         self.n_aborted = 0
         self.n_failed = 0
+        self.n_steps = self.n_decode_steps = 0  # those that continued answers are counted twice
+        self.n_decode_tokens = 0
         self.n_prompt_tokens = 0  # of sequences that began to answer
         self.n_cached_tokens = 0  # those among them that were found in the KV cache
         self.prefill = RateWindow()
@@ -66,6 +68,9 @@ class EngineStats:
 
     def add_step(self, n_prefill: int, n_decode: int, busy_s: float) -> None:
         """Counts a step; one that did both kinds of work weighs in both rates with all its time."""
+        self.n_steps += 1
+        self.n_decode_steps += n_decode > 0
+        self.n_decode_tokens += n_decode
         if n_prefill:
             self.prefill.add(n_prefill, busy_s)
         if n_decode:
@@ -94,6 +99,11 @@ class EngineStats:
                 "pages_kept": pool.n_kept,
                 "pages_total": pool.n_pages,
                 "prefix_hit_rate": self.prefix_hit_rate,
+            },
+            "steps": {
+                "total": self.n_steps,
+                "decode": self.n_decode_steps,
+                "decode_tokens": self.n_decode_tokens,
             },
             "tokens_per_s": self.rates(),
             "latency_ms": self.latencies(),

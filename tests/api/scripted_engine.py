@@ -3,6 +3,7 @@ and keeps the promises of dllama.engine.engine.Engine. Driven by one thread, wat
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ class Running:
     submit: Submit
     script: Iterator[int]
     n_done: int = 0
+    n_read: int = 0  # tokens of its prompt, where it tells of them: two a step
 
 
 @dataclass
@@ -86,6 +88,15 @@ class ScriptedEngine:
     def _advance(self, running: Running) -> Output:
         submit, token = running.submit, next(running.script)
         n_prompt = len(submit.tokens)
+        if submit.pooling is not None:
+            del self.running[submit.id]
+            vector = struct.pack("<4f", n_prompt, submit.tokens[0], submit.tokens[-1], 1)
+            return Output(submit.id, [], FinishReason.STOP, n_prompt=n_prompt, embedding=vector)
+        if submit.wants_progress and running.n_read < n_prompt:
+            running.n_read = min(n_prompt, running.n_read + 2)
+            if running.n_read < n_prompt:
+                running.script = chain([token], running.script)
+                return Output(submit.id, [], n_prompt=n_prompt, n_computed=running.n_read)
         if token in submit.stop_ids:
             del self.running[submit.id]
             return Output(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from api.config import ApiConfig
 from api.in_process_client import InProcessEngineClient
+from api.model_facts import ModelFacts
 from api.served_model import ModelRegistry
 from dllama.errors import ClusterError, ConfigError
 from tests.api.scripted_engine import ScriptedEngine
@@ -28,6 +30,10 @@ from tests.api.serving import (
 def test_models_are_listed_and_shown() -> None:
     async def body() -> None:
         model = served(InProcessEngineClient(ScriptedEngine(says("a"))), "org/toy", ("t",))
+        facts = ModelFacts(
+            file_type="Q4_0", vocab_type=2, n_ctx_train=512, n_embd=64, n_params=9, size_bytes=10
+        )
+        model = replace(model, facts=facts)
         async with serving(model) as server:
             listed = (await server.get("/v1/models")).json
             assert listed == (await server.get("/models")).json
@@ -39,9 +45,15 @@ def test_models_are_listed_and_shown() -> None:
                     "created": CREATED,
                     "owned_by": "dllama",
                     "aliases": ["t"],
-                    "meta": {"n_ctx": MAX_SEQ_LEN, "n_vocab": VOCAB_SIZE},
+                    "tags": [],
+                    "meta": {
+                        "vocab_type": 2, "n_vocab": VOCAB_SIZE, "n_ctx": MAX_SEQ_LEN,
+                        "n_ctx_train": 512, "n_embd": 64, "n_params": 9, "size": 10,
+                        "ftype": "Q4_0",
+                    },
                 }
-            ]
+            ]  # fmt: skip
+            assert [shown["name"] for shown in listed["models"]] == ["org/toy"]
             for name in ("org/toy", "t"):
                 assert (await server.get(f"/v1/models/{name}")).json == listed["data"][0]
 

@@ -102,12 +102,10 @@ class MeshCollective:
 
         self.links.watch = watch_clock
         try:
-            hello = bytearray(HEADER_BYTES)
-            self.links.pack_header(hello, Phase.HELLO, 0, 0, 0)
             for current[0] in self._others:
-                self.links.send(current[0], hello)
+                self.links.greet(current[0])
             for current[0] in self._others:
-                self.links.take(Key(0, Phase.HELLO, 0, current[0]))
+                self.links.await_greeting(current[0])
         finally:
             self.links.watch = watch
 

@@ -1,23 +1,28 @@
 """The links of the mesh: one inbox a rank, one way out to every other. Knows bytes, not sums.
 
 A message is one ZeroMQ frame: a fixed header and a payload. One frame costs 20 us less a round
-trip than two, and a fixed header less than msgpack: on this link microseconds count.
+trip than two, and a fixed header less than msgpack: on this link microseconds count. Between ranks
+of one machine the same bytes go through shared memory (see shared_ring) as long as there is room,
+and by ZeroMQ otherwise: messages are filed by what they are, not by when they came.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
 import zmq
 
+from cluster.lookout import Lookout
+from cluster.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.sockets import (
     Context,
     DisconnectWatch,
-    Lookout,
     Socket,
     bind_first_free,
     make_socket,
@@ -31,6 +36,7 @@ HEADER_BYTES = HEADER.size
 MAGIC = b"dlm1"
 MAX_AHEAD = 64  # collectives a peer may be ahead: gathers do not wait, all else does
 MAX_MESSAGE_BYTES = 1 << 30
+WAKE_UP = b""  # by ZeroMQ, to a rank that sleeps: there is something in its ring
 
 
 class Phase(IntEnum):
@@ -54,6 +60,12 @@ class Arrived(NamedTuple):
     compute_ns: int  # how long the sender computed since the collective before
 
 
+def uses_shared_memory() -> bool:
+    """Whether ranks of one machine may share memory: DLLAMA_SHARED_MEMORY=0 keeps all on ZeroMQ,
+    to measure what machines of a network would see."""
+    return IS_SUPPORTED and os.environ.get("DLLAMA_SHARED_MEMORY", "1") != "0"
+
+
 class MeshLinks:
     """Sends to and receives from every other rank of one epoch."""
 
@@ -74,6 +86,7 @@ class MeshLinks:
         self._watches: dict[int, DisconnectWatch] = {}
         self._early: dict[Key, Arrived] = {}
         self._lookout = Lookout()
+        self._rings: dict[int, RingWriter] = {}
 
     def bind(self, host: str, ports: Iterable[int]) -> int:
         """Opens the inbox on the first free port and returns it."""
@@ -99,14 +112,38 @@ class MeshLinks:
             self._watches[rank] = DisconnectWatch(out)
             out.connect(peer)
 
+    def greet(self, rank: int) -> None:
+        """Says hello to a rank, and offers it a ring in case it is on this machine."""
+        offer = b""
+        if uses_shared_memory():
+            with suppress(OSError):  # no memory to share: ZeroMQ does it all
+                self._rings[rank] = RingWriter()
+                offer = self._rings[rank].offer
+        hello = bytearray(HEADER_BYTES) + offer
+        self.pack_header(hello, Phase.HELLO, 0, 0, 0)
+        self.send(rank, hello)
+
+    def await_greeting(self, rank: int) -> None:
+        """Waits until a rank has said hello. Raises as `take` does."""
+        offer = self.take(Key(0, Phase.HELLO, 0, rank)).payload
+        ring = RingReader.attach(offer) if offer and uses_shared_memory() else None
+        if ring is not None:
+            self._lookout.add(ring)
+
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int
     ) -> None:
         HEADER.pack_into(buffer, 0, MAGIC, phase, self.rank, block, self.epoch, sequence, compute)
 
     def send(self, rank: int, message: bytes | bytearray | memoryview) -> None:
-        """Hands a whole message (header and payload) to ZeroMQ, which copies it."""
-        out = self._outs[rank]
+        """Hands on a whole message (header and payload), which is copied."""
+        out, ring = self._outs[rank], self._rings.get(rank)
+        sleeps = None if ring is None else ring.write(message)
+        if sleeps is not None:
+            self.sent_bytes += len(message)
+            if not sleeps:
+                return
+            message = WAKE_UP
         while True:
             try:
                 out.send(message)
@@ -131,6 +168,10 @@ class MeshLinks:
             watch.close()
         for out in self._outs.values():
             out.close()
+        for ring in self._rings.values():
+            ring.close()
+        self._rings.clear()
+        self._lookout.close()
         if self._inbox is not None:
             self._inbox.close()
         self._watches.clear()
@@ -148,8 +189,8 @@ class MeshLinks:
 
     def _drain(self) -> None:
         assert self._inbox is not None, "bind() comes before send()"
-        while self._inbox.poll(0):
-            self._keep(self._inbox.recv())
+        while (frames := self._lookout.look(self._inbox, n_looks=1)) is not None:
+            self._keep(b"".join(frames))
 
     def _look_around(self) -> None:
         if self.watch is not None:
@@ -166,6 +207,8 @@ class MeshLinks:
 
     def _keep(self, message: bytes) -> None:
         """Files a message under its key; drops what is no message of this epoch."""
+        if message == WAKE_UP:
+            return
         if len(message) < HEADER_BYTES:
             log.warning("dropped a message of %d bytes on the mesh inbox", len(message))
             return

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import string
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +20,6 @@ SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 6
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
 SLICE_MS = 250  # how long a blocking call waits before it looks around
-
-SPIN_NS = 1_000_000
-"""How long a rank looks for a message before it sleeps. A core that sleeps takes tens of
-microseconds to wake, at every collective; giving way between two looks leaves the core to ZeroMQ's
-own thread. Measured on two cores: an exchange takes 55 us instead of 116."""
-
-AWAY_NS = 200_000  # giving way took so long: somebody else computes on this core
-N_RESTS = 256  # a few tokens' collectives
-
-yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -130,40 +118,6 @@ def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: in
     made.setsockopt(zmq.RCVTIMEO, SLICE_MS)
     made.setsockopt(zmq.IPV6, int(":" in host))
     return made
-
-
-class Lookout:
-    """Receives messages that are expected soon, without going to sleep for them.
-
-    Where the core turns out to be wanted by others it sleeps like everybody: a thread that wakes
-    up is served before those that give way.
-    """
-
-    def __init__(self) -> None:
-        self._n_resting = 0  # messages to sleep for before looking again
-
-    def receive(self, receiver: Socket) -> list[bytes]:
-        """The next message's frames. Raises zmq.Again after the socket's own timeout."""
-        if self._n_resting:
-            self._n_resting -= 1
-            return sleep_for_message(receiver)
-        now = time.perf_counter_ns()
-        until = now + SPIN_NS
-        while now < until:
-            try:
-                return receiver.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                yield_core()
-            before, now = now, time.perf_counter_ns()
-            if now - before > AWAY_NS:
-                self._n_resting = N_RESTS
-                break
-        return sleep_for_message(receiver)
-
-
-def sleep_for_message(receiver: Socket) -> list[bytes]:
-    """The next message's frames. Raises zmq.Again after the socket's own timeout."""
-    return receiver.recv_multipart()
 
 
 def bind_first_free(bound: Socket, host: str, ports: Iterable[int]) -> int:

@@ -22,6 +22,8 @@ import psutil
 import zmq
 
 from cluster.feed import checked_manifest, received_tensors
+from cluster.lookout import Lookout, sleep_for_message
+from cluster.kv_wire import kv_directory, perform
 from cluster.mesh import MeshCollective
 from cluster.messages import (
     Chunk,
@@ -29,6 +31,7 @@ from cluster.messages import (
     Failed,
     Join,
     Joined,
+    KvCall,
     Load,
     Loaded,
     Message,
@@ -45,12 +48,10 @@ from cluster.rank import LoadRank, Rank
 from cluster.shift_wire import checked_shift
 from cluster.sockets import (
     Context,
-    Lookout,
     Socket,
     bind_first_free,
     make_socket,
     session_ports,
-    sleep_for_message,
 )
 from cluster.step_log import StepLog
 from cluster.step_wire import StepLimits, checked_step
@@ -210,6 +211,9 @@ class WorkerSession:
                 self._log.add(step, elapsed, before, self._mesh.times)
             elif isinstance(message, ShiftCall):
                 rank.shift(checked_shift(message, limits))
+            elif isinstance(message, KvCall):
+                beat = self._progress.beat
+                self._send(perform(rank, message, load.n_pages, kv_directory(), beat))
             elif isinstance(message, StatsCall):
                 self._send(self._stats(message.number))
             else:

@@ -35,6 +35,12 @@ _PATTERNS = {
     ),
 }
 _ALTERNATIVES = ("anyOf", "oneOf")
+# Digits have no end in JSON either. So many are read by every program as they were written; numbers
+# that a schema bounds have no exponents in llguidance anyway.
+_MAX_NUMBER = 10**15
+_PRECISION = 1e-9
+_LOWER = frozenset({"minimum", "exclusiveMinimum"})
+_UPPER = frozenset({"maximum", "exclusiveMaximum"})
 _BY_NAME = ("properties", "$defs", "definitions")  # keywords whose value holds schemas by name
 
 
@@ -63,7 +69,8 @@ def _is_merged(value: object) -> bool:
 
 
 def _bounded(value: object) -> object:
-    """The schema with a pattern for each format that would let a text go on for ever."""
+    """The schema with a pattern for each format that would let a text go on for ever, and limits
+    for numbers."""
     if isinstance(value, list):
         return [_bounded(item) for item in value]
     if not isinstance(value, dict):
@@ -73,7 +80,25 @@ def _bounded(value: object) -> object:
     if isinstance(form, str) and form in _PATTERNS and not _TEXT_LIMITS.intersection(found):
         del found["format"]
         found["pattern"] = _PATTERNS[form]
-    return found
+    return found | _number_limits(found)
+
+
+def _number_limits(schema: Mapping[str, object]) -> dict[str, object]:
+    """The bounds and the precision that a schema of numbers lacks."""
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if not {"integer", "number"}.intersection(k for k in kinds if isinstance(k, str)):
+        return {}
+    limits: dict[str, object] = {}
+    for words, limit in ((_LOWER, -_MAX_NUMBER), (_UPPER, _MAX_NUMBER)):
+        if not words.intersection(schema):
+            limits[min(words, key=len)] = limit
+    given = [schema.get(word) for word in _LOWER | _UPPER]
+    if any(isinstance(n, int | float) and abs(n) >= _MAX_NUMBER for n in given):
+        return {}  # larger numbers than ours are wanted
+    if "number" in kinds and "multipleOf" not in schema:
+        limits["multipleOf"] = _PRECISION
+    return limits
 
 
 def _closed(schema: Mapping[str, object]) -> dict[str, object]:

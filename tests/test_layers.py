@@ -16,6 +16,7 @@ ONLY_IN = {
     "aiohttp": ("api",),
     "numba": ("kernels", "cluster.q80_kernels", "dllama.engine"),
     "llvmlite": ("kernels",),
+    "llguidance": ("dllama.constraints",),
 }
 
 

@@ -29,6 +29,7 @@ class ApiConfig:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_body_bytes: int = 10 * 1024 * 1024
     max_sequences: int = 128  # of one request: prompts times n
+    header_timeout_s: float = 30.0  # a connection that brings no request is closed
     body_timeout_s: float = 60.0  # a body that trickles in is given up
     stall_timeout_s: float = 60.0  # a reader that takes nothing is given up
     headers_after_s: float = 1.0  # a stream's 200 is held back so long for an early error

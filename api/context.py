@@ -15,6 +15,7 @@ from api.last_scrape import LastScrape
 from api.meter import Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
+from api.silent_connections import SilentConnections
 
 
 @dataclass(slots=True)
@@ -26,8 +27,12 @@ class ApiContext:
     meter: Meter = field(default_factory=Meter)
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)
+    silent: SilentConnections = field(init=False)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.silent = SilentConnections(self.config.header_timeout_s)
 
     def stopping(self) -> ApiError:
         """What is said to those who come too late."""

@@ -3,6 +3,7 @@ browsers hear whether they may call (CORS)."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 from urllib.parse import urlsplit
@@ -86,17 +87,20 @@ def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
     sent = [request.headers.get("X-Api-Key", "")]
     if scheme.lower() == "bearer":
         sent.append(bearer.strip())
-    matches = [
-        hmac.compare_digest(key.encode(), given.encode(errors="surrogateescape"))
-        for key in keys
-        for given in sent
-    ]
+    matches = [hmac.compare_digest(digest(key), digest(given)) for key in keys for given in sent]
     return any(matches)
+
+
+def digest(key: str) -> bytes:
+    """Of one length whatever the key's, which comparing would tell otherwise."""
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 @web.middleware
 async def preflight_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """OPTIONS is answered for every route and needs no key, as browsers send none."""
+    """The first to see a request: its connection is not silent. OPTIONS is answered for every
+    route and needs no key, as browsers send none."""
+    request.app[CONTEXT].silent.note(request)
     if request.method != "OPTIONS":
         return await handler(request)
     asked = request.headers.get("Access-Control-Request-Headers")

@@ -1,22 +1,25 @@
-"""Listens, until it is told to stop, and then stops without cutting anybody off too early."""
+"""Serves until it is told to stop, and then stops without cutting anybody off too early."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
 from api.context import CONTEXT
-from dllama.errors import ConfigError
+from api.listener import listen, shown_url
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 5.0  # streams may go on for so long after a signal
+DRAIN_S = 30.0  # answers may go on for so long after a signal
+KEEP_ALIVE_S = 75.0  # a connection without a request, after its first; as nginx has it
+MAX_LINE_BYTES = MAX_HEADER_BYTES = 8190  # of the request line, and of each header
+MAX_HEADERS = 128
 LINGER_S = 5.0  # an oversized body is read and dropped for so long, so that its sender sees the 413
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,6 +32,10 @@ def make_runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         shutdown_timeout=1.0,
         lingering_time=LINGER_S,
+        keepalive_timeout=KEEP_ALIVE_S,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 
@@ -37,56 +44,55 @@ async def serve(
     host: str,
     port: int,
     *,
+    tls: ssl.SSLContext | None = None,
     stop: asyncio.Event | None = None,
     on_ready: Callable[[str], None] | None = None,
-    grace_s: float = GRACE_S,
+    drain_s: float = DRAIN_S,
 ) -> None:
-    """Serves until SIGTERM, SIGINT or `stop`; then takes no more requests, lets those at work
-    finish for `grace_s` seconds and aborts the rest.
+    """Serves until SIGTERM, SIGINT or `stop`; then says so (/health and new requests get a 503),
+    lets those at work finish for `drain_s` seconds and aborts the rest.
 
-    `on_ready` hears the URL (port 0 picks a free port). Raises ConfigError if the address cannot
-    be had, in which case nothing was started.
+    `host` may name a unix socket (api.listener.unix_path). `on_ready` hears the URL; port 0 picks
+    a free port. Raises ConfigError if the address cannot be had, in which case nothing was started.
     """
     stop = stop or asyncio.Event()
     runner = make_runner(app)
     try:
         await runner.setup()
-        site = await listen(runner, host, port)
-        with stopping_on_signals(stop):
-            if on_ready is not None:
-                on_ready(f"http://{display_host(host)}:{runner.addresses[0][1]}")
-            await stop.wait()
+        site = await listen(runner, host, port, tls)
+        async with silent_ones_closed(runner):
+            with stopping_on_signals(stop):
+                if on_ready is not None:
+                    on_ready(shown_url(runner, host, tls))
+                await stop.wait()
+            await finish(app, drain_s)
         await site.stop()
-        await finish(app, grace_s)
     finally:
         await runner.cleanup()
 
 
-async def listen(runner: web.AppRunner, host: str, port: int) -> web.TCPSite:
-    """Opens the port; ConfigError says what to do if that fails."""
-    site = web.TCPSite(runner, host, port)
+@asynccontextmanager
+async def silent_ones_closed(runner: web.AppRunner) -> AsyncIterator[None]:
+    """Closes connections that bring no request, for as long as this lasts."""
+    assert runner.server is not None, "the runner is set up"
+    silent = runner.app[CONTEXT].silent
+    watch = asyncio.create_task(silent.watch(runner.server), name="close silent connections")
     try:
-        await site.start()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            reason = "another program listens there; stop it or choose another --port"
-        elif error.errno == errno.EACCES:
-            reason = "this user may not open it; choose a --port above 1023"
-        else:
-            reason = f"{error.strerror or error}; check --host and --port"
-        raise ConfigError(f"The server cannot listen on {host} port {port}: {reason}.") from error
-    except OverflowError as error:
-        raise ConfigError(f"The port {port} does not exist; choose one up to 65535.") from error
-    return site
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
-async def finish(app: web.Application, grace_s: float) -> None:
+async def finish(app: web.Application, drain_s: float) -> None:
     """Waits for open requests, then cancels what is left of them."""
     context = app[CONTEXT]
     context.is_stopping = True
     if context.generating:
-        log.info("stopping; %d requests may finish within %g s", len(context.generating), grace_s)
-        _, late = await asyncio.wait(list(context.generating), timeout=grace_s)
+        log.warning(
+            "stopping: %d requests may finish within %g s", len(context.generating), drain_s
+        )
+        _, late = await asyncio.wait(list(context.generating), timeout=drain_s)
         for task in late & context.generating:
             task.cancel()
 
@@ -107,10 +113,3 @@ def stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
-
-
-def display_host(host: str) -> str:
-    """The host as a URL has it; a wildcard is shown as the address that works from here."""
-    if host in ("", "0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

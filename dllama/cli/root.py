@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import tempfile
 import time
 from dataclasses import replace
@@ -13,19 +12,16 @@ from pathlib import Path
 
 from api.app import build_app
 from api.config import ApiConfig
+from api.listener import tls_context
 from api.reasoning import tags_of
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of
 from api.zmq_engine_client import ZmqEngineClient
 from dllama.chat import find_template, template_stop_ids
-from dllama.cli.arguments import (
-    add_engine_flags,
-    comma_list,
-    engine_settings,
-    make_parser,
-    port_number,
-)
+from dllama.cli.arguments import add_engine_flags, engine_settings, make_parser
+from dllama.cli.facts import find_facts
+from dllama.cli.server_flags import add_server_flags, server_settings
 from dllama.cli.settings import EngineSettings, ServerSettings
 from dllama.cli.source import open_source
 from dllama.cli.supervisor import EngineSupervisor
@@ -59,42 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--chat-template", metavar="FILE|NAME",
         help="a Jinja file or a built-in name such as chatml (default: the model's own)",
     )  # fmt: skip
-    server = parser.add_argument_group("server")
-    server.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
-    server.add_argument(
-        "--port", type=port_number, default=8080, help="port to listen on; 0 picks one"
-    )
-    server.add_argument(
-        "--api-key", metavar="KEY", type=comma_list, default=(),
-        help="keys that requests must carry as a bearer token (also: DLLAMA_API_KEY)",
-    )  # fmt: skip
-    server.add_argument(
-        "--alias", metavar="NAME,...", type=comma_list, default=(),
-        help="names that requests may call the model by",
-    )  # fmt: skip
-    server.add_argument(
-        "--cors-origins", metavar="ORIGIN,...", type=comma_list, default=("*",),
-        help="web pages that may call the API: *, localhost, or origins",
-    )  # fmt: skip
-    server.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
-        help="how much to tell on stderr",
-    )  # fmt: skip
+    add_server_flags(parser)
     return parser
-
-
-def server_settings(args: argparse.Namespace) -> ServerSettings:
-    """The HTTP side of the flags."""
-    keys = args.api_key or comma_list(os.environ.get("DLLAMA_API_KEY", ""))
-    return ServerSettings(
-        host=args.host,
-        port=args.port,
-        api_keys=keys,
-        cors_origins=args.cors_origins,
-        aliases=args.alias,
-        tokenizer=Path(args.tokenizer) if args.tokenizer else None,
-        chat_template=args.chat_template,
-    )
 
 
 def served_model(
@@ -125,6 +87,15 @@ def served_model(
             created=int(time.time()),
             stop_ids=tuple(sorted(stop_ids)),
             aliases=server.aliases,
+            facts=find_facts(
+                source,
+                tokenizer,
+                template,
+                metadata,
+                path=engine.model,
+                n_ctx_train=source.trained_context,
+                n_slots=engine.max_batch,
+            ),
             tool_dialect=dialect_of(template.sources),
             think_tags=tags_of(template.source),
             knows_effort="reasoning_effort" in template.source,
@@ -151,13 +122,18 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
+    tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
     with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
         model = served_model(engine, server, client)
         app = build_app(
             ModelRegistry([model]),
-            ApiConfig(api_keys=server.api_keys, cors_origins=server.cors_origins),
+            ApiConfig(
+                api_keys=server.api_keys,
+                cors_origins=server.cors_origins,
+                max_body_bytes=server.max_body_mb << 20,
+            ),
         )
         tokenizer = str(server.tokenizer) if server.tokenizer else None
         settings = replace(engine, name=model.id, tokenizer=tokenizer)
@@ -177,7 +153,10 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
             tasks.append(asyncio.create_task(announce(url)))
 
         try:
-            await serve(app, server.host, server.port, stop=stop, on_ready=on_ready)
+            await serve(
+                app, server.host, server.port, tls=tls, stop=stop, on_ready=on_ready,
+                drain_s=server.drain_s,
+            )  # fmt: skip
         finally:
             failed = client.state.detail if client.state.state == "failed" else ""
             for task in tasks:

@@ -16,6 +16,7 @@ class Renamed:
 
     def __init__(self, source: WeightSource, config: ModelConfig) -> None:
         self._source, self.config = source, config
+        self.trained_context = source.config.max_seq_len  # tokens
         self.tensors = source.tensors
         self.read, self.release, self.close = source.read, source.release, source.close
 
@@ -30,7 +31,7 @@ def context_size(config: ModelConfig, asked: int) -> int:
     return asked or min(config.max_seq_len, DEFAULT_CONTEXT)
 
 
-def open_source(settings: EngineSettings) -> WeightSource:
+def open_source(settings: EngineSettings) -> Renamed:
     """The model file, with the context length that will be served."""
     source = open_model(settings.model)
     config = source.config

@@ -93,7 +93,8 @@ def local_cluster(
                 ))  # fmt: skip
             children.append(Child(
                 "the root", folder, "dllama.cli.root_main", "--model", model, "--port",
-                str(port), "--threads", threads, "--workers", ",".join(addresses), *extra,
+                str(port), "--threads", threads, "--workers", ",".join(addresses),
+                "--drain-timeout", "2", *extra,
             ))  # fmt: skip
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(url, children)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,11 @@ class Tokenizer:
     @property
     def add_space_prefix(self) -> bool:
         return self._vocabulary.add_space_prefix
+
+    @property
+    def token_texts(self) -> Sequence[str]:
+        """Every token's text as the vocabulary writes it, in the order of ids."""
+        return self._vocabulary.tokens
 
     @property
     def bos_text(self) -> str:

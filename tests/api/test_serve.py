@@ -14,7 +14,8 @@ import pytest
 from api.app import build_app
 from api.config import ApiConfig
 from api.in_process_client import InProcessEngineClient
-from api.serve import display_host, serve
+from api.listener import display_host
+from api.serve import serve
 from api.served_model import ModelRegistry
 from dllama.errors import ConfigError
 from tests.api.scripted_engine import ScriptedEngine
@@ -54,7 +55,7 @@ def test_a_signal_lets_streams_finish_and_takes_no_more(number) -> None:
     async def body() -> None:
         urls: list[str] = []
         server = asyncio.create_task(
-            serve(app_for(engine), "127.0.0.1", 0, on_ready=urls.append, grace_s=20)
+            serve(app_for(engine), "127.0.0.1", 0, on_ready=urls.append, drain_s=20)
         )
         await until(lambda: bool(urls))
         request = {"prompt": "a", "stream": True}
@@ -64,14 +65,18 @@ def test_a_signal_lets_streams_finish_and_takes_no_more(number) -> None:
         ):
             await response.content.readline()
             os.kill(os.getpid(), number)
-            with pytest.raises(aiohttp.ClientConnectionError):
-                while True:
-                    async with aiohttp.ClientSession() as late:
-                        await late.get(urls[0] + "/health")
+            while (health := await session.get(urls[0] + "/health")).status == 200:
+                await asyncio.sleep(0.01)
+            assert (health.status, (await health.json())["status"]) == (503, "stopping")
+            late = await session.post(urls[0] + "/v1/completions", json={"prompt": "a"})
+            assert late.status == 503 and int(late.headers["Retry-After"]) >= 1
             assert not server.done()
             gate.release(1000)
             assert (await response.read()).endswith(b"data: [DONE]\n\n")
-        await server
+            async with asyncio.timeout(10):
+                await server
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(urls[0] + "/health")
 
     run(body)
 
@@ -83,7 +88,7 @@ def test_what_does_not_finish_in_time_is_aborted() -> None:
         urls: list[str] = []
         stop = asyncio.Event()
         server = asyncio.create_task(
-            serve(app_for(engine), "127.0.0.1", 0, stop=stop, on_ready=urls.append, grace_s=0.1)
+            serve(app_for(engine), "127.0.0.1", 0, stop=stop, on_ready=urls.append, drain_s=0.1)
         )
         await until(lambda: bool(urls))
         request = {"prompt": "a", "stream": True}

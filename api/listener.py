@@ -1,0 +1,120 @@
+"""Where the server listens: a TCP port or a unix socket, in plain or with TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import stat
+from pathlib import Path
+
+from aiohttp import web
+
+from dllama.errors import ConfigError
+
+UNIX = "unix:"
+
+
+def unix_path(host: str) -> Path | None:
+    """The path of a unix socket that `host` names ("unix:/run/d.sock", or any path that ends in
+    .sock), None for an address."""
+    if host.startswith(UNIX):
+        return Path(host.removeprefix(UNIX))
+    return Path(host) if host.endswith(".sock") else None
+
+
+def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | None:
+    """What TLS needs, None without files. Raises ConfigError where they do not serve."""
+    if cert_file is None and key_file is None:
+        return None
+    if cert_file is None or key_file is None:
+        raise ConfigError(
+            "TLS needs both --ssl-cert-file and --ssl-key-file; only one of them was given."
+        )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except OSError as error:  # an SSLError is one too
+        raise ConfigError(
+            f"The certificate {cert_file} and the key {key_file} cannot be used "
+            f"({error.strerror or error}); give a PEM certificate and its unencrypted PEM key."
+        ) from error
+    return context
+
+
+async def listen(
+    runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None
+) -> web.BaseSite:
+    """Opens the port or the socket; ConfigError says what to do if that fails."""
+    path = unix_path(host)
+    if path is not None:
+        return await listen_unix(runner, path, tls)
+    site = web.TCPSite(runner, host, port, ssl_context=tls)
+    try:
+        await site.start()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "another program listens there; stop it or choose another --port"
+        elif error.errno == errno.EACCES:
+            reason = "this user may not open it; choose a --port above 1023"
+        else:
+            reason = f"{error.strerror or error}; check --host and --port"
+        raise ConfigError(f"The server cannot listen on {host} port {port}: {reason}.") from error
+    except OverflowError as error:
+        raise ConfigError(f"The port {port} does not exist; choose one up to 65535.") from error
+    return site
+
+
+async def listen_unix(
+    runner: web.AppRunner, path: Path, tls: ssl.SSLContext | None
+) -> web.BaseSite:
+    """Opens a unix socket; one that a dead server left behind is replaced."""
+    if await asyncio.to_thread(is_left_behind, path):
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        raise ConfigError(
+            f"The server cannot listen on {path}: something is there already, and it is in use or "
+            "no socket; remove it or choose another --host."
+        )
+    site = web.UnixSite(runner, path, ssl_context=tls)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(
+            f"The server cannot listen on {path}: {error.strerror or error}; choose a path of at "
+            "most 100 characters in a directory that this user may write."
+        ) from error
+    path.chmod(0o600)  # who may talk to the server is for its owner to widen
+    return site
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether there is a socket at which nobody answers."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def shown_url(runner: web.AppRunner, host: str, tls: ssl.SSLContext | None) -> str:
+    """Where the server is reached from this machine."""
+    scheme = "http" if tls is None else "https"
+    path = unix_path(host)
+    if path is not None:
+        return f"{scheme}+unix://{path}"
+    return f"{scheme}://{display_host(host)}:{runner.addresses[0][1]}"
+
+
+def display_host(host: str) -> str:
+    """The host as a URL has it; a wildcard is shown as the address that works from here."""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

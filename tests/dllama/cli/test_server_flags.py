@@ -1,0 +1,49 @@
+"""Keys from flags, files and the environment; the other flags about HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dllama.cli.root import build_parser
+from dllama.cli.server_flags import KEYS_VARIABLE, server_settings
+from dllama.cli.settings import ServerSettings
+from dllama.errors import ConfigError
+
+
+def settings(*argv: str) -> ServerSettings:
+    return server_settings(build_parser().parse_args(list(argv)))
+
+
+def test_keys_come_from_flags_and_files_or_the_environment(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, "env1,env2")
+    assert settings().api_keys == ("env1", "env2")
+    assert settings("--api-key", "a,b", "--api-key", "c", "--api-key", "a").api_keys == (
+        "a", "b", "c",
+    )  # fmt: skip
+    file = tmp_path / "keys"
+    file.write_text("# ours\nd\n\n  a \n")
+    assert settings("--api-key", "a", "--api-key-file", str(file)).api_keys == ("a", "d")
+    assert settings("--api-key-file", str(file)).api_keys == ("d", "a")
+    monkeypatch.delenv(KEYS_VARIABLE)
+    assert settings().api_keys == ()
+    assert "secret" not in repr(settings("--api-key", "secret"))
+
+
+def test_a_key_file_without_keys_leaves_no_server_open(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("# nothing\n")
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for path in (empty, binary, tmp_path / "missing", tmp_path):
+        with pytest.raises(ConfigError, match=path.name):
+            settings("--api-key-file", str(path))
+
+
+def test_the_other_flags() -> None:
+    found = settings("--drain-timeout", "1.5", "--max-body", "3", "--host", "unix:/run/d")
+    assert (found.drain_s, found.max_body_mb, found.host) == (1.5, 3, "unix:/run/d")
+    for wrong in (("--drain-timeout", "-1"), ("--max-body", "0"), ("--drain-timeout", "inf")):
+        with pytest.raises(SystemExit):
+            settings(*wrong)

@@ -18,6 +18,7 @@ import zmq
 
 from cluster.cut import cut_manifest, cut_tensors
 from cluster.feed import Feeder, FeedProgress, RankFeed, manifest_lines
+from cluster.kv_orders import KvOrders
 from cluster.machine import available_memory, machine_id
 from cluster.memory import NodeMemory, check_fits, memory_needed
 from cluster.mesh import MeshCollective
@@ -36,13 +37,11 @@ from cluster.messages import (
 from cluster.rank import LoadRank, Rank
 from cluster.session_plan import ClusterConfig, peer_endpoints
 from cluster.shard import Shard, plan_for
-from cluster.shift_wire import shift_call
 from cluster.sockets import Context, address_towards
 from cluster.step_log import StepLog
 from cluster.step_wire import step_call
 from cluster.warm_up import warm_up_steps
 from cluster.worker_links import POLL_MS, WorkerLinks
-from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo, WeightSource
@@ -87,6 +86,7 @@ class ClusterSession:
             watch=self.links.watch,
         )
         self._rank: Rank | None = None
+        self._kv: KvOrders | None = None
         self._manifests: list[list[TensorInfo]] = []
 
     # ---- coming up
@@ -101,6 +101,10 @@ class ClusterSession:
         self._open_sessions()
         self._join()
         self._rank = self._load(own_rank)
+        self._kv = KvOrders(
+            self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
+            config.kv_dir,
+        )  # fmt: skip
         for link in self.links:
             link.watch_from_now()
         if config.warm_up:
@@ -255,14 +259,10 @@ class ClusterSession:
         assert logits is not None, "this is rank 0"
         return logits
 
-    def shift(self, shift: KvShift) -> None:
-        """Moves keys and values on all ranks; whoever cannot is missed in the next step."""
-        assert self._rank is not None, "open() comes first"
-        with self.links.explained():
-            frames = pack(shift_call(shift), self.epoch)
-            for link in self.links:
-                link.send_session(frames)
-            self._rank.shift(shift)
+    @property
+    def kv(self) -> KvOrders:
+        assert self._kv is not None, "open() comes first"
+        return self._kv
 
     @property
     def weight_bytes(self) -> int:

@@ -6,16 +6,14 @@ every field against its annotation; a field too many or too few is a ProtocolErr
 
 from __future__ import annotations
 
-import types
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
-from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 
 from cluster.frames import PROTOCOL_VERSION, Frame, decode, encode
+from cluster.message_fields import array_fields, build, field_types, plain
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ProtocolError
@@ -170,6 +168,26 @@ class ShiftCall:
 
 
 @dataclass(frozen=True, slots=True)
+class KvCall:
+    """Root to rank: write pages to a file of this name, or read them from it."""
+
+    number: int
+    is_save: bool
+    name: str
+    pages: np.ndarray  # (P,) int32
+    mark: np.ndarray  # (32,) uint8: whose pages these are
+
+
+@dataclass(frozen=True, slots=True)
+class KvDone:
+    """Rank to root: the file's bytes, or why there is none."""
+
+    number: int
+    n_bytes: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class StatsCall:
     """Root to rank: asks for RankStats with the same number."""
 
@@ -206,7 +224,7 @@ class Failed:
 Message = (
     Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
     | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall
-    | ShiftCall | StatsCall | RankStats | Failed
+    | ShiftCall | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
 KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 
@@ -214,8 +232,8 @@ KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
 def pack(message: Message, epoch: int = 0) -> list[Frame]:
     """The frames of a message."""
     kind: Any = type(message)
-    arrays = _array_fields(kind)
-    plain = {n: _plain(getattr(message, n)) for n in _hints(kind) if n not in arrays}
+    arrays = array_fields(kind)
+    plain = {n: plain(getattr(message, n)) for n in field_types(kind) if n not in arrays}
     return encode(kind.__name__, epoch, plain, [getattr(message, n) for n in arrays])
 
 
@@ -228,63 +246,12 @@ def unpack(frames: Sequence[Frame]) -> tuple[int, Message]:
             f"a message of unknown kind {head.kind!r:.40}; this is cluster protocol "
             f"{PROTOCOL_VERSION} of dllama {__version__}"
         )
-    names = _array_fields(kind)
+    names = array_fields(kind)
     if len(names) != len(arrays):
         raise ProtocolError(f"a {head.kind} message has {len(names)} arrays, not {len(arrays)}")
     values = dict(head.fields)
     if set(values) & set(names):
         raise ProtocolError(f"a {head.kind} message has an array inside its head")
     values.update(zip(names, arrays, strict=True))
-    built: Message = _build(kind, values, head.kind)
+    built: Message = build(kind, values, head.kind)
     return head.epoch, built
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
-
-
-@cache
-def _array_fields(kind: Any) -> tuple[str, ...]:
-    return tuple(name for name, hint in _hints(kind).items() if hint is np.ndarray)
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value.value if isinstance(value, Enum) else value
-
-
-def _build(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` says, or a ProtocolError that names the place."""
-    if is_dataclass(hint):
-        return _build_dataclass(hint, value, where)
-    if get_origin(hint) in (Union, types.UnionType):  # X | None is the only union in use
-        inner = next(a for a in get_args(hint) if a is not type(None))
-        return None if value is None else _build(inner, value, where)
-    if get_origin(hint) in (list, tuple):
-        if not isinstance(value, list):
-            raise ProtocolError(f"{where} is {value!r:.40}; expected a list")
-        return get_origin(hint)(_build(get_args(hint)[0], v, where) for v in value)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if value not in [member.value for member in hint]:
-            raise ProtocolError(f"{where} is {value!r:.40}, which is no {hint.__name__}")
-        return hint(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ProtocolError(f"{where} is {value!r:.40}; expected {hint.__name__}")
-    return value
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    hints = _hints(kind)
-    if not isinstance(value, dict) or set(value) != set(hints):
-        got = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
-        raise ProtocolError(
-            f"{where} has the fields {got}; cluster protocol {PROTOCOL_VERSION} of dllama "
-            f"{__version__} has {sorted(hints)}. Install the same dllama on every node"
-        )
-    return kind(**{n: _build(hint, value[n], f"{where}.{n}") for n, hint in hints.items()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.kv_shift import KvShift
+from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo
@@ -33,6 +35,14 @@ class Rank(Protocol):
 
     def shift(self, shift: KvShift) -> None:
         """Moves the rank's keys and values of a sequence, before the next step."""
+        ...
+
+    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Writes pages to a file; its bytes. `tick` is called often. Raises SessionFileError."""
+        ...
+
+    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Reads what save_kv wrote. Raises SessionFileError."""
         ...
 
     def close(self) -> None: ...

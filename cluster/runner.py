@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import psutil
@@ -18,7 +18,7 @@ from cluster.stats_rows import stats_row
 from cluster.step_log import StepLog
 from dllama import __version__
 from dllama.config import ModelConfig
-from dllama.errors import ClusterError, ConfigError, PeerLost
+from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.step import LogitRow, Step
@@ -100,7 +100,27 @@ class ClusterRunner:
     def shift(self, shift: KvShift) -> None:
         session = self._living()
         try:
-            session.shift(shift)
+            session.kv.shift(shift)
+        except BaseException:
+            self._end_session()
+            raise
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self._living().kv.fingerprint
+
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        return self._move_kv(True, name, pages, stamp)
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        return self._move_kv(False, name, pages, stamp)
+
+    def _move_kv(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        session = self._living()
+        try:
+            return session.kv.move(is_save, name, pages, stamp)
+        except SessionFileError:
+            raise  # all ranks have answered
         except BaseException:
             self._end_session()
             raise

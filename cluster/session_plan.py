@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from cluster.sync_type import SyncType
@@ -25,6 +26,7 @@ class ClusterConfig:
     hello_timeout_s: float = 5.0
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
     warm_up: bool = True
+    kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves
 
     @property
     def world_size(self) -> int:

@@ -22,8 +22,8 @@ import psutil
 import zmq
 
 from cluster.feed import checked_manifest, received_tensors
-from cluster.lookout import Lookout, sleep_for_message
 from cluster.kv_wire import kv_directory, perform
+from cluster.lookout import Lookout, sleep_for_message
 from cluster.mesh import MeshCollective
 from cluster.messages import (
     Chunk,

@@ -9,6 +9,7 @@ happened, what was expected and what to do.
     |- TokenizerError        a tokenizer is missing or cannot be built
     |- TemplateError         a chat template is broken or refuses the messages
     |- RequestError          a request that cannot be served as it stands (HTTP 400)
+    |- SessionFileError      a saved session cannot be written, read or used here
     |- EngineBusy            no room for the request now (HTTP 503)
     `- ClusterError          something between nodes
        |- PeerLost           a node left or hung
@@ -62,6 +63,10 @@ class RequestError(DllamaError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class SessionFileError(DllamaError):
+    """The file of a saved session cannot be written, is damaged or belongs to something else."""
 
 
 class EngineBusy(DllamaError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,21 @@ class Runner(Protocol):
 
     def shift(self, shift: KvShift) -> None:
         """Moves a sequence's keys and values, on every rank. Raises PeerLost, as `run` does."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that another model, or another cut of it over ranks, does not have: keys and
+        values are of use to none of those."""
+        ...
+
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        """Writes these pages to a file called after `name` on every rank; the bytes of all files.
+        `stamp`, 16 bytes, has to be told again to read them. Raises SessionFileError, PeerLost."""
+        ...
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        """Reads what `save_kv` wrote into these pages. Raises SessionFileError, PeerLost."""
         ...
 
     def idle(self) -> None:

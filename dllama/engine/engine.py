@@ -7,32 +7,28 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from dllama.engine.batch import Batch
 from dllama.engine.constraint import ConstraintMaker, masked
 from dllama.engine.engine_stats import EngineStats
+from dllama.engine.interrupted import EngineInterrupted
 from dllama.engine.long_prompt import fitted
 from dllama.engine.outputs import out_of_time, output_of, refusal
 from dllama.engine.pace import Pace
 from dllama.engine.pooling import Pooler
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
+from dllama.engine.session_store import SessionStore
 from dllama.engine.submit_check import check_submit
 from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
-from dllama.requests import FinishReason, Output, Submit
+from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
 from dllama.runner import Runner
 from dllama.step import LogitRow
 
 _RETRY_AFTER_LOSS_S = 3.0
 
-
-class EngineInterrupted(ClusterError):
-    """A node was lost: every sequence has ended, as `outputs` says, and the engine takes no new
-    ones until `Engine.recover` works."""
-
-    def __init__(self, message: str, *, outputs: list[Output]) -> None:
-        super().__init__(message)
-        self.outputs = outputs
+__all__ = ["Engine", "EngineInterrupted"]
 
 
 class Engine:
@@ -50,12 +46,14 @@ class Engine:
         max_step_tokens: int = MAX_STEP_TOKENS,
         max_waiting: int = MAX_WAITING,
         constraints: ConstraintMaker | None = None,
+        session_dir: Path | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`constraints` serves requests with a grammar; without it they are refused. Raises
-        ConfigError where the limits leave no room to work."""
+        """`constraints` serves requests with a grammar, `session_dir` those that save sessions;
+        without them they are refused. Raises ConfigError where the limits leave no room to work."""
         self._runner = runner
         self._constraints = constraints
+        self._store = SessionStore(runner, session_dir)
         self._limits = {
             "max_batch": max_batch,
             "max_step_tokens": max_step_tokens,
@@ -115,6 +113,17 @@ class Engine:
             raise self._interrupted(lost, outputs) from lost
         self._commit(batch, rows, began_s, outputs)
         return outputs
+
+    def session(self, call: SessionCall) -> SessionReply:
+        """Saves, restores or erases a session, between two steps."""
+        began_s = self._clock()
+        try:
+            if self._lost is not None:
+                raise EngineBusy(f"{self._lost}; the cluster is being brought back")
+            reply = self._store.perform(call, self._scheduler.kv)
+        except DllamaError as error:  # where a node was lost, the next step or `idle` says so
+            return SessionReply(call.id, error=str(error))
+        return replace(reply, elapsed_ms=(self._clock() - began_s) * 1e3)
 
     def idle(self) -> None:
         """Watches over the nodes while there is nothing to do. Raises EngineInterrupted."""
@@ -254,7 +263,7 @@ class Engine:
             self._scheduler.remove(sequence.id)
             self._stats.n_failed += 1
             return output_of(sequence, [], FinishReason.ERROR, str(error))
-        self._note_latency(sequence, now_s)
+        self._stats.note_token(sequence, now_s)
         if token in sequence.stop_ids:
             return self._finish(sequence, [], FinishReason.STOP)
         sequence.tokens.append(token)
@@ -268,7 +277,7 @@ class Engine:
         return output_of(sequence, [token])
 
     def _finish_pooled(self, sequence: Sequence, pooler: Pooler, now_s: float) -> Output:
-        self._note_latency(sequence, now_s)
+        self._stats.note_token(sequence, now_s)
         done = self._finish(sequence, [], FinishReason.STOP)
         return replace(done, embedding=pooler.vector().astype("<f4").tobytes())
 
@@ -276,15 +285,6 @@ class Engine:
         self._scheduler.remove(sequence.id)
         self._stats.n_finished += 1
         return output_of(sequence, tokens, reason)
-
-    def _note_latency(self, sequence: Sequence, now_s: float) -> None:
-        if sequence.last_token_s is None:
-            self._stats.ttft.add(now_s - sequence.arrived_s)
-            self._stats.n_prompt_tokens += sequence.n_prompt
-            self._stats.n_cached_tokens += sequence.n_cached
-        else:
-            self._stats.itl.add(now_s - sequence.last_token_s)
-        sequence.last_token_s = now_s
 
     def _interrupted(self, lost: ClusterError, outputs: list[Output]) -> EngineInterrupted:
         """Ends every sequence; the error that says so and carries all that is undelivered."""

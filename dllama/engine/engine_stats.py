@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from dllama.engine.scheduler import Scheduler
+from dllama.engine.sequence import Sequence
 
 WINDOW_S = 10.0  # busy time that a rate looks back on
 MAX_LATENCIES = 1024  # the latest so many make the percentiles
@@ -75,6 +76,16 @@ class EngineStats:
             self.prefill.add(n_prefill, busy_s)
         if n_decode:
             self.decode.add(n_decode, busy_s)
+
+    def note_token(self, sequence: Sequence, now_s: float) -> None:
+        """A sequence has got a token, its first or another."""
+        if sequence.last_token_s is None:
+            self.ttft.add(now_s - sequence.arrived_s)
+            self.n_prompt_tokens += sequence.n_prompt
+            self.n_cached_tokens += sequence.n_cached
+        else:
+            self.itl.add(now_s - sequence.last_token_s)
+        sequence.last_token_s = now_s
 
     @property
     def prefix_hit_rate(self) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dllama.engine.page_index import Tail
+from dllama.engine.page_index import Tail, page_key
 from dllama.engine.page_pool import PagePool, pages_for
 from dllama.engine.sequence import Sequence
 from dllama.engine.sessions import Sessions
@@ -84,6 +84,19 @@ class KvCache:
         self.pool.release(sequence.pages)
         del sequence.pages[:]
         sequence.n_computed = sequence.n_published = sequence.n_dropped = 0
+
+    def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
+        """Owned pages hold these tokens' keys and values: they can be found, as a session's."""
+        n_full, n_rest = divmod(len(tokens), PAGE_TOKENS)
+        keys: list[bytes] = []
+        for i in range(n_full):
+            here = tokens[i * PAGE_TOKENS : (i + 1) * PAGE_TOKENS]
+            keys.append(page_key(keys[-1] if keys else b"", here))
+            self.pool.publish(pages[i], keys[-1])
+        if n_rest:
+            before = keys[-1] if keys else b""
+            keys.append(self.pool.publish_tail(pages[n_full], before, tokens[-n_rest:]))
+        self.sessions.note(session_id, tokens, keys)
 
     # ---- a full context
     def is_full(self, sequence: Sequence) -> bool:

@@ -117,6 +117,15 @@ class PagePool:
         if page in self._index:
             self._index.remove(page)
 
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Forgets what nobody owns and nobody has pinned."""
+        for key in keys:
+            page = self._index.page_of(key)
+            if page is not None and page in self._kept:
+                del self._kept[page]
+                self._index.remove(page)
+                self._free.append(page)
+
     # ---- pins
     def pin(self, keys: Iterable[bytes]) -> None:
         """Contents with these keys, there or to come, leave after all that has no pin."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
+from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
+from dllama.model.kv_files import file_name, mark_of
 from dllama.model.rank import RankModel
 from dllama.model.rank_stats import RankMeter, rank_row
 from dllama.step import LogitRow, Step
@@ -16,7 +21,16 @@ from dllama.step import LogitRow, Step
 class LocalRunner:
     """Runs steps on one RankModel that holds everything."""
 
-    def __init__(self, model: RankModel, embedding: EmbeddingTable) -> None:
+    def __init__(
+        self,
+        model: RankModel,
+        embedding: EmbeddingTable,
+        *,
+        fingerprint: bytes = bytes(32),
+        kv_dir: Path | None = None,
+    ) -> None:
+        """`kv_dir` is where pages are saved, for a model of this fingerprint."""
+        self.fingerprint, self._kv_dir = fingerprint, kv_dir
         self._model, self._embedding = model, embedding
         self._comm, self._meter = SoloCollective(), RankMeter(model)
 
@@ -44,6 +58,19 @@ class LocalRunner:
     def shift(self, shift: KvShift) -> None:
         self._model.shift(shift)
 
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        mark = mark_of(self.fingerprint, stamp, 0)
+        return self._model.save_kv(self._kv_path(name), pages, mark, _no_watchdog)
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        mark = mark_of(self.fingerprint, stamp, 0)
+        return self._model.load_kv(self._kv_path(name), pages, mark, _no_watchdog)
+
+    def _kv_path(self, name: str) -> Path:
+        if self._kv_dir is None:
+            raise SessionFileError("this model was loaded without a directory for sessions")
+        return self._kv_dir / file_name(name, self.fingerprint, 0)
+
     @property
     def hidden(self) -> np.ndarray:
         return self._model.hidden
@@ -59,3 +86,7 @@ class LocalRunner:
 
     def close(self) -> None:
         self._model.close()
+
+
+def _no_watchdog() -> None:
+    """Nobody waits for this rank but its owner."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from dllama.errors import ConfigError
 from dllama.kv_shift import KvShift
 from dllama.model import kv_moves
 from dllama.model.forward import forward, last_states
+from dllama.model.kv_files import Tick, read_pages, write_pages
 from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
 from dllama.model.weights import Tensor, Weights, build_weights, format_name
@@ -123,6 +125,14 @@ class RankModel:
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
         kv_moves.shift(self.weights, self.state, self.team.state, shift)
+
+    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Writes pages to a file; its bytes. Raises SessionFileError."""
+        return write_pages(path, self.state.kv, pages, mark, tick)
+
+    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Reads what save_kv wrote. Raises SessionFileError."""
+        return read_pages(path, self.state.kv, pages, mark, tick)
 
     def _check(self, step: Step) -> None:
         if step.n_tokens > len(self.state.x) or len(step.logits_at) > len(self.state.last):

@@ -4,13 +4,17 @@ network cut as a model is, with tokens that make a node misbehave."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from cluster.rank import Tensors
 from dllama.collective import Collective
 from dllama.config import ModelConfig
+from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
+from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
 
@@ -55,6 +59,16 @@ class NumpyRank:
 
     def shift(self, shift: KvShift) -> None:
         """Nothing is kept of earlier tokens."""
+
+    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """A file of the page numbers, so that tests see what was asked for."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.write_bytes(mark + bytes(pages))
+
+    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        if not path.exists() or path.read_bytes()[: len(mark)] != mark:
+            raise SessionFileError(f"{path} is not there, or another's")
+        return path.stat().st_size
 
     def close(self) -> None:
         self.is_closed = True

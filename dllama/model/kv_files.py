@@ -1,0 +1,118 @@
+"""A rank's KV pages in a file of its own: written whole, checked whole before anybody uses them.
+
+Layout, little-endian: HEADER, then per layer the keys of all pages and the values of all pages,
+then a BLAKE2b digest of everything before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dllama.errors import SessionFileError
+from kernels.attention import KvPages
+
+MAGIC = b"dllamaKV"
+VERSION = 1
+MARK_BYTES = 32  # says whose pages these are: model, cut, rank and save
+_HEADER = struct.Struct(f"<8sIIIII{MARK_BYTES}s")  # magic, version, layers, pages, key and value
+_DIGEST_BYTES = 32  # words of a page, mark
+
+Tick = Callable[[], None]
+"""Called between two pieces of work, for watchdogs."""
+
+
+def file_name(name: str, fingerprint: bytes, rank: int) -> str:
+    """What a rank's file is called: saves of several models and clusters share a directory."""
+    return f"{name}-{fingerprint[:6].hex()}.rank{rank}.kv"
+
+
+def mark_of(fingerprint: bytes, stamp: bytes, rank: int) -> bytes:
+    """The mark of one rank's file of one save."""
+    return hashlib.blake2b(fingerprint + stamp + bytes([rank]), digest_size=MARK_BYTES).digest()
+
+
+def write_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+    """Writes the pages of all layers and returns the bytes of the file, which is there whole or
+    not at all. Raises SessionFileError."""
+    header = _header(kv, len(pages), mark)
+    digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(header)
+            for piece in _pieces(kv, pages):
+                data = np.ascontiguousarray(piece).tobytes()
+                digest.update(data)
+                file.write(data)
+                tick()
+            file.write(digest.digest())
+            n_bytes = file.tell()
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise SessionFileError(
+            f"the keys and values of a session cannot be written to {path}: {error.strerror}"
+        ) from error
+    return n_bytes
+
+
+def read_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+    """Reads what write_pages wrote into these pages, in their order; the bytes of the file. Raises
+    SessionFileError where it is not the same model's, cut's, rank's and save's, or is damaged:
+    what is in the pages then is nobody's."""
+    header = _header(kv, len(pages), mark)
+    n_data = sum(a[0, 0].nbytes for a in kv) * len(pages) * kv.keys.shape[0]
+    n_wanted = len(header) + n_data + _DIGEST_BYTES
+    try:
+        with path.open("rb") as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            found = file.read(len(header))
+            if found != header:
+                raise SessionFileError(f"{path} {_difference(found, header)}; save it anew")
+            if n_bytes != n_wanted:
+                raise SessionFileError(
+                    f"{path} has {n_bytes} bytes, and {n_wanted} are expected: it was cut short, "
+                    "save it anew"
+                )
+            digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
+            for piece in _pieces(kv, pages):
+                data = file.read(piece.nbytes)
+                digest.update(data)
+                piece[:] = np.frombuffer(data, piece.dtype).reshape(piece.shape)
+                tick()
+            if file.read(_DIGEST_BYTES) != digest.digest():
+                raise SessionFileError(f"{path} is damaged: its checksum is wrong; save it anew")
+    except OSError as error:
+        raise SessionFileError(
+            f"the keys and values of a session cannot be read from {path}: {error.strerror}"
+        ) from error
+    return n_bytes
+
+
+def _pieces(kv: KvPages, pages: Sequence[int]) -> Iterator[np.ndarray]:
+    """Views of the pages, a page of a layer each, in the order of the file."""
+    for layer in range(kv.keys.shape[0]):
+        for array in kv:
+            for page in pages:
+                yield array[layer, page]
+
+
+def _header(kv: KvPages, n_pages: int, mark: bytes) -> bytes:
+    assert len(mark) == MARK_BYTES
+    words = (kv.keys[0, 0].size, kv.values[0, 0].size)
+    return _HEADER.pack(MAGIC, VERSION, kv.keys.shape[0], n_pages, *words, mark)
+
+
+def _difference(found: bytes, wanted: bytes) -> str:
+    if len(found) < len(wanted) or found[:8] != MAGIC:
+        return "holds no keys and values of a session"
+    if found[8:12] != wanted[8:12]:
+        return f"is of another version of the format; this one is {VERSION}"
+    return "belongs to another model, another cut of it over machines, or another save"

@@ -20,7 +20,8 @@ KNOWN = sorted(
     {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "stop",
      "seed", "logit_bias", "ignore_eos", "messages", "prompt", "best_of", "chat_template_kwargs",
      "add_generation_prompt", "continue_final_message", "content", "tokens", "with_pieces",
-     "add_special", "parse_special", *OFF, *IGNORED, *SAMPLING}
+     "add_special", "parse_special", "samplers", "dry_sequence_breakers", "min_keep", "n_probs",
+     "post_sampling_probs", *OFF, *IGNORED, *SAMPLING}
 )  # fmt: skip
 PATHS = (
     "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template",

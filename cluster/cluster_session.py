@@ -100,7 +100,10 @@ class ClusterSession:
         self._plan(is_first=own_rank is None)
         self._open_sessions()
         self._join()
-        self._rank = self._load(own_rank)
+        # A process that stands still while it loads is seen by its links alone.
+        self.links.also_watch = self._mesh.links.check
+        with self.links.explained():
+            self._rank = self._load(own_rank)
         self._kv = KvOrders(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
@@ -130,6 +133,7 @@ class ClusterSession:
                 shard,
                 n_pages=config.n_pages,
                 max_step_tokens=config.max_step_tokens,
+                kv_type=config.kv_type,
             )
             for shard in self.shards
         ]
@@ -195,6 +199,7 @@ class ClusterSession:
                     source.config,
                     manifest_lines(manifest),
                     config.n_pages,
+                    str(config.kv_type),
                     config.max_step_tokens,
                     shard.vocab.start,
                     int(self._parts.embedding.qtype),
@@ -225,6 +230,7 @@ class ClusterSession:
             n_threads=config.threads,
             vocab_start=self.shards[0].vocab.start,
             embed_qtype=self._parts.embedding.qtype,
+            kv_type=config.kv_type,
             progress=None,
         )
 

@@ -11,6 +11,7 @@ import psutil
 
 from cluster.messages import Welcome
 from dllama import __version__
+from dllama.container import memory_left
 
 
 def machine_id() -> str:
@@ -32,8 +33,10 @@ def cpu_name() -> str:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping."""
-    return int(psutil.virtual_memory().available)
+    """Bytes that can be had without swapping, and within a container's limit."""
+    free = int(psutil.virtual_memory().available)
+    left = memory_left()
+    return free if left is None else min(free, left)
 
 
 def describe_machine(threads: int, release: str = __version__) -> Welcome:
@@ -46,5 +49,5 @@ def describe_machine(threads: int, release: str = __version__) -> Welcome:
         cpu_name(),
         threads,
         int(memory.total),
-        int(memory.available),
+        available_memory(),
     )

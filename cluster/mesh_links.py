@@ -195,6 +195,10 @@ class MeshLinks:
     def _look_around(self) -> None:
         if self.watch is not None:
             self.watch()
+        self.check()
+
+    def check(self) -> None:
+        """Raises PeerLost where a link broke."""
         lost = self.lost_rank()
         if lost is not None:
             self._drain()  # what it still sent is not needed, but its inbox should not block it

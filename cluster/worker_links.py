@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ class WorkerLinks:
 
     def __init__(self, workers: Sequence[Address], context: Context, release: str) -> None:
         self._release = release
+        self.also_watch: Callable[[], None] = lambda: None  # may raise PeerLost
         self._links = [
             WorkerLink(rank, address, context, release)
             for rank, address in enumerate(workers, start=1)
@@ -80,8 +81,10 @@ class WorkerLinks:
             link.drain()
 
     def watch(self) -> None:
-        """Reads what has arrived. Raises PeerLost."""
+        """Reads what has arrived, and looks at whatever else tells of lost ranks. Raises
+        PeerLost."""
         self._check()
+        self.also_watch()
         for link in self._links:
             if 0 < link.lost_rank <= len(self._links):
                 lost = self.of_rank(link.lost_rank)

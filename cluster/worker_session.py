@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import zmq
 
 from cluster.feed import checked_manifest, received_tensors
 from cluster.kv_wire import kv_directory, perform
 from cluster.lookout import Lookout, sleep_for_message
+from cluster.machine import available_memory
 from cluster.mesh import MeshCollective
 from cluster.messages import (
     Chunk,
@@ -58,6 +58,7 @@ from cluster.step_wire import StepLimits, checked_step
 from cluster.sync_type import SyncType
 from dllama.config import ModelConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
+from dllama.kv_type import KvType
 from dllama.qtypes import QType, row_bytes
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,10 @@ class WorkerSession:
         self._send(Joined())
         load = self._next(Load)
         check_config(load.config)
+        if load.kv_type not in list(KvType):
+            raise ProtocolError(
+                f"the root asks for KV pages of an unknown type {load.kv_type!r:.20}"
+            )
         rank = self._load(load)
         try:
             self._send(Loaded())
@@ -174,7 +179,7 @@ class WorkerSession:
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
     def _load(self, load: Load) -> Rank:
-        manifest = checked_manifest(load.manifest, psutil.virtual_memory().available)
+        manifest = checked_manifest(load.manifest, available_memory())
         self._weights_bytes = sum(info.n_bytes for info in manifest)
         tensors = received_tensors(
             manifest, lambda: self._next(Chunk), lambda n: self._send(Credit(n))
@@ -187,6 +192,7 @@ class WorkerSession:
             n_threads=self._config.threads,
             vocab_start=load.vocab_start,
             embed_qtype=QType(load.embed_qtype),
+            kv_type=KvType(load.kv_type),
             progress=self._progress.kernel_words,
         )
 

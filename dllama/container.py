@@ -1,0 +1,72 @@
+"""What a container (a cgroup, man 7 cgroups) leaves to this process: less than the machine has.
+
+Both versions of cgroups are read; where there is no limit, or no Linux, there is none to tell.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
+_UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
+
+
+def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:
+    """Bytes the container may still take; cached files count as free, they give way."""
+    left = []
+    for folder in _folders(root, own, "memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        if limit is not None and used is not None and limit < _UNLIMITED:
+            left.append(max(0, limit - used + _cached(folder / "memory.stat")))
+    return min(left, default=None)
+
+
+def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:
+    """Cores' worth of time the container may use."""
+    limits = []
+    for folder in _folders(root, own, "cpu"):
+        words = _text(folder / "cpu.max").split()
+        quota = int(words[0]) if words and words[0].isdigit() else None
+        period = int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+        if quota is None:
+            quota = _number(folder / "cpu.cfs_quota_us")
+            period = _number(folder / "cpu.cfs_period_us")
+        if quota and period:
+            limits.append(quota / period)
+    return min(limits, default=None)
+
+
+def _folders(root: Path, own: Path, controller: str) -> list[Path]:
+    """Where the controller's files of this process are: its group, and those above it."""
+    found: list[Path] = []
+    for line in _text(own).splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if names and controller not in names.split(","):
+            continue
+        top = root / controller if names else root
+        inner = top / path.strip("/")
+        found += [p for p in (inner, *inner.parents) if p == top or top in p.parents]
+    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+
+
+def _cached(stat: Path) -> int:
+    for line in _text(stat).splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("file", "total_cache") and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

@@ -176,7 +176,8 @@ class StepDone:
 @dataclass(frozen=True, slots=True)
 class EngineState:
     """Where an engine is: "loading" (with progress 0..1 and a line of text), "ready",
-    "recovering" (a worker is lost; requests are refused with 503) or "failed" (for good)."""
+    "recovering" (a worker is lost; while weights are sent again it is "loading") or "failed" (for
+    good). In all but "ready" requests are refused with 503."""
 
     state: str
     progress: float = 0.0

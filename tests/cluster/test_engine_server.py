@@ -277,6 +277,37 @@ def test_a_lost_node_ends_the_answers_and_the_engine_comes_back(endpoint: str) -
         check_answer(client, submit, runner)
 
 
+def test_weights_sent_again_are_loading_and_what_comes_before_is_recovering(endpoint: str) -> None:
+    """As ClusterRunner tells of weights: through the function that loading was given."""
+
+    class Fed(HistoryRunner):
+        report: Progress
+        is_fed = threading.Event()
+
+        def recover(self) -> None:
+            super().recover()
+            while not self.is_fed.wait(0.02):
+                self.report(0.5, "sending 5 of 10 MB")
+
+    runner = Fed(n_failures=1)
+
+    def load(report: Progress) -> Engine:
+        runner.report = report
+        return Engine(runner)
+
+    with serving(load, endpoint) as running:
+        client = running.client
+        client.receive_state("ready")
+        client.states.clear()
+        runner.lose()
+        assert client.receive_state("recovering").progress == 0.0
+        assert client.receive_state("loading").detail == "sending 5 of 10 MB"
+        runner.is_fed.set()
+        client.receive_state("ready")
+        told = [state.state for state in client.states]
+        assert told == sorted(told, key=["recovering", "loading", "ready"].index)
+
+
 def test_a_node_lost_while_idle_is_told(endpoint: str) -> None:
     runner = HistoryRunner()
     with serving(Engine(runner), endpoint) as running:

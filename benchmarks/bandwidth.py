@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.activations import activations, prepare
 from kernels.jit import kernel, reordered
-from kernels.layout import Packed
+from kernels.layout import Needs, Packed
 from kernels.matmul import matmul
 from kernels.packing import pack
 from kernels.team import Team, claim, region
@@ -59,7 +59,7 @@ def int8_gop_per_s(n_threads: int) -> float:
         w: Packed = pack(team.state, "q8_0", [raw], cols)
         a = activations(n_tokens, cols)
         a.rows[:] = 1
-        prepare(team.state, a, n_tokens, (True, False))
+        prepare(team.state, a, n_tokens, Needs(quants=True))
 
         def run() -> None:
             for _ in range(20):

@@ -12,9 +12,9 @@ from numba.extending import intrinsic
 from kernels.arrays import aligned
 from kernels.emit import Emit
 from kernels.exponential import exp_f32
-from kernels.intrinsics import address
+from kernels.intrinsics import address, f32_bits
 from kernels.jit import jitted, kernel, reordered
-from kernels.layout import BLOCK, TILE, Activations
+from kernels.layout import BF16, BLOCK, TILE, Activations, Needs
 from kernels.team import claim, region
 from kernels.vectors import F32, F32X16, I8, I32, I32X16
 
@@ -31,6 +31,7 @@ def activations(max_tokens: int, cols: int) -> Activations:
         scales=aligned(blocks, np.float32),
         sums=aligned(blocks * 3, np.int32),
         weighted=aligned(blocks * 3, np.float32),
+        pairs=aligned(max_tokens * BF16.n_vectors(cols), np.int32),
     )
 
 
@@ -73,9 +74,19 @@ def _quantize_block(
 
 
 @jitted
-def _lay_out(a, token, n_tokens, as_quants, as_tiles):
+def _bf16_bits(x):
+    """The 16 bits of the bfloat16 nearest to a float32, ties to even."""
+    bits = np.int64(f32_bits(x)) & 0xFFFFFFFF
+    if x != x:
+        return np.int64(0x7FC0)
+    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+
+
+@jitted
+def _lay_out(a, token, n_tokens, needs):
     """Writes row `token` of a.rows into the tiles that the kernels read."""
-    rows, tiles, quants, scales, sums, weighted = a
+    rows, tiles, quants, scales, sums, weighted, pairs = a
+    as_quants, as_tiles, as_pairs = needs
     n_cols = rows.shape[1]
     tile, lane = token // TILE * TILE, token % TILE
     width = min(TILE, n_tokens - tile)
@@ -93,6 +104,13 @@ def _lay_out(a, token, n_tokens, as_quants, as_tiles):
     if as_tiles:
         for col in range(n_cols):
             tiles[tile * n_cols + col * width + lane] = rows[token, col]
+    if as_pairs:
+        n_pairs = (n_cols + 1) // 2
+        for pair in range(n_pairs):
+            word = _bf16_bits(rows[token, 2 * pair])
+            if 2 * pair + 1 < n_cols:
+                word |= _bf16_bits(rows[token, 2 * pair + 1]) << 16
+            pairs[tile * n_pairs + pair * width + lane] = word
 
 
 @reordered
@@ -113,7 +131,7 @@ def _rms_norm_row(x, weight, epsilon, out):
 
 
 @region
-def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles):
+def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, needs):
     while True:
         first = claim(team, ROWS_AT_ONCE)
         if first >= n_tokens:
@@ -124,12 +142,12 @@ def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, as_quants, 
                 for i in range(row.size):
                     row[i] += delta[t, i]
             _rms_norm_row(row, weight, epsilon, a[0][t])
-            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+            _lay_out(a, t, n_tokens, needs)
 
 
 @kernel
-def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles):
-    _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, as_quants, as_tiles))
+def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, needs):
+    _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, needs))
 
 
 _NOTHING = np.zeros((0, 0), np.float32)
@@ -142,31 +160,28 @@ def add_rms_norm(
     """x += delta (both (T, dim) float32; delta may be wider or None), then a = rms_norm(x)."""
     _add_rms_norm(
         team, x, _NOTHING if delta is None else delta, weight, np.float32(epsilon), tuple(a),
-        n_tokens, needs[0], needs[1],
+        n_tokens, needs,
     )  # fmt: skip
 
 
-Needs = tuple[bool, bool]  # (as quants, as float tiles): what the next matmul reads
-
-
 @region
-def _lay_out_rows(thread, team, a, n_tokens, as_quants, as_tiles):
+def _lay_out_rows(thread, team, a, n_tokens, needs):
     while True:
         first = claim(team, ROWS_AT_ONCE)
         if first >= n_tokens:
             return
         for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
-            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+            _lay_out(a, t, n_tokens, needs)
 
 
 @kernel
-def _prepare(team, a, n_tokens, as_quants, as_tiles):
-    _lay_out_rows(team, (team, a, n_tokens, as_quants, as_tiles))
+def _prepare(team, a, n_tokens, needs):
+    _lay_out_rows(team, (team, a, n_tokens, needs))
 
 
 def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> None:
     """Makes a matmul's input of what was written to a.rows."""
-    _prepare(team, tuple(a), n_tokens, needs[0], needs[1])
+    _prepare(team, tuple(a), n_tokens, needs)
 
 
 @jitted
@@ -178,7 +193,7 @@ def _swiglu_row(gate, up, out):
 
 
 @region
-def _swiglu_rows(thread, team, gate_up, a, n_tokens, as_quants, as_tiles):
+def _swiglu_rows(thread, team, gate_up, a, n_tokens, needs):
     hidden = a[0].shape[1]
     while True:
         first = claim(team, ROWS_AT_ONCE)
@@ -186,16 +201,16 @@ def _swiglu_rows(thread, team, gate_up, a, n_tokens, as_quants, as_tiles):
             return
         for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
             _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], a[0][t])
-            _lay_out(a, t, n_tokens, as_quants, as_tiles)
+            _lay_out(a, t, n_tokens, needs)
 
 
 @kernel
-def _swiglu(team, gate_up, a, n_tokens, as_quants, as_tiles):
-    _swiglu_rows(team, (team, gate_up, a, n_tokens, as_quants, as_tiles))
+def _swiglu(team, gate_up, a, n_tokens, needs):
+    _swiglu_rows(team, (team, gate_up, a, n_tokens, needs))
 
 
 def swiglu(
     team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs
 ) -> None:
     """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side."""
-    _swiglu(team, gate_up, tuple(a), n_tokens, needs[0], needs[1])
+    _swiglu(team, gate_up, tuple(a), n_tokens, needs)

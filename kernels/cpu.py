@@ -54,6 +54,12 @@ def isa() -> str:
     return wanted
 
 
+@functools.cache
+def has_bf16_dot() -> bool:
+    """Whether two bfloat16 products a lane can be added in one instruction."""
+    return isa() == "avx512vnni" and "avx512bf16" in cpu_features()
+
+
 def cpu_name() -> str:
     """LLVM's name of the host processor, for reports."""
     return str(llvm.get_host_cpu_name())

@@ -12,14 +12,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from kernels.cpu import isa
+from kernels.cpu import has_bf16_dot, isa
 from kernels.families import FAMILIES
 from kernels.vectors import (
+    BF16X32,
     F16X16,
     F32,
     F32X16,
     I8X64,
-    I16X16,
     I32,
     I32X16,
     I64,
@@ -69,11 +69,6 @@ class Emit:
         """Sixteen halfs as <16 x float>."""
         return self.b.fpext(self.load(F16X16, address, 2), F32X16)
 
-    def load_bf16(self, address: Value) -> Value:
-        """Sixteen bfloat16 as <16 x float>: the upper half of a float's bits."""
-        wide = self.b.zext(self.load(I16X16, address, 2), I32X16)
-        return self.b.bitcast(self.b.shl(wide, self.constant(I32X16, 16)), F32X16)
-
     def load_f32(self, address: Value) -> Value:
         return self.load(F32X16, address, 4)
 
@@ -110,6 +105,23 @@ class Emit:
         any signed ones (`is_signed`) where it does.
         """
         return self.family.dot(self, acc, weights, signed, is_signed)
+
+    def dot_bf16(self, acc: Value, weights: Value, pair: Value) -> Value:
+        """acc (<16 x float>) + both products of the two bfloat16 in each lane of weights and pair
+        (<16 x i32> each)."""
+        if has_bf16_dot():
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            f = self.declare(name, F32X16, [F32X16, BF16X32, BF16X32])
+            return self.b.call(f, [acc, self.b.bitcast(weights, BF16X32),
+                                   self.b.bitcast(pair, BF16X32)])  # fmt: skip
+        upper = self.constant(I32X16, -65536)
+        for half in (
+            lambda v: self.b.and_(v, upper),
+            lambda v: self.b.shl(v, self.constant(I32X16, 16)),
+        ):
+            a, b = (self.b.bitcast(half(v), F32X16) for v in (weights, pair))
+            acc = self.fma(a, b, acc)
+        return acc
 
     # -- control -----------------------------------------------------------------------------
     @contextmanager

@@ -1,6 +1,7 @@
 """How packed weights and activations lie in memory. One table row per weight format.
 
-Weights: groups of 16 output rows. For the float formats a group is (cols, 16) values. The block
+Weights: groups of 16 output rows. For the float formats a group is (cols, 16) values, for bfloat16
+(cols / 2, 16, 2): processors add two of its products at once. The block
 formats have a plane of quants and a plane of scales. A group's quants lie 32 columns after 32: one
 64-byte vector holds 4 consecutive columns of all 16 rows, so that one integer dot product with a
 broadcast of 4 activations feeds 16 rows, and no sums across lanes are needed. Formats of more than
@@ -60,10 +61,15 @@ class BlockFormat(NamedTuple):
 
 
 class FloatFormat(NamedTuple):
-    """A format of plain numbers."""
+    """A format of plain numbers. A vector holds `columns` neighbouring columns of 16 rows."""
 
     name: str
     item_bytes: int
+    columns: int = 1
+
+    def n_vectors(self, cols: int) -> int:
+        """Vectors of a group; columns beyond the last are zeros."""
+        return -(-cols // self.columns)
 
 
 def _row(at: int, n: int) -> tuple[tuple[int, int], ...]:
@@ -91,7 +97,7 @@ BLOCK_FORMATS = {
 }
 F32 = FloatFormat("f32", 4)
 F16 = FloatFormat("f16", 2)
-BF16 = FloatFormat("bf16", 2)
+BF16 = FloatFormat("bf16", 2, columns=2)
 FLOAT_FORMATS = {f.name: f for f in (F32, F16, BF16)}
 
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -120,7 +126,8 @@ class Packed(NamedTuple):
 class Activations(NamedTuple):
     """A matmul's input: `rows` (T, cols) float32, and the same as the kernels read it.
 
-    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights. Block weights read
+    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights, `pairs` (tile, cols / 2,
+    tokens) int32 with two bfloat16 each feeds bfloat16 weights. Block weights read
     `quants` (tile, block, token, 32) int8 with `scales` (tile, block, token) float32; `sums`
     (tile, block, token, 3) int32 are minus the sums of a block's first 16 quants, of its last 16,
     and of all; `weighted` float32 is the same times the scale.
@@ -132,3 +139,12 @@ class Activations(NamedTuple):
     scales: np.ndarray
     sums: np.ndarray
     weighted: np.ndarray
+    pairs: np.ndarray
+
+
+class Needs(NamedTuple):
+    """Which of the ways to hold activations the next matmul reads."""
+
+    quants: bool = False
+    tiles: bool = False
+    pairs: bool = False

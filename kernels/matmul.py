@@ -8,7 +8,7 @@ result does not depend on its batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -37,7 +37,9 @@ from kernels.vectors import F32X16, I32, I32X16, I64, Value
 # hide the latency of an fma. Block formats take one: their integer sums begin anew at every block,
 # and memory gives more to a single stream (measured: up to twice as much as to four).
 HAS_WIDE_REGISTERS = isa() == "avx512vnni"
-FLOAT_GROUPS_AT_ONCE = {1: 4, 2: 4, 3: 2, 4: 2} if HAS_WIDE_REGISTERS else {1: 2}
+FLOAT_GROUPS_AT_ONCE = (
+    {1: 4, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2} if HAS_WIDE_REGISTERS else {1: 2}
+)
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -145,10 +147,26 @@ class _BlockTile:
             acc.set(e.fma(weight, minimum, acc.get()))
 
 
-_FLOAT_LOADS: dict[str, Callable[[Emit, Value], Value]] = {
-    "f32": Emit.load_f32,
-    "f16": Emit.load_f16,
-    "bf16": Emit.load_bf16,
+class _FloatSteps(NamedTuple):
+    """How a float format's vectors are read, its activations spread, and both multiplied."""
+
+    load: Callable[[Emit, Value], Value]
+    spread: Callable[[Emit, Value], Value]
+    add: Callable[[Emit, Value, Value, Value], Value]
+
+
+def _fma(e: Emit, acc: Value, weights: Value, factor: Value) -> Value:
+    return e.fma(factor, weights, acc)
+
+
+_FLOAT_STEPS = {
+    "f32": _FloatSteps(Emit.load_f32, Emit.load_splat_f32, _fma),
+    "f16": _FloatSteps(Emit.load_f16, Emit.load_splat_f32, _fma),
+    "bf16": _FloatSteps(
+        lambda e, where: e.load(I32X16, where, 64),
+        lambda e, where: e.splat(e.load(I32, where, 4)),
+        Emit.dot_bf16,
+    ),
 }
 
 
@@ -159,14 +177,15 @@ def _emit_float_tile(
     acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
     numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
     w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
-    with e.loop(p.n_steps) as column:
-        step = e.b.mul(column, e.i64(GROUP * fmt.item_bytes))
-        activations = e.b.add(p.a_quants, e.b.mul(column, e.i64(tokens * 4)))
-        factor = [e.load_splat_f32(e.at(activations, 4 * t)) for t in range(tokens)]
-        for g in range(groups):
-            weights = _FLOAT_LOADS[fmt.name](e, e.b.add(w_base[g], step))
-            for t in range(tokens):
-                acc[g][t].set(e.fma(factor[t], weights, acc[g][t].get()))
+    steps = _FLOAT_STEPS[fmt.name]
+    with e.loop(p.n_steps) as vector:
+        step = e.b.mul(vector, e.i64(GROUP * fmt.columns * fmt.item_bytes))
+        weights = [steps.load(e, e.b.add(base, step)) for base in w_base]
+        activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
+        for t in range(tokens):
+            factor = steps.spread(e, e.at(activations, 4 * t))
+            for g in range(groups):
+                acc[g][t].set(steps.add(e, acc[g][t].get(), weights[g], factor))
     _store_tile(e, p, acc, numbers)
 
 
@@ -274,11 +293,11 @@ def _block_matmul(fmt: BlockFormat) -> Any:
 
 
 def _float_matmul(fmt: FloatFormat) -> Any:
-    tile, item_bytes = _tile(fmt), fmt.item_bytes
+    tile, vector_bytes = _tile(fmt), GROUP * fmt.columns * fmt.item_bytes
 
     @region
     def body(thread, team, quants, tiles, n_tokens, out, column):
-        n_groups, n_cols = quants.shape[0], quants.shape[1] // (GROUP * item_bytes)
+        n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
         chunk = _chunk_of_groups(n_groups, team[10], n_tokens)
         while True:
             first = claim(team, chunk)
@@ -289,8 +308,8 @@ def _float_matmul(fmt: FloatFormat) -> Any:
             where = address(out) + (column + first * GROUP) * 4
             for start in range(0, n_tokens, TILE):
                 tokens = min(TILE, n_tokens - start)
-                tile(tokens, (n_cols, count, w, 0, quants.shape[1], 0,
-                              address(tiles) + start * n_cols * 4, 0, 0, 0,
+                tile(tokens, (n_vectors, count, w, 0, quants.shape[1], 0,
+                              address(tiles) + start * n_vectors * 4, 0, 0, 0,
                               where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
 
     return body
@@ -424,4 +443,5 @@ def matmul(
         args = (team, (w.quants, w.scales), inputs, n_tokens, out, column)
         _BLOCK_KERNELS[w.format](team, args)
     else:
-        _FLOAT_KERNELS[w.format](team, (team, w.quants, a.tiles, n_tokens, out, column))
+        numbers = a.pairs if w.format == "bf16" else a.tiles
+        _FLOAT_KERNELS[w.format](team, (team, w.quants, numbers, n_tokens, out, column))

@@ -110,9 +110,9 @@ def _packer(fmt: BlockFormat) -> Any:
 
 
 @region
-def _pack_items(thread, team, raw, items, first_row):
+def _pack_items(thread, team, raw, items, columns, first_row):
     """Items of 2 or 4 bytes, a square of rows and columns at a time: both sides stay in the
-    cache."""
+    cache. A vector holds `columns` columns of each row."""
     n_cols = raw.shape[1]
     while True:
         start = claim(team, ROWS_AT_ONCE)
@@ -122,7 +122,8 @@ def _pack_items(thread, team, raw, items, first_row):
             for i in range(start, min(start + ROWS_AT_ONCE, raw.shape[0])):
                 group, lane = (first_row + i) // GROUP, (first_row + i) % GROUP
                 for col in range(first, min(first + 16, n_cols)):
-                    items[group, col * GROUP + lane] = raw[i, col]
+                    vector, place = col // columns, col % columns
+                    items[group, (vector * GROUP + lane) * columns + place] = raw[i, col]
 
 
 @kernel
@@ -235,15 +236,17 @@ def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> P
         quants = aligned((n_groups(rows), cols // BLOCK * block.quant_bytes), np.uint8)
         scales = aligned((n_groups(rows), n_units * block.scale_bytes), np.uint8)
         packed = Packed(fmt, rows, cols, quants, scales)
-        outputs: tuple[np.ndarray, ...] = (quants, scales)
+        outputs: tuple[np.ndarray | int, ...] = (quants, scales)
         pack_rows = _BLOCK_PACKERS[fmt]
         kind: np.dtype[Any] = np.dtype(np.uint8)
     else:
-        item = layout.FLOAT_FORMATS[fmt].item_bytes
+        plain = layout.FLOAT_FORMATS[fmt]
+        item = plain.item_bytes
         row_bytes, kind = cols * item, np.dtype(np.uint32 if item == 4 else np.uint16)
-        items = aligned((n_groups(rows), cols * GROUP), kind)
+        width = plain.n_vectors(cols) * plain.columns * GROUP
+        items = aligned((n_groups(rows), width), kind)
         packed = Packed(fmt, rows, cols, items.view(np.uint8), aligned((1, 1), np.uint8))
-        outputs, pack_rows = (items,), pack_floats
+        outputs, pack_rows = (items, plain.columns), pack_floats
     first_row = 0
     for raw in raws:
         if raw.shape[1] != row_bytes:

@@ -12,4 +12,20 @@ F32X16, I32X16 = ir.VectorType(F32, 16), ir.VectorType(I32, 16)
 F16X16, I16X16 = ir.VectorType(F16, 16), ir.VectorType(I16, 16)
 I8X64 = ir.VectorType(I8, 64)
 
+
+class BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
+BF16X32 = ir.VectorType(BFloat(), 32)
+
 Value = Any  # llvmlite's values carry no useful static types

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kernels import attention as attn
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
+from kernels.attention import attention, scratch
 from kernels.candidates import scan_logits
 from kernels.dequantize import dequantize
-from kernels.layout import BLOCK_FORMATS, FLOAT_FORMATS
+from kernels.kv_pages import WORDS, kv_pages
+from kernels.layout import BLOCK_FORMATS, FLOAT_FORMATS, Needs
 from kernels.matmul import matmul
 from kernels.packing import pack
 from kernels.rope import rope_table, rotate_and_store
@@ -18,13 +19,15 @@ from kernels.shift_keys import shift_keys
 from kernels.team import Team
 
 COLS, ROWS, HEAD_DIM = 256, 16, 16
+EVERY = Needs(True, True, True)
 FORMATS = (*FLOAT_FORMATS, *BLOCK_FORMATS)
 
 
 def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
     """(name, what to run) of everything there is to compile."""
     yield "norms and activations", _activations
-    yield "attention", _attention
+    for name in WORDS:
+        yield f"attention, {name.upper()}", lambda team, name=name: _attention(team, name)  # type: ignore[misc]
     yield "candidates", _candidates
     for name in FORMATS:
         yield f"weights in {name.upper()}", lambda team, name=name: _format(team, name)  # type: ignore[misc]
@@ -32,13 +35,13 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
 
 def _activations(team: Team) -> None:
     a, x = activations(1, COLS), np.ones((1, COLS), np.float32)
-    add_rms_norm(team.state, x, x.copy(), x[0].copy(), 1e-5, a, 1, (True, True))
-    swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, (True, True))
-    prepare(team.state, a, 1, (True, True))
+    add_rms_norm(team.state, x, x.copy(), x[0].copy(), 1e-5, a, 1, EVERY)
+    swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
+    prepare(team.state, a, 1, EVERY)
 
 
-def _attention(team: Team) -> None:
-    kv, zero = attn.kv_pages(1, 1, 1, HEAD_DIM), np.zeros(1, np.int32)
+def _attention(team: Team, name: str) -> None:
+    kv, zero = kv_pages(name, 1, 1, 1, HEAD_DIM), np.zeros(1, np.int32)
     qkv, nothing = np.ones((1, 3 * HEAD_DIM), np.float32), np.zeros(0, np.float32)
     cosines, sines = np.ones((2, 1, HEAD_DIM // 2), np.float32)
     rope_table(zero, np.ones(HEAD_DIM // 2), 1.0, cosines, sines)
@@ -46,9 +49,9 @@ def _attention(team: Team) -> None:
         team.state, qkv, 1, 1, HEAD_DIM, nothing, nothing, nothing, 1e-5, cosines, sines, zero,
         zero, kv.keys[0], kv.values[0],
     )  # fmt: skip
-    attn.attention(
+    attention(
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
-        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, attn.scratch(team.n_threads, HEAD_DIM),
+        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM),
         np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(

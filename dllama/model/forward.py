@@ -16,7 +16,7 @@ from dllama.model.weights import Layer, Linear, Weights
 from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, prepare, swiglu
 from kernels.attention import attention as attend
-from kernels.layout import Activations
+from kernels.layout import Activations, Needs
 from kernels.matmul import matmul
 from kernels.rope import rope_table, rotate_and_store
 
@@ -141,5 +141,5 @@ def multiply(team: np.ndarray, w: Linear, a: Activations, n: int, out: np.ndarra
         matmul(team, part, a, n, out, column)
 
 
-def _needs(w: Linear | None) -> tuple[bool, bool]:
-    return (False, False) if w is None else w.needs
+def _needs(w: Linear | None) -> Needs:
+    return Needs() if w is None else w.needs

@@ -13,7 +13,7 @@ from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import TensorInfo
 from kernels.dequantize import dequantize
-from kernels.layout import BLOCK_FORMATS, GROUP, Packed
+from kernels.layout import BLOCK_FORMATS, GROUP, Needs, Packed
 from kernels.packing import pack
 
 Tensor = tuple[TensorInfo, np.ndarray]  # the raw blocks: uint8 (rows, bytes of a row)
@@ -37,10 +37,14 @@ class Linear:
         return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
 
     @property
-    def needs(self) -> tuple[bool, bool]:
-        """Whether the input is read (as int8 blocks, as floats)."""
-        is_block = [w.format in BLOCK_FORMATS for _, w in self.parts]
-        return any(is_block), not all(is_block)
+    def needs(self) -> Needs:
+        """How the input is read."""
+        formats = {w.format for _, w in self.parts}
+        return Needs(
+            quants=not formats.isdisjoint(BLOCK_FORMATS),
+            tiles=not formats.isdisjoint(("f32", "f16")),
+            pairs="bf16" in formats,
+        )
 
     @property
     def n_bytes(self) -> int:

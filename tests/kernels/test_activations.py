@@ -8,7 +8,7 @@ from numba import njit
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
 from kernels.exponential import exp_f32
-from kernels.layout import TILE
+from kernels.layout import TILE, Needs
 
 
 @njit
@@ -38,7 +38,7 @@ def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
     weight = rng.uniform(0.5, 2, 96).astype(np.float32)
     total = (x + delta).astype(np.float64)
     a = activations(n_tokens, 96)
-    add_rms_norm(team, x, delta, weight, 1e-5, a, n_tokens, (True, True))
+    add_rms_norm(team, x, delta, weight, 1e-5, a, n_tokens, Needs(quants=True, tiles=True))
     assert np.array_equal(x, total.astype(np.float32))
     expected = total / np.sqrt((total**2).mean(1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(a.rows, expected, rtol=2e-6, atol=1e-6)
@@ -48,7 +48,7 @@ def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
 def test_swiglu(team: np.ndarray, n_tokens: int) -> None:
     gate_up = np.random.default_rng(0).standard_normal((n_tokens, 176)).astype(np.float32) * 4
     a = activations(n_tokens, 86)
-    swiglu(team, gate_up, a, n_tokens, (False, True))
+    swiglu(team, gate_up, a, n_tokens, Needs(tiles=True))
     gate, up = gate_up[:, :86].astype(np.float64), gate_up[:, 86:172].astype(np.float64)
     np.testing.assert_allclose(a.rows, gate / (1 + np.exp(-gate)) * up, rtol=2e-6, atol=1e-6)
 
@@ -58,7 +58,7 @@ def test_tiles_hold_the_rows_they_say(team: np.ndarray) -> None:
     a = activations(n_tokens, cols)
     a.rows[:] = np.random.default_rng(1).standard_normal((n_tokens, cols))
     a.rows[3, :32] = 0
-    prepare(team, a, n_tokens, (True, True))
+    prepare(team, a, n_tokens, Needs(quants=True, tiles=True))
     for first in range(0, n_tokens, TILE):
         width = min(TILE, n_tokens - first)
         rows = a.rows[first : first + width]

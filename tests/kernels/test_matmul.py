@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.activations import activations, prepare
-from kernels.layout import BLOCK_FORMATS, Activations
+from kernels.layout import BLOCK_FORMATS, Activations, Needs
 from kernels.matmul import matmul
 from kernels.packing import pack
 from tests.kernels.random_weights import weights
@@ -20,12 +20,16 @@ ODD_SHAPES = [(64, 172), (17, 5), (5, 33)]  # for formats without blocks
 def _input(team: np.ndarray, x: np.ndarray) -> Activations:
     a = activations(*x.shape)
     a.rows[:] = x
-    prepare(team, a, len(x), (x.shape[1] % 32 == 0, True))
+    prepare(team, a, len(x), Needs(quants=x.shape[1] % 32 == 0, tiles=True, pairs=True))
     return a
 
 
 def _as_the_kernel_sees(a: Activations, x: np.ndarray, fmt: str) -> np.ndarray:
-    """The input after its rounding to int8, in float64: the oracle's twin of the quantization."""
+    """The input after its rounding to int8 or bfloat16, in float64: the oracle's twin of that."""
+    if fmt == "bf16":
+        bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+        return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
     if fmt not in BLOCK_FORMATS:
         return x.astype(np.float64)
     blocks = x.astype(np.float32).reshape(len(x), -1, 32)

@@ -38,11 +38,13 @@ def test_any_division_gives_the_text_of_the_whole(
 def test_no_half_character_is_ever_given_out(text: str) -> None:
     for tokenizer in (SPM, BPE):
         decoder = tokenizer.decoder(is_continuation=False)
+        # SentencePiece writes a space as this character, and so takes the one for the other.
+        expected = text.replace("▁", " ") if tokenizer is SPM else text
         seen = ""
         for token in tokenizer.encode(text):
             seen += decoder.push([token])
-            assert text.startswith(seen)
-        assert seen == text and decoder.flush() == ""
+            assert expected.startswith(seen)
+        assert seen == expected and decoder.flush() == ""
 
 
 def test_unfinished_and_invalid_bytes_become_replacement_characters() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from api.answer_plan import PLAIN, AnswerPlan
 from api.generation_request import GenerationRequest
 from api.meter import Meter
+from api.prompting import may_shift
 from api.served_model import ServedModel
 from api.stop import StopTable
 from api.text_sequence import TextSequence
@@ -78,6 +79,7 @@ def make_answers(
     plan: AnswerPlan = PLAIN,
 ) -> Answers:
     """One sequence for each prompt and each of its n samplings, in OpenAI's order."""
+    keeping = request.keeping
     stops = StopTable(request.stops)
     stop_ids = [] if request.ignore_eos else list(model.stop_ids)
     sequences: list[TextSequence] = []
@@ -86,7 +88,10 @@ def make_answers(
             index = len(sequences)
             submit = Submit(
                 f"{answer_id}-{index}", tokens, sampling, stop_ids, request.max_tokens,
-                wants_progress=request.return_progress, grammar=plan.grammar,
+                cache_prompt=keeping.cache_prompt, session_id=keeping.session_id,
+                deadline_s=keeping.timeout_s, context_shift=may_shift(model, keeping),
+                n_keep=keeping.n_keep or 0, wants_progress=request.return_progress,
+                grammar=plan.grammar,
             )  # fmt: skip
             sequences.append(TextSequence(index, model, submit, stops, meter, plan))
     return Answers(sequences)

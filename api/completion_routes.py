@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from api.engine_client import refuse_unless_ready
 from api.event_stream import EventStream
 from api.fields import Body
 from api.generation_request import GenerationRequest, parse_chat, parse_completion
+from api.keeping_fields import with_header
 from api.prompting import chat_prompt, sampling_of, text_ids
 from api.replies import (
     ChatReply,
@@ -51,11 +53,15 @@ async def answer_chat(
     if wanted.shape is not None:
         await wanted.shape.check()
     await conversation.tools.check()
-    text, ids = await chat_prompt(model, conversation)
-    plan = chat_plan(model, conversation, wanted.shape, text)
+    keeping = with_header(wanted.keeping, request.headers)
+    prompt = await chat_prompt(model, conversation, keeping)
+    if keeping.n_keep is None:
+        keeping = replace(keeping, n_keep=prompt.n_system)
+    wanted = replace(wanted, keeping=keeping)
+    plan = chat_plan(model, conversation, wanted.shape, prompt.text)
     head = reply_head(context, model)
     reply = ChatReply(new_id("chatcmpl"), head, include_usage=wanted.include_usage)
-    return await answer(request, model, wanted, [ids], reply, plan, dialect)
+    return await answer(request, model, wanted, [prompt.ids], reply, plan, dialect)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -73,7 +79,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
         refuse_unless_ready(model.engine.state)
         if wanted.shape is not None:
             await wanted.shape.check()
-        prompts = [await text_ids(model, text) for text in texts]
+        wanted = replace(wanted, keeping=with_header(wanted.keeping, request.headers))
+        prompts = [await text_ids(model, text, keeping=wanted.keeping) for text in texts]
         head = reply_head(context, model)
         reply = TextReply(new_id("cmpl"), head, include_usage=wanted.include_usage)
         return await answer(request, model, wanted, prompts, reply, text_plan(wanted.shape))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from dllama.errors import EngineBusy
-from dllama.requests import EngineState, Output, Submit
+from dllama.requests import EngineState, Output, SessionCall, SessionReply, Submit
 
 LOADING_RETRY_S = 2.0
 RECOVERING_RETRY_S = 2.0
@@ -37,6 +37,11 @@ class EngineClient(Protocol):
 
     async def stats(self) -> dict[str, object]:
         """The engine's part of GET /stats; raises ClusterError if the engine cannot say."""
+        ...
+
+    async def session(self, call: SessionCall) -> SessionReply:
+        """Saves, restores or erases a session; raises ClusterError if the engine cannot say, and
+        EngineBusy while it is not ready. What went wrong with the session is in the reply."""
         ...
 
     async def start(self) -> None: ...

@@ -198,7 +198,7 @@ SAMPLING: dict[str, Reader[float]] = {
 IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prediction", "cache_prompt",
+        "prompt_cache_retention", "prediction",
     }
 )  # fmt: skip
 
@@ -211,7 +211,7 @@ OFF: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     # of llama-server
     "adaptive_target": (-1,),
-    "adaptive_decay": (0.9,), "id_slot": (-1,),
+    "adaptive_decay": (0.9,),
     "return_tokens": (False,),
     "verbose": (False,), "lora": ([],),
 }  # fmt: skip

@@ -24,9 +24,8 @@ from api.fields import (
     string,
     wrong,
 )
+from api.keeping_fields import KEEPING, Keeping, parse_keeping
 from api.reasoning import ReasoningFormat
-from api.thinking_fields import REASONING_FORMAT, THINKING, parse_kwargs
-from api.tools.tool_request import TOOL_FIELDS, ToolRequest, parse_tools
 from api.sampling_fields import (
     BREAKERS,
     CHAT_LOGPROBS,
@@ -39,7 +38,9 @@ from api.sampling_fields import (
     told_of_chat,
     told_of_text,
 )
+from api.thinking_fields import REASONING_FORMAT, THINKING, parse_kwargs
 from api.token_logprobs import LogprobStyle
+from api.tools.tool_request import TOOL_FIELDS, ToolRequest, parse_tools
 from dllama.errors import RequestError
 
 MAX_N = 16
@@ -98,7 +99,7 @@ PROMPT = Field(("prompt",), prompts, None)
 GENERATION: tuple[Field[object, object], ...] = (
     MODEL, STREAM, STREAM_OPTIONS, MAX_TOKENS, N, STOP, SEED, LOGIT_BIAS, IGNORE_EOS,
     RETURN_PROGRESS, TIMINGS_PER_TOKEN,
-    *SAMPLING_FIELDS, *SHAPE,
+    *SAMPLING_FIELDS, *SHAPE, *KEEPING,
 )  # fmt: skip
 TEMPLATE: tuple[Field[object, object], ...] = (
     MESSAGES, ADD_GENERATION_PROMPT, CONTINUE_FINAL_MESSAGE, *THINKING, *TOOL_FIELDS,
@@ -125,6 +126,7 @@ class GenerationRequest:
     logprobs: LogprobStyle | None = None
     return_progress: bool = False
     timings_per_token: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
     shape: Shape | None = None  # the form that the answer must have
 
 
@@ -162,6 +164,7 @@ def parse_generation(body: Body, asked: Asked | None = None) -> GenerationReques
         sampling=sampling,
         breakers=BREAKERS.of(body),
         logprobs=style_of(sampling, asked),
+        keeping=parse_keeping(body),
         shape=parse_shape(body),
     )
 

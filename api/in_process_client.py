@@ -12,15 +12,17 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from api.engine_client import refuse_unless_ready
 from api.output_router import OutputRouter
 from dllama.engine.engine import EngineInterrupted
 from dllama.errors import ClusterError, DllamaError
-from dllama.requests import EngineState, Output, Submit
+from dllama.requests import EngineState, Output, SessionCall, SessionReply, Submit
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_OPEN = 1024
 IDLE_S = 0.2  # how often an engine without work gets to look after its peers
@@ -46,6 +48,8 @@ class SteppedEngine(Protocol):
 
     def stats(self) -> dict[str, object]: ...
 
+    def session(self, call: SessionCall) -> SessionReply: ...
+
 
 class InProcessEngineClient:
     """Drives an engine in a thread of its own, one step after the other."""
@@ -55,7 +59,7 @@ class InProcessEngineClient:
         self._router = OutputRouter(max_open)
         self._state = EngineState("loading")
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._replies: set[asyncio.Future[dict[str, object]]] = set()
+        self._replies: set[asyncio.Future[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._is_lost = False  # the engine's thread alone looks at it
@@ -90,9 +94,17 @@ class InProcessEngineClient:
     async def stats(self) -> dict[str, object]:
         if self._thread is None or self._state.state == "failed":
             raise ClusterError(f"The engine is not running: {self._state.detail or 'closed'}.")
-        reply: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        return await self._ask(self._engine.stats)
+
+    async def session(self, call: SessionCall) -> SessionReply:
+        refuse_unless_ready(self._state)
+        return await self._ask(partial(self._engine.session, call))
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """What the engine's thread answers; ClusterError if it does not come to that."""
+        reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._replies.add(reply)
-        self._inbox.put(lambda: self._post(partial(settle, reply, self._engine.stats())))
+        self._inbox.put(lambda: self._post(partial(settle, reply, question())))
         try:
             return await reply
         finally:
@@ -168,6 +180,6 @@ class InProcessEngineClient:
             log.debug("an output came after the event loop had closed")
 
 
-def settle(reply: asyncio.Future[dict[str, object]], stats: dict[str, object]) -> None:
+def settle(reply: asyncio.Future[T], answer: T) -> None:
     if not reply.done():  # the one who asked may have given up
-        reply.set_result(stats)
+        reply.set_result(answer)

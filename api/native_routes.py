@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from api.context import CONTEXT
 from api.engine_client import refuse_unless_ready
 from api.event_stream import EventStream
 from api.infill import INFILL, infill_ids, parse_infill
+from api.keeping_fields import Keeping, with_header
 from api.native_reply import NativeAnswer, generation_settings
 from api.native_request import MixedPrompt, NativeRequest, parse_native_completion
 from api.prompting import LONG_CHARS, check_ids, check_length, encode, sampling_of
@@ -44,7 +46,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 param="prompt",
             )
         refuse_unless_ready(model.engine.state)
-        prompts = [await mixed_ids(model, prompt) for prompt in given]
+        prompts = [await mixed_ids(model, prompt, wanted.generation.keeping) for prompt in given]
         return await answer_natively(request, model, wanted, prompts, is_list=is_list)
 
 
@@ -60,7 +62,7 @@ async def infill(request: web.Request) -> web.StreamResponse:
         return await answer_natively(request, model, wanted, [ids], is_list=wanted.generation.n > 1)
 
 
-async def mixed_ids(model: ServedModel, prompt: MixedPrompt) -> list[int]:
+async def mixed_ids(model: ServedModel, prompt: MixedPrompt, keeping: Keeping) -> list[int]:
     """A prompt in tokens; BOS is added only before a text that begins it."""
     parts = [prompt] if isinstance(prompt, str) else prompt
 
@@ -78,7 +80,7 @@ async def mixed_ids(model: ServedModel, prompt: MixedPrompt) -> list[int]:
     n_chars = sum(len(part) for part in parts if isinstance(part, str))
     ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
     check_ids(model, ids, "prompt")
-    check_length(model, ids, "prompt")
+    check_length(model, ids, "prompt", keeping)
     return ids
 
 
@@ -88,6 +90,7 @@ async def answer_natively(
 ) -> web.StreamResponse:  # fmt: skip
     """Continues every prompt; answers with an object, an array, or a stream."""
     context, shared = request.app[CONTEXT], wanted.generation
+    shared = replace(shared, keeping=with_header(shared.keeping, request.headers))
     if shared.shape is not None:
         await shared.shape.check()
     samplings = sampling_of(model, shared, context.config.sampling)

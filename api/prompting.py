@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from api.errors import prompt_too_long
 from api.fields import MAX_SEED
 from api.generation_request import Conversation, GenerationRequest, Prompt
+from api.keeping_fields import Keeping
 from api.reasoning import without_thoughts
 from api.served_model import ServedModel
 from api.tools.call_ids import fitting_ids
 from api.tools.generic_prompt import told_in_words
 from dllama.chat.messages import check_messages
-from dllama.errors import RequestError
+from dllama.errors import RequestError, TemplateError
 from dllama.requests import SamplingParams
 from dllama.tokenizer.dry_breakers import breaker_tokens
 
@@ -75,26 +77,69 @@ def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
             )
 
 
-def check_length(model: ServedModel, ids: list[int], param: str) -> None:
-    """Raises unless a prompt has a token at least, and leaves room for one in the context."""
+def may_shift(model: ServedModel, keeping: Keeping) -> bool:
+    """Whether the context of this request goes on when it is full."""
+    asked = keeping.context_shift
+    return model.facts.context_shift if asked is None else asked
+
+
+def check_length(
+    model: ServedModel, ids: list[int], param: str, keeping: Keeping | None = None
+) -> None:
+    """Raises unless a prompt has a token at least, and leaves room for one in the context or may
+    outgrow it."""
     if not ids:
         raise RequestError(
             f"`{param}` is empty: it has no token to continue from; send some text.", param=param
         )
+    if keeping is not None and may_shift(model, keeping):
+        return
     if len(ids) >= model.max_seq_len:
         raise prompt_too_long(len(ids), model.max_seq_len)
 
 
-async def chat_prompt(model: ServedModel, conversation: Conversation) -> tuple[str, list[int]]:
-    """The prompt of a chat, as text and in tokens. A long one is made in a thread."""
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A chat as text and in tokens, of which the first `n_system` are those of its system
+    prompt (counted only where the context may shift)."""
 
-    def make() -> tuple[str, list[int]]:
+    text: str
+    ids: list[int]
+    n_system: int = 0
+
+
+async def chat_prompt(
+    model: ServedModel, conversation: Conversation, keeping: Keeping | None = None
+) -> ChatPrompt:
+    """The prompt of a chat. A long one is made in a thread."""
+    keeping = keeping or Keeping()
+
+    def make() -> ChatPrompt:
         text = render(model, conversation)
-        return text, encode(model, text)
+        ids = encode(model, text)
+        counts = may_shift(model, keeping) and keeping.n_keep is None
+        return ChatPrompt(text, ids, count_system(model, conversation, ids) if counts else 0)
 
-    text, ids = await asyncio.to_thread(make) if is_long(conversation) else make()
-    check_length(model, ids, "messages")
-    return text, ids
+    prompt = await asyncio.to_thread(make) if is_long(conversation) else make()
+    check_length(model, prompt.ids, "messages", keeping)
+    return prompt
+
+
+def count_system(model: ServedModel, conversation: Conversation, ids: list[int]) -> int:
+    """How many of a prompt's first tokens come before anything that the user says: those that it
+    has in common with a chat of the same system prompt."""
+    first = conversation.messages[0]
+    if first.get("role") not in ("system", "developer"):
+        return 0
+    other = replace(
+        conversation, messages=[first, {"role": "user", "content": "?"}], is_continued=False
+    )
+    try:
+        others = encode(model, render(model, other))
+    except TemplateError:
+        return 0
+    pairs = zip(ids, others, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def is_long(conversation: Conversation) -> bool:
@@ -109,7 +154,9 @@ def is_long(conversation: Conversation) -> bool:
     return False
 
 
-async def text_ids(model: ServedModel, prompt: Prompt, param: str = "prompt") -> list[int]:
+async def text_ids(
+    model: ServedModel, prompt: Prompt, param: str = "prompt", keeping: Keeping | None = None
+) -> list[int]:
     """A prompt of /v1/completions, or a text to embed, in tokens. A long text is encoded in a
     thread."""
     if isinstance(prompt, str):
@@ -120,7 +167,7 @@ async def text_ids(model: ServedModel, prompt: Prompt, param: str = "prompt") ->
     else:
         ids = prompt
         check_ids(model, ids, param)
-    check_length(model, ids, param)
+    check_length(model, ids, param, keeping)
     return ids
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import zmq
 import zmq.asyncio
@@ -18,6 +19,8 @@ from dllama.requests import (
     Abort,
     EngineState,
     Output,
+    SessionCall,
+    SessionReply,
     StatsQuery,
     StatsReply,
     StepDone,
@@ -44,7 +47,7 @@ class ZmqEngineClient:
         self._bind = bind
         self._router = OutputRouter(max_open)
         self._state = EngineState("loading", detail="waiting for the engine to start")
-        self._queries: dict[str, asyncio.Future[dict[str, object]]] = {}
+        self._queries: dict[str, asyncio.Future[StatsReply | SessionReply]] = {}
         self._query_ids = itertools.count()
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
@@ -105,14 +108,27 @@ class ZmqEngineClient:
                 log.warning("abort of %s could not be sent: the engine is gone", request_id)
 
     async def stats(self) -> dict[str, object]:
-        query = StatsQuery(f"stats-{next(self._query_ids)}")
-        reply: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await self._ask(StatsQuery(f"stats-{next(self._query_ids)}"))
+        except EngineBusy as error:
+            raise ClusterError(str(error)) from error
+        assert isinstance(reply, StatsReply)
+        return reply.stats
+
+    async def session(self, call: SessionCall) -> SessionReply:
+        refuse_unless_ready(self._state)
+        reply = await self._ask(replace(call, id=f"session-{next(self._query_ids)}"))
+        assert isinstance(reply, SessionReply)
+        return replace(reply, id=call.id)
+
+    async def _ask(self, query: StatsQuery | SessionCall) -> StatsReply | SessionReply:
+        """The engine's reply to a query whose id is nobody else's; EngineBusy, ClusterError."""
+        reply: asyncio.Future[StatsReply | SessionReply]
+        reply = asyncio.get_running_loop().create_future()
         self._queries[query.id] = reply
         try:
             self._send(query)
             return await reply
-        except EngineBusy as error:
-            raise ClusterError(str(error)) from error
         finally:
             del self._queries[query.id]
 
@@ -154,9 +170,9 @@ class ZmqEngineClient:
             self._state = message
             if message.state == "failed":
                 self._lose(message.detail or "The engine of this model has failed.")
-        elif isinstance(message, StatsReply):
+        elif isinstance(message, StatsReply | SessionReply):
             reply = self._queries.get(message.id)
             if reply is not None and not reply.done():
-                reply.set_result(message.stats)
+                reply.set_result(message)
         else:
             raise ProtocolError(f"An engine does not send {type(message).__name__}.")

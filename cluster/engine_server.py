@@ -23,6 +23,7 @@ from dllama.requests import (
     EngineState,
     FromEngine,
     Output,
+    SessionCall,
     StatsQuery,
     StatsReply,
     StepDone,
@@ -195,6 +196,8 @@ class EngineServer:
             engine.submit(message)
         elif isinstance(message, Abort):
             engine.abort(message.id)
+        elif isinstance(message, SessionCall):
+            self._post(engine.session(message))
         elif isinstance(message, StatsQuery):
             self._post(StatsReply(message.id, engine.stats()))
         else:

@@ -29,11 +29,15 @@ def load_rank(
     )  # fmt: skip
 
 
+def load_whole(source: WeightSource, *, n_pages: int = 32, threads: int = 1) -> RankModel:
+    [shard] = plan_for(source.config, source.tensors, [1.0])
+    return load_rank(source, shard, n_pages=n_pages, threads=threads)
+
+
 @contextmanager
 def local_runner(path: Path, *, n_pages: int = 32, threads: int = 1) -> Iterator[LocalRunner]:
     source = open_model(path)
-    [shard] = plan_for(source.config, source.tensors, [1.0])
-    model = load_rank(source, shard, n_pages=n_pages, threads=threads)
+    model = load_whole(source, n_pages=n_pages, threads=threads)
     try:
         yield LocalRunner(model, EmbeddingTable(source))
     finally:

@@ -116,6 +116,10 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--step-tokens", metavar="N", type=positive, default=DEFAULT_STEP_TOKENS,
         help="prompt tokens computed between two tokens of running answers",
     )  # fmt: skip
+    model.add_argument(
+        "--context-shift", action="store_true",
+        help="let conversations outgrow the context: its older half is forgotten then",
+    )  # fmt: skip
     add_cluster_flags(parser)
 
 
@@ -167,4 +171,6 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         shares=args.shares,
         sync_type=args.sync_type,
         advertise=args.advertise,
+        context_shift=args.context_shift,
+        slot_save_path=getattr(args, "slot_save_path", None),
     )

@@ -27,6 +27,7 @@ from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.engine.engine import Engine
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.model.embedding import EmbeddingTable
+from dllama.model.fingerprint import model_fingerprint
 from dllama.model.local_runner import LocalRunner
 from dllama.model.rank import MAX_LOGIT_ROWS, RankModel
 from dllama.runner import Runner
@@ -83,6 +84,7 @@ def build_engine(
             constraints=masks,
             max_batch=settings.max_batch,
             max_step_tokens=settings.max_step_tokens,
+            session_dir=_session_dir(settings),
         )
     except BaseException:
         runner.close()
@@ -106,6 +108,10 @@ def _whole(config: ModelConfig) -> Shard:
         rank=0, world_size=1, kv_heads=range(config.n_kv_heads), hidden=range(config.hidden_dim),
         vocab=range(config.vocab_size),
     )  # fmt: skip
+
+
+def _session_dir(settings: EngineSettings) -> Path | None:
+    return Path(settings.slot_save_path) if settings.slot_save_path else None
 
 
 def _step_rows(settings: EngineSettings) -> int:
@@ -132,7 +138,10 @@ def _local_runner(
         config, tensors(), n_pages=n_pages, max_step_tokens=rows, n_threads=settings.threads,  # type: ignore[arg-type]
         vocab_start=0, embed_qtype=source.tensors["embed"].qtype,
     )  # fmt: skip
-    return LocalRunner(model, EmbeddingTable(source))
+    return LocalRunner(
+        model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),
+        kv_dir=_session_dir(settings),
+    )  # fmt: skip
 
 
 def _cluster_runner(
@@ -146,6 +155,7 @@ def _cluster_runner(
         shares=settings.shares,
         sync_type=SyncType(settings.sync_type),
         advertise=settings.advertise,
+        kv_dir=_session_dir(settings),
     )
     sent: dict[int, FeedProgress] = {}
 

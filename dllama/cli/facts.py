@@ -24,6 +24,7 @@ def find_facts(
     path: str,
     n_ctx_train: int,
     n_slots: int,
+    context_shift: bool,
 ) -> ModelFacts:
     """The type of a file is that of most of its weights."""
     by_type: dict[str, int] = {}
@@ -38,6 +39,7 @@ def find_facts(
         n_params=sum(prod((info.rows, info.cols)) for info in source.tensors.values()),
         size_bytes=sum(by_type.values()),
         n_slots=n_slots,
+        context_shift=context_shift,
         template_source=template.source,
         bos_text=tokenizer.bos_text,
         eos_text=tokenizer.eos_text,

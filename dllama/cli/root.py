@@ -46,6 +46,10 @@ EPILOG = """examples:
 def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("dllama-root", DESCRIPTION, EPILOG)
     add_engine_flags(parser)
+    parser.add_argument(
+        "--slot-save-path", metavar="DIR",
+        help="where sessions are saved (/slots/N?action=save); workers have a folder of their own",
+    )  # fmt: skip
     text = parser.add_argument_group("text")
     text.add_argument(
         "--tokenizer", metavar="FILE",
@@ -95,6 +99,7 @@ def served_model(
                 path=engine.model,
                 n_ctx_train=source.trained_context,
                 n_slots=engine.max_batch,
+                context_shift=engine.context_shift,
             ),
             tool_dialect=dialect_of(template.sources),
             think_tags=tags_of(template.source),

@@ -38,6 +38,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
     ask.add_argument("--system", metavar="TEXT", help="a system message")
     ask.add_argument("-n", "--max-tokens", metavar="N", type=int, help="end after N tokens")
+    ask.add_argument(
+        "--keep", metavar="N", type=int, default=0,
+        help="tokens of the prompt that --context-shift never forgets; -1: all",
+    )  # fmt: skip
     ask.add_argument("--tokenizer", metavar="FILE", type=Path)
     ask.add_argument("--chat-template", metavar="FILE|NAME")
     ask.add_argument("--verbose", action="store_true", help="tell tokens per second at the end")
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         line.close()
     try:
-        if len(ids) >= engine.max_len:
+        if len(ids) >= engine.max_len and not args.context_shift:
             raise ConfigError(
                 f"the prompt has {len(ids)} tokens and the context {engine.max_len}; shorten it "
                 "or raise --ctx-size"
@@ -97,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
             sampling=sampling,
             stop_ids=sorted(stop_ids),
             max_tokens=args.max_tokens,
+            context_shift=args.context_shift,
+            n_keep=args.keep,
         )
         return answer(engine, submit, tokenizer, is_verbose=args.verbose)
     finally:

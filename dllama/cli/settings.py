@@ -29,6 +29,8 @@ class EngineSettings:
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"
     advertise: str | None = None
+    context_shift: bool = False  # conversations that outgrow the context go on
+    slot_save_path: str | None = None  # the directory of saved sessions
     tokenizer: str | None = None  # where it is not the model file's own
     name: str | None = None  # what /stats calls the model; None: what its file says
 

@@ -12,7 +12,14 @@ from itertools import chain, repeat
 
 from dllama.engine.engine import EngineInterrupted
 from dllama.errors import ClusterError
-from dllama.requests import FinishReason, Output, Submit, TokenProbs
+from dllama.requests import (
+    FinishReason,
+    Output,
+    SessionCall,
+    SessionReply,
+    Submit,
+    TokenProbs,
+)
 
 FILLER_ID = 65  # after the end of a script that has no stop id: "A" for ever
 
@@ -133,6 +140,13 @@ class ScriptedEngine:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def session(self, call: SessionCall) -> SessionReply:
+        """Knows the sessions that requests have named."""
+        lengths = {s.session_id: len(s.tokens) for s in self.submitted if s.session_id is not None}
+        if call.session_id not in lengths:
+            return SessionReply(call.id, error=f"there is no session {call.session_id!r}")
+        return SessionReply(call.id, n_tokens=lengths[call.session_id], n_bytes=100)
 
     def stats(self) -> dict[str, object]:
         return {

@@ -17,7 +17,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.engine.sampler import Sampler
-from dllama.errors import PeerLost
+from dllama.errors import PeerLost, SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, LogitRow, Step
@@ -127,6 +127,27 @@ class HistoryRunner:
         self.is_lost = True
         self._states[:] = self._positions[:] = -1
 
+    @property
+    def weight_bytes(self) -> int:
+        return 0
+
+    @property
+    def hidden(self) -> np.ndarray:
+        return np.zeros((0, 1), np.float32)
+
+    def counters(self) -> dict[str, int]:
+        return {"compute_ns": 0, "wait_ns": 0, "network_ns": 0}
+
+    @property
+    def fingerprint(self) -> bytes:
+        return bytes(32)
+
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        raise SessionFileError("this runner has no files")
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        raise SessionFileError("this runner has no files")
+
     def idle(self) -> None:
         self.n_idle += 1
         self._refuse_lost()
@@ -163,7 +184,8 @@ class HistoryRunner:
 
     @staticmethod
     def _read(values: np.ndarray, pages: np.ndarray, n: int) -> np.ndarray:
-        return values[pages[: -(-n // PAGE_TOKENS)]].ravel()[:n]
+        found: np.ndarray = values[pages[: -(-n // PAGE_TOKENS)]].ravel()[:n]
+        return found
 
 
 def check_shift(shift: KvShift, n_pages: int) -> None:

@@ -42,6 +42,7 @@ from dllama.engine.engine import Engine
 
 AT_ONCE = 4  # requests of one example
 TIMEOUT_S = 30.0  # a request that takes longer hangs
+TOLD_EVERY = 1000  # answers
 CONTEXT = 256  # tokens: answers without a limit end soon
 SETTLE_S = 20.0  # after which nothing may be left of the last requests
 STATUSES = frozenset({200, 400, 404, 405, 408, 413, 501, 503})
@@ -99,6 +100,8 @@ class Fuzz:
                 return
             data = await response.read()
         self.statuses[response.status] += 1
+        if (n := sum(self.statuses.values())) % TOLD_EVERY == 0:
+            print(f"{n} answers", file=sys.stderr)
         assert response.status in STATUSES, (request, response.status, data)
         if b"internal_error" in data or b"met an error that it did not expect" in data:
             raise AssertionError(f"an unforeseen error: {request} {data!r}")
@@ -144,7 +147,7 @@ class Fuzz:
 def fuzz(model: str, n_requests: int) -> tuple[Fuzz, Holdings, Holdings]:
     """Sends so many requests; the fuzz, closed, and what was held before and after."""
     chosen = EngineSettings(model=model, threads=1, ctx_size=CONTEXT, kv_tokens=CONTEXT * 8)
-    running = Fuzz(build_engine(chosen, lambda share, text: None), chosen)
+    running = Fuzz(build_engine(chosen, lambda share, text: None, with_grammars=True), chosen)
     running.start()
 
     @settings(

@@ -20,6 +20,7 @@ class ModelFacts:
     n_params: int = 0
     size_bytes: int = 0
     n_slots: int = 1
+    saves_sessions: bool = False  # there is a directory for them
     context_shift: bool = False  # conversations that outgrow the context go on
     template_source: str = ""
     bos_text: str = ""

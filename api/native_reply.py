@@ -77,11 +77,17 @@ class NativeAnswer:
     def _n_predicted(self) -> int:
         return self.sequence.n_completion if self._wanted.n_predict else 0
 
+    @property
+    def _slot(self) -> int:
+        """The number that was asked for, or else the one it happens to have while it is open."""
+        slot = self.sequence.slot
+        return slot if self._wanted.id_slot < 0 and slot is not None else self._wanted.id_slot
+
     def _head(self, *, is_end: bool) -> Json:
         return {
             "index": self.sequence.index,
             "stop": is_end,
-            "id_slot": self.sequence.slot if self.sequence.slot is not None else -1,
+            "id_slot": self._slot,
             "tokens_predicted": self._n_predicted,
             "tokens_evaluated": self.sequence.n_prompt,
         }

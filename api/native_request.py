@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from api.fields import MAX_INT, Body, Field, boolean, check_fields, integer, wrong
 from api.generation_request import GENERATION, GenerationRequest, parse_generation
+from api.keeping_fields import ID_SLOT
 from api.token_logprobs import LogprobStyle
 from dllama.errors import RequestError
 
@@ -70,6 +71,7 @@ class NativeRequest:
     n_indent: int
     response_fields: tuple[str, ...]
     ping_s: float | None
+    id_slot: int = -1  # the session's number, as llama-server has it; -1 for none
 
 
 def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeRequest:
@@ -95,6 +97,7 @@ def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeR
         t_max_predict_ms=T_MAX_PREDICT_MS.of(body),
         n_indent=N_INDENT.of(body),
         response_fields=RESPONSE_FIELDS.of(body),
+        id_slot=ID_SLOT.of(body),
         ping_s=None if ping is None else float("inf") if ping < 1 else float(ping),
     )
 

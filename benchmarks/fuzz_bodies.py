@@ -62,6 +62,8 @@ GOOD: dict[str, list[dict[str, Any]]] = {
     "/embeddings": [{"input": ["a", "b"], "encoding_format": "base64"}, {"input": [1, 2]}],
     "/tokenize": [{"content": "Hello", "with_pieces": True}],
     "/detokenize": [{"tokens": [1, 2, 3]}],
+    "/slots/{id}": [{"filename": "a"}],
+    "/sessions/{name}": [{"filename": "a"}, {}],
     "/apply-template": [{"messages": [USER]}],
 }  # fmt: skip
 EXTRA = (
@@ -153,7 +155,10 @@ def bodies(draw: st.DrawFn, path: str) -> bytes:
 def requests(draw: st.DrawFn) -> Request:
     """Any route, with a body where it takes one; now and then a wrong method or path."""
     route = draw(st.sampled_from(SERVED if draw(st.integers(0, 19)) else ROUTES))
-    path = route.path.replace("{name:.+}", "any").replace("{id}", "any")
+    path = route.path.replace("{name:.+}", "any").replace("{name}", "any")
+    path = path.replace("{id}", draw(st.sampled_from(["0", "5000", "any"])))
+    if path.startswith(("/slots/", "/sessions/")):
+        path += "?action=" + draw(st.sampled_from(["save", "restore", "erase", "x"]))
     method = route.method
     oddity = draw(st.integers(0, 30))
     if oddity == 0:

@@ -66,7 +66,8 @@ def chat_body(body: Body, route: str) -> Json:
     if stops := STOP_SEQUENCES.of(body):
         chat["stop"] = list(stops)
     chat |= tool_fields(TOOLS.of(body), TOOL_CHOICE.of(body))
-    chat |= thinking_fields(THINKING.of(body), chat.get("chat_template_kwargs"))
+    kwargs = chat.get("chat_template_kwargs")
+    chat |= thinking_fields(THINKING.of(body), kwargs, MAX_TOKENS.of(body))
     chat |= output_fields(OUTPUT_CONFIG.of(body))
     return chat
 
@@ -195,8 +196,9 @@ def a_tool(tool: object, path: str) -> Json:
     return {"type": "function", "function": function}
 
 
-def thinking_fields(thinking: Mapping[str, object] | None, kwargs: object) -> Json:
-    """Thinking on or off, as the template knows it; `kwargs` are those that the body has."""
+def thinking_fields(thinking: Mapping[str, object] | None, kwargs: object, max_tokens: int) -> Json:
+    """Thinking on or off, as the template knows it; `kwargs` are those that the body has. A budget
+    that the whole answer could not exceed is no limit; another cannot be kept to."""
     if thinking is None:
         return {}
     kind = thinking.get("type")
@@ -205,11 +207,17 @@ def thinking_fields(thinking: Mapping[str, object] | None, kwargs: object) -> Js
     own = dict(kwargs) if isinstance(kwargs, dict) else {}
     if kind != "adaptive":
         own.setdefault("enable_thinking", kind == "enabled")
-    fields: Json = {"chat_template_kwargs": own}
-    if kind == "enabled" and thinking.get("budget_tokens") is not None:
-        budget = integer(1, MAX_INT)(thinking["budget_tokens"], "thinking.budget_tokens")
-        fields["thinking_budget_tokens"] = budget
-    return fields
+    budget = thinking.get("budget_tokens")
+    if kind == "enabled" and budget is not None:
+        name = "thinking.budget_tokens"
+        if integer(1, MAX_INT)(budget, name) < max_tokens:
+            raise RequestError(
+                f"`{name}` ({budget}) is less than `max_tokens` ({max_tokens}), and this server "
+                'cannot hold thoughts to a length of their own; send {"type": "adaptive"}, or a '
+                "budget of `max_tokens`.",
+                param=name,
+            )
+    return {"chat_template_kwargs": own}
 
 
 def output_fields(config: Mapping[str, object] | None) -> Json:

@@ -6,15 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from api.fields import IGNORED, SAMPLING, Body, Field, wrong
+from api.keeping_fields import KEEPING
 from api.replies import Json
 from dllama.errors import RequestError
 
 # Fields of this server that no other maker has and that mean the same on every chat route.
-PASSED = frozenset(SAMPLING) | {
-    "model", "stream", "seed", "logit_bias", "ignore_eos", "chat_template_kwargs", "grammar",
-    "json_schema", "samplers", "cache_prompt", "session_id", "timings_per_token",
-    "reasoning_format",
-}  # fmt: skip
+PASSED = (
+    frozenset(SAMPLING)
+    | {name for field in KEEPING for name in field.names}
+    | {
+        "model", "stream", "seed", "logit_bias", "ignore_eos", "chat_template_kwargs", "grammar",
+        "json_schema", "regex", "samplers", "dry_sequence_breakers", "min_keep",
+        "reasoning_format",
+    }
+)  # fmt: skip
 
 
 def passed_on(

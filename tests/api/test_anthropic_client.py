@@ -103,6 +103,17 @@ def test_a_prefilled_answer_is_gone_on_with(client, engine) -> None:
     assert prompt_of(engine).endswith("<|im_start|>assistant\nWell")
 
 
+def test_fields_of_this_server_and_thinking(client, engine) -> None:
+    for thinking in ({"type": "enabled", "budget_tokens": 9}, {"type": "adaptive"}):
+        client.messages.create(
+            model="toy", max_tokens=9, messages=HI, thinking=thinking,
+            extra_body={"seed": 7, "min_p": 0.2, "session_id": "me", "cache_prompt": False},
+        )  # fmt: skip
+    submit = engine.submitted[-1]
+    assert (submit.sampling.seed, submit.sampling.min_p) == (7, 0.2)
+    assert (submit.session_id, submit.cache_prompt) == ("me", False)
+
+
 def test_tokens_are_counted(client, engine) -> None:
     n = client.messages.count_tokens(model="toy", messages=HI, system="Be brief.").input_tokens
     client.messages.create(model="toy", max_tokens=1, messages=HI, system="Be brief.")
@@ -118,6 +129,8 @@ def test_errors_are_the_clients_own_classes(client, url) -> None:
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
         ({"extra_body": {"n": 2}}, "`n`"),
         ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 3}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "deep"}}, "thinking"),
     ):
         with pytest.raises(anthropic.BadRequestError) as bad:
             client.messages.create(**{"model": "toy", "max_tokens": 5, "messages": HI, **wrong})

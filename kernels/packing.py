@@ -7,131 +7,49 @@ from typing import Any
 
 import numpy as np
 
-from kernels import layout
 from kernels.arrays import aligned
-from kernels.jit import jitted, kernel
-from kernels.layout import BLOCK, BLOCK_FORMATS, GROUP, BlockFormat, Packed, n_groups
-from kernels.raw_blocks import READERS
+from kernels.intrinsics import address
+from kernels.jit import kernel
+from kernels.layout import (
+    BLOCK,
+    BLOCK_FORMATS,
+    FLOAT_FORMATS,
+    GROUP,
+    BlockFormat,
+    FloatFormat,
+    Packed,
+    n_groups,
+)
+from kernels.packing_tiles import packing_tile
 from kernels.team import claim, region
 
 
-@jitted
-def _put_nibbles(q, lane, out):
-    """Low nibbles hold the first 16 columns, high ones the last (see unpack.py)."""
-    for word in range(4):
-        for byte in range(4):
-            i = word * 4 + byte
-            out[word * 64 + lane * 4 + byte] = (q[i] & 15) | ((q[16 + i] & 15) << 4)
-
-
-@jitted
-def _put_pairs(q, lane, out):
-    for vector in range(2):
-        for byte in range(4):
-            i = vector * 16 + byte
-            low = (q[i] & 3) | ((q[i + 4] & 3) << 2)
-            high = ((q[i + 8] & 3) << 4) | ((q[i + 12] & 3) << 6)
-            out[vector * 64 + lane * 4 + byte] = low | high
-
-
-@jitted
-def _put_bytes(q, lane, out):
-    for word in range(8):
-        for byte in range(4):
-            out[word * 64 + lane * 4 + byte] = q[word * 4 + byte]
-
-
-def _put_upper(low_bits: int, high_bits: int) -> Any:
-    """What puts the bits above the low ones into the vectors behind those."""
-
-    @jitted
-    def nothing(q, lane, out):
-        pass
-
-    @jitted
-    def one(q, lane, out):
-        for byte in range(4):
-            bits = 0
-            for word in range(8):
-                bits |= (q[word * 4 + byte] >> low_bits) << word
-            out[low_bits * 64 + lane * 4 + byte] = bits
-
-    @jitted
-    def two(q, lane, out):
-        for vector in range(2):
-            for byte in range(4):
-                bits = 0
-                for word in range(4):
-                    bits |= (q[vector * 16 + word * 4 + byte] >> low_bits) << (2 * word)
-                out[(low_bits + vector) * 64 + lane * 4 + byte] = bits
-
-    return (nothing, one, two)[high_bits]
-
-
-_PUT = {2: _put_pairs, 4: _put_nibbles, 8: _put_bytes}
-ROWS_AT_ONCE = GROUP
-
-
-def _packer(fmt: BlockFormat) -> Any:
-    """A region that packs rows of one format; row i becomes row first_row + i of the matrix."""
-    read, n_values, raw_bytes = READERS[fmt.name].quants, fmt.values, fmt.raw_bytes
-    put, put_upper = _PUT[fmt.low_bits], _put_upper(fmt.low_bits, fmt.high_bits)
-    unit_blocks, quant_bytes = fmt.unit_blocks, fmt.quant_bytes
-    scale_bytes, words = fmt.scale_bytes, fmt.words
-
-    @jitted
-    def pack_row(row, lane, quants, scales, q):
-        for unit in range(row.size // raw_bytes):
-            read(row, unit * raw_bytes, q)
-            for block in range(unit_blocks):
-                here = q[block * BLOCK : (block + 1) * BLOCK]
-                out = quants[(unit * unit_blocks + block) * quant_bytes :]
-                put(here, lane, out)
-                put_upper(here, lane, out)
-            place = unit * scale_bytes
-            for offset, size in words:
-                for byte in range(size):
-                    value = row[unit * raw_bytes + offset + byte]
-                    scales[place + lane * size + byte] = value
-                place += GROUP * size
+def _packer(fmt: BlockFormat | FloatFormat) -> Any:
+    """A region that packs `rows` = (address, bytes from row to row, how many) of one format; the
+    first becomes row first_row of the matrix."""
+    tile = packing_tile(fmt)
 
     @region
-    def body(thread, team, raw, quants, scales, first_row):
-        q = np.empty(n_values, np.uint8)
+    def body(thread, team, rows, n_steps, quants, scales, first_row):
+        raw, stride, n_rows = rows
+        first_group, end = first_row // GROUP, first_row + n_rows
         while True:
-            first = claim(team, ROWS_AT_ONCE)
-            if first >= raw.shape[0]:
+            group = first_group + claim(team, 1)
+            start = group * GROUP
+            if start >= end:
                 return
-            for i in range(first, min(first + ROWS_AT_ONCE, raw.shape[0])):
-                group, lane = (first_row + i) // GROUP, (first_row + i) % GROUP
-                pack_row(raw[i], lane, quants[group], scales[group], q)
+            first, last = max(first_row - start, 0), min(end - start, GROUP) - 1
+            tile((raw + (start - first_row) * stride, stride, first, last, n_steps,
+                  address(quants) + group * quants.shape[1],
+                  address(scales) + group * scales.shape[1]))  # fmt: skip
 
     return body
 
 
-@region
-def _pack_items(thread, team, raw, items, columns, first_row):
-    """Items of 2 or 4 bytes, a square of rows and columns at a time: both sides stay in the
-    cache. A vector holds `columns` columns of each row."""
-    n_cols = raw.shape[1]
-    while True:
-        start = claim(team, ROWS_AT_ONCE)
-        if start >= raw.shape[0]:
-            return
-        for first in range(0, n_cols, 16):
-            for i in range(start, min(start + ROWS_AT_ONCE, raw.shape[0])):
-                group, lane = (first_row + i) // GROUP, (first_row + i) % GROUP
-                for col in range(first, min(first + 16, n_cols)):
-                    vector, place = col // columns, col % columns
-                    items[group, (vector * GROUP + lane) * columns + place] = raw[i, col]
-
-
-@kernel
-def pack_floats(team, args):
-    _pack_items(team, args)
-
-
 # One entry a format, as in matmul.py.
+_f32 = _packer(FLOAT_FORMATS["f32"])
+_f16 = _packer(FLOAT_FORMATS["f16"])
+_bf16 = _packer(FLOAT_FORMATS["bf16"])
 _q4_0 = _packer(BLOCK_FORMATS["q4_0"])
 _q4_1 = _packer(BLOCK_FORMATS["q4_1"])
 _q5_0 = _packer(BLOCK_FORMATS["q5_0"])
@@ -144,6 +62,21 @@ _q5_k = _packer(BLOCK_FORMATS["q5_k"])
 _q6_k = _packer(BLOCK_FORMATS["q6_k"])
 _iq4_nl = _packer(BLOCK_FORMATS["iq4_nl"])
 _iq4_xs = _packer(BLOCK_FORMATS["iq4_xs"])
+
+
+@kernel
+def pack_f32(team, args):
+    _f32(team, args)
+
+
+@kernel
+def pack_f16(team, args):
+    _f16(team, args)
+
+
+@kernel
+def pack_bf16(team, args):
+    _bf16(team, args)
 
 
 @kernel
@@ -206,7 +139,10 @@ def pack_iq4_xs(team, args):
     _iq4_xs(team, args)
 
 
-_BLOCK_PACKERS = {
+_PACKERS = {
+    "f32": pack_f32,
+    "f16": pack_f16,
+    "bf16": pack_bf16,
     "q4_0": pack_q4_0,
     "q4_1": pack_q4_1,
     "q5_0": pack_q5_0,
@@ -222,35 +158,65 @@ _BLOCK_PACKERS = {
 }
 
 
-def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> Packed:
-    """Packs raw rows, uint8 (rows, bytes of a row) each, one below the other, of a format named in
-    layout.py.
+class Packing:
+    """A matrix on its way into a format named in layout.py: raw rows are packed as they come.
 
-    Rows beyond the last are zero weights. Raises ValueError where the bytes do not fit `cols`.
+    Room is made for `max_rows` rows of `cols` values; what is never filled costs no memory.
+    Raises ValueError where `cols` values do not end at a block.
     """
-    rows = sum(len(raw) for raw in raws)
-    if fmt in BLOCK_FORMATS:
-        block = BLOCK_FORMATS[fmt]
-        n_units, rest = divmod(cols, block.values)
-        row_bytes = n_units * block.raw_bytes if not rest else -1
-        quants = aligned((n_groups(rows), cols // BLOCK * block.quant_bytes), np.uint8)
-        scales = aligned((n_groups(rows), n_units * block.scale_bytes), np.uint8)
-        packed = Packed(fmt, rows, cols, quants, scales)
-        outputs: tuple[np.ndarray | int, ...] = (quants, scales)
-        pack_rows = _BLOCK_PACKERS[fmt]
-        kind: np.dtype[Any] = np.dtype(np.uint8)
-    else:
-        plain = layout.FLOAT_FORMATS[fmt]
-        item = plain.item_bytes
-        row_bytes, kind = cols * item, np.dtype(np.uint32 if item == 4 else np.uint16)
-        width = plain.n_vectors(cols) * plain.columns * GROUP
-        items = aligned((n_groups(rows), width), kind)
-        packed = Packed(fmt, rows, cols, items.view(np.uint8), aligned((1, 1), np.uint8))
-        outputs, pack_rows = (items, plain.columns), pack_floats
-    first_row = 0
+
+    def __init__(self, team: np.ndarray, fmt: str, max_rows: int, cols: int) -> None:
+        self._team, self.format, self.max_rows, self.cols = team, fmt, max_rows, cols
+        self.rows = 0
+        if fmt in BLOCK_FORMATS:
+            block = BLOCK_FORMATS[fmt]
+            self._n_steps, rest = divmod(cols, block.values)
+            self._row_bytes = self._n_steps * block.raw_bytes if not rest else -1
+            group_bytes = cols // BLOCK * block.quant_bytes, self._n_steps * block.scale_bytes
+        else:
+            plain = FLOAT_FORMATS[fmt]
+            self._n_steps, self._row_bytes = cols, cols * plain.item_bytes
+            vector_bytes = GROUP * plain.columns * plain.item_bytes
+            group_bytes = plain.n_vectors(cols) * vector_bytes, 0
+        groups = n_groups(max_rows)
+        self._quants = aligned((groups, group_bytes[0]), np.uint8)
+        self._scales = aligned((groups, group_bytes[1]), np.uint8)
+
+    def add(self, raw: np.ndarray) -> None:
+        """Packs more rows, uint8 (rows, bytes of a row), below those before; `raw` is free then.
+
+        Raises ValueError where they do not fit.
+        """
+        if raw.shape[1] != self._row_bytes:
+            raise ValueError(
+                f"rows of {raw.shape[1]} bytes are not {self.cols} values of {self.format}"
+            )
+        if self.rows + len(raw) > self.max_rows:
+            raise ValueError(
+                f"{len(raw)} rows more than the {self.rows} there are do not fit a matrix of "
+                f"{self.max_rows}"
+            )
+        if raw.strides[1] != 1 or raw.dtype != np.uint8:
+            raw = np.ascontiguousarray(raw, np.uint8)
+        rows = raw.__array_interface__["data"][0], raw.strides[0], len(raw)
+        args = (self._team, rows, self._n_steps, self._quants, self._scales, self.rows)
+        _PACKERS[self.format](self._team, args)
+        self.rows += len(raw)
+
+    def packed(self) -> Packed:
+        """The matrix of the rows so far. Rows beyond the last, up to whole groups, are zeros."""
+        groups = n_groups(self.rows)
+        return Packed(
+            self.format, self.rows, self.cols, self._quants[:groups], self._scales[:groups]
+        )
+
+
+def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> Packed:
+    """Packs raw rows, uint8 (rows, bytes of a row) each, one below the other.
+
+    Raises ValueError where the bytes do not fit `cols`.
+    """
+    packing = Packing(team, fmt, sum(len(raw) for raw in raws), cols)
     for raw in raws:
-        if raw.shape[1] != row_bytes:
-            raise ValueError(f"rows of {raw.shape[1]} bytes are not {cols} values of {fmt}")
-        pack_rows(team, (team, np.ascontiguousarray(raw).view(kind), *outputs, first_row))
-        first_row += len(raw)
-    return packed
+        packing.add(raw)
+    return packing.packed()

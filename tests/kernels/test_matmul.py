@@ -95,23 +95,3 @@ def test_zero_blocks_stay_zero(team: np.ndarray) -> None:
     out = np.full((1, 16), np.nan, np.float32)
     matmul(team, w, _input(team, np.zeros((1, 64), np.float32)), 1, out)
     assert not out.any()
-
-
-def test_pack_refuses_rows_of_another_length(team: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="are not 64 values of q4_0"):
-        pack(team, "q4_0", [np.zeros((16, 18), np.uint8)], 64)
-
-
-@pytest.mark.parametrize("fmt", BLOCK_FORMATS)
-def test_packing_keeps_every_byte_and_adds_none(team: np.ndarray, fmt: str) -> None:
-    raw, _ = weights(fmt, 32, 512)
-    assert pack(team, fmt, [raw], 512).n_bytes == raw.nbytes
-
-
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_matrices_packed_below_each_other_are_one(team: np.ndarray, fmt: str) -> None:
-    """Borders between them need not be borders of groups."""
-    raw, _ = weights(fmt, 45, 256)
-    whole, parts = (pack(team, fmt, r, 256) for r in ([raw], [raw[:7], raw[7:20], raw[20:]]))
-    assert np.array_equal(whole.quants, parts.quants)
-    assert np.array_equal(whole.scales, parts.scales)

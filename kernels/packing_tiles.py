@@ -1,0 +1,156 @@
+"""Raw rows to packed groups, 16 rows at a time: emitted code that writes whole vectors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.emit import Emit
+from kernels.layout import GROUP, BlockFormat, FloatFormat
+from kernels.raw_words import QUANTS, Rows
+from kernels.vectors import I16X16, I32, I32X16, I64, Value
+
+HALVES = 2 * GROUP  # bytes of 2 bytes for each of 16 rows
+VECTOR = 4 * GROUP
+
+
+class _Output:
+    """Writes vectors one behind the other, and leaves the lanes of other rows as they are."""
+
+    def __init__(self, e: Emit, is_ours: Value, at: Value) -> None:
+        self._e, self._is_ours, self._at, self._done = e, is_ours, at, 0
+
+    def write(self, v: Value) -> None:
+        e, where = self._e, self._e.at(self._at, self._done)
+        old = e.load(v.type, where, HALVES)
+        e.store(e.b.select(self._is_ours, v, old), where, HALVES)
+        self._done += HALVES if v.type == I16X16 else VECTOR
+
+
+class _Tile(NamedTuple):
+    """The arguments of a tile: see `packing_tile`."""
+
+    raw: Value
+    stride: Value
+    first: Value
+    last: Value
+    n_steps: Value
+    quants: Value
+    scales: Value
+
+
+def _row_addresses(e: Emit, p: _Tile) -> list[Value]:
+    """Lanes without a row of their own read another's: nothing outside is touched."""
+    addresses = []
+    for lane in range(GROUP):
+        number = e.i64(lane)
+        number = e.b.select(e.b.icmp_signed("<", number, p.first), p.first, number)
+        number = e.b.select(e.b.icmp_signed(">", number, p.last), p.last, number)
+        addresses.append(e.b.add(p.raw, e.b.mul(number, p.stride)))
+    return addresses
+
+
+def _lanes_between(e: Emit, p: _Tile) -> Value:
+    """<16 x i1>: the lanes first .. last."""
+    lanes = ir.Constant(I32X16, list(range(GROUP)))
+    first, last = (e.splat(e.b.trunc(v, I32)) for v in (p.first, p.last))
+    return e.b.and_(e.b.icmp_signed(">=", lanes, first), e.b.icmp_signed("<=", lanes, last))
+
+
+def _emit_block_tile(e: Emit, fmt: BlockFormat, p: _Tile) -> None:
+    addresses, is_ours = _row_addresses(e, p), _lanes_between(e, p)
+    with e.loop(p.n_steps) as unit:
+        begin = e.b.mul(unit, e.i64(fmt.raw_bytes))
+        rows = Rows(e, [e.b.add(a, begin) for a in addresses])
+        place = e.b.mul(unit, e.i64(fmt.quant_bytes * fmt.unit_blocks))
+        out = _Output(e, is_ours, e.b.add(p.quants, place))
+        for vectors in QUANTS[fmt.name](rows):
+            for v in vectors:
+                out.write(v)
+        place = e.b.mul(unit, e.i64(fmt.scale_bytes))
+        _emit_scales(rows, fmt, _Output(e, is_ours, e.b.add(p.scales, place)))
+
+
+def _emit_scales(rows: Rows, fmt: BlockFormat, out: _Output) -> None:
+    words = list(fmt.words)
+    while words:
+        offset, size = words.pop(0)
+        if size == 4:
+            out.write(rows.words(offset, 1)[0])
+        elif words and words[0] == (offset + 2, 2):  # two halves side by side: one word
+            words.pop(0)
+            for half in _halves(rows.e, rows.words(offset, 1)[0]):
+                out.write(half)
+        else:
+            out.write(rows.halves(offset))
+
+
+def _halves(e: Emit, word: Value) -> tuple[Value, Value]:
+    """The lower and the upper 16 bits, <16 x i16> each."""
+    return e.b.trunc(word, I16X16), e.b.trunc(e.b.lshr(word, e.constant(I32X16, 16)), I16X16)
+
+
+def _emit_float_tile(e: Emit, fmt: FloatFormat, p: _Tile) -> None:
+    """n_steps are columns."""
+    addresses, is_ours = _row_addresses(e, p), _lanes_between(e, p)
+    per_word = 4 // fmt.item_bytes
+    n_words = e.b.sdiv(p.n_steps, e.i64(per_word))
+
+    def put(first: Value, count: int) -> None:
+        begin = e.b.mul(first, e.i64(4))
+        rows = Rows(e, [e.b.add(a, begin) for a in addresses])
+        out = _Output(e, is_ours, e.b.add(p.quants, e.b.mul(first, e.i64(VECTOR))))
+        for word in rows.words(0, count):
+            for v in [word] if per_word == fmt.columns else _halves(e, word):
+                out.write(v)
+
+    n_fours = e.b.sdiv(n_words, e.i64(4))
+    with e.loop(n_fours) as four:
+        put(e.b.mul(four, e.i64(4)), 4)
+    done = e.b.mul(n_fours, e.i64(4))
+    with e.loop(e.b.sub(n_words, done)) as i:
+        put(e.b.add(done, i), 1)
+    with e.loop(e.b.sub(p.n_steps, e.b.mul(n_words, e.i64(per_word)))):  # a half is left, or none
+        begin = e.b.mul(n_words, e.i64(4))
+        half = Rows(e, [e.b.add(a, begin) for a in addresses]).halves(0)
+        out = _Output(e, is_ours, e.b.add(p.quants, e.b.mul(n_words, e.i64(VECTOR))))
+        out.write(half if fmt.columns == 1 else e.b.zext(half, I32X16))
+
+
+def packing_tile(fmt: BlockFormat | FloatFormat) -> Any:
+    """An intrinsic tile(raw, stride, first, last, n_steps, quants, scales), all int64, that packs
+    the rows first .. last of one group of 16.
+
+    `raw` is where row 0 of the group is or would be, `stride` the bytes from row to row; `n_steps`
+    counts units, or columns of plain numbers; `quants` and `scales` are the group's addresses.
+    """
+    n = len(_Tile._fields)
+
+    def function(module: Any) -> Any:
+        name = f"dllama.pack.{fmt.name}"
+        if name in module.globals:
+            return module.globals[name]
+        f = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n), name)
+        f.linkage = "internal"
+        f.attributes.add("noinline")
+        builder = ir.IRBuilder(f.append_basic_block("entry"))
+        if isinstance(fmt, BlockFormat):
+            _emit_block_tile(Emit(builder), fmt, _Tile(*f.args))
+        else:
+            _emit_float_tile(Emit(builder), fmt, _Tile(*f.args))
+        builder.ret_void()
+        return f
+
+    @intrinsic
+    def tile(typingctx: Any, args: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            unpacked = [builder.extract_value(values[0], i) for i in range(n)]
+            builder.call(function(builder.module), unpacked)
+            return context.get_dummy_value()
+
+        return types.void(types.UniTuple(types.int64, n)), codegen
+
+    return tile

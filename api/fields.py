@@ -198,7 +198,7 @@ SAMPLING: dict[str, Reader[float]] = {
 IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prediction",
+        "prompt_cache_retention", "prompt_cache_options", "prediction",
     }
 )  # fmt: skip
 

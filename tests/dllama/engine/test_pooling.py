@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.engine.engine import Engine
 from dllama.engine.pooling import POOLINGS, Pooler
 from dllama.requests import FinishReason, Output, SamplingParams, Submit
-from tests.local_model import local_runner, make_step
+from tests.local_model import Ranks, local_runner, make_step
 from tests.toy_models import toy_tensor, write_toy
 
 PROMPT = [int(i) for i in np.random.default_rng(5).integers(0, 256, 90)]
@@ -58,6 +59,22 @@ def test_hidden_states_are_what_the_head_reads(path: Path) -> None:
         for row, states in zip(at, runner.hidden, strict=True):
             np.testing.assert_array_equal(logits[row].logits, alone[row].logits)
             np.testing.assert_allclose(wcls @ states, logits[row].logits, atol=2e-3)
+
+
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 2.0, 5.0]])
+def test_rank_0_of_a_cluster_has_the_states_of_one_machine(path: Path, shares: list[float]) -> None:
+    step = make_step([(0, PROMPT, 0)])
+    step = dataclasses.replace(step, hidden_at=np.array([0, 3, len(PROMPT) - 1], np.int32))
+    with local_runner(path) as runner:
+        runner.run(step)
+        alone = runner.hidden.copy()
+    group = ThreadGroup(len(shares))
+    ranks = Ranks(path, shares, [ThreadCollective(group, i) for i in range(len(shares))])
+    try:
+        ranks.run(step)
+        np.testing.assert_allclose(ranks.models[0].hidden, alone, atol=1e-4)
+    finally:
+        ranks.close()
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -214,6 +214,9 @@ FIELDS[Submit] = {
     "context_shift": _boolean,
     "n_keep": _integer,
     "grammar": _optional(_text(_MAX_TEXT_CHARS)),
+    "draft_max": _optional(_integer),
+    "draft_min": _integer,
+    "draft_p_min": _number,
 }
 FIELDS[Abort] = {"id": _text(_MAX_ID_CHARS)}
 FIELDS[StatsQuery] = {"id": _text(_MAX_ID_CHARS)}
@@ -247,6 +250,8 @@ FIELDS[Output] = {
     "probs": _optional(_list_of(record(TokenProbs))),
     "n_computed": _integer,
     "embedding": _optional(_floats),
+    "n_drafted": _integer,
+    "n_accepted": _integer,
 }
 FIELDS[StepDone] = {"outputs": _list_of(record(Output))}
 FIELDS[EngineState] = {

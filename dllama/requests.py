@@ -88,7 +88,10 @@ class Submit:
     older half of the others is forgotten. `cache_prompt` lets it find what others computed, and
     others find what it does. `session_id` names a conversation, whose pages leave the cache last.
     `deadline_s` is how long after its arrival it ends with an error, whatever it has. `grammar`
-    (as dllama.constraints.grammars makes it) says which answers are allowed; None: all."""
+    (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
+    `draft_max` tokens at most are guessed at a time (None: what the engine likes, 0: none), none
+    where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
+    changes how soon tokens come, never which."""
 
     id: str
     tokens: list[int]
@@ -103,6 +106,9 @@ class Submit:
     context_shift: bool = False
     n_keep: int = 0
     grammar: str | None = None
+    draft_max: int | None = None
+    draft_min: int = 0
+    draft_p_min: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +172,8 @@ class Output:
     probs: list[TokenProbs] | None = None
     n_computed: int = 0  # tokens that are in the KV cache now
     embedding: bytes | None = None  # (dim,) float32, little-endian
+    n_drafted: int = 0  # tokens that were guessed for this step, and those that came true
+    n_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

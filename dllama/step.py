@@ -9,6 +9,7 @@ import numpy as np
 NO_ROWS = np.zeros(0, np.int32)
 
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
+MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
 
 

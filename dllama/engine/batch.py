@@ -13,10 +13,11 @@ from dllama.step import Step
 
 
 class Chunk(NamedTuple):
-    """The next `n` tokens of a sequence."""
+    """The next `n` tokens of a sequence and, behind its last, `draft`: a guess at what follows."""
 
     sequence: Sequence
     n: int
+    draft: list[int] | tuple[()] = ()
 
     @property
     def is_last(self) -> bool:
@@ -37,6 +38,11 @@ class Batch:
     chunks: list[Chunk]
     shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in order
 
+    @property
+    def n_drafted(self) -> int:
+        """Rows that are guesses."""
+        return sum(len(chunk.draft) for chunk in self.chunks)
+
     def to_step(self) -> Step:
         """The arrays of the step; they share no memory with the sequences."""
         tokens: list[int] = []
@@ -48,17 +54,19 @@ class Batch:
         n_pages = max(len(chunk.sequence.pages) for chunk in self.chunks)
         pages = np.full((len(self.chunks), n_pages), -1, np.int32)
         for row, chunk in enumerate(self.chunks):
-            sequence, n = chunk
+            sequence, n, draft = chunk
             begin = sequence.n_computed
             tokens += sequence.tokens[begin : begin + n]
-            positions += range(begin - sequence.n_dropped, begin - sequence.n_dropped + n)
+            tokens += draft
+            first = begin - sequence.n_dropped
+            positions += range(first, first + n + len(draft))
             starts.append(len(tokens))
             pages[row, : len(sequence.pages)] = sequence.pages
             if sequence.pooler is not None:
                 hidden_at += range(starts[-2], starts[-1])
             elif chunk.is_last:
-                logits_at.append(len(tokens) - 1)
-                candidates.append(sequence.n_candidates)
+                logits_at += range(len(tokens) - 1 - len(draft), len(tokens))
+                candidates += [sequence.n_candidates] * (1 + len(draft))
         return Step(
             tokens=np.array(tokens, np.int32),
             positions=np.array(positions, np.int32),

@@ -7,19 +7,22 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from dllama.engine.batch import Batch
-from dllama.engine.constraint import ConstraintMaker, masked
+from dllama.engine.batch import Batch, Chunk
+from dllama.engine.constraint import ConstraintMaker
+from dllama.engine.drawing import draw_token
 from dllama.engine.engine_stats import EngineStats
 from dllama.engine.interrupted import EngineInterrupted
 from dllama.engine.long_prompt import fitted
-from dllama.engine.outputs import out_of_time, output_of, refusal
+from dllama.engine.outputs import lost_answer, out_of_time, output_of, refusal
 from dllama.engine.pace import Pace
 from dllama.engine.pooling import Pooler
 from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
 from dllama.engine.session_store import SessionStore
+from dllama.engine.speculation import Speculation
 from dllama.engine.submit_check import check_submit
 from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
 from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
@@ -47,10 +50,13 @@ class Engine:
         max_waiting: int = MAX_WAITING,
         constraints: ConstraintMaker | None = None,
         session_dir: Path | None = None,
+        speculate: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`constraints` serves requests with a grammar, `session_dir` those that save sessions;
-        without them they are refused. Raises ConfigError where the limits leave no room to work."""
+        without them they are refused. `speculate` is how many tokens are guessed at a time
+        (speculation.AUTO: as many as pay). Raises ConfigError where the limits leave no room to
+        work."""
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
@@ -59,6 +65,7 @@ class Engine:
             "max_step_tokens": max_step_tokens,
             "max_waiting": max_waiting,
         }
+        self._speculation = Speculation(speculate)
         self._scheduler = self._new_scheduler()
         self._clock = clock
         self._started_s = clock()
@@ -102,7 +109,8 @@ class Engine:
         began_s = self._clock()
         self._end_late_ones(began_s, outputs)
         scheduler = self._scheduler
-        batch = scheduler.schedule(self._pace.prefill_rows(scheduler.n_decoding))
+        max_prefill = self._pace.prefill_rows(scheduler.n_decoding)
+        batch = scheduler.schedule(max_prefill, self._speculation.choose)
         if batch is None:
             return outputs
         try:
@@ -151,6 +159,7 @@ class Engine:
             "world_size": len(self._workers),
             "uptime_s": self._clock() - self._started_s,
             **self._stats.report(self._scheduler),
+            "speculation": self._speculation.report(),
             "workers": self._workers,
         }
 
@@ -186,6 +195,7 @@ class Engine:
         check_submit(submit, vocab_size)
         submit = fitted(submit, self.max_len)
         sequence = Sequence.from_submit(submit, vocab_size, self._clock())
+        sequence.drafter = self._speculation.drafter_for(submit)
         self._constrain(sequence, submit)
         if submit.max_tokens == 0:
             self._undelivered.append(output_of(sequence, [], FinishReason.LENGTH))
@@ -221,11 +231,11 @@ class Engine:
     def _commit(
         self, batch: Batch, rows: list[LogitRow], began_s: float, outputs: list[Output]
     ) -> None:
-        """Notes what was computed, and draws a token for each sequence that was computed to its
+        """Notes what was computed, and draws tokens for each sequence that was computed to its
         end, in the order of the rows."""
         now_s = self._clock()
         remaining = iter(rows)
-        n_prefill = n_decode = n_hidden = 0
+        n_prefill = n_decode = n_hidden = n_accepted = 0
         for chunk in batch.chunks:
             sequence, is_last = chunk.sequence, chunk.is_last
             n_decode += chunk.n_decode
@@ -238,62 +248,53 @@ class Engine:
                 if is_last:
                     outputs.append(self._finish_pooled(sequence, sequence.pooler, now_s))
             elif is_last:
-                outputs.append(self._draw(sequence, next(remaining), now_s))
+                n_rows = 1 + len(chunk.draft)
+                outputs.append(self._draw(chunk, list(islice(remaining, n_rows)), now_s))
+                n_accepted += outputs[-1].n_accepted
             if sequence.wants_progress and not is_last:
                 outputs.append(output_of(sequence, []))
         assert next(remaining, None) is None, "the runner returned rows that were not asked for"
-        self._stats.add_step(n_prefill, n_decode, now_s - began_s)
-        self._pace.note(n_prefill, n_decode, now_s - began_s)
+        busy_s, n_drafted = now_s - began_s, batch.n_drafted
+        self._stats.add_step(n_prefill, n_decode + n_accepted, busy_s)
+        if n_prefill or not n_drafted:  # rows of drafts, too, are what is beside the answers
+            self._pace.note(n_prefill + n_drafted, n_decode, busy_s)
+        self._speculation.note(batch, n_accepted, busy_s, is_mixed=n_prefill > 0)
 
-    def _draw(self, sequence: Sequence, row: LogitRow, now_s: float) -> Output:
-        """One more token for a sequence, or its end."""
-        constraint = sequence.constraint
-        is_complete = False
-        try:
-            allowed = row
-            if constraint is not None:
-                mask = constraint.mask()
-                if not mask.any():
-                    return self._finish(sequence, [], FinishReason.STOP)
-                allowed = masked(row, mask)
-            token, probs = sequence.sampler.choose(allowed, sequence.tokens, row)
-            if constraint is not None and token not in sequence.stop_ids:
-                is_complete = not constraint.advance(token)
-        except DllamaError as error:
-            self._scheduler.remove(sequence.id)
-            self._stats.n_failed += 1
-            return output_of(sequence, [], FinishReason.ERROR, str(error))
-        self._stats.note_token(sequence, now_s)
-        if token in sequence.stop_ids:
-            return self._finish(sequence, [], FinishReason.STOP)
-        sequence.tokens.append(token)
-        if probs is not None:
-            sequence.probs.append(probs)
-        if is_complete:
-            return self._finish(sequence, [token], FinishReason.STOP)
-        is_full = len(sequence.tokens) == self.max_len and not sequence.may_shift
-        if sequence.n_generated == sequence.max_tokens or is_full:
-            return self._finish(sequence, [token], FinishReason.LENGTH)
-        return output_of(sequence, [token])
+    def _draw(self, chunk: Chunk, rows: list[LogitRow], now_s: float) -> Output:
+        """One more token for a sequence, and another as long as they come as its draft says; or
+        its end. What was computed behind another token is worth nothing, and written over."""
+        sequence, tokens = chunk.sequence, []
+        for i, row in enumerate(rows):
+            drawn = draw_token(sequence, row, self.max_len)
+            self._stats.note_token(sequence, now_s)
+            if drawn.token is not None:
+                tokens.append(drawn.token)
+            if drawn.finish is not None or i == len(chunk.draft) or drawn.token != chunk.draft[i]:
+                break
+            self._scheduler.note_computed(sequence, 1)
+        if drawn.finish is None:
+            out = output_of(sequence, tokens)
+        else:
+            out = self._finish(sequence, tokens, drawn.finish, drawn.error)
+        return replace(out, n_drafted=len(chunk.draft), n_accepted=i) if chunk.draft else out
 
     def _finish_pooled(self, sequence: Sequence, pooler: Pooler, now_s: float) -> Output:
         self._stats.note_token(sequence, now_s)
         done = self._finish(sequence, [], FinishReason.STOP)
         return replace(done, embedding=pooler.vector().astype("<f4").tobytes())
 
-    def _finish(self, sequence: Sequence, tokens: list[int], reason: FinishReason) -> Output:
+    def _finish(
+        self, sequence: Sequence, tokens: list[int], reason: FinishReason, error: str | None = None
+    ) -> Output:
         self._scheduler.remove(sequence.id)
-        self._stats.n_finished += 1
-        return output_of(sequence, tokens, reason)
+        self._stats.n_failed += error is not None
+        self._stats.n_finished += error is None
+        return output_of(sequence, tokens, reason, error)
 
     def _interrupted(self, lost: ClusterError, outputs: list[Output]) -> EngineInterrupted:
         """Ends every sequence; the error that says so and carries all that is undelivered."""
         self._lost = str(lost)
         ended = self._scheduler.clear()
         self._stats.n_failed += len(ended)
-        reason = (
-            f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
-            "send the request again, the cluster is being brought back"
-        )
-        outputs += [output_of(sequence, [], FinishReason.ERROR, reason) for sequence in ended]
+        outputs += [lost_answer(sequence, lost) for sequence in ended]
         return EngineInterrupted(str(lost), outputs=outputs)

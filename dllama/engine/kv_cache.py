@@ -56,7 +56,22 @@ class KvCache:
 
     def n_missing(self, sequence: Sequence) -> int:
         """Pages that a running sequence needs for its newest token."""
-        return pages_for(self._n_context(sequence)) - len(sequence.pages)
+        return max(0, pages_for(self._n_context(sequence)) - len(sequence.pages))
+
+    def n_ahead(self, sequence: Sequence) -> int:
+        """Tokens that a sequence whose last token is to be computed has room for behind it,
+        before its context is full or it has to shift."""
+        return max(0, self._max_len - 1 - self._n_context(sequence))
+
+    def reserve(self, sequence: Sequence, n: int, n_spare: int) -> int:
+        """Gives a sequence pages for up to `n` tokens behind its newest, as long as more than
+        `n_spare` are free; the tokens that have room. What is written there stays its own until
+        it is known to be true."""
+        n_context = self._n_context(sequence)
+        n_wanted = pages_for(n_context + n) - len(sequence.pages)
+        n_given = max(0, min(n_wanted, self.pool.n_free - n_spare))
+        self._give(sequence, n_given)
+        return min(n, len(sequence.pages) * PAGE_TOKENS - n_context)
 
     def grow(self, sequence: Sequence) -> None:
         """Gives it those; they have to be free."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dllama.engine.sequence import Sequence
+from dllama.errors import ClusterError
 from dllama.requests import FinishReason, Output, Submit
 
 DEADLINE_RETRY_S = 5.0  # a queue in which somebody's time ran out is a long one
@@ -25,6 +26,15 @@ def output_of(
         n_computed=sequence.n_computed,
         probs=sequence.take_probs(),
     )
+
+
+def lost_answer(sequence: Sequence, lost: ClusterError) -> Output:
+    """The end of a sequence together with a node."""
+    reason = (
+        f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
+        "send the request again, the cluster is being brought back"
+    )
+    return output_of(sequence, [], FinishReason.ERROR, reason)
 
 
 def refusal(submit: Submit, reason: str, retry_after_s: float | None) -> Output:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 
 from dllama.engine.batch import Batch, Chunk
 from dllama.engine.fair_share import fair_shares
@@ -18,11 +19,15 @@ from dllama.engine.page_pool import PagePool
 from dllama.engine.sequence import Sequence, SequenceState
 from dllama.errors import ConfigError, EngineBusy, RequestError
 from dllama.kv_shift import KvShift
-from dllama.step import PAGE_TOKENS
+from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 
 MAX_BATCH = 16  # sequences that run at once
 MAX_STEP_TOKENS = 256  # rows of a step: more would make the others wait longer for their token
 MAX_WAITING = 512  # sequences in the queue; beyond this a client does better to try elsewhere
+
+# What guesses at answers: for sequences that a step continues, a draft each of at most so many
+# tokens, all together of at most so many. As Speculation.choose.
+Guess = Callable[[Many[Sequence], Many[int], int], list[list[int]]]
 
 
 class Scheduler:
@@ -120,16 +125,20 @@ class Scheduler:
         """Running sequences whose next row continues an answer."""
         return sum(sequence.n_pending == 1 for sequence in self.running)
 
-    def schedule(self, max_prefill: int | None = None) -> Batch | None:
-        """The next step: a token for every decoding sequence, then prompts up to the budget, of
-        at most `max_prefill` rows while somebody decodes. None where there is nothing to do.
-        Every chunk has its pages."""
+    def schedule(self, max_prefill: int | None = None, guess: Guess | None = None) -> Batch | None:
+        """The next step: a token for every decoding sequence, then what `guess` says of the next
+        ones and prompts up to the budget, of at most `max_prefill` rows while somebody decodes.
+        None where there is nothing to do. Every chunk has its pages."""
         shifts = self._make_room()
         chunks = [Chunk(sequence, 1) for sequence in self.running if sequence.n_pending == 1]
         budget = self._max_step_tokens - len(chunks)
         if chunks and max_prefill is not None:
             budget = min(budget, max_prefill)
         n_known = len(self.running)
+        if guess is not None and chunks:
+            is_shared = bool(self.waiting) or len(chunks) < n_known
+            chunks = self._with_drafts(chunks, guess, budget // 2 if is_shared else budget)
+            budget -= Batch(chunks).n_drafted
         while budget and self.waiting and self._admit(self.waiting[0]):
             pass
         reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
@@ -146,6 +155,22 @@ class Scheduler:
         self.kv.check_integrity(self.running)
         assert not any(sequence.pages for sequence in self.waiting), "a waiting sequence has pages"
         assert len(self.running) + len(self.waiting) == len(self._by_id)
+
+    def _with_drafts(self, chunks: list[Chunk], guess: Guess, max_rows: int) -> list[Chunk]:
+        """The chunks of decoding sequences with guesses at what follows, where pages are free:
+        for a guess nobody is pre-empted."""
+        sequences = [chunk.sequence for chunk in chunks]
+        rooms = []
+        for sequence in sequences:
+            room, n_left = self.kv.n_ahead(sequence), sequence.n_left
+            rooms.append(room if n_left is None else max(0, min(room, n_left - 1)))
+        n_rows = min(self._max_batch, len(self._by_id))  # of logits, without guesses
+        drafts = guess(sequences, rooms, min(max_rows, MAX_LOGIT_ROWS - n_rows))
+        drafted = []
+        for sequence, draft in zip(sequences, drafts, strict=True):
+            n = self.kv.reserve(sequence, len(draft), len(self.running)) if draft else 0
+            drafted.append(Chunk(sequence, 1, draft[:n]))
+        return drafted
 
     def _make_room(self) -> list[KvShift]:
         """Shifts what is full, and gives every running sequence the page its newest token needs,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllama.engine.constraint import Constraint
+from dllama.engine.drafter import Drafter
 from dllama.engine.page_index import page_key
 from dllama.engine.pooling import Pooler
 from dllama.engine.sampler import Sampler
@@ -53,6 +54,7 @@ class Sequence:
     wants_progress: bool = False
     constraint: Constraint | None = None  # of one whose answer follows a grammar
     probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
+    drafter: Drafter | None = None  # of one whose next tokens may be guessed
     last_token_s: float | None = None  # when the last token of the answer came
 
     @classmethod
@@ -92,6 +94,11 @@ class Sequence:
         """What is to be told of the newest tokens; None where nothing is."""
         taken, self.probs = self.probs, []
         return taken or None
+
+    @property
+    def n_left(self) -> int | None:
+        """Tokens that the answer may still get; None where only the context ends it."""
+        return None if self.max_tokens is None else self.max_tokens - self.n_generated
 
     @property
     def n_pending(self) -> int:

@@ -177,20 +177,27 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and how fast it is."""
     n = os.cpu_count() or 1
+    return {
+        **machine_facts(),
+        "memory_gb_per_s": {str(t): round(memory_gb_per_s(t), 1) for t in sorted({1, n})},
+        "int8_gop_per_s": {str(t): round(int8_gop_per_s(t)) for t in sorted({1, n})},
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the figures were measured on."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     return {
         "cpu": cpu_name(),
         "isa": isa(),
-        "cores": n,
+        "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
         "commit": commit,
         "date": datetime.date.today().isoformat(),
-        "memory_gb_per_s": {str(t): round(memory_gb_per_s(t), 1) for t in sorted({1, n})},
-        "int8_gop_per_s": {str(t): round(int8_gop_per_s(t)) for t in sorted({1, n})},
     }
 
 

@@ -1,0 +1,214 @@
+"""Streaming clients of a server under load, and the three scenarios they play.
+
+Everything is asked with `ignore_eos` and `max_tokens`, so that lengths are fixed. A client notes
+when bytes came and reads their JSON afterwards: it must not take the processor that it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+
+from benchmarks.load_figures import Json, Stream, intrusion_row, load_row, turn_row
+from benchmarks.load_server import LoadError
+
+REQUEST_S = 600.0  # no answer takes longer
+POLL_S = 0.02
+TURNS = 20
+ANSWER_SHARE = 0.5  # of a turn's tokens are the assistant's
+WORDS = ("one", "of", "the", "old", "stone", "rivers", "that", "run", "north", "and", "east")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much is asked: `clients` at once, each with a prompt of `n_prompt` random tokens below
+    `vocab_size` and an answer of `n_tokens`. Without a temperature the server's own is used."""
+
+    clients: int
+    n_prompt: int
+    n_tokens: int
+    vocab_size: int
+    temperature: float | None = None
+
+    def body(self, seed: int, n_prompt: int | None = None, n_tokens: int | None = None) -> Json:
+        """A body of /v1/completions; equal seeds give equal ones."""
+        rng = random.Random(seed)
+        ids = range(self.vocab_size // 4, self.vocab_size // 2)  # plain words in any vocabulary
+        body: Json = {
+            "prompt": rng.choices(ids, k=n_prompt or self.n_prompt),
+            "max_tokens": n_tokens or self.n_tokens,
+            "seed": seed,
+        }
+        return body if self.temperature is None else {**body, "temperature": self.temperature}
+
+
+class Clients:
+    """As many connections to one server as are wanted."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def stream(self, path: str, body: Json, stream: Stream | None = None) -> Stream:
+        """Asks and reads to the end; what has come is in `stream` even if this is cancelled.
+        Raises LoadError where the server refuses or breaks off."""
+        more = {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
+        data = orjson.dumps({**body, **more})
+        stream = stream or Stream()
+        stream.sent_s = time.perf_counter()
+        pieces: list[bytes] = []
+        stamps: list[float] = []  # one for each end of an event
+        last = b""
+        try:
+            async with self._session.post(self._url + path, data=data) as response:
+                if response.status != 200:
+                    said = (await response.read())[:500]
+                    raise LoadError(f"{path} was answered {response.status}: {said!r}")
+                async for piece in response.content.iter_any():
+                    n_ends = (last + piece).count(b"\n\n")
+                    stamps += [time.perf_counter()] * n_ends
+                    stream.n_events += n_ends
+                    pieces.append(piece)
+                    last = piece[-1:]
+        except aiohttp.ClientError as error:
+            raise LoadError(f"the connection for {path} broke off: {error!r}") from error
+        finally:
+            read_events(stream, b"".join(pieces), stamps)
+        return stream
+
+    async def post(self, path: str, body: Json) -> Json:
+        """The JSON that a request is answered with. Raises LoadError."""
+        async with self._session.post(self._url + path, data=orjson.dumps(body)) as response:
+            data = await response.read()
+            if response.status != 200:
+                raise LoadError(f"{path} was answered {response.status}: {data[:500]!r}")
+            told: Json = orjson.loads(data)
+            return told
+
+
+@asynccontextmanager
+async def clients_of(url: str) -> AsyncIterator[Clients]:
+    timeout = aiohttp.ClientTimeout(total=REQUEST_S)
+    headers = {"Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        timeout=timeout, headers=headers, connector=connector
+    ) as session:
+        yield Clients(session, url)
+
+
+def read_events(stream: Stream, data: bytes, stamps: Sequence[float]) -> None:
+    """Fills a stream from all bytes that came, and the time of each end of an event."""
+    texts: list[str] = []
+    for event, stamp in zip(data.split(b"\n\n"), stamps, strict=False):
+        if not event.startswith(b"data: ") or event == b"data: [DONE]":
+            continue  # a comment
+        told = orjson.loads(event[6:])
+        if "error" in told:
+            raise LoadError(f"a stream broke off: {told['error']}")
+        if usage := told.get("usage"):
+            stream.n_prompt, stream.n_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+            stream.n_cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        for choice in told.get("choices", ()):
+            text = choice.get("text") or (choice.get("delta") or {}).get("content")
+            if text:
+                texts.append(text)
+                stream.stamps.append(stamp)
+    stream.text = "".join(texts)
+
+
+async def play_load(clients: Clients, load: Load, seed: int) -> Json:
+    """All clients at once, to the end of their answers."""
+    asked = (clients.stream("/v1/completions", load.body(seed + i)) for i in range(load.clients))
+    streams = await asyncio.gather(*asked)
+    for stream in streams:
+        if len(stream.stamps) < 2:
+            raise LoadError("a stream brought less than two pieces of text; ask for more tokens")
+    return load_row(streams)
+
+
+async def play_intrusion(clients: Clients, load: Load, n_long: int, seed: int, room: int) -> Json:
+    """The clients stream, and when each has its `n_tokens` a prompt of `n_long` tokens is sent;
+    they go on until that one has its first token. `room` is how many tokens they may have."""
+    streams = [Stream() for _ in range(load.clients)]
+    tasks = [
+        asyncio.create_task(
+            clients.stream("/v1/completions", load.body(seed + i, n_tokens=room), stream)
+        )
+        for i, stream in enumerate(streams)
+    ]
+    try:
+        while min(stream.n_events for stream in streams) < load.n_tokens:
+            refuse_ended(tasks, room)
+            await asyncio.sleep(POLL_S)
+        body = load.body(seed + load.clients, n_prompt=n_long, n_tokens=2)
+        long = await clients.stream("/v1/completions", body)
+        refuse_ended(tasks, room)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if not long.stamps or not all(stream.stamps for stream in streams):
+        raise LoadError("a stream brought no text while the long prompt was computed")
+    return intrusion_row(streams, long)
+
+
+def refuse_ended(tasks: Sequence[asyncio.Task[Stream]], room: int) -> None:
+    """Raises LoadError where one that should stream on has ended."""
+    for task in tasks:
+        if task.done():
+            task.result()
+            raise LoadError(
+                f"an answer of {room} tokens ended before the long prompt had its first token; "
+                "ask for a shorter one with --long-tokens"
+            )
+
+
+async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> Json:
+    """A chat of some `n_chat` tokens, turn by turn, whose last turn is asked with and without
+    reuse, `repeats` times with other last words.
+
+    What the assistant has said is given, not what it answered: random weights make tokens that
+    no text is tokenized to, and nobody's cache could find those again.
+    """
+    messages: list[Json] = []
+    for turn in range(TURNS):
+        messages.append({"role": "user", "content": await said(clients, n_chat, turn, 0)})
+        if turn < TURNS - 1:
+            await clients.stream("/v1/chat/completions", chat_body(messages, 2))
+            answer = await said(clients, n_chat, turn, 1)
+            messages.append({"role": "assistant", "content": answer})
+    reused, computed = [], []
+    for repeat in range(repeats):
+        messages[-1] = {"role": "user", "content": await said(clients, n_chat, repeat, 2)}
+        body = chat_body(messages, min(16, load.n_tokens))
+        reused.append(await clients.stream("/v1/chat/completions", body))
+        computed.append(
+            await clients.stream("/v1/chat/completions", {**body, "cache_prompt": False})
+        )
+    if not all(s.stamps for s in [*reused, *computed]):
+        raise LoadError("the last turn of the chat was answered without any text")
+    return turn_row(reused, computed)
+
+
+def chat_body(messages: Sequence[Json], n_tokens: int) -> Json:
+    return {"messages": list(messages), "max_tokens": n_tokens, "temperature": 0}
+
+
+async def said(clients: Clients, n_chat: int, turn: int, speaker: int) -> str:
+    """Words for one message, as many as half a turn of a chat of `n_chat` tokens has."""
+    rng = random.Random(3 * turn + speaker)
+    wanted = int(n_chat / (TURNS - 0.5) * ANSWER_SHARE)
+    words = rng.choices(WORDS, k=max(2, wanted))
+    told = await clients.post("/tokenize", {"content": " ".join(words)})
+    tokens = told["tokens"]
+    assert isinstance(tokens, list)
+    kept = max(1, len(words) * wanted // max(len(tokens), 1))
+    return " ".join(words[:kept])

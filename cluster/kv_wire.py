@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,8 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def kv_directory() -> Path:
-    """Where a worker keeps the keys and values of saved sessions."""
-    return cache_root().parent / "sessions"
+    """Where a worker keeps the keys and values of saved sessions: $DLLAMA_SESSIONS, else a folder
+    beside the compiled kernels."""
+    chosen = os.environ.get("DLLAMA_SESSIONS")
+    return Path(chosen) if chosen else cache_root().parent / "sessions"
 
 
 def kv_call(number: int, *, is_save: bool, name: str, pages: list[int], mark: bytes) -> KvCall:

@@ -233,8 +233,8 @@ def pack(message: Message, epoch: int = 0) -> list[Frame]:
     """The frames of a message."""
     kind: Any = type(message)
     arrays = array_fields(kind)
-    plain = {n: plain(getattr(message, n)) for n in field_types(kind) if n not in arrays}
-    return encode(kind.__name__, epoch, plain, [getattr(message, n) for n in arrays])
+    values = {n: plain(getattr(message, n)) for n in field_types(kind) if n not in arrays}
+    return encode(kind.__name__, epoch, values, [getattr(message, n) for n in arrays])
 
 
 def unpack(frames: Sequence[Frame]) -> tuple[int, Message]:

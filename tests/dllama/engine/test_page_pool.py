@@ -21,6 +21,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = PagePool(N_PAGES)
         self.holders: list[list[int]] = []
+        self.pins: list[bytes] = []
         self.contents: dict[int, bytes] = {}  # page -> key, as long as nobody took the page
 
     @rule(n=st.integers(0, N_PAGES + 2))
@@ -56,6 +57,50 @@ class PoolMachine(RuleBasedStateMachine):
         if pages and len(set(pages)) == len(pages):
             self.pool.retain(pages)
             self.holders.append(pages)
+
+    @rule(data=st.data(), number=st.integers(0, 2), length=st.integers(1, 3))
+    def leave_a_tail(self, data: st.DataObject, number: int, length: int) -> None:
+        """The last page of a holder is left unfinished; others may go on in it."""
+        mine = [h for h in self.holders if h and self.pool.n_owners(h[-1]) == 1]
+        if mine:
+            holder = data.draw(st.sampled_from(mine))
+            page, tokens = holder[-1], [number] * length
+            key = self.pool.publish_tail(page, b"before", tokens)
+            if page not in self.contents and key not in self.contents.values():
+                self.contents[page] = key
+            self.holders.remove(holder)
+            self.pool.release(holder)
+
+    @rule(number=st.integers(0, 2), length=st.integers(1, 4))
+    def go_on_in_a_tail(self, number: int, length: int) -> None:
+        tail = self.pool.find_tail(b"before", [number] * length)
+        if tail is not None:
+            assert 1 <= tail.n <= length
+            held = {page for holder in self.holders for page in holder}
+            assert tail.page not in held
+            del self.contents[tail.page]
+            self.pool.take(tail.page)
+            self.holders.append([tail.page])
+
+    @rule(number=st.integers(0, 5))
+    def pin(self, number: int) -> None:
+        key = page_key(b"", [number])
+        self.pool.pin([key])
+        self.pins.append(key)
+
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        if self.pins:
+            self.pool.unpin([self.pins.pop(data.draw(st.integers(0, len(self.pins) - 1)))])
+
+    @rule(number=st.integers(0, 5))
+    def drop(self, number: int) -> None:
+        key = page_key(b"", [number])
+        self.pool.drop([key])
+        page = next((p for p, k in self.contents.items() if k == key), None)
+        if page is not None and not self.pool.find([key]):
+            assert key not in self.pins
+            del self.contents[page]
 
     @rule(data=st.data())
     def share(self, data: st.DataObject) -> None:

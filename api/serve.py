@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
-from api.context import CONTEXT
+from api.context import CONTEXT, ApiContext
 from api.listener import listen, shown_url
+from api.text_sequence import TextSequence
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0  # answers may go on for so long after a signal
+LAST_WORDS_S = 1.0  # for a client to take the reason why its answer ends
 KEEP_ALIVE_S = 75.0  # a connection without a request, after its first; as nginx has it
 MAX_LINE_BYTES = MAX_HEADER_BYTES = 8190  # of the request line, and of each header
 MAX_HEADERS = 128
@@ -85,7 +87,8 @@ async def silent_ones_closed(runner: web.AppRunner) -> AsyncIterator[None]:
 
 
 async def finish(app: web.Application, drain_s: float) -> None:
-    """Waits for open requests, then cancels what is left of them."""
+    """Waits for open requests; ends what is left of them with a reason, and those that do not
+    take it by force."""
     context = app[CONTEXT]
     context.is_stopping = True
     if context.generating:
@@ -93,8 +96,20 @@ async def finish(app: web.Application, drain_s: float) -> None:
             "stopping: %d requests may finish within %g s", len(context.generating), drain_s
         )
         _, late = await asyncio.wait(list(context.generating), timeout=drain_s)
+        if late:
+            interrupt_all(context)
+            _, late = await asyncio.wait(late, timeout=LAST_WORDS_S)
         for task in late & context.generating:
             task.cancel()
+
+
+def interrupt_all(context: ApiContext) -> None:
+    for _, sequence in list(context.meter.sequences()):
+        if isinstance(sequence, TextSequence):
+            sequence.interrupt(
+                "The server has stopped before this answer was complete; send the request again "
+                "in a moment."
+            )
 
 
 @contextmanager

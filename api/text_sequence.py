@@ -11,6 +11,7 @@ from api.meter import Meter
 from api.served_model import ServedModel
 from api.stop import StopScanner, StopTable
 from api.token_logprobs import Json, LogprobStyle, ToldTokens
+from dllama.errors import ClusterError
 from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
@@ -54,6 +55,7 @@ class TextSequence:
         self._scanner = StopScanner(stops)
         self._meter = meter
         self._outputs: AsyncIterator[Output] | None = None
+        self._interruption: ClusterError | None = None
         self._n_decoded = self._n_shown = 0  # characters of all tokens, and those that were read
         self._told: ToldTokens | None = None
         if submit.sampling.n_probs is not None:
@@ -90,6 +92,8 @@ class TextSequence:
             try:
                 output = await anext(self._outputs)
             except StopAsyncIteration:  # aborted from elsewhere
+                if self._interruption is not None:
+                    raise self._interruption from None
                 self.finish = FinishReason.ABORT
                 break
             self._clock(output)
@@ -147,6 +151,12 @@ class TextSequence:
         elif output.tokens:
             self._meter.gap((now - self.last_at) / len(output.tokens))
             self.last_at = now
+
+    def interrupt(self, reason: str) -> None:
+        """Ends the sequence in the engine; who reads it hears a ClusterError with the reason."""
+        if self.finish is None and self._outputs is not None:
+            self._interruption = ClusterError(reason)
+            self._engine.abort(self._submit.id)
 
     def close(self) -> None:
         """Frees the sequence in the engine if it is not finished; may be called again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 
 import orjson
 from aiohttp import web
@@ -35,10 +35,16 @@ class EventStream:
         self._request = request
         self._stall_timeout_s = config.stall_timeout_s
 
-    async def tell(self, telling: Awaitable[None], answer_id: str) -> web.StreamResponse:
+    async def tell(
+        self, telling: Coroutine[None, None, None], answer_id: str
+    ) -> web.StreamResponse:
         """Opens the stream, sends what `telling` sends, and ends it. Errors become events; a
         reader that is gone is only logged."""
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            telling.close()  # the reader left before the first word
+            raise
         try:
             try:
                 await telling

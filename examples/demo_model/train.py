@@ -15,7 +15,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from tokenizers import Tokenizer
@@ -25,7 +24,6 @@ from examples.demo_model.batches import AnswerCut, Corpus, encode_corpus, make_b
 from examples.demo_model.data.conversations import Writer
 from examples.demo_model.data.dialogue import Document, Message, segments
 from examples.demo_model.data.question_bank import DLLAMA_FILES, load_facts
-from examples.demo_model.drill import Driller, DrillSettings, drill_loss
 from examples.demo_model.export import export_gguf
 from examples.demo_model.model import Model, demo_config, tensors
 from examples.demo_model.muon import Muon
@@ -177,21 +175,10 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(s, self.step, self.n_steps)
         first = self.step * s.micros
-        loss, n_tokens = self.backward(self.batches[first : first + s.micros])
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        self.step += 1
-        return loss, n_tokens
-
-    def backward(self, plans: list[np.ndarray]) -> tuple[float, int]:
-        """Adds the gradients of some batches; their mean loss and their tokens."""
-        s = self.settings
         batches = [
             make_batch(self.corpus, documents, question_share=s.question_share, opening=s.opening,
                        seed=s.seed)
-            for documents in plans
+            for documents in self.batches[first : first + s.micros]
         ]  # fmt: skip
         total = sum(float(batch.weights.sum()) for batch in batches)
         loss_sum = 0.0
@@ -201,6 +188,11 @@ class Training:
             loss = (losses * batch.weights).sum() / total
             torch.autograd.backward(loss)
             loss_sum += loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
         return loss_sum, sum(batch.n_tokens for batch in batches)
 
 
@@ -222,51 +214,6 @@ def train(training: Training, held_out: Corpus, until_step: int) -> None:
                 training.save()
                 saved_s = time.monotonic()
     training.save()
-
-
-def drill(training: Training, tokenizer: Tokenizer, held_out: Corpus, work: Path) -> None:
-    """The second part (see drill.py); its own checkpoint tells that it is done."""
-    path, settings = work / "drilled.pt", DrillSettings()
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        if state["settings"] == [asdict(training.settings), asdict(settings)]:
-            training.model.load_state_dict(state["model"])
-            console.print("the questions have been drilled already")
-            return
-    s, model = training.settings, training.model
-    driller = Driller(tokenizer, settings, s.seed + 2)
-    topic_head = torch.nn.Linear(model.config.dim, driller.n_topics)
-    optimizers = [
-        *make_optimizers(model, s), torch.optim.AdamW(topic_head.parameters(), lr=5e-3)
-    ]  # fmt: skip
-    n_steps = settings.n_questions // settings.per_batch
-    ordinary = plan_batches(training.corpus, s.micro_tokens, s.seed + 2)
-    console.print(f"drilling {settings.n_questions} questions, {n_steps} steps")
-    with TrainingLine(console, n_steps, 0) as line:
-        for step, batch in enumerate(driller.batches()):
-            wave = 0.5 * (1 + math.cos(math.pi * step / n_steps))
-            rate = settings.learning_rate * min(1.0, (step + 1) / 20)
-            for optimizer in optimizers[:-1]:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * (settings.final + (1 - settings.final) * wave)
-            loss = drill_loss(model, topic_head, batch, settings)
-            torch.autograd.backward(loss)
-            n_tokens = int((batch.tokens != 0).sum())
-            if step % settings.ordinary_every == 0:
-                n_tokens += training.backward([ordinary[step % len(ordinary)]])[1]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            line.update(step + 1, loss.item(), n_tokens)
-            if (step + 1) % max(1, n_steps // 10) == 0:
-                held_loss, right = measure(model, held_out)
-                line.note(
-                    f"drill {step + 1}: loss {line.loss:.3f}, held-out loss {held_loss:.3f}, "
-                    f"held-out answers right word for word {right:.1%}"
-                )
-    state = {"settings": [asdict(s), asdict(settings)], "model": model.state_dict()}
-    torch.save(state, path)
 
 
 def write_models(training: Training, tokenizer: Tokenizer, out: Path, work: Path) -> None:
@@ -297,10 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{training.n_steps} steps"
     )
     started_s = time.monotonic()
-    held_out = held_out_corpus(tokenizer, max_len)
-    train(training, held_out, args.until_step or training.n_steps)
-    if training.step == training.n_steps:
-        drill(training, tokenizer, held_out, args.work)
+    train(training, held_out_corpus(tokenizer, max_len), args.until_step or training.n_steps)
     write_models(training, tokenizer, args.out, args.work)
     facts = {
         "settings": asdict(settings),

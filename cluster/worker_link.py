@@ -18,6 +18,7 @@ from cluster.messages import (
     Failed,
     Heartbeat,
     Joined,
+    KvDone,
     Loaded,
     Message,
     RankStats,
@@ -133,7 +134,7 @@ class WorkerLink:
                 self._failure = f"failed: {message.reason}"
         elif isinstance(message, SessionEnded):
             self._failure = self._failure or f"ended its session: {message.reason}"
-        elif isinstance(message, SessionReady | Joined | Loaded | RankStats):
+        elif isinstance(message, SessionReady | Joined | Loaded | KvDone | RankStats):
             self._answers[type(message)] = message
         else:
             raise ProtocolError(f"worker {self.address} sent a {type(message).__name__}")

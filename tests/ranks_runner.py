@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
+from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.step import LogitRow, Step
 from tests.local_model import Ranks
@@ -47,6 +49,16 @@ class RanksRunner(Ranks):
         self.n_shifts += 1
         for model in self.models:
             model.shift(shift)
+
+    @property
+    def fingerprint(self) -> bytes:
+        return bytes(32)
+
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        raise SessionFileError("this runner has no files")
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        raise SessionFileError("this runner has no files")
 
     def idle(self) -> None:
         """Nobody leaves."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from dllama.engine.ngram_index import LONGEST, SHORTEST, NgramIndex
 
 MAX_DRAFT = 15  # tokens of a guess: with the row before them two tiles of eight
-LEARNING = 0.125  # how much one token moves what is expected of the next
+FIRST_WEIGHT = 3  # tokens that what is thought at first weighs as much as
+MAX_WEIGHT = 30  # and what was learned from any number of them: texts change
 
 
 class Draft(NamedTuple):
@@ -35,6 +36,7 @@ class Drafter:
         self._index = NgramIndex()
         # By how many tokens a place has in common with the end, from SHORTEST on.
         self._rates = [1.0 - 1.5 / n for n in range(SHORTEST, LONGEST + 1)]
+        self._weights = [FIRST_WEIGHT] * len(self._rates)
         self._guess: list[int] = []  # what was guessed last,
         self._length = 0  # from a place with so many tokens in common,
         self._n_known = 0  # behind so many tokens
@@ -75,7 +77,8 @@ class Drafter:
         for i, token in enumerate(came):
             kind = self._class_of(i)
             is_right = token == self._guess[i]
-            self._rates[kind] += (is_right - self._rates[kind]) * LEARNING
+            self._weights[kind] = min(self._weights[kind] + 1, MAX_WEIGHT)
+            self._rates[kind] += (is_right - self._rates[kind]) / self._weights[kind]
             if not is_right:
                 return
 

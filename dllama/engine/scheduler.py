@@ -136,9 +136,8 @@ class Scheduler:
             budget = min(budget, max_prefill)
         n_known = len(self.running)
         if guess is not None and chunks:
-            is_shared = bool(self.waiting) or len(chunks) < n_known
-            chunks = self._with_drafts(chunks, guess, budget // 2 if is_shared else budget)
-            budget -= Batch(chunks).n_drafted
+            chunks = self._with_drafts(chunks, guess, budget)
+            budget = max(0, budget - Batch(chunks).n_drafted)
         while budget and self.waiting and self._admit(self.waiting[0]):
             pass
         reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
@@ -156,9 +155,13 @@ class Scheduler:
         assert not any(sequence.pages for sequence in self.waiting), "a waiting sequence has pages"
         assert len(self.running) + len(self.waiting) == len(self._by_id)
 
-    def _with_drafts(self, chunks: list[Chunk], guess: Guess, max_rows: int) -> list[Chunk]:
-        """The chunks of decoding sequences with guesses at what follows, where pages are free:
-        for a guess nobody is pre-empted."""
+    def _with_drafts(self, chunks: list[Chunk], guess: Guess, budget: int) -> list[Chunk]:
+        """The chunks of decoding sequences with guesses at what follows. These take at most half
+        of what is there for prompts, if there are any, and nobody's pages."""
+        n_running = len(self.running)
+        may_admit = bool(self.waiting) and n_running < self._max_batch
+        is_shared = may_admit or len(chunks) < n_running or budget == 0
+        max_rows = budget // 2 if is_shared else self._max_step_tokens - len(chunks)
         sequences = [chunk.sequence for chunk in chunks]
         rooms = []
         for sequence in sequences:
@@ -168,7 +171,7 @@ class Scheduler:
         drafts = guess(sequences, rooms, min(max_rows, MAX_LOGIT_ROWS - n_rows))
         drafted = []
         for sequence, draft in zip(sequences, drafts, strict=True):
-            n = self.kv.reserve(sequence, len(draft), len(self.running)) if draft else 0
+            n = self.kv.reserve(sequence, len(draft), n_running) if draft else 0
             drafted.append(Chunk(sequence, 1, draft[:n]))
         return drafted
 

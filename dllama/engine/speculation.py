@@ -17,7 +17,6 @@ from dllama.requests import Submit
 
 AUTO = -1  # as many tokens as pay
 MAX_FORCED = 32  # tokens of a guess that is always checked
-MAX_WHOLE = 4  # the same of a sequence that needs whole rows of logits, which have to travel
 MIN_GAIN = 1.03  # more tokens a second than without, or it is not worth the trouble
 MAX_SLOWDOWN = 1.25  # of a step, for the answers beside that nothing was guessed of
 EARNED = 0.015  # of a step that each step allows to lose
@@ -40,7 +39,8 @@ class Speculation:
                 f"{n_tokens} tokens cannot be guessed at a time; 0 to {MAX_FORCED} are possible"
             )
         self._n_tokens = n_tokens
-        self._costs = {False: StepCosts(), True: StepCosts()}  # without and with whole rows
+        # Without and with whole rows of logits, which take long to travel.
+        self._costs = {False: StepCosts(), True: StepCosts()}
         self._credit = FIRST_CREDIT
         self.n_drafts = self.n_drafted = self.n_accepted = 0
 
@@ -125,10 +125,8 @@ class Speculation:
 
 
 def _guess(sequence: Sequence, room: int) -> Draft:
-    if sequence.drafter is None:
-        return Draft([], [])
-    most = room if sequence.n_candidates else min(room, MAX_WHOLE)
-    return sequence.drafter.guess(sequence.tokens, most)
+    drafter = sequence.drafter
+    return drafter.guess(sequence.tokens, room) if drafter else Draft([], [])
 
 
 def _has_whole_rows(sequences: Many[Sequence]) -> bool:

@@ -20,7 +20,7 @@ from dllama.engine.sampler import Sampler
 from dllama.errors import PeerLost, SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.requests import FinishReason, Submit
-from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, LogitRow, Step
+from dllama.step import MAX_CANDIDATES, MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
 
 
 def next_state(states: np.ndarray, token: int) -> int:
@@ -221,7 +221,10 @@ def check_step(step: Step, n_pages: int, vocab_size: int) -> None:
     for begin, end in pairwise(step.starts.tolist()):
         assert np.all(np.diff(step.positions[begin:end]) == 1)
     assert len(step.logits_at) == len(step.candidates)
-    assert np.all(np.isin(step.logits_at, step.starts[1:] - 1)), "only last rows are wanted"
+    assert len(step.logits_at) <= MAX_LOGIT_ROWS and np.all(np.diff(step.logits_at) > 0)
+    is_wanted = np.isin(np.arange(step.n_tokens), step.logits_at)
+    for begin, end in pairwise(step.starts.tolist()):  # nothing is wanted before what is not
+        assert np.all(np.diff(is_wanted[begin:end].astype(int)) >= 0), "only last rows are wanted"
     assert np.all((step.candidates >= 0) & (step.candidates <= MAX_CANDIDATES))
 
 

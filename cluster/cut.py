@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.shard import SPLIT, Shard, Split
+from cluster.shard import SPLIT, Shard, Split, block_of
 from dllama.config import ModelConfig
-from dllama.errors import ModelFileError, ShardError
-from dllama.qtypes import row_bytes
+from dllama.errors import ModelFileError
 from dllama.weight_source import TensorInfo, WeightSource
 
 LAYER_ORDER = tuple(name for name in SPLIT if name not in ("norm", "wcls"))
 ATTENTION = frozenset(("wq", "wk", "wv", "bq", "bk", "bv", "q_norm", "k_norm", "wo"))
 OPTIONAL = frozenset(("bq", "bk", "bv", "q_norm", "k_norm"))
 VECTORS = frozenset(("norm1", "norm2", "norm", "bq", "bk", "bv", "q_norm", "k_norm"))
+BY_COLUMNS = ("wo", "w2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,11 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
     """The rank's tensors in feed order: layer by layer, then the last norm and its vocabulary.
 
     A rank without heads gets no attention tensor but norm1. A tied head is cut from `embed` and
-    goes by the name `wcls`. Raises ShardError where a cut ends inside a quant block,
-    ModelFileError where a tensor is missing.
+    goes by the name `wcls`. Columns are cut outward to whole quant blocks: those of another rank
+    that come along are multiplied by zeros (`TensorInfo.first_own_col`). Raises ModelFileError
+    where a tensor is missing.
     """
+    blocks = {name: block_of(tensors.values(), name) for name in BY_COLUMNS}
     cuts = []
     for layer in range(config.n_layers):
         for name in LAYER_ORDER:
@@ -44,7 +46,8 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
             full_name = f"layers.{layer}.{name}"
             if name in OPTIONAL and full_name not in tensors:
                 continue
-            cuts.append(_cut(config, _find(tensors, full_name), name, full_name, shard))
+            info, block = _find(tensors, full_name), blocks.get(name, 1)
+            cuts.append(_cut(config, info, name, full_name, shard, block))
     cuts.append(_cut(config, _find(tensors, "norm"), "norm", "norm", shard))
     head = "embed" if config.is_tied or "wcls" not in tensors else "wcls"
     cuts.append(_cut(config, _find(tensors, head), "wcls", "wcls", shard))
@@ -70,21 +73,29 @@ def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
     return tensors[name]
 
 
-def _cut(config: ModelConfig, info: TensorInfo, name: str, full_name: str, shard: Shard) -> Cut:
+def _cut(
+    config: ModelConfig, info: TensorInfo, name: str, full_name: str, shard: Shard, block: int = 1
+) -> Cut:
     rows: range | None = None
     cols: range | None = None
     part = _part(config, SPLIT[name], shard)
-    is_by_cols = SPLIT[name] in (Split.QUERY_COLS, Split.HIDDEN_COLS)
-    if part is not None and (is_by_cols or name in VECTORS):  # vectors have one row
-        cols = part if len(part) != info.cols else None
+    first_own_col = 0
+    if part is not None and (name in BY_COLUMNS or name in VECTORS):  # vectors have one row
+        held = _whole_blocks(part, block)
+        first_own_col = part.start - held.start
+        cols = held if len(held) != info.cols else None
     elif part is not None:
         rows = part if len(part) != info.rows else None
     _check_bounds(info, rows, cols)
     n_rows = info.rows if rows is None else len(rows)
     n_cols = info.cols if cols is None else len(cols)
-    if cols is not None:
-        _check_blocks(info, cols, shard)
-    return Cut(info.name, TensorInfo(full_name, info.qtype, n_rows, n_cols), rows, cols)
+    cut = TensorInfo(full_name, info.qtype, n_rows, n_cols, first_own_col)
+    return Cut(info.name, cut, rows, cols)
+
+
+def _whole_blocks(cols: range, block: int) -> range:
+    """The blocks that some columns touch."""
+    return range(cols.start // block * block, -(-cols.stop // block) * block)
 
 
 def _part(config: ModelConfig, split: Split, shard: Shard) -> range | None:
@@ -109,17 +120,3 @@ def _check_bounds(info: TensorInfo, rows: range | None, cols: range | None) -> N
                 f"tensor {info.name} has {size} {side}, but the model's sizes ask for "
                 f"{part.stop}; the file does not fit its own header"
             )
-
-
-def _check_blocks(info: TensorInfo, cols: range, shard: Shard) -> None:
-    try:
-        for edge in (cols.start, cols.stop):
-            row_bytes(info.qtype, edge)
-    except ValueError:
-        raise ShardError(
-            f"the cut of {info.name} for rank {shard.rank} at columns {cols.start}:{cols.stop} "
-            f"ends inside a block of {info.qtype.name} (world_size={shard.world_size}); "
-            "use fewer nodes, or a file whose blocks end where its head groups do",
-            rank=shard.rank,
-            world_size=shard.world_size,
-        ) from None

@@ -103,7 +103,7 @@ class Feeder:
 
 
 def manifest_lines(manifest: Sequence[TensorInfo]) -> list[TensorLine]:
-    return [TensorLine(t.name, int(t.qtype), t.rows, t.cols) for t in manifest]
+    return [TensorLine(t.name, int(t.qtype), t.rows, t.cols, t.first_own_col) for t in manifest]
 
 
 def checked_manifest(lines: Sequence[TensorLine], max_bytes: int) -> list[TensorInfo]:
@@ -112,8 +112,10 @@ def checked_manifest(lines: Sequence[TensorLine], max_bytes: int) -> list[Tensor
     manifest = []
     for line in lines:
         try:
-            info = TensorInfo(line.name, QType(line.qtype), line.rows, line.cols)
+            kind, first = QType(line.qtype), line.first_own_col
+            info = TensorInfo(line.name, kind, line.rows, line.cols, first)
             is_sound = 0 < line.rows < MAX_SIDE and 0 < line.cols < MAX_SIDE
+            is_sound = is_sound and 0 <= first < line.cols
             is_sound = is_sound and row_bytes(info.qtype, info.cols) <= MAX_ROW_BYTES
         except (ValueError, KeyError):
             is_sound = False

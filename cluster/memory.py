@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.cut import cut_manifest
+from cluster.cut import BY_COLUMNS, Cut, cut_manifest
 from cluster.shard import Shard
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
@@ -43,13 +43,20 @@ def memory_needed(
 
     While loading, one tensor exists twice: as it came and as it is packed.
     """
-    sizes = [cut.info.n_bytes for cut in cut_manifest(config, tensors, shard)]
+    cuts = cut_manifest(config, tensors, shard)
+    sizes = [cut.info.n_bytes for cut in cuts]
     heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
+    mixed, hidden = (_widest(cuts, name) for name in BY_COLUMNS)
     scratch_values = (
-        4 * config.dim + 2 * heads * config.head_dim + 3 * len(shard.hidden)
+        6 * config.dim + heads * config.head_dim + 3 * mixed + 2 * len(shard.hidden) + 3 * hidden
     ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
     kv = n_pages * kv_page_bytes(config, shard)
     return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+
+
+def _widest(cuts: Sequence[Cut], name: str) -> int:
+    """Columns of a tensor's input on a rank, those that come along with its blocks included."""
+    return max((c.info.cols for c in cuts if c.info.name.endswith("." + name)), default=0)
 
 
 def check_fits(nodes: Sequence[NodeMemory]) -> None:

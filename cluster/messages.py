@@ -102,12 +102,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class TensorLine:
-    """One tensor of a manifest; `qtype` is its number in GGUF."""
+    """One tensor of a manifest; `qtype` is its number in GGUF, `first_own_col` the first of its
+    columns that are this rank's."""
 
     name: str
     qtype: int
     rows: int
     cols: int
+    first_own_col: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from dllama.errors import ShardError
 from dllama.qtypes import BLOCK
 from dllama.weight_source import TensorInfo
 
+ACTIVATION_BLOCK = 32
+"""Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
+blocks of weights may be: two ranks hold such a block then (cluster/cut.py)."""
 HIDDEN_UNITS = (32, 16, 4, 1)
 """Preferred steps of the hidden cut where the type asks for none: an int8 activation block, a
 packed row group, a vector of four, anything."""
@@ -69,8 +72,8 @@ def plan_shards(
     """Cuts a model so that the bytes of rank r are shares[r] / sum(shares) of the whole.
 
     `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns. KV heads are
-    handed out whole (in bundles where a head group ends inside a block), so some ranks may get
-    more than their share of attention, or none; hidden columns make up for it.
+    handed out whole (in bundles where a head group ends inside a block of activations), so some
+    ranks may get more than their share of attention, or none; hidden columns make up for it.
     Raises ShardError where a rank would hold no hidden column or no vocabulary row.
     """
     world_size = len(shares)
@@ -99,19 +102,21 @@ def plan_for(
     return plan_shards(
         config,
         shares,
-        hidden_align=_block_of(tensors.values(), "w2"),
-        head_align=_block_of(tensors.values(), "wo"),
+        hidden_align=block_of(tensors.values(), "w2"),
+        head_align=block_of(tensors.values(), "wo"),
     )
 
 
-def _block_of(tensors: Iterable[TensorInfo], suffix: str) -> int:
+def block_of(tensors: Iterable[TensorInfo], suffix: str) -> int:
+    """Columns at whose multiples a tensor can be cut in every layer, whatever its types there."""
     blocks = [BLOCK[t.qtype].values for t in tensors if t.name.endswith("." + suffix)]
     return math.lcm(*blocks) if blocks else 1
 
 
 def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -> list[range]:
     group_cols = config.group_size * config.head_dim
-    bundle = head_align // math.gcd(head_align, group_cols)
+    align = min(head_align, ACTIVATION_BLOCK)
+    bundle = align // math.gcd(align, group_cols)
     n_bundles = -(-config.n_kv_heads // bundle)
     counts = apportion(n_bundles, weights, minimum=0)
     return _ranges(counts, bundle, config.n_kv_heads)
@@ -143,7 +148,7 @@ def _cut_hidden(
     if n_units < world_size:
         raise ShardError(
             f"rank {n_units} would hold 0 of {config.hidden_dim} hidden columns, which can be cut "
-            f"at multiples of {align} (world_size={world_size}, "
+            f"at multiples of {min(align, ACTIVATION_BLOCK)} (world_size={world_size}, "
             f"n_kv_heads={config.n_kv_heads}); use at most {n_units} nodes",
             rank=n_units,
             world_size=world_size,
@@ -158,11 +163,13 @@ def _cut_hidden(
 
 
 def _hidden_unit(hidden_dim: int, align: int, world_size: int) -> int:
-    for unit in HIDDEN_UNITS:
-        fits = unit % align == 0 and hidden_dim % unit == 0
+    """Whole blocks of weights where there are many, so that no two ranks hold the same one."""
+    finest = min(align, ACTIVATION_BLOCK)
+    for unit in (align, *HIDDEN_UNITS) if align > finest else HIDDEN_UNITS:
+        fits = unit % finest == 0 and hidden_dim % unit == 0
         if fits and hidden_dim // unit >= UNITS_PER_RANK * world_size:
             return unit
-    return align
+    return finest
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:

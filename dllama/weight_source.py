@@ -19,12 +19,17 @@ from dllama.qtypes import QType, row_bytes
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: `rows` x `cols` values of `qtype`, row-major; vectors have one row."""
+    """One tensor: `rows` x `cols` values of `qtype`, row-major; vectors have one row.
+
+    A rank's cut by columns holds whole blocks, of which some columns may be another rank's: its
+    own begin at `first_own_col`.
+    """
 
     name: str
     qtype: QType
     rows: int
     cols: int
+    first_own_col: int = 0
 
     @property
     def row_bytes(self) -> int:

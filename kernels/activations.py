@@ -193,24 +193,31 @@ def _swiglu_row(gate, up, out):
 
 
 @region
-def _swiglu_rows(thread, team, gate_up, a, n_tokens, needs):
-    hidden = a[0].shape[1]
+def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
+    start, hidden = own
     while True:
         first = claim(team, ROWS_AT_ONCE)
         if first >= n_tokens:
             return
         for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
-            _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], a[0][t])
+            out = a[0][t, start : start + hidden]
+            _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
             _lay_out(a, t, n_tokens, needs)
 
 
 @kernel
-def _swiglu(team, gate_up, a, n_tokens, needs):
-    _swiglu_rows(team, (team, gate_up, a, n_tokens, needs))
+def _swiglu(team, gate_up, a, own, n_tokens, needs):
+    _swiglu_rows(team, (team, gate_up, a, own, n_tokens, needs))
 
 
 def swiglu(
-    team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs
-) -> None:
-    """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side."""
-    _swiglu(team, gate_up, tuple(a), n_tokens, needs)
+    team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs,
+    own: tuple[int, int] | None = None,
+) -> None:  # fmt: skip
+    """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side.
+
+    `own` = (first, how many) are the columns of `a` that gate_up stands for, where these are not
+    all: the others stay as they are.
+    """
+    own = own or (0, a.rows.shape[1])
+    _swiglu(team, gate_up, tuple(a), own, n_tokens, needs)

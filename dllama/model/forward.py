@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.collective import Collective
+from dllama.model.linear import Linear
 from dllama.model.state import RunState
-from dllama.model.weights import Layer, Linear, Weights
+from dllama.model.weights import Layer, Weights
 from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, prepare, swiglu
 from kernels.attention import attention as attend
@@ -86,7 +87,7 @@ def attention(
     )  # fmt: skip
     attend(
         team, qkv, rows.starts, state.tiles, config.group_size, rows.positions, rows.pages, keys,
-        values, config.head_dim, state.rooms, state.mixed.rows,
+        values, config.head_dim, state.rooms, state.own_mixed,
     )  # fmt: skip
     prepare(team, state.mixed, rows.n, layer.wo.needs)
     multiply(team, layer.wo, state.mixed, rows.n, out)
@@ -102,7 +103,8 @@ def feed_forward(
         out[:] = 0
         return out
     multiply(team, layer.gate_up, normed, n, state.gate_up)
-    swiglu(team, state.gate_up, state.hidden, n, layer.w2.needs)
+    own = (layer.w2.first_own_col, layer.gate_up.out_dim // 2)
+    swiglu(team, state.gate_up, state.hidden, n, layer.w2.needs, own)
     multiply(team, layer.w2, state.hidden, n, out)
     return out
 

@@ -15,9 +15,10 @@ from dllama.kv_shift import KvShift
 from dllama.model import kv_moves
 from dllama.model.forward import forward, last_states
 from dllama.model.kv_files import Tick, read_pages, write_pages
+from dllama.model.linear import format_name
 from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
-from dllama.model.weights import Tensor, Weights, build_weights, format_name
+from dllama.model.weights import Tensor, Weights, build_weights
 from dllama.qtypes import QType, row_bytes
 from dllama.step import LogitRow, Step
 from kernels.dequantize import dequantize

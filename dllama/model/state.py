@@ -18,7 +18,8 @@ from kernels.layout import GROUP, Activations
 class RunState:
     """Buffers for up to max_tokens (T) rows of a step and max_logits (R) rows of logits.
 
-    The arrays never change; their contents do.
+    The arrays never change; their contents do. Columns of `mixed` and `hidden` that are another
+    rank's stay zero for ever.
     """
 
     kv: attention.KvPages
@@ -29,9 +30,10 @@ class RunState:
     rooms: np.ndarray  # (threads, words): attention's scratch
     normed: Activations  # (T, dim)
     qkv: np.ndarray  # (T, width)
-    mixed: Activations  # (T, local q_dim): attention's output
+    mixed: Activations  # (T + 1, columns of wo): attention's output
+    own_mixed: np.ndarray  # (T, columns of wo): the same, beginning at this rank's first column
     gate_up: np.ndarray  # (T, width)
-    hidden: Activations  # (T, local hidden_dim)
+    hidden: Activations  # (T, columns of w2)
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up
     last: np.ndarray  # (R, dim): the rows whose logits are wanted
     logits: np.ndarray  # (R, local vocabulary up to whole groups)
@@ -47,8 +49,9 @@ def allocate(
     """Buffers for one rank; the KV pages are by far the largest."""
     config, first = weights.config, weights.layers[0]
     f32 = np.float32
-    q_dim = weights.n_kv_heads * config.group_size * config.head_dim
     half = config.head_dim // 2
+    mixed = activations(max_tokens + 1, first.wo.cols if first.wo else 0)
+    before = first.wo.first_own_col if first.wo else 0
     return RunState(
         kv=attention.kv_pages(config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
         x=aligned((max_tokens, config.dim), f32),
@@ -58,9 +61,10 @@ def allocate(
         rooms=attention.scratch(n_threads, config.head_dim),
         normed=activations(max_tokens, config.dim),
         qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
-        mixed=activations(max_tokens, q_dim),
+        mixed=mixed,
+        own_mixed=_beginning_at(mixed.rows, before),
         gate_up=aligned((max_tokens, first.gate_up.width if first.gate_up else 0), f32),
-        hidden=activations(max_tokens, weights.hidden_dim),
+        hidden=activations(max_tokens, first.w2.cols if first.w2 else 0),
         partial=aligned((max_tokens, -(-config.dim // GROUP) * GROUP), f32),
         last=aligned((max_logits, config.dim), f32),
         logits=aligned((max_logits, weights.wcls.width if weights.wcls else 0), f32),
@@ -75,3 +79,11 @@ def page_bytes(weights: Weights) -> int:
     """Bytes that one more KV page costs this rank."""
     config = weights.config
     return attention.page_bytes(config.n_layers, weights.n_kv_heads, config.head_dim)
+
+
+def _beginning_at(rows: np.ndarray, col: int) -> np.ndarray:
+    """All rows but the last, each from column `col` on and into the row behind: an array of the
+    same width, without a gap, as kernels want it."""
+    n, width = rows.shape
+    shifted: np.ndarray = rows.reshape(-1)[col : col + (n - 1) * width].reshape(n - 1, width)
+    return shifted

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.qtypes import QType
+from dllama.model.linear import Linear, LinearBuilder, format_name
 from dllama.rope import rope_frequencies
 from dllama.weight_source import TensorInfo
 from kernels.dequantize import dequantize
-from kernels.layout import BLOCK_FORMATS, GROUP, Needs, Packed
-from kernels.packing import pack
 
 Tensor = tuple[TensorInfo, np.ndarray]  # the raw blocks: uint8 (rows, bytes of a row)
 NOTHING = np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """One or more matrices that read the same input and write side by side.
-
-    Matrices of one type are packed as one; `parts` holds (first output column, matrix).
-    """
-
-    parts: tuple[tuple[int, Packed], ...]
-    cols: int
-    out_dim: int
-
-    @property
-    def width(self) -> int:
-        """Columns the output buffer needs: the last group of rows may reach beyond out_dim."""
-        return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
-
-    @property
-    def needs(self) -> Needs:
-        """How the input is read."""
-        formats = {w.format for _, w in self.parts}
-        return Needs(
-            quants=not formats.isdisjoint(BLOCK_FORMATS),
-            tiles=not formats.isdisjoint(("f32", "f16")),
-            pairs="bf16" in formats,
-        )
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(w.n_bytes for _, w in self.parts)
+JOINED = {"wq": "qkv", "wk": "qkv", "wv": "qkv", "w1": "gate_up", "w3": "gate_up"}
+"""Matrices that read the same input are one to the forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +61,8 @@ class Weights:
 
     @property
     def hidden_dim(self) -> int:
-        w2 = self.layers[0].w2
-        return 0 if w2 is None else w2.cols
+        gate_up = self.layers[0].gate_up
+        return 0 if gate_up is None else gate_up.out_dim // 2
 
     @property
     def n_vocab(self) -> int:
@@ -110,16 +81,19 @@ class WeightsBuilder:
     def __init__(self, config: ModelConfig, team: np.ndarray, vocab_start: int) -> None:
         self._config, self._team, self._vocab_start = config, team, vocab_start
         self._layers: list[Layer] = []
-        self._pending: dict[str, Tensor] = {}
+        self._vectors: dict[str, np.ndarray] = {}  # of the layer that arrives
+        self._matrices: dict[str, LinearBuilder] = {}
         self._norm: np.ndarray | None = None
         self._wcls: Linear | None = None
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
         """Takes one tensor; `raw` may be overwritten afterwards."""
         if info.name == "norm":
-            self._norm = _vector((info, raw))
+            self._norm = _vector(info, raw)
         elif info.name == "wcls":
-            self._wcls = self._linear([(info, raw)])
+            head = LinearBuilder(self._team, info.rows)
+            head.add(info, raw)
+            self._wcls = head.linear()
         else:
             self._add_to_layer(info, raw)
 
@@ -130,45 +104,59 @@ class WeightsBuilder:
                 f"tensor {info.name} arrived while layer {len(self._layers)} was expected; "
                 "tensors must come layer by layer"
             )
-        # What came over a link is overwritten by the next tensor, and a view of a file would bring
-        # pages back into memory that the source has just given up.
-        self._pending[name] = (info, raw.copy())
+        if name.startswith("w"):
+            joined = JOINED.get(name, name)
+            rows = self._expected_rows(name, info.rows)
+            empty = LinearBuilder(self._team, rows)
+            self._matrices.setdefault(joined, empty).add(info, raw)
+        else:
+            self._vectors[name] = _vector(info, raw)
         if name == "w2":  # the last of a layer; every rank holds feed-forward columns
-            self._layers.append(self._pack_layer(self._pending))
-            self._pending = {}
+            self._layers.append(self._layer())
+            self._vectors, self._matrices = {}, {}
 
-    def _pack_layer(self, t: Mapping[str, Tensor]) -> Layer:
-        def vector(name: str) -> np.ndarray:
-            return _vector(t[name]) if name in t else NOTHING
+    def _expected_rows(self, first: str, rows: int) -> int:
+        """Rows of all matrices that will be joined with the first of them."""
+        if first == "wq":
+            return rows + 2 * (rows // self._config.group_size)
+        return 2 * rows if first == "w1" else rows
 
-        has_heads = "wq" in t
-        biases = [vector(name) for name in ("bq", "bk", "bv")]
-        return Layer(
-            norm1=vector("norm1"),
-            qkv=self._linear([t["wq"], t["wk"], t["wv"]]) if has_heads else None,
-            bias=np.concatenate(biases),
-            q_norm=vector("q_norm"),
-            k_norm=vector("k_norm"),
-            wo=self._linear([t["wo"]]) if has_heads else None,
-            norm2=vector("norm2"),
-            gate_up=self._linear([t["w1"], t["w3"]]) if "w1" in t else None,
-            w2=self._linear([t["w2"]]) if "w2" in t else None,
+    def _layer(self) -> Layer:
+        def matrix(name: str) -> Linear | None:
+            return self._matrices[name].linear() if name in self._matrices else None
+
+        vector = self._vectors
+        layer = Layer(
+            norm1=vector["norm1"],
+            qkv=matrix("qkv"),
+            bias=np.concatenate([vector.get(name, NOTHING) for name in ("bq", "bk", "bv")]),
+            q_norm=vector.get("q_norm", NOTHING),
+            k_norm=vector.get("k_norm", NOTHING),
+            wo=matrix("wo"),
+            norm2=vector["norm2"],
+            gate_up=matrix("gate_up"),
+            w2=matrix("w2"),
         )
+        self._check_inputs(layer)
+        return layer
 
-    def _linear(self, tensors: list[Tensor]) -> Linear:
-        """Packs matrices side by side, neighbours of one type as one."""
-        parts: list[tuple[int, Packed]] = []
-        column = 0
-        while tensors:
-            qtype, run = tensors[0][0].qtype, 1
-            while run < len(tensors) and tensors[run][0].qtype is qtype:
-                run += 1
-            raws = [raw for _, raw in tensors[:run]]
-            cols = tensors[0][0].cols
-            parts.append((column, pack(self._team, format_name(qtype), raws, cols)))
-            column += sum(len(raw) for raw in raws)
-            tensors = tensors[run:]
-        return Linear(tuple(parts), parts[0][1].cols, column)
+    def _check_inputs(self, layer: Layer) -> None:
+        """Buffers are made for the first layer: no input of another may reach beyond them."""
+        group, first = self._config.group_size, self._layers[0] if self._layers else layer
+        queries = layer.qkv.out_dim // (group + 2) * group if layer.qkv else 0
+        hidden = layer.gate_up.out_dim // 2 if layer.gate_up else 0
+        for name, n_own, matrix, example in (
+            ("wo", queries, layer.wo, first.wo),
+            ("w2", hidden, layer.w2, first.w2),
+        ):
+            begin, end = (matrix.first_own_col, matrix.cols) if matrix else (0, 0)
+            expected = (example.first_own_col, example.cols) if example else (0, 0)
+            if begin + n_own > end or (begin, end) != expected:
+                raise ModelFileError(
+                    f"layers.{len(self._layers)}.{name} has {end} columns, of which this node "
+                    f"computes {n_own} from the {begin}th on; the first layer has {expected[1]} "
+                    f"and begins at {expected[0]}. The model file or the transfer is damaged"
+                )
 
     def build(self) -> Weights:
         """The finished weights. Raises ModelFileError where tensors are missing."""
@@ -196,14 +184,8 @@ def build_weights(
     return builder.build()
 
 
-def format_name(qtype: QType) -> str:
-    """The kernels' name for a storage type."""
-    return qtype.name.lower()
-
-
-def _vector(tensor: Tensor) -> np.ndarray:
+def _vector(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
     """A norm or a bias as float32 (n,)."""
-    info, raw = tensor
     out = np.zeros(info.cols, np.float32)
     dequantize(format_name(info.qtype), raw.reshape(1, -1), out[None])
     return out

@@ -8,7 +8,7 @@ import pytest
 from cluster.cut import cut_manifest, cut_tensors
 from cluster.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
 from cluster.shard import SPLIT, Shard, Split, plan_for, plan_shards
-from dllama.errors import ConfigError, ModelFileError, ShardError
+from dllama.errors import ConfigError, ModelFileError
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
 
@@ -66,12 +66,14 @@ def test_a_rank_without_heads_gets_no_attention() -> None:
     assert names[:5] == [f"layers.0.{n}" for n in ("norm1", "norm2", "w1", "w3", "w2")]
 
 
-def test_a_cut_inside_a_block_is_refused() -> None:
+def test_a_cut_inside_a_block_takes_the_whole_block_along() -> None:
+    """Heads 1 of 4 KV heads, 16 columns each: half a block of Q8_0."""
     config = small_config(dim=64, n_heads=8, n_kv_heads=4, head_dim=8)
     source = ArraySource(config, QType.Q8_0)
-    shard = Shard(0, 2, range(1), range(32), range(50))
-    with pytest.raises(ShardError, match=r"layers\.0\.wo .* ends inside a block of Q8_0"):
-        cut_manifest(config, source.tensors, shard)
+    shard = Shard(0, 2, range(1, 2), range(32), range(50))
+    cuts = {c.info.name: c for c in cut_manifest(config, source.tensors, shard)}
+    wo = cuts["layers.0.wo"]
+    assert wo.cols == range(32) and (wo.info.cols, wo.info.first_own_col) == (32, 16)
 
 
 def test_a_missing_tensor_is_named() -> None:

@@ -98,6 +98,8 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         TensorLine("x", 0, -1, 32),
         TensorLine("x", 0, 1, 1 << 40),
         TensorLine("x", 0, 1 << 40, 1),
+        TensorLine("x", 0, 1, 32, 32),
+        TensorLine("x", 0, 1, 32, -1),
     ):
         with pytest.raises(ProtocolError, match="cannot be"):
             checked_manifest([line], 1 << 60)

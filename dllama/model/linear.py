@@ -1,0 +1,89 @@
+"""Matrices that read the same input, packed side by side as they arrive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.errors import ModelFileError
+from dllama.qtypes import QType
+from dllama.weight_source import TensorInfo
+from kernels.layout import BLOCK_FORMATS, GROUP, Needs, Packed
+from kernels.packing import Packing
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One or more matrices that read the same input and write side by side.
+
+    Matrices of one type are packed as one; `parts` holds (first output column, matrix). The
+    columns that this rank has an input for begin at `first_own_col` (see TensorInfo).
+    """
+
+    parts: tuple[tuple[int, Packed], ...]
+    cols: int
+    out_dim: int
+    first_own_col: int = 0
+
+    @property
+    def width(self) -> int:
+        """Columns the output buffer needs: the last group of rows may reach beyond out_dim."""
+        return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
+
+    @property
+    def needs(self) -> Needs:
+        """How the input is read."""
+        formats = {w.format for _, w in self.parts}
+        return Needs(
+            quants=not formats.isdisjoint(BLOCK_FORMATS),
+            tiles=not formats.isdisjoint(("f32", "f16")),
+            pairs="bf16" in formats,
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(w.n_bytes for _, w in self.parts)
+
+
+class LinearBuilder:
+    """Packs matrices of one input below each other, neighbours of one type as one.
+
+    Nothing is copied on the way: a matrix's raw rows may be overwritten once `add` returns.
+    """
+
+    def __init__(self, team: np.ndarray, expected_rows: int) -> None:
+        self._team, self._expected_rows = team, expected_rows
+        self._parts: list[tuple[int, Packing]] = []
+        self._rows = self._first_own_col = 0
+
+    def add(self, info: TensorInfo, raw: np.ndarray) -> None:
+        """Packs a matrix, uint8 (rows, bytes of a row). Raises ModelFileError."""
+        if self._parts and self._parts[0][1].cols != info.cols:
+            raise ModelFileError(
+                f"tensor {info.name} has {info.cols} columns and what reads the same input "
+                f"{self._parts[0][1].cols}; the file does not fit its own header"
+            )
+        if not self._continues_last(info):
+            room = max(self._expected_rows - self._rows, info.rows)
+            packing = Packing(self._team, format_name(info.qtype), room, info.cols)
+            self._parts.append((self._rows, packing))
+        self._parts[-1][1].add(raw)
+        self._rows += info.rows
+        self._first_own_col = info.first_own_col
+
+    def _continues_last(self, info: TensorInfo) -> bool:
+        if not self._parts:
+            return False
+        last = self._parts[-1][1]
+        return last.format == format_name(info.qtype) and last.rows + info.rows <= last.max_rows
+
+    def linear(self) -> Linear:
+        """What was added."""
+        parts = tuple((column, packing.packed()) for column, packing in self._parts)
+        return Linear(parts, parts[0][1].cols, self._rows, self._first_own_col)
+
+
+def format_name(qtype: QType) -> str:
+    """The kernels' name for a storage type."""
+    return qtype.name.lower()

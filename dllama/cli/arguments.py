@@ -11,10 +11,12 @@ import psutil
 import dllama
 from dllama import __version__
 from dllama.cli.settings import (
+    AUTO_SPECULATE,
     DEFAULT_BATCH,
     DEFAULT_CONTEXT,
     DEFAULT_STEP_TOKENS,
     MAX_BATCH,
+    MAX_GUESS,
     EngineSettings,
 )
 from dllama.errors import ConfigError
@@ -49,6 +51,17 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return number
+
+
+def guess_length(text: str) -> int:
+    """An argparse type: how many tokens are guessed at a time."""
+    named = {"auto": AUTO_SPECULATE, "off": 0}
+    number = named[text] if text in named else int(text) if text.isdigit() else MAX_GUESS + 1
+    if number > MAX_GUESS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither auto nor off nor a number up to {MAX_GUESS}"
+        )
     return number
 
 
@@ -117,6 +130,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help="prompt tokens computed between two tokens of running answers",
     )  # fmt: skip
     model.add_argument(
+        "--speculate", metavar="N|auto|off", type=guess_length, default="auto",
+        help="tokens of an answer that are guessed from what stood before and checked in one step; "
+        "the answer stays the same. auto: as many as save time",
+    )  # fmt: skip
+    model.add_argument(
         "--context-shift", action="store_true",
         help="let conversations outgrow the context: its older half is forgotten then",
     )  # fmt: skip
@@ -167,6 +185,7 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         kv_tokens=args.kv_tokens,
         max_batch=args.max_batch,
         max_step_tokens=args.step_tokens,
+        speculate=args.speculate,
         workers=args.workers,
         shares=args.shares,
         sync_type=args.sync_type,

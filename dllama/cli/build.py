@@ -84,6 +84,7 @@ def build_engine(
             constraints=masks,
             max_batch=settings.max_batch,
             max_step_tokens=settings.max_step_tokens,
+            speculate=settings.speculate,
             session_dir=_session_dir(settings),
         )
     except BaseException:

@@ -14,6 +14,9 @@ DEFAULT_DRAIN_S = 30.0  # what most supervisors wait before they kill
 DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
+AUTO_SPECULATE = -1  # dllama.engine.speculation.AUTO: as many guesses as pay
+MAX_GUESS = 32  # dllama.engine.speculation.MAX_FORCED
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -25,6 +28,7 @@ class EngineSettings:
     kv_tokens: int = 0  # 0: chosen by what fits
     max_batch: int = DEFAULT_BATCH
     max_step_tokens: int = DEFAULT_STEP_TOKENS
+    speculate: int = AUTO_SPECULATE  # tokens that are guessed at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"

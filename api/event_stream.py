@@ -23,6 +23,9 @@ HEADERS = {
 }
 
 
+MAX_UNWATCHED = 16 * 1024  # bytes; a write buffer takes four times as much before writers wait
+
+
 class ReaderGone(Exception):
     """The client has left, or has taken nothing for so long that it counts as gone."""
 
@@ -86,7 +89,14 @@ class EventStream:
         await self._guard(self.response.write_eof())
 
     async def _write(self, data: bytes) -> None:
-        await self._guard(self.response.write(data))
+        transport = self._request.transport
+        is_behind = transport is None or transport.get_write_buffer_size() > 0
+        if is_behind or len(data) > MAX_UNWATCHED:
+            return await self._guard(self.response.write(data))
+        try:  # this cannot wait, and a timer for each event would cost more than the event
+            await self.response.write(data)
+        except ConnectionError as error:
+            raise ReaderGone(str(error)) from None
 
     async def _guard(self, writing: Awaitable[None]) -> None:
         try:

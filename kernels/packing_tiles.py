@@ -18,16 +18,22 @@ VECTOR = 4 * GROUP
 
 
 class _Output:
-    """Writes vectors one behind the other, and leaves the lanes of other rows as they are."""
+    """Writes vectors one behind the other: past the caches where all lanes are `is_ours` (None),
+    else with the lanes of other rows left as they are."""
 
-    def __init__(self, e: Emit, is_ours: Value, at: Value) -> None:
-        self._e, self._is_ours, self._at, self._done = e, is_ours, at, 0
+    def __init__(self, e: Emit, is_ours: Value | None, at: Value, align: int = VECTOR) -> None:
+        self._e, self._is_ours, self._at, self._align, self._done = e, is_ours, at, align, 0
 
     def write(self, v: Value) -> None:
         e, where = self._e, self._e.at(self._at, self._done)
-        old = e.load(v.type, where, HALVES)
-        e.store(e.b.select(self._is_ours, v, old), where, HALVES)
-        self._done += HALVES if v.type == I16X16 else VECTOR
+        n_bytes = HALVES if v.type == I16X16 else VECTOR
+        if self._is_ours is not None:
+            v = e.b.select(self._is_ours, v, e.load(v.type, where, HALVES))
+        pointer = e.b.inttoptr(where, v.type.as_pointer())
+        store = e.b.store(v, pointer, align=min(n_bytes, self._align))
+        if self._is_ours is None and self._align == VECTOR:
+            store.set_metadata("nontemporal", e.b.module.add_metadata([ir.Constant(I32, 1)]))
+        self._done += n_bytes
 
 
 class _Tile(NamedTuple):
@@ -60,8 +66,9 @@ def _lanes_between(e: Emit, p: _Tile) -> Value:
     return e.b.and_(e.b.icmp_signed(">=", lanes, first), e.b.icmp_signed("<=", lanes, last))
 
 
-def _emit_block_tile(e: Emit, fmt: BlockFormat, p: _Tile) -> None:
-    addresses, is_ours = _row_addresses(e, p), _lanes_between(e, p)
+def _emit_block_tile(
+    e: Emit, fmt: BlockFormat, p: _Tile, addresses: list[Value], is_ours: Value | None
+) -> None:
     with e.loop(p.n_steps) as unit:
         begin = e.b.mul(unit, e.i64(fmt.raw_bytes))
         rows = Rows(e, [e.b.add(a, begin) for a in addresses])
@@ -71,7 +78,7 @@ def _emit_block_tile(e: Emit, fmt: BlockFormat, p: _Tile) -> None:
             for v in vectors:
                 out.write(v)
         place = e.b.mul(unit, e.i64(fmt.scale_bytes))
-        _emit_scales(rows, fmt, _Output(e, is_ours, e.b.add(p.scales, place)))
+        _emit_scales(rows, fmt, _Output(e, is_ours, e.b.add(p.scales, place), HALVES))
 
 
 def _emit_scales(rows: Rows, fmt: BlockFormat, out: _Output) -> None:
@@ -93,9 +100,10 @@ def _halves(e: Emit, word: Value) -> tuple[Value, Value]:
     return e.b.trunc(word, I16X16), e.b.trunc(e.b.lshr(word, e.constant(I32X16, 16)), I16X16)
 
 
-def _emit_float_tile(e: Emit, fmt: FloatFormat, p: _Tile) -> None:
+def _emit_float_tile(
+    e: Emit, fmt: FloatFormat, p: _Tile, addresses: list[Value], is_ours: Value | None
+) -> None:
     """n_steps are columns."""
-    addresses, is_ours = _row_addresses(e, p), _lanes_between(e, p)
     per_word = 4 // fmt.item_bytes
     n_words = e.b.sdiv(p.n_steps, e.i64(per_word))
 
@@ -120,6 +128,25 @@ def _emit_float_tile(e: Emit, fmt: FloatFormat, p: _Tile) -> None:
         out.write(half if fmt.columns == 1 else e.b.zext(half, I32X16))
 
 
+def _emit_tile(e: Emit, fmt: BlockFormat | FloatFormat, p: _Tile) -> None:
+    """Whole groups bypass the caches: nobody reads them soon, and a line is written at once."""
+
+    def emit(is_ours: Value | None) -> None:
+        if isinstance(fmt, BlockFormat):
+            _emit_block_tile(e, fmt, p, addresses, is_ours)
+        else:
+            _emit_float_tile(e, fmt, p, addresses, is_ours)
+
+    addresses, is_ours = _row_addresses(e, p), _lanes_between(e, p)
+    all_lanes = e.b.icmp_signed("==", e.b.sub(p.last, p.first), e.i64(GROUP - 1))
+    with e.b.if_else(all_lanes) as (whole, partial):
+        with whole:
+            emit(None)
+        with partial:
+            emit(is_ours)
+    e.b.fence("seq_cst")  # such stores are in no order with others
+
+
 def packing_tile(fmt: BlockFormat | FloatFormat) -> Any:
     """An intrinsic tile(raw, stride, first, last, n_steps, quants, scales), all int64, that packs
     the rows first .. last of one group of 16.
@@ -137,10 +164,7 @@ def packing_tile(fmt: BlockFormat | FloatFormat) -> Any:
         f.linkage = "internal"
         f.attributes.add("noinline")
         builder = ir.IRBuilder(f.append_basic_block("entry"))
-        if isinstance(fmt, BlockFormat):
-            _emit_block_tile(Emit(builder), fmt, _Tile(*f.args))
-        else:
-            _emit_float_tile(Emit(builder), fmt, _Tile(*f.args))
+        _emit_tile(Emit(builder), fmt, _Tile(*f.args))
         builder.ret_void()
         return f
 

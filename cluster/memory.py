@@ -9,8 +9,9 @@ from cluster.cut import BY_COLUMNS, Cut, cut_manifest
 from cluster.shard import Shard
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
+from dllama.kv_type import KvType
 from dllama.weight_source import TensorInfo
-from kernels.attention import page_bytes
+from kernels.kv_pages import page_bytes
 
 PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
 WIRE_BYTES = 16 << 20  # weight chunks under way
@@ -26,9 +27,9 @@ class NodeMemory:
     available_bytes: int
 
 
-def kv_page_bytes(config: ModelConfig, shard: Shard) -> int:
+def kv_page_bytes(config: ModelConfig, shard: Shard, kv_type: KvType = KvType.F16) -> int:
     """Bytes of one KV page on a rank: keys and values of its heads in all layers."""
-    return page_bytes(config.n_layers, len(shard.kv_heads), config.head_dim)
+    return page_bytes(kv_type, config.n_layers, len(shard.kv_heads), config.head_dim)
 
 
 def memory_needed(
@@ -38,6 +39,7 @@ def memory_needed(
     *,
     n_pages: int,
     max_step_tokens: int,
+    kv_type: KvType = KvType.F16,
 ) -> int:
     """Bytes a rank will hold at its peak: weights, KV pages, scratch, and the process itself.
 
@@ -50,7 +52,7 @@ def memory_needed(
     scratch_values = (
         6 * config.dim + heads * config.head_dim + 3 * mixed + 2 * len(shard.hidden) + 3 * hidden
     ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
-    kv = n_pages * kv_page_bytes(config, shard)
+    kv = n_pages * kv_page_bytes(config, shard, kv_type)
     return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
 
 
@@ -78,7 +80,8 @@ def check_fits(nodes: Sequence[NodeMemory]) -> None:
     )
     raise ConfigError(
         f"the model does not fit the memory of {', '.join(n.label for n in short)}: {table}. "
-        "Add nodes, give larger ones a larger share (--shares), or lower --ctx-size"
+        "Add nodes, give larger ones a larger share (--shares), lower --ctx-size, or keep keys and "
+        "values in 8 bits (--kv-type q8_0)"
     )
 
 

@@ -119,6 +119,7 @@ class Load:
     config: ModelConfig
     manifest: list[TensorLine]
     n_pages: int
+    kv_type: str
     max_step_tokens: int
     vocab_start: int
     embed_qtype: int

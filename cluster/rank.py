@@ -11,6 +11,7 @@ import numpy as np
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
 from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
@@ -65,5 +66,6 @@ class LoadRank(Protocol):
         n_threads: int,
         vocab_start: int,
         embed_qtype: QType,
+        kv_type: KvType,
         progress: np.ndarray | None,
     ) -> Rank: ...

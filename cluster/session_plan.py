@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from cluster.sync_type import SyncType
 from dllama.errors import ConfigError
+from dllama.kv_type import KvType
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class ClusterConfig:
     threads: int  # the root's own
     shares: Sequence[float] = ()  # one per rank; empty: equal
     sync_type: SyncType = SyncType.F32
+    kv_type: KvType = KvType.F16
     advertise: str | None = None  # how workers reach this machine; None: found out
     mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))
     hello_timeout_s: float = 5.0

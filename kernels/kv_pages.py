@@ -13,7 +13,7 @@ compiled code.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
@@ -28,7 +28,7 @@ LANES = 16
 SMALLEST = np.float32(1e-30)  # of a block's largest value: below, all of it is zero
 ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
 
-WORDS = {"f16": np.dtype(np.uint16), "q8_0": np.dtype(np.uint8)}
+WORDS: dict[str, np.dtype[Any]] = {"f16": np.dtype(np.uint16), "q8_0": np.dtype(np.uint8)}
 """What a page of each type is made of."""
 
 

@@ -7,9 +7,8 @@ import math
 
 import numpy as np
 
-from kernels.attention import PAGE
-from kernels.intrinsics import f32_to_f16
 from kernels.jit import jitted, kernel, reordered
+from kernels.kv_pages import PAGE, padded, put_key, put_value
 from kernels.team import claim, region
 
 
@@ -54,7 +53,7 @@ def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k
                    cosines, sines, positions, row_pages, keys, values):  # fmt: skip
     n_kv_heads = keys.shape[1]
     k_start, v_start = n_kv_heads * group * head_dim, n_kv_heads * (group + 1) * head_dim
-    width = values.shape[2] // PAGE
+    width = padded(head_dim)
     while True:
         # By head, not by row: neighbouring tokens share cache lines of a page of keys.
         kv_head = claim(team, 1)
@@ -69,15 +68,12 @@ def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k
             key = qkv[t, at : at + head_dim]
             _turn(key, bias[at : at + head_dim], k_norm, epsilon, cosines[t], sines[t])
             page, slot = row_pages[t], positions[t] % PAGE
-            key_page, value_page = keys[page, kv_head], values[page, kv_head]
+            put_key(keys[page, kv_head], slot, key)
             at = v_start + kv_head * head_dim
-            value_bias = bias[at : at + head_dim]
-            for d in range(head_dim):
-                key_page[d * PAGE + slot] = f32_to_f16(key[d])
-                value = qkv[t, at + d]
-                if value_bias.size > 0:
-                    value += value_bias[d]
-                value_page[slot * width + d] = f32_to_f16(value)
+            value, value_bias = qkv[t, at : at + head_dim], bias[at : at + head_dim]
+            for d in range(value_bias.size):
+                value[d] += value_bias[d]
+            put_value(values[page, kv_head], slot, value, width)
 
 
 @kernel
@@ -93,7 +89,7 @@ def rotate_and_store(
     cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray, row_pages: np.ndarray,
     keys: np.ndarray, values: np.ndarray,
 ) -> None:  # fmt: skip
-    """Turns the queries of qkv in place and writes keys and values to their pages.
+    """Turns queries and keys of qkv in place and writes keys and values to their pages.
 
     qkv (T, >= (n_heads + 2 n_kv_heads) * head_dim) float32 holds queries, keys, values side by
     side; bias (the same width or empty), q_norm and k_norm (head_dim or empty) float32;

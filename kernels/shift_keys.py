@@ -1,7 +1,7 @@
 """Keys and values move to earlier positions of their sequence, and keys are turned to match.
 
 Rotary positions make a key depend on where it stands by a rotation alone, so that a turn back by
-the distance it moves makes it the key of its new position, but for the rounding to a half float.
+the distance it moves makes it the key of its new position, but for the rounding of its page.
 """
 
 from __future__ import annotations
@@ -10,35 +10,26 @@ import math
 
 import numpy as np
 
-from kernels.attention import PAGE
-from kernels.intrinsics import f16_to_f32, f32_to_f16
 from kernels.jit import jitted, kernel
-from kernels.team import claim, region
+from kernels.kv_pages import PAGE, copy_key, copy_value, get_key, padded, put_key
+from kernels.team import N_THREADS, claim, region
 
 
 @jitted
-def _copy(source, source_slot, target, target_slot, n_rows):
-    """A token's column of a page (n_rows, 32)."""
-    for d in range(n_rows):
-        target[d * PAGE + target_slot] = source[d * PAGE + source_slot]
-
-
-@jitted
-def _turn(source, source_slot, target, target_slot, cosine, sine):
-    """The same, turned back: pair j is the values j and j + head_dim / 2."""
+def _turn_back(key, cosine, sine):
+    """Key (head_dim,) in place: pair j is the values j and j + head_dim / 2."""
     half = cosine.size
     for j in range(half):
-        a = f16_to_f32(source[j * PAGE + source_slot])
-        b = f16_to_f32(source[(j + half) * PAGE + source_slot])
-        target[j * PAGE + target_slot] = f32_to_f16(a * cosine[j] + b * sine[j])
-        target[(j + half) * PAGE + target_slot] = f32_to_f16(b * cosine[j] - a * sine[j])
+        a, b = key[j], key[j + half]
+        key[j] = a * cosine[j] + b * sine[j]
+        key[j + half] = b * cosine[j] - a * sine[j]
 
 
 @region
 def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after,
-                 cosine, sine):  # fmt: skip
-    n_kv_heads, width = keys.shape[2], values.shape[3] // PAGE
-    head_dim = keys.shape[3] // PAGE
+                 cosine, sine, rooms):  # fmt: skip
+    n_kv_heads, head_dim, key = keys.shape[2], rooms.shape[1], rooms[thread]
+    width = padded(head_dim)
     while True:
         item = claim(team, 1)
         if item >= keys.shape[0] * n_kv_heads:
@@ -52,13 +43,14 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
             old, new = origin % PAGE, position % PAGE
             if is_kept and source == target:
                 continue
+            key_from, key_to = keys[layer, source, head], keys[layer, target, head]
             if is_kept:
-                _copy(keys[layer, source, head], old, keys[layer, target, head], new, head_dim)
+                copy_key(key_from, old, key_to, new, head_dim)
             else:
-                _turn(keys[layer, source, head], old, keys[layer, target, head], new, cosine, sine)
-            value_from, value_to = values[layer, source, head], values[layer, target, head]
-            for d in range(width):
-                value_to[new * width + d] = value_from[old * width + d]
+                get_key(key_from, old, key)
+                _turn_back(key, cosine, sine)
+                put_key(key_to, new, key)
+            copy_value(values[layer, source, head], old, values[layer, target, head], new, width)
 
 
 @kernel
@@ -68,8 +60,9 @@ def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_afte
     for j in range(inv_freq.size):
         angle = n_drop * inv_freq[j]
         cosine[j], sine[j] = math.cos(angle), math.sin(angle)
+    rooms = np.empty((team[N_THREADS // 8], 2 * inv_freq.size), np.float32)
     _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine,
-                        sine))  # fmt: skip
+                        sine, rooms))  # fmt: skip
 
 
 def shift_keys(

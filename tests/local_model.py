@@ -12,6 +12,7 @@ from cluster.cut import cut_tensors
 from cluster.shard import Shard, plan_for
 from dllama.collective import Collective
 from dllama.formats import open_model
+from dllama.kv_type import KvType
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.local_runner import LocalRunner
 from dllama.model.rank import RankModel
@@ -20,24 +21,29 @@ from dllama.weight_source import WeightSource
 
 
 def load_rank(
-    source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = 128
-) -> RankModel:
+    source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = 128,
+    kv_type: KvType = KvType.F16,
+) -> RankModel:  # fmt: skip
     return RankModel.load(
         source.config, cut_tensors(source, shard), n_pages=n_pages, max_step_tokens=rows,
         n_threads=threads, vocab_start=shard.vocab.start,
-        embed_qtype=source.tensors["embed"].qtype,
+        embed_qtype=source.tensors["embed"].qtype, kv_type=kv_type,
     )  # fmt: skip
 
 
-def load_whole(source: WeightSource, *, n_pages: int = 32, threads: int = 1) -> RankModel:
+def load_whole(
+    source: WeightSource, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16
+) -> RankModel:
     [shard] = plan_for(source.config, source.tensors, [1.0])
-    return load_rank(source, shard, n_pages=n_pages, threads=threads)
+    return load_rank(source, shard, n_pages=n_pages, threads=threads, kv_type=kv_type)
 
 
 @contextmanager
-def local_runner(path: Path, *, n_pages: int = 32, threads: int = 1) -> Iterator[LocalRunner]:
+def local_runner(
+    path: Path, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16
+) -> Iterator[LocalRunner]:
     source = open_model(path)
-    model = load_whole(source, n_pages=n_pages, threads=threads)
+    model = load_whole(source, n_pages=n_pages, threads=threads, kv_type=kv_type)
     try:
         yield LocalRunner(model, EmbeddingTable(source))
     finally:

@@ -20,6 +20,7 @@ from dllama.cli.settings import (
     EngineSettings,
 )
 from dllama.errors import ConfigError
+from dllama.kv_type import KvType
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "models" / "dllama-demo.q8_0.gguf"
 """Trained by examples/demo_model; what answers where no model is named."""
@@ -107,6 +108,14 @@ def add_model_flag(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_kv_flag(parser: argparse._ActionsContainer) -> None:
+    """--kv-type, for whatever computes."""
+    parser.add_argument(
+        "--kv-type", choices=[str(kind) for kind in KvType], default=str(KvType.F16),
+        help="what keys and values are kept as: q8_0 takes 0.53 of the memory of f16, rounded",
+    )  # fmt: skip
+
+
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """--model and everything about how it is run."""
     model = parser.add_argument_group("model")
@@ -121,6 +130,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help="tokens of all conversations together that have room in the KV cache (default: "
         "up to four full contexts, as memory allows)",
     )  # fmt: skip
+    add_kv_flag(model)
     model.add_argument(
         "--max-batch", metavar="N", type=positive, default=DEFAULT_BATCH,
         help="sequences that run at once; others wait",
@@ -183,6 +193,7 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         threads=args.threads,
         ctx_size=args.ctx_size,
         kv_tokens=args.kv_tokens,
+        kv_type=args.kv_type,
         max_batch=args.max_batch,
         max_step_tokens=args.step_tokens,
         speculate=args.speculate,

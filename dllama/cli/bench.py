@@ -9,7 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dllama.bench import Bench, Result, tests
-from dllama.cli.arguments import add_cluster_flags, add_model_flag, comma_list, positive
+from dllama.cli.arguments import (
+    add_cluster_flags,
+    add_kv_flag,
+    add_model_flag,
+    comma_list,
+    positive,
+)
 from dllama.cli.build import build_runner
 from dllama.cli.settings import MAX_BATCH, EngineSettings
 from dllama.cli.terminal import LoadingLine, note, stderr
@@ -63,6 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     parser.add_argument("-r", "--repeats", type=positive, default=5, metavar="N")
     parser.add_argument("--step-tokens", type=positive, default=512, metavar="N",
                         help="prompt tokens of a step (default: 512)")  # fmt: skip
+    add_kv_flag(parser)
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     add_cluster_flags(parser)
     parser.set_defaults(run=run)
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     settings = EngineSettings(
         model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
         max_step_tokens=args.step_tokens, workers=args.workers, shares=args.shares,
-        sync_type=args.sync_type, advertise=args.advertise,
+        sync_type=args.sync_type, advertise=args.advertise, kv_type=args.kv_type,
     )  # fmt: skip
     check_length(args.model, longest)
     line = LoadingLine("loading")

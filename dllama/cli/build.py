@@ -26,6 +26,7 @@ from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.engine.engine import Engine
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
+from dllama.kv_type import KvType
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.fingerprint import model_fingerprint
 from dllama.model.local_runner import LocalRunner
@@ -54,7 +55,7 @@ def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> 
                 f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
-    page = kv_page_bytes(config, _whole(config)) // n_nodes
+    page = kv_page_bytes(config, _whole(config), KvType(settings.kv_type)) // n_nodes
     fitting = psutil.virtual_memory().available // KV_SHARE // max(page, 1)
     return int(max(one, min(FULL_CONTEXTS * one, fitting)))
 
@@ -124,7 +125,10 @@ def _local_runner(
     source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
 ) -> Runner:
     config, shard, rows = source.config, _whole(source.config), _step_rows(settings)
-    needed = memory_needed(config, source.tensors, shard, n_pages=n_pages, max_step_tokens=rows)
+    kv_type = KvType(settings.kv_type)
+    needed = memory_needed(
+        config, source.tensors, shard, n_pages=n_pages, max_step_tokens=rows, kv_type=kv_type
+    )
     check_fits([NodeMemory("this machine", "here", needed, available_memory())])
     total = sum(t.n_bytes for t in source.tensors.values())
 
@@ -137,7 +141,7 @@ def _local_runner(
 
     model = RankModel.load(
         config, tensors(), n_pages=n_pages, max_step_tokens=rows, n_threads=settings.threads,  # type: ignore[arg-type]
-        vocab_start=0, embed_qtype=source.tensors["embed"].qtype,
+        vocab_start=0, embed_qtype=source.tensors["embed"].qtype, kv_type=kv_type,
     )  # fmt: skip
     return LocalRunner(
         model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),
@@ -155,6 +159,7 @@ def _cluster_runner(
         threads=settings.threads,
         shares=settings.shares,
         sync_type=SyncType(settings.sync_type),
+        kv_type=KvType(settings.kv_type),
         advertise=settings.advertise,
         kv_dir=_session_dir(settings),
     )

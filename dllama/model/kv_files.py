@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dllama.errors import SessionFileError
-from kernels.attention import KvPages
+from kernels.kv_pages import KvPages
 
 MAGIC = b"dllamaKV"
 VERSION = 1
@@ -115,4 +115,7 @@ def _difference(found: bytes, wanted: bytes) -> str:
         return "holds no keys and values of a session"
     if found[8:12] != wanted[8:12]:
         return f"is of another version of the format; this one is {VERSION}"
-    return "belongs to another model, another cut of it over machines, or another save"
+    return (
+        "belongs to another model, another cut of it over machines, another --kv-type, or another "
+        "save"
+    )

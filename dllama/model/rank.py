@@ -12,6 +12,7 @@ from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
 from dllama.model import kv_moves
 from dllama.model.forward import forward, last_states
 from dllama.model.kv_files import Tick, read_pages, write_pages
@@ -60,7 +61,7 @@ class RankModel:
     def load(
         cls, config: ModelConfig, tensors: Iterable[Tensor], *, n_pages: int,
         max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
-        progress: np.ndarray | None = None,
+        kv_type: KvType = KvType.F16, progress: np.ndarray | None = None,
     ) -> RankModel:  # fmt: skip
         """Packs this rank's cut (in feed order) and allocates all that computing needs.
 
@@ -76,8 +77,8 @@ class RankModel:
         try:
             weights = build_weights(config, tensors, team.state, vocab_start)
             state = allocate(
-                weights, n_pages=n_pages, max_tokens=max_step_tokens, max_logits=MAX_LOGIT_ROWS,
-                n_threads=n_threads,
+                weights, kv_type=kv_type, n_pages=n_pages, max_tokens=max_step_tokens,
+                max_logits=MAX_LOGIT_ROWS, n_threads=n_threads,
             )  # fmt: skip
             model = cls(weights, state, team, embed_qtype)
             model._warm_up()

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dllama.kv_type import KvType
 from dllama.model.weights import Weights
 from dllama.step import MAX_CANDIDATES
-from kernels import attention
 from kernels.activations import activations
 from kernels.arrays import aligned
+from kernels.attention import scratch
+from kernels.kv_pages import KvPages, kv_pages
 from kernels.layout import GROUP, Activations
 
 
@@ -22,7 +24,7 @@ class RunState:
     rank's stay zero for ever.
     """
 
-    kv: attention.KvPages
+    kv: KvPages
     x: np.ndarray  # (T, dim): the residual stream
     cosines: np.ndarray  # (T, head_dim / 2)
     sines: np.ndarray
@@ -44,8 +46,9 @@ class RunState:
 
 
 def allocate(
-    weights: Weights, *, n_pages: int, max_tokens: int, max_logits: int, n_threads: int
-) -> RunState:
+    weights: Weights, *, kv_type: KvType, n_pages: int, max_tokens: int, max_logits: int,
+    n_threads: int,
+) -> RunState:  # fmt: skip
     """Buffers for one rank; the KV pages are by far the largest."""
     config, first = weights.config, weights.layers[0]
     f32 = np.float32
@@ -53,12 +56,12 @@ def allocate(
     mixed = activations(max_tokens + 1, first.wo.cols if first.wo else 0)
     before = first.wo.first_own_col if first.wo else 0
     return RunState(
-        kv=attention.kv_pages(config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
+        kv=kv_pages(kv_type, config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((max_tokens, half), f32),
         sines=aligned((max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        rooms=attention.scratch(n_threads, config.head_dim),
+        rooms=scratch(n_threads, config.head_dim),
         normed=activations(max_tokens, config.dim),
         qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
         mixed=mixed,
@@ -73,12 +76,6 @@ def allocate(
         tops=aligned(max_logits, f32),
         sums=aligned(max_logits, f32),
     )
-
-
-def page_bytes(weights: Weights) -> int:
-    """Bytes that one more KV page costs this rank."""
-    config = weights.config
-    return attention.page_bytes(config.n_layers, weights.n_kv_heads, config.head_dim)
 
 
 def _beginning_at(rows: np.ndarray, col: int) -> np.ndarray:

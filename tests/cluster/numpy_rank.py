@@ -14,6 +14,7 @@ from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
 from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
 from dllama.step import LogitRow, Step
@@ -94,6 +95,7 @@ def load_numpy_rank(
     n_threads: int,
     vocab_start: int,
     embed_qtype: QType,
+    kv_type: KvType = KvType.F16,
     progress: np.ndarray | None,
 ) -> NumpyRank:
     """A LoadRank."""

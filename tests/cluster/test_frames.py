@@ -39,7 +39,7 @@ MESSAGES: list[Message] = [
     Hello("0.1.0"),
     OpenSession("host-1", 1, 3, "q80", 123456789),
     Join(["tcp://a:1", "tcp://b:2"]),
-    Load(SCALED, [TensorLine("norm", 0, 1, 32)], 8, 64, 16, 2),
+    Load(SCALED, [TensorLine("norm", 0, 1, 32)], 8, "q8_0", 64, 16, 2),
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
     StepCall(ONE, ONE, np.array([0, 1], np.int32), ONE[None], ONE, ONE, np.zeros((1, 8), np.uint8)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cluster.shard import plan_for
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import Collective, SoloCollective
 from dllama.formats import open_model
+from dllama.kv_type import KvType
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.rank import RankModel
 from dllama.qtypes import QType
@@ -52,7 +54,9 @@ class Recorded:
         return self._inner.gather(part)
 
 
-def load(source: WeightSource, shares: list[float]) -> list[RankModel]:
+def load(
+    source: WeightSource, shares: list[float], kv_type: KvType = KvType.F16
+) -> list[RankModel]:
     shards = plan_for(source.config, source.tensors, shares)
     return [
         RankModel.load(
@@ -63,6 +67,7 @@ def load(source: WeightSource, shares: list[float]) -> list[RankModel]:
             n_threads=1,
             vocab_start=shard.vocab.start,
             embed_qtype=source.tensors["embed"].qtype,
+            kv_type=kv_type,
         )
         for shard in shards
     ]
@@ -85,8 +90,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WeightSou
     opened.close()
 
 
-def run_solo(source: WeightSource) -> list[LogitRow]:
-    (rank,) = load(source, [1.0])
+def run_solo(source: WeightSource, kv_type: KvType = KvType.F16) -> list[LogitRow]:
+    (rank,) = load(source, [1.0], kv_type)
     embedding = EmbeddingTable(source)
     rows = []
     for step in steps():
@@ -158,3 +163,23 @@ def test_a_cluster_of_processes_agrees_with_solo(
     finally:
         runner.close()
     assert_equal_rows(source, rows, run_solo(source))
+
+
+@pytest.mark.timeout(120)
+def test_the_type_of_kv_pages_reaches_every_rank(
+    tmp_path: Path, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    with closing(open_model(write_toy(tmp_path / "toy.gguf", qtype=QType.F32))) as source:
+        worker = start_worker(session_command=SESSION_COMMAND)
+        config = ClusterConfig(
+            [worker.address], N_PAGES, MAX_STEP_TOKENS, threads=1, kv_type=KvType.Q8_0
+        )
+        runner = ClusterRunner(source, config, RankModel.load)
+        try:
+            runner.start()
+            rows = [row for step in steps() for row in runner.run(step)]
+        finally:
+            runner.close()
+        assert_equal_rows(source, rows, run_solo(source, KvType.Q8_0))
+        halves = run_solo(source, KvType.F16)
+    assert np.abs(rows[0].logits - halves[0].logits).max() > 3e-4  # it would show

@@ -19,6 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -163,9 +164,11 @@ async def play(url: str, plan: Plan, findings: Findings, played: Sequence[str], 
         await clients.stream("/v1/completions", load.body(seed + 900, n_tokens=8))
         for name in played:
             if name == "load":
-                findings.rounds.append(await play_load(clients, load, seed + 100))
+                findings.rounds.append(row := await play_load(clients, load, seed + 100))
+                tell(f"{load.clients} clients: {row['decode_tokens_per_s']:.1f} tokens/s")
             else:
-                findings.scenarios[name] = await scenarios[name](clients)
+                findings.scenarios[name] = row = await scenarios[name](clients)
+                tell(f"{name}: {row}")
 
 
 def measure(plan: Plan, rounds: int, llama_server: str | None) -> Json:
@@ -174,6 +177,7 @@ def measure(plan: Plan, rounds: int, llama_server: str | None) -> Json:
     for i in range(rounds):
         played = plan.scenarios if i == rounds - 1 else ("load",)
         benched.append(bench(plan))
+        tell(f"dllama bench: {benched[-1]:.1f} tokens/s")
         measure_dllama(plan, ours, played, 1000 * i)
         if llama_server is not None:
             measure_llama_server(llama_server, plan, theirs, played, 1000 * i)
@@ -189,6 +193,11 @@ def measure(plan: Plan, rounds: int, llama_server: str | None) -> Json:
         found["llama-server"] = theirs.to_json()
         found["ratio_to_llama_server"] = statistics.median(decoded) / statistics.median(others)
     return found
+
+
+def tell(news: str) -> None:
+    """A line on stderr, with the time of day: a load test is long, and may be broken off."""
+    print(f"{time.strftime('%H:%M:%S')} {news}", file=sys.stderr, flush=True)
 
 
 def scenario_list(text: str) -> str:
@@ -210,7 +219,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="workers on loopback")
     parser.add_argument("--clients", type=positive, default=16, metavar="N")
     parser.add_argument("--prompt-tokens", type=positive, default=32, metavar="N")
-    parser.add_argument("--tokens", type=positive, default=64, metavar="N", help="of each answer")
+    parser.add_argument("--tokens", type=positive, default=128, metavar="N", help="of each answer")
     parser.add_argument("--long-tokens", type=positive, default=4000, metavar="N")
     parser.add_argument("--chat-tokens", type=positive, default=4000, metavar="N")
     parser.add_argument("--temperature", type=float, help="(default: the server's own)")

@@ -22,7 +22,6 @@ from benchmarks.load_server import LoadError
 REQUEST_S = 600.0  # no answer takes longer
 POLL_S = 0.02
 TURNS = 20
-ANSWER_SHARE = 0.5  # of a turn's tokens are the assistant's
 WORDS = ("one", "of", "the", "old", "stone", "rivers", "that", "run", "north", "and", "east")
 
 
@@ -131,7 +130,13 @@ async def play_load(clients: Clients, load: Load, seed: int) -> Json:
     for stream in streams:
         if len(stream.stamps) < 2:
             raise LoadError("a stream brought less than two pieces of text; ask for more tokens")
-    return load_row(streams)
+    row = load_row(streams)
+    if not row["decode_tokens_per_s"]:
+        raise LoadError(
+            f"the first answer of {load.n_tokens} tokens ended before the last had begun; ask for "
+            "more tokens"
+        )
+    return row
 
 
 async def play_intrusion(clients: Clients, load: Load, n_long: int, seed: int, room: int) -> Json:
@@ -178,17 +183,20 @@ async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> 
     What the assistant has said is given, not what it answered: random weights make tokens that
     no text is tokenized to, and nobody's cache could find those again.
     """
+    n_words = max(2, n_chat // (2 * TURNS - 1) - await n_dressing(clients))
     messages: list[Json] = []
-    for turn in range(TURNS):
-        messages.append({"role": "user", "content": await said(clients, n_chat, turn, 0)})
-        if turn < TURNS - 1:
-            await clients.stream("/v1/chat/completions", chat_body(messages, 2))
-            answer = await said(clients, n_chat, turn, 1)
-            messages.append({"role": "assistant", "content": answer})
+    for turn in range(TURNS - 1):
+        messages.append({"role": "user", "content": await words_of(clients, n_words, turn)})
+        await clients.stream("/v1/chat/completions", chat_body(messages, 2))
+        answer = await words_of(clients, n_words, TURNS + turn)
+        messages.append({"role": "assistant", "content": answer})
     reused, computed = [], []
     for repeat in range(repeats):
-        messages[-1] = {"role": "user", "content": await said(clients, n_chat, repeat, 2)}
-        body = chat_body(messages, min(16, load.n_tokens))
+        last: Json = {
+            "role": "user",
+            "content": await words_of(clients, n_words, 2 * TURNS + repeat),
+        }
+        body = chat_body([*messages, last], min(16, load.n_tokens))
         reused.append(await clients.stream("/v1/chat/completions", body))
         computed.append(
             await clients.stream("/v1/chat/completions", {**body, "cache_prompt": False})
@@ -202,13 +210,20 @@ def chat_body(messages: Sequence[Json], n_tokens: int) -> Json:
     return {"messages": list(messages), "max_tokens": n_tokens, "temperature": 0}
 
 
-async def said(clients: Clients, n_chat: int, turn: int, speaker: int) -> str:
-    """Words for one message, as many as half a turn of a chat of `n_chat` tokens has."""
-    rng = random.Random(3 * turn + speaker)
-    wanted = int(n_chat / (TURNS - 0.5) * ANSWER_SHARE)
-    words = rng.choices(WORDS, k=max(2, wanted))
+async def n_dressing(clients: Clients) -> int:
+    """Tokens that the chat template puts around a message."""
+    chat: list[Json] = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    told = [
+        await clients.stream("/v1/chat/completions", chat_body(messages, 1))
+        for messages in (chat[:1], chat)
+    ]
+    return (told[1].n_prompt - told[0].n_prompt) // 2
+
+
+async def words_of(clients: Clients, n_tokens: int, seed: int) -> str:
+    """Some `n_tokens` of words; other ones for each seed."""
+    words = random.Random(seed).choices(WORDS, k=n_tokens)
     told = await clients.post("/tokenize", {"content": " ".join(words)})
-    tokens = told["tokens"]
-    assert isinstance(tokens, list)
-    kept = max(1, len(words) * wanted // max(len(tokens), 1))
-    return " ".join(words[:kept])
+    found = told["tokens"]
+    assert isinstance(found, list)
+    return " ".join(words[: max(1, round(n_tokens * n_tokens / max(len(found), 1)))])

@@ -66,9 +66,11 @@ def serving(name: str, command: Sequence[str], port: int) -> Iterator[str]:
             url = f"http://127.0.0.1:{port}"
             if not _becomes_ready(process, url):
                 said.seek(0)
+                code = process.poll()
+                why = f"within {START_S:g} s" if code is None else f"but ended with code {code}"
                 raise LoadError(
-                    f"{name} did not become ready within {START_S:g} s; it was started as "
-                    f"{' '.join(command)!r} and said: {said.read()[-TOLD_CHARS:].strip()!r}"
+                    f"{name} did not become ready {why}; it was started as {' '.join(command)!r} "
+                    f"and said: {said.read()[-TOLD_CHARS:].strip()!r}"
                 )
             yield url
         finally:

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 MEMORY = 5  # measurements of steps of one size
+BASES = 2  # measurements of what all others are compared with: one alone may be disturbed
 LASTING = 64  # steps for which each of them is believed
 EXTRA_ROW = 0.2  # what one more row is thought to take of an average one, before it is measured
 
@@ -42,11 +43,12 @@ class StepCosts:
         size.n_seen = self._n_steps
 
     def curve(self, n_rows: int, n_more: int) -> list[float] | None:
-        """What 0 to n_more rows beside n_rows add, in parts of a step of n_rows; never falling.
-        None where nothing is known of a step of n_rows."""
+        """What 0 to n_more rows beside n_rows add, in parts of a step of n_rows; never falling,
+        and no longer than about twice what was measured, so that each try risks little.
+        None where too little is known of a step of n_rows."""
         now, sizes = self._n_steps, self._sizes
         base = sizes.get(n_rows)
-        if base is None or not base.is_known(now):
+        if base is None or len(base.seconds) < BASES or not base.is_known(now):
             return None
         base_s = min(base.seconds)
         if base_s <= 0.0:
@@ -71,5 +73,5 @@ def _joined(known: list[tuple[int, float]], slope: float, n_more: int) -> list[f
         slope = max(slope, here / at)
         if at >= n_more:
             break
-    added += [here + slope * i for i in range(1, n_more - at + 1)]
+    added += [here + slope * i for i in range(1, at + 2)]
     return added[: n_more + 1]

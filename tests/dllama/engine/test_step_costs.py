@@ -5,20 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dllama.engine.step_costs import EXTRA_ROW, LASTING, MEMORY, StepCosts
+from dllama.engine.step_costs import BASES, EXTRA_ROW, LASTING, MEMORY, StepCosts
 
 
 def test_nothing_is_said_without_a_plain_step() -> None:
     costs = StepCosts()
     assert costs.curve(1, 4) is None
     costs.note(2, 0.01)
+    assert costs.curve(1, 4) is None and costs.curve(2, 4) is None
+    costs.note(2, 0.03)
     assert costs.curve(1, 4) is None
     assert costs.curve(2, 0) == [0.0]
 
 
 def test_lines_between_what_was_measured() -> None:
     costs = StepCosts()
-    for n_rows, seconds in ((1, 0.10), (1, 0.30), (3, 0.12), (7, 0.20)):
+    for n_rows, seconds in ((1, 0.10), (1, 0.30), (3, 0.12), (3, 0.12), (7, 0.20)):
         costs.note(n_rows, seconds)
     curve = costs.curve(1, 8)
     assert curve is not None
@@ -37,15 +39,17 @@ def test_a_curve_never_falls(steps: list[tuple[int, float]], n_rows: int, n_more
     for rows, seconds in steps:
         costs.note(rows, seconds)
     curve = costs.curve(n_rows, n_more)
-    assert (curve is None) == all(rows != n_rows for rows, _ in steps)
+    assert (curve is None) == (sum(rows == n_rows for rows, _ in steps) < BASES)
     if curve is not None:
-        assert curve[0] == 0.0 and len(curve) == n_more + 1
+        largest = max(0, *(rows - n_rows for rows, _ in steps))
+        assert curve[0] == 0.0 and len(curve) == 1 + min(n_more, 2 * largest + 1)
         assert curve == sorted(curve)
 
 
 def test_old_measurements_are_forgotten() -> None:
     costs = StepCosts()
     costs.note(2, 9.0)  # something disturbed it
+    costs.note(1, 0.1)
     costs.note(1, 0.1)
     assert (costs.curve(1, 1) or [])[1] > 80
     for _ in range(LASTING):

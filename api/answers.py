@@ -79,7 +79,7 @@ def make_answers(
     plan: AnswerPlan = PLAIN,
 ) -> Answers:
     """One sequence for each prompt and each of its n samplings, in OpenAI's order."""
-    keeping = request.keeping
+    keeping, drafting = request.keeping, request.drafting
     stops = StopTable(request.stops)
     stop_ids = [] if request.ignore_eos else list(model.stop_ids)
     sequences: list[TextSequence] = []
@@ -91,7 +91,8 @@ def make_answers(
                 cache_prompt=keeping.cache_prompt, session_id=keeping.session_id,
                 deadline_s=keeping.timeout_s, context_shift=may_shift(model, keeping),
                 n_keep=keeping.n_keep or 0, wants_progress=request.return_progress,
-                grammar=plan.grammar,
+                grammar=plan.grammar, draft_max=drafting.n_max, draft_min=drafting.n_min,
+                draft_p_min=drafting.p_min,
             )  # fmt: skip
             sequences.append(TextSequence(index, model, submit, stops, meter, plan))
     return Answers(sequences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from api.drafting_fields import DRAFTING
 from api.fields import IGNORED, SAMPLING, Body, Field, wrong
 from api.keeping_fields import KEEPING
 from api.replies import Json
@@ -13,7 +14,7 @@ from dllama.errors import RequestError
 # Fields of this server that no other maker has and that mean the same on every chat route.
 PASSED = (
     frozenset(SAMPLING)
-    | {name for field in KEEPING for name in field.names}
+    | {name for field in (*KEEPING, *DRAFTING) for name in field.names}
     | {
         "model", "stream", "seed", "logit_bias", "ignore_eos", "chat_template_kwargs", "grammar",
         "json_schema", "regex", "samplers", "dry_sequence_breakers", "min_keep",

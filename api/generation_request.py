@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.answer_shape import SHAPE, Shape, parse_shape
+from api.drafting_fields import DRAFTING, Drafting, parse_drafting
 from api.fields import (
     MAX_INT,
     MAX_SEED,
@@ -99,7 +100,7 @@ PROMPT = Field(("prompt",), prompts, None)
 GENERATION: tuple[Field[object, object], ...] = (
     MODEL, STREAM, STREAM_OPTIONS, MAX_TOKENS, N, STOP, SEED, LOGIT_BIAS, IGNORE_EOS,
     RETURN_PROGRESS, TIMINGS_PER_TOKEN,
-    *SAMPLING_FIELDS, *SHAPE, *KEEPING,
+    *SAMPLING_FIELDS, *SHAPE, *KEEPING, *DRAFTING,
 )  # fmt: skip
 TEMPLATE: tuple[Field[object, object], ...] = (
     MESSAGES, ADD_GENERATION_PROMPT, CONTINUE_FINAL_MESSAGE, *THINKING, *TOOL_FIELDS,
@@ -127,6 +128,7 @@ class GenerationRequest:
     return_progress: bool = False
     timings_per_token: bool = False
     keeping: Keeping = field(default_factory=Keeping)
+    drafting: Drafting = field(default_factory=Drafting)
     shape: Shape | None = None  # the form that the answer must have
 
 
@@ -165,6 +167,7 @@ def parse_generation(body: Body, asked: Asked | None = None) -> GenerationReques
         breakers=BREAKERS.of(body),
         logprobs=style_of(sampling, asked),
         keeping=parse_keeping(body),
+        drafting=parse_drafting(body),
         shape=parse_shape(body),
     )
 

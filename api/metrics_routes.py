@@ -93,6 +93,9 @@ def llama_samples(
         "n_busy_slots_per_decode", "gauge", "Sequences continued by a step, on average.",
         rate(steps.get("decode_tokens", 0), n_decode),
     )  # fmt: skip
+    guesses = stats.get("speculation", {})
+    for name, key, text in GUESSES:
+        yield sample(f"spec_decode_num_{name}_total", "counter", text, guesses.get(key, 0))
     last.prompt_tokens, last.prompt_s = meter.n_prompt_tokens, meter.prompt_s
     last.predicted_tokens, last.predicted_s = meter.n_predicted_tokens, meter.predicted_s
 
@@ -128,4 +131,9 @@ def own_samples(
         yield sample("world_size", "gauge", "Nodes that compute.", stats["world_size"])
 
 
+GUESSES = (
+    ("drafts", "drafts", "Guesses at the next tokens."),
+    ("draft_tokens", "drafted", "Tokens that were guessed."),
+    ("accepted_tokens", "accepted", "Guessed tokens that came true."),
+)
 COUNTERS = frozenset({"finished", "aborted", "failed", "preempted"})

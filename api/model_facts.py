@@ -21,6 +21,7 @@ class ModelFacts:
     size_bytes: int = 0
     n_slots: int = 1
     saves_sessions: bool = False  # there is a directory for them
+    speculates: bool = False  # guesses at the next tokens, and checks them
     context_shift: bool = False  # conversations that outgrow the context go on
     template_source: str = ""
     bos_text: str = ""

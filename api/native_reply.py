@@ -39,6 +39,9 @@ def generation_settings(
         "stream": wanted.generation.stream,
         "timings_per_token": wanted.generation.timings_per_token,
         "lora": [],
+        "speculative.n_max": wanted.generation.drafting.n_max,
+        "speculative.n_min": wanted.generation.drafting.n_min,
+        "speculative.p_min": wanted.generation.drafting.p_min,
     }
     return settings
 

@@ -85,6 +85,8 @@ def merged(outputs: list[Output]) -> Output:
         probs=[probs for output in outputs for probs in output.probs or ()] or None,
         n_computed=max(output.n_computed for output in outputs),
         embedding=last.embedding,
+        n_drafted=sum(output.n_drafted for output in outputs),
+        n_accepted=sum(output.n_accepted for output in outputs),
     )
 
 

@@ -157,6 +157,9 @@ def timings_of(sequences: Sequence[TextSequence], n: int) -> Json:
     times = [(s.submitted_at, s.first_at or s.submitted_at, s.last_at) for s in sequences]
     prompt_ms = 1000 * max(first - submitted for submitted, first, _ in times)
     predicted_ms = 1000 * max(max(0.0, last - first) for _, first, last in times)
+    n_drafted = sum(sequence.n_drafted for sequence in sequences)
+    n_accepted = sum(sequence.n_accepted for sequence in sequences)
+    guesses: Json = {"draft_n": n_drafted, "draft_n_accepted": n_accepted} if n_drafted else {}
     return {
         "cache_n": n_cached,
         "prompt_n": n_prompt,
@@ -167,6 +170,7 @@ def timings_of(sequences: Sequence[TextSequence], n: int) -> Json:
         "predicted_ms": predicted_ms,
         "predicted_per_token_ms": ratio(predicted_ms, n_timed),
         "predicted_per_second": ratio(1000 * n_timed, predicted_ms),
+        **guesses,
     }
 
 

@@ -36,7 +36,7 @@ def slot_row(index: int, model: ServedModel, sequence: TextSequence | None) -> J
     row: Json = {
         "id": index,
         "n_ctx": model.max_seq_len,
-        "speculative": False,
+        "speculative": model.facts.speculates,
         "is_processing": sequence is not None,
     }
     if sequence is None:

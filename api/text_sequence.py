@@ -44,6 +44,7 @@ class TextSequence:
         self.last_at = 0.0
         self.model = model
         self.slot: int | None = None  # its number while it is open
+        self.n_drafted = self.n_accepted = 0  # tokens that were guessed, and that came true
         self._engine = model.engine
         self._submit = submit
         self.reader = plan.reader()  # tells its text apart; None where all of it is the answer
@@ -144,6 +145,8 @@ class TextSequence:
     def _clock(self, output: Output) -> None:
         now = time.perf_counter()
         self.n_cached = max(self.n_cached, output.n_cached)
+        self.n_drafted += output.n_drafted
+        self.n_accepted += output.n_accepted
         if self.first_at is None:
             if output.tokens or output.finish:
                 self.first_at = self.last_at = now

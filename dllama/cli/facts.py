@@ -25,6 +25,7 @@ def find_facts(
     n_ctx_train: int,
     n_slots: int,
     context_shift: bool,
+    speculates: bool,
     saves_sessions: bool,
 ) -> ModelFacts:
     """The type of a file is that of most of its weights."""
@@ -41,6 +42,7 @@ def find_facts(
         size_bytes=sum(by_type.values()),
         n_slots=n_slots,
         context_shift=context_shift,
+        speculates=speculates,
         saves_sessions=saves_sessions,
         template_source=template.source,
         bos_text=tokenizer.bos_text,

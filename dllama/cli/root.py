@@ -100,6 +100,7 @@ def served_model(
                 n_ctx_train=source.trained_context,
                 n_slots=engine.max_batch,
                 context_shift=engine.context_shift,
+                speculates=engine.speculate != 0,
                 saves_sessions=engine.slot_save_path is not None,
             ),
             tool_dialect=dialect_of(template.sources),

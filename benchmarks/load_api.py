@@ -46,7 +46,6 @@ from dllama.formats import open_model
 SCENARIOS = ("load", "intrusion", "turn")
 CHAT_MARGIN = 256  # tokens of a chat's template, its last words and the answer to them
 ROWS_EXPECTED = 4  # of a long prompt a step computes at least so many, or its scenario is too long
-TURN_REPEATS = 3
 BENCH_S = 600.0
 WIDTH = 120  # of what is printed to a file
 DLLAMA = "import sys; from dllama.cli.main import main; sys.exit(main())"  # as its script does
@@ -63,6 +62,7 @@ class Plan:
     n_long: int
     n_chat: int
     context: int
+    n_repeats: int
     scenarios: tuple[str, ...]
 
     @property
@@ -90,7 +90,12 @@ class Findings:
     scenarios: dict[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> Json:
-        return {"load": median_row(self.rounds), "rounds": self.rounds, **self.scenarios}
+        load = {"load": median_row(self.rounds), "rounds": self.rounds} if self.rounds else {}
+        return {**load, **self.scenarios}
+
+    @property
+    def decode_rate(self) -> float:
+        return statistics.median(float(str(row["decode_tokens_per_s"])) for row in self.rounds)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -110,7 +115,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     return Plan(
         model=args.model, threads=args.threads, n_workers=args.workers, load=load,
         n_long=min(args.long_tokens, fits), n_chat=min(args.chat_tokens, fits),
-        context=context, scenarios=tuple(args.scenarios.split(",")),
+        context=context, n_repeats=args.turn_repeats, scenarios=tuple(args.scenarios.split(",")),
     )  # fmt: skip
 
 
@@ -158,7 +163,7 @@ async def play(url: str, plan: Plan, findings: Findings, played: Sequence[str], 
         "intrusion": lambda clients: play_intrusion(
             clients, load, plan.n_long, seed + 300, plan.intrusion_room
         ),
-        "turn": lambda clients: play_turn(clients, load, plan.n_chat, TURN_REPEATS),
+        "turn": lambda clients: play_turn(clients, load, plan.n_chat, plan.n_repeats),
     }
     async with clients_of(url) as clients:
         await clients.stream("/v1/completions", load.body(seed + 900, n_tokens=8))
@@ -173,25 +178,30 @@ async def play(url: str, plan: Plan, findings: Findings, played: Sequence[str], 
 
 def measure(plan: Plan, rounds: int, llama_server: str | None) -> Json:
     """Bench and servers in turn; the scenarios beside `load` are played in the last round."""
-    ours, theirs, benched = Findings(), Findings(), []
-    for i in range(rounds):
-        played = plan.scenarios if i == rounds - 1 else ("load",)
-        benched.append(bench(plan))
-        tell(f"dllama bench: {benched[-1]:.1f} tokens/s")
+    ours, theirs = Findings(), Findings()
+    benched: list[float] = []
+    has_load = "load" in plan.scenarios
+    for i in range(rounds if has_load else 1):
+        is_last = i == rounds - 1 or not has_load
+        played = plan.scenarios if is_last else ("load",)
+        if has_load:
+            benched.append(bench(plan))
+            tell(f"dllama bench: {benched[-1]:.1f} tokens/s")
         measure_dllama(plan, ours, played, 1000 * i)
         if llama_server is not None:
             measure_llama_server(llama_server, plan, theirs, played, 1000 * i)
-    decoded = [float(str(row["decode_tokens_per_s"])) for row in ours.rounds]
     found: Json = {
         "model": Path(plan.model).name, "threads": plan.threads, "workers": plan.n_workers,
-        "bench_tokens_per_s": statistics.median(benched), "bench_samples": benched,
-        "ratio_to_bench": statistics.median(decoded) / statistics.median(benched),
         "dllama": ours.to_json(),
     }  # fmt: skip
+    if has_load:
+        found["bench_samples"] = benched
+        found["bench_tokens_per_s"] = statistics.median(benched)
+        found["ratio_to_bench"] = ours.decode_rate / statistics.median(benched)
     if llama_server is not None:
-        others = [float(str(row["decode_tokens_per_s"])) for row in theirs.rounds]
         found["llama-server"] = theirs.to_json()
-        found["ratio_to_llama_server"] = statistics.median(decoded) / statistics.median(others)
+        if has_load:
+            found["ratio_to_llama_server"] = ours.decode_rate / theirs.decode_rate
     return found
 
 
@@ -201,8 +211,8 @@ def tell(news: str) -> None:
 
 
 def scenario_list(text: str) -> str:
-    """An argparse type: names of SCENARIOS between commas; `load` is always one of them."""
-    names = [name for name in SCENARIOS if name in ("load", *text.split(","))]
+    """An argparse type: names of SCENARIOS between commas, in the order they are played."""
+    names = [name for name in SCENARIOS if name in text.split(",")]
     if unknown := set(text.split(",")) - set(SCENARIOS):
         raise argparse.ArgumentTypeError(
             f"{', '.join(sorted(unknown))} is no scenario; there are {', '.join(SCENARIOS)}"
@@ -224,6 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--chat-tokens", type=positive, default=4000, metavar="N")
     parser.add_argument("--temperature", type=float, help="(default: the server's own)")
     parser.add_argument("--rounds", type=positive, default=2, metavar="N")
+    parser.add_argument("--turn-repeats", type=positive, default=3, metavar="N")
     parser.add_argument("--scenarios", type=scenario_list, default=",".join(SCENARIOS))
     parser.add_argument("--llama-server", metavar="PATH", help="a binary to compare with")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")

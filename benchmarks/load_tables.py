@@ -12,19 +12,19 @@ SERVERS = ("dllama", "llama-server")
 
 def show(console: Console, found: dict[str, Any]) -> None:
     """Prints what was found: a table a scenario, a row a server."""
-    console.print(
-        f"{found['model']}, {found['threads']} threads, {found['workers']} workers; dllama bench "
-        f"decodes {found['bench_tokens_per_s']:.1f} tokens/s",
-        highlight=False,
-    )
+    bench = found.get("bench_tokens_per_s")
+    decodes = f"; dllama bench decodes {bench:.1f} tokens/s" if bench else ""
+    facts = f"{found['model']}, {found['threads']} threads, {found['workers']} workers"
+    console.print(facts + decodes, highlight=False)
     servers = [(name, found[name]) for name in SERVERS if name in found]
-    console.print(load_table(servers, found))
+    if bench:
+        console.print(load_table(servers, bench))
     for name, rows in (("intrusion", intrusion_table), ("turn", turn_table)):
         if name in servers[0][1]:
             console.print(rows(servers))
 
 
-def load_table(servers: list[tuple[str, Any]], found: dict[str, Any]) -> Table:
+def load_table(servers: list[tuple[str, Any]], bench: float) -> Table:
     view = _table(
         "clients at once",
         *("clients", "tokens/s", "decoding", "of bench", "TTFT ms 50/95/99"),
@@ -35,7 +35,7 @@ def load_table(servers: list[tuple[str, Any]], found: dict[str, Any]) -> Table:
         view.add_row(
             name, f"{row['clients']:.0f}", f"{row['total_tokens_per_s']:.1f}",
             f"{row['decode_tokens_per_s']:.1f}",
-            f"{row['decode_tokens_per_s'] / found['bench_tokens_per_s']:.3f}",
+            f"{row['decode_tokens_per_s'] / bench:.3f}",
             _three(row["ttft_ms"]), _three(row["interval_ms"]),
         )  # fmt: skip
     return view

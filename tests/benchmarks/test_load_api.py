@@ -60,6 +60,16 @@ def test_three_scenarios_with_two_servers(
         assert n_new <= 2 * turn["prompt_tokens"] / 20 + 32  # its own tokens, and part of a page
 
 
+def test_one_scenario_alone(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([
+        "--model", str(toy), "--threads", "1", "--scenarios", "turn", "--chat-tokens", "500",
+        "--turn-repeats", "1",
+    ])  # fmt: skip
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "turn 20" in told.out and "bench" not in told.out
+
+
 def test_prompts_are_cut_to_the_context(toy: Path) -> None:
     plan = make_plan(make_parser().parse_args(["--model", str(toy), "--clients", "3"]))
     assert plan.n_long == plan.n_chat == 2048 - 256 and plan.context == 2048
@@ -70,7 +80,7 @@ def test_prompts_are_cut_to_the_context(toy: Path) -> None:
 
 
 def test_scenarios_are_named() -> None:
-    assert scenario_list("turn") == "load,turn"
+    assert scenario_list("turn,load") == "load,turn"
     with pytest.raises(Exception, match="lod is no scenario"):
         scenario_list("lod")
 

@@ -12,6 +12,7 @@ import psutil
 from cluster.messages import Welcome
 from dllama import __version__
 from dllama.container import memory_left
+from kernels.cpu import isa
 
 
 def machine_id() -> str:
@@ -47,6 +48,7 @@ def describe_machine(threads: int, release: str = __version__) -> Welcome:
         socket.gethostname(),
         machine_id(),
         cpu_name(),
+        isa(),
         threads,
         int(memory.total),
         available_memory(),

@@ -35,6 +35,7 @@ class Welcome:
     host: str
     machine: str
     cpu: str
+    isa: str  # the instructions its kernels are made of
     threads: int
     memory_total: int
     memory_available: int

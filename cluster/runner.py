@@ -23,6 +23,7 @@ from dllama.kv_shift import KvShift
 from dllama.model.embedding import EmbeddingTable
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
+from kernels.cpu import isa
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +154,13 @@ class ClusterRunner:
         if session is None:
             return []
         hosts = [socket.gethostname(), *map(str, self._config.workers)]
+        isas = [isa(), *(w.isa for w in session.welcomes)]
         threads = [self._config.threads, *(w.threads for w in session.welcomes)]
         rss = [int(psutil.Process().memory_info().rss), *(li.rss_bytes for li in session.links)]
         return [
-            stats_row(stats, shard, host=host, threads=n_threads, rss_bytes=rss_bytes)
-            for stats, shard, host, n_threads, rss_bytes in zip(
-                session.rank_stats(), session.shards, hosts, threads, rss, strict=True
+            stats_row(stats, shard, host=host, isa=its_isa, threads=n_threads, rss_bytes=rss_bytes)
+            for stats, shard, host, its_isa, n_threads, rss_bytes in zip(
+                session.rank_stats(), session.shards, hosts, isas, threads, rss, strict=True
             )
         ]
 

@@ -7,11 +7,11 @@ from cluster.shard import Shard
 
 
 def stats_row(
-    stats: RankStats | None, shard: Shard, *, host: str, threads: int, rss_bytes: int
+    stats: RankStats | None, shard: Shard, *, host: str, isa: str, threads: int, rss_bytes: int
 ) -> dict[str, object]:
     """One rank's row; times are per token over the last steps that only decoded, zero where it has
     not said. `prefill_tokens_per_s` is over the last steps that read prompts."""
-    row: dict[str, object] = {"rank": shard.rank, "host": host, "threads": threads}
+    row: dict[str, object] = {"rank": shard.rank, "host": host, "isa": isa, "threads": threads}
     row.update(_rates(stats))
     row["rss_bytes"] = rss_bytes
     row["shard"] = {"kv_heads": len(shard.kv_heads), "hidden": len(shard.hidden)}

@@ -19,6 +19,7 @@ from dllama.cli.settings import (
     MAX_GUESS,
     EngineSettings,
 )
+from dllama.container import cpu_limit
 from dllama.errors import ConfigError
 from dllama.kv_type import KvType
 
@@ -93,10 +94,13 @@ def share_list(text: str) -> tuple[float, ...]:
 
 
 def default_threads() -> int:
-    """Physical cores this process may use: a second thread on a core only adds noise."""
+    """Physical cores this process may use: a second thread on a core only adds noise, and one more
+    than a container's share of time only waits."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return max(1, min(physical, allowed or physical))
+    quota = cpu_limit()
+    share = physical if quota is None else int(quota)
+    return max(1, min(physical, allowed or physical, share))
 
 
 def add_model_flag(parser: argparse._ActionsContainer) -> None:

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
-
 from cluster.cut import cut_tensors
 from cluster.feed import FeedProgress
 from cluster.machine import available_memory
@@ -56,7 +54,7 @@ def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> 
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
     page = kv_page_bytes(config, _whole(config), KvType(settings.kv_type)) // n_nodes
-    fitting = psutil.virtual_memory().available // KV_SHARE // max(page, 1)
+    fitting = available_memory() // KV_SHARE // max(page, 1)
     return int(max(one, min(FULL_CONTEXTS * one, fitting)))
 
 

@@ -15,6 +15,7 @@ import psutil
 
 from dllama.model.rank import RankModel
 from dllama.step import Step
+from kernels.cpu import isa
 
 WINDOW_S = 10.0  # how far back "of late" reaches
 
@@ -75,6 +76,7 @@ def rank_row(rank: int, host: str, model: RankModel, meter: RankMeter) -> dict[s
     return {
         "rank": rank,
         "host": host,
+        "isa": isa(),
         "threads": model.team.n_threads,
         **rates,
         "wait_ms": 0.0,

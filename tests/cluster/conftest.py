@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cluster.feed import FeedProgress
 from cluster.runner import ClusterRunner
 from cluster.session_plan import ClusterConfig
 from dllama.config import ModelConfig
@@ -41,12 +42,15 @@ def make_runner() -> Iterator[Callable[..., ClusterRunner]]:
         *,
         model: ModelConfig | None = None,
         release: str | None = None,
+        on_progress: Callable[[FeedProgress], None] | None = None,
         **changes: object,
     ) -> ClusterRunner:
         settings: dict[str, object] = {"n_pages": 8, "max_step_tokens": 64, "threads": 1}
         config = ClusterConfig([w.address for w in workers], **{**settings, **changes})  # type: ignore[arg-type]
         source = ArraySource(model or small_config())
-        extra = {} if release is None else {"release": release}
+        extra: dict[str, object] = {"on_progress": on_progress}
+        if release is not None:
+            extra["release"] = release
         made.append(ClusterRunner(source, config, load_numpy_rank, **extra))  # type: ignore[arg-type]
         return made[-1]
 

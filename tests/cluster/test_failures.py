@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cluster.feed import FeedProgress
 from cluster.runner import ClusterRunner
 from dllama.errors import PeerLost
 from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, SLOW_TOKEN
@@ -82,6 +83,24 @@ def test_a_loss_in_the_middle_of_a_step_ends_it(
     assert_serves_again(runner, before)
 
 
+def test_a_process_that_freezes_while_it_loads_is_a_loss(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """Its daemon beats and its progress is not asked of it yet: only its links tell."""
+    worker = start_worker()
+    frozen: list[float] = []
+
+    def freeze(_: FeedProgress) -> None:
+        if not frozen:
+            frozen.append(time.monotonic())
+            worker.kill_session(signal.SIGSTOP)
+
+    runner = make_runner([worker], on_progress=freeze)
+    with pytest.raises(PeerLost, match=str(worker.address)):
+        runner.start()
+    assert frozen and time.monotonic() - frozen[0] < NOTICED_S
+
+
 def test_why_a_session_was_killed_is_told(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
@@ -146,6 +165,7 @@ def test_a_worker_that_is_away_longer_is_waited_for(
 
 ROOT = """
 import sys, time
+from cluster.feed import FeedProgress
 from cluster.runner import ClusterRunner
 from cluster.session_plan import ClusterConfig
 from cluster.sockets import parse_address

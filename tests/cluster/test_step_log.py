@@ -46,7 +46,7 @@ def test_a_log_keeps_prompts_apart() -> None:
         log.prefill().elapsed_ns,
     )
     shard = Shard(0, 1, range(1), range(1), range(1))
-    row = stats_row(stats, shard, host="a", threads=1, rss_bytes=0)
+    row = stats_row(stats, shard, host="a", isa="avx2", threads=1, rss_bytes=0)
     assert row["compute_ms"] == 2.0  # 4 ms for two tokens
     assert row["tokens_per_s"] == 500.0
     assert row["prefill_tokens_per_s"] == 2000.0

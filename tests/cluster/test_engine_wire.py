@@ -81,6 +81,8 @@ outputs = st.builds(
     n_cached=integers,
     retry_after_s=st.none() | numbers,
     probs=st.none() | st.lists(token_probs, max_size=3),
+    n_drafted=integers,
+    n_accepted=integers,
 )
 messages = st.one_of(
     st.builds(
@@ -95,6 +97,9 @@ messages = st.one_of(
         deadline_s=st.none() | numbers,
         context_shift=st.booleans(),
         n_keep=integers,
+        draft_max=st.none() | integers,
+        draft_min=integers,
+        draft_p_min=numbers,
     ),
     st.builds(
         SessionCall,

@@ -26,8 +26,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/dllama up --n-workers $(WORKERS) --port $(PORT) $(if $(MODEL),--model $(MODEL))
 
+# A process a core, each with whole files: half the time on two cores.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Format, lint, types, layers and the tests that need no compiler: about a minute.
 check: $(VENV)/.installed-dev

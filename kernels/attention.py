@@ -4,27 +4,56 @@ The query heads that share a key/value head, and for prompts some neighbouring r
 together. Pages are visited in order with an online softmax (Milakov & Gimelshein,
 arXiv:1805.02867), and what a row's mask hides adds exact zeros: a row's result depends on its own
 tokens alone.
+
+A context is read in chunks of 512 tokens. Each gives a state of its own (sums, their weights'
+total, the largest score), and a row's result is by definition the fold of these states in their
+order. So it has the same bits whether one thread reads all chunks or, where a step has too few
+tiles and heads for the threads, several threads share them.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba.extending import register_jitable
 
 from kernels.arrays import aligned
-from kernels.attention_vectors import QUERIES, mix_page, score_page
+from kernels.attention_vectors import QUERIES, fold_sums, mix_page, score_page
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel, reordered
 from kernels.kv_pages import LANES, PAGE, padded
-from kernels.team import claim, region
+from kernels.team import N_THREADS, claim, region
 
 NEGATIVE = np.float32(-3.0e38)  # below every score, and finite: differences stay numbers
+CHUNK = 16  # pages: a fold costs as much as a page's mix, and 512 tokens keep a thread busy
+ITEMS_PER_THREAD = 2  # whole tiles, below which chunks are shared out
 
 
-def scratch(n_threads: int, head_dim: int) -> np.ndarray:
-    """Room for one thread's queries, scores and sums: (n_threads, words) float32."""
-    words = QUERIES * (head_dim + PAGE + padded(head_dim) + 3 * LANES)
-    return aligned((n_threads, -(-words // LANES) * LANES), np.float32)
+class Rooms(NamedTuple):
+    """Working space of attention, from `scratch`."""
+
+    threads: np.ndarray  # (n_threads, words): queries, scores, the states of a chunk and of all
+    partials: np.ndarray  # (n, words of a state): chunks' states that wait to be folded
+
+
+@register_jitable
+def state_words(head_dim: int) -> int:
+    """A state: sums (QUERIES, padded head_dim), the largest scores and the totals."""
+    return QUERIES * padded(head_dim) + 2 * LANES
+
+
+def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Rooms:
+    """Rooms for contexts of up to max_tokens; pages of partials that nobody uses cost nothing."""
+    state = state_words(head_dim)
+    n_chunks = -(-max_tokens // (CHUNK * PAGE))
+    n_partials = ITEMS_PER_THREAD * n_threads * n_chunks if n_threads > 1 and n_chunks > 1 else 0
+    words = QUERIES * (head_dim + PAGE) + 2 * state + 2 * LANES
+    return Rooms(
+        aligned((n_threads, -(-words // LANES) * LANES), np.float32),
+        aligned((n_partials, state), np.float32),
+    )
 
 
 # -- one tile --------------------------------------------------------------------------------
@@ -58,43 +87,94 @@ def _soften(scores, n_valid, top, total):
 
 
 @jitted
-def _attend(qkv, first_row, n_rows, heads, positions, pages, keys, values, head_dim, room, out):
-    """Rows first_row .. + n_rows of one sequence, query heads `heads` = (first, count, kv head)."""
-    first_head, n_heads, kv_head = heads
-    n = n_rows * n_heads
-    width = padded(head_dim)
-    q = room[: head_dim * n]
-    scores = room[QUERIES * head_dim : QUERIES * (head_dim + PAGE)].reshape(QUERIES, PAGE)
-    base = QUERIES * (head_dim + PAGE)
-    sums = room[base : base + QUERIES * width].reshape(QUERIES, width)
-    base += QUERIES * width
-    tops, totals, decays = (
-        room[base : base + LANES], room[base + LANES : base + 2 * LANES],
-        room[base + 2 * LANES : base + 3 * LANES],
-    )  # fmt: skip
+def _begin(state, width):
+    """A state of no tokens."""
+    state[:] = np.float32(0)
+    state[QUERIES * width : QUERIES * width + LANES] = NEGATIVE
+
+
+@jitted
+def _fold(n, whole, part, factors, width):
+    """The state `whole` of n queries takes in `part`, that of a chunk further on. Emitted to the
+    last rounding: it is compiled into several places and must give the same bits in all."""
+    decays, gains = factors[:LANES], factors[LANES : 2 * LANES]
+    tops = QUERIES * width
+    for i in range(n):
+        best = max(whole[tops + i], part[tops + i])
+        decays[i] = exp_f32(whole[tops + i] - best)
+        gains[i] = exp_f32(part[tops + i] - best)
+        whole[tops + i] = best
+    fold_sums((address(whole), address(part), address(decays), address(gains), n, width))
+
+
+@jitted
+def _read_queries(qkv, first_row, n, heads, head_dim, q):
+    """q (head_dim, n) = the queries of a tile, scaled."""
+    first_head, n_heads, _ = heads
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     for i in range(n):
         row, head = first_row + i // n_heads, first_head + i % n_heads
         for d in range(head_dim):
             q[d * n + i] = qkv[row, head * head_dim + d] * scale
-        tops[i], totals[i] = NEGATIVE, np.float32(0)
-        sums[i, :] = np.float32(0)
-    last = positions[first_row + n_rows - 1]
-    for page in range(last // PAGE + 1):
-        start = page * PAGE
-        number = pages[page]
+
+
+@jitted
+def _read_chunk(n, span, first_row, heads, positions, pages, keys, values, head_dim, room, part):
+    """The state of the tile's queries over the pages `span` = (first, end); q lies in the room."""
+    _, n_heads, kv_head = heads
+    width = padded(head_dim)
+    q = room[: head_dim * n]
+    scores = room[QUERIES * head_dim : QUERIES * (head_dim + PAGE)].reshape(QUERIES, PAGE)
+    decays = room[room.size - LANES :]
+    _begin(part, width)
+    tops, totals = part[QUERIES * width :], part[QUERIES * width + LANES :]
+    last = positions[first_row + (n - 1) // n_heads]
+    for page in range(span[0], span[1]):
+        start, number = page * PAGE, pages[page]
         key_page, value_page = keys[number, kv_head], values[number, kv_head]
         score_page(n, key_page, (address(q), address(key_page), address(scores), head_dim))
         for i in range(n):
             n_valid = min(PAGE, positions[first_row + i // n_heads] - start + 1)
             tops[i], totals[i], decays[i] = _soften(scores[i], n_valid, tops[i], totals[i])
-        mix_page(n, value_page, (address(scores), address(value_page), address(sums),
+        mix_page(n, value_page, (address(scores), address(value_page), address(part),
                                  address(decays), min(PAGE, last - start + 1), width))  # fmt: skip
-    for i in range(n):
-        row, head = first_row + i // n_heads, first_head + i % n_heads
-        share = np.float32(1) / totals[i]
+
+
+@jitted
+def _states(room, head_dim):
+    """Where a room has its states, of a chunk and of all chunks, and the factors of a fold."""
+    base, words = QUERIES * (head_dim + PAGE), state_words(head_dim)
+    ends = base + 2 * words
+    return room[base : base + words], room[base + words : ends], room[ends : ends + 2 * LANES]
+
+
+@jitted
+def _attend(qkv, tile, heads, span, positions, pages, keys, values, head_dim, room):
+    """Leaves in the room the state of a tile's rows, `tile` = (first row, rows, sequence), and of
+    query heads, `heads` = (first, count, kv head), over the pages `span` = (first, end)."""
+    n = tile[1] * heads[1]
+    part, whole, factors = _states(room, head_dim)
+    _read_queries(qkv, tile[0], n, heads, head_dim, room)
+    _begin(whole, padded(head_dim))
+    for first in range(span[0], span[1], CHUNK):
+        chunk = (first, min(first + CHUNK, span[1]))
+        _read_chunk(n, chunk, tile[0], heads, positions, pages[tile[2]], keys, values, head_dim,
+                    room, part)  # fmt: skip
+        _fold(n, whole, part, factors, padded(head_dim))
+
+
+@jitted
+def _write_rows(tile, heads, head_dim, whole, out):
+    """The rows of a tile from their state over the whole context."""
+    width = padded(head_dim)
+    for i in range(tile[1] * heads[1]):
+        row, head = tile[0] + i // heads[1], heads[0] + i % heads[1]
+        share = np.float32(1) / whole[QUERIES * width + LANES + i]
         for d in range(head_dim):
-            out[row, head * head_dim + d] = sums[i, d] * share
+            out[row, head * head_dim + d] = whole[i * width + d] * share
+
+
+# -- all tiles -------------------------------------------------------------------------------
 
 
 @jitted
@@ -109,37 +189,86 @@ def _plan_tiles(starts, rows_per_tile, tiles):
     return n
 
 
+@jitted
+def _n_chunks(tile, positions):
+    """Chunks that a tile's last row sees."""
+    return positions[tile[0] + tile[1] - 1] // (CHUNK * PAGE) + 1
+
+
+@jitted
+def _unit(number, tiles, n_tiles, group, n_kv_heads):
+    """What one thread computes at once where chunks are not shared out: (tile, heads)."""
+    parts = -(-group // QUERIES)
+    # Last tiles first: they are the longest, and must not be left for the end.
+    tile = n_tiles - 1 - number // (n_kv_heads * parts)
+    kv_head, first = number // parts % n_kv_heads, number % parts * QUERIES
+    heads = (kv_head * group + first, min(QUERIES, group - first), kv_head)
+    return (tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]), heads
+
+
 @region
 def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys, values, head_dim,
-                rooms, out):  # fmt: skip
-    n_kv_heads = keys.shape[1]
-    parts = -(-group // QUERIES)
+                rooms, partials, n_units, n_shared, out):  # fmt: skip
+    """n_shared is 0, or as many chunks as the longest tile has where they are shared out."""
     while True:
         item = claim(team, 1)
-        if item >= n_tiles * n_kv_heads * parts:
+        if item >= n_units * max(n_shared, 1):
             return
-        # Last tiles first: they are the longest, and must not be left for the end.
-        tile = n_tiles - 1 - item // (n_kv_heads * parts)
-        kv_head, part = item // parts % n_kv_heads, item % parts
-        first = part * QUERIES
-        heads = (kv_head * group + first, min(QUERIES, group - first), kv_head)
-        _attend(qkv, tiles[tile, 0], tiles[tile, 1], heads, positions, pages[tiles[tile, 2]],
-                keys, values, head_dim, rooms[thread], out)  # fmt: skip
+        unit, chunk = item // max(n_shared, 1), item % max(n_shared, 1)
+        tile, heads = _unit(unit, tiles, n_tiles, group, keys.shape[1])
+        first, end = 0, positions[tile[0] + tile[1] - 1] // PAGE + 1
+        if n_shared > 0:
+            first, end = chunk * CHUNK, min((chunk + 1) * CHUNK, end)
+        if first >= end:
+            continue
+        room = rooms[thread]
+        _attend(qkv, tile, heads, (first, end), positions, pages, keys, values, head_dim, room)
+        _, whole, _ = _states(room, head_dim)
+        if n_shared > 0:
+            partials[item, :] = whole
+        else:
+            _write_rows(tile, heads, head_dim, whole, out)
+
+
+@region
+def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, rooms,
+              partials, n_units, n_shared, out):  # fmt: skip
+    while True:
+        unit = claim(team, 1)
+        if unit >= n_units:
+            return
+        tile, heads = _unit(unit, tiles, n_tiles, group, n_kv_heads)
+        _, whole, factors = _states(rooms[thread], head_dim)
+        _begin(whole, padded(head_dim))
+        for chunk in range(_n_chunks(tile, positions)):
+            part = partials[unit * n_shared + chunk]
+            _fold(tile[1] * heads[1], whole, part, factors, padded(head_dim))
+        _write_rows(tile, heads, head_dim, whole, out)
 
 
 @kernel
 def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim, rooms,
-               out):  # fmt: skip
-    rows_per_tile = max(1, QUERIES // group)
-    n_tiles = _plan_tiles(starts, rows_per_tile, tiles)
+               partials, out):  # fmt: skip
+    n_tiles = _plan_tiles(starts, max(1, QUERIES // group), tiles)
+    n_kv_heads = keys.shape[1]
+    n_units = n_tiles * n_kv_heads * -(-group // QUERIES)
+    n_shared = 0
+    if n_units < ITEMS_PER_THREAD * team[N_THREADS // 8]:
+        for i in range(n_tiles):
+            n_shared = max(n_shared, _n_chunks(tiles[i], positions))
+    if n_shared <= 1 or n_units * n_shared > partials.shape[0]:
+        n_shared = 0
     _attend_all(team, (team, qkv, tiles, n_tiles, group, positions, pages, keys, values, head_dim,
-                       rooms, out))  # fmt: skip
+                       rooms, partials, n_units, n_shared, out))  # fmt: skip
+    if n_shared > 0:
+        _fold_all(team, (team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, rooms,
+                         partials, n_units, n_shared, out))  # fmt: skip
 
 
 def attention(
     team: np.ndarray, qkv: np.ndarray, starts: np.ndarray, tiles: np.ndarray, group: int,
     positions: np.ndarray, pages: np.ndarray, keys: np.ndarray, values: np.ndarray,
-    head_dim: int, rooms: np.ndarray, out: np.ndarray,
+    head_dim: int, rooms: Rooms, out: np.ndarray,
 ) -> None:  # fmt: skip
     """out[:, heads] = softmax(q . k / sqrt(head_dim)) . v for every row of the step.
 
@@ -148,5 +277,5 @@ def attention(
     are one layer of KvPages, which already hold the rows' own; tiles (T, 3) int32 and rooms
     (from `scratch`) are working space; out (T, n_heads * head_dim or wider) float32.
     """
-    _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim, rooms,
-               out)  # fmt: skip
+    _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim,
+               rooms.threads, rooms.partials, out)  # fmt: skip

@@ -151,6 +151,36 @@ def _emit_mix(columns: Any) -> Any:
     return emit
 
 
+@intrinsic
+def fold_sums(typingctx: Any, arguments: Any) -> Any:
+    """fold_sums((whole, part, decays, gains, n, width)): two states' sums and totals of n queries
+    become whole = whole * decay + part * gain, the product with the gain rounded first."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        e = Emit(builder)
+        whole, part, decays, gains, n, width = (
+            builder.extract_value(values[0], i) for i in range(6)
+        )
+
+        def add(offset: Value, decay: Value, gain: Value) -> None:
+            where = builder.add(whole, offset)
+            addend = builder.fmul(e.load_f32(builder.add(part, offset)), gain)
+            e.store(e.fma(e.load_f32(where), decay, addend), where, 4)
+
+        with e.loop(n) as q:
+            at = builder.mul(q, e.i64(4))
+            decay = e.load_splat_f32(builder.add(decays, at))
+            gain = e.load_splat_f32(builder.add(gains, at))
+            row = builder.mul(builder.mul(q, width), e.i64(4))
+            with e.loop(builder.sdiv(width, e.i64(LANES))) as i:
+                add(builder.add(row, builder.mul(i, e.i64(4 * LANES))), decay, gain)
+        totals = e.at(builder.mul(width, e.i64(4 * QUERIES)), 4 * LANES)
+        add(totals, e.load_f32(decays), e.load_f32(gains))
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, 6)), codegen
+
+
 def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
     """An intrinsic f(n_queries, page, <addresses and sizes>) with code for each number of queries;
     emitters are by the bits of the page's words."""

@@ -51,7 +51,7 @@ def _attention(team: Team, name: str) -> None:
     )  # fmt: skip
     attention(
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
-        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM),
+        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM, 1),
         np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(

@@ -11,8 +11,8 @@ from dllama.model.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.activations import activations
 from kernels.arrays import aligned
-from kernels.attention import scratch
-from kernels.kv_pages import KvPages, kv_pages
+from kernels.attention import Rooms, scratch
+from kernels.kv_pages import PAGE, KvPages, kv_pages
 from kernels.layout import GROUP, Activations
 
 
@@ -29,7 +29,7 @@ class RunState:
     cosines: np.ndarray  # (T, head_dim / 2)
     sines: np.ndarray
     tiles: np.ndarray  # (T, 3) int32
-    rooms: np.ndarray  # (threads, words): attention's scratch
+    rooms: Rooms  # attention's scratch
     normed: Activations  # (T, dim)
     qkv: np.ndarray  # (T, width)
     mixed: Activations  # (T + 1, columns of wo): attention's output
@@ -61,7 +61,7 @@ def allocate(
         cosines=aligned((max_tokens, half), f32),
         sines=aligned((max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        rooms=scratch(n_threads, config.head_dim),
+        rooms=scratch(n_threads, config.head_dim, min(config.max_seq_len, n_pages * PAGE)),
         normed=activations(max_tokens, config.dim),
         qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
         mixed=mixed,

@@ -50,6 +50,7 @@ class Sequences:
         self.kv = kv_pages(kind, 1, n * per, case.n_kv_heads, case.head_dim)
         for array in self.kv:  # leftovers of others: large, but finite
             array.view(np.uint16)[:] = 0x7BFF
+        self.rooms = scratch(8, case.head_dim, max_len)
         self.inv_freq = 10000.0 ** (-np.arange(case.head_dim // 2) * 2.0 / case.head_dim)
 
     def run(self, chunks: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
@@ -73,12 +74,12 @@ class Sequences:
         tiles = np.zeros((len(qkv), 3), np.int32)
         attention(
             team, qkv, starts, tiles, case.group, pos, pages, self.kv.keys[0],
-            self.kv.values[0], case.head_dim, scratch(8, case.head_dim), out,
+            self.kv.values[0], case.head_dim, self.rooms, out,
         )  # fmt: skip
         return out
 
 
-def _turned(case: Case, x: np.ndarray, **extras: np.ndarray) -> tuple[np.ndarray, ...]:
+def turned(case: Case, x: np.ndarray, **extras: np.ndarray) -> tuple[np.ndarray, ...]:
     """Queries, keys and values (T, heads, head_dim) of one whole sequence x (T, width), float64."""
     hd, n_q = case.head_dim, case.n_kv_heads * case.group
     x = x.astype(np.float64) + extras.get("bias", np.zeros(1))
@@ -101,7 +102,7 @@ def _turned(case: Case, x: np.ndarray, **extras: np.ndarray) -> tuple[np.ndarray
     )
 
 
-def _oracle(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def oracle(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Attention of the last len(q) rows over k and v, which are what the pages hold; float64."""
     k, v = np.repeat(k, case.group, 1), np.repeat(v, case.group, 1)
     scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(case.head_dim)
@@ -121,7 +122,7 @@ def _blocks_largest(x: np.ndarray) -> np.ndarray:
 def _assert_right(sequences: Sequences, case: Case, x: np.ndarray, out: np.ndarray) -> None:
     """The pages hold the keys and values of x but for their rounding, and out is attention over
     just what they hold."""
-    q, k, v = _turned(case, x, **sequences.extras)
+    q, k, v = turned(case, x, **sequences.extras)
     held = read_pages(sequences.kv, sequences.pages[0], len(x), case.head_dim)
     for exact, [found] in ((k, held[0]), (v, held[1])):
         if sequences.kv.keys.dtype == np.uint16:
@@ -129,19 +130,19 @@ def _assert_right(sequences: Sequences, case: Case, x: np.ndarray, out: np.ndarr
         else:  # half a step, and the scale's own rounding times 127 steps
             rounding = _blocks_largest(exact) * (0.5 / 127 + 2.0**-11) + 1e-6
         assert (np.abs(found - exact) <= rounding + 1e-5 * np.abs(exact)).all()
-    np.testing.assert_allclose(out, _oracle(case, q, held[0][0], held[1][0]), atol=2e-5)
+    np.testing.assert_allclose(out, oracle(case, q, held[0][0], held[1][0]), atol=2e-5)
 
 
-def _random(case: Case, n: int, seed: int = 0) -> np.ndarray:
+def random_rows(case: Case, n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, case.width)).astype(np.float32)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 100])
-def test_a_whole_prompt_equals_the_oracle(
+def test_a_whole_prompt_equals_theoracle(
     team: np.ndarray, kind: str, case: Case, length: int
 ) -> None:
-    x, sequences = _random(case, length), Sequences(team, kind, case, 1, length)
+    x, sequences = random_rows(case, length), Sequences(team, kind, case, 1, length)
     _assert_right(sequences, case, x, sequences.run([(0, 0, x)]))
 
 
@@ -152,14 +153,14 @@ def test_biases_and_head_norms(team: np.ndarray, kind: str) -> None:
         "q_norm": rng.uniform(0.5, 1.5, case.head_dim).astype(np.float32),
         "k_norm": rng.uniform(0.5, 1.5, case.head_dim).astype(np.float32),
     }
-    x, sequences = _random(case, 40), Sequences(team, kind, case, 1, 40, **extras)
+    x, sequences = random_rows(case, 40), Sequences(team, kind, case, 1, 40, **extras)
     _assert_right(sequences, case, x, sequences.run([(0, 0, x)]))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_chunks_and_company_change_nothing(team: np.ndarray, kind: str, case: Case) -> None:
     """One token at a time, in chunks beside other sequences, or whole: the same bits."""
-    a, b = _random(case, 70, 1), _random(case, 45, 2)
+    a, b = random_rows(case, 70, 1), random_rows(case, 45, 2)
     whole = Sequences(team, kind, case, 1, 70).run([(0, 0, a)])
     single = Sequences(team, kind, case, 1, 70)
     assert np.array_equal(
@@ -176,12 +177,12 @@ def test_chunks_and_company_change_nothing(team: np.ndarray, kind: str, case: Ca
 def test_blocks_of_any_size_keep_finite(team: np.ndarray, odd: float) -> None:
     """8-bit blocks of zeros, of next to nothing, and large ones."""
     case = CASES[0]
-    x, sequences = _random(case, 40), Sequences(team, "q8_0", case, 1, 40)
+    x, sequences = random_rows(case, 40), Sequences(team, "q8_0", case, 1, 40)
     x[5:9] *= np.float32(odd)
     out = sequences.run([(0, 0, x)])
-    q, _, _ = _turned(case, x)
+    q, _, _ = turned(case, x)
     held = read_pages(sequences.kv, sequences.pages[0], 40, case.head_dim)
-    want = _oracle(case, q, held[0][0], held[1][0])
+    want = oracle(case, q, held[0][0], held[1][0])
     np.testing.assert_allclose(out, want, rtol=1e-4, atol=1e-4 * max(1.0, odd))
 
 

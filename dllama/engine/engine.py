@@ -266,12 +266,12 @@ class Engine:
         sequence, tokens = chunk.sequence, []
         for i, row in enumerate(rows):
             drawn = draw_token(sequence, row, self.max_len)
-            self._stats.note_token(sequence, now_s)
             if drawn.token is not None:
                 tokens.append(drawn.token)
             if drawn.finish is not None or i == len(chunk.draft) or drawn.token != chunk.draft[i]:
                 break
             self._scheduler.note_computed(sequence, 1)
+        self._stats.note_tokens(sequence, now_s, i + (drawn.error is None))
         if drawn.finish is None:
             out = output_of(sequence, tokens)
         else:
@@ -279,7 +279,7 @@ class Engine:
         return replace(out, n_drafted=len(chunk.draft), n_accepted=i) if chunk.draft else out
 
     def _finish_pooled(self, sequence: Sequence, pooler: Pooler, now_s: float) -> Output:
-        self._stats.note_token(sequence, now_s)
+        self._stats.note_tokens(sequence, now_s, 1)
         done = self._finish(sequence, [], FinishReason.STOP)
         return replace(done, embedding=pooler.vector().astype("<f4").tobytes())
 

@@ -77,14 +77,17 @@ class EngineStats:
         if n_decode:
             self.decode.add(n_decode, busy_s)
 
-    def note_token(self, sequence: Sequence, now_s: float) -> None:
-        """A sequence has got a token, its first or another."""
+    def note_tokens(self, sequence: Sequence, now_s: float, n: int) -> None:
+        """A sequence has got `n` tokens together, its first or others."""
+        if n == 0:
+            return
         if sequence.last_token_s is None:
             self.ttft.add(now_s - sequence.arrived_s)
             self.n_prompt_tokens += sequence.n_prompt
             self.n_cached_tokens += sequence.n_cached
         else:
-            self.itl.add(now_s - sequence.last_token_s)
+            for _ in range(n):
+                self.itl.add((now_s - sequence.last_token_s) / n)
         sequence.last_token_s = now_s
 
     @property

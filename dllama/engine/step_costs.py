@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 MEMORY = 5  # measurements of steps of one size
 BASES = 2  # measurements of what all others are compared with: one alone may be disturbed
 LASTING = 64  # steps for which each of them is believed
+SHORTEST_S = 0.002  # of a row: in shorter steps guessing takes as long as it could save
 EXTRA_ROW = 0.2  # what one more row is thought to take of an average one, before it is measured
 
 
@@ -45,13 +46,13 @@ class StepCosts:
     def curve(self, n_rows: int, n_more: int) -> list[float] | None:
         """What 0 to n_more rows beside n_rows add, in parts of a step of n_rows; never falling,
         and no longer than about twice what was measured, so that each try risks little.
-        None where too little is known of a step of n_rows."""
+        None where too little is known of a step of n_rows, or it is too short to be worth it."""
         now, sizes = self._n_steps, self._sizes
         base = sizes.get(n_rows)
         if base is None or len(base.seconds) < BASES or not base.is_known(now):
             return None
         base_s = min(base.seconds)
-        if base_s <= 0.0:
+        if base_s < SHORTEST_S * n_rows:
             return None
         known = [
             (n - n_rows, min(sizes[n].seconds) / base_s - 1.0)
@@ -68,7 +69,8 @@ def _joined(known: list[tuple[int, float]], slope: float, n_more: int) -> list[f
     at, here = 0, 0.0
     for n, there in known:
         there = max(there, here)
-        added += [here + (there - here) * i / (n - at) for i in range(1, n - at + 1)]
+        added += [here + (there - here) * i / (n - at) for i in range(1, n - at)]
+        added.append(there)
         at, here = n, there
         slope = max(slope, here / at)
         if at >= n_more:

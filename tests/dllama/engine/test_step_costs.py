@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dllama.engine.step_costs import BASES, EXTRA_ROW, LASTING, MEMORY, StepCosts
+from dllama.engine.step_costs import BASES, EXTRA_ROW, LASTING, MEMORY, SHORTEST_S, StepCosts
 
 
 def test_nothing_is_said_without_a_plain_step() -> None:
@@ -30,7 +30,7 @@ def test_lines_between_what_was_measured() -> None:
 
 
 @given(
-    steps=st.lists(st.tuples(st.integers(1, 20), st.floats(1e-4, 1.0)), max_size=60),
+    steps=st.lists(st.tuples(st.integers(1, 20), st.floats(0.1, 1.0)), max_size=60),
     n_rows=st.integers(1, 20),
     n_more=st.integers(0, 30),
 )
@@ -44,6 +44,14 @@ def test_a_curve_never_falls(steps: list[tuple[int, float]], n_rows: int, n_more
         largest = max(0, *(rows - n_rows for rows, _ in steps))
         assert curve[0] == 0.0 and len(curve) == 1 + min(n_more, 2 * largest + 1)
         assert curve == sorted(curve)
+
+
+def test_short_steps_are_left_alone() -> None:
+    costs = StepCosts()
+    for _ in range(BASES):
+        costs.note(1, SHORTEST_S / 2)
+        costs.note(4, 4 * SHORTEST_S)
+    assert costs.curve(1, 3) is None and costs.curve(4, 1) == [0.0, EXTRA_ROW / 4]
 
 
 def test_old_measurements_are_forgotten() -> None:

@@ -28,9 +28,9 @@ from dllama.kv_type import KvType
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.fingerprint import model_fingerprint
 from dllama.model.local_runner import LocalRunner
-from dllama.model.rank import MAX_LOGIT_ROWS, RankModel
+from dllama.model.rank import RankModel
 from dllama.runner import Runner
-from dllama.step import PAGE_TOKENS
+from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
 from kernels.compiling import on_compile
 

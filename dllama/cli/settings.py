@@ -9,7 +9,7 @@ from typing import Self
 
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
 DEFAULT_BATCH = 16
-MAX_BATCH = 64  # dllama.model.rank.MAX_LOGIT_ROWS, which the server need not import
+MAX_BATCH = 64  # dllama.step.MAX_LOGIT_ROWS, which the server need not import
 DEFAULT_DRAIN_S = 30.0  # what most supervisors wait before they kill
 DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up

@@ -21,11 +21,9 @@ from dllama.model.logit_rows import encode_part, merge_parts
 from dllama.model.state import RunState, allocate
 from dllama.model.weights import Tensor, Weights, build_weights
 from dllama.qtypes import QType, row_bytes
-from dllama.step import LogitRow, Step
+from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
 from kernels.dequantize import dequantize
 from kernels.team import STATE_WORDS, Team
-
-MAX_LOGIT_ROWS = 64  # rows of logits a step may ask for; sequences that run at once, at most
 
 
 class _TimedCollective:

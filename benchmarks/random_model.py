@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         TransferSpeedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(str(args.path), total=total)
+        task = progress.add_task(args.path.name, total=total)
         write_random(
             args.path,
             config,

@@ -89,7 +89,7 @@ def test_an_answer_ends_by_itself_where_the_grammar_does(
 def test_constrained_answers_are_the_same_alone_together_and_after_preemption(
     engine: Engine, narrow_engine: Engine, tokenizer: Tokenizer
 ) -> None:
-    source = "[a-z ,.]{200,260}!"
+    source = "[a-z ,.]{400,460}!"
     requests = [asked(tokenizer, str(i), source) for i in range(6)]
     alone = answers(engine, requests[:1], LATER_S)["0"]
     together = answers(narrow_engine, requests, LATER_S)

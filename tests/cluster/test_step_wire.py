@@ -41,7 +41,8 @@ def sound_call() -> StepCall:
 def test_a_sound_step_passes_as_it_is() -> None:
     call = sound_call()
     step = checked_step(call, LIMITS)
-    assert all((getattr(step, n) == getattr(call, n)).all() for n in Step.__slots__)
+    crossing = [name for name in Step.__slots__ if name != "hidden_at"]  # rank 0's own business
+    assert all((getattr(step, n) == getattr(call, n)).all() for n in crossing)
 
 
 @pytest.mark.parametrize(

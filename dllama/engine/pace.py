@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-SLOWDOWN = 2.0  # a step with prompt tokens takes at most so many times one without
-FIRST_ROWS = 16  # before anything was measured
+SLOWDOWN = 1.6  # what a step with prompt tokens takes, as a multiple of one without: with the
+# spread of both, the answers' intervals then hardly double
+FIRST_ROWS = 8  # before anything was measured
 MIN_ROWS = 1
 MEMORY = 9  # steps that an estimate is the median of: one slow step changes nothing
 STALE_AFTER = 48  # mixed steps before one without prompts is run, to measure it again

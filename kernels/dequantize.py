@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kernels.intrinsics import f32_from_bits
-from kernels.jit import jitted, kernel
+from kernels.jit import jitted, kernel, named
 from kernels.layout import BLOCK_FORMATS, BlockFormat
 from kernels.raw_blocks import READERS, half
 
@@ -18,6 +18,7 @@ def _dequantizer(fmt: BlockFormat) -> Any:
     read_quants, read_scales, value = reader
 
     @jitted
+    @named(f"dequantize_rows_{fmt.name}")
     def dequantize_rows(raw, out):
         q = np.empty(n_values, np.uint8)
         scale, minimum = np.empty((2, n_values // 16), np.float32)

@@ -19,7 +19,7 @@ from kernels import layout
 from kernels.cpu import isa
 from kernels.emit import Emit
 from kernels.intrinsics import address
-from kernels.jit import jitted, kernel
+from kernels.jit import jitted, kernel, named
 from kernels.layout import (
     BLOCK,
     GROUP,
@@ -267,6 +267,7 @@ def _block_matmul(fmt: BlockFormat) -> Any:
     tile, quant_bytes, unit_blocks = _tile(fmt), fmt.quant_bytes, fmt.unit_blocks
 
     @region
+    @named(f"multiply_rows_{fmt.name}")
     def body(thread, team, w, a, n_tokens, out, column):
         quants, scales = w
         a_quants, a_scales, a_sums, a_weighted = a
@@ -296,6 +297,7 @@ def _float_matmul(fmt: FloatFormat) -> Any:
     tile, vector_bytes = _tile(fmt), GROUP * fmt.columns * fmt.item_bytes
 
     @region
+    @named(f"multiply_rows_{fmt.name}")
     def body(thread, team, quants, tiles, n_tokens, out, column):
         n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
         chunk = _chunk_of_groups(n_groups, team[10], n_tokens)

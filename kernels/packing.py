@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.arrays import aligned
 from kernels.intrinsics import address
-from kernels.jit import kernel
+from kernels.jit import kernel, named
 from kernels.layout import (
     BLOCK,
     BLOCK_FORMATS,
@@ -30,6 +30,7 @@ def _packer(fmt: BlockFormat | FloatFormat) -> Any:
     tile = packing_tile(fmt)
 
     @region
+    @named(f"pack_rows_{fmt.name}")
     def body(thread, team, rows, n_steps, quants, scales, first_row):
         raw, stride, n_rows = rows
         first_group, end = first_row // GROUP, first_row + n_rows

@@ -33,7 +33,7 @@ from kernels.intrinsics import (
     atomic_store,
     pause,
 )
-from kernels.jit import jitted, kernel
+from kernels.jit import jitted, kernel, named
 from kernels.vectors import I64
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
@@ -126,11 +126,13 @@ def region(body: Any) -> Any:
 
     The team's threads run the body with the same arguments; `run` returns when all have done.
     `team` is Team.state. The body claims its work with `claim` (a thread may come late or not at
-    all, so an even split by thread index would leave work undone) and raises nothing.
+    all, so an even split by thread index would leave work undone) and raises nothing. One that is
+    made inside another function has to be `named`.
     """
     publish = _publisher(jitted(body))
 
     @jitted
+    @named(f"run_{body.__module__.rpartition('.')[2]}_{body.__name__}")
     def run(team, args):
         base = address(team)
         job, packed = publish(base + JOB, args)

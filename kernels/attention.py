@@ -19,14 +19,22 @@ import numpy as np
 from numba.extending import register_jitable
 
 from kernels.arrays import aligned
-from kernels.attention_vectors import QUERIES, fold_sums, mix_page, score_page
+from kernels.attention_vectors import (
+    LOWEST_SCORE,
+    QUERIES,
+    ROW,
+    SPAN,
+    fold_sums,
+    mix_page,
+    score_page,
+    soften,
+)
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address
-from kernels.jit import jitted, kernel, reordered
+from kernels.jit import jitted, kernel
 from kernels.kv_pages import LANES, PAGE, padded
 from kernels.team import N_THREADS, claim, region
 
-NEGATIVE = np.float32(-3.0e38)  # below every score, and finite: differences stay numbers
 CHUNK = 16  # pages: a fold costs as much as a page's mix, and 512 tokens keep a thread busy
 ITEMS_PER_THREAD = 2  # whole tiles, below which chunks are shared out
 
@@ -49,7 +57,7 @@ def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Rooms:
     state = state_words(head_dim)
     n_chunks = -(-max_tokens // (CHUNK * PAGE))
     n_partials = ITEMS_PER_THREAD * n_threads * n_chunks if n_threads > 1 and n_chunks > 1 else 0
-    words = QUERIES * (head_dim + PAGE) + 2 * state + 2 * LANES
+    words = QUERIES * (head_dim + ROW) + 2 * state + 2 * LANES
     return Rooms(
         aligned((n_threads, -(-words // LANES) * LANES), np.float32),
         aligned((n_partials, state), np.float32),
@@ -59,38 +67,11 @@ def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Rooms:
 # -- one tile --------------------------------------------------------------------------------
 
 
-@reordered
-def _largest(scores, n_valid, top):
-    for i in range(n_valid):
-        top = max(top, scores[i])
-    return top
-
-
-@reordered
-def _sum(weights):
-    total = np.float32(0)
-    for i in range(PAGE):
-        total += weights[i]
-    return total
-
-
-@jitted
-def _soften(scores, n_valid, top, total):
-    """Scores (32,) of one query to weights, in place; returns (new top, new total, decay)."""
-    best = _largest(scores, n_valid, top)
-    decay = exp_f32(top - best)
-    for i in range(PAGE):
-        scores[i] = exp_f32(scores[i] - best)
-    for i in range(max(n_valid, 0), PAGE):
-        scores[i] = np.float32(0)
-    return best, total * decay + _sum(scores), decay
-
-
 @jitted
 def _begin(state, width):
     """A state of no tokens."""
     state[:] = np.float32(0)
-    state[QUERIES * width : QUERIES * width + LANES] = NEGATIVE
+    state[QUERIES * width : QUERIES * width + LANES] = np.float32(LOWEST_SCORE)
 
 
 @jitted
@@ -109,41 +90,50 @@ def _fold(n, whole, part, factors, width):
 
 @jitted
 def _read_queries(qkv, first_row, n, heads, head_dim, q):
-    """q (head_dim, n) = the queries of a tile, scaled."""
+    """q (n, head_dim) = the queries of a tile, scaled."""
     first_head, n_heads, _ = heads
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     for i in range(n):
         row, head = first_row + i // n_heads, first_head + i % n_heads
+        source = qkv[row, head * head_dim : (head + 1) * head_dim]
         for d in range(head_dim):
-            q[d * n + i] = qkv[row, head * head_dim + d] * scale
+            q[i * head_dim + d] = source[d] * scale
 
 
 @jitted
-def _read_chunk(n, span, first_row, heads, positions, pages, keys, values, head_dim, room, part):
-    """The state of the tile's queries over the pages `span` = (first, end); q lies in the room."""
+def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head_dim, room, part):
+    """The state of the tile's queries over the pages `chunk` = (first, end); q lies in the room."""
     _, n_heads, kv_head = heads
     width = padded(head_dim)
     q = room[: head_dim * n]
-    scores = room[QUERIES * head_dim : QUERIES * (head_dim + PAGE)].reshape(QUERIES, PAGE)
+    scores = room[QUERIES * head_dim : QUERIES * (head_dim + ROW)].reshape(QUERIES, ROW)
     decays = room[room.size - LANES :]
     _begin(part, width)
     tops, totals = part[QUERIES * width :], part[QUERIES * width + LANES :]
     last = positions[first_row + (n - 1) // n_heads]
-    for page in range(span[0], span[1]):
-        start, number = page * PAGE, pages[page]
-        key_page, value_page = keys[number, kv_head], values[number, kv_head]
-        score_page(n, key_page, (address(q), address(key_page), address(scores), head_dim))
+    for first in range(chunk[0], chunk[1], SPAN):
+        n_pages = min(SPAN, chunk[1] - first)
+        for i in range(n_pages):
+            page = keys[pages[first + i], kv_head]
+            at = address(scores) + i * PAGE * 4
+            score_page(n, page, (address(q), address(page), at, head_dim))
         for i in range(n):
-            n_valid = min(PAGE, positions[first_row + i // n_heads] - start + 1)
-            tops[i], totals[i], decays[i] = _soften(scores[i], n_valid, tops[i], totals[i])
-        mix_page(n, value_page, (address(scores), address(value_page), address(part),
-                                 address(decays), min(PAGE, last - start + 1), width))  # fmt: skip
+            n_valid = positions[first_row + i // n_heads] - first * PAGE + 1
+            soften((address(scores) + i * ROW * 4, n_valid, address(tops) + i * 4,
+                    address(totals) + i * 4, address(decays) + i * 4))  # fmt: skip
+        for i in range(n_pages):
+            page = values[pages[first + i], kv_head]
+            at = address(scores) + i * PAGE * 4
+            n_tokens = min(PAGE, last - (first + i) * PAGE + 1)
+            mix_page(n, page, (at, address(page), address(part), address(decays),
+                               n_tokens, width))  # fmt: skip
+            decays[:] = np.float32(1)
 
 
 @jitted
 def _states(room, head_dim):
     """Where a room has its states, of a chunk and of all chunks, and the factors of a fold."""
-    base, words = QUERIES * (head_dim + PAGE), state_words(head_dim)
+    base, words = QUERIES * (head_dim + ROW), state_words(head_dim)
     ends = base + 2 * words
     return room[base : base + words], room[base + words : ends], room[ends : ends + 2 * LANES]
 
@@ -170,8 +160,9 @@ def _write_rows(tile, heads, head_dim, whole, out):
     for i in range(tile[1] * heads[1]):
         row, head = tile[0] + i // heads[1], heads[0] + i % heads[1]
         share = np.float32(1) / whole[QUERIES * width + LANES + i]
+        sums, target = whole[i * width :], out[row, head * head_dim : (head + 1) * head_dim]
         for d in range(head_dim):
-            out[row, head * head_dim + d] = whole[i * width + d] * share
+            target[d] = sums[d] * share
 
 
 # -- all tiles -------------------------------------------------------------------------------

@@ -13,10 +13,14 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.emit import Emit
+from kernels.exponential import emit_exp
 from kernels.kv_pages import BLOCK, LANES, PAGE
-from kernels.vectors import F32X16, I8, I32X16, I64, Value
+from kernels.vectors import F32, F32X16, I8, I32, I32X16, I64, Value
 
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers
+LOWEST_SCORE = -3.0e38  # below every score, and finite: differences stay numbers
+SPAN = 4  # pages whose scores are softened at once: what one soften costs hardly grows with them
+ROW = SPAN * PAGE  # a query's scores of a span
 I8X16 = ir.VectorType(I8, 16)
 
 
@@ -29,37 +33,46 @@ def _smaller(e: Emit, a: Value, b: Value) -> Value:
     return e.b.select(e.b.icmp_signed("<", a, b), a, b)
 
 
-def _add_scores(e: Emit, acc: Any, queries: Value, key_row: Value, load: Any, size: int) -> None:
-    """acc (n, 2 vectors) += queries (n) x 32 tokens' values of one dimension."""
+def _add_scores(
+    e: Emit, acc: Any, queries: list[Value], d: Value, key_row: Value, load: Any, size: int
+) -> None:
+    """acc (n, 2 vectors) += queries (n rows) x 32 tokens' values of dimension d."""
+    offset = e.b.mul(d, e.i64(4))
     halves = [load(e.at(key_row, LANES * size * i)) for i in range(2)]
     for q, sums in enumerate(acc):
-        query = e.load_splat_f32(e.at(queries, 4 * q))
+        query = e.load_splat_f32(e.b.add(queries[q], offset))
         for i in range(2):
             sums[i].set(e.fma(query, halves[i], sums[i].get()))
 
 
+def _query_rows(e: Emit, n: int, queries: Value, head_dim: Value) -> list[Value]:
+    return [e.b.add(queries, e.b.mul(head_dim, e.i64(4 * q))) for q in range(n)]
+
+
 def _emit_scores_f16(e: Emit, n: int, args: Any) -> None:
-    """scores (n, 32) = queries (head_dim, n) . page of keys (head_dim, 32)."""
+    """32 columns of scores (n, ROW) = queries (n, head_dim) . page of keys (head_dim, 32)."""
     queries, keys, scores, head_dim = args
+    rows = _query_rows(e, n, queries, head_dim)
     zero = e.constant(F32X16, 0.0)
     acc = [[e.variable(zero) for _ in range(2)] for _ in range(n)]
     with e.loop(head_dim) as d:
         row = e.b.add(keys, e.b.mul(d, e.i64(PAGE * 2)))
-        _add_scores(e, acc, e.b.add(queries, e.b.mul(d, e.i64(n * 4))), row, e.load_f16, 2)
+        _add_scores(e, acc, rows, d, row, e.load_f16, 2)
     for q in range(n):
         for i in range(2):
-            e.store(acc[q][i].get(), e.at(scores, q * PAGE * 4 + 64 * i), 64)
+            e.store(acc[q][i].get(), e.at(scores, q * ROW * 4 + 64 * i), 64)
 
 
 def _emit_scores_q8(e: Emit, n: int, args: Any) -> None:
     """The same. The sums of a block are scaled when they are whole; they wait in `scores`, as the
     registers are full."""
     queries, keys, scores, head_dim = args
+    rows = _query_rows(e, n, queries, head_dim)
     zero, block_len = e.constant(F32X16, 0.0), e.i64(BLOCK)
     acc = [[e.variable(zero) for _ in range(2)] for _ in range(n)]
     for q in range(n):
         for i in range(2):
-            e.store(zero, e.at(scores, q * PAGE * 4 + 64 * i), 64)
+            e.store(zero, e.at(scores, q * ROW * 4 + 64 * i), 64)
     scales = e.b.add(keys, e.b.mul(head_dim, e.i64(PAGE)))
     with e.loop(e.b.sdiv(e.at(head_dim, BLOCK - 1), block_len)) as block:
         first = e.b.mul(block, block_len)
@@ -69,15 +82,60 @@ def _emit_scores_q8(e: Emit, n: int, args: Any) -> None:
         with e.loop(_smaller(e, block_len, e.b.sub(head_dim, first))) as i:
             d = e.b.add(first, i)
             row = e.b.add(keys, e.b.mul(d, e.i64(PAGE)))
-            query_row = e.b.add(queries, e.b.mul(d, e.i64(n * 4)))
-            _add_scores(e, acc, query_row, row, lambda at: _load_i8(e, at), 1)
+            _add_scores(e, acc, rows, d, row, lambda at: _load_i8(e, at), 1)
         scale_row = e.b.add(scales, e.b.mul(block, e.i64(PAGE * 2)))
         factors = [e.load_f16(e.at(scale_row, 32 * i)) for i in range(2)]
         for q in range(n):
             for i in range(2):
-                where = e.at(scores, q * PAGE * 4 + 64 * i)
+                where = e.at(scores, q * ROW * 4 + 64 * i)
                 so_far = e.load(F32X16, where, 64)
                 e.store(e.fma(acc[q][i].get(), factors[i], so_far), where, 64)
+
+
+@intrinsic
+def soften(typingctx: Any, arguments: Any) -> Any:
+    """soften((scores, n_valid, top, total, decay)): ROW scores of one query, the first n_valid of
+    them known, become weights in place; `top`, the largest score so far, and `total`, the weights'
+    sum, take them in; `decay` is what earlier weights are worth now. All but n_valid are addresses.
+
+    Always whole spans: how many lanes hold no score must not change the order of additions."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        e = Emit(builder)
+        scores, n_valid, top, total, decay = (builder.extract_value(values[0], i) for i in range(5))
+        count = e.splat(builder.trunc(n_valid, I32))
+        lowest, zero = e.constant(F32X16, LOWEST_SCORE), e.constant(F32X16, 0.0)
+        is_known, known = [], []
+        for i in range(ROW // LANES):
+            lanes = ir.Constant(I32X16, list(range(i * LANES, (i + 1) * LANES)))
+            is_known.append(builder.icmp_signed("<", lanes, count))
+            found = e.load(F32X16, e.at(scores, 64 * i), 64)
+            known.append(builder.select(is_known[i], found, lowest))
+        so_far = e.load(F32, top, 4)
+        best = e.larger(so_far, e.fold_lanes(_tree(known, e.larger), e.larger))
+        level = e.splat(best)
+        worth = emit_exp(e, builder.fsub(e.splat(so_far), level))
+        worth = builder.extract_element(worth, ir.Constant(I32, 0))
+        weights = [
+            builder.select(it_is, emit_exp(e, builder.fsub(score, level)), zero)
+            for it_is, score in zip(is_known, known, strict=True)
+        ]
+        for i, weight in enumerate(weights):
+            e.store(weight, e.at(scores, 64 * i), 64)
+        added = e.fold_lanes(_tree(weights, builder.fadd), builder.fadd)
+        e.store(e.fma(e.load(F32, total, 4), worth, added), total, 4)
+        e.store(best, top, 4)
+        e.store(worth, decay, 4)
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, 5)), codegen
+
+
+def _tree(values: list[Value], join: Any) -> Value:
+    """Neighbours first: short chains."""
+    while len(values) > 1:
+        values = [join(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
 
 
 def _decayed(e: Emit, n: int, width: int, args: Any, column: Value) -> Any:
@@ -99,7 +157,7 @@ def _mix_columns_f16(e: Emit, n: int, width: int, args: Any, column: Value) -> N
     with e.loop(n_tokens) as token:
         row = e.b.add(values, e.b.mul(e.b.add(e.b.mul(token, row_len), column), e.i64(2)))
         loaded = [e.load_f16(e.at(row, 32 * i)) for i in range(width)]
-        _add_mix(e, acc, e.b.add(weights, e.b.mul(token, e.i64(4))), loaded)
+        _add_mix(e, acc, e.b.add(weights, e.b.mul(token, e.i64(4))), ROW, loaded)
     _store_mix(e, acc)
 
 
@@ -113,18 +171,19 @@ def _mix_columns_q8(e: Emit, n: int, width: int, args: Any, column: Value) -> No
     for i in range(2):
         factor = e.load_f16(e.at(scales, 32 * i))
         for q in range(n):
-            at = q * PAGE * 4 + 64 * i
-            e.store(e.b.fmul(e.load_f32(e.at(weights, at)), factor), e.at(scaled, at), 64)
+            weight = e.load_f32(e.at(weights, q * ROW * 4 + 64 * i))
+            e.store(e.b.fmul(weight, factor), e.at(scaled, q * PAGE * 4 + 64 * i), 64)
     with e.loop(n_tokens) as token:
         row = e.b.add(values, e.b.add(e.b.mul(token, row_len), column))
         loaded = [_load_i8(e, e.at(row, LANES * i)) for i in range(width)]
-        _add_mix(e, acc, e.b.add(scaled, e.b.mul(token, e.i64(4))), loaded)
+        _add_mix(e, acc, e.b.add(scaled, e.b.mul(token, e.i64(4))), PAGE, loaded)
     _store_mix(e, acc)
 
 
-def _add_mix(e: Emit, acc: Any, weight: Value, loaded: list[Value]) -> None:
+def _add_mix(e: Emit, acc: Any, weight: Value, row: int, loaded: list[Value]) -> None:
+    """acc += a token's weights, one in each of `row` values, times its loaded values."""
     for q, sums in enumerate(acc):
-        factor = e.load_splat_f32(e.at(weight, q * PAGE * 4))
+        factor = e.load_splat_f32(e.at(weight, q * row * 4))
         for (_, value), values in zip(sums, loaded, strict=True):
             value.set(e.fma(factor, values, value.get()))
 
@@ -136,7 +195,8 @@ def _store_mix(e: Emit, acc: Any) -> None:
 
 
 def _emit_mix(columns: Any) -> Any:
-    """sums (n, padded head_dim) = sums * decay (n) + weights (n, 32) . values (n_tokens, ...)."""
+    """sums (n, padded head_dim) = sums * decay (n) + 32 columns of weights (n, ROW) . values
+    (n_tokens, ...)."""
 
     def emit(e: Emit, n: int, args: Any) -> None:
         row_len = args[5]

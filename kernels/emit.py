@@ -6,7 +6,7 @@ integer dot product differs by processor family.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,9 +73,24 @@ class Emit:
         return self.load(F32X16, address, 4)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """a * b + c, rounded once."""
-        name = f"llvm.fma.v{a.type.count}f32"
+        """a * b + c, rounded once; of floats or vectors of them."""
+        kind = "f32" if a.type == F32 else f"v{a.type.count}f32"
+        name = f"llvm.fma.{kind}"
         return self.b.call(self.declare(name, a.type, [a.type] * 3), [a, b, c])
+
+    def larger(self, a: Value, b: Value) -> Value:
+        """The larger of two floats, or of each lane; b where one is not a number."""
+        return self.b.select(self.b.fcmp_ordered(">", a, b), a, b)
+
+    def fold_lanes(self, v: Value, join: Callable[[Value, Value], Value]) -> Value:
+        """All lanes joined to a scalar, one half with the other first."""
+        while (n := v.type.count) > 1:
+            halves = [
+                self.b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, n // 2), lanes))
+                for lanes in (list(range(n // 2)), list(range(n // 2, n)))
+            ]
+            v = join(*halves)
+        return self.b.extract_element(v, ir.Constant(I32, 0))
 
     def to_f32(self, v: Value) -> Value:
         return self.b.sitofp(v, F32X16)

@@ -11,6 +11,8 @@ from kernels.jit import jitted, kernel, reordered
 from kernels.kv_pages import PAGE, padded, put_key, put_value
 from kernels.team import claim, region
 
+ROWS = 32  # that a thread takes at once: few enough to stay in the caches from head to head
+
 
 @kernel
 def rope_table(positions, inv_freq, magnitude, cosines, sines):
@@ -51,15 +53,16 @@ def _turn(head, bias, norm, epsilon, cosine, sine):
 @region
 def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm, epsilon,
                    cosines, sines, positions, row_pages, keys, values):  # fmt: skip
-    n_kv_heads = keys.shape[1]
+    n_kv_heads, n_blocks = keys.shape[1], -(-n_tokens // ROWS)
     k_start, v_start = n_kv_heads * group * head_dim, n_kv_heads * (group + 1) * head_dim
     width = padded(head_dim)
     while True:
-        # By head, not by row: neighbouring tokens share cache lines of a page of keys.
-        kv_head = claim(team, 1)
-        if kv_head >= n_kv_heads:
+        # By head and ROWS rows: neighbouring tokens share cache lines of a page of keys.
+        item = claim(team, 1)
+        if item >= n_blocks * n_kv_heads:
             return
-        for t in range(n_tokens):
+        kv_head, first = item % n_kv_heads, item // n_kv_heads * ROWS
+        for t in range(first, min(first + ROWS, n_tokens)):
             for head in range(kv_head * group, (kv_head + 1) * group):
                 at = head * head_dim
                 _turn(qkv[t, at : at + head_dim], bias[at : at + head_dim], q_norm, epsilon,

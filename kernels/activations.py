@@ -14,8 +14,9 @@ from kernels.emit import Emit
 from kernels.exponential import exp_f32
 from kernels.intrinsics import address, f32_bits
 from kernels.jit import jitted, kernel, reordered
-from kernels.layout import BF16, BLOCK, TILE, Activations, Needs
+from kernels.layout import BF16, BLOCK, Activations, Needs
 from kernels.team import claim, region
+from kernels.tiles import MANY_FROM, tile_start, tile_width, widest_tile
 from kernels.vectors import F32, F32X16, I8, I32, I32X16
 
 ROWS_AT_ONCE = 4  # rows a thread claims
@@ -37,17 +38,18 @@ def activations(max_tokens: int, cols: int) -> Activations:
 
 @intrinsic
 def _quantize_block(
-    typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any
+    typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any, flip: Any
 ) -> Any:
     """32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
 
     Also writes the scale, minus the sums of the quants (first 16, last 16, all), and the same
-    times the scale.
+    times the scale. The quants are stored with the bits of `flip` turned over.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         e = Emit(builder)
-        x, quants, scale, sums, weighted = args
+        x, quants, scale, sums, weighted, flip = args
+        flip = e.splat(builder.trunc(flip, I8))
         v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
         fabs = e.declare("llvm.fabs.v16f32", F32X16, [F32X16])
         larger = e.declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
@@ -60,7 +62,8 @@ def _quantize_block(
         inverse = e.splat(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
         whole = [builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v]
         for i, q in enumerate(whole):
-            e.store(builder.trunc(q, ir.VectorType(I8, 16)), e.at(quants, 16 * i))
+            q = builder.xor(builder.trunc(q, ir.VectorType(I8, 16)), flip)
+            e.store(q, e.at(quants, 16 * i))
         add = e.declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
         step = builder.fdiv(top, ir.Constant(F32, 127.0))
         e.store(step, scale, 4)
@@ -70,7 +73,7 @@ def _quantize_block(
             e.store(builder.fmul(builder.sitofp(part, F32), step), e.at(weighted, 4 * i), 4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 5), codegen
+    return types.void(*[types.int64] * 6), codegen
 
 
 @jitted
@@ -88,9 +91,11 @@ def _lay_out(a, token, n_tokens, needs):
     rows, tiles, quants, scales, sums, weighted, pairs = a
     as_quants, as_tiles, as_pairs = needs
     n_cols = rows.shape[1]
-    tile, lane = token // TILE * TILE, token % TILE
-    width = min(TILE, n_tokens - tile)
     if as_quants:
+        flip = 128 if n_tokens >= MANY_FROM else 0
+        widest = widest_tile(n_tokens, True)
+        tile = tile_start(token, n_tokens, widest)
+        lane, width = token - tile, tile_width(tile, n_tokens, widest)
         n_blocks = n_cols // BLOCK
         for block in range(n_blocks):
             slot = tile * n_blocks + block * width + lane
@@ -100,7 +105,11 @@ def _lay_out(a, token, n_tokens, needs):
                 address(scales) + slot * 4,
                 address(sums) + slot * 12,
                 address(weighted) + slot * 12,
+                flip,
             )
+    widest = widest_tile(n_tokens, False)
+    tile = tile_start(token, n_tokens, widest)
+    lane, width = token - tile, tile_width(tile, n_tokens, widest)
     if as_tiles:
         for col in range(n_cols):
             tiles[tile * n_cols + col * width + lane] = rows[token, col]

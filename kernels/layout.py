@@ -9,8 +9,8 @@ broadcast of 4 activations feeds 16 rows, and no sums across lanes are needed. F
 unit (a unit is a block of the file: 32 or 256 columns) as the file has them, word by word of all 16
 rows: nothing is widened, so a packed matrix is as large as the file's.
 
-Activations: tiles of up to TILE tokens, block after block, token after token: the last tile is as
-narrow as the tokens left, so that nothing is padded and every tile is read front to back.
+Activations: tiles of a few tokens (see tiles.py), block after block, token after token: nothing is
+padded and every tile is read front to back.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.cpu import isa
-
 GROUP = 16  # output rows of a group: the lanes of a 512-bit vector of float32
 BLOCK = 32  # columns that share an activation scale
-TILE = 8 if isa() == "avx512vnni" else 4
-"""Tokens of an activation tile: what the registers hold beside the weights."""
 
 
 class BlockFormat(NamedTuple):
@@ -127,10 +123,10 @@ class Activations(NamedTuple):
     """A matmul's input: `rows` (T, cols) float32, and the same as the kernels read it.
 
     `tiles` (tile, cols, tokens of the tile) float32 feeds float weights, `pairs` (tile, cols / 2,
-    tokens) int32 with two bfloat16 each feeds bfloat16 weights. Block weights read
-    `quants` (tile, block, token, 32) int8 with `scales` (tile, block, token) float32; `sums`
-    (tile, block, token, 3) int32 are minus the sums of a block's first 16 quants, of its last 16,
-    and of all; `weighted` float32 is the same times the scale.
+    tokens) int32 with two bfloat16 each feeds bfloat16 weights. Block weights read `quants` (tile,
+    block, token, 32) int8 (of many tokens plus 128, see expanded.py), with `scales` (tile, block,
+    token) float32; `sums` (tile, block, token, 3) int32 are minus the sums of a block's first 16
+    quants, of its last 16, and of all; `weighted` float32 is the same times the scale.
     """
 
     rows: np.ndarray

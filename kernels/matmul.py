@@ -15,30 +15,29 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels import layout
-from kernels.cpu import isa
+from kernels import expanded, layout
+from kernels.block_steps import add_block, add_minima, store_tile
 from kernels.emit import Emit
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel, named
 from kernels.layout import (
     BLOCK,
     GROUP,
-    TILE,
     Activations,
     BlockFormat,
     FloatFormat,
     Packed,
 )
 from kernels.team import claim, region
+from kernels.tiles import FEW, HAS_WIDE_REGISTERS, MANY_FLOAT, MANY_FROM, tile_width, widest_tile
 from kernels.unpack import Scales, is_signed, quants, scales
 from kernels.vectors import F32X16, I32, I32X16, I64, Value
 
 # Groups of plain numbers that a tile works on at once, by its tokens: enough independent sums to
 # hide the latency of an fma. Block formats take one: their integer sums begin anew at every block,
 # and memory gives more to a single stream (measured: up to twice as much as to four).
-HAS_WIDE_REGISTERS = isa() == "avx512vnni"
 FLOAT_GROUPS_AT_ONCE = (
-    {1: 4, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2} if HAS_WIDE_REGISTERS else {1: 2}
+    {n: 4 if n < 6 else 2 for n in range(1, 13)} if HAS_WIDE_REGISTERS else {1: 2}
 )
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
@@ -104,6 +103,7 @@ class _BlockTile:
         a_scales = e.b.add(p.a_scales, e.b.mul(block, e.i64(tokens * 4)))
         sums_at = e.b.mul(block, e.i64(tokens * 12))
         starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
+        weighted = e.b.add(p.a_weighted, sums_at)
         steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
         signed = is_signed(e, self.fmt)
         for g in range(self.groups):
@@ -115,8 +115,8 @@ class _BlockTile:
                     four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
                     dots[t][part] = e.dot(dots[t][part], weights, four, is_signed=signed)
             for t in range(tokens):
-                self._add(g, t, dots[t], steps[t], factors[g])
-                self._add_minima(g, t, e.b.add(p.a_weighted, sums_at), factors[g])
+                add_block(e, self.acc[g][t], dots[t], steps[t], factors[g])
+                add_minima(e, self.acc[g][t], t, weighted, factors[g])
 
     def _starts(self, sums: Value, t: int) -> list[Value]:
         """Where the integer sums of a token begin: minus the offset times the activations."""
@@ -128,23 +128,6 @@ class _BlockTile:
         return [
             e.b.shl(e.splat(e.load(I32, e.at(sums, first + 4 * i), 4)), shift) for i in range(n)
         ]
-
-    def _add(self, g: int, t: int, dots: list[Value], step: Value, s: Scales) -> None:
-        e, acc = self.e, self.acc[g][t]
-        if len(dots) == 1:
-            scaled = e.b.fmul(e.to_f32(dots[0]), step)
-            acc.set(e.fma(scaled, s.factors[0], acc.get()))
-            return
-        both = e.b.fmul(e.to_f32(dots[0]), s.factors[0])
-        both = e.fma(e.to_f32(dots[1]), s.factors[1], both)
-        acc.set(e.fma(both, step, acc.get()))
-
-    def _add_minima(self, g: int, t: int, weighted: Value, s: Scales) -> None:
-        e, acc = self.e, self.acc[g][t]
-        first = 12 * t + (8 if len(s.minima) == 1 else 0)
-        for i, minimum in enumerate(s.minima):
-            weight = e.load_splat_f32(e.at(weighted, first + 4 * i))
-            acc.set(e.fma(weight, minimum, acc.get()))
 
 
 class _FloatSteps(NamedTuple):
@@ -190,11 +173,8 @@ def _emit_float_tile(
 
 
 def _store_tile(e: Emit, p: _Pointers, acc: list[list[Any]], numbers: list[Value]) -> None:
-    for g, number in enumerate(numbers):
-        column = e.b.add(p.out, e.b.mul(number, e.i64(GROUP * 4)))
-        for t, sums in enumerate(acc[g]):
-            row = e.b.add(column, e.b.mul(p.out_stride, e.i64(t)))
-            e.store(sums.get(), row, 4)
+    columns = [e.b.add(p.out, e.b.mul(number, e.i64(GROUP * 4))) for number in numbers]
+    store_tile(e, acc, columns, p.out_stride)
 
 
 def _emit_tile(
@@ -233,6 +213,7 @@ def _emit_tile_function(module: Any, fmt: BlockFormat | FloatFormat, tokens: int
 
 def _tile(fmt: BlockFormat | FloatFormat) -> Any:
     """An intrinsic tile(tokens, <pointers>) that calls the function for that many tokens."""
+    widest = max(FEW, MANY_FLOAT) if isinstance(fmt, FloatFormat) and HAS_WIDE_REGISTERS else FEW
 
     @intrinsic
     def tile(typingctx: Any, tokens: Any, pointers: Any) -> Any:
@@ -240,7 +221,7 @@ def _tile(fmt: BlockFormat | FloatFormat) -> Any:
             args = [builder.extract_value(values[1], i) for i in range(_TILE_ARGS)]
             done = builder.append_basic_block("tile.done")
             switch = builder.switch(values[0], done)
-            for n in range(1, TILE + 1):
+            for n in range(1, widest + 1):
                 case = builder.append_basic_block(f"tile.{n}")
                 switch.add_case(ir.Constant(I64, n), case)
                 builder.position_at_end(case)
@@ -257,7 +238,7 @@ def _tile(fmt: BlockFormat | FloatFormat) -> Any:
 @jitted
 def _chunk_of_groups(n_groups, n_threads, n_tokens):
     """Groups to claim at once: whole register tiles; few for many tokens, whose work is long."""
-    if n_tokens > TILE:
+    if n_tokens > FEW:
         return 4
     share = n_groups // (n_threads * ROUGH_SHARE)
     return max(4, share // 4 * 4)
@@ -281,14 +262,15 @@ def _block_matmul(fmt: BlockFormat) -> Any:
             w_at = address(quants) + first * quants.shape[1]
             s_at = address(scales) + first * scales.shape[1]
             where = address(out) + (column + first * GROUP) * 4
-            for start in range(0, n_tokens, TILE):
-                tokens = min(TILE, n_tokens - start)
-                done = start * n_blocks
+            start = 0
+            while start < n_tokens:
+                tokens, done = tile_width(start, n_tokens, FEW), start * n_blocks
                 tile(tokens, (n_blocks // unit_blocks, count, w_at, s_at, quants.shape[1],
                               scales.shape[1], address(a_quants) + done * BLOCK,
                               address(a_scales) + done * 4, address(a_sums) + done * 12,
                               address(a_weighted) + done * 12, where + start * out.shape[1] * 4,
                               out.shape[1] * 4))  # fmt: skip
+                start += tokens
 
     return body
 
@@ -308,11 +290,13 @@ def _float_matmul(fmt: FloatFormat) -> Any:
             count = min(chunk, n_groups - first)
             w = address(quants) + first * quants.shape[1]
             where = address(out) + (column + first * GROUP) * 4
-            for start in range(0, n_tokens, TILE):
-                tokens = min(TILE, n_tokens - start)
+            start = 0
+            while start < n_tokens:
+                tokens = tile_width(start, n_tokens, widest_tile(n_tokens, False))
                 tile(tokens, (n_vectors, count, w, 0, quants.shape[1], 0,
                               address(tiles) + start * n_vectors * 4, 0, 0, 0,
                               where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
+                start += tokens
 
     return body
 
@@ -440,10 +424,13 @@ def matmul(
     `out` (T, width) float32 must be wide enough for whole groups of 16 rows from `column` on: the
     columns after w.rows are overwritten with zeros.
     """
-    if w.format in _BLOCK_KERNELS:
-        inputs = (a.quants, a.scales, a.sums, a.weighted)
-        args = (team, (w.quants, w.scales), inputs, n_tokens, out, column)
-        _BLOCK_KERNELS[w.format](team, args)
+    weights, is_block = (w.quants, w.scales), w.format in _BLOCK_KERNELS
+    if is_block and n_tokens >= MANY_FROM:
+        inputs = (a.quants, a.scales, a.weighted)
+        expanded.KERNELS[w.format](team, (team, weights, inputs, n_tokens, out, column))
+    elif is_block:
+        few = (a.quants, a.scales, a.sums, a.weighted)
+        _BLOCK_KERNELS[w.format](team, (team, weights, few, n_tokens, out, column))
     else:
         numbers = a.pairs if w.format == "bf16" else a.tiles
         _FLOAT_KERNELS[w.format](team, (team, w.quants, numbers, n_tokens, out, column))

@@ -39,7 +39,9 @@ from kernels.vectors import I64
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
 N_THREADS = JOB + 16  # beside the job's function and arguments: written once
+ROOMS = JOB + 24  # the address of the threads' rooms: written once
 STATE_WORDS = 56
+ROOM_BYTES = 8 << 20  # working space of a thread; what nobody touches costs no memory
 CLOSED = -1  # in JOIN; an open region's word is its epoch << 16, plus one for each who joined
 
 SPINS_BEFORE_PARKING = 20_000  # about a millisecond: longer than the gaps inside a step
@@ -184,6 +186,12 @@ def claim(team, chunk):
     return atomic_add(address(team) + TICKET, chunk)
 
 
+@jitted
+def room_of(team, thread):
+    """The address of ROOM_BYTES that belong to a thread while it is in a region."""
+    return team[ROOMS // 8] + thread * ROOM_BYTES
+
+
 @kernel
 def _help(team, thread):
     base = address(team)
@@ -235,6 +243,8 @@ class Team:
         self.state = aligned(STATE_WORDS, np.int64) if memory is None else memory
         self.state[:] = 0
         self.state[N_THREADS // 8] = n_threads
+        self._rooms = aligned((n_threads, ROOM_BYTES), np.uint8)
+        self.state[ROOMS // 8] = self._rooms.ctypes.data
         self.n_threads = n_threads
         self._helpers = [
             threading.Thread(target=_help, args=(self.state, i), name=f"compute-{i}", daemon=True)

@@ -17,8 +17,9 @@ from kernels.packing import pack
 from kernels.rope import rope_table, rotate_and_store
 from kernels.shift_keys import shift_keys
 from kernels.team import Team
+from kernels.tiles import MANY_FROM
 
-COLS, ROWS, HEAD_DIM = 256, 16, 16
+COLS, ROWS, HEAD_DIM, MOST_TOKENS = 256, 16, 16, 32
 EVERY = Needs(True, True, True)
 FORMATS = (*FLOAT_FORMATS, *BLOCK_FORMATS)
 
@@ -78,6 +79,10 @@ def _format(team: Team, name: str) -> None:
     files = ours.copy()
     files.flags.writeable = False
     a, out = activations(1, COLS), np.zeros((1, ROWS), np.float32)
+    many, out_of_many = activations(MOST_TOKENS, COLS), np.zeros((MOST_TOKENS, ROWS), np.float32)
     for raw in (ours, files):
-        matmul(team.state, pack(team.state, name, [raw], COLS), a, 1, out)
+        packed = pack(team.state, name, [raw], COLS)
+        matmul(team.state, packed, a, 1, out)
+        if MANY_FROM <= MOST_TOKENS:
+            matmul(team.state, packed, many, MANY_FROM, out_of_many)
         dequantize(name, raw[:1], np.zeros((1, COLS), np.float32))

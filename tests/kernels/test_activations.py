@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numba import njit
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
+from kernels.expanded import NARROWEST
 from kernels.exponential import exp_f32
-from kernels.layout import TILE, Needs
+from kernels.layout import Needs
+from kernels.tiles import MANY_BLOCK, MANY_FROM, tile_start, tile_width, widest_tile
 
 
 @njit
@@ -53,19 +59,22 @@ def test_swiglu(team: np.ndarray, n_tokens: int) -> None:
     np.testing.assert_allclose(a.rows, gate / (1 + np.exp(-gate)) * up, rtol=2e-6, atol=1e-6)
 
 
-def test_tiles_hold_the_rows_they_say(team: np.ndarray) -> None:
-    n_tokens, cols = 11, 64
+@pytest.mark.parametrize("n_tokens", [1, 11, 23, 24, 25, 37])
+def test_tiles_hold_the_rows_they_say(team: np.ndarray, n_tokens: int) -> None:
+    cols = 64
     a = activations(n_tokens, cols)
     a.rows[:] = np.random.default_rng(1).standard_normal((n_tokens, cols))
-    a.rows[3, :32] = 0
+    a.rows[n_tokens // 3, :32] = 0
     prepare(team, a, n_tokens, Needs(quants=True, tiles=True))
-    for first in range(0, n_tokens, TILE):
-        width = min(TILE, n_tokens - first)
-        rows = a.rows[first : first + width]
+    for first, width in _tiles(n_tokens, widest_tile(n_tokens, False)):
         tile = a.tiles[first * cols : (first + width) * cols].reshape(cols, width)
-        assert np.array_equal(tile.T, rows)
+        assert np.array_equal(tile.T, a.rows[first : first + width])
+    for first, width in _tiles(n_tokens, widest_tile(n_tokens, True)):
+        rows = a.rows[first : first + width]
         span = slice(first * 2, (first + width) * 2)
         quants = a.quants[span.start * 32 : span.stop * 32].reshape(2, width, 32)
+        if n_tokens >= MANY_FROM:
+            quants = (quants.view(np.uint8) ^ 128).view(np.int8)
         scales = a.scales[span].reshape(2, width)
         sums = a.sums[span.start * 3 : span.stop * 3].reshape(2, width, 3)
         weighted = a.weighted[span.start * 3 : span.stop * 3].reshape(2, width, 3)
@@ -75,3 +84,28 @@ def test_tiles_hold_the_rows_they_say(team: np.ndarray) -> None:
         assert np.array_equal(sums[..., :2], halves)
         assert np.array_equal(sums[..., 2], halves.sum(2))
         np.testing.assert_allclose(weighted, sums * scales[..., None], rtol=2e-7)
+
+
+def _tiles(n_tokens: int, widest: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < n_tokens:
+        yield start, tile_width(start, n_tokens, widest)
+        start += tile_width(start, n_tokens, widest)
+
+
+@given(st.integers(1, 600), st.sampled_from([4, 6, 8, 12]))
+def test_tiles_are_even_and_hold_every_token(n_tokens: int, widest: int) -> None:
+    tiles = list(_tiles(n_tokens, widest))
+    widths = [width for _, width in tiles]
+    assert sum(widths) == n_tokens and max(widths) <= widest
+    assert max(widths) - min(widths) <= 1 and sorted(widths, reverse=True) == widths
+    for first, width in tiles:
+        for token in range(first, first + width):
+            assert tile_start(token, n_tokens, widest) == first
+
+
+@pytest.mark.skipif(MANY_FROM > 1000, reason="tokens are never many on this processor")
+def test_many_tokens_make_tiles_of_two_widths() -> None:
+    for n_tokens in range(MANY_FROM, 300):
+        widths = {width for _, width in _tiles(n_tokens, MANY_BLOCK)}
+        assert widths <= {MANY_BLOCK, NARROWEST}

@@ -1,0 +1,334 @@
+"""Block weights times many tokens: a few groups are unpacked to signed bytes, with their scales,
+and multiplied with all tokens before the next ones are. What unpacking costs is shared by the
+tokens, and every format runs at the speed of plain bytes. Memory still holds the packed weights.
+
+Activations come as unsigned bytes here (128 is added), as the integer dot product wants one side
+unsigned; minus 128 times the sum of the weights, where a dot product begins, makes up for it. Two
+groups of weights share each broadcast of activations. Results have the same bits as those of
+matmul.py: sums of integers are exact, and the float steps are its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels import layout
+from kernels.block_steps import add_block, add_minima, store_tile
+from kernels.emit import Emit
+from kernels.intrinsics import address
+from kernels.jit import kernel, named
+from kernels.layout import BLOCK, GROUP, BlockFormat
+from kernels.team import ROOM_BYTES, claim, region, room_of
+from kernels.tiles import MANY_BLOCK, MANY_FROM, tile_width
+from kernels.unpack import Scales, quants, scales
+from kernels.vectors import F32X16, I8X64, I32X16, I64, Value
+
+VECTOR = 64  # bytes
+PAIR = 2  # groups that share broadcasts
+CHUNK_BYTES = 1 << 18  # of expanded groups that a thread works on: they stay in its second cache
+NARROWEST = -(-MANY_FROM // -(-MANY_FROM // MANY_BLOCK)) - 1  # tile where tokens are cut evenly
+
+
+class Room(NamedTuple):
+    """Where an expanded group lies: 512 bytes of weights a block, then a vector for each block and
+    run of columns with one scale: what dot products begin with, factors, minima."""
+
+    n_blocks: Any
+    n_subs: int
+    has_min: bool
+
+    def offsets(self) -> tuple[Any, Any, Any, Any]:
+        """Of the starts, the factors, the minima and the next group."""
+        plane = self.n_blocks * (self.n_subs * VECTOR)
+        weights = self.n_blocks * (BLOCK * GROUP)
+        minima = weights + 2 * plane
+        return weights, weights + plane, minima, minima + (plane if self.has_min else 0)
+
+
+def _n_subs(fmt: BlockFormat) -> int:
+    return BLOCK // fmt.sub
+
+
+def _emit_expand(e: Emit, fmt: BlockFormat, args: Any) -> None:
+    """One packed group to a room."""
+    n_units, packed, packed_scales, weights, starts, factors, minima = args
+    n_subs = _n_subs(fmt)
+    with e.loop(n_units) as unit:
+        found = scales(e, fmt, e.b.add(packed_scales, e.b.mul(unit, e.i64(fmt.scale_bytes))))
+        for i, of_block in enumerate(found):
+            block = e.b.add(e.b.mul(unit, e.i64(fmt.unit_blocks)), e.i64(i))
+            plane = e.b.mul(block, e.i64(n_subs * VECTOR))
+            for kind, vectors in ((factors, of_block.factors), (minima, of_block.minima)):
+                for part, v in enumerate(vectors):
+                    e.store(v, e.at(e.b.add(kind, plane), part * VECTOR), VECTOR)
+            where = e.b.add(packed, e.b.mul(block, e.i64(fmt.quant_bytes)))
+            target = e.b.add(weights, e.b.mul(block, e.i64(BLOCK * GROUP)))
+            sums = [e.constant(I32X16, 0)] * n_subs
+            for v, column in quants(e, fmt, where):
+                signed = e.b.sub(v, e.constant(I8X64, fmt.offset)) if fmt.offset else v
+                e.store(signed, e.at(target, column * GROUP), VECTOR)
+                part = column // fmt.sub
+                sums[part] = e.dot(sums[part], e.constant(I8X64, 128), signed)
+            for part, total in enumerate(sums):
+                e.store(e.b.neg(total), e.at(e.b.add(starts, plane), part * VECTOR), VECTOR)
+
+
+class _TileArgs(NamedTuple):
+    n_blocks: Any
+    weights: Any  # of the first group
+    starts: Any
+    factors: Any
+    minima: Any
+    stride: Any  # from group to group
+    a_quants: Any
+    a_scales: Any
+    a_weighted: Any
+    out: Any
+    out_stride: Any
+
+
+def _emit_tile(e: Emit, fmt: BlockFormat, p: _TileArgs, tokens: int, groups: int) -> None:
+    n_subs, zero = _n_subs(fmt), e.constant(F32X16, 0.0)
+    acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+    shifts = [e.b.mul(p.stride, e.i64(g)) for g in range(groups)]
+    with e.loop(p.n_blocks) as block:
+        a_quants = e.b.add(p.a_quants, e.b.mul(block, e.i64(tokens * BLOCK)))
+        a_scales = e.b.add(p.a_scales, e.b.mul(block, e.i64(tokens * 4)))
+        a_weighted = e.b.add(p.a_weighted, e.b.mul(block, e.i64(tokens * 12)))
+        weights = e.b.mul(block, e.i64(BLOCK * GROUP))
+        plane = e.b.mul(block, e.i64(n_subs * VECTOR))
+
+        def vectors(kind: Value, g: int) -> list[Value]:
+            at = e.b.add(e.b.add(kind, shifts[g]), plane)
+            return [e.load(I32X16, e.at(at, VECTOR * i), VECTOR) for i in range(n_subs)]
+
+        dots = [[vectors(p.starts, g) for _ in range(tokens)] for g in range(groups)]
+        for column in range(0, BLOCK, 4):
+            four = [
+                e.load(I8X64, e.at(e.b.add(e.b.add(p.weights, shift), weights), column * GROUP), 64)
+                for shift in shifts
+            ]
+            for t in range(tokens):
+                activations = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
+                for g in range(groups):
+                    so_far, part = dots[g][t], column // fmt.sub
+                    so_far[part] = e.dot(so_far[part], activations, four[g])
+        as_float = [
+            Scales(
+                [e.b.bitcast(v, F32X16) for v in vectors(p.factors, g)],
+                [e.b.bitcast(v, F32X16) for v in vectors(p.minima, g)] if fmt.has_min else [],
+            )
+            for g in range(groups)
+        ]
+        for t in range(tokens):
+            step = e.load_splat_f32(e.at(a_scales, 4 * t))
+            for g in range(groups):
+                add_block(e, acc[g][t], dots[g][t], step, as_float[g])
+                add_minima(e, acc[g][t], t, a_weighted, as_float[g])
+    columns = [e.at(p.out, g * GROUP * 4) for g in range(groups)]
+    store_tile(e, acc, columns, p.out_stride)
+
+
+def _function(module: Any, name: str, n_args: int, emit: Any) -> Any:
+    found = module.globals.get(name)
+    if found:
+        return found
+    f = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n_args), name)
+    f.linkage = "internal"
+    f.attributes.add("noinline")
+    builder = ir.IRBuilder(f.append_basic_block("entry"))
+    emit(Emit(builder), f.args)
+    builder.ret_void()
+    return f
+
+
+N_EXPAND_ARGS = 7
+
+
+def _expander(fmt: BlockFormat) -> Any:
+    """An intrinsic expand(n_units, quants, scales, then the four places of a room)."""
+
+    @intrinsic
+    def expand(typingctx: Any, arguments: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            args = [builder.extract_value(values[0], i) for i in range(N_EXPAND_ARGS)]
+            name = f"dllama.expand.{fmt.name}"
+            emit = lambda e, args: _emit_expand(e, fmt, args)  # noqa: E731
+            builder.call(_function(builder.module, name, N_EXPAND_ARGS, emit), args)
+            return context.get_dummy_value()
+
+        return types.void(types.UniTuple(types.int64, N_EXPAND_ARGS)), codegen
+
+    return expand
+
+
+def _tile(fmt: BlockFormat) -> Any:
+    """An intrinsic tile(tokens, groups, <_TileArgs>) for MANY_BLOCK tokens or one less, and one
+    group or two."""
+    n_args = len(_TileArgs._fields)
+
+    @intrinsic
+    def tile(typingctx: Any, tokens: Any, groups: Any, pointers: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            args = [builder.extract_value(values[2], i) for i in range(n_args)]
+            done = builder.append_basic_block("tile.done")
+            case = builder.add(builder.mul(values[0], ir.Constant(I64, PAIR + 1)), values[1])
+            switch = builder.switch(case, done)
+            for n in range(NARROWEST, MANY_BLOCK + 1):
+                for g in range(1, PAIR + 1):
+                    at = builder.append_basic_block(f"tile.{n}.{g}")
+                    switch.add_case(ir.Constant(I64, n * (PAIR + 1) + g), at)
+                    builder.position_at_end(at)
+                    emit = lambda e, args, n=n, g=g: _emit_tile(e, fmt, _TileArgs(*args), n, g)  # noqa: E731
+                    name = f"dllama.expanded.{fmt.name}.{n}.{g}"
+                    builder.call(_function(builder.module, name, n_args, emit), args)
+                    builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.UniTuple(types.int64, n_args)), codegen
+
+    return tile
+
+
+def max_cols() -> int:
+    """Columns of which two groups fit a room, whatever their format."""
+    per_block = Room(1, 2, True).offsets()[3]
+    return ROOM_BYTES // (PAIR * per_block) * BLOCK
+
+
+def _matmul(fmt: BlockFormat) -> Any:
+    expand, tile, n_subs, has_min = _expander(fmt), _tile(fmt), _n_subs(fmt), fmt.has_min
+    quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
+    per_block = Room(1, n_subs, has_min).offsets()
+    to_starts, to_factors, to_minima, stride_of_block = per_block
+
+    @region
+    @named(f"multiply_expanded_{fmt.name}")
+    def body(thread, team, w, a, n_tokens, out, column):
+        packed, packed_scales = w
+        a_quants, a_scales, a_weighted = a
+        n_groups, n_blocks = packed.shape[0], packed.shape[1] // quant_bytes
+        stride, room = n_blocks * stride_of_block, room_of(team, thread)
+        chunk = max(1, CHUNK_BYTES // (PAIR * stride)) * PAIR
+        while True:
+            first = claim(team, chunk)
+            if first >= n_groups:
+                return
+            count = min(chunk, n_groups - first)
+            for g in range(count):
+                at = room + g * stride
+                expand((n_blocks // unit_blocks,
+                        address(packed) + (first + g) * packed.shape[1],
+                        address(packed_scales) + (first + g) * packed_scales.shape[1],
+                        at, at + n_blocks * to_starts, at + n_blocks * to_factors,
+                        at + n_blocks * to_minima))  # fmt: skip
+            start = 0
+            while start < n_tokens:
+                tokens, done = tile_width(start, n_tokens, MANY_BLOCK), start * n_blocks
+                for g in range(0, count, PAIR):
+                    at = room + g * stride
+                    where = address(out) + (column + (first + g) * GROUP) * 4
+                    tile(tokens, min(PAIR, count - g),
+                         (n_blocks, at, at + n_blocks * to_starts, at + n_blocks * to_factors,
+                          at + n_blocks * to_minima, stride, address(a_quants) + done * BLOCK,
+                          address(a_scales) + done * 4, address(a_weighted) + done * 12,
+                          where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
+                start += tokens
+
+    return body
+
+
+# One entry a format, as in matmul.py.
+_q4_0 = _matmul(layout.BLOCK_FORMATS["q4_0"])
+_q4_1 = _matmul(layout.BLOCK_FORMATS["q4_1"])
+_q5_0 = _matmul(layout.BLOCK_FORMATS["q5_0"])
+_q5_1 = _matmul(layout.BLOCK_FORMATS["q5_1"])
+_q8_0 = _matmul(layout.BLOCK_FORMATS["q8_0"])
+_q2_k = _matmul(layout.BLOCK_FORMATS["q2_k"])
+_q3_k = _matmul(layout.BLOCK_FORMATS["q3_k"])
+_q4_k = _matmul(layout.BLOCK_FORMATS["q4_k"])
+_q5_k = _matmul(layout.BLOCK_FORMATS["q5_k"])
+_q6_k = _matmul(layout.BLOCK_FORMATS["q6_k"])
+_iq4_nl = _matmul(layout.BLOCK_FORMATS["iq4_nl"])
+_iq4_xs = _matmul(layout.BLOCK_FORMATS["iq4_xs"])
+
+
+@kernel
+def expanded_q4_0(team, args):
+    _q4_0(team, args)
+
+
+@kernel
+def expanded_q4_1(team, args):
+    _q4_1(team, args)
+
+
+@kernel
+def expanded_q5_0(team, args):
+    _q5_0(team, args)
+
+
+@kernel
+def expanded_q5_1(team, args):
+    _q5_1(team, args)
+
+
+@kernel
+def expanded_q8_0(team, args):
+    _q8_0(team, args)
+
+
+@kernel
+def expanded_q2_k(team, args):
+    _q2_k(team, args)
+
+
+@kernel
+def expanded_q3_k(team, args):
+    _q3_k(team, args)
+
+
+@kernel
+def expanded_q4_k(team, args):
+    _q4_k(team, args)
+
+
+@kernel
+def expanded_q5_k(team, args):
+    _q5_k(team, args)
+
+
+@kernel
+def expanded_q6_k(team, args):
+    _q6_k(team, args)
+
+
+@kernel
+def expanded_iq4_nl(team, args):
+    _iq4_nl(team, args)
+
+
+@kernel
+def expanded_iq4_xs(team, args):
+    _iq4_xs(team, args)
+
+
+KERNELS = {
+    "q4_0": expanded_q4_0,
+    "q4_1": expanded_q4_1,
+    "q5_0": expanded_q5_0,
+    "q5_1": expanded_q5_1,
+    "q8_0": expanded_q8_0,
+    "q2_k": expanded_q2_k,
+    "q3_k": expanded_q3_k,
+    "q4_k": expanded_q4_k,
+    "q5_k": expanded_q5_k,
+    "q6_k": expanded_q6_k,
+    "iq4_nl": expanded_iq4_nl,
+    "iq4_xs": expanded_iq4_xs,
+}

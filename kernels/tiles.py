@@ -1,0 +1,44 @@
+"""How a matmul's tokens are cut into tiles: evenly, none wider than the registers hold."""
+
+from __future__ import annotations
+
+from kernels.cpu import isa
+from kernels.jit import jitted
+
+HAS_WIDE_REGISTERS = isa() == "avx512vnni"
+FEW = 8 if HAS_WIDE_REGISTERS else 4
+"""Tokens of a tile where there are few of them."""
+
+MANY_FROM = 24 if HAS_WIDE_REGISTERS else 1 << 62
+"""Tokens from which on block weights are expanded before they are multiplied: what that costs is
+shared by the tokens."""
+
+MANY_BLOCK, MANY_FLOAT = 6, 12
+"""Tokens of a tile of many, for block and for float weights: what the registers hold beside two
+groups of weights."""
+
+
+@jitted
+def widest_tile(n_tokens, is_block):
+    if n_tokens < MANY_FROM:
+        return FEW
+    return MANY_BLOCK if is_block else MANY_FLOAT
+
+
+@jitted
+def tile_width(start, n_tokens, widest):
+    """Tokens of the tile that begins with token `start`: the wider ones come first."""
+    n_tiles = -(-n_tokens // widest)
+    width, n_wider = n_tokens // n_tiles, n_tokens % n_tiles
+    return width + 1 if start < n_wider * (width + 1) else width
+
+
+@jitted
+def tile_start(token, n_tokens, widest):
+    """The first token of the tile that holds `token`."""
+    n_tiles = -(-n_tokens // widest)
+    width, n_wider = n_tokens // n_tiles, n_tokens % n_tiles
+    wider = n_wider * (width + 1)
+    if token < wider:
+        return token // (width + 1) * (width + 1)
+    return wider + (token - wider) // width * width

@@ -16,10 +16,15 @@ from kernels.intrinsics import address, f32_bits
 from kernels.jit import jitted, kernel, reordered
 from kernels.layout import BF16, BLOCK, Activations, Needs
 from kernels.team import claim, region
-from kernels.tiles import MANY_FROM, tile_start, tile_width, widest_tile
+from kernels.tiles import (
+    MANY_FROM,
+    n_tiles,
+    tile_bounds,
+    tile_start,
+    tile_width,
+    widest_tile,
+)
 from kernels.vectors import F32, F32X16, I8, I32, I32X16
-
-ROWS_AT_ONCE = 4  # rows a thread claims
 
 
 def activations(max_tokens: int, cols: int) -> Activations:
@@ -122,6 +127,17 @@ def _lay_out(a, token, n_tokens, needs):
             pairs[tile * n_pairs + pair * width + lane] = word
 
 
+@jitted
+def _claim_rows(team, n_tokens, needs):
+    """(first, end) of the rows of a tile that no thread has taken yet; none are left where both
+    are the same. The rows of a tile share cache lines, so one thread writes them all."""
+    widest = widest_tile(n_tokens, needs[0] and not needs[1] and not needs[2])
+    number = claim(team, 1)
+    if number >= n_tiles(n_tokens, widest):
+        return n_tokens, n_tokens
+    return tile_bounds(number, n_tokens, widest)
+
+
 @reordered
 def _sum_of_squares(x):
     total = np.float32(0)
@@ -142,16 +158,16 @@ def _rms_norm_row(x, weight, epsilon, out):
 @region
 def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, needs):
     while True:
-        first = claim(team, ROWS_AT_ONCE)
-        if first >= n_tokens:
-            return
-        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+        first, end = _claim_rows(team, n_tokens, needs)
+        for t in range(first, end):
             row = x[t]
             if delta.shape[0] > 0:
                 for i in range(row.size):
                     row[i] += delta[t, i]
             _rms_norm_row(row, weight, epsilon, a[0][t])
             _lay_out(a, t, n_tokens, needs)
+        if first == end:
+            return
 
 
 @kernel
@@ -176,11 +192,11 @@ def add_rms_norm(
 @region
 def _lay_out_rows(thread, team, a, n_tokens, needs):
     while True:
-        first = claim(team, ROWS_AT_ONCE)
-        if first >= n_tokens:
-            return
-        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+        first, end = _claim_rows(team, n_tokens, needs)
+        for t in range(first, end):
             _lay_out(a, t, n_tokens, needs)
+        if first == end:
+            return
 
 
 @kernel
@@ -205,13 +221,13 @@ def _swiglu_row(gate, up, out):
 def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
     start, hidden = own
     while True:
-        first = claim(team, ROWS_AT_ONCE)
-        if first >= n_tokens:
-            return
-        for t in range(first, min(first + ROWS_AT_ONCE, n_tokens)):
+        first, end = _claim_rows(team, n_tokens, needs)
+        for t in range(first, end):
             out = a[0][t, start : start + hidden]
             _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
             _lay_out(a, t, n_tokens, needs)
+        if first == end:
+            return
 
 
 @kernel

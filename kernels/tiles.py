@@ -26,18 +26,32 @@ def widest_tile(n_tokens, is_block):
 
 
 @jitted
+def n_tiles(n_tokens, widest):
+    return -(-n_tokens // widest)
+
+
+@jitted
 def tile_width(start, n_tokens, widest):
     """Tokens of the tile that begins with token `start`: the wider ones come first."""
-    n_tiles = -(-n_tokens // widest)
-    width, n_wider = n_tokens // n_tiles, n_tokens % n_tiles
+    count = n_tiles(n_tokens, widest)
+    width, n_wider = n_tokens // count, n_tokens % count
     return width + 1 if start < n_wider * (width + 1) else width
+
+
+@jitted
+def tile_bounds(number, n_tokens, widest):
+    """The first token of a tile, and the first behind it."""
+    count = n_tiles(n_tokens, widest)
+    width, n_wider = n_tokens // count, n_tokens % count
+    start = number * width + min(number, n_wider)
+    return start, start + width + (1 if number < n_wider else 0)
 
 
 @jitted
 def tile_start(token, n_tokens, widest):
     """The first token of the tile that holds `token`."""
-    n_tiles = -(-n_tokens // widest)
-    width, n_wider = n_tokens // n_tiles, n_tokens % n_tiles
+    count = n_tiles(n_tokens, widest)
+    width, n_wider = n_tokens // count, n_tokens % count
     wider = n_wider * (width + 1)
     if token < wider:
         return token // (width + 1) * (width + 1)

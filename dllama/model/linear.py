@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,28 +18,29 @@ class Linear:
     """One or more matrices that read the same input and write side by side.
 
     Matrices of one type are packed as one; `parts` holds (first output column, matrix). The
-    columns that this rank has an input for begin at `first_own_col` (see TensorInfo).
+    columns that this rank has an input for begin at `first_own_col` (see TensorInfo). `needs` is
+    how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
     cols: int
     out_dim: int
     first_own_col: int = 0
+    needs: Needs = field(init=False)
+
+    def __post_init__(self) -> None:
+        formats = {w.format for _, w in self.parts}
+        needs = Needs(
+            quants=not formats.isdisjoint(BLOCK_FORMATS),
+            tiles=not formats.isdisjoint(("f32", "f16")),
+            pairs="bf16" in formats,
+        )
+        object.__setattr__(self, "needs", needs)
 
     @property
     def width(self) -> int:
         """Columns the output buffer needs: the last group of rows may reach beyond out_dim."""
         return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
-
-    @property
-    def needs(self) -> Needs:
-        """How the input is read."""
-        formats = {w.format for _, w in self.parts}
-        return Needs(
-            quants=not formats.isdisjoint(BLOCK_FORMATS),
-            tiles=not formats.isdisjoint(("f32", "f16")),
-            pairs="bf16" in formats,
-        )
 
     @property
     def n_bytes(self) -> int:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from examples.demo_model.data.dialogue import Document, segments
 
 PAD = 0
+NO_TOPIC = -1
 STEP = 16  # lengths are rounded up to a multiple of this
 CHUNK = 4096  # documents that are encoded at once
 ROUND = 256  # positions that count are padded to a multiple of this
@@ -29,7 +30,9 @@ class Corpus:
 
     ids: np.ndarray  # (n,) uint16
     is_answer: np.ndarray  # (n,) bool
+    topics: np.ndarray  # (n,) int16: what a question's tokens ask for, NO_TOPIC elsewhere
     starts: np.ndarray  # (documents + 1,) int64
+    n_topics: int
 
     @property
     def n_documents(self) -> int:
@@ -37,13 +40,19 @@ class Corpus:
 
     def save(self, path: Path) -> None:
         partial = path.with_name("partial-" + path.name)
-        np.savez(partial, ids=self.ids, is_answer=self.is_answer, starts=self.starts)
+        np.savez(
+            partial, ids=self.ids, is_answer=self.is_answer, topics=self.topics,
+            starts=self.starts, n_topics=self.n_topics,
+        )  # fmt: skip
         partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Corpus:
         with np.load(path, allow_pickle=False) as found:
-            return cls(found["ids"], found["is_answer"], found["starts"])
+            return cls(
+                found["ids"], found["is_answer"], found["topics"], found["starts"],
+                int(found["n_topics"]),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +70,58 @@ def encode_corpus(
     tokenizer: Tokenizer,
     documents: Iterable[Document],
     max_len: int,
+    topics: tuple[str, ...],
     cut: AnswerCut | None = None,
 ) -> Corpus:
-    """Documents are cut after `max_len` tokens, and as `cut` says."""
+    """Documents are cut after `max_len` tokens, and as `cut` says. `topics` are numbered in their
+    order; questions of others have none."""
     ids: list[np.ndarray] = []
     answers: list[np.ndarray] = []
+    asked: list[np.ndarray] = []
+    numbers = {topic: i for i, topic in enumerate(topics)}
     chunk: list[Document] = []
     for document in documents:
         chunk.append(document)
         if len(chunk) == CHUNK:
-            _encode(tokenizer, chunk, max_len, ids, answers)
+            _encode(tokenizer, chunk, max_len, numbers, (ids, answers, asked))
             chunk = []
-    _encode(tokenizer, chunk, max_len, ids, answers)
+    _encode(tokenizer, chunk, max_len, numbers, (ids, answers, asked))
     if cut is not None:
-        _cut_answers(ids, answers, cut)
+        _cut_answers(ids, answers, asked, cut)
     starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    return Corpus(np.concatenate(ids), np.concatenate(answers), starts)
+    return Corpus(
+        np.concatenate(ids), np.concatenate(answers), np.concatenate(asked), starts, len(topics)
+    )
 
 
 def _encode(
     tokenizer: Tokenizer,
     documents: list[Document],
     max_len: int,
-    ids: list[np.ndarray],
-    answers: list[np.ndarray],
+    numbers: dict[str, int],
+    found: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]],
 ) -> None:
     pieces = [segments(document) for document in documents]
-    encoded = iter(tokenizer.encode_batch_fast([text for part in pieces for text, _ in part]))
+    encoded = iter(tokenizer.encode_batch_fast([s.text for part in pieces for s in part]))
+    ids, answers, asked = found
     for part in pieces:
-        found = [(next(encoded).ids, is_answer) for _, is_answer in part]
-        ids.append(np.concatenate([np.array(i, np.uint16) for i, _ in found])[:max_len])
-        answers.append(np.concatenate([np.full(len(i), a) for i, a in found])[:max_len])
+        tokens = [np.array(next(encoded).ids, np.uint16) for _ in part]
+        lengths = [len(piece) for piece in tokens]
+        topics = np.array([numbers.get(s.topic, NO_TOPIC) for s in part], np.int16)
+        ids.append(np.concatenate(tokens)[:max_len])
+        answers.append(np.repeat([s.is_answer for s in part], lengths)[:max_len])
+        asked.append(np.repeat(topics, lengths)[:max_len])
 
 
-def _cut_answers(ids: list[np.ndarray], answers: list[np.ndarray], cut: AnswerCut) -> None:
+def _cut_answers(
+    ids: list[np.ndarray], answers: list[np.ndarray], asked: list[np.ndarray], cut: AnswerCut
+) -> None:
     rng = np.random.default_rng(cut.seed)
     for i, is_answer in enumerate(answers):
         begins = np.flatnonzero(np.diff(is_answer.astype(np.int8)) == 1)
         if len(begins) == 1 and rng.random() < cut.share:
             end = int(begins[0]) + 1 + cut.after
-            ids[i], answers[i] = ids[i][:end], answers[i][:end]
+            ids[i], answers[i], asked[i] = ids[i][:end], answers[i][:end], asked[i][:end]
 
 
 def plan_batches(corpus: Corpus, max_tokens: int, seed: int) -> list[np.ndarray]:
@@ -135,6 +156,8 @@ class Batch:
     at: torch.Tensor  # (n,) int64, positions in B * T
     wanted: torch.Tensor  # (n,) int64, the tokens that come next
     weights: torch.Tensor  # (n,) float32
+    asked_at: torch.Tensor  # (m,) int64, positions of questions in B * T
+    topics: torch.Tensor  # (m,) int64, what they ask for; NO_TOPIC where padded
     n_tokens: int  # without padding
 
 
@@ -149,27 +172,38 @@ def make_batch(
     tokens = np.full((len(bounds), width), PAD, np.int64)
     wanted = np.full((len(bounds), width), PAD, np.int64)
     weights = np.zeros((len(bounds), width), np.float32)
+    topics = np.full((len(bounds), width), NO_TOPIC, np.int64)
     for row, (start, end) in enumerate(bounds):
         n = end - start - 1
         tokens[row, : n + 1] = corpus.ids[start:end]
         wanted[row, :n] = corpus.ids[start + 1 : end]
+        topics[row, : n + 1] = corpus.topics[start:end]
         asked = (rng.random(n) < question_share).astype(np.float32)
         weights[row, :n] = np.where(
             corpus.is_answer[start + 1 : end],
             answer_weights(corpus.is_answer[start + 1 : end], opening),
             asked,
         )
-    at = np.flatnonzero(weights)
-    at = np.concatenate([at, np.zeros(-len(at) % ROUND, np.int64)])
+    at = _rounded(np.flatnonzero(weights))
     counted = weights.reshape(-1)[at]
     counted[np.count_nonzero(weights) :] = 0
+    asked_at = _rounded(np.flatnonzero(topics != NO_TOPIC))
+    named = topics.reshape(-1)[asked_at]
+    named[np.count_nonzero(topics != NO_TOPIC) :] = NO_TOPIC
     return Batch(
         tokens=torch.from_numpy(tokens),
         at=torch.from_numpy(at),
         wanted=torch.from_numpy(wanted.reshape(-1)[at]),
         weights=torch.from_numpy(counted),
+        asked_at=torch.from_numpy(asked_at),
+        topics=torch.from_numpy(named),
         n_tokens=sum(end - start for start, end in bounds),
     )
+
+
+def _rounded(at: np.ndarray) -> np.ndarray:
+    """Positions (n,) with zeros behind, up to a multiple of ROUND."""
+    return np.concatenate([at, np.zeros(-len(at) % ROUND, np.int64)])
 
 
 def answer_weights(is_answer: np.ndarray, opening: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - everybody calls it F
 
 from dllama.config import ModelConfig
 
+MIDDLE = 4  # layers after which the topic of a question should be known
 SHORT = 256  # tokens; up to here plain matrix products beat the flash kernel on a CPU
 
 
@@ -75,7 +76,7 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Token ids (B, T) to the final states; `loss` ends in the tied head."""
+    """Token ids (B, T) to the final states, and to those of a middle layer."""
 
     rope: torch.Tensor
     mask: torch.Tensor
@@ -100,23 +101,30 @@ class Model(nn.Module):
             std = 0.02 / math.sqrt(2 * self.config.n_layers) if is_output else 0.02
             nn.init.normal_(weight, 0.0, std)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def compile_layers(self) -> None:
+        """For any batch; the weights keep their names."""
+        for layer in self.layers:
+            layer.compile(dynamic=True)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both (B, T, dim): the final states, normed, and those after MIDDLE layers."""
         n = tokens.shape[1]
         x = self.embed(tokens)
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
         rope, mask = self.rope[:, :n].to(dtype), self.mask[:n, :n].to(dtype)
-        for layer in self.layers:
+        middle = x
+        for i, layer in enumerate(self.layers, 1):
             x = layer(x, rope, mask)
-        states: torch.Tensor = self.norm(x)
-        return states
+            middle = x if i == MIDDLE else middle
+        return self.norm(x), middle
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         return F.linear(states, self.embed.weight)
 
-    def losses(self, tokens: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of each `wanted` token at the flat positions `at`, float32 (n,); other
-        positions cost no head."""
-        logits = self.logits(self(tokens).flatten(0, 1)[at]).float()
+    def losses(self, states: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each `wanted` token at the flat positions `at` of final states
+        (B, T, dim), float32 (n,); other positions cost no head."""
+        logits = self.logits(states.flatten(0, 1)[at]).float()
         return F.cross_entropy(logits, wanted, reduction="none")
 
 

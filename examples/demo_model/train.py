@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,7 +20,14 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from dllama.qtypes import QType
-from examples.demo_model.batches import AnswerCut, Corpus, encode_corpus, make_batch, plan_batches
+from examples.demo_model.batches import (
+    NO_TOPIC,
+    AnswerCut,
+    Corpus,
+    encode_corpus,
+    make_batch,
+    plan_batches,
+)
 from examples.demo_model.data.conversations import Writer
 from examples.demo_model.data.dialogue import Document, Message, segments
 from examples.demo_model.data.question_bank import DLLAMA_FILES, load_facts
@@ -30,6 +37,7 @@ from examples.demo_model.muon import Muon
 from examples.demo_model.paths import OUT, WORK
 from examples.demo_model.progress import TrainingLine
 from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer
+from examples.demo_model.topics import TopicHead, TopicSettings, embeddings_of_topics
 
 TOKENIZER_DOCUMENTS = 25_000
 CHECKPOINT_S = 120.0
@@ -42,10 +50,10 @@ class Settings:
     """What decides the result."""
 
     seed: int = 1
-    n_documents: int = 80_000
+    n_documents: int = 200_000
     micro_tokens: int = 3072  # of a batch, with padding
     micros: int = 2  # batches of a step, so that it sees documents of several lengths
-    cut_share: float = 0.5  # of the one-turn documents that end within their answer
+    cut_share: float = 0.6  # of the one-turn documents that end within their answer
     cut_after: int = 12  # tokens of it that are left
     learning_rate: float = 2e-3
     warm_up: float = 0.03  # share of the steps
@@ -54,6 +62,7 @@ class Settings:
     question_share: float = 0.02  # of the tokens that others wrote, which also count
     opening: float = 3.0  # weight of an answer's first tokens
     clip: float = 1.0
+    topic: TopicSettings = field(default_factory=TopicSettings)
 
 
 def learning_rate(settings: Settings, step: int, n_steps: int) -> float:
@@ -71,7 +80,7 @@ def load_tokenizer(settings: Settings, work: Path) -> Tokenizer:
     if not path.exists():
         console.print("training the tokenizer")
         documents = Writer(settings.seed).documents(TOKENIZER_DOCUMENTS)
-        train_tokenizer(text for d in documents for text, _ in segments(d)).save(str(path))
+        train_tokenizer(s.text for d in documents for s in segments(d)).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
@@ -79,32 +88,42 @@ def load_corpus(settings: Settings, tokenizer: Tokenizer, work: Path, max_len: i
     path = work / f"corpus-{settings.seed}-{settings.n_documents}.npz"
     if not path.exists():
         console.print(f"writing {settings.n_documents} documents")
-        documents = Writer(settings.seed + 1).documents(settings.n_documents)
+        writer = Writer(settings.seed + 1)
         cut = AnswerCut(settings.cut_share, settings.cut_after, settings.seed)
-        encode_corpus(tokenizer, documents, max_len, cut).save(path)
+        documents = writer.documents(settings.n_documents)
+        encode_corpus(tokenizer, documents, max_len, writer.topics, cut).save(path)
     return Corpus.load(path)
 
 
 def held_out_corpus(tokenizer: Tokenizer, max_len: int) -> Corpus:
     """The held-out questions with their answers: never trained on, only measured."""
     documents = [
-        Document((Message("user", question), Message("assistant", fact.says[0])))
+        Document((Message("user", question, fact.id), Message("assistant", fact.says[0])))
         for fact in load_facts(DLLAMA_FILES)
         for question in fact.held
     ]
-    return encode_corpus(tokenizer, documents, max_len)
+    return encode_corpus(tokenizer, documents, max_len, Writer(0).topics)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Over a corpus of one-turn dialogues."""
+
+    loss: float  # of an answer's token
+    word_for_word: float  # share of the answers that greedy decoding would give so
+    named: float  # share of the questions whose topic is named at their end
 
 
 @torch.no_grad()
-def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
-    """(loss of an answer's token, share of the answers that greedy decoding would give word for
-    word) over a corpus of one-turn dialogues."""
+def measure(model: Model, head: TopicHead, corpus: Corpus) -> Measured:
     model.eval()
-    lost, n_tokens, n_right = 0.0, 0.0, 0
+    lost, n_tokens, n_right, n_named = 0.0, 0.0, 0, 0
     for documents in plan_batches(corpus, 8192, 0):
         batch = make_batch(corpus, documents, question_share=0.0, opening=1.0, seed=0)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model.logits(model(batch.tokens).flatten(0, 1)[batch.at]).float()
+            states, middle = model(batch.tokens)
+            logits = model.logits(states.flatten(0, 1)[batch.at]).float()
+            named = head(middle.flatten(0, 1)[batch.asked_at]).argmax(-1) == batch.topics
         losses = torch.nn.functional.cross_entropy(logits, batch.wanted, reduction="none")
         lost += float((losses * batch.weights).sum())
         n_tokens += float(batch.weights.sum())
@@ -112,17 +131,23 @@ def measure(model: Model, corpus: Corpus) -> tuple[float, float]:
         misses = (logits.argmax(-1) != batch.wanted) * batch.weights
         wrong.index_add_(0, batch.at // batch.tokens.shape[1], misses)
         n_right += int((wrong == 0).sum())
+        after = batch.asked_at.diff(append=torch.zeros(1, dtype=torch.int64))
+        ends = torch.nonzero(after != 1).flatten()  # of questions, padding behind
+        n_named += int(named[ends[: len(documents)]].sum())
     model.train()
-    return lost / n_tokens, n_right / corpus.n_documents
+    n = corpus.n_documents
+    return Measured(lost / n_tokens, n_right / n, n_named / n)
 
 
-def make_optimizers(model: Model, settings: Settings) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: Model, head: TopicHead, settings: Settings
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
     matrices = [p for p in model.layers.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
         {"params": [model.embed.weight], "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [*vectors, *head.parameters()], "weight_decay": 0.0},
     ]
     return [
         Muon(matrices, settings.learning_rate, settings.weight_decay),
@@ -137,11 +162,21 @@ class Training:
         torch.manual_seed(settings.seed)
         self.settings, self.corpus = settings, corpus
         self.model = Model(demo_config(vocab_size))
-        self.optimizers = make_optimizers(self.model, settings)
+        self.head = TopicHead(self.model.config.dim, corpus.n_topics)
+        self.optimizers = make_optimizers(self.model, self.head, settings)
         self.batches = plan_batches(corpus, settings.micro_tokens, settings.seed)
         self.n_steps = len(self.batches) // settings.micros
         self.step = 0
         self._path = work / "checkpoint.pt"
+
+    def learn_words(self) -> None:
+        """What the embeddings start from: the words that tell topics apart."""
+        config, seed = self.model.config, self.settings.seed
+        found = embeddings_of_topics(
+            self.corpus, config.vocab_size, config.dim, self.settings.topic, seed
+        )
+        with torch.no_grad():
+            self.model.embed.weight.copy_(found)
 
     def save(self) -> None:
         partial = self._path.with_suffix(".partial")
@@ -149,6 +184,7 @@ class Training:
             "settings": asdict(self.settings),
             "step": self.step,
             "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         torch.save(state, partial)
@@ -163,6 +199,7 @@ class Training:
             console.print(f"{self._path} belongs to other settings; it is left aside")
             return False
         self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
         for optimizer, its_state in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(its_state)
         self.step = state["step"]
@@ -181,12 +218,15 @@ class Training:
             for documents in self.batches[first : first + s.micros]
         ]  # fmt: skip
         total = sum(float(batch.weights.sum()) for batch in batches)
+        n_asked = sum(int((batch.topics != NO_TOPIC).sum()) for batch in batches)
         loss_sum = 0.0
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16):
-                losses = self.model.losses(batch.tokens, batch.at, batch.wanted)
+                states, middle = self.model(batch.tokens)
+                losses = self.model.losses(states, batch.at, batch.wanted)
+                named = self.head.loss(middle, batch, s.topic)
             loss = (losses * batch.weights).sum() / total
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss + s.topic.weight * named / max(1, n_asked))
             loss_sum += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         for optimizer in self.optimizers:
@@ -205,10 +245,10 @@ def train(training: Training, held_out: Corpus, until_step: int) -> None:
             loss, n_tokens = training.train_step()
             line.update(training.step, loss, n_tokens)
             if training.step % every == 0 or training.step == training.n_steps:
-                held_loss, right = measure(training.model, held_out)
+                found = measure(training.model, training.head, held_out)
                 line.note(
-                    f"step {training.step}: loss {line.loss:.3f}, held-out loss {held_loss:.3f}, "
-                    f"held-out answers right word for word {right:.1%}"
+                    f"step {training.step}: loss {line.loss:.3f}, held-out loss {found.loss:.3f}, "
+                    f"answers word for word {found.word_for_word:.1%}, topics {found.named:.1%}"
                 )
             if time.monotonic() - saved_s > CHECKPOINT_S:
                 training.save()
@@ -237,6 +277,11 @@ def main(argv: list[str] | None = None) -> int:
     training = Training(settings, corpus, tokenizer.get_vocab_size(), args.work)
     if not args.fresh and training.resume():
         console.print(f"going on after step {training.step}")
+    else:
+        console.print("learning words")
+        training.learn_words()
+    if args.compile:
+        training.model.compile_layers()
     n_parameters = sum(p.numel() for p in training.model.parameters())
     console.print(
         f"{n_parameters / 1e6:.2f} million parameters, {tokenizer.get_vocab_size()} tokens of "
@@ -272,6 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--fresh", action="store_true", help="do not go on with a checkpoint")
+    parser.add_argument(
+        "--compile", action="store_true", help="a fifth faster; needs a C++ compiler"
+    )
     parser.add_argument("--until-step", type=int, default=0, help="stop early; 0: at the end")
     return parser
 

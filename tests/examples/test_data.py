@@ -9,7 +9,7 @@ import pytest
 
 from examples.demo_model.data import phrasing
 from examples.demo_model.data.conversations import BRIEF_SYSTEMS, Writer
-from examples.demo_model.data.dialogue import SPECIALS, Document, Message, segments
+from examples.demo_model.data.dialogue import SPECIALS, Document, Message, Segment, segments
 from examples.demo_model.data.stop_prompts import N_PROMPTS, stop_conversations
 from examples.demo_model.data.stories import HEROES, article, story, story_exchange
 from examples.demo_model.data.sums import sum_exchange
@@ -111,14 +111,14 @@ def test_brief_systems_get_brief_answers() -> None:
 
 
 def test_segments_mark_what_the_model_writes() -> None:
-    document = Document((Message("user", "hi"), Message("assistant", "Hello!")))
+    document = Document((Message("user", "hi", "talk.hello"), Message("assistant", "Hello!")))
     assert segments(document) == [
-        ("<|im_start|>user\nhi<|im_end|>\n", False),
-        ("<|im_start|>assistant\n", False),
-        ("Hello!<|im_end|>", True),
-        ("\n", False),
+        Segment("<|im_start|>user\nhi<|im_end|>\n", False, "talk.hello"),
+        Segment("<|im_start|>assistant\n", False, "talk.hello"),
+        Segment("Hello!<|im_end|>", True),
+        Segment("\n", False),
     ]
-    assert segments(Document(text="Once")) == [("Once<|endoftext|>", True)]
+    assert segments(Document(text="Once")) == [Segment("Once<|endoftext|>", True)]
 
 
 def test_stop_prompts_are_fixed_and_varied() -> None:

@@ -68,7 +68,7 @@ def test_answers_come_from_the_engine_and_long_ones_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random weights answer nonsense, but the way from conversation to verdict is the real one."""
-    texts = (text for d in Writer(15).documents(300) for text, _ in segments(d))
+    texts = (s.text for d in Writer(15).documents(300) for s in segments(d))
     metadata = tokenizer_metadata(train_tokenizer(texts, vocab_size=512))
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)

@@ -29,7 +29,7 @@ CONFIG = ModelConfig(
 
 @pytest.fixture(scope="module")
 def metadata() -> dict[str, object]:
-    texts = (text for d in Writer(12).documents(8000) for text, _ in segments(d))
+    texts = (s.text for d in Writer(12).documents(8000) for s in segments(d))
     return tokenizer_metadata(train_tokenizer(texts))
 
 

@@ -17,8 +17,10 @@ from dllama.qtypes import QType  # noqa: E402
 from examples.demo_model import model as model_module  # noqa: E402
 from examples.demo_model import train as train_module  # noqa: E402
 from examples.demo_model.batches import (  # noqa: E402
+    NO_TOPIC,
     OPENING_TOKENS,
     ROUND,
+    Corpus,
     answer_weights,
     encode_corpus,
     make_batch,
@@ -29,6 +31,12 @@ from examples.demo_model.data.dialogue import segments  # noqa: E402
 from examples.demo_model.export import export_gguf  # noqa: E402
 from examples.demo_model.model import Model, demo_config, tensors  # noqa: E402
 from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer  # noqa: E402
+from examples.demo_model.topics import (  # noqa: E402
+    TopicHead,
+    TopicSettings,
+    embeddings_of_topics,
+    question_runs,
+)
 from examples.demo_model.train import Settings, Training, held_out_corpus, measure  # noqa: E402
 from tests.reference_forward import reference_logits  # noqa: E402
 
@@ -41,13 +49,14 @@ SMALL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def tokenizer():  # type: ignore[no-untyped-def]
-    texts = (text for d in Writer(13).documents(400) for text, _ in segments(d))
+    texts = (s.text for d in Writer(13).documents(400) for s in segments(d))
     return train_tokenizer(texts, vocab_size=SMALL.vocab_size)
 
 
 @pytest.fixture(scope="module")
 def corpus(tokenizer):  # type: ignore[no-untyped-def]
-    return encode_corpus(tokenizer, Writer(14).documents(300), SMALL.max_seq_len)
+    writer = Writer(14)
+    return encode_corpus(tokenizer, writer.documents(300), SMALL.max_seq_len, writer.topics)
 
 
 def _make(config: ModelConfig) -> Model:
@@ -66,7 +75,7 @@ def test_dllama_computes_the_model_that_was_trained(tokenizer, tmp_path: Path) -
     export_gguf(tmp_path / "m.gguf", config, arrays, tokenizer_metadata(tokenizer), QType.F32)
     ids = np.random.default_rng(1).integers(0, config.vocab_size, 40)
     with torch.no_grad():
-        ours = model.logits(model(torch.from_numpy(ids)[None]))[0].numpy()
+        ours = model.logits(model(torch.from_numpy(ids)[None])[0])[0].numpy()
     source = open_model(tmp_path / "m.gguf")
     expected = reference_logits(source, ids.tolist())
     source.close()
@@ -77,9 +86,9 @@ def test_short_and_long_attention_agree(monkeypatch: pytest.MonkeyPatch) -> None
     model = _make(SMALL)
     tokens = torch.randint(0, SMALL.vocab_size, (2, 100))
     with torch.no_grad():
-        short = model(tokens)
+        short, _ = model(tokens)
         monkeypatch.setattr(model_module, "SHORT", 10)
-        long = model(tokens)
+        long, _ = model(tokens)
     assert torch.allclose(short, long, atol=1e-4)
 
 
@@ -148,8 +157,61 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
 
 def test_held_out_questions_are_measured(tokenizer) -> None:  # type: ignore[no-untyped-def]
     model = _make(replace(SMALL, vocab_size=tokenizer.get_vocab_size()))
-    loss, right = measure(model, held_out_corpus(tokenizer, 2048))
-    assert loss > 1.0 and 0.0 <= right < 0.5
+    held_out = held_out_corpus(tokenizer, 2048)
+    torch.manual_seed(0)
+    found = measure(model, TopicHead(SMALL.dim, held_out.n_topics), held_out)
+    assert found.loss > 1.0 and 0.0 <= found.word_for_word < 0.5 and 0.0 <= found.named < 0.2
+
+
+def test_topics_are_asked_for_up_to_the_answer(tokenizer, corpus) -> None:  # type: ignore[no-untyped-def]
+    begins, ends = question_runs(corpus)
+    assert len(begins) > 300
+    for begin, end in zip(begins, ends, strict=True):
+        if end in corpus.starts:  # cut by the length of the context
+            continue
+        asked = tokenizer.decode(corpus.ids[begin:end].tolist(), skip_special_tokens=False)
+        assert asked.startswith("<|im_start|>user\n")
+        assert asked.endswith("<|im_end|>\n<|im_start|>assistant\n")
+        assert not corpus.is_answer[begin:end].any() and corpus.is_answer[end]
+        assert len(set(corpus.topics[begin:end].tolist())) == 1
+
+
+def test_bags_of_tokens_learn_topics() -> None:
+    rng = np.random.default_rng(0)
+    topics = rng.integers(0, 5, 600)
+    # A question of four tokens, one of which belongs to its topic, then one of an answer.
+    ids = rng.integers(20, 60, (600, 5)).astype(np.uint16)
+    ids[:, 1] = topics
+    named = np.repeat(topics[:, None], 5, axis=1).astype(np.int16)
+    named[:, 4] = NO_TOPIC
+    is_answer = np.tile([False] * 4 + [True], 600)
+    corpus = Corpus(ids.ravel(), is_answer, named.ravel(), np.arange(0, 3001, 5), 5)
+    settings = TopicSettings(passes=40)
+    weight = embeddings_of_topics(corpus, 60, 16, settings, seed=1)
+    assert weight.shape == (60, 16)
+    telling, others = weight[:5].norm(dim=1), weight[20:].norm(dim=1)
+    assert telling.min() > 3 * others.max()
+
+
+def test_naming_the_topic_counts_only_where_it_is_asked(corpus) -> None:  # type: ignore[no-untyped-def]
+    [documents, *_] = plan_batches(corpus, 2048, seed=4)
+    batch = make_batch(corpus, documents, question_share=0.0, opening=1.0, seed=1)
+    n_asked = sum(
+        int((corpus.topics[corpus.starts[d] : corpus.starts[d + 1]] != NO_TOPIC).sum())
+        for d in documents
+    )
+    assert int((batch.topics != NO_TOPIC).sum()) == n_asked > 0
+    torch.manual_seed(0)
+    head = TopicHead(8, corpus.n_topics)
+    states = torch.randn(*batch.tokens.shape, 8)
+    whole = head.loss(states, batch, TopicSettings())
+    states.flatten(0, 1)[batch.asked_at[batch.topics != NO_TOPIC]] = 0.0
+    assert whole != head.loss(states, batch, TopicSettings())
+    others = torch.ones(batch.tokens.numel(), dtype=torch.bool)
+    others[batch.asked_at] = False
+    same = head.loss(states, batch, TopicSettings())
+    states.flatten(0, 1)[others] = 7.0
+    assert torch.equal(same, head.loss(states, batch, TopicSettings()))
 
 
 def test_the_demo_shards_over_four_nodes_and_more() -> None:

@@ -14,7 +14,15 @@ from kernels.activations import activations, add_rms_norm, prepare, swiglu
 from kernels.expanded import NARROWEST
 from kernels.exponential import exp_f32
 from kernels.layout import Needs
-from kernels.tiles import MANY_BLOCK, MANY_FROM, tile_start, tile_width, widest_tile
+from kernels.tiles import (
+    MANY_BLOCK,
+    MANY_FROM,
+    n_tiles,
+    tile_bounds,
+    tile_start,
+    tile_width,
+    widest_tile,
+)
 
 
 @njit
@@ -98,8 +106,10 @@ def test_tiles_are_even_and_hold_every_token(n_tokens: int, widest: int) -> None
     tiles = list(_tiles(n_tokens, widest))
     widths = [width for _, width in tiles]
     assert sum(widths) == n_tokens and max(widths) <= widest
+    assert len(tiles) == n_tiles(n_tokens, widest)
     assert max(widths) - min(widths) <= 1 and sorted(widths, reverse=True) == widths
-    for first, width in tiles:
+    for number, (first, width) in enumerate(tiles):
+        assert tile_bounds(number, n_tokens, widest) == (first, first + width)
         for token in range(first, first + width):
             assert tile_start(token, n_tokens, widest) == first
 

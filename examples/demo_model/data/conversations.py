@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from examples.demo_model.data import phrasing
 from examples.demo_model.data.dialogue import Document, Exchange, Message
@@ -103,6 +104,11 @@ class Writer:
             "odd": lambda: odd_exchange(self._rng),
         }
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All that a question's topic may be: facts, and the other kinds of exchanges."""
+        return (*self._by_id, *SHARES)
+
     def documents(self, n: int) -> Iterator[Document]:
         """`n` documents, a few of them plain stories to be continued."""
         for _ in range(n):
@@ -151,7 +157,8 @@ class Writer:
 
     def exchange(self) -> Exchange:
         kind = self._rng.choices(list(SHARES), list(SHARES.values()))[0]
-        return self._makers[kind]()
+        found = self._makers[kind]()
+        return found if found.topic else replace(found, topic=kind)
 
     def dllama_exchange(self) -> Exchange:
         return self._fact_exchange(self._rng.choices(self.dllama, self._weights)[0])
@@ -191,7 +198,7 @@ class Writer:
             is_brief = True
             asked = f"{asked.rstrip('?.! ')}, {rng.choice(BRIEF_WORDS)}"
         answer = exchange.brief if is_brief and exchange.brief else exchange.says
-        return Message("user", asked), Message("assistant", answer)
+        return Message("user", asked, exchange.topic), Message("assistant", answer)
 
 
 def _weight(fact: Fact) -> float:

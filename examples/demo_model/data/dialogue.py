@@ -25,6 +25,7 @@ class Exchange:
 class Message:
     role: str  # "system" | "user" | "assistant"
     content: str
+    topic: str = ""  # of a question: the fact that answers it, where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,32 @@ class Document:
     text: str = ""
 
 
-def segments(document: Document) -> list[tuple[str, bool]]:
-    """The text of a document in pieces, and whether the model has to write the piece: answers
-    with the token that ends them. The pieces are what the chat template makes, to the letter."""
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a document's text. `is_answer`: the model has to write it; `topic`: what is asked
+    in it, or just before it where it opens the answer."""
+
+    text: str
+    is_answer: bool
+    topic: str = ""
+
+
+def segments(document: Document) -> list[Segment]:
+    """The text of a document in pieces: what the chat template makes, to the letter. An answer
+    ends with the token that ends it."""
     if not document.messages:
-        return [(document.text + END_OF_TEXT, True)]
-    pieces: list[tuple[str, bool]] = []
+        return [Segment(document.text + END_OF_TEXT, True)]
+    pieces: list[Segment] = []
+    topic = ""
     for message in document.messages:
         head = f"{START_OF_TURN}{message.role}\n"
         if message.role == "assistant":
-            pieces += [(head, False), (message.content + END_OF_TURN, True), ("\n", False)]
+            pieces += [
+                Segment(head, False, topic),
+                Segment(message.content + END_OF_TURN, True),
+                Segment("\n", False),
+            ]
         else:
-            pieces.append((f"{head}{message.content}{END_OF_TURN}\n", False))
+            topic = message.topic
+            pieces.append(Segment(f"{head}{message.content}{END_OF_TURN}\n", False, topic))
     return pieces

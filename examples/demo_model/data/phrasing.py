@@ -35,11 +35,11 @@ def ask(rng: random.Random, fact: Fact) -> str:
     text = _framed(rng, fact)
     text = with_synonyms(rng, text, rng.choice((0.0, 0.15, 0.35)))
     style = rng.random()
-    if style < 0.07:
+    if style < 0.10:
         text = telegraphic(rng, text)
-    elif style < 0.10:
+    elif style < 0.15:
         text = shuffled(rng, text)
-    elif style < 0.18:
+    elif style < 0.23:
         text = without_a_word(rng, text)
     if rng.random() < 0.3:
         text = wordy(rng, text)

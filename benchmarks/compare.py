@@ -36,7 +36,9 @@ from kernels.cpu import cpu_name, isa
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).parent / "results"
-TESTS = "pp128,pp512,tg64,tg32xb4,tg32xb16"
+WIDTH = 120
+TESTS = "pp128,pp512,pp4096,tg64,tg32@d4096,tg32xb4,tg32xb16,tg32xb32"
+TYPES = ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16", "BF16")
 
 
 class Peer:
@@ -206,7 +208,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shapes", type=comma_list, default=("llama-3.2-1b",))
-    parser.add_argument("--types", type=comma_list, default=("Q4_0",))
+    parser.add_argument("--types", type=comma_list, default=TYPES)
     parser.add_argument("--models", type=comma_list, default=(), help="GGUF files instead")
     parser.add_argument("--tests", type=comma_list, default=comma_list(TESTS))
     parser.add_argument("--threads", type=comma_list, default=("1", str(os.cpu_count() or 1)))
@@ -219,17 +221,21 @@ def main() -> int:
         model_file(shape, qtype) for shape in args.shapes for qtype in args.types
     ]
     facts = machine()
-    console = Console()
+    # To a file goes one table, as wide as it is.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(facts)
     rows: list[dict[str, Any]] = []
     for path in files:
         for threads in args.threads:
             rows += run_case(path, int(threads), list(args.tests), args)
-            console.print(table(rows))
+            if console.is_terminal:
+                console.print(table(rows))
     name = f"{facts['cpu']}-{facts['cores']}-{facts['date']}-{facts['commit']}-{args.nodes}n.json"
     out = args.json or RESULTS / name
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1))
+    out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+    if not console.is_terminal:
+        console.print(table(rows))
     console.print(f"written to {out}")
     return 0
 

@@ -110,11 +110,13 @@ def _scan_rows(thread, team, logits, n_vocab, first_id, counts, ids, values, top
         if row >= counts.size:
             return
         x = logits[row, :n_vocab]
-        tops[row] = _largest(x)
-        sums[row] = _sum_exp(x, tops[row])
         if counts[row] > 0:
             k = min(counts[row], n_vocab)
             _select(x, first_id, ids[row, :k], values[row, :k])
+            tops[row] = values[row, 0]
+        else:
+            tops[row] = _largest(x)
+        sums[row] = _sum_exp(x, tops[row])
 
 
 @kernel

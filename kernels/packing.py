@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.arrays import aligned
+from kernels.arrays import huge
 from kernels.intrinsics import address
 from kernels.jit import kernel, named
 from kernels.layout import (
@@ -180,8 +180,8 @@ class Packing:
             vector_bytes = GROUP * plain.columns * plain.item_bytes
             group_bytes = plain.n_vectors(cols) * vector_bytes, 0
         groups = n_groups(max_rows)
-        self._quants = aligned((groups, group_bytes[0]), np.uint8)
-        self._scales = aligned((groups, group_bytes[1]), np.uint8)
+        self._quants = huge((groups, group_bytes[0]))
+        self._scales = huge((groups, group_bytes[1]))
 
     def add(self, raw: np.ndarray) -> None:
         """Packs more rows, uint8 (rows, bytes of a row), below those before; `raw` is free then.

@@ -124,12 +124,15 @@ def _cut_answers(
             ids[i], answers[i], asked[i] = ids[i][:end], answers[i][:end], asked[i][:end]
 
 
-def plan_batches(corpus: Corpus, max_tokens: int, seed: int) -> list[np.ndarray]:
+def plan_batches(
+    corpus: Corpus, max_tokens: int, seed: int, documents: range | None = None
+) -> list[np.ndarray]:
     """Document numbers of every batch: of like length, at most `max_tokens` with padding, in
-    random order."""
+    random order. Of all documents, or of some."""
     rng = np.random.default_rng(seed)
     lengths = np.diff(corpus.starts)
-    order = rng.permutation(corpus.n_documents)
+    documents = documents or range(corpus.n_documents)
+    order = documents.start + rng.permutation(len(documents))
     order = order[np.argsort(-(-lengths[order] // STEP), kind="stable")]
     batches: list[np.ndarray] = []
     first = 0

@@ -51,6 +51,8 @@ class Settings:
 
     seed: int = 1
     n_documents: int = 200_000
+    n_refine: int = 80_000  # documents after these, learned at a lower rate
+    refine_rate: float = 6e-4
     micro_tokens: int = 3072  # of a batch, with padding
     micros: int = 2  # batches of a step, so that it sees documents of several lengths
     cut_share: float = 0.6  # of the one-turn documents that end within their answer
@@ -65,14 +67,21 @@ class Settings:
     topic: TopicSettings = field(default_factory=TopicSettings)
 
 
-def learning_rate(settings: Settings, step: int, n_steps: int) -> float:
-    """Linear warm-up, then a cosine down to the final share."""
+def learning_rate(settings: Settings, step: int, n_first: int, n_steps: int) -> float:
+    """For the first `n_first` steps, and for those after them: linear warm-up, then a cosine down
+    to the final share."""
+    if step >= n_first:
+        return settings.refine_rate * _wave(settings, step - n_first, n_steps - n_first)
+    return settings.learning_rate * _wave(settings, step, n_first)
+
+
+def _wave(settings: Settings, step: int, n_steps: int) -> float:
     n_warm = max(1, int(settings.warm_up * n_steps))
     if step < n_warm:
-        return settings.learning_rate * (step + 1) / n_warm
+        return (step + 1) / n_warm
     done = (step - n_warm) / max(1, n_steps - n_warm)
     wave = 0.5 * (1 + math.cos(math.pi * done))
-    return settings.learning_rate * (settings.final + (1 - settings.final) * wave)
+    return settings.final + (1 - settings.final) * wave
 
 
 def load_tokenizer(settings: Settings, work: Path) -> Tokenizer:
@@ -85,12 +94,13 @@ def load_tokenizer(settings: Settings, work: Path) -> Tokenizer:
 
 
 def load_corpus(settings: Settings, tokenizer: Tokenizer, work: Path, max_len: int) -> Corpus:
-    path = work / f"corpus-{settings.seed}-{settings.n_documents}.npz"
+    n_documents = settings.n_documents + settings.n_refine
+    path = work / f"corpus-{settings.seed}-{n_documents}.npz"
     if not path.exists():
-        console.print(f"writing {settings.n_documents} documents")
+        console.print(f"writing {n_documents} documents")
         writer = Writer(settings.seed + 1)
         cut = AnswerCut(settings.cut_share, settings.cut_after, settings.seed)
-        documents = writer.documents(settings.n_documents)
+        documents = writer.documents(n_documents)
         encode_corpus(tokenizer, documents, max_len, writer.topics, cut).save(path)
     return Corpus.load(path)
 
@@ -164,8 +174,16 @@ class Training:
         self.model = Model(demo_config(vocab_size))
         self.head = TopicHead(self.model.config.dim, corpus.n_topics)
         self.optimizers = make_optimizers(self.model, self.head, settings)
-        self.batches = plan_batches(corpus, settings.micro_tokens, settings.seed)
-        self.n_steps = len(self.batches) // settings.micros
+        cut = corpus.n_documents - settings.n_refine
+        parts = [range(cut), range(cut, corpus.n_documents)]
+        plans = [plan_batches(corpus, settings.micro_tokens, settings.seed, p) for p in parts if p]
+        lengths = [len(plan) // settings.micros for plan in plans]
+        self.n_first, self.n_steps = lengths[0], sum(lengths)
+        self.batches = [
+            batch
+            for plan, n in zip(plans, lengths, strict=True)
+            for batch in plan[: n * settings.micros]
+        ]
         self.step = 0
         self._path = work / "checkpoint.pt"
 
@@ -210,7 +228,7 @@ class Training:
         s = self.settings
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(s, self.step, self.n_steps)
+                group["lr"] = learning_rate(s, self.step, self.n_first, self.n_steps)
         first = self.step * s.micros
         batches = [
             make_batch(self.corpus, documents, question_share=s.question_share, opening=s.opening,
@@ -269,7 +287,7 @@ def write_models(training: Training, tokenizer: Tokenizer, out: Path, work: Path
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    settings = Settings(seed=args.seed, n_documents=args.documents)
+    settings = Settings(seed=args.seed, n_documents=args.documents, n_refine=args.refine)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(settings, args.work)
     max_len = demo_config(0).max_seq_len
@@ -314,6 +332,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=OUT, help="the Q8_0 GGUF to write")
     parser.add_argument("--work", type=Path, default=WORK, help="for data and checkpoints")
     parser.add_argument("--documents", type=int, default=defaults.n_documents, help="to train on")
+    parser.add_argument(
+        "--refine", type=int, default=defaults.n_refine, help="more, at a lower learning rate"
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--fresh", action="store_true", help="do not go on with a checkpoint")

@@ -37,7 +37,13 @@ from examples.demo_model.topics import (  # noqa: E402
     embeddings_of_topics,
     question_runs,
 )
-from examples.demo_model.train import Settings, Training, held_out_corpus, measure  # noqa: E402
+from examples.demo_model.train import (  # noqa: E402
+    Settings,
+    Training,
+    held_out_corpus,
+    learning_rate,
+    measure,
+)
 from tests.reference_forward import reference_logits  # noqa: E402
 
 SMALL = ModelConfig(
@@ -134,7 +140,7 @@ def test_an_interrupted_training_ends_where_a_whole_one_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(train_module, "demo_config", lambda size: replace(SMALL, vocab_size=size))
-    settings = Settings(n_documents=300, micro_tokens=1024)
+    settings = Settings(n_documents=200, n_refine=100, micro_tokens=1024)
     whole = Training(settings, corpus, SMALL.vocab_size, tmp_path / "whole")
     losses = [whole.train_step()[0] for _ in range(8)]
     assert losses[-1] < losses[0]
@@ -191,6 +197,27 @@ def test_bags_of_tokens_learn_topics() -> None:
     assert weight.shape == (60, 16)
     telling, others = weight[:5].norm(dim=1), weight[20:].norm(dim=1)
     assert telling.min() > 3 * others.max()
+
+
+def test_the_learning_rate_falls_twice() -> None:
+    settings = Settings()
+    rates = [learning_rate(settings, step, 1000, 1500) for step in range(1500)]
+    assert max(rates[:1000]) == settings.learning_rate and max(rates[1000:]) == settings.refine_rate
+    for first, end in ((0, 1000), (1000, 1500)):
+        part = rates[first:end]
+        top = part.index(max(part))
+        assert part[: top + 1] == sorted(part[: top + 1])
+        assert part[top:] == sorted(part[top:], reverse=True)
+        assert part[-1] < 0.05 * part[top]
+
+
+def test_what_refines_comes_last(corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    settings = Settings(n_documents=200, n_refine=100, micro_tokens=1024, micros=1)
+    training = Training(settings, corpus, SMALL.vocab_size, tmp_path)
+    assert training.n_steps == len(training.batches) > training.n_first > 0
+    first, last = training.batches[: training.n_first], training.batches[training.n_first :]
+    assert sorted(np.concatenate(first).tolist()) == list(range(200))
+    assert sorted(np.concatenate(last).tolist()) == list(range(200, 300))
 
 
 def test_naming_the_topic_counts_only_where_it_is_asked(corpus) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,21 @@
+"""Where arrays begin, and what they hold at first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.arrays import CACHE_LINE, HUGE_PAGE, aligned, huge
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1000), (7, 300_001), (2, HUGE_PAGE)])
+def test_huge_arrays_are_zero_writable_and_aligned(shape: tuple[int, int]) -> None:
+    found = huge(shape)
+    assert found.shape == shape and found.dtype == np.uint8 and not found.any()
+    assert found.ctypes.data % (HUGE_PAGE if found.size >= HUGE_PAGE else CACHE_LINE) == 0
+    found[-1, -1] = 7
+    assert found.flags.c_contiguous and found.sum() == 7
+
+
+def test_arrays_of_nothing() -> None:
+    assert huge((0, 128)).shape == (0, 128) and aligned((4, 0), np.float32).shape == (4, 0)

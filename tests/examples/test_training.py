@@ -40,6 +40,7 @@ from examples.demo_model.topics import (  # noqa: E402
 from examples.demo_model.train import (  # noqa: E402
     Settings,
     Training,
+    averaged,
     held_out_corpus,
     learning_rate,
     measure,
@@ -196,7 +197,29 @@ def test_bags_of_tokens_learn_topics() -> None:
     weight = embeddings_of_topics(corpus, 60, 16, settings, seed=1)
     assert weight.shape == (60, 16)
     telling, others = weight[:5].norm(dim=1), weight[20:].norm(dim=1)
-    assert telling.min() > 3 * others.max()
+    assert telling.min() > 1.5 * others.max()
+
+
+def test_the_weights_of_both_ends_are_averaged(
+    corpus,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train_module, "demo_config", lambda size: replace(SMALL, vocab_size=size))
+    settings = Settings(n_documents=200, n_refine=100, micro_tokens=4096, micros=1)
+    training = Training(settings, corpus, SMALL.vocab_size, tmp_path)
+    while training.step < training.n_first:
+        training.train_step()
+    first = training.model.norm.weight.clone()
+    while training.step < training.n_steps:
+        training.train_step()
+    training.save()
+    again = Training(settings, corpus, SMALL.vocab_size, tmp_path)
+    assert again.resume()
+    for each in (training, again):
+        last = each.model.norm.weight
+        assert not torch.equal(first, last)
+        assert torch.equal(averaged(each).norm.weight, (first + last) / 2)
 
 
 def test_the_learning_rate_falls_twice() -> None:

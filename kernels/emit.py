@@ -48,6 +48,13 @@ class Emit:
     def store(self, value: Value, address: Value, align: int = 1) -> None:
         self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=align)
 
+    def prefetch(self, address: Value) -> None:
+        """Asks for a cache line that will be read; any address will do."""
+        kind = ir.IntType(8).as_pointer()
+        f = self.declare("llvm.prefetch.p0", ir.VoidType(), [kind, I32, I32, I32])
+        rw, locality, is_data = (ir.Constant(I32, n) for n in (0, 2, 1))
+        self.b.call(f, [self.b.inttoptr(address, kind), rw, locality, is_data])
+
     # -- vectors -----------------------------------------------------------------------------
     def splat(self, scalar: Value, lanes: int = 16) -> Value:
         vector = ir.VectorType(scalar.type, lanes)

@@ -29,6 +29,7 @@ from kernels.vectors import F32X16, I8X64, I32X16, I64, Value
 
 VECTOR = 64  # bytes
 PAIR = 2  # groups that share broadcasts
+NEAR_BYTES = 4096  # that are fetched ahead
 CHUNK_BYTES = 1 << 18  # of expanded groups that a thread works on: they stay in its second cache
 NARROWEST = -(-MANY_FROM // -(-MANY_FROM // MANY_BLOCK)) - 1  # tile where tokens are cut evenly
 
@@ -66,6 +67,8 @@ def _emit_expand(e: Emit, fmt: BlockFormat, args: Any) -> None:
                 for part, v in enumerate(vectors):
                     e.store(v, e.at(e.b.add(kind, plane), part * VECTOR), VECTOR)
             where = e.b.add(packed, e.b.mul(block, e.i64(fmt.quant_bytes)))
+            for line in range(0, fmt.quant_bytes, VECTOR):
+                e.prefetch(e.at(where, NEAR_BYTES + line))
             target = e.b.add(weights, e.b.mul(block, e.i64(BLOCK * GROUP)))
             sums = [e.constant(I32X16, 0)] * n_subs
             for v, column in quants(e, fmt, where):

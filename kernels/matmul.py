@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels import expanded, layout
+from kernels.arrays import CACHE_LINE
 from kernels.block_steps import add_block, add_minima, store_tile
 from kernels.emit import Emit
 from kernels.intrinsics import address
@@ -39,6 +40,9 @@ from kernels.vectors import F32X16, I32, I32X16, I64, Value
 FLOAT_GROUPS_AT_ONCE = (
     {n: 4 if n < 6 else 2 for n in range(1, 13)} if HAS_WIDE_REGISTERS else {1: 2}
 )
+GROUPS_AT_ONCE = 4  # that many tokens see in turn
+PREFETCHED_FROM = 3  # tokens of a tile
+NEAR_BYTES = 4096
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -48,10 +52,10 @@ class _Pointers:
     def __init__(self, args: Any) -> None:
         (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
          self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
-         self.out_stride) = args  # fmt: skip
+         self.out_stride, self.quants_ahead, self.scales_ahead) = args  # fmt: skip
 
 
-_TILE_ARGS = 12
+_TILE_ARGS = 14
 
 
 class _BlockTile:
@@ -70,6 +74,8 @@ class _BlockTile:
     def emit(self) -> None:
         with self.e.loop(self.p.n_steps) as unit:
             where = self.e.b.mul(unit, self.e.i64(self.fmt.scale_bytes))
+            for base in self.s_base:
+                self._prefetch(base, where, self.p.scales_ahead, self.fmt.scale_bytes)
             found = [scales(self.e, self.fmt, self.e.b.add(base, where)) for base in self.s_base]
             if self.fmt.unit_blocks == 1:
                 self._block(unit, [unit_scales[0] for unit_scales in found])
@@ -107,7 +113,9 @@ class _BlockTile:
         steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
         signed = is_signed(e, self.fmt)
         for g in range(self.groups):
-            where = e.b.add(self.w_base[g], e.b.mul(block, e.i64(self.fmt.quant_bytes)))
+            offset = e.b.mul(block, e.i64(self.fmt.quant_bytes))
+            self._prefetch(self.w_base[g], offset, p.quants_ahead, self.fmt.quant_bytes)
+            where = e.b.add(self.w_base[g], offset)
             dots = [list(s) for s in starts]
             for weights, column in quants(e, self.fmt, where):
                 part = column // self.fmt.sub
@@ -117,6 +125,15 @@ class _BlockTile:
             for t in range(tokens):
                 add_block(e, self.acc[g][t], dots[t], steps[t], factors[g])
                 add_minima(e, self.acc[g][t], t, weighted, factors[g])
+
+    def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
+        """Lines further on, for tiles that compute for so long that the processor's own looking
+        ahead does not keep memory busy."""
+        if self.tokens < PREFETCHED_FROM:
+            return
+        at = self.e.b.add(self.e.b.add(base, offset), ahead)
+        for line in range(0, n_bytes, CACHE_LINE):
+            self.e.prefetch(self.e.at(at, line))
 
     def _starts(self, sums: Value, t: int) -> list[Value]:
         """Where the integer sums of a token begin: minus the offset times the activations."""
@@ -164,6 +181,9 @@ def _emit_float_tile(
     with e.loop(p.n_steps) as vector:
         step = e.b.mul(vector, e.i64(GROUP * fmt.columns * fmt.item_bytes))
         weights = [steps.load(e, e.b.add(base, step)) for base in w_base]
+        if tokens >= PREFETCHED_FROM:
+            for base in w_base:
+                e.prefetch(e.b.add(e.b.add(base, step), p.quants_ahead))
         activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
         for t in range(tokens):
             factor = steps.spread(e, e.at(activations, 4 * t))
@@ -238,8 +258,8 @@ def _tile(fmt: BlockFormat | FloatFormat) -> Any:
 @jitted
 def _chunk_of_groups(n_groups, n_threads, n_tokens):
     """Groups to claim at once: whole register tiles; few for many tokens, whose work is long."""
-    if n_tokens > FEW:
-        return 4
+    if n_tokens >= MANY_FROM:
+        return GROUPS_AT_ONCE
     share = n_groups // (n_threads * ROUGH_SHARE)
     return max(4, share // 4 * 4)
 
@@ -259,18 +279,26 @@ def _block_matmul(fmt: BlockFormat) -> Any:
             if first >= n_groups:
                 return
             count = min(chunk, n_groups - first)
-            w_at = address(quants) + first * quants.shape[1]
-            s_at = address(scales) + first * scales.shape[1]
-            where = address(out) + (column + first * GROUP) * 4
-            start = 0
-            while start < n_tokens:
-                tokens, done = tile_width(start, n_tokens, FEW), start * n_blocks
-                tile(tokens, (n_blocks // unit_blocks, count, w_at, s_at, quants.shape[1],
-                              scales.shape[1], address(a_quants) + done * BLOCK,
-                              address(a_scales) + done * 4, address(a_sums) + done * 12,
-                              address(a_weighted) + done * 12, where + start * out.shape[1] * 4,
-                              out.shape[1] * 4))  # fmt: skip
-                start += tokens
+            # All tokens in turn see a few groups, while the next few are fetched.
+            size, quants_ahead, scales_ahead = count, NEAR_BYTES, NEAR_BYTES // 8
+            if n_tokens > FEW:
+                size = GROUPS_AT_ONCE
+                quants_ahead, scales_ahead = size * quants.shape[1], size * scales.shape[1]
+            for group in range(first, first + count, size):
+                n = min(size, first + count - group)
+                w_at = address(quants) + group * quants.shape[1]
+                s_at = address(scales) + group * scales.shape[1]
+                where = address(out) + (column + group * GROUP) * 4
+                start = 0
+                while start < n_tokens:
+                    tokens, done = tile_width(start, n_tokens, FEW), start * n_blocks
+                    tile(tokens, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
+                                  scales.shape[1], address(a_quants) + done * BLOCK,
+                                  address(a_scales) + done * 4, address(a_sums) + done * 12,
+                                  address(a_weighted) + done * 12,
+                                  where + start * out.shape[1] * 4, out.shape[1] * 4,
+                                  quants_ahead, scales_ahead))  # fmt: skip
+                    start += tokens
 
     return body
 
@@ -288,15 +316,21 @@ def _float_matmul(fmt: FloatFormat) -> Any:
             if first >= n_groups:
                 return
             count = min(chunk, n_groups - first)
-            w = address(quants) + first * quants.shape[1]
-            where = address(out) + (column + first * GROUP) * 4
-            start = 0
-            while start < n_tokens:
-                tokens = tile_width(start, n_tokens, widest_tile(n_tokens, False))
-                tile(tokens, (n_vectors, count, w, 0, quants.shape[1], 0,
-                              address(tiles) + start * n_vectors * 4, 0, 0, 0,
-                              where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
-                start += tokens
+            size, ahead = count, NEAR_BYTES
+            if n_tokens > FEW:
+                size, ahead = GROUPS_AT_ONCE, GROUPS_AT_ONCE * quants.shape[1]
+            for group in range(first, first + count, size):
+                n = min(size, first + count - group)
+                w = address(quants) + group * quants.shape[1]
+                where = address(out) + (column + group * GROUP) * 4
+                start = 0
+                while start < n_tokens:
+                    tokens = tile_width(start, n_tokens, widest_tile(n_tokens, False))
+                    tile(tokens, (n_vectors, n, w, 0, quants.shape[1], 0,
+                                  address(tiles) + start * n_vectors * 4, 0, 0, 0,
+                                  where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
+                                  0))  # fmt: skip
+                    start += tokens
 
     return body
 

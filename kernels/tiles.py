@@ -9,9 +9,12 @@ HAS_WIDE_REGISTERS = isa() == "avx512vnni"
 FEW = 8 if HAS_WIDE_REGISTERS else 4
 """Tokens of a tile where there are few of them."""
 
-MANY_FROM = 24 if HAS_WIDE_REGISTERS else 1 << 62
+MANY_FROM = 96 if HAS_WIDE_REGISTERS else 1 << 62
 """Tokens from which on block weights are expanded before they are multiplied: what that costs is
 shared by the tokens."""
+
+MANY_FLOAT_FROM = 24 if HAS_WIDE_REGISTERS else 1 << 62
+"""Tokens from which on tiles of float weights are wide."""
 
 MANY_BLOCK, MANY_FLOAT = 6, 12
 """Tokens of a tile of many, for block and for float weights: what the registers hold beside two
@@ -20,9 +23,9 @@ groups of weights."""
 
 @jitted
 def widest_tile(n_tokens, is_block):
-    if n_tokens < MANY_FROM:
-        return FEW
-    return MANY_BLOCK if is_block else MANY_FLOAT
+    if is_block:
+        return MANY_BLOCK if n_tokens >= MANY_FROM else FEW
+    return MANY_FLOAT if n_tokens >= MANY_FLOAT_FROM else FEW
 
 
 @jitted

@@ -19,7 +19,7 @@ from kernels.shift_keys import shift_keys
 from kernels.team import Team
 from kernels.tiles import MANY_FROM
 
-COLS, ROWS, HEAD_DIM, MOST_TOKENS = 256, 16, 16, 32
+COLS, ROWS, HEAD_DIM, MOST_TOKENS = 256, 16, 16, 96
 EVERY = Needs(True, True, True)
 FORMATS = (*FLOAT_FORMATS, *BLOCK_FORMATS)
 

@@ -67,7 +67,7 @@ def test_swiglu(team: np.ndarray, n_tokens: int) -> None:
     np.testing.assert_allclose(a.rows, gate / (1 + np.exp(-gate)) * up, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 11, 23, 24, 25, 37])
+@pytest.mark.parametrize("n_tokens", [1, 11, 23, 24, 37, 95, 96, 101])
 def test_tiles_hold_the_rows_they_say(team: np.ndarray, n_tokens: int) -> None:
     cols = 64
     a = activations(n_tokens, cols)

@@ -30,7 +30,15 @@ from kernels.layout import (
     Packed,
 )
 from kernels.team import claim, region
-from kernels.tiles import FEW, HAS_WIDE_REGISTERS, MANY_FLOAT, MANY_FROM, tile_width, widest_tile
+from kernels.tiles import (
+    FEW,
+    HAS_WIDE_REGISTERS,
+    MANY_FLOAT,
+    MANY_FLOAT_FROM,
+    MANY_FROM,
+    tile_width,
+    widest_tile,
+)
 from kernels.unpack import Scales, is_signed, quants, scales
 from kernels.vectors import F32X16, I32, I32X16, I64, Value
 
@@ -41,7 +49,7 @@ FLOAT_GROUPS_AT_ONCE = (
     {n: 4 if n < 6 else 2 for n in range(1, 13)} if HAS_WIDE_REGISTERS else {1: 2}
 )
 GROUPS_AT_ONCE = 4  # that many tokens see in turn
-PREFETCHED_FROM = 3  # tokens of a tile
+PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
 NEAR_BYTES = 4096
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
@@ -129,7 +137,7 @@ class _BlockTile:
     def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
         """Lines further on, for tiles that compute for so long that the processor's own looking
         ahead does not keep memory busy."""
-        if self.tokens < PREFETCHED_FROM:
+        if self.tokens < PREFETCHED_FROM and self.fmt.unit_blocks == 1:
             return
         at = self.e.b.add(self.e.b.add(base, offset), ahead)
         for line in range(0, n_bytes, CACHE_LINE):
@@ -319,6 +327,8 @@ def _float_matmul(fmt: FloatFormat) -> Any:
             size, ahead = count, NEAR_BYTES
             if n_tokens > FEW:
                 size, ahead = GROUPS_AT_ONCE, GROUPS_AT_ONCE * quants.shape[1]
+            if n_tokens >= MANY_FLOAT_FROM:
+                ahead = 0  # one fetch is shared by so many tiles that it does not matter
             for group in range(first, first + count, size):
                 n = min(size, first + count - group)
                 w = address(quants) + group * quants.shape[1]

@@ -16,6 +16,7 @@ import numpy as np
 
 from dllama.engine.drafter import Draft
 from dllama.engine.fair_share import fair_shares
+from dllama.engine.hit_rates import HitRates
 from dllama.engine.kv_cache import KvCache
 from dllama.engine.sequence import Sequence
 from dllama.requests import SamplingParams, Submit
@@ -49,7 +50,10 @@ class ModelDrafter:
         plain = replace(submit, sampling=GREEDY, grammar=None, session_id=None, context_shift=False)
         # What the small model knows of the sequence: the same tokens, computed less far.
         self.sequence = Sequence.from_submit(plain, model.vocab_size, 0.0)
-        self.written: list[int] = []  # guessed tokens in the pages behind those computed
+        self.rates = HitRates()
+        self._guess: list[tuple[int, float]] = []  # tokens and likelihoods guessed last,
+        self._n_known = 0  # behind so many tokens; the keys and values of
+        self._n_written = 0  # so many of them are in the pages
 
     def guess(self, tokens: list[int], room: int) -> Draft:
         """A guess for this sequence alone."""
@@ -63,18 +67,33 @@ class ModelDrafter:
     def leave(self) -> None:
         """Gives all pages back; what is in them is found again as long as they are not needed."""
         self._model.kv.leave(self.sequence)
-        self.written = []
+        self._n_written = 0
 
     def follow(self, tokens: list[int]) -> None:
         """The sequence has become so long. Guesses that came true are computed already; the next
         ones are written over the others. The last token is computed again: its logits are gone."""
         sequence = self.sequence
         sequence.tokens = tokens
-        for token in self.written:
-            if sequence.n_pending <= 1 or token != tokens[sequence.n_computed]:
-                break
-            self._model.kv.note_computed(sequence, 1)
-        self.written = []
+        n_right = self._learn(tokens)
+        if self._n_written:
+            n = min(n_right, self._n_written, sequence.n_pending - 1)
+            self._model.kv.note_computed(sequence, max(0, n))
+        self._guess, self._n_written = [], 0
+
+    def note(self, tokens: list[int], likelihoods: list[float], n_written: int) -> None:
+        """These were guessed, whether they will be checked or not."""
+        self._guess = list(zip(tokens, likelihoods, strict=True))
+        self._n_known, self._n_written = len(self.sequence.tokens), n_written
+
+    def _learn(self, tokens: list[int]) -> int:
+        """Compares the last guess with what came, up to the first difference: how far it was."""
+        came = tokens[self._n_known : self._n_known + len(self._guess)]
+        for i, token in enumerate(came):
+            guessed, likelihood = self._guess[i]
+            self.rates.learn(likelihood, token == guessed)
+            if token != guessed:
+                return i
+        return len(came)
 
 
 @dataclass(slots=True)
@@ -84,7 +103,9 @@ class _Try:
     drafter: ModelDrafter
     n_most: int
     tokens: list[int] = field(default_factory=list)
+    likelihoods: list[float] = field(default_factory=list)  # each after those before it
     chances: list[float] = field(default_factory=list)
+    n_written: int = 0
 
     @property
     def sequence(self) -> Sequence:
@@ -93,17 +114,19 @@ class _Try:
     def grow(self, row: LogitRow, worth: float) -> bool:
         """Takes the likeliest token if it is likely enough; whether another is wanted behind."""
         assert row.ids is not None  # candidates were asked for
-        rate = math.exp(float(row.logits[0]) - row.log_sum_exp)
-        if not rate >= self.drafter.min_chance:  # also where logits are no numbers
+        likelihood = math.exp(float(row.logits[0]) - row.log_sum_exp)
+        if not likelihood >= self.drafter.min_chance:  # also where logits are no numbers
             return False
+        rate = self.drafter.rates.of(likelihood)
         self.tokens.append(int(row.ids[0]))
+        self.likelihoods.append(likelihood)
         self.chances.append(rate * (self.chances[-1] if self.chances else 1.0))
         return len(self.tokens) < self.n_most and self.chances[-1] >= worth
 
     def next_rows(self) -> _Rows:
         """The token guessed last, behind those known and guessed before."""
         first = len(self.sequence.tokens) + len(self.tokens) - 1
-        self.drafter.written.append(self.tokens[-1])
+        self.n_written += 1
         return _Rows(self.sequence, self.tokens[-1:], first, is_last=True)
 
 
@@ -145,6 +168,8 @@ class DraftModel:
         while going:
             going = [t for t, row in zip(going, rows, strict=True) if t.grow(row, worth)]
             rows = self._run([t.next_rows() for t in going])
+        for t in tries:
+            t.drafter.note(t.tokens, t.likelihoods, t.n_written)
         return [Draft(t.tokens, t.chances) for t in tries]
 
     def _room(self, ask: Ask) -> int:
@@ -157,7 +182,7 @@ class DraftModel:
             drafter.leave()
             return 0
         n_most = min(drafter.max_tokens, ask.room, n_ahead + 1)
-        if n_most <= 0:
+        if n_most <= 0 or (sequence.pages and not sequence.n_pending):  # asked twice
             return 0
         if sequence.pages:
             kv.grow(sequence)

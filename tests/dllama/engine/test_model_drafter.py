@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dllama.cli.arguments import DEFAULT_MODEL
 from dllama.engine.engine import Engine
+from dllama.engine.hit_rates import HitRates
 from dllama.engine.model_drafter import DraftModel
 from dllama.engine.speculation import AUTO, MAX_FORCED, Speculation
 from dllama.errors import ConfigError
@@ -277,6 +278,17 @@ def test_auto_is_hardly_slower_where_it_does_not_pay(
     assert auto.seconds <= plain.seconds * 1.03
 
 
+def test_chances_are_what_came_true() -> None:
+    """A model that is always half sure: what it says is right in one sequence, never in another."""
+    right, wrong = HitRates(), HitRates()
+    assert 0.5 < right.of(0.55) < 0.6 and right.of(1.0) > 0.9
+    for _ in range(20):
+        right.learn(0.55, True)
+        wrong.learn(0.55, False)
+    assert right.of(0.55) > 0.9 and wrong.of(0.55) < 0.1
+    assert right.of(0.1) == wrong.of(0.1) < 0.1
+
+
 def test_limits_are_checked() -> None:
     with pytest.raises(ConfigError, match="33 tokens cannot be guessed"):
         Speculation(AUTO, draft_model(CountingRunner(), max_tokens=33))
@@ -326,3 +338,16 @@ def test_a_stranger_changes_nothing(large: LocalRunner, stranger: LocalRunner) -
     found, engine = real_answers(large, stranger)
     assert found == plain
     assert engine._speculation.n_accepted <= 0.2 * engine._speculation.n_drafted
+
+
+def test_a_drafter_may_be_asked_alone() -> None:
+    drafter = Speculation(5, draft_model(CountingRunner())).drafter_for(Submit("a", PROMPT, GREEDY))
+    assert drafter is not None
+    tokens = list(PROMPT)
+    draft = drafter.guess(tokens, 99)
+    assert draft.tokens == [0, 1, 2, 3, 4] and draft.chances == sorted(draft.chances)[::-1]
+    assert drafter.guess(tokens, 99) == ([], []), "nothing has come since"
+    tokens += [0, 1, 5]
+    assert drafter.guess(tokens, 2).tokens == [6, 0] and drafter.guess(tokens, 0) == ([], [])
+    drafter.leave()
+    assert drafter.guess(tokens, 3).tokens == [6, 0, 1]

@@ -51,6 +51,22 @@ def test_the_story_is_the_same_on_any_cluster(
     assert sum(w["shard"]["hidden"] for w in stats["workers"]) == 172
 
 
+def test_a_draft_model_beside_a_cluster(tmp_path: Path, daemons: list[str]) -> None:
+    """Guesses of a model that is the large one's twin: nearly all come true, and the answer is
+    that of plain decoding."""
+    model = write_toy(tmp_path / "toy.gguf")
+    args = ["--workers", daemons[0], "--draft-model", str(model), "--speculate", "8"]
+    body = {"prompt": "hello", "temperature": 0, "n_predict": 60, "ignore_eos": True}
+    with root(tmp_path, model, *args) as server:
+        _, plain = server.post("/completion", {**body, "speculative.n_max": 0})
+        status, answer = server.post("/completion", {**body, "speculative.p_min": 0.01})
+        _, stats = server.get("/stats")
+    assert status == 200 and answer["content"] == plain["content"]
+    found = stats["speculation"]
+    assert found["accepted"] == answer["timings"]["draft_n_accepted"] > 40
+    assert found["drafted"] == answer["timings"]["draft_n"] >= found["accepted"]
+
+
 def test_a_killed_worker_ends_answers_and_the_cluster_comes_back(tmp_path: Path) -> None:
     """kill -9 in the middle of an answer: an error within 5 s, and service again by itself."""
     model = write_toy(tmp_path / "toy.gguf", qtype=QType.Q8_0, n_layers=4, max_seq_len=8192)

@@ -14,6 +14,7 @@ from dllama.cli.settings import (
     AUTO_SPECULATE,
     DEFAULT_BATCH,
     DEFAULT_CONTEXT,
+    DEFAULT_DRAFT,
     DEFAULT_STEP_TOKENS,
     MAX_BATCH,
     MAX_GUESS,
@@ -65,6 +66,13 @@ def guess_length(text: str) -> int:
             f"{text!r} is neither auto nor off nor a number up to {MAX_GUESS}"
         )
     return number
+
+
+def draft_length(text: str) -> int:
+    """An argparse type: how many tokens a draft model guesses at a time."""
+    if not text.isdigit() or not 1 <= int(text) <= MAX_GUESS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens from 1 to {MAX_GUESS}")
+    return int(text)
 
 
 def port_number(text: str) -> int:
@@ -149,6 +157,15 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "the answer stays the same. auto: as many as save time",
     )  # fmt: skip
     model.add_argument(
+        "--draft-model", metavar="FILE",
+        help="a small model of the same vocabulary that guesses in place of what stood before; "
+        "the answer stays the same. It runs on this machine, between the steps of the other",
+    )  # fmt: skip
+    model.add_argument(
+        "--draft-max", metavar="N", type=draft_length, default=DEFAULT_DRAFT,
+        help="tokens that --draft-model guesses at a time",
+    )  # fmt: skip
+    model.add_argument(
         "--context-shift", action="store_true",
         help="let conversations outgrow the context: its older half is forgotten then",
     )  # fmt: skip
@@ -192,6 +209,11 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
             f"--max-batch {args.max_batch} is more than {MAX_BATCH}, the most there can be, or "
             f"than --step-tokens {args.step_tokens}, of which every running sequence needs one"
         )
+    if args.draft_model and not args.speculate:
+        raise ConfigError(
+            "--draft-model names a model that guesses, and --speculate off allows no guesses; "
+            "leave one of them out"
+        )
     return EngineSettings(
         model=args.model,
         threads=args.threads,
@@ -201,6 +223,8 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         max_batch=args.max_batch,
         max_step_tokens=args.step_tokens,
         speculate=args.speculate,
+        draft_model=args.draft_model,
+        draft_max=args.draft_max,
         workers=args.workers,
         shares=args.shares,
         sync_type=args.sync_type,

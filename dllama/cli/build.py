@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.cut import cut_tensors
@@ -18,12 +19,14 @@ from cluster.sockets import parse_addresses
 from cluster.sync_type import SyncType
 from dllama.cli.settings import EngineSettings
 from dllama.cli.source import open_source
-from dllama.cli.vocabulary import load_tokenizer
+from dllama.cli.vocabulary import check_same_vocabulary, load_tokenizer
 from dllama.config import ModelConfig
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.engine.engine import Engine
+from dllama.engine.model_drafter import DraftModel
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
+from dllama.formats import open_model
 from dllama.kv_type import KvType
 from dllama.model.embedding import EmbeddingTable
 from dllama.model.fingerprint import model_fingerprint
@@ -75,8 +78,10 @@ def build_engine(
 ) -> Engine:
     """An engine over whatever runner the settings ask for; one that answers requests of others
     needs grammars."""
-    runner = build_runner(settings, report)
+    draft_model = build_draft_model(settings, report)
+    runner: Runner | None = None
     try:
+        runner = build_runner(settings, report)
         masks = grammar_masks(settings, runner.config.vocab_size) if with_grammars else None
         return Engine(
             runner,
@@ -84,11 +89,43 @@ def build_engine(
             max_batch=settings.max_batch,
             max_step_tokens=settings.max_step_tokens,
             speculate=settings.speculate,
+            draft_model=draft_model,
             session_dir=_session_dir(settings),
         )
     except BaseException:
-        runner.close()
+        for opened in (runner, draft_model):
+            if opened is not None:
+                opened.close()
         raise
+
+
+def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | None:
+    """The small model that guesses, on this machine alone, if there is one. It is loaded before
+    the large one, so that what it takes is gone when that one's need is compared with what is left.
+    Raises ConfigError where its vocabulary is another one; what build_runner raises."""
+    path = settings.draft_model
+    if path is None:
+        return None
+    named = Path(settings.tokenizer) if settings.tokenizer else None
+    check_same_vocabulary(settings.model, named, path)
+    with (
+        contextlib.closing(open_source(settings)) as large,
+        contextlib.closing(open_model(path)) as small,
+    ):
+        context = min(large.config.max_seq_len, small.config.max_seq_len)
+    own = replace(
+        settings, model=path, name=None, ctx_size=context, kv_tokens=0, workers=(), shares=(),
+        slot_save_path=None,
+    )  # fmt: skip
+
+    def tell(share: float, detail: str) -> None:
+        report(0.0, f"draft model: {detail}")
+
+    return DraftModel(
+        build_runner(own, tell),
+        max_tokens=settings.draft_max,
+        max_rows=settings.max_step_tokens,
+    )
 
 
 def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | None:

@@ -6,6 +6,7 @@ import argparse
 import secrets
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from dllama.chat import find_template, template_stop_ids
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     ids, stop_ids = encode_prompt(args, tokenizer)
     line = LoadingLine("loading")
     try:
-        engine = build_engine(engine_settings(args), line.update)
+        named = str(args.tokenizer) if args.tokenizer else None
+        engine = build_engine(replace(engine_settings(args), tokenizer=named), line.update)
     finally:
         line.close()
     try:

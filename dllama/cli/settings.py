@@ -16,6 +16,7 @@ DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be 
 
 AUTO_SPECULATE = -1  # dllama.engine.speculation.AUTO: as many guesses as pay
 MAX_GUESS = 32  # dllama.engine.speculation.MAX_FORCED
+DEFAULT_DRAFT = 8  # dllama.engine.model_drafter.DEFAULT_DRAFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class EngineSettings:
     max_batch: int = DEFAULT_BATCH
     max_step_tokens: int = DEFAULT_STEP_TOKENS
     speculate: int = AUTO_SPECULATE  # tokens that are guessed at a time
+    draft_model: str | None = None  # the model file that guesses; None: what stood before does
+    draft_max: int = DEFAULT_DRAFT  # tokens that it guesses at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"

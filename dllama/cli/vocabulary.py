@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dllama.errors import TokenizerError
+from dllama.errors import ConfigError, TokenizerError
 from dllama.formats import first_bytes
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
@@ -36,3 +36,23 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
     if first_bytes(path) == T_MAGIC:
         return Tokenizer.from_t_file(path)
     return Tokenizer.from_gguf_metadata(metadata_of(model, path))
+
+
+def check_same_vocabulary(model: str, tokenizer: Path | None, draft_model: str) -> None:
+    """Raises ConfigError where the ids of a draft model mean other tokens than the model's."""
+    ours = load_tokenizer(model, tokenizer).token_texts
+    theirs = load_tokenizer(draft_model, None).token_texts
+    if list(ours) == list(theirs):
+        return
+    name, n = Path(draft_model).name, min(len(ours), len(theirs))
+    at = next((i for i in range(n) if ours[i] != theirs[i]), n)
+    what = (
+        f"token {at} is {theirs[at]!r} in the one and {ours[at]!r} in the other"
+        if at < n
+        else f"the one has {len(theirs)} tokens and the other {len(ours)}"
+    )
+    raise ConfigError(
+        f"the draft model {name} has another vocabulary than {Path(model).name}: {what}. Its "
+        "guesses are token ids, so both have to have the same list of tokens; name a smaller "
+        "model of the same family with --draft-model, or leave it out"
+    )

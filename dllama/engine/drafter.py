@@ -7,7 +7,7 @@ all the same.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dllama.engine.ngram_index import LONGEST, SHORTEST, NgramIndex
 
@@ -23,8 +23,25 @@ class Draft(NamedTuple):
     chances: list[float]  # falling
 
 
+class Guesser(Protocol):
+    """What guesses for one sequence: a Drafter, or a ModelDrafter with a second model."""
+
+    def guess(self, tokens: list[int], room: int) -> Draft:
+        """At most `room` tokens that may follow `tokens`, which begin with those of the call
+        before."""
+        ...
+
+    def trimmed(self, draft: list[int]) -> list[int]:
+        """The draft, or none where it has become too short."""
+        ...
+
+    def leave(self) -> None:
+        """The sequence does not run any more, or not for now: gives back what others may need."""
+        ...
+
+
 class Drafter:
-    """The guesses for one sequence."""
+    """The guesses for one sequence, from its own text."""
 
     def __init__(
         self, *, max_tokens: int = MAX_DRAFT, min_tokens: int = 0, min_chance: float = 0.0
@@ -59,6 +76,9 @@ class Drafter:
     def trimmed(self, draft: list[int]) -> list[int]:
         """The draft, or none where it has become too short."""
         return draft if len(draft) >= self._min_tokens else []
+
+    def leave(self) -> None:
+        """Has nothing that others need."""
 
     def _likely(self, guess: list[int]) -> Draft:
         chances: list[float] = []

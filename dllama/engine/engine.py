@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from dllama.engine.drawing import draw_token
 from dllama.engine.engine_stats import EngineStats
 from dllama.engine.interrupted import EngineInterrupted
 from dllama.engine.long_prompt import fitted
+from dllama.engine.model_drafter import DraftModel
 from dllama.engine.outputs import lost_answer, out_of_time, output_of, refusal
 from dllama.engine.pace import Pace
 from dllama.engine.pooling import Pooler
@@ -51,12 +53,13 @@ class Engine:
         constraints: ConstraintMaker | None = None,
         session_dir: Path | None = None,
         speculate: int = 0,
+        draft_model: DraftModel | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`constraints` serves requests with a grammar, `session_dir` those that save sessions;
         without them they are refused. `speculate` is how many tokens are guessed at a time
-        (speculation.AUTO: as many as pay). Raises ConfigError where the limits leave no room to
-        work."""
+        (speculation.AUTO: as many as pay), by `draft_model`, which the engine closes, or from
+        what stood before. Raises ConfigError where the limits leave no room to work."""
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
@@ -65,7 +68,8 @@ class Engine:
             "max_step_tokens": max_step_tokens,
             "max_waiting": max_waiting,
         }
-        self._speculation = Speculation(speculate)
+        self._speculation = Speculation(speculate, draft_model)
+        self._guessing_s = 0.0  # of the step that runs
         self._scheduler = self._new_scheduler()
         self._clock = clock
         self._started_s = clock()
@@ -110,7 +114,8 @@ class Engine:
         self._end_late_ones(began_s, outputs)
         scheduler = self._scheduler
         max_prefill = self._pace.prefill_rows(scheduler.n_decoding)
-        batch = scheduler.schedule(max_prefill, self._speculation.choose)
+        self._guessing_s = 0.0
+        batch = scheduler.schedule(max_prefill, self._guess)
         if batch is None:
             return outputs
         try:
@@ -164,10 +169,18 @@ class Engine:
         }
 
     def close(self) -> None:
-        """Closes the runner; the engine is of no use afterwards."""
+        """Closes the runners; the engine is of no use afterwards."""
         if self._constraints is not None:
             self._constraints.close()
+        self._speculation.close()
         self._runner.close()
+
+    def _guess(self, sequences: Many[Sequence], rooms: Many[int], max_rows: int) -> list[list[int]]:
+        """The drafts of a step, and how long it took to find them."""
+        began_s = self._clock()
+        drafts = self._speculation.choose(sequences, rooms, max_rows)
+        self._guessing_s = self._clock() - began_s
+        return drafts
 
     def _new_scheduler(self) -> Scheduler:
         return Scheduler(
@@ -254,11 +267,12 @@ class Engine:
             if sequence.wants_progress and not is_last:
                 outputs.append(output_of(sequence, []))
         assert next(remaining, None) is None, "the runner returned rows that were not asked for"
-        busy_s, n_drafted = now_s - began_s, batch.n_drafted
-        self._stats.add_step(n_prefill, n_decode + n_accepted, busy_s)
+        n_drafted, guessing_s = batch.n_drafted, self._guessing_s
+        self._stats.add_step(n_prefill, n_decode + n_accepted, now_s - began_s)
+        step_s = now_s - began_s - guessing_s
         if n_prefill or not n_drafted:  # rows of drafts, too, are what is beside the answers
-            self._pace.note(n_prefill + n_drafted, n_decode, busy_s)
-        self._speculation.note(batch, n_accepted, busy_s, is_mixed=n_prefill > 0)
+            self._pace.note(n_prefill + n_drafted, n_decode, step_s)
+        self._speculation.note(batch, n_accepted, step_s, guessing_s, is_mixed=n_prefill > 0)
 
     def _draw(self, chunk: Chunk, rows: list[LogitRow], now_s: float) -> Output:
         """One more token for a sequence, and another as long as they come as its draft says; or

@@ -107,7 +107,7 @@ class Scheduler:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
-        self.kv.leave(sequence)
+        self._leave(sequence)
         sequence.state = SequenceState.FINISHED
         return sequence
 
@@ -199,10 +199,16 @@ class Scheduler:
         """Back to the head of the queue, with all its tokens; its KV is computed again later, as
         far as it is not found again."""
         self.running.remove(sequence)
-        self.kv.leave(sequence)
+        self._leave(sequence)
         sequence.state = SequenceState.WAITING
         self.waiting.appendleft(sequence)
         self.n_preempted += 1
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Takes all pages from a sequence, those of its guesses too."""
+        self.kv.leave(sequence)
+        if sequence.drafter is not None:
+            sequence.drafter.leave()
 
     def _admit(self, sequence: Sequence) -> bool:
         """Moves the head of the queue to the running ones, if there is room for it.

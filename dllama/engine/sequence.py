@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllama.engine.constraint import Constraint
-from dllama.engine.drafter import Drafter
+from dllama.engine.drafter import Guesser
 from dllama.engine.page_index import page_key
 from dllama.engine.pooling import Pooler
 from dllama.engine.sampler import Sampler
@@ -54,7 +54,7 @@ class Sequence:
     wants_progress: bool = False
     constraint: Constraint | None = None  # of one whose answer follows a grammar
     probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
-    drafter: Drafter | None = None  # of one whose next tokens may be guessed
+    drafter: Guesser | None = None  # of one whose next tokens may be guessed
     last_token_s: float | None = None  # when the last token of the answer came
 
     @classmethod

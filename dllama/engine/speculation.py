@@ -2,14 +2,19 @@
 
 A guess of k tokens makes k more rows of a step, and the sampler draws from them as long as each
 token comes as guessed. Answers stay the same; only the number of steps changes. Knows no clock.
+
+Guesses from what stood before cost nothing to speak of. Those of a second model take time, which
+counts like that of the step they are checked in.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence as Many
 
 from dllama.engine.batch import Batch
-from dllama.engine.drafter import MAX_DRAFT, Draft, Drafter
+from dllama.engine.drafter import MAX_DRAFT, Draft, Drafter, Guesser
+from dllama.engine.model_drafter import Ask, DraftModel, ModelDrafter
 from dllama.engine.sequence import Sequence
 from dllama.engine.step_costs import StepCosts
 from dllama.errors import ConfigError
@@ -22,6 +27,7 @@ MAX_SLOWDOWN = 1.25  # of a step, for the answers beside that nothing was guesse
 EARNED = 0.015  # of a step that each step allows to lose
 FIRST_CREDIT = 1.0  # steps that may be lost to begin with
 MAX_CREDIT = 6.0
+ROUNDS = 5  # measurements of what a draft model takes for a token, of which the least counts
 
 
 class Speculation:
@@ -31,29 +37,39 @@ class Speculation:
     next to nothing where nothing repeats itself.
     """
 
-    def __init__(self, n_tokens: int = AUTO) -> None:
+    def __init__(self, n_tokens: int = AUTO, model: DraftModel | None = None) -> None:
         """`n_tokens` of every guess are checked, whatever it costs; AUTO as many as pay, 0 none.
-        Raises ConfigError."""
-        if not AUTO <= n_tokens <= MAX_FORCED:
-            raise ConfigError(
-                f"{n_tokens} tokens cannot be guessed at a time; 0 to {MAX_FORCED} are possible"
-            )
-        self._n_tokens = n_tokens
+        `model` guesses, if there is one, and never more than it allows. Raises ConfigError."""
+        for n in (n_tokens, 1 if model is None else model.max_tokens):
+            if not AUTO <= n <= MAX_FORCED:
+                raise ConfigError(
+                    f"{n} tokens cannot be guessed at a time; 0 to {MAX_FORCED} are possible"
+                )
+        self._n_tokens, self._model = n_tokens, model
+        most = MAX_DRAFT if model is None else model.max_tokens
+        self._max_tokens = n_tokens if n_tokens != AUTO else most
+        if model is not None:
+            self._max_tokens = min(self._max_tokens, model.max_tokens)
+        self._round_s: deque[float] = deque(maxlen=ROUNDS)
+        self._n_rounds = 0  # steps of the model for the guesses that are checked now
         # Without and with whole rows of logits, which take long to travel.
         self._costs = {False: StepCosts(), True: StepCosts()}
         self._credit = FIRST_CREDIT
         self.n_drafts = self.n_drafted = self.n_accepted = 0
 
-    def drafter_for(self, submit: Submit) -> Drafter | None:
+    def drafter_for(self, submit: Submit) -> Guesser | None:
         """What guesses for the sequence of a request; None where nothing is to be guessed."""
-        wanted, most = submit.draft_max, self._n_tokens
-        if most == AUTO:
-            most = MAX_DRAFT
+        wanted, most = submit.draft_max, self._max_tokens
         if wanted is not None:
             most = min(most, wanted)
         if most <= 0 or submit.pooling is not None:
             return None
-        return Drafter(max_tokens=most, min_tokens=submit.draft_min, min_chance=submit.draft_p_min)
+        n_min, p_min = submit.draft_min, submit.draft_p_min
+        if self._model is None:
+            return Drafter(max_tokens=most, min_tokens=n_min, min_chance=p_min)
+        return ModelDrafter(
+            self._model, submit, max_tokens=most, min_tokens=n_min, min_chance=p_min
+        )
 
     def choose(self, sequences: Many[Sequence], rooms: Many[int], max_rows: int) -> list[list[int]]:
         """A draft, mostly empty, for each of the sequences that the step continues, with at most
@@ -62,13 +78,22 @@ class Speculation:
         nothing: list[list[int]] = [[] for _ in sequences]
         if max_rows <= 0 or not any(s.drafter for s in sequences):
             return nothing
-        added = None
+        added, round_cost = None, 0.0
         if self._n_tokens == AUTO:
             costs = self._costs[_has_whole_rows(sequences)]
-            added = costs.curve(n, min(max_rows, n * MAX_DRAFT))
-            if added is None or not self._n_best(added, [1.0] * (len(added) - 1), n):
+            added = costs.curve(n, min(max_rows, n * self._max_tokens))
+            if added is None:
+                return nothing
+            round_cost = self._round_cost(costs.seconds(n))
+            with_rounds = [cost + round_cost * -(-i // n) for i, cost in enumerate(added)]
+            is_alone = self._model is None or all(s.drafter for s in sequences)
+            sure = [1.0] * (len(added) - 1)
+            n_best = self._n_best(with_rounds, sure, n, is_alone=is_alone)
+            if not n_best:
                 return nothing  # not even true guesses would pay
-        drafts = [_guess(s, room) for s, room in zip(sequences, rooms, strict=True)]
+            if self._model is not None:
+                rooms = [min(room, -(-n_best // n)) for room in rooms]
+        drafts = self._drafts(sequences, rooms, round_cost)
         ranked = sorted(
             ((chance, i) for i, draft in enumerate(drafts) for chance in draft.chances),
             key=lambda found: -found[0],
@@ -85,10 +110,14 @@ class Speculation:
             for s, draft, length in zip(sequences, drafts, lengths, strict=True)
         ]
 
-    def note(self, batch: Batch, n_accepted: int, seconds: float, *, is_mixed: bool) -> None:
-        """A step has taken so long, and so many tokens were as its drafts said; one that read
-        prompts besides tells nothing of what answers take."""
+    def note(
+        self, batch: Batch, n_accepted: int, seconds: float, guessing_s: float = 0.0, *,
+        is_mixed: bool,
+    ) -> None:  # fmt: skip
+        """A step has taken so long, and before it the guesses; so many tokens were as its drafts
+        said. A step that read prompts besides tells nothing of what answers take."""
         n, n_drafted = len(batch.chunks), batch.n_drafted
+        n_rounds, self._n_rounds = self._n_rounds, 0
         self.n_drafts += sum(bool(chunk.draft) for chunk in batch.chunks)
         self.n_drafted += n_drafted
         self.n_accepted += n_accepted
@@ -96,9 +125,16 @@ class Speculation:
             return
         costs = self._costs[_has_whole_rows([chunk.sequence for chunk in batch.chunks])]
         costs.note(n + n_drafted, seconds)
-        added = costs.curve(n, n_drafted)
+        added, base_s = costs.curve(n, n_drafted), costs.seconds(n)
         lost = added[-1] - n_accepted / n if added else 0.0
+        if n_rounds and base_s:
+            self._round_s.append(guessing_s / n_rounds)
+            lost += guessing_s / base_s
         self._credit = min(self._credit + EARNED - lost, MAX_CREDIT)
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
 
     def report(self) -> dict[str, object]:
         """`speculation` of GET /stats."""
@@ -107,6 +143,30 @@ class Speculation:
             "drafted": self.n_drafted,
             "accepted": self.n_accepted,
         }
+
+    def _round_cost(self, base_s: float | None) -> float:
+        """What a token takes to be guessed, in parts of a step; nothing before it was measured."""
+        return min(self._round_s) / base_s if self._round_s and base_s else 0.0
+
+    def _drafts(
+        self, sequences: Many[Sequence], rooms: Many[int], round_cost: float
+    ) -> list[Draft]:
+        """A guess for each sequence; those of a model all together, and none longer than pays."""
+        drafts = [Draft([], []) for _ in sequences]
+        asks: dict[int, Ask] = {}
+        for i, (sequence, room) in enumerate(zip(sequences, rooms, strict=True)):
+            drafter = sequence.drafter
+            if isinstance(drafter, ModelDrafter):
+                asks[i] = Ask(drafter, sequence.tokens, room)
+            elif drafter is not None:
+                drafts[i] = drafter.guess(sequence.tokens, room)
+        if self._model is not None:
+            found = self._model.guess(list(asks.values()), round_cost)
+            for i, draft in zip(asks, found, strict=True):
+                drafts[i] = draft
+            # Reading a prompt is paid once, and tells nothing of what a token takes.
+            self._n_rounds = 0 if self._model.has_read else self._model.n_rounds
+        return drafts
 
     def _n_best(
         self, added: list[float], chances: list[float], n: int, *, is_alone: bool = True
@@ -122,11 +182,6 @@ class Speculation:
             if gain > best_gain and added[i] <= limit:
                 best, best_gain = i, gain
         return best
-
-
-def _guess(sequence: Sequence, room: int) -> Draft:
-    drafter = sequence.drafter
-    return drafter.guess(sequence.tokens, room) if drafter else Draft([], [])
 
 
 def _has_whole_rows(sequences: Many[Sequence]) -> bool:

@@ -43,16 +43,20 @@ class StepCosts:
         size.seconds.append(seconds)
         size.n_seen = self._n_steps
 
+    def seconds(self, n_rows: int) -> float | None:
+        """What a step of so many rows takes; None where too little is known of it."""
+        base = self._sizes.get(n_rows)
+        if base is None or len(base.seconds) < BASES or not base.is_known(self._n_steps):
+            return None
+        return min(base.seconds)
+
     def curve(self, n_rows: int, n_more: int) -> list[float] | None:
         """What 0 to n_more rows beside n_rows add, in parts of a step of n_rows; never falling,
         and no longer than about twice what was measured, so that each try risks little.
         None where too little is known of a step of n_rows, or it is too short to be worth it."""
         now, sizes = self._n_steps, self._sizes
-        base = sizes.get(n_rows)
-        if base is None or len(base.seconds) < BASES or not base.is_known(now):
-            return None
-        base_s = min(base.seconds)
-        if base_s < SHORTEST_S * n_rows:
+        base_s = self.seconds(n_rows)
+        if base_s is None or base_s < SHORTEST_S * n_rows:
             return None
         known = [
             (n - n_rows, min(sizes[n].seconds) / base_s - 1.0)

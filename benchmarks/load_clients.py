@@ -181,7 +181,8 @@ async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> 
     reuse, `repeats` times with other last words.
 
     What the assistant has said is given, not what it answered: random weights make tokens that
-    no text is tokenized to, and nobody's cache could find those again.
+    no text is tokenized to, and nobody's cache could find those again. It is read once as the
+    beginning of an answer, and so is in the cache as an answer would be.
     """
     n_words = max(2, n_chat // (2 * TURNS - 1) - await n_dressing(clients))
     messages: list[Json] = []
@@ -190,6 +191,7 @@ async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> 
         await clients.stream("/v1/chat/completions", chat_body(messages, 2))
         answer = await words_of(clients, n_words, TURNS + turn)
         messages.append({"role": "assistant", "content": answer})
+        await clients.stream("/v1/chat/completions", chat_body(messages, 2))
     reused, computed = [], []
     for repeat in range(repeats):
         last: Json = {

@@ -49,7 +49,8 @@ rare = {
     "dry_phrases": st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=3), max_size=2),
     "min_keep": st.sampled_from([0, 0, 1, 4]),
 }
-chains = st.just(SAMPLERS) | st.lists(st.sampled_from(SAMPLERS), max_size=9).map(tuple)
+# Each at most once: temperatures near zero, one on another, leave the oracle's float32.
+chains = st.just(SAMPLERS) | st.lists(st.sampled_from(SAMPLERS), max_size=9, unique=True).map(tuple)
 any_params = st.builds(
     SamplingParams, **usual, **rare, samplers=chains, mirostat=st.sampled_from([0, 0, 0, 1, 2]),
     mirostat_tau=st.sampled_from([1.0, 3.0, 5.0]),

@@ -20,8 +20,7 @@ from kernels.tiles import (
     MANY_FROM,
     n_tiles,
     tile_bounds,
-    tile_start,
-    tile_width,
+    tile_number,
     widest_tile,
 )
 from kernels.vectors import F32, F32X16, I8, I32, I32X16
@@ -91,6 +90,14 @@ def _bf16_bits(x):
 
 
 @jitted
+def _place(token, n_tokens, is_block):
+    """Where a token's tile begins, its place in it, and the tile's width."""
+    widest = widest_tile(n_tokens, is_block)
+    start, end = tile_bounds(tile_number(token, n_tokens, widest), n_tokens, widest)
+    return start, token - start, end - start
+
+
+@jitted
 def _lay_out(a, token, n_tokens, needs):
     """Writes row `token` of a.rows into the tiles that the kernels read."""
     rows, tiles, quants, scales, sums, weighted, pairs = a
@@ -98,9 +105,7 @@ def _lay_out(a, token, n_tokens, needs):
     n_cols = rows.shape[1]
     if as_quants:
         flip = 128 if n_tokens >= MANY_FROM else 0
-        widest = widest_tile(n_tokens, True)
-        tile = tile_start(token, n_tokens, widest)
-        lane, width = token - tile, tile_width(tile, n_tokens, widest)
+        tile, lane, width = _place(token, n_tokens, True)
         n_blocks = n_cols // BLOCK
         for block in range(n_blocks):
             slot = tile * n_blocks + block * width + lane
@@ -112,9 +117,8 @@ def _lay_out(a, token, n_tokens, needs):
                 address(weighted) + slot * 12,
                 flip,
             )
-    widest = widest_tile(n_tokens, False)
-    tile = tile_start(token, n_tokens, widest)
-    lane, width = token - tile, tile_width(tile, n_tokens, widest)
+    if as_tiles or as_pairs:
+        tile, lane, width = _place(token, n_tokens, False)
     if as_tiles:
         for col in range(n_cols):
             tiles[tile * n_cols + col * width + lane] = rows[token, col]

@@ -6,13 +6,14 @@ kernels.kv_pages for the bytes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.emit import Emit
+from kernels.emit import Emit, emitted_function
 from kernels.exponential import emit_exp
 from kernels.kv_pages import BLOCK, LANES, PAGE
 from kernels.vectors import F32, F32X16, I8, I32, I32X16, I64, Value
@@ -49,7 +50,7 @@ def _query_rows(e: Emit, n: int, queries: Value, head_dim: Value) -> list[Value]
     return [e.b.add(queries, e.b.mul(head_dim, e.i64(4 * q))) for q in range(n)]
 
 
-def _emit_scores_f16(e: Emit, n: int, args: Any) -> None:
+def _emit_scores_f16(n: int, e: Emit, args: Any) -> None:
     """32 columns of scores (n, ROW) = queries (n, head_dim) . page of keys (head_dim, 32)."""
     queries, keys, scores, head_dim = args
     rows = _query_rows(e, n, queries, head_dim)
@@ -63,7 +64,7 @@ def _emit_scores_f16(e: Emit, n: int, args: Any) -> None:
             e.store(acc[q][i].get(), e.at(scores, q * ROW * 4 + 64 * i), 64)
 
 
-def _emit_scores_q8(e: Emit, n: int, args: Any) -> None:
+def _emit_scores_q8(n: int, e: Emit, args: Any) -> None:
     """The same. The sums of a block are scaled when they are whole; they wait in `scores`, as the
     registers are full."""
     queries, keys, scores, head_dim = args
@@ -198,7 +199,7 @@ def _emit_mix(columns: Any) -> Any:
     """sums (n, padded head_dim) = sums * decay (n) + 32 columns of weights (n, ROW) . values
     (n_tokens, ...)."""
 
-    def emit(e: Emit, n: int, args: Any) -> None:
+    def emit(n: int, e: Emit, args: Any) -> None:
         row_len = args[5]
         pair = e.i64(2 * LANES)
         n_pairs = e.b.sdiv(row_len, pair)
@@ -245,19 +246,6 @@ def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
     """An intrinsic f(n_queries, page, <addresses and sizes>) with code for each number of queries;
     emitters are by the bits of the page's words."""
 
-    def function(module: Any, n: int, bits: int) -> Any:
-        full = f"dllama.{name}{bits}.{n}"
-        if full in module.globals:
-            return module.globals[full]
-        kind = ir.FunctionType(ir.VoidType(), [I64] * n_args)
-        f = ir.Function(module, kind, full)
-        f.linkage = "internal"
-        f.attributes.add("noinline")
-        builder = ir.IRBuilder(f.append_basic_block("entry"))
-        emitters[bits](Emit(builder), n, f.args)
-        builder.ret_void()
-        return f
-
     @intrinsic
     def call(typingctx: Any, n_queries: Any, page: Any, pointers: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -269,7 +257,9 @@ def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
                 case = builder.append_basic_block(f"{name}.{n}")
                 switch.add_case(ir.Constant(I64, n), case)
                 builder.position_at_end(case)
-                builder.call(function(builder.module, n, bits), args)
+                full = f"dllama.{name}{bits}.{n}"
+                emit = partial(emitters[bits], n)
+                builder.call(emitted_function(builder.module, full, n_args, emit), args)
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()

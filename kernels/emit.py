@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from kernels.arrays import CACHE_LINE
 from kernels.cpu import has_bf16_dot, isa
 from kernels.families import FAMILIES
 from kernels.vectors import (
@@ -48,12 +49,14 @@ class Emit:
     def store(self, value: Value, address: Value, align: int = 1) -> None:
         self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=align)
 
-    def prefetch(self, address: Value) -> None:
-        """Asks for a cache line that will be read; any address will do."""
+    def prefetch(self, address: Value, n_bytes: int = 1) -> None:
+        """Asks for the cache lines of bytes that will be read; any address will do."""
         kind = ir.IntType(8).as_pointer()
         f = self.declare("llvm.prefetch.p0", ir.VoidType(), [kind, I32, I32, I32])
         rw, locality, is_data = (ir.Constant(I32, n) for n in (0, 2, 1))
-        self.b.call(f, [self.b.inttoptr(address, kind), rw, locality, is_data])
+        for line in range(0, n_bytes, CACHE_LINE):
+            where = self.b.inttoptr(self.at(address, line), kind)
+            self.b.call(f, [where, rw, locality, is_data])
 
     # -- vectors -----------------------------------------------------------------------------
     def splat(self, scalar: Value, lanes: int = 16) -> Value:
@@ -183,6 +186,22 @@ class Emit:
         module = self.b.module
         found = module.globals.get(name)
         return found or ir.Function(module, ir.FunctionType(result, args), name)
+
+
+def emitted_function(module: Any, name: str, n_args: int, emit: Callable[[Emit, Any], None]) -> Any:
+    """The function of this name in a module, emitted there on the first demand. It takes so many
+    int64, returns nothing, and is kept out of line."""
+    found = module.globals.get(name)
+    if found:
+        return found
+    kind = ir.FunctionType(ir.VoidType(), [I64] * n_args)
+    function = ir.Function(module, kind, name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    emit(Emit(builder), function.args)
+    builder.ret_void()
+    return function
 
 
 class Variable:

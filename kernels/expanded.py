@@ -10,6 +10,7 @@ matmul.py: sums of integers are exact, and the float steps are its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -18,43 +19,39 @@ from numba.extending import intrinsic
 
 from kernels import layout
 from kernels.block_steps import add_block, add_minima, store_tile
-from kernels.emit import Emit
+from kernels.emit import Emit, emitted_function
 from kernels.intrinsics import address
 from kernels.jit import kernel, named
 from kernels.layout import BLOCK, GROUP, BlockFormat
 from kernels.team import ROOM_BYTES, claim, region, room_of
-from kernels.tiles import MANY_BLOCK, MANY_FROM, tile_width
+from kernels.tiles import MANY_BLOCK, MANY_FROM, NEAR_BYTES, n_tiles, tile_bounds
 from kernels.unpack import Scales, quants, scales
 from kernels.vectors import F32X16, I8X64, I32X16, I64, Value
 
 VECTOR = 64  # bytes
 PAIR = 2  # groups that share broadcasts
-NEAR_BYTES = 4096  # that are fetched ahead
 CHUNK_BYTES = 1 << 18  # of expanded groups that a thread works on: they stay in its second cache
 NARROWEST = -(-MANY_FROM // -(-MANY_FROM // MANY_BLOCK)) - 1  # tile where tokens are cut evenly
 
 
-class Room(NamedTuple):
-    """Where an expanded group lies: 512 bytes of weights a block, then a vector for each block and
-    run of columns with one scale: what dot products begin with, factors, minima."""
+def _places(n_subs: int, has_min: bool) -> tuple[int, int, int, int]:
+    """Where an expanded group has its starts of dot products, its factors and its minima, and how
+    long it is: in bytes for each block. The weights come first, 512 bytes a block; each of the
+    others is a vector for every run of columns with one scale."""
+    weights, plane = BLOCK * GROUP, n_subs * VECTOR
+    minima = weights + 2 * plane
+    return weights, weights + plane, minima, minima + (plane if has_min else 0)
 
-    n_blocks: Any
-    n_subs: int
-    has_min: bool
 
-    def offsets(self) -> tuple[Any, Any, Any, Any]:
-        """Of the starts, the factors, the minima and the next group."""
-        plane = self.n_blocks * (self.n_subs * VECTOR)
-        weights = self.n_blocks * (BLOCK * GROUP)
-        minima = weights + 2 * plane
-        return weights, weights + plane, minima, minima + (plane if self.has_min else 0)
+MAX_COLS = ROOM_BYTES // (PAIR * _places(2, True)[3]) * BLOCK
+"""Columns of which two groups fit a thread's room, whatever their format."""
 
 
 def _n_subs(fmt: BlockFormat) -> int:
     return BLOCK // fmt.sub
 
 
-def _emit_expand(e: Emit, fmt: BlockFormat, args: Any) -> None:
+def _emit_expand(fmt: BlockFormat, e: Emit, args: Any) -> None:
     """One packed group to a room."""
     n_units, packed, packed_scales, weights, starts, factors, minima = args
     n_subs = _n_subs(fmt)
@@ -67,8 +64,7 @@ def _emit_expand(e: Emit, fmt: BlockFormat, args: Any) -> None:
                 for part, v in enumerate(vectors):
                     e.store(v, e.at(e.b.add(kind, plane), part * VECTOR), VECTOR)
             where = e.b.add(packed, e.b.mul(block, e.i64(fmt.quant_bytes)))
-            for line in range(0, fmt.quant_bytes, VECTOR):
-                e.prefetch(e.at(where, NEAR_BYTES + line))
+            e.prefetch(e.at(where, NEAR_BYTES), fmt.quant_bytes)
             target = e.b.add(weights, e.b.mul(block, e.i64(BLOCK * GROUP)))
             sums = [e.constant(I32X16, 0)] * n_subs
             for v, column in quants(e, fmt, where):
@@ -94,7 +90,8 @@ class _TileArgs(NamedTuple):
     out_stride: Any
 
 
-def _emit_tile(e: Emit, fmt: BlockFormat, p: _TileArgs, tokens: int, groups: int) -> None:
+def _emit_tile(fmt: BlockFormat, tokens: int, groups: int, e: Emit, args: Any) -> None:
+    p = _TileArgs(*args)
     n_subs, zero = _n_subs(fmt), e.constant(F32X16, 0.0)
     acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
     shifts = [e.b.mul(p.stride, e.i64(g)) for g in range(groups)]
@@ -136,19 +133,6 @@ def _emit_tile(e: Emit, fmt: BlockFormat, p: _TileArgs, tokens: int, groups: int
     store_tile(e, acc, columns, p.out_stride)
 
 
-def _function(module: Any, name: str, n_args: int, emit: Any) -> Any:
-    found = module.globals.get(name)
-    if found:
-        return found
-    f = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n_args), name)
-    f.linkage = "internal"
-    f.attributes.add("noinline")
-    builder = ir.IRBuilder(f.append_basic_block("entry"))
-    emit(Emit(builder), f.args)
-    builder.ret_void()
-    return f
-
-
 N_EXPAND_ARGS = 7
 
 
@@ -160,8 +144,8 @@ def _expander(fmt: BlockFormat) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             args = [builder.extract_value(values[0], i) for i in range(N_EXPAND_ARGS)]
             name = f"dllama.expand.{fmt.name}"
-            emit = lambda e, args: _emit_expand(e, fmt, args)  # noqa: E731
-            builder.call(_function(builder.module, name, N_EXPAND_ARGS, emit), args)
+            emit = partial(_emit_expand, fmt)
+            builder.call(emitted_function(builder.module, name, N_EXPAND_ARGS, emit), args)
             return context.get_dummy_value()
 
         return types.void(types.UniTuple(types.int64, N_EXPAND_ARGS)), codegen
@@ -186,9 +170,9 @@ def _tile(fmt: BlockFormat) -> Any:
                     at = builder.append_basic_block(f"tile.{n}.{g}")
                     switch.add_case(ir.Constant(I64, n * (PAIR + 1) + g), at)
                     builder.position_at_end(at)
-                    emit = lambda e, args, n=n, g=g: _emit_tile(e, fmt, _TileArgs(*args), n, g)  # noqa: E731
                     name = f"dllama.expanded.{fmt.name}.{n}.{g}"
-                    builder.call(_function(builder.module, name, n_args, emit), args)
+                    emit = partial(_emit_tile, fmt, n, g)
+                    builder.call(emitted_function(builder.module, name, n_args, emit), args)
                     builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()
@@ -198,17 +182,10 @@ def _tile(fmt: BlockFormat) -> Any:
     return tile
 
 
-def max_cols() -> int:
-    """Columns of which two groups fit a room, whatever their format."""
-    per_block = Room(1, 2, True).offsets()[3]
-    return ROOM_BYTES // (PAIR * per_block) * BLOCK
-
-
 def _matmul(fmt: BlockFormat) -> Any:
-    expand, tile, n_subs, has_min = _expander(fmt), _tile(fmt), _n_subs(fmt), fmt.has_min
+    expand, tile = _expander(fmt), _tile(fmt)
     quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
-    per_block = Room(1, n_subs, has_min).offsets()
-    to_starts, to_factors, to_minima, stride_of_block = per_block
+    to_starts, to_factors, to_minima, stride_of_block = _places(_n_subs(fmt), fmt.has_min)
 
     @region
     @named(f"multiply_expanded_{fmt.name}")
@@ -230,18 +207,17 @@ def _matmul(fmt: BlockFormat) -> Any:
                         address(packed_scales) + (first + g) * packed_scales.shape[1],
                         at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                         at + n_blocks * to_minima))  # fmt: skip
-            start = 0
-            while start < n_tokens:
-                tokens, done = tile_width(start, n_tokens, MANY_BLOCK), start * n_blocks
+            for number in range(n_tiles(n_tokens, MANY_BLOCK)):
+                start, end = tile_bounds(number, n_tokens, MANY_BLOCK)
+                done = start * n_blocks
                 for g in range(0, count, PAIR):
                     at = room + g * stride
                     where = address(out) + (column + (first + g) * GROUP) * 4
-                    tile(tokens, min(PAIR, count - g),
+                    tile(end - start, min(PAIR, count - g),
                          (n_blocks, at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                           at + n_blocks * to_minima, stride, address(a_quants) + done * BLOCK,
                           address(a_scales) + done * 4, address(a_weighted) + done * 12,
                           where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
-                start += tokens
 
     return body
 

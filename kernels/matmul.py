@@ -8,6 +8,7 @@ result does not depend on its batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels import expanded, layout
-from kernels.arrays import CACHE_LINE
 from kernels.block_steps import add_block, add_minima, store_tile
-from kernels.emit import Emit
+from kernels.emit import Emit, emitted_function
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel, named
 from kernels.layout import (
@@ -36,7 +36,9 @@ from kernels.tiles import (
     MANY_FLOAT,
     MANY_FLOAT_FROM,
     MANY_FROM,
-    tile_width,
+    NEAR_BYTES,
+    n_tiles,
+    tile_bounds,
     widest_tile,
 )
 from kernels.unpack import Scales, is_signed, quants, scales
@@ -50,7 +52,6 @@ FLOAT_GROUPS_AT_ONCE = (
 )
 GROUPS_AT_ONCE = 4  # that many tokens see in turn
 PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
-NEAR_BYTES = 4096
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -139,9 +140,7 @@ class _BlockTile:
         ahead does not keep memory busy."""
         if self.tokens < PREFETCHED_FROM and self.fmt.unit_blocks == 1:
             return
-        at = self.e.b.add(self.e.b.add(base, offset), ahead)
-        for line in range(0, n_bytes, CACHE_LINE):
-            self.e.prefetch(self.e.at(at, line))
+        self.e.prefetch(self.e.b.add(self.e.b.add(base, offset), ahead), n_bytes)
 
     def _starts(self, sums: Value, t: int) -> list[Value]:
         """Where the integer sums of a token begin: minus the offset times the activations."""
@@ -214,29 +213,18 @@ def _emit_tile(
         _emit_float_tile(e, fmt, p, tokens, groups, first)
 
 
-def _emit_tile_function(module: Any, fmt: BlockFormat | FloatFormat, tokens: int) -> Any:
-    """One LLVM function for a tile of `tokens` tokens over a run of groups."""
-    name = f"dllama.tile.{fmt.name}.{tokens}"
-    found = module.globals.get(name)
-    if found:
-        return found
-    kind = ir.FunctionType(ir.VoidType(), [I64] * _TILE_ARGS)
-    function = ir.Function(module, kind, name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    e, p = Emit(builder), _Pointers(function.args)
+def _emit_run(fmt: BlockFormat | FloatFormat, tokens: int, e: Emit, args: Any) -> None:
+    """A tile of `tokens` tokens over a run of groups."""
+    p = _Pointers(args)
     at_once = FLOAT_GROUPS_AT_ONCE.get(tokens, 1) if isinstance(fmt, FloatFormat) else 1
     size = e.i64(at_once)
-    with e.loop(builder.sdiv(p.n_groups, size)) as turn:
-        _emit_tile(e, fmt, p, tokens, at_once, builder.mul(turn, size))
+    with e.loop(e.b.sdiv(p.n_groups, size)) as turn:
+        _emit_tile(e, fmt, p, tokens, at_once, e.b.mul(turn, size))
     if at_once > 1:
-        left = builder.srem(p.n_groups, size)
+        left = e.b.srem(p.n_groups, size)
         with e.loop(left) as turn:
-            number = builder.add(builder.sub(p.n_groups, left), turn)
+            number = e.b.add(e.b.sub(p.n_groups, left), turn)
             _emit_tile(e, fmt, p, tokens, 1, number)
-    builder.ret_void()
-    return function
 
 
 def _tile(fmt: BlockFormat | FloatFormat) -> Any:
@@ -253,7 +241,9 @@ def _tile(fmt: BlockFormat | FloatFormat) -> Any:
                 case = builder.append_basic_block(f"tile.{n}")
                 switch.add_case(ir.Constant(I64, n), case)
                 builder.position_at_end(case)
-                builder.call(_emit_tile_function(builder.module, fmt, n), args)
+                name = f"dllama.tile.{fmt.name}.{n}"
+                emit = partial(_emit_run, fmt, n)
+                builder.call(emitted_function(builder.module, name, _TILE_ARGS, emit), args)
                 builder.branch(done)
             builder.position_at_end(done)
             return context.get_dummy_value()
@@ -297,16 +287,15 @@ def _block_matmul(fmt: BlockFormat) -> Any:
                 w_at = address(quants) + group * quants.shape[1]
                 s_at = address(scales) + group * scales.shape[1]
                 where = address(out) + (column + group * GROUP) * 4
-                start = 0
-                while start < n_tokens:
-                    tokens, done = tile_width(start, n_tokens, FEW), start * n_blocks
-                    tile(tokens, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
+                for number in range(n_tiles(n_tokens, FEW)):
+                    start, end = tile_bounds(number, n_tokens, FEW)
+                    done = start * n_blocks
+                    tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
                                   scales.shape[1], address(a_quants) + done * BLOCK,
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,
                                   address(a_weighted) + done * 12,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
                                   quants_ahead, scales_ahead))  # fmt: skip
-                    start += tokens
 
     return body
 
@@ -319,6 +308,7 @@ def _float_matmul(fmt: FloatFormat) -> Any:
     def body(thread, team, quants, tiles, n_tokens, out, column):
         n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
         chunk = _chunk_of_groups(n_groups, team[10], n_tokens)
+        widest = widest_tile(n_tokens, False)
         while True:
             first = claim(team, chunk)
             if first >= n_groups:
@@ -333,14 +323,12 @@ def _float_matmul(fmt: FloatFormat) -> Any:
                 n = min(size, first + count - group)
                 w = address(quants) + group * quants.shape[1]
                 where = address(out) + (column + group * GROUP) * 4
-                start = 0
-                while start < n_tokens:
-                    tokens = tile_width(start, n_tokens, widest_tile(n_tokens, False))
-                    tile(tokens, (n_vectors, n, w, 0, quants.shape[1], 0,
+                for number in range(n_tiles(n_tokens, widest)):
+                    start, end = tile_bounds(number, n_tokens, widest)
+                    tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * 4, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
                                   0))  # fmt: skip
-                    start += tokens
 
     return body
 

@@ -8,10 +8,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.emit import Emit
+from kernels.emit import Emit, emitted_function
 from kernels.layout import GROUP, BlockFormat, FloatFormat
 from kernels.raw_words import QUANTS, Rows
-from kernels.vectors import I16X16, I32, I32X16, I64, Value
+from kernels.vectors import I16X16, I32, I32X16, Value
 
 HALVES = 2 * GROUP  # bytes of 2 bytes for each of 16 rows
 VECTOR = 4 * GROUP
@@ -156,23 +156,15 @@ def packing_tile(fmt: BlockFormat | FloatFormat) -> Any:
     """
     n = len(_Tile._fields)
 
-    def function(module: Any) -> Any:
-        name = f"dllama.pack.{fmt.name}"
-        if name in module.globals:
-            return module.globals[name]
-        f = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * n), name)
-        f.linkage = "internal"
-        f.attributes.add("noinline")
-        builder = ir.IRBuilder(f.append_basic_block("entry"))
-        _emit_tile(Emit(builder), fmt, _Tile(*f.args))
-        builder.ret_void()
-        return f
+    def emit(e: Emit, args: Any) -> None:
+        _emit_tile(e, fmt, _Tile(*args))
 
     @intrinsic
     def tile(typingctx: Any, args: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             unpacked = [builder.extract_value(values[0], i) for i in range(n)]
-            builder.call(function(builder.module), unpacked)
+            name = f"dllama.pack.{fmt.name}"
+            builder.call(emitted_function(builder.module, name, n, emit), unpacked)
             return context.get_dummy_value()
 
         return types.void(types.UniTuple(types.int64, n)), codegen

@@ -20,6 +20,9 @@ MANY_BLOCK, MANY_FLOAT = 6, 12
 """Tokens of a tile of many, for block and for float weights: what the registers hold beside two
 groups of weights."""
 
+NEAR_BYTES = 4096
+"""How far ahead weights are fetched where memory has to keep up with what is computed."""
+
 
 @jitted
 def widest_tile(n_tokens, is_block):
@@ -34,16 +37,8 @@ def n_tiles(n_tokens, widest):
 
 
 @jitted
-def tile_width(start, n_tokens, widest):
-    """Tokens of the tile that begins with token `start`: the wider ones come first."""
-    count = n_tiles(n_tokens, widest)
-    width, n_wider = n_tokens // count, n_tokens % count
-    return width + 1 if start < n_wider * (width + 1) else width
-
-
-@jitted
 def tile_bounds(number, n_tokens, widest):
-    """The first token of a tile, and the first behind it."""
+    """The first token of a tile, and the first behind it; the wider tiles come first."""
     count = n_tiles(n_tokens, widest)
     width, n_wider = n_tokens // count, n_tokens % count
     start = number * width + min(number, n_wider)
@@ -51,11 +46,9 @@ def tile_bounds(number, n_tokens, widest):
 
 
 @jitted
-def tile_start(token, n_tokens, widest):
-    """The first token of the tile that holds `token`."""
+def tile_number(token, n_tokens, widest):
+    """The tile that holds a token."""
     count = n_tiles(n_tokens, widest)
     width, n_wider = n_tokens // count, n_tokens % count
-    wider = n_wider * (width + 1)
-    if token < wider:
-        return token // (width + 1) * (width + 1)
-    return wider + (token - wider) // width * width
+    behind = token - n_wider * (width + 1)
+    return token // (width + 1) if behind < 0 else n_wider + behind // width

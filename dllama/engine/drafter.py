@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from dllama.engine.hit_rates import HitRates
 from dllama.engine.ngram_index import LONGEST, SHORTEST, NgramIndex
 
 MAX_DRAFT = 15  # tokens of a guess: with the row before them two tiles of eight
-FIRST_WEIGHT = 3  # tokens that what is thought at first weighs as much as
-MAX_WEIGHT = 30  # and what was learned from any number of them: texts change
 
 
 class Draft(NamedTuple):
@@ -52,8 +51,7 @@ class Drafter:
         self._min_chance = min_chance
         self._index = NgramIndex()
         # By how many tokens a place has in common with the end, from SHORTEST on.
-        self._rates = [1.0 - 1.5 / n for n in range(SHORTEST, LONGEST + 1)]
-        self._weights = [FIRST_WEIGHT] * len(self._rates)
+        self._rates = HitRates(1.0 - 1.5 / n for n in range(SHORTEST, LONGEST + 1))
         self._guess: list[int] = []  # what was guessed last,
         self._length = 0  # from a place with so many tokens in common,
         self._n_known = 0  # behind so many tokens
@@ -84,7 +82,7 @@ class Drafter:
         chances: list[float] = []
         chance = 1.0
         for i in range(len(guess)):
-            rate = self._rates[self._class_of(i)]
+            rate = self._rates.of(self._class_of(i))
             if rate < self._min_chance:
                 break
             chance *= rate
@@ -95,10 +93,8 @@ class Drafter:
         """Compares the last guess with what came, up to the first difference."""
         came = tokens[self._n_known : self._n_known + len(self._guess)]
         for i, token in enumerate(came):
-            kind = self._class_of(i)
             is_right = token == self._guess[i]
-            self._weights[kind] = min(self._weights[kind] + 1, MAX_WEIGHT)
-            self._rates[kind] += (is_right - self._rates[kind]) / self._weights[kind]
+            self._rates.learn(self._class_of(i), is_right)
             if not is_right:
                 return
 

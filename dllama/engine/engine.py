@@ -69,7 +69,6 @@ class Engine:
             "max_waiting": max_waiting,
         }
         self._speculation = Speculation(speculate, draft_model)
-        self._has_draft_model = draft_model is not None
         self._guessing_s = 0.0  # of the step that runs
         self._scheduler = self._new_scheduler()
         self._clock = clock
@@ -178,7 +177,7 @@ class Engine:
 
     def _guess(self, sequences: Many[Sequence], rooms: Many[int], max_rows: int) -> list[list[int]]:
         """The drafts of a step, and how long it took to find them where a model did."""
-        if not self._has_draft_model:
+        if not self._speculation.has_model:
             return self._speculation.choose(sequences, rooms, max_rows)
         began_s = self._clock()
         drafts = self._speculation.choose(sequences, rooms, max_rows)

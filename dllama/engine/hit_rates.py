@@ -1,31 +1,26 @@
-"""How often what a model thinks so likely comes true. A small model that is half sure may be right
-nearly always, where the large one takes the likeliest token, or seldom, where it draws by chance.
-"""
+"""How often guesses come true: for each kind an estimate that goes on learning from what came."""
 
 from __future__ import annotations
 
-N_CLASSES = 8  # of likelihoods, each as wide as the others
+from collections.abc import Iterable
+
 FIRST_WEIGHT = 3  # tokens that what is thought at first weighs as much as
 MAX_WEIGHT = 30  # and what was learned from any number of them: texts change
 
 
 class HitRates:
-    """Running estimates for one sequence; at first what the model says."""
+    """Of one sequence; kinds are numbered from 0."""
 
-    def __init__(self) -> None:
-        self._rates = [(i + 0.5) / N_CLASSES for i in range(N_CLASSES)]
-        self._weights = [FIRST_WEIGHT] * N_CLASSES
+    def __init__(self, first: Iterable[float]) -> None:
+        """`first` is what is thought of each kind to begin with."""
+        self._rates = list(first)
+        self._weights = [FIRST_WEIGHT] * len(self._rates)
 
-    def of(self, likelihood: float) -> float:
-        """The chance that a token of this likelihood is the one that comes."""
-        return self._rates[_class_of(likelihood)]
+    def of(self, kind: int) -> float:
+        """The chance that a guess of this kind is right."""
+        return self._rates[kind]
 
-    def learn(self, likelihood: float, is_right: bool) -> None:
-        """A token of this likelihood was the one that came, or was not."""
-        i = _class_of(likelihood)
-        self._weights[i] = min(self._weights[i] + 1, MAX_WEIGHT)
-        self._rates[i] += (is_right - self._rates[i]) / self._weights[i]
-
-
-def _class_of(likelihood: float) -> int:
-    return min(int(likelihood * N_CLASSES), N_CLASSES - 1)
+    def learn(self, kind: int, is_right: bool) -> None:
+        """A guess of this kind was right, or was not."""
+        self._weights[kind] = min(self._weights[kind] + 1, MAX_WEIGHT)
+        self._rates[kind] += (is_right - self._rates[kind]) / self._weights[kind]

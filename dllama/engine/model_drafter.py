@@ -25,6 +25,7 @@ from dllama.step import PAGE_TOKENS, LogitRow, Step
 
 DEFAULT_DRAFT = 8  # tokens of a guess: with the row before them a tile of eight, and one
 MIN_CHANCE = 0.4  # of a token after those before it, where a request names none
+N_LIKELIHOODS = 8  # classes of them, each as wide as the others
 GREEDY = SamplingParams(temperature=0.0)
 
 
@@ -50,7 +51,9 @@ class ModelDrafter:
         plain = replace(submit, sampling=GREEDY, grammar=None, session_id=None, context_shift=False)
         # What the small model knows of the sequence: the same tokens, computed less far.
         self.sequence = Sequence.from_submit(plain, model.vocab_size, 0.0)
-        self.rates = HitRates()
+        # At first what the model says. A small one that is half sure may be right nearly always,
+        # where the large one takes the likeliest token, or seldom, where it draws by chance.
+        self.rates = HitRates((i + 0.5) / N_LIKELIHOODS for i in range(N_LIKELIHOODS))
         self._guess: list[tuple[int, float]] = []  # tokens and likelihoods guessed last,
         self._n_known = 0  # behind so many tokens; the keys and values of
         self._n_written = 0  # so many of them are in the pages
@@ -90,10 +93,14 @@ class ModelDrafter:
         came = tokens[self._n_known : self._n_known + len(self._guess)]
         for i, token in enumerate(came):
             guessed, likelihood = self._guess[i]
-            self.rates.learn(likelihood, token == guessed)
+            self.rates.learn(_class_of(likelihood), token == guessed)
             if token != guessed:
                 return i
         return len(came)
+
+
+def _class_of(likelihood: float) -> int:
+    return min(int(likelihood * N_LIKELIHOODS), N_LIKELIHOODS - 1)
 
 
 @dataclass(slots=True)
@@ -117,7 +124,7 @@ class _Try:
         likelihood = math.exp(float(row.logits[0]) - row.log_sum_exp)
         if not likelihood >= self.drafter.min_chance:  # also where logits are no numbers
             return False
-        rate = self.drafter.rates.of(likelihood)
+        rate = self.drafter.rates.of(_class_of(likelihood))
         self.tokens.append(int(row.ids[0]))
         self.likelihoods.append(likelihood)
         self.chances.append(rate * (self.chances[-1] if self.chances else 1.0))

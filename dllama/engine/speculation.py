@@ -57,6 +57,11 @@ class Speculation:
         self._credit = FIRST_CREDIT
         self.n_drafts = self.n_drafted = self.n_accepted = 0
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a second model guesses, which takes time."""
+        return self._model is not None
+
     def drafter_for(self, submit: Submit) -> Guesser | None:
         """What guesses for the sequence of a request; None where nothing is to be guessed."""
         wanted, most = submit.draft_max, self._max_tokens

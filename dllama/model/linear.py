@@ -9,6 +9,7 @@ import numpy as np
 from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
+from kernels.expanded import MAX_COLS
 from kernels.layout import BLOCK_FORMATS, GROUP, Needs, Packed
 from kernels.packing import Packing
 
@@ -64,6 +65,11 @@ class LinearBuilder:
             raise ModelFileError(
                 f"tensor {info.name} has {info.cols} columns and what reads the same input "
                 f"{self._parts[0][1].cols}; the file does not fit its own header"
+            )
+        if format_name(info.qtype) in BLOCK_FORMATS and info.cols > MAX_COLS:
+            raise ModelFileError(
+                f"tensor {info.name} has {info.cols} columns; of {info.qtype.name} the kernels "
+                f"take {MAX_COLS} at most"
             )
         if not self._continues_last(info):
             room = max(self._expected_rows - self._rows, info.rows)

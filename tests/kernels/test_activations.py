@@ -19,8 +19,7 @@ from kernels.tiles import (
     MANY_FROM,
     n_tiles,
     tile_bounds,
-    tile_start,
-    tile_width,
+    tile_number,
     widest_tile,
 )
 
@@ -95,10 +94,9 @@ def test_tiles_hold_the_rows_they_say(team: np.ndarray, n_tokens: int) -> None:
 
 
 def _tiles(n_tokens: int, widest: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < n_tokens:
-        yield start, tile_width(start, n_tokens, widest)
-        start += tile_width(start, n_tokens, widest)
+    for number in range(n_tiles(n_tokens, widest)):
+        first, end = tile_bounds(number, n_tokens, widest)
+        yield first, end - first
 
 
 @given(st.integers(1, 600), st.sampled_from([4, 6, 8, 12]))
@@ -109,9 +107,9 @@ def test_tiles_are_even_and_hold_every_token(n_tokens: int, widest: int) -> None
     assert len(tiles) == n_tiles(n_tokens, widest)
     assert max(widths) - min(widths) <= 1 and sorted(widths, reverse=True) == widths
     for number, (first, width) in enumerate(tiles):
-        assert tile_bounds(number, n_tokens, widest) == (first, first + width)
+        assert first == sum(widths[:number])
         for token in range(first, first + width):
-            assert tile_start(token, n_tokens, widest) == first
+            assert tile_number(token, n_tokens, widest) == number
 
 
 @pytest.mark.skipif(MANY_FROM > 1000, reason="tokens are never many on this processor")

@@ -14,7 +14,7 @@ from dllama.engine import model_drafter, speculation
 from dllama.errors import ConfigError, ModelFileError
 from dllama.requests import SamplingParams, Submit
 from tests.dllama.cli.test_commands import dllama
-from tests.dllama.engine.test_engine import drain
+from tests.dllama.engine.days import drain
 from tests.toy_models import write_toy
 
 

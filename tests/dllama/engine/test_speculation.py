@@ -20,6 +20,7 @@ from dllama.engine.speculation import AUTO, MAX_FORCED, Speculation
 from dllama.errors import ConfigError
 from dllama.requests import FinishReason, Output, SamplingParams, Submit
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
+from tests.dllama.engine.days import Visit, drain, live_through, visits
 from tests.dllama.engine.history_runner import (
     HistoryRunner,
     check_step,
@@ -27,7 +28,6 @@ from tests.dllama.engine.history_runner import (
     logit_row,
     next_state,
 )
-from tests.dllama.engine.test_engine import Heard, Visit, drain, expected, visits
 
 GREEDY = SamplingParams(temperature=0.0)
 VOCAB = 4  # so few tokens that guesses come true by chance
@@ -131,26 +131,8 @@ def test_any_day_gives_everyone_their_answer(
         runner, max_batch=max_batch, max_step_tokens=max_step_tokens, speculate=speculate
     )
     day = [replace(visit, submit=few_tokens(visit.submit)) for visit in day]
-    heard = Heard()
-    now = 0
-    while engine.has_work() or any(visit.comes_at >= now for visit in day):
-        for visit in day:
-            if visit.comes_at == now:
-                engine.submit(visit.submit)
-            if visit.leaves_at == now:
-                engine.abort(visit.submit.id)
-        heard.add(engine.step())
-        engine._scheduler.check_integrity()
-        now += 1
-        assert now < 20_000, "somebody starves"
+    live_through(engine, runner, day, engine._scheduler.check_integrity)
     assert all(sum(sizes) <= max_step_tokens for sizes in runner.step_sizes)
-    assert engine._scheduler.pool.n_used == 0
-    for visit in day:
-        answer, full = heard.answer(visit.submit.id), expected(visit.submit, runner)
-        if answer.finish is None:
-            assert answer.tokens == full.tokens[: len(answer.tokens)]
-        else:
-            assert answer == full
 
 
 def few_tokens(submit: Submit) -> Submit:

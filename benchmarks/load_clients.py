@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import aiohttp
 import orjson
@@ -141,39 +142,38 @@ async def play_load(clients: Clients, load: Load, seed: int) -> Json:
 
 async def play_intrusion(clients: Clients, load: Load, n_long: int, seed: int, room: int) -> Json:
     """The clients stream, and when each has its `n_tokens` a prompt of `n_long` tokens is sent;
-    they go on until that one has its first token. `room` is how many tokens they may have."""
-    streams = [Stream() for _ in range(load.clients)]
-    tasks = [
-        asyncio.create_task(
-            clients.stream("/v1/completions", load.body(seed + i, n_tokens=room), stream)
-        )
-        for i, stream in enumerate(streams)
-    ]
+    they go on until that one has its first token. `room` is how many tokens an answer may have;
+    whose answer ends before asks for another one, and the pause between the two is no interval."""
+    answers: list[list[Stream]] = [[] for _ in range(load.clients)]
+
+    async def keep_asking(i: int) -> None:
+        for turn in count():
+            answers[i].append(Stream())
+            body = load.body(seed + i + turn * (load.clients + 1), n_tokens=room)
+            await clients.stream("/v1/completions", body, answers[i][-1])
+
+    tasks = [asyncio.create_task(keep_asking(i)) for i in range(load.clients)]
     try:
-        while min(stream.n_events for stream in streams) < load.n_tokens:
-            refuse_ended(tasks, room)
+        while min(sum(s.n_events for s in mine) for mine in answers) < load.n_tokens:
+            raise_failures(tasks)
             await asyncio.sleep(POLL_S)
         body = load.body(seed + load.clients, n_prompt=n_long, n_tokens=2)
         long = await clients.stream("/v1/completions", body)
-        refuse_ended(tasks, room)
+        raise_failures(tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if not long.stamps or not all(stream.stamps for stream in streams):
+    if not long.stamps or not all(mine[0].stamps for mine in answers):
         raise LoadError("a stream brought no text while the long prompt was computed")
-    return intrusion_row(streams, long)
+    return intrusion_row(answers, long)
 
 
-def refuse_ended(tasks: Sequence[asyncio.Task[Stream]], room: int) -> None:
-    """Raises LoadError where one that should stream on has ended."""
+def raise_failures(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Raises what one that should ask on has failed with."""
     for task in tasks:
         if task.done():
             task.result()
-            raise LoadError(
-                f"an answer of {room} tokens ended before the long prompt had its first token; "
-                "ask for a shorter one with --long-tokens"
-            )
 
 
 async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> Json:

@@ -82,9 +82,11 @@ def load_row(streams: Sequence[Stream]) -> Json:
     }
 
 
-def intrusion_row(streams: Sequence[Stream], long: Stream) -> Json:
-    """The streams' intervals before a long prompt was sent, and from then to its first token."""
-    begin_s = max(s.stamps[0] for s in streams)
+def intrusion_row(answers: Sequence[Sequence[Stream]], long: Stream) -> Json:
+    """The intervals in each client's answers before a long prompt was sent, and from then to its
+    first token."""
+    begin_s = max(mine[0].stamps[0] for mine in answers)
+    streams = [stream for mine in answers for stream in mine]
     before = [g for s in streams for g in s.gaps_within(begin_s, long.sent_s)]
     during = [g for s in streams for g in s.gaps_within(long.sent_s, long.stamps[0])]
     calm, busy = percentile(before, 95), percentile(during, 95)

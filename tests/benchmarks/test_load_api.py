@@ -38,7 +38,7 @@ def test_three_scenarios_with_two_servers(
     binary.chmod(0o755)
     code = main([
         "--model", str(toy), "--threads", "1", "--clients", "2", "--prompt-tokens", "4",
-        "--tokens", "24", "--long-tokens", "600", "--chat-tokens", "700", "--rounds", "1",
+        "--tokens", "300", "--long-tokens", "600", "--chat-tokens", "700", "--rounds", "1",
         "--llama-server", str(binary), "--json", str(out),
     ])  # fmt: skip
     told = capsys.readouterr()
@@ -49,8 +49,8 @@ def test_three_scenarios_with_two_servers(
     assert found["ratio_to_bench"] > 0 and found["ratio_to_llama_server"] > 0
     for name in ("dllama", "llama-server"):
         row = found[name]["load"]
-        assert (row["clients"], row["tokens"]) == (2, 48)
-        assert 2 <= row["events"] <= 48 and set(row["ttft_ms"]) == {"p50", "p95", "p99"}
+        assert (row["clients"], row["tokens"]) == (2, 600)
+        assert 2 <= row["events"] <= 600 and set(row["ttft_ms"]) == {"p50", "p95", "p99"}
         assert found[name]["intrusion"]["prompt_tokens"] == 600
         assert min(found[name]["intrusion"]["intervals"]) > 0
         turn = found[name]["turn"]

@@ -40,7 +40,7 @@ def test_the_decode_rate_counts_what_comes_while_all_stream() -> None:
 def test_a_stall_belongs_to_the_long_prompt_that_caused_it() -> None:
     stream = Stream(0.0, stamps=[1.0, 2.0, 3.0, 4.0, 11.0, 12.0, 13.0], n_tokens=7)
     long = Stream(4.5, stamps=[11.0], n_prompt=4000)
-    row = intrusion_row([stream], long)
+    row = intrusion_row([[stream]], long)
     assert row["intervals"] == [3, 1] and row["prompt_tokens"] == 4000 and row["ttft_ms"] == 6500.0
     assert row["ratio_p95"] == 7.0
 

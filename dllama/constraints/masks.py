@@ -15,7 +15,9 @@ from threading import Lock
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from dllama.constraints.closing import Closing
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
+from dllama.constraints.ways_out import WaysOut
 from dllama.errors import DllamaError, RequestError
 
 N_THREADS = 2  # a grammar that takes long to compile must not hold up the masks of the others
@@ -31,12 +33,15 @@ class GrammarMasks:
         self.end_ids = np.array(vocabulary.end_ids, np.int64)
         self.n_tokens = len(vocabulary.tokens)
         self._tokenizer = _tokenizer_of(vocabulary)
+        self.ways_out = WaysOut(vocabulary)
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(N_THREADS, thread_name_prefix="masks")
 
-    def make(self, grammar: str, stop_ids: Collection[int]) -> GrammarConstraint:
-        return GrammarConstraint(self, grammar, stop_ids)
+    def make(
+        self, grammar: str, stop_ids: Collection[int], n_left: int | None = None
+    ) -> GrammarConstraint:
+        return GrammarConstraint(self, grammar, stop_ids, n_left)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -70,8 +75,12 @@ class GrammarConstraint:
     """One sequence's place in a grammar. Used by one thread at a time: by the pool's while a mask
     is under way, by the engine's otherwise."""
 
-    def __init__(self, masks: GrammarMasks, grammar: str, stop_ids: Collection[int]) -> None:
+    def __init__(
+        self, masks: GrammarMasks, grammar: str, stop_ids: Collection[int], n_left: int | None
+    ) -> None:
         self._masks = masks
+        self._n_left = n_left
+        self._closing = Closing(masks.ways_out)
         self._grammar = grammar
         self._stop_ids = np.array(sorted(stop_ids), np.int64)
         self._matcher: LLMatcher | None = None
@@ -79,12 +88,15 @@ class GrammarConstraint:
         self._pending: Future[np.ndarray] | None = masks.begin(self)
 
     def compute(self) -> np.ndarray:
-        """The mask's bits (words,) uint32, as llguidance writes them. Raises DllamaError."""
+        """The mask's bits (words,) uint32, as llguidance writes them, and how far it is to the
+        end. Raises DllamaError."""
         if self._matcher is None:
             self._matcher = self._masks.matcher(self._grammar)
         words = self._words
         self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         self._raise_errors(self._matcher)
+        if self._n_left is not None:
+            self._closing.look(self._matcher, self._n_left)
         return words
 
     def mask(self) -> np.ndarray:
@@ -104,6 +116,12 @@ class GrammarConstraint:
             )
         return mask
 
+    def keep(self, token: int) -> int:
+        assert self._pending is None and self._matcher is not None, "mask() comes before keep()"
+        if self._n_left is None:
+            return token
+        return self._closing.keep(self._matcher, token, self._n_left)
+
     def advance(self, token: int) -> bool:
         assert self._pending is None and self._matcher is not None, "mask() comes before advance()"
         if not self._matcher.consume_token(token):
@@ -111,6 +129,8 @@ class GrammarConstraint:
             raise DllamaError(f"the grammar does not allow the token {token} that was drawn")
         if self._matcher.is_stopped():
             return False
+        if self._n_left is not None:
+            self._n_left -= 1
         self._pending = self._masks.begin(self)
         return True
 

@@ -16,9 +16,9 @@ _REFERENCES = frozenset({"$ref", "$dynamicRef"})
 _OBJECT_WORDS = frozenset({"properties", "required", "anyOf", "oneOf", "additionalProperties"})
 _DATA = frozenset({"enum", "const", "default", "examples"})  # keywords whose value is no schema
 _TEXT_LIMITS = frozenset({"pattern", "maxLength", "minLength"})
-_DATE = (
-    r"([0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)"
-    r"|(0[13578]|1[02])-31)|[0-9]{2}(0[48]|[2468][048]|[13579][26])-02-29)"
+_DATE = (  # of a year that every program knows: many begin to count at 1
+    r"([1-9][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)"
+    r"|(0[13578]|1[02])-31)|[1-9][0-9](0[48]|[2468][048]|[13579][26])-02-29)"
 )
 _TIME = (
     r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
@@ -27,6 +27,7 @@ _TIME = (
 # RFC 3339 lets a second have any number of digits, RFC 5321 an address 64 and 255 characters: a
 # small model would take all it is given.
 _PATTERNS = {
+    "date": rf"^{_DATE}$",
     "time": rf"^{_TIME}$",
     "date-time": rf"^{_DATE}T{_TIME}$",
     "email": (

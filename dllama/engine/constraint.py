@@ -24,6 +24,11 @@ class Constraint(Protocol):
         """
         ...
 
+    def keep(self, token: int) -> int:
+        """The token that was drawn; or another one that the mask allows, where the text behind it
+        could not be completed any more in the tokens that are left."""
+        ...
+
     def advance(self, token: int) -> bool:
         """Notes a token that the mask allowed and begins the next mask in the background. False
         where the text is complete: nothing but its end may follow. Raises DllamaError."""
@@ -33,12 +38,21 @@ class Constraint(Protocol):
 class ConstraintMaker(Protocol):
     """Makes constraints for one vocabulary."""
 
-    def make(self, grammar: str, stop_ids: Collection[int]) -> Constraint:
-        """A constraint at its beginning; compiles in the background, so that this takes no time
-        and a grammar that cannot be compiled is told by the first `mask`."""
+    def make(
+        self, grammar: str, stop_ids: Collection[int], n_left: int | None = None
+    ) -> Constraint:
+        """A constraint at its beginning, of an answer of `n_left` tokens at most (None: without an
+        end); compiles in the background, so that this takes no time and a grammar that cannot be
+        compiled is told by the first `mask`."""
         ...
 
     def close(self) -> None: ...
+
+
+def only(row: LogitRow, token: int) -> LogitRow:
+    """The whole row with a single token that may come."""
+    assert row.ids is None, "a mask needs the whole row"
+    return masked(row, np.arange(len(row.logits)) == token)
 
 
 def masked(row: LogitRow, mask: np.ndarray) -> LogitRow:

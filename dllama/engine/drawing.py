@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dllama.engine.constraint import masked
+from dllama.engine.constraint import masked, only
 from dllama.engine.sequence import Sequence
 from dllama.errors import DllamaError
 from dllama.requests import FinishReason
@@ -33,6 +33,8 @@ def draw_token(sequence: Sequence, row: LogitRow, max_len: int) -> Drawn:
             allowed = masked(row, mask)
         token, probs = sequence.sampler.choose(allowed, sequence.tokens, row)
         if constraint is not None and token not in sequence.stop_ids:
+            if (kept := constraint.keep(token)) != token:
+                token, probs = sequence.sampler.choose(only(row, kept), sequence.tokens, row)
             is_complete = not constraint.advance(token)
     except DllamaError as error:
         return Drawn(None, FinishReason.ERROR, str(error))

@@ -237,7 +237,10 @@ class Engine:
                 "leave out `response_format`, `grammar` and the like",
                 param="grammar",
             )
-        sequence.constraint = self._constraints.make(submit.grammar, submit.stop_ids)
+        room = None if sequence.may_shift else self.max_len - sequence.n_prompt
+        limits = [n for n in (sequence.max_tokens, room) if n is not None]
+        n_left = min(limits, default=None)
+        sequence.constraint = self._constraints.make(submit.grammar, submit.stop_ids, n_left)
 
     def _refuse(self, submit: Submit, reason: str, retry_after_s: float | None) -> None:
         self._stats.n_failed += 1

@@ -90,9 +90,7 @@ def ask() -> Iterator[object]:
     assert not any(thread.name == "engine" for thread in threading.enumerate())
 
 
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(status: int, data: bytes) -> None:

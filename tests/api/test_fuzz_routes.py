@@ -64,7 +64,7 @@ def send() -> Iterator[Callable[[Request], None]]:
     loop.close()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(request_=requests())
 def test_any_request_to_any_route(send, request_: Request) -> None:
     send(request_)

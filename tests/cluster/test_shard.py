@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.cut import cut_manifest
@@ -69,7 +69,6 @@ def test_ranges_cover_exactly_once_in_order_and_aligned(
         assert all(s.vocab.start % 16 == 0 for s in shards)
 
 
-@settings(deadline=None)
 @given(
     shares=st.lists(st.floats(0.3, 3), min_size=2, max_size=6),
     n_kv_heads=st.sampled_from([2, 4, 8]),

@@ -47,7 +47,7 @@ def test_nothing_is_written_before_a_reader_is_there() -> None:
     writer.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=200), max_size=30))
 def test_messages_come_out_as_they_went_in(messages: list[bytes]) -> None:
     writer = RingWriter()

@@ -69,7 +69,7 @@ def brief_writer(seed: int, tokenizer: Tokenizer) -> Callable[[np.ndarray], int]
     return choose
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(schema_seed=st.integers(0, 10**6), seed=st.integers(0, 10**6))
 def test_any_draws_make_valid_json(
     masks: GrammarMasks, tokenizer: Tokenizer, schema_seed: int, seed: int

@@ -376,7 +376,7 @@ def test_close_closes_the_runner() -> None:
     assert runner.is_closed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     day=visits(),
     n_pages=st.integers(4, 10),

@@ -100,7 +100,7 @@ def test_answers_are_those_of_plain_decoding(
     assert not limits.get("n_pages") or engine._scheduler.n_preempted > 0
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     day=visits(),
     n_pages=st.integers(4, 10),

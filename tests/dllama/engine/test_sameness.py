@@ -86,9 +86,7 @@ def test_a_batch_of_sixteen_answers_as_each_alone(
     assert answers(runner, asks(), max_batch=16) == alone
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations(range(N_ASKS)),
     max_batch=st.integers(1, 16),

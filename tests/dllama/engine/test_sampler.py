@@ -76,7 +76,7 @@ def agrees(params: SamplingParams, logits_seed: int, is_coarse: bool, tokens: li
         tokens.append(expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     params=st.builds(SamplingParams, **usual),
     logits_seed=st.integers(0, 1000),
@@ -89,7 +89,7 @@ def test_the_usual_samplers_are_the_definitions(
     agrees(params, logits_seed, is_coarse, tokens)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(params=any_params, logits_seed=st.integers(0, 1000), tokens=histories)
 def test_all_samplers_in_any_order_are_the_definitions(
     params: SamplingParams, logits_seed: int, tokens: list[int]
@@ -97,7 +97,7 @@ def test_all_samplers_in_any_order_are_the_definitions(
     agrees(params, logits_seed, False, tokens)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(params=any_params, logits_seed=st.integers(0, 1000), tokens=histories)
 def test_each_sampler_alone_leaves_what_its_definition_leaves(
     params: SamplingParams, logits_seed: int, tokens: list[int]

@@ -113,7 +113,7 @@ def test_answers_are_those_of_plain_decoding(
     assert answers(mixed_asks(), speculate, **limits) == plain
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     day=visits(),
     n_pages=st.integers(4, 10),
@@ -321,6 +321,9 @@ class OddAndEven:
     def mask(self) -> np.ndarray:
         return np.asarray(np.arange(VOCAB) % 2 != self._last % 2)
 
+    def keep(self, token: int) -> int:
+        return token
+
     def advance(self, token: int) -> bool:
         assert (token + self._last) % 2, "a token that the mask forbids"
         self._n, self._last = self._n - 1, token
@@ -328,7 +331,7 @@ class OddAndEven:
 
 
 class OddAndEvenMaker:
-    def make(self, grammar: str, stop_ids: object) -> Constraint:
+    def make(self, grammar: str, stop_ids: object, n_left: int | None = None) -> Constraint:
         return OddAndEven(int(grammar))
 
     def close(self) -> None: ...

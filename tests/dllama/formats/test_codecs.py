@@ -39,7 +39,7 @@ def test_random_rows_encode_as_the_gguf_library_does(qtype: QType, scale: float)
     assert np.array_equal(decode(raw, qtype), back)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     qtype=st.sampled_from(sorted(ENCODERS)),
     values=hnp.arrays(np.float32, (2, 32), elements=FLOATS),
@@ -49,7 +49,7 @@ def test_any_rows_encode_as_the_gguf_library_does(qtype: QType, values: np.ndarr
         assert np.array_equal(encode(values, qtype), theirs(values, qtype))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     qtype=st.sampled_from([QType.Q4_0, QType.Q8_0]),
     values=hnp.arrays(np.float32, (1, 64), elements=st.floats(-100, 100, width=16)),

@@ -20,9 +20,7 @@ from dllama.qtypes import QType
 from tests.toy_models import write_toy
 
 ALLOWED_BYTES = 4_000_000  # the toys have under 60,000; parsing them needs some objects
-FUZZ = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module", params=["gguf", "m"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dllama.errors import TokenizerError
@@ -142,7 +142,6 @@ def test_the_end_of_a_channel_is_no_end_of_generation() -> None:
     assert tokenizer.eog_ids == {257, 258}
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_comes_back(text: str) -> None:
     tokenizer = Tokenizer.from_gguf_metadata(

@@ -30,7 +30,7 @@ def reference_ids(metadata: dict, text: str) -> list[int]:
     return ids_by_score(escaped, scores, ids, lambda b: tokens.index(f"<0x{b:02X}>"))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(pieces=st.lists(words, unique=True, max_size=20), seed=st.integers(0, 2**16), text=texts)
 def test_distinct_scores(pieces: list[str], seed: int, text: str) -> None:
     scores = random.Random(seed).sample(range(len(pieces) + 3), len(pieces) + 3)
@@ -41,7 +41,7 @@ def test_distinct_scores(pieces: list[str], seed: int, text: str) -> None:
     assert tokenizer.encode(text) == reference_ids(metadata, text)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     pieces=st.dictionaries(st.text("ab▁", min_size=2, max_size=5), st.integers(0, 2), max_size=12),
     letters=st.sets(st.sampled_from("ab▁"), min_size=1),
@@ -55,7 +55,7 @@ def test_shared_scores_and_missing_letters(
     assert Tokenizer.from_gguf_metadata(metadata).encode(text) == reference_ids(metadata, text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(alphabet=st.sampled_from("▁▁▁▁ax"), max_size=80))
 def test_runs_of_spaces_that_share_a_score(text: str) -> None:
     """Llama 2's case: pieces of 2 to 16 spaces with one score, below those of all words."""
@@ -82,7 +82,7 @@ def test_real_vocabulary_on_random_text(name: str) -> None:
         assert tokenizer.encode(text) == reference_ids(metadata, text), text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(pieces=st.dictionaries(words, st.integers(0, 4)), text=st.text("ab▁", max_size=30))
 def test_score_merge_equals_the_reference(pieces: dict[str, int], text: str) -> None:
     ids = {piece: i for i, piece in enumerate(pieces)}

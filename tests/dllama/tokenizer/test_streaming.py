@@ -14,7 +14,7 @@ SPM = Tokenizer.from_gguf_metadata(spm_metadata({"▁": -1.0, "a": -2.0, "▁a":
 BPE = Tokenizer.from_gguf_metadata(bpe_metadata([("a", "b"), ("Ġ", "a")], {"<|x|>": 3}))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     data=st.data(),
     tokenizer=st.sampled_from([SPM, BPE]),
@@ -33,7 +33,7 @@ def test_any_division_gives_the_text_of_the_whole(
     assert "".join(pieces) == whole
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_half_character_is_ever_given_out(text: str) -> None:
     for tokenizer in (SPM, BPE):

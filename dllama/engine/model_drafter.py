@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dllama.engine.drafter import Draft
+from dllama.engine.drafter import Draft, Drafter
 from dllama.engine.fair_share import fair_shares
 from dllama.engine.hit_rates import HitRates
 from dllama.engine.kv_cache import KvCache
@@ -41,11 +41,13 @@ class ModelDrafter:
     """The guesses for one sequence, and the pages that the small model has of it."""
 
     def __init__(
-        self, model: DraftModel, submit: Submit, *, max_tokens: int, min_tokens: int = 0,
-        min_chance: float = 0.0,
+        self, model: DraftModel, submit: Submit, lookup: Drafter, *, max_tokens: int,
+        min_tokens: int = 0, min_chance: float = 0.0,
     ) -> None:  # fmt: skip
-        """A guess has at most `max_tokens`, stops before a token less likely than `min_chance`
-        after the one before it, and is none with fewer than `min_tokens`."""
+        """`lookup` guesses for nothing, and is asked first. A guess of the model has at most
+        `max_tokens`, stops before a token less likely than `min_chance` after the one before it,
+        and is none with fewer than `min_tokens`."""
+        self.lookup = lookup
         self._model, self._min_tokens = model, min_tokens
         self.max_tokens, self.min_chance = max_tokens, min_chance or MIN_CHANCE
         plain = replace(submit, sampling=GREEDY, grammar=None, session_id=None, context_shift=False)

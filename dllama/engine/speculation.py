@@ -4,7 +4,7 @@ A guess of k tokens makes k more rows of a step, and the sampler draws from them
 token comes as guessed. Answers stay the same; only the number of steps changes. Knows no clock.
 
 Guesses from what stood before cost nothing to speak of. Those of a second model take time, which
-counts like that of the step they are checked in.
+counts like that of the step they are checked in; it is asked where nothing stood before that tells.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ MAX_SLOWDOWN = 1.25  # of a step, for the answers beside that nothing was guesse
 EARNED = 0.015  # of a step that each step allows to lose
 FIRST_CREDIT = 1.0  # steps that may be lost to begin with
 MAX_CREDIT = 6.0
+ENOUGH = 2.0  # tokens that a guess from what stood before brings, and no model is asked
 ROUNDS = 5  # measurements of what a draft model takes for a token, of which the least counts
 
 
@@ -46,10 +47,7 @@ class Speculation:
                     f"{n} tokens cannot be guessed at a time; 0 to {MAX_FORCED} are possible"
                 )
         self._n_tokens, self._model = n_tokens, model
-        most = MAX_DRAFT if model is None else model.max_tokens
-        self._max_tokens = n_tokens if n_tokens != AUTO else most
-        if model is not None:
-            self._max_tokens = min(self._max_tokens, model.max_tokens)
+        self._max_tokens = n_tokens if n_tokens != AUTO else MAX_DRAFT
         self._round_s: deque[float] = deque(maxlen=ROUNDS)
         self._n_rounds = 0  # steps of the model for the guesses that are checked now
         # Without and with whole rows of logits, which take long to travel.
@@ -70,10 +68,12 @@ class Speculation:
         if most <= 0 or submit.pooling is not None:
             return None
         n_min, p_min = submit.draft_min, submit.draft_p_min
+        lookup = Drafter(max_tokens=most, min_tokens=n_min, min_chance=p_min)
         if self._model is None:
-            return Drafter(max_tokens=most, min_tokens=n_min, min_chance=p_min)
+            return lookup
+        most = min(most, self._model.max_tokens)
         return ModelDrafter(
-            self._model, submit, max_tokens=most, min_tokens=n_min, min_chance=p_min
+            self._model, submit, lookup, max_tokens=most, min_tokens=n_min, min_chance=p_min
         )
 
     def choose(self, sequences: Many[Sequence], rooms: Many[int], max_rows: int) -> list[list[int]]:
@@ -83,22 +83,16 @@ class Speculation:
         nothing: list[list[int]] = [[] for _ in sequences]
         if max_rows <= 0 or not any(s.drafter for s in sequences):
             return nothing
-        added, round_cost = None, 0.0
+        added, n_asked, round_cost = None, MAX_FORCED, 0.0
         if self._n_tokens == AUTO:
             costs = self._costs[_has_whole_rows(sequences)]
             added = costs.curve(n, min(max_rows, n * self._max_tokens))
-            if added is None:
-                return nothing
+            if added is None or not self._n_true(added, sequences):
+                return nothing  # not even true guesses would pay
             round_cost = self._round_cost(costs.seconds(n))
             with_rounds = [cost + round_cost * -(-i // n) for i, cost in enumerate(added)]
-            is_alone = self._model is None or all(s.drafter for s in sequences)
-            sure = [1.0] * (len(added) - 1)
-            n_best = self._n_best(with_rounds, sure, n, is_alone=is_alone)
-            if not n_best:
-                return nothing  # not even true guesses would pay
-            if self._model is not None:
-                rooms = [min(room, -(-n_best // n)) for room in rooms]
-        drafts = self._drafts(sequences, rooms, round_cost)
+            n_asked = -(-self._n_true(with_rounds, sequences) // n)
+        drafts = self._drafts(sequences, rooms, n_asked, round_cost)
         ranked = sorted(
             ((chance, i) for i, draft in enumerate(drafts) for chance in draft.chances),
             key=lambda found: -found[0],
@@ -153,22 +147,32 @@ class Speculation:
         """What a token takes to be guessed, in parts of a step; nothing before it was measured."""
         return min(self._round_s) / base_s if self._round_s and base_s else 0.0
 
+    def _n_true(self, added: list[float], sequences: Many[Sequence]) -> int:
+        """How many guessed tokens would be best if all of them came true."""
+        is_alone = self._model is None or all(s.drafter for s in sequences)
+        return self._n_best(added, [1.0] * (len(added) - 1), len(sequences), is_alone=is_alone)
+
     def _drafts(
-        self, sequences: Many[Sequence], rooms: Many[int], round_cost: float
+        self, sequences: Many[Sequence], rooms: Many[int], n_asked: int, round_cost: float
     ) -> list[Draft]:
-        """A guess for each sequence; those of a model all together, and none longer than pays."""
+        """A guess for each sequence: from what stood before, or where that is not enough from the
+        model, which is asked for all of them together, for `n_asked` tokens each, and for none
+        that does not pay."""
         drafts = [Draft([], []) for _ in sequences]
         asks: dict[int, Ask] = {}
         for i, (sequence, room) in enumerate(zip(sequences, rooms, strict=True)):
             drafter = sequence.drafter
             if isinstance(drafter, ModelDrafter):
-                asks[i] = Ask(drafter, sequence.tokens, room)
+                drafts[i] = drafter.lookup.guess(sequence.tokens, room)
+                if n_asked and sum(drafts[i].chances) < ENOUGH:
+                    asks[i] = Ask(drafter, sequence.tokens, min(room, n_asked))
             elif drafter is not None:
                 drafts[i] = drafter.guess(sequence.tokens, room)
-        if self._model is not None:
+        if self._model is not None and asks:
             found = self._model.guess(list(asks.values()), round_cost)
             for i, draft in zip(asks, found, strict=True):
-                drafts[i] = draft
+                if sum(draft.chances) > sum(drafts[i].chances):
+                    drafts[i] = draft
             # Reading a prompt is paid once, and tells nothing of what a token takes.
             self._n_rounds = 0 if self._model.has_read else self._model.n_rounds
         return drafts

@@ -91,7 +91,7 @@ def test_streamed_tool_calls() -> None:
     assert len({call.id for call in opened}) == 2
     for index in (0, 1):
         pieces = [c.function.arguments for c in calls if c.index == index]
-        assert len(pieces) > 3
+        assert len(pieces) >= 2  # what comes at once is sent at once
         assert json.loads("".join(pieces)) == {"city": "Zürich"}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 

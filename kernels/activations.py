@@ -15,6 +15,7 @@ from kernels.exponential import exp_f32
 from kernels.intrinsics import address, f32_bits
 from kernels.jit import jitted, kernel, reordered
 from kernels.layout import BF16, BLOCK, Activations, Needs
+from kernels.program import launch
 from kernels.team import claim, region
 from kernels.tiles import (
     MANY_FROM,
@@ -187,9 +188,9 @@ def add_rms_norm(
     epsilon: float, a: Activations, n_tokens: int, needs: Needs,
 ) -> None:  # fmt: skip
     """x += delta (both (T, dim) float32; delta may be wider or None), then a = rms_norm(x)."""
-    _add_rms_norm(
-        team, x, _NOTHING if delta is None else delta, weight, np.float32(epsilon), tuple(a),
-        n_tokens, needs,
+    launch(
+        _add_rms_norm, team, x, _NOTHING if delta is None else delta, weight,
+        np.float32(epsilon), tuple(a), n_tokens, needs,
     )  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def _prepare(team, a, n_tokens, needs):
 
 def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> None:
     """Makes a matmul's input of what was written to a.rows."""
-    _prepare(team, tuple(a), n_tokens, needs)
+    launch(_prepare, team, tuple(a), n_tokens, needs)
 
 
 @jitted
@@ -249,4 +250,4 @@ def swiglu(
     all: the others stay as they are.
     """
     own = own or (0, a.rows.shape[1])
-    _swiglu(team, gate_up, tuple(a), own, n_tokens, needs)
+    launch(_swiglu, team, gate_up, tuple(a), own, n_tokens, needs)

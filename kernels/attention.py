@@ -33,6 +33,7 @@ from kernels.exponential import exp_f32
 from kernels.intrinsics import address
 from kernels.jit import jitted, kernel
 from kernels.kv_pages import LANES, PAGE, padded
+from kernels.program import launch
 from kernels.team import N_THREADS, claim, region
 
 CHUNK = 16  # pages: a fold costs as much as a page's mix, and 512 tokens keep a thread busy
@@ -268,5 +269,5 @@ def attention(
     are one layer of KvPages, which already hold the rows' own; tiles (T, 3) int32 and rooms
     (from `scratch`) are working space; out (T, n_heads * head_dim or wider) float32.
     """
-    _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim,
-               rooms.threads, rooms.partials, out)  # fmt: skip
+    launch(_attention, team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim,
+           rooms.threads, rooms.partials, out)  # fmt: skip

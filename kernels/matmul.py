@@ -29,6 +29,7 @@ from kernels.layout import (
     FloatFormat,
     Packed,
 )
+from kernels.program import launch
 from kernels.team import claim, region
 from kernels.tiles import (
     FEW,
@@ -459,10 +460,10 @@ def matmul(
     weights, is_block = (w.quants, w.scales), w.format in _BLOCK_KERNELS
     if is_block and n_tokens >= MANY_FROM:
         inputs = (a.quants, a.scales, a.weighted)
-        expanded.KERNELS[w.format](team, (team, weights, inputs, n_tokens, out, column))
+        launch(expanded.KERNELS[w.format], team, (team, weights, inputs, n_tokens, out, column))
     elif is_block:
         few = (a.quants, a.scales, a.sums, a.weighted)
-        _BLOCK_KERNELS[w.format](team, (team, weights, few, n_tokens, out, column))
+        launch(_BLOCK_KERNELS[w.format], team, (team, weights, few, n_tokens, out, column))
     else:
         numbers = a.pairs if w.format == "bf16" else a.tiles
-        _FLOAT_KERNELS[w.format](team, (team, w.quants, numbers, n_tokens, out, column))
+        launch(_FLOAT_KERNELS[w.format], team, (team, w.quants, numbers, n_tokens, out, column))

@@ -9,6 +9,7 @@ import numpy as np
 
 from kernels.jit import jitted, kernel, reordered
 from kernels.kv_pages import PAGE, padded, put_key, put_value
+from kernels.program import launch
 from kernels.team import claim, region
 
 ROWS = 32  # that a thread takes at once: few enough to stay in the caches from head to head
@@ -98,6 +99,6 @@ def rotate_and_store(
     side; bias (the same width or empty), q_norm and k_norm (head_dim or empty) float32;
     row_pages (T,) int32 is the page of each row's position; keys, values one layer of KvPages.
     """
-    _rotate_and_store(team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm,
-                      np.float32(epsilon), cosines, sines, positions, row_pages, keys,
-                      values)  # fmt: skip
+    launch(_rotate_and_store, team, qkv, n_tokens, group, head_dim, bias, q_norm, k_norm,
+           np.float32(epsilon), cosines, sines, positions, row_pages, keys,
+           values)  # fmt: skip

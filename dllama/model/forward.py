@@ -12,6 +12,7 @@ import numpy as np
 
 from dllama.collective import Collective
 from dllama.model.linear import Linear
+from dllama.model.replays import Replays
 from dllama.model.state import RunState
 from dllama.model.weights import Layer, Weights
 from dllama.step import PAGE_TOKENS, Step
@@ -34,29 +35,50 @@ class Rows:
 
 
 def forward(
-    weights: Weights, step: Step, x: np.ndarray, state: RunState, team: np.ndarray,
-    comm: Collective,
+    weights: Weights, step: Step, state: RunState, team: np.ndarray, comm: Collective,
+    replays: Replays,
 ) -> np.ndarray:  # fmt: skip
     """This rank's slice of the logits of the rows step.logits_at: (R, local vocabulary or wider).
 
-    x (T, dim) float32 holds the embedded tokens and is used up; where the step asks for hidden
-    states, it holds those of the last layer then. Raises PeerLost.
+    state.x[:T] holds the embedded tokens and is used up; where the step asks for hidden states, it
+    holds those of the last layer then. Raises PeerLost.
     """
-    rows, epsilon = place(weights, step, state), weights.config.norm_epsilon
+    rows = place(weights, step, state, replays)
+    x, out = state.x[: rows.n], state.partial[: rows.n]
     delta: np.ndarray | None = None
+
+    def attention_half(layer: Layer, i: int) -> None:
+        enter(team, weights, x, delta, layer.norm1, layer.qkv, state)
+        attention(weights, layer, state.normed, rows, state, team, i)
+
+    def feed_forward_half(layer: Layer, i: int) -> None:
+        enter(team, weights, x, delta, layer.norm2, layer.gate_up, state)
+        feed_forward(layer, state.normed, rows.n, state, team)
+
+    replays.begin(rows.n, len(rows.starts) - 1)
     for i, layer in enumerate(weights.layers):
-        normed = state.normed
-        add_rms_norm(team, x, delta, layer.norm1, epsilon, normed, rows.n, _needs(layer.qkv))
-        delta = comm.all_reduce(attention(weights, layer, normed, rows, state, team, i))
-        add_rms_norm(team, x, delta, layer.norm2, epsilon, normed, rows.n, _needs(layer.gate_up))
-        delta = comm.all_reduce(feed_forward(layer, normed, rows.n, state, team))
+        for half in (attention_half, feed_forward_half):
+            replays.run(half, layer, i)
+            delta = comm.all_reduce(out)
+            if delta is not out and replays.is_few(rows.n):  # a replay looks where it looked before
+                np.copyto(out, delta)
+                delta = out
     if len(step.hidden_at) and delta is not None:
         x += delta[:, : x.shape[1]]
         delta = None
     return head(weights, x, delta, step.logits_at, state, team)
 
 
-def place(weights: Weights, step: Step, state: RunState) -> Rows:
+def enter(
+    team: np.ndarray, weights: Weights, x: np.ndarray, delta: np.ndarray | None, norm: np.ndarray,
+    reader: Linear | None, state: RunState,
+) -> None:  # fmt: skip
+    """x += delta, what the half layer before brings; state.normed is the norm of that."""
+    needs, n = Needs() if reader is None else reader.needs, len(x)
+    add_rms_norm(team, x, delta, norm, weights.config.norm_epsilon, state.normed, n, needs)
+
+
+def place(weights: Weights, step: Step, state: RunState, replays: Replays) -> Rows:
     """Finds each row's page and turns positions into angles."""
     n = step.n_tokens
     positions = np.ascontiguousarray(step.positions, np.int32)
@@ -65,18 +87,18 @@ def place(weights: Weights, step: Step, state: RunState) -> Rows:
     sequence = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
     rope_table(positions, weights.inv_freq, weights.rope_magnitude, state.cosines, state.sines)
-    return Rows(n, starts, positions, pages, row_pages)
+    return Rows(n, *replays.settled(starts, positions, pages, row_pages))
 
 
 def attention(
     weights: Weights, layer: Layer, normed: Activations, rows: Rows, state: RunState,
     team: np.ndarray, index: int,
-) -> np.ndarray:  # fmt: skip
-    """This rank's heads' part of the layer's attention: (T, dim)."""
+) -> None:  # fmt: skip
+    """This rank's heads' part of the layer's attention: state.partial (T, dim)."""
     out = state.partial[: rows.n]
     if layer.qkv is None or layer.wo is None:  # no heads here
         out[:] = 0
-        return out
+        return
     config, qkv = weights.config, state.qkv
     keys, values = state.kv.keys[index], state.kv.values[index]
     multiply(team, layer.qkv, normed, rows.n, qkv)
@@ -91,22 +113,20 @@ def attention(
     )  # fmt: skip
     prepare(team, state.mixed, rows.n, layer.wo.needs)
     multiply(team, layer.wo, state.mixed, rows.n, out)
-    return out
 
 
 def feed_forward(
     layer: Layer, normed: Activations, n: int, state: RunState, team: np.ndarray
-) -> np.ndarray:
-    """This rank's columns' part of w2(silu(w1 x) * w3 x): (T, dim)."""
+) -> None:
+    """This rank's columns' part of w2(silu(w1 x) * w3 x): state.partial (T, dim)."""
     out = state.partial[:n]
     if layer.gate_up is None or layer.w2 is None:
         out[:] = 0
-        return out
+        return
     multiply(team, layer.gate_up, normed, n, state.gate_up)
     own = (layer.w2.first_own_col, layer.gate_up.out_dim // 2)
     swiglu(team, state.gate_up, state.hidden, n, layer.w2.needs, own)
     multiply(team, layer.w2, state.hidden, n, out)
-    return out
 
 
 def head(
@@ -141,7 +161,3 @@ def multiply(team: np.ndarray, w: Linear, a: Activations, n: int, out: np.ndarra
     """out[:n] = a @ w.T for all matrices of a Linear, side by side."""
     for column, part in w.parts:
         matmul(team, part, a, n, out, column)
-
-
-def _needs(w: Linear | None) -> Needs:
-    return Needs() if w is None else w.needs

@@ -18,6 +18,7 @@ from dllama.model.forward import forward, last_states
 from dllama.model.kv_files import Tick, read_pages, write_pages
 from dllama.model.linear import format_name
 from dllama.model.logit_rows import encode_part, merge_parts
+from dllama.model.replays import ALIKE_BEFORE, Replays
 from dllama.model.state import RunState, allocate
 from dllama.model.weights import Tensor, Weights, build_weights
 from dllama.qtypes import QType, row_bytes
@@ -52,6 +53,7 @@ class RankModel:
     def __init__(self, weights: Weights, state: RunState, team: Team, embed_qtype: QType) -> None:
         self.weights, self.state, self.team = weights, state, team
         self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
+        self._replays = Replays(weights, state.max_pages)
         self.n_steps = self.n_tokens = self.compute_ns = 0
         self.hidden = np.zeros((0, weights.config.dim), np.float32)  # (H, dim), of the last step
 
@@ -87,12 +89,15 @@ class RankModel:
 
     def _warm_up(self) -> None:
         """Runs one token through everything, so that kernels are compiled or read from the cache
-        now and not inside the first request. The page it writes is nobody's yet."""
+        now and not inside the first request, and the most frequent step is recorded. The page it
+        writes is nobody's yet."""
         one = np.zeros(1, np.int32)
         step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
         row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
+        self._replays.alike_before = 0
         self.forward(step, row, SoloCollective())
+        self._replays.alike_before = ALIKE_BEFORE
         self.shift(KvShift(2, 0, 1, one, one))
         self.n_steps = self.n_tokens = self.compute_ns = 0
 
@@ -109,8 +114,9 @@ class RankModel:
         timed = _TimedCollective(comm)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
-        logits = forward(self.weights, step, x, self.state, self.team.state, timed)
-        self.hidden = last_states(self.weights, x[step.hidden_at])
+        logits = forward(self.weights, step, self.state, self.team.state, timed, self._replays)
+        if len(step.hidden_at) or len(self.hidden):
+            self.hidden = last_states(self.weights, x[step.hidden_at])
         part = encode_part(
             logits, self.weights.n_vocab, self.weights.vocab_start, step.candidates, self.state,
             self.team.state,

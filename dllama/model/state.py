@@ -25,6 +25,7 @@ class RunState:
     """
 
     kv: KvPages
+    max_pages: int  # of one sequence
     x: np.ndarray  # (T, dim): the residual stream
     cosines: np.ndarray  # (T, head_dim / 2)
     sines: np.ndarray
@@ -55,13 +56,15 @@ def allocate(
     half = config.head_dim // 2
     mixed = activations(max_tokens + 1, first.wo.cols if first.wo else 0)
     before = first.wo.first_own_col if first.wo else 0
+    longest = min(config.max_seq_len, n_pages * PAGE)
     return RunState(
+        max_pages=-(-longest // PAGE),
         kv=kv_pages(kv_type, config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((max_tokens, half), f32),
         sines=aligned((max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        rooms=scratch(n_threads, config.head_dim, min(config.max_seq_len, n_pages * PAGE)),
+        rooms=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),
         qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
         mixed=mixed,

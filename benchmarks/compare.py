@@ -1,8 +1,9 @@
-"""dllama beside llama.cpp: the same file, the same threads, in turn, as ratios.
+"""dllama beside others: the same file, the same threads, in turn, as ratios.
 
     python -m benchmarks.compare --types Q4_0,Q6_K --tests pp512,tg64 --threads 1,2
     python -m benchmarks.compare --peer-python ~/llama/bin/python ...   # with llama.cpp
-    python -m benchmarks.compare --nodes 2 --threads 1                  # two nodes on loopback
+    python -m benchmarks.compare --nodes 2 --threads 1                  # two nodes and one
+    python -m benchmarks.compare --distributed-llama ~/dl/dllama [--nodes 2 --threads 1]
 
 Models are random weights of real shapes, written to .cache/bench once. Every test runs A B A B;
 the table has medians, the spread, and the ratio. Results go to benchmarks/results as JSON.
@@ -20,17 +21,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
 
 from benchmarks.bandwidth import int8_gop_per_s, memory_gb_per_s
+from benchmarks.compare_tables import cost_table, speed_table
 from benchmarks.names import parse_test
 from dllama.cli.arguments import comma_list
+from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +51,11 @@ class Peer:
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.hello = self._ask(json.dumps({"pages": pages}))
+        try:
+            self.hello = self._ask(json.dumps({"pages": pages}))
+        except BaseException:
+            self.close()
+            raise
 
     def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -68,17 +74,29 @@ class Peer:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+        assert self._process.stdout is not None
         self._process.wait(30)
+        self._process.stdout.close()
 
 
-def model_file(shape: str, qtype: str) -> Path:
-    """A random model, written once."""
-    path = MODELS / f"{shape}-{qtype}.gguf"
+def model_file(shape: str, qtype: str, *, is_m: bool = False) -> Path:
+    """A random model, written once; a .m file with its .t if distributed-llama is to read it."""
+    path = MODELS / f"{shape}-{qtype}.{'m' if is_m else 'gguf'}"
     if not path.exists():
         MODELS.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "benchmarks.random_model", shape, str(path)]
-        subprocess.run([*command, "--type", qtype], cwd=ROOT, check=True)
+        writer = "benchmarks.random_m_model" if is_m else "benchmarks.random_model"
+        command = [sys.executable, "-m", writer, shape, str(path), "--type", qtype]
+        subprocess.run(command, cwd=ROOT, check=True)
     return path
+
+
+def multiplied_weights(path: Path) -> dict[str, int]:
+    """How many weights a token of a prompt meets in matrices, and how many more in the head."""
+    with closing(open_model(path)) as source:
+        sizes = {name: t.rows * t.cols for name, t in source.tensors.items() if t.rows > 1}
+    embed = sizes.pop("embed")
+    head = sizes.pop("wcls", embed)
+    return {"body": sum(sizes.values()), "head": head}
 
 
 def free_port() -> int:
@@ -88,18 +106,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def local_workers(n: int, threads: int) -> Iterator[list[str]]:
-    """n workers on loopback."""
+def local_workers(n: int, command: Callable[[int], list[str]]) -> Iterator[list[str]]:
+    """n workers on loopback, each started by `command(port)`: their addresses."""
     addresses, processes = [], []
     try:
         for _ in range(n):
             port = free_port()
             addresses.append(f"127.0.0.1:{port}")
-            command = [
-                sys.executable, "-m", "dllama.cli.worker_main", "--host", "127.0.0.1", "--port",
-                str(port), "--threads", str(threads), "--log-level", "warning",
-            ]  # fmt: skip
-            processes.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
+            processes.append(
+                subprocess.Popen(
+                    command(port), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+            )
         time.sleep(1.5 if n else 0)
         yield addresses
     finally:
@@ -109,36 +127,65 @@ def local_workers(n: int, threads: int) -> Iterator[list[str]]:
             process.wait(20)
 
 
+def our_worker(threads: int) -> Callable[[int], list[str]]:
+    return lambda port: [
+        sys.executable, "-m", "dllama.cli.worker_main", "--host", "127.0.0.1", "--port", str(port),
+        "--threads", str(threads), "--log-level", "warning",
+    ]  # fmt: skip
+
+
+def their_worker(binary: str, threads: int) -> Callable[[int], list[str]]:
+    return lambda port: [
+        binary, "worker", "--host", "127.0.0.1", "--port", str(port), "--nthreads", str(threads)
+    ]  # fmt: skip
+
+
 def run_case(
     path: Path, threads: int, tests: list[str], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """All tests of one model and thread count, the peers in turn."""
     pages = max(parse_test(t).n_pages for t in tests)
     ours = [sys.executable, "-m", "benchmarks.peer_dllama", str(path), str(threads)]
-    with local_workers(args.nodes - 1, threads) as addresses:
-        peers = [Peer("dllama", [*ours, *addresses], pages)]
-        if args.nodes > 1:  # the same threads in one node
-            total = str(threads * args.nodes)
-            peers.append(Peer("one node", [*ours[:-1], total], pages))
-        elif args.peer_python:
-            script = str(Path(__file__).with_name("peer_llama_cpp.py"))
-            command = [args.peer_python, script, str(path), str(threads)]
-            peers.append(Peer("llama.cpp", command, pages))
-        try:
-            return [run_test(peers, path.stem, threads, test, args.repeats) for test in tests]
-        finally:
-            for peer in peers:
-                peer.close()
+    with ExitStack() as stack:
+        workers = stack.enter_context(local_workers(args.nodes - 1, our_worker(threads)))
+        peers = [Peer("dllama", [*ours, *workers], pages)]
+        stack.callback(peers[0].close)
+        if other := _other_peer(path, threads, ours, args, stack):
+            peers.append(Peer(*other, pages))
+            stack.callback(peers[1].close)
+        found = (run_test(peers, path.stem, threads, test, args.repeats) for test in tests)
+        return [row for row in found if row is not None]
+
+
+def _other_peer(
+    path: Path, threads: int, ours: list[str], args: argparse.Namespace, stack: ExitStack
+) -> tuple[str, list[str]] | None:
+    """What ours is compared with, and how it is started."""
+    if args.distributed_llama:
+        binary = str(Path(args.distributed_llama).resolve())
+        workers = local_workers(args.nodes - 1, their_worker(binary, threads))
+        module = "benchmarks.peer_distributed_llama"
+        command = [sys.executable, "-m", module, binary, str(path), str(threads)]
+        return "distributed-llama", [*command, *stack.enter_context(workers)]
+    if args.nodes > 1:  # the same threads in one node
+        return "one node", [*ours[:-1], str(threads * args.nodes)]
+    if args.peer_python:
+        script = str(Path(__file__).with_name("peer_llama_cpp.py"))
+        return "llama.cpp", [args.peer_python, script, str(path), str(threads)]
+    return None
 
 
 def run_test(
     peers: list[Peer], model: str, threads: int, test: str, repeats: int
-) -> dict[str, Any]:
-    """One row: A B A B ..., medians and the ratio pair by pair."""
+) -> dict[str, Any] | None:
+    """One row: A B A B ..., medians and the ratio pair by pair; None for a test that the other
+    cannot run."""
     samples: dict[str, list[dict[str, Any]]] = {p.name: [] for p in peers}
     for _ in range(repeats):
         for peer in peers:
             samples[peer.name].append(peer.measure(test))
+            if samples[peer.name][-1]["tokens_per_s"] is None:
+                return None
     row: dict[str, Any] = {"model": model, "threads": threads, "test": test}
     for peer in peers:
         speeds = [s["tokens_per_s"] for s in samples[peer.name]]
@@ -156,26 +203,6 @@ def run_test(
         a, b = (row[p.name]["samples"] for p in peers)
         row["ratio"] = statistics.median(x / y for x, y in zip(a, b, strict=True))
     return row
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
-    view = Table()
-    other = next((k for k in ("llama.cpp", "one node") if k in rows[0]), None)
-    names = ["model", "threads", "test", "dllama", "min-max", "GB/s", "network ms"]
-    for name in [*names, *([other, "ratio"] if other else [])]:
-        justify: JustifyMethod = "left" if name in ("model", "test") else "right"
-        view.add_column(name, justify=justify, no_wrap=True)
-    for row in rows:
-        ours = row["dllama"]
-        cells = [
-            row["model"], str(row["threads"]), row["test"], f"{ours['median']:.1f}",
-            f"{min(ours['samples']):.1f}-{max(ours['samples']):.1f}", f"{row['gb_per_s']:.1f}",
-            f"{row['network_ms']:.2f}",
-        ]  # fmt: skip
-        if other:
-            cells += [f"{row[other]['median']:.1f}", f"{row['ratio']:.2f}"]
-        view.add_row(*cells)
-    return view
 
 
 def machine() -> dict[str, Any]:
@@ -215,10 +242,13 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=1, help="of ours, on loopback")
     parser.add_argument("-r", "--repeats", type=int, default=3)
     parser.add_argument("--peer-python", help="an interpreter that has llama-cpp-python")
+    parser.add_argument("--distributed-llama", metavar="PROGRAM", help="its program, `dllama`")
     parser.add_argument("--json", type=Path, help="where to write (default: benchmarks/results)")
     args = parser.parse_args()
+    is_m = bool(args.distributed_llama)
+    types = ("Q4_0",) if is_m else args.types  # of its two types the one that is quantized
     files = [Path(m) for m in args.models] or [
-        model_file(shape, qtype) for shape in args.shapes for qtype in args.types
+        model_file(shape, qtype, is_m=is_m) for shape in args.shapes for qtype in types
     ]
     facts = machine()
     # To a file goes one table, as wide as it is.
@@ -227,15 +257,20 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for path in files:
         for threads in args.threads:
-            rows += run_case(path, int(threads), list(args.tests), args)
+            weights = multiplied_weights(path)
+            rows += [
+                {**row, "weights": weights}
+                for row in run_case(path, int(threads), list(args.tests), args)
+            ]
             if console.is_terminal:
-                console.print(table(rows))
+                console.print(speed_table(rows, facts))
     name = f"{facts['cpu']}-{facts['cores']}-{facts['date']}-{facts['commit']}-{args.nodes}n.json"
     out = args.json or RESULTS / name
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     if not console.is_terminal:
-        console.print(table(rows))
+        console.print(speed_table(rows, facts))
+    console.print(cost_table(rows))
     console.print(f"written to {out}")
     return 0
 

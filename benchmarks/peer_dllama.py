@@ -6,12 +6,11 @@ then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
-import time
+from contextlib import ExitStack, closing
 
 from benchmarks.names import parse_test
+from benchmarks.peer_loop import Ready, serve
 from dllama.bench import Bench
 from dllama.cli.build import build_runner
 from dllama.cli.settings import EngineSettings
@@ -25,19 +24,16 @@ def main() -> int:
         model=model, threads=int(threads), max_step_tokens=STEP_TOKENS, max_batch=32,
         workers=tuple(workers),
     )  # fmt: skip
-    started = time.perf_counter()
-    pages = int(json.loads(sys.stdin.readline())["pages"])
-    runner = build_runner(settings, lambda share, detail: None, pages)
-    bench = Bench(runner, max_step_tokens=STEP_TOKENS)
-    load_s = time.perf_counter() - started
-    print(json.dumps({"load_s": load_s, "version": "dllama"}), flush=True)
-    try:
-        for line in sys.stdin:
-            result = bench.measure(parse_test(line.strip()), 1)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            print(json.dumps({**result.to_json(), "peak_bytes": peak}), flush=True)
-    finally:
-        runner.close()
+    with ExitStack() as stack:
+
+        def load(pages: int) -> Ready:
+            runner = stack.enter_context(
+                closing(build_runner(settings, lambda share, detail: None, pages))
+            )
+            bench = Bench(runner, max_step_tokens=STEP_TOKENS)
+            return Ready("dllama", lambda name: bench.measure(parse_test(name), 1).to_json())
+
+        serve(load)
     return 0
 
 

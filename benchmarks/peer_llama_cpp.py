@@ -1,7 +1,7 @@
 """llama.cpp as a peer of a comparison, through llama-cpp-python's C bindings.
 
 Run by an interpreter that has llama-cpp-python built for the native processor
-(CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python); this file
+(CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python); it
 imports nothing of dllama. Same protocol and definitions as peer_dllama.py: random tokens, logits of
 the last row of a prompt and of every decoded token, nothing sampled.
 """
@@ -9,15 +9,15 @@ the last row of a prompt and of every decoded token, nothing sampled.
 from __future__ import annotations
 
 import ctypes
-import json
 import re
-import resource
 import sys
 import time
 from typing import Any
 
 import llama_cpp as ll
 import numpy as np
+
+from benchmarks.peer_loop import Ready, serve
 
 N_BATCH, N_UBATCH, MAX_SEQUENCES = 2048, 512, 64
 _NAME = re.compile(r"(pp|tg)(\d+)(?:xb(\d+))?(?:@d(\d+))?")
@@ -99,16 +99,13 @@ class Peer:
 
 def main() -> int:
     path, threads = sys.argv[1:3]
-    started = time.perf_counter()
-    n_ctx = 32 * int(json.loads(sys.stdin.readline())["pages"])
-    peer = Peer(path, int(threads), -(-n_ctx // 256) * 256)
-    version = f"llama.cpp ({ll.__version__})"
-    load_s = time.perf_counter() - started
-    print(json.dumps({"load_s": load_s, "version": version}), flush=True)
-    for line in sys.stdin:
-        speed = peer.measure(line.strip())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"tokens_per_s": speed, "peak_bytes": peak}), flush=True)
+
+    def load(pages: int) -> Ready:
+        peer = Peer(path, int(threads), -(-32 * pages // 256) * 256)
+        version = f"llama.cpp ({ll.__version__})"
+        return Ready(version, lambda name: {"tokens_per_s": peer.measure(name)})
+
+    serve(load)
     return 0
 
 

@@ -81,7 +81,8 @@ class Program:
             )
 
 
-_ENTRIES: dict[int, tuple[int, int]] = {}  # by the id of a result of compiling, which all stay
+# By the id of a result of compiling, and with it: what is kept here has its id for itself.
+_ENTRIES: dict[int, tuple[Any, int, int]] = {}
 
 
 def _entry(found: Any) -> tuple[int, int]:
@@ -89,8 +90,8 @@ def _entry(found: Any) -> tuple[int, int]:
     if id(found) not in _ENTRIES:
         packer = found.target_context.get_arg_packer(found.signature.args)
         entry = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-        _ENTRIES[id(found)] = entry, _thunk(*packer.argument_types)
-    return _ENTRIES[id(found)]
+        _ENTRIES[id(found)] = found, entry, _thunk(*packer.argument_types)
+    return _ENTRIES[id(found)][1:]
 
 
 def _slots(entry: int, args: Sequence[Any], kinds: Sequence[Any]) -> np.ndarray:

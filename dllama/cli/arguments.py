@@ -158,8 +158,8 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--draft-model", metavar="FILE",
-        help="a small model of the same vocabulary that guesses in place of what stood before; "
-        "the answer stays the same. It runs on this machine, between the steps of the other",
+        help="a small model of the same vocabulary that guesses where what stood before tells too "
+        "little; the answer stays the same. It runs on this machine, between the other's steps",
     )  # fmt: skip
     model.add_argument(
         "--draft-max", metavar="N", type=draft_length, default=DEFAULT_DRAFT,

@@ -31,7 +31,7 @@ class EngineSettings:
     max_batch: int = DEFAULT_BATCH
     max_step_tokens: int = DEFAULT_STEP_TOKENS
     speculate: int = AUTO_SPECULATE  # tokens that are guessed at a time
-    draft_model: str | None = None  # the model file that guesses; None: what stood before does
+    draft_model: str | None = None  # the file of one that guesses too, beside what stood before
     draft_max: int = DEFAULT_DRAFT  # tokens that it guesses at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()

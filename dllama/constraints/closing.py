@@ -54,7 +54,7 @@ class Closing:
         behind = matcher.deep_copy()
         if not behind.consume_token(token):
             return token
-        found = self._way_behind(behind, token, n_left - 1)
+        found = self._way_behind(behind, n_left - 1)
         if found is None and way:
             self._n_replaced += 1
             self._way = way[1:]
@@ -64,7 +64,7 @@ class Closing:
             self._look_at = 0  # a text that might have ended here begins what cannot end
         return token
 
-    def _way_behind(self, matcher: LLMatcher, token: int, n_left: int) -> list[int] | None:
+    def _way_behind(self, matcher: LLMatcher, n_left: int) -> list[int] | None:
         """Mostly the known way, or what is left of it, still leads out."""
         assert self._way is not None, "asked where tokens run short"
         for known in (self._way[1:], self._way[2:], self._way):

@@ -238,8 +238,7 @@ class Engine:
                 param="grammar",
             )
         room = None if sequence.may_shift else self.max_len - sequence.n_prompt
-        limits = [n for n in (sequence.max_tokens, room) if n is not None]
-        n_left = min(limits, default=None)
+        n_left = min((n for n in (sequence.n_left, room) if n is not None), default=None)
         sequence.constraint = self._constraints.make(submit.grammar, submit.stop_ids, n_left)
 
     def _refuse(self, submit: Submit, reason: str, retry_after_s: float | None) -> None:

@@ -89,9 +89,10 @@ class Speculation:
             added = costs.curve(n, min(max_rows, n * self._max_tokens))
             if added is None or not self._n_true(added, sequences):
                 return nothing  # not even true guesses would pay
-            round_cost = self._round_cost(costs.seconds(n))
-            with_rounds = [cost + round_cost * -(-i // n) for i, cost in enumerate(added)]
-            n_asked = -(-self._n_true(with_rounds, sequences) // n)
+            if self._model is not None:
+                round_cost = self._round_cost(costs.seconds(n))
+                with_rounds = [cost + round_cost * -(-i // n) for i, cost in enumerate(added)]
+                n_asked = -(-self._n_true(with_rounds, sequences) // n)
         drafts = self._drafts(sequences, rooms, n_asked, round_cost)
         ranked = sorted(
             ((chance, i) for i, draft in enumerate(drafts) for chance in draft.chances),

@@ -31,7 +31,7 @@ from rich.console import Console
 from benchmarks.bandwidth import int8_gop_per_s, memory_gb_per_s
 from benchmarks.compare_tables import cost_table, speed_table
 from benchmarks.names import parse_test
-from dllama.cli.arguments import comma_list
+from dllama.cli.flags.arguments import comma_list
 from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa
 
@@ -129,8 +129,8 @@ def local_workers(n: int, command: Callable[[int], list[str]]) -> Iterator[list[
 
 def our_worker(threads: int) -> Callable[[int], list[str]]:
     return lambda port: [
-        sys.executable, "-m", "dllama.cli.worker_main", "--host", "127.0.0.1", "--port", str(port),
-        "--threads", str(threads), "--log-level", "warning",
+        sys.executable, "-m", "dllama.cli.commands.worker", "--host", "127.0.0.1",
+        "--port", str(port), "--threads", str(threads), "--log-level", "warning",
     ]  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.random_schemas import Schema, random_schema
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
-from dllama.cli.arguments import DEFAULT_MODEL
 from dllama.cli.build import build_engine
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.arguments import DEFAULT_MODEL
+from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.vocabulary import load_tokenizer, metadata_of
 from dllama.constraints.grammars import json_part, whole_answer
 from dllama.engine.engine import Engine

@@ -40,7 +40,7 @@ from benchmarks.load_clients import (
 from benchmarks.load_figures import Json, median_row
 from benchmarks.load_server import LoadError, Room, llama_server_command, root_command, serving
 from benchmarks.load_tables import show
-from dllama.cli.arguments import DEFAULT_MODEL, default_threads, positive
+from dllama.cli.flags.arguments import DEFAULT_MODEL, default_threads, positive
 from dllama.formats import open_model
 
 SCENARIOS = ("load", "intrusion", "turn")

@@ -38,7 +38,7 @@ def root_command(
 ) -> list[str]:
     """dllama-root as users start it, with room for everything that is sent."""
     command = [
-        sys.executable, "-m", "dllama.cli.root_main", "--model", model,
+        sys.executable, "-m", "dllama.cli.commands.root", "--model", model,
         "--threads", str(room.threads), "--host", "127.0.0.1", "--port", str(port),
         "--max-batch", str(room.sequences), "--ctx-size", str(room.context),
         "--kv-tokens", str(room.kv_tokens), "--drain-timeout", "1", *more,

@@ -13,7 +13,7 @@ from benchmarks.names import parse_test
 from benchmarks.peer_loop import Ready, serve
 from dllama.bench import Bench
 from dllama.cli.build import build_runner
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.settings import EngineSettings
 
 STEP_TOKENS = 512
 

@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dllama.cli.arguments import comma_list
 from dllama.cli.build import build_runner
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.arguments import comma_list
+from dllama.cli.flags.settings import EngineSettings
 from dllama.formats.gguf import GgufFile
 from dllama.runner import Runner
 from dllama.step import PAGE_TOKENS, Step

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from benchmarks.random_model import SHAPES, random_blocks
+from benchmarks.writers.filler_vocabulary import CHATML, SPECIALS, bpe_metadata
+from benchmarks.writers.m_export import m_stream
 from dllama.config import ModelConfig
-from dllama.formats.filler_vocabulary import CHATML, SPECIALS, bpe_metadata
-from dllama.formats.m_export import m_stream
 from dllama.formats.m_layout import m_file_bytes, m_tensors
 from dllama.qtypes import QType
 from dllama.tokenizer.byte_alphabet import BYTE_ORDER, from_alphabet

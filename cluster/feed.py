@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.messages import Chunk, TensorLine
+from cluster.wire.messages import Chunk, TensorLine
 from dllama.errors import ProtocolError
 from dllama.qtypes import QType, row_bytes
 from dllama.weight_source import TensorInfo

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.messages import Welcome
+from cluster.wire.messages import Welcome
 from dllama import __version__
 from dllama.container import memory_left
 from kernels.cpu import isa

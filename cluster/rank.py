@@ -1,4 +1,4 @@
-"""What a rank needs of the model it runs: dllama.model.rank.RankModel, or a tiny one in tests."""
+"""What a rank needs of the model it runs: dllama.runtime.rank.RankModel, or a tiny one in tests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.kv_shift import KvShift
 from dllama.kv_type import KvType
-from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
+from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo
 

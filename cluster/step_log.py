@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cluster.mesh import SyncTimes
+from cluster.mesh.collective import SyncTimes
 from dllama.step import Step
 
 RECENT_STEPS = 64

@@ -1,7 +1,7 @@
 """What the server asks of an engine and what it hears back: plain data, token ids only.
 
 Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
-border as msgpack without a schema of its own (cluster/engine_wire.py does that)."""
+border as msgpack without a schema of its own (cluster/wire/engine_wire.py does that)."""
 
 from __future__ import annotations
 

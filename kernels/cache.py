@@ -29,7 +29,7 @@ def source_key() -> str:
     """Changes whenever a compiled kernel could: numba itself only watches the one file that
     holds a function, not the intrinsics it is made of."""
     key = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         key.update(file.read_bytes())
     for fact in (numba.__version__, llvmlite.__version__, sys.version, isa()):
         key.update(fact.encode())

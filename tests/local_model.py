@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.cut import cut_tensors
-from cluster.shard import Shard, plan_for
 from dllama.collective import Collective
 from dllama.formats import open_model
 from dllama.kv_type import KvType
-from dllama.model.embedding import EmbeddingTable
-from dllama.model.local_runner import LocalRunner
-from dllama.model.rank import RankModel
+from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.local_runner import LocalRunner
+from dllama.runtime.rank import RankModel
+from dllama.sharding.cut import cut_tensors
+from dllama.sharding.plan import Shard, plan_for
 from dllama.step import PAGE_TOKENS, LogitRow, Step
 from dllama.weight_source import WeightSource
 

@@ -52,8 +52,8 @@ class Program:
 
 def start_worker(folder: Path, port: int) -> Program:
     return Program(
-        folder / f"worker-{port}.log", "dllama.cli.worker_main", "--host", "127.0.0.1", "--port",
-        str(port), "--threads", "1",
+        folder / f"worker-{port}.log", "dllama.cli.commands.worker", "--host", "127.0.0.1",
+        "--port", str(port), "--threads", "1",
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def root(folder: Path, model: Path | str, *args: str) -> Iterator[Server]:
     """A root that serves `model`, once it is ready."""
     port = free_port()
     program = Program(
-        folder / f"root-{port}.log", "dllama.cli.root_main", "--model", str(model), "--port",
+        folder / f"root-{port}.log", "dllama.cli.commands.root", "--model", str(model), "--port",
         str(port), "--threads", "1", *args,
     )  # fmt: skip
     try:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from benchmarks.writers.decode import decode
 from dllama.config import ModelConfig
-from dllama.formats.decode import decode
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
 

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
-from dllama.cli.arguments import DEFAULT_MODEL
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.engine.engine import Engine
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile

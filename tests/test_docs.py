@@ -27,7 +27,8 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_flags_in_the_readme_exist() -> None:
     """Every --flag the README shows is one that some command knows."""
-    from dllama.cli import main, root, worker
+    from dllama.cli import main
+    from dllama.cli.commands import root, worker
 
     known: set[str] = set()
     for parser in (main.build_parser(), root.build_parser(), worker.build_parser()):

@@ -14,7 +14,7 @@ ONLY_IN = {
     "zmq": ("cluster", "api.zmq_engine_client"),
     "msgpack": ("cluster",),
     "aiohttp": ("api",),
-    "numba": ("kernels", "cluster.q80_kernels", "dllama.engine"),
+    "numba": ("kernels", "dllama.engine"),
     "llvmlite": ("kernels",),
     "llguidance": ("dllama.constraints",),
 }

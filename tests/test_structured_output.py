@@ -11,7 +11,7 @@ import pytest
 from benchmarks.json_schemas import answers, submits, verdict
 from benchmarks.random_schemas import random_schema
 from dllama.chat import ChatTemplate, find_template
-from dllama.cli.arguments import DEFAULT_MODEL
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.constraints.grammars import GrammarKind, source_part, whole_answer
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes

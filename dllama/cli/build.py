@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.cut import cut_tensors
 from cluster.feed import FeedProgress
 from cluster.machine import available_memory
-from cluster.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
-from cluster.runner import ClusterRunner
-from cluster.session_plan import ClusterConfig
-from cluster.shard import Shard
+from cluster.mesh.sync_type import SyncType
+from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import parse_addresses
-from cluster.sync_type import SyncType
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.source import open_source
 from dllama.cli.vocabulary import check_same_vocabulary, load_tokenizer
 from dllama.config import ModelConfig
@@ -28,11 +25,14 @@ from dllama.engine.model_drafter import DraftModel
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.formats import open_model
 from dllama.kv_type import KvType
-from dllama.model.embedding import EmbeddingTable
-from dllama.model.fingerprint import model_fingerprint
-from dllama.model.local_runner import LocalRunner
-from dllama.model.rank import RankModel
 from dllama.runner import Runner
+from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.fingerprint import model_fingerprint
+from dllama.runtime.local_runner import LocalRunner
+from dllama.runtime.rank import RankModel
+from dllama.sharding.cut import cut_tensors
+from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
+from dllama.sharding.plan import Shard
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
 from kernels.compiling import on_compile

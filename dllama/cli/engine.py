@@ -9,7 +9,7 @@ import sys
 
 from cluster.engine_server import EngineServer
 from dllama.cli.build import build_engine
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.terminal import set_up_logging
 
 log = logging.getLogger(__name__)

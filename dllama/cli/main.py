@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from dllama.cli.arguments import make_parser
+from dllama.cli.flags.arguments import make_parser
 from dllama.cli.terminal import guarded, set_up_logging
 
 DESCRIPTION = """Run large language models on the computers you already have."""
@@ -35,7 +35,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if name in PROGRAMS or (only is not None and name != only):
             commands.add_parser(name, help=summary, add_help=False)
         else:
-            importlib.import_module(f"dllama.cli.{name}").add_parser(commands, summary)
+            importlib.import_module(f"dllama.cli.commands.{name}").add_parser(commands, summary)
     return parser
 
 
@@ -43,7 +43,7 @@ def start(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command = words[0] if words else ""
     if command in PROGRAMS:
-        program: int = importlib.import_module(f"dllama.cli.{command}").run(words[1:])
+        program: int = importlib.import_module(f"dllama.cli.commands.{command}").run(words[1:])
         return program
     parser = build_parser(command)
     args, rest = parser.parse_known_args(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dllama.cli.settings import DEFAULT_CONTEXT, EngineSettings
+from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.formats import open_model

@@ -10,7 +10,7 @@ import sys
 import time
 
 from api.zmq_engine_client import ZmqEngineClient
-from dllama.cli.settings import EngineSettings
+from dllama.cli.flags.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 

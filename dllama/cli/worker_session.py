@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cluster.worker_session import main as run_session
-from dllama.model.rank import RankModel
+from cluster.worker.session import main as run_session
+from dllama.runtime.rank import RankModel
 
 
 def main() -> int:

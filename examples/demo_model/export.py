@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.writers.encode import encode
+from benchmarks.writers.gguf_export import in_file_order, model_stream
 from dllama.config import ModelConfig
-from dllama.formats.encode import encode
-from dllama.formats.gguf_export import in_file_order, model_stream
 from dllama.formats.layout import model_shapes
 from dllama.qtypes import QType
 

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from pathlib import Path
 
-OUT = Path("dllama/models/dllama-demo.q8_0.gguf")  # shipped
+OUT = Path("dllama/data/dllama-demo.q8_0.gguf")  # shipped
 WORK = Path("build/demo_model")  # data, checkpoints, the F16 twin, results

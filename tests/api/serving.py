@@ -19,8 +19,8 @@ from api.engine_client import EngineClient
 from api.in_process_client import InProcessEngineClient
 from api.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
+from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
-from dllama.formats.filler_vocabulary import CHATML, bpe_metadata
 from dllama.requests import Submit
 from dllama.tokenizer.tokenizer import Tokenizer
 from tests.api.scripted_engine import ScriptedEngine

@@ -14,7 +14,7 @@ from tests.toy_models import write_toy
 
 STAND_IN = """#!{python}
 import sys
-from dllama.cli.root import main
+from dllama.cli.commands.root import main
 given = sys.argv[1:]
 given.remove("-kvu")
 flags = dict(zip(given[::2], given[1::2], strict=True))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cluster.feed import FeedProgress
-from cluster.runner import ClusterRunner
-from cluster.session_plan import ClusterConfig
+from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
 from dllama.config import ModelConfig
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank

@@ -15,8 +15,8 @@ from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.kv_type import KvType
-from dllama.model.kv_files import Tick
 from dllama.qtypes import QType
+from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
 
 SLOW_TOKEN = 90  # every rank computes for half a second, and says so by its progress

@@ -2,7 +2,7 @@
 
 import sys
 
-from cluster.worker_session import main
+from cluster.worker.session import main
 from tests.cluster.numpy_rank import load_numpy_rank
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cluster.runner import ClusterRunner
+from cluster.root.runner import ClusterRunner
 from dllama.errors import PeerLost
 from dllama.step import PAGE_TOKENS, LogitRow, Step
 

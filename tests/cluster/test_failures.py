@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from cluster.feed import FeedProgress
-from cluster.runner import ClusterRunner
+from cluster.root.runner import ClusterRunner
 from dllama.errors import PeerLost
 from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, SLOW_TOKEN
 from tests.cluster.steps import idle_until_lost, logits, prefill, recover
@@ -166,8 +166,8 @@ def test_a_worker_that_is_away_longer_is_waited_for(
 ROOT = """
 import sys, time
 from cluster.feed import FeedProgress
-from cluster.runner import ClusterRunner
-from cluster.session_plan import ClusterConfig
+from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import parse_address
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank

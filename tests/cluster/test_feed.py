@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cluster import feed as feed_module
-from cluster.cut import cut_manifest, cut_tensors
 from cluster.feed import (
     WINDOW,
     Feeder,
@@ -18,10 +17,11 @@ from cluster.feed import (
     manifest_lines,
     received_tensors,
 )
-from cluster.messages import Chunk, TensorLine
-from cluster.shard import plan_for
+from cluster.wire.messages import Chunk, TensorLine
 from dllama.errors import ProtocolError
 from dllama.qtypes import QType
+from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.plan import plan_for
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import ArraySource, small_config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import zmq
 
-from cluster.session_plan import ClusterConfig, peer_endpoints
+from cluster.root.session_plan import ClusterConfig, peer_endpoints
 from cluster.sockets import (
     Address,
     address_towards,

@@ -7,13 +7,13 @@ from typing import cast
 
 import numpy as np
 
-from cluster.mesh import SyncTimes
-from cluster.messages import RankStats
-from cluster.shard import Shard
-from cluster.stats_rows import stats_row
+from cluster.mesh.collective import SyncTimes
+from cluster.root.stats_rows import stats_row
 from cluster.step_log import RECENT_STEPS, StepLog
-from dllama.model.rank import RankModel
-from dllama.model.rank_stats import WINDOW_S, RankMeter
+from cluster.wire.messages import RankStats
+from dllama.runtime.rank import RankModel
+from dllama.runtime.rank_stats import WINDOW_S, RankMeter
+from dllama.sharding.plan import Shard
 from dllama.step import Step
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.cut import cut_tensors
-from cluster.runner import ClusterRunner
-from cluster.session_plan import ClusterConfig
-from cluster.session_process import SESSION_COMMAND
-from cluster.shard import plan_for
+from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
 from cluster.thread_collective import ThreadCollective, ThreadGroup
+from cluster.worker.session_process import SESSION_COMMAND
 from dllama.collective import Collective, SoloCollective
 from dllama.formats import open_model
 from dllama.kv_type import KvType
-from dllama.model.embedding import EmbeddingTable
-from dllama.model.rank import RankModel
 from dllama.qtypes import QType
+from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.rank import RankModel
+from dllama.sharding.cut import cut_tensors
+from dllama.sharding.plan import plan_for
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
 from tests.cluster.steps import prefill

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from cluster.sockets import Address
-from cluster.worker import Worker, WorkerConfig
+from cluster.worker.daemon import Worker, WorkerConfig
 
 HOUSE = Path(__file__).parents[2]
 NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")

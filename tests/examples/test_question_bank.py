@@ -9,7 +9,8 @@ import re
 import pytest
 
 from api.model_routes import ROUTES_SHOWN
-from dllama.cli import main, root, worker
+from dllama.cli import main
+from dllama.cli.commands import root, worker
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
 from examples.demo_model.data.phrasing import expand
 from examples.demo_model.data.question_bank import (

@@ -14,10 +14,10 @@ from api.prompting import render
 from api.reasoning import tags_of
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect, dialect_of
+from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
-from dllama.formats.filler_vocabulary import bpe_metadata
 from dllama.requests import FinishReason
 from dllama.tokenizer.tokenizer import Tokenizer
 from tests.shared_data import shared_file

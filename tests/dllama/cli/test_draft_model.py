@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.build import build_draft_model, build_engine
-from dllama.cli.settings import DEFAULT_DRAFT, MAX_GUESS, EngineSettings
+from dllama.cli.flags.settings import DEFAULT_DRAFT, MAX_GUESS, EngineSettings
 from dllama.cli.vocabulary import check_same_vocabulary
 from dllama.engine import model_drafter, speculation
 from dllama.errors import ConfigError, ModelFileError

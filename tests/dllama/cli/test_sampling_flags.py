@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from dllama.cli.sampling_flags import add_sampling_flags, given_fields, sampling_params
-from dllama.formats.filler_vocabulary import bpe_metadata
+from benchmarks.writers.filler_vocabulary import bpe_metadata
+from dllama.cli.flags.sampling import add_sampling_flags, given_fields, sampling_params
 from dllama.requests import SamplingParams
 from dllama.tokenizer.tokenizer import Tokenizer
 

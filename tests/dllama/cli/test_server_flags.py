@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.root import build_parser
-from dllama.cli.server_flags import KEYS_VARIABLE, server_settings
-from dllama.cli.settings import ServerSettings
+from dllama.cli.commands.root import build_parser
+from dllama.cli.flags.server import KEYS_VARIABLE, server_settings
+from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError
 
 

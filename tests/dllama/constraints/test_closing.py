@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from benchmarks.random_schemas import random_schema
-from dllama.cli.arguments import DEFAULT_MODEL
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.constraints.grammars import GrammarKind, json_part, source_part, whole_answer
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from benchmarks.random_schemas import random_schema
-from dllama.cli.arguments import DEFAULT_MODEL
+from benchmarks.writers.filler_vocabulary import bpe_metadata
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.constraints.grammars import GrammarKind, json_part, source_part, whole_answer
 from dllama.constraints.masks import GrammarConstraint, GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.errors import DllamaError, RequestError
-from dllama.formats.filler_vocabulary import bpe_metadata
 from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dllama.cli.arguments import DEFAULT_MODEL
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.engine.engine import Engine
 from dllama.engine.hit_rates import HitRates
 from dllama.engine.model_drafter import DraftModel
 from dllama.engine.speculation import AUTO, MAX_FORCED, Speculation
 from dllama.errors import ConfigError
-from dllama.model.local_runner import LocalRunner
 from dllama.requests import SamplingParams, Submit
+from dllama.runtime.local_runner import LocalRunner
 from dllama.step import Step
 from tests.dllama.engine.days import Heard, Visit, drain, live_through, visits
 from tests.dllama.engine.history_runner import HistoryRunner

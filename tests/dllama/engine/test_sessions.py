@@ -14,10 +14,10 @@ from dllama.engine.session_file import SavedSession, new_stamp, read_session, wr
 from dllama.engine.sessions import Sessions
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
-from dllama.model.embedding import EmbeddingTable
-from dllama.model.fingerprint import model_fingerprint
-from dllama.model.local_runner import LocalRunner
 from dllama.requests import SamplingParams, SessionAction, SessionCall, Submit
+from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.fingerprint import model_fingerprint
+from dllama.runtime.local_runner import LocalRunner
 from tests.dllama.engine.history_runner import HistoryRunner
 from tests.local_model import load_whole
 from tests.toy_models import write_toy

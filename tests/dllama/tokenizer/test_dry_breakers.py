@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dllama.formats.filler_vocabulary import bpe_metadata
+from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.tokenizer.dry_breakers import breaker_tokens
 from dllama.tokenizer.tokenizer import Tokenizer
 

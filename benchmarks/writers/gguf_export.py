@@ -1,0 +1,114 @@
+"""From a ModelConfig to the metadata and tensor list of a GGUF file: gguf_config and gguf_source
+read backwards. llama.cpp reads what this writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.writers.encode import encode
+from benchmarks.writers.gguf_writer import gguf_stream
+from benchmarks.writers.streamed import StreamedFile
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.gguf_config import ARCHITECTURES, ROPE_FACTORS
+from dllama.formats.gguf_source import INTERLEAVED, their_name
+from dllama.formats.layout import model_shapes
+from dllama.formats.rope_order import interleaved_order
+from dllama.qtypes import QType
+from dllama.weight_source import TensorInfo
+
+FILE_TYPE: dict[QType, int] = {
+    QType.F32: 0,
+    QType.F16: 1,
+    QType.Q4_0: 2,
+    QType.Q4_1: 3,
+    QType.Q8_0: 7,
+    QType.Q5_0: 8,
+    QType.Q5_1: 9,
+    QType.Q2_K: 10,
+    QType.Q3_K: 12,
+    QType.Q4_K: 15,
+    QType.Q5_K: 17,
+    QType.Q6_K: 18,
+    QType.IQ4_NL: 25,
+    QType.IQ4_XS: 30,
+    QType.BF16: 32,
+}
+"""llama.cpp's number for "mostly of this type" (general.file_type)."""
+
+
+def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
+    """The metadata that describes `config`, for a file whose matrices are mostly `qtype`."""
+    arch = config.arch
+    return {
+        "general.architecture": arch,
+        "general.name": config.name,
+        "general.file_type": FILE_TYPE[qtype],
+        "general.quantization_version": 2,
+        f"{arch}.vocab_size": config.vocab_size,
+        f"{arch}.context_length": config.max_seq_len,
+        f"{arch}.embedding_length": config.dim,
+        f"{arch}.block_count": config.n_layers,
+        f"{arch}.feed_forward_length": config.hidden_dim,
+        f"{arch}.rope.dimension_count": config.head_dim,
+        f"{arch}.rope.freq_base": float(config.rope_theta),
+        f"{arch}.attention.head_count": config.n_heads,
+        f"{arch}.attention.head_count_kv": config.n_kv_heads,
+        f"{arch}.attention.key_length": config.head_dim,
+        f"{arch}.attention.value_length": config.head_dim,
+        f"{arch}.attention.layer_norm_rms_epsilon": float(config.norm_epsilon),
+    } | {f"{arch}.rope.scaling.{key}": v for key, v in _scaling(config.rope_scaling).items()}
+
+
+def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
+    if scaling is None:
+        return {}
+    keys: dict[str, object] = {
+        "type": scaling.kind.value,
+        "factor": float(scaling.factor),
+        "original_context_length": scaling.original_max_seq_len,
+    }
+    if scaling.kind is RopeScalingKind.LLAMA3:
+        keys["low_freq_factor"] = float(scaling.low_freq_factor)
+        keys["high_freq_factor"] = float(scaling.high_freq_factor)
+    if scaling.kind is RopeScalingKind.YARN:
+        keys["yarn_beta_fast"] = float(scaling.beta_fast)
+        keys["yarn_beta_slow"] = float(scaling.beta_slow)
+        keys["yarn_ext_factor"] = float(scaling.extrapolation)
+        if scaling.attention_factor is not None:
+            keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
+    return keys
+
+
+def model_stream(
+    path: Path,
+    config: ModelConfig,
+    qtype: QType,
+    qtype_of: Callable[[str], QType],
+    tokenizer: dict[str, object],
+) -> StreamedFile:
+    """A file to write the tensors of model_shapes(config) to, in that order, then, where the
+    config has rope factors, `rope_factors_row`. `qtype_of` gives the type by our name."""
+    tensors = [
+        TensorInfo(their_name(name), qtype_of(name), rows, cols)
+        for name, (rows, cols) in model_shapes(config).items()
+    ]
+    if config.rope_factors is not None:
+        tensors.append(TensorInfo(ROPE_FACTORS, QType.F32, 1, len(config.rope_factors)))
+    return gguf_stream(path, config_metadata(config, qtype) | tokenizer, tensors)
+
+
+def rope_factors_row(config: ModelConfig) -> np.ndarray:
+    """The blocks of the rope factors; empty where the config has none."""
+    return encode(np.array([config.rope_factors or ()], np.float32), QType.F32)
+
+
+def in_file_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:
+    """`values` (rows, cols) of our tensor `name`, with RoPE pairs as GGUF stores them."""
+    if name.rpartition(".")[2] not in INTERLEAVED or not ARCHITECTURES[config.arch].is_interleaved:
+        return values
+    axis = 1 if len(values) == 1 else 0
+    return np.take(values, interleaved_order(values.shape[axis], config.head_dim), axis)

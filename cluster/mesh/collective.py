@@ -1,0 +1,232 @@
+"""Collectives over a full mesh of ZeroMQ links: every rank sends its partial straight to every
+other, and all add in rank order, so that all hold the same bits.
+
+Three times are told apart. *Compute* is what passes between two collectives. A partial carries how
+long its sender computed; all ranks leave a collective at about the same time, so the time by
+which the slowest of the others computed longer than this rank is *wait*. What else a collective
+takes is *network*: sending, the wire, wake-ups, encoding and adding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.sync_type import SyncType, make_codec
+from cluster.sockets import Context
+from dllama.errors import PeerLost, ProtocolError
+
+BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
+SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
+
+
+@dataclass(slots=True)
+class SyncTimes:
+    """Where the time of a rank went, in nanoseconds since the start."""
+
+    compute_ns: int = 0
+    wait_ns: int = 0
+    network_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows that travel in one message; `owner` adds them up for all (None: every rank does).
+
+    Its buffers are made once for all payloads of a shape: ZeroMQ copies what it is given.
+    """
+
+    number: int
+    rows: slice
+    owner: int | None
+    receivers: list[int]  # who adds up what this rank computed of it
+    message: bytearray  # header and wire
+    wire: np.ndarray  # this rank's addend, uint8 over `message`
+    total: np.ndarray  # the rows of the sum
+
+
+class MeshCollective:
+    """One rank's Collective over the network."""
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        epoch: int,
+        *,
+        sync_type: SyncType,
+        context: Context,
+        watch: Callable[[], None] | None = None,
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.times = SyncTimes()
+        self.links = MeshLinks(rank, epoch, context, watch)
+        self._codec = make_codec(sync_type)
+        self._others = [r for r in range(world_size) if r != rank]
+        self._since = time.perf_counter_ns()
+        self._slowest_ns = 0
+        self._total = np.empty((0, 0), np.float32)
+        self._blocks: list[Block] = []
+
+    def bind(self, host: str, ports: Iterable[int]) -> int:
+        """Opens the inbox on the first free port and returns it."""
+        return self.links.bind(host, ports)
+
+    def connect(self, peers: Sequence[str], timeout_s: float) -> None:
+        """Connects to every peer and hears each once.
+
+        Raises PeerLost that names whom this rank could not reach or hear in time.
+        """
+        self.links.connect(peers)
+        deadline = time.monotonic() + timeout_s
+        watch = self.links.watch
+        current = [0]
+
+        def watch_clock() -> None:
+            if watch is not None:
+                watch()
+            if time.monotonic() > deadline:
+                silent = current[0]
+                raise PeerLost(
+                    f"rank {self.rank} and rank {silent} at {self.links.hosts[silent]} did not "
+                    f"reach each other within {timeout_s:g} s; open the session ports of both "
+                    "hosts for one another, or name the hosts by addresses that all can reach",
+                    rank=silent,
+                    host=self.links.hosts[silent],
+                )
+
+        self.links.watch = watch_clock
+        try:
+            for current[0] in self._others:
+                self.links.greet(current[0])
+            for current[0] in self._others:
+                self.links.await_greeting(current[0])
+        finally:
+            self.links.watch = watch
+
+    def begin_step(self) -> None:
+        """Starts the clock of this rank's computing: called when a step's work begins."""
+        self._since = time.perf_counter_ns()
+
+    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+        started = self._enter()
+        if self._total.shape != x.shape:
+            self._lay_out(*x.shape)
+        x = np.ascontiguousarray(x, np.float32)
+        compute_ns = started - self._since
+        for block in self._blocks:
+            self._codec.encode(x[block.rows], block.wire)
+            self._send(block.message, Phase.PARTIAL, block, block.receivers, compute_ns)
+        for block in self._blocks:
+            if block.owner is None or block.owner == self.rank:
+                self._add_up(block)
+        for block in self._blocks:
+            if block.owner is not None and block.owner != self.rank:
+                self._take_sum(block)
+        self._leave(started)
+        return self._total
+
+    def gather(self, part: bytes) -> list[bytes] | None:
+        started = self._enter()
+        if self.rank != 0:
+            message = bytearray(HEADER_BYTES) + part
+            compute_ns = started - self._since
+            self.links.pack_header(message, Phase.PART, 0, self.links.sequence, compute_ns)
+            self.links.send(0, message)
+            self._leave(started)
+            return None
+        parts = [part]
+        for rank in self._others:
+            arrived = self.links.take(Key(self.links.sequence, Phase.PART, 0, rank))
+            self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
+            parts.append(bytes(arrived.payload))
+        self._leave(started)
+        return parts
+
+    def close(self) -> None:
+        self.links.close()
+
+    def _enter(self) -> int:
+        self.links.sequence += 1
+        self._slowest_ns = 0
+        return time.perf_counter_ns()
+
+    def _leave(self, started: int) -> None:
+        now = time.perf_counter_ns()
+        computed, blocked = started - self._since, now - started
+        waited = min(blocked, max(0, self._slowest_ns - computed))
+        self.times.compute_ns += computed
+        self.times.wait_ns += waited
+        self.times.network_ns += blocked - waited
+        self._since = now
+
+    def _lay_out(self, n_rows: int, cols: int) -> None:
+        """Cuts payloads of a shape; the same on every rank, since it depends on shapes alone."""
+        wire_bytes = self._codec.row_bytes(cols)
+        rows_per_block = max(1, BLOCK_BYTES // (4 * cols))
+        owners: list[tuple[int | None, range]] = [(None, range(n_rows))]
+        if self._is_scattered(n_rows, wire_bytes, 4 * cols):
+            edges = [n_rows * r // self.world_size for r in range(self.world_size + 1)]
+            owners = [(r, range(edges[r], edges[r + 1])) for r in range(self.world_size)]
+        self._total = np.empty((n_rows, cols), np.float32)
+        self._blocks = []
+        for owner, rows in owners:
+            receivers = [r for r in self._others if owner in (None, r)]
+            for first in range(rows.start, rows.stop, rows_per_block):
+                part = slice(first, min(rows.stop, first + rows_per_block))
+                n_bytes = (part.stop - first) * wire_bytes
+                message = bytearray(HEADER_BYTES + n_bytes)
+                wire = np.frombuffer(message, np.uint8, n_bytes, HEADER_BYTES)
+                number, total = len(self._blocks), self._total[part]
+                self._blocks.append(Block(number, part, owner, receivers, message, wire, total))
+
+    def _is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
+        """Whether reduce-scatter and all-gather beat sending all to all.
+
+        Each rank sends N - 1 payloads plainly; scattered, it sends N - 1 Nth parts of partials in
+        the wire type and as many of sums in float32. The second hop must be worth a quarter.
+        """
+        scattered = (wire_bytes + sum_bytes) / self.world_size
+        is_large = n_rows >= self.world_size and n_rows * wire_bytes >= SCATTER_BYTES
+        return is_large and scattered <= 0.75 * wire_bytes
+
+    def _send(
+        self, message: bytearray, phase: Phase, block: Block, receivers: list[int], compute_ns: int
+    ) -> None:
+        self.links.pack_header(message, phase, block.number, self.links.sequence, compute_ns)
+        for rank in receivers:
+            self.links.send(rank, message)
+
+    def _add_up(self, block: Block) -> None:
+        """Adds every rank's addend in rank order, and sends the sum on where others need it."""
+        for rank in range(self.world_size):
+            wire = block.wire
+            if rank != self.rank:
+                key = Key(self.links.sequence, Phase.PARTIAL, block.number, rank)
+                arrived = self.links.take(key)
+                self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
+                wire = self._checked(arrived.payload, len(wire), rank)
+            self._codec.add(wire, block.total, is_first=rank == 0)
+        if block.owner == self.rank:
+            message = bytearray(HEADER_BYTES) + block.total.data.cast("B")
+            self._send(message, Phase.REDUCED, block, self._others, 0)
+
+    def _take_sum(self, block: Block) -> None:
+        assert block.owner is not None
+        key = Key(self.links.sequence, Phase.REDUCED, block.number, block.owner)
+        wire = self._checked(self.links.take(key).payload, block.total.nbytes, block.owner)
+        block.total[:] = wire.view("<f4").reshape(block.total.shape)
+
+    def _checked(self, payload: memoryview, n_bytes: int, rank: int) -> np.ndarray:
+        if len(payload) != n_bytes:
+            raise ProtocolError(
+                f"rank {rank} sent {len(payload)} bytes to a collective where rank {self.rank} "
+                f"expects {n_bytes}; install the same dllama on every node"
+            )
+        wire: np.ndarray = np.frombuffer(payload, np.uint8)
+        return wire

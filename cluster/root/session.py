@@ -1,0 +1,318 @@
+"""One life of a cluster, from hello to the first lost peer: all that carries its epoch.
+
+One thread. While it waits it reads what daemons and ranks have said; a worker that failed, fell
+silent, stands still or cut a link is a PeerLost, and the session is then of no more use.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+
+from cluster.feed import Feeder, FeedProgress, RankFeed, manifest_lines
+from cluster.machine import available_memory, machine_id
+from cluster.mesh.collective import MeshCollective
+from cluster.rank import LoadRank, Rank
+from cluster.root.kv_orders import KvOrders
+from cluster.root.session_plan import ClusterConfig, peer_endpoints
+from cluster.root.warm_up import warm_up_steps
+from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.sockets import Context, address_towards
+from cluster.step_log import StepLog
+from cluster.wire.messages import (
+    Join,
+    Joined,
+    Load,
+    Loaded,
+    OpenSession,
+    RankStats,
+    SessionReady,
+    StatsCall,
+    Welcome,
+    pack,
+)
+from cluster.wire.step_wire import step_call
+from dllama.runtime.embedding import EmbeddingTable
+from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
+from dllama.sharding.plan import Shard, plan_for
+from dllama.step import LogitRow, Step
+from dllama.weight_source import TensorInfo, WeightSource
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
+MESH_TIMEOUT_S = 15.0
+STATS_TIMEOUT_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RootParts:
+    """What every session of a runner is built of."""
+
+    source: WeightSource
+    config: ClusterConfig
+    load_rank: LoadRank
+    embedding: EmbeddingTable
+    root: str  # names this runner to daemons
+    release: str
+    on_progress: Callable[[FeedProgress], None] | None
+
+
+class ClusterSession:
+    """The links, the mesh and the steps of one epoch."""
+
+    def __init__(self, parts: RootParts, step_log: StepLog) -> None:
+        self.epoch = secrets.randbits(62) + 1  # unguessable: it is what admits a message
+        self.shards: list[Shard] = []
+        self.welcomes: list[Welcome] = []
+        self._log = step_log
+        self._parts = parts
+        self._context: Context = zmq.Context()
+        self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
+        self._mesh = MeshCollective(
+            0,
+            parts.config.world_size,
+            self.epoch,
+            sync_type=parts.config.sync_type,
+            context=self._context,
+            watch=self.links.watch,
+        )
+        self._rank: Rank | None = None
+        self._kv: KvOrders | None = None
+        self._manifests: list[list[TensorInfo]] = []
+
+    # ---- coming up
+    def open(self, own_rank: Rank | None, hello_timeout_s: float) -> Rank:
+        """Brings all ranks up and returns rank 0; `own_rank` is one from an earlier session.
+
+        Raises ConfigError (shares, memory), ClusterError, ProtocolError, PeerLost.
+        """
+        config = self._parts.config
+        self.welcomes = self.links.greet(hello_timeout_s)
+        self._plan(is_first=own_rank is None)
+        self._open_sessions()
+        self._join()
+        # A process that stands still while it loads is seen by its links alone.
+        self.links.also_watch = self._mesh.links.check
+        with self.links.explained():
+            self._rank = self._load(own_rank)
+        self._kv = KvOrders(
+            self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
+            config.kv_dir,
+        )  # fmt: skip
+        for link in self.links:
+            link.watch_from_now()
+        if config.warm_up:
+            max_seq_len = self._parts.source.config.max_seq_len
+            for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
+                self._compute(step)
+        for link in self.links:
+            link.watch_from_now()
+            link.hang_timeout_s = config.hang_timeout_s
+        return self._rank
+
+    def _plan(self, *, is_first: bool) -> None:
+        source, config = self._parts.source, self._parts.config
+        self.shards = plan_for(source.config, source.tensors, config.checked_shares())
+        self._manifests = [
+            [cut.info for cut in cut_manifest(source.config, source.tensors, shard)]
+            for shard in self.shards
+        ]
+        self._needed = [
+            memory_needed(
+                source.config,
+                source.tensors,
+                shard,
+                n_pages=config.n_pages,
+                max_step_tokens=config.max_step_tokens,
+                kv_type=config.kv_type,
+            )
+            for shard in self.shards
+        ]
+        if is_first:  # later, our own rank is loaded and old sessions may still be ending
+            nodes = [NodeMemory("the root", machine_id(), self._needed[0], available_memory())]
+            for link, welcome in zip(self.links, self.welcomes, strict=True):
+                label = f"worker {link.address}"
+                needed = self._needed[link.rank]
+                nodes.append(NodeMemory(label, welcome.machine, needed, welcome.memory_available))
+            check_fits(nodes)
+
+    def _open_sessions(self) -> None:
+        config = self._parts.config
+        for link in self.links:
+            link.epoch = self.epoch
+            link.watch_from_now()
+            link.tell_daemon(
+                OpenSession(
+                    self._parts.root,
+                    link.rank,
+                    config.world_size,
+                    str(config.sync_type),
+                    self._needed[link.rank],
+                )
+            )
+        slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
+        self._ready = self.links.await_all(SessionReady, START_TIMEOUT_S, slow)
+        for link, ready in zip(self.links, self._ready, strict=True):
+            link.open_session_link(ready)
+
+    def _join(self) -> None:
+        """All ranks connect to all: a firewall between two workers shows before the weights go."""
+        config = self._parts.config
+        mesh_ports = {
+            link.rank: r.mesh_port for link, r in zip(self.links, self._ready, strict=True)
+        }
+        listen_on = "::" if any(":" in w.host for w in config.workers) else "0.0.0.0"
+        if config.advertise is None and all(
+            address_towards(w.host, w.port).startswith("127.") for w in config.workers
+        ):
+            listen_on = "127.0.0.1"  # nobody else is meant
+        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports)
+        endpoints: list[str] = []
+        for link in self.links:
+            seen_as = config.advertise or address_towards(link.address.host, link.address.port)
+            endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
+            link.tell_session(Join(endpoints))
+        own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
+        self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
+        with self.links.explained():
+            self._mesh.connect(own, MESH_TIMEOUT_S)
+        self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
+
+    def _load(self, own_rank: Rank | None) -> Rank:
+        """Feeds all workers; the root's own weights are packed between two turns of that."""
+        source, config = self._parts.source, self._parts.config
+        feeds = {}
+        for link in self.links:
+            shard, manifest = self.shards[link.rank], self._manifests[link.rank]
+            feeds[link.rank] = RankFeed(manifest, cut_tensors(source, shard))
+            link.tell_session(
+                Load(
+                    source.config,
+                    manifest_lines(manifest),
+                    config.n_pages,
+                    str(config.kv_type),
+                    config.max_step_tokens,
+                    shard.vocab.start,
+                    int(self._parts.embedding.qtype),
+                )
+            )
+        feeder = Feeder(
+            feeds, lambda r, c: self.links.of_rank(r).tell_session(c), self._parts.on_progress
+        )
+        rank = own_rank or self._load_own(feeder)
+        while not feeder.is_done:
+            self._turn(feeder, POLL_MS)
+        self.links.await_all(Loaded, float("inf"), "")
+        return rank
+
+    def _load_own(self, feeder: Feeder) -> Rank:
+        source, config = self._parts.source, self._parts.config
+
+        def pumped() -> Iterator[tuple[TensorInfo, np.ndarray]]:
+            for tensor in cut_tensors(source, self.shards[0]):
+                self._turn(feeder, 0)
+                yield tensor
+
+        return self._parts.load_rank(
+            source.config,
+            pumped(),
+            n_pages=config.n_pages,
+            max_step_tokens=config.max_step_tokens,
+            n_threads=config.threads,
+            vocab_start=self.shards[0].vocab.start,
+            embed_qtype=self._parts.embedding.qtype,
+            kv_type=config.kv_type,
+            progress=None,
+        )
+
+    def _turn(self, feeder: Feeder, timeout_ms: int) -> None:
+        feeder.pump()
+        self.links.poll(timeout_ms)
+        self.links.watch()
+        for link in self.links:
+            if link.credits:
+                feeder.credit(link.rank, link.credits)
+                link.credits = 0
+
+    # ---- at work
+    def run(self, step: Step) -> list[LogitRow]:
+        """One step on all ranks."""
+        started = time.perf_counter_ns()
+        before = copy(self._mesh.times)
+        logits = self._compute(step)
+        elapsed = time.perf_counter_ns() - started
+        self._log.add(step, elapsed, before, self._mesh.times)
+        return logits
+
+    def _compute(self, step: Step) -> list[LogitRow]:
+        assert self._rank is not None, "open() comes first"
+        rows = self._parts.embedding.rows(step.tokens)
+        frames = pack(step_call(step, rows), self.epoch)
+        with self.links.explained():
+            for link in self.links:
+                link.send_session(frames)
+            self._mesh.begin_step()
+            logits = self._rank.forward(step, rows, self._mesh)
+        assert logits is not None, "this is rank 0"
+        return logits
+
+    @property
+    def kv(self) -> KvOrders:
+        assert self._kv is not None, "open() comes first"
+        return self._kv
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights on all ranks."""
+        return sum(info.n_bytes for manifest in self._manifests for info in manifest)
+
+    def idle(self) -> None:
+        """Looks after the workers and the links of the mesh. Raises PeerLost."""
+        with self.links.explained():
+            self.links.watch()
+            lost = self._mesh.links.lost_rank()
+            if lost is not None:
+                raise self.links.of_rank(lost).lost("closed its link")
+
+    def rank_stats(self) -> list[RankStats | None]:
+        """Every rank's figures, rank 0 first; None for one that does not answer at once."""
+        own = self._mesh.links
+        weights_bytes = sum(info.n_bytes for info in self._manifests[0])
+        number = secrets.randbits(31)
+        for link in self.links:
+            link.tell_session(StatsCall(number))
+        answers: dict[int, RankStats] = {
+            0: RankStats(
+                number,
+                self._log.n_decode,
+                *self._log.decode(),
+                own.sent_bytes,
+                own.received_bytes,
+                weights_bytes,
+                self._log.prefill().n_tokens,
+                self._log.prefill().elapsed_ns,
+            )
+        }
+        deadline = time.monotonic() + STATS_TIMEOUT_S
+        while len(answers) < len(self.shards) and time.monotonic() < deadline:
+            self.links.poll(POLL_MS)
+            for link in self.links:
+                answer = link.answer(RankStats)
+                if answer is not None and answer.number == number:
+                    answers[link.rank] = answer
+        return [answers.get(shard.rank) for shard in self.shards]
+
+    def close(self) -> None:
+        """Ends the session on all workers; rank 0 stays with its owner."""
+        self.links.close()
+        self._mesh.close()
+        self._context.destroy()

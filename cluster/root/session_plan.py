@@ -1,0 +1,64 @@
+"""What a cluster is asked to be, and the addresses its ranks know each other by. No sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.mesh.sync_type import SyncType
+from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
+from dllama.errors import ConfigError
+from dllama.kv_type import KvType
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """The root's side of a cluster. Rank 0 is the root, rank i is workers[i - 1]."""
+
+    workers: Sequence[Address]
+    n_pages: int
+    max_step_tokens: int
+    threads: int  # the root's own
+    shares: Sequence[float] = ()  # one per rank; empty: equal
+    sync_type: SyncType = SyncType.F32
+    kv_type: KvType = KvType.F16
+    advertise: str | None = None  # how workers reach this machine; None: found out
+    mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))
+    hello_timeout_s: float = 5.0
+    hang_timeout_s: float = 4.0  # without a kernel call, while serving
+    warm_up: bool = True
+    kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves
+
+    @property
+    def world_size(self) -> int:
+        return len(self.workers) + 1
+
+    def checked_shares(self) -> Sequence[float]:
+        """One share per rank. Raises ConfigError."""
+        shares = self.shares or [1.0] * self.world_size
+        if len(shares) != self.world_size:
+            raise ConfigError(
+                f"--shares names {len(shares)} nodes and there are {self.world_size}: the root "
+                f"and {len(self.workers)} workers, in this order"
+            )
+        return shares
+
+
+def peer_endpoints(
+    viewer: int,
+    workers: Sequence[Address],
+    mesh_ports: Mapping[int, int],
+    root_host: str,
+) -> list[str]:
+    """Every rank's inbox as rank `viewer` reaches it.
+
+    `root_host` is this machine as the viewer sees it. A worker that the root knows by a loopback
+    address runs on the root's machine, so others reach it there.
+    """
+    endpoints = [endpoint(root_host, mesh_ports[0])]
+    is_local = viewer == 0 or is_loopback(workers[viewer - 1].host)
+    for rank, worker in enumerate(workers, start=1):
+        host = worker.host if is_local or not is_loopback(worker.host) else root_host
+        endpoints.append(endpoint(host, mesh_ports[rank]))
+    return endpoints

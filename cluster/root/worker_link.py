@@ -1,0 +1,177 @@
+"""The root's side of one worker: a link to its daemon and one to its session process.
+
+It sends, and files what comes back in plain fields; who waits for what is the runner's matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import TypeVar
+
+import zmq
+
+from cluster.sockets import Address, Context, Socket, endpoint, make_socket
+from cluster.wire.messages import (
+    CloseSession,
+    Credit,
+    Failed,
+    Heartbeat,
+    Joined,
+    KvDone,
+    Loaded,
+    Message,
+    RankStats,
+    Refused,
+    SessionEnded,
+    SessionReady,
+    Welcome,
+    pack,
+    unpack,
+)
+from dllama.errors import ClusterError, PeerLost, ProtocolError
+
+MAX_MESSAGE_BYTES = 1 << 20  # what workers say is short
+HEARTBEAT_TIMEOUT_S = 3.0  # six beats of the daemon
+
+M = TypeVar("M", bound=Message)
+
+
+class WorkerLink:
+    """One worker, as the root knows it."""
+
+    def __init__(self, rank: int, address: Address, context: Context, release: str) -> None:
+        self.rank = rank
+        self.address = address
+        self.epoch = 0
+        self.credits = 0  # chunks taken in and not yet told to the feeder
+        self.rss_bytes = 0
+        self.hang_timeout_s = 0.0  # 0: anything may take long now
+        self._release = release
+        self._context = context
+        self._answers: dict[type, Message] = {}
+        self.lost_rank = -1  # whom this worker's rank lost, as it says
+        self._failure = ""
+        self._progress = -1
+        self._heard_at = self._progressed_at = time.monotonic()
+        self._session: Socket | None = None
+        self._daemon = self._connect(address.port)
+
+    def _connect(self, port: int) -> Socket:
+        made = make_socket(
+            self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
+        made.connect(endpoint(self.address.host, port))
+        return made
+
+    def sockets(self) -> list[Socket]:
+        return [self._daemon] if self._session is None else [self._daemon, self._session]
+
+    def tell_daemon(self, message: Message) -> None:
+        self._send(self._daemon, pack(message, self.epoch))
+
+    def open_session_link(self, ready: SessionReady) -> None:
+        self._session = self._connect(ready.control_port)
+
+    def tell_session(self, message: Message) -> None:
+        self.send_session(pack(message, self.epoch))
+
+    def send_session(self, frames: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Sends what is packed already, such as a step that goes to all ranks."""
+        assert self._session is not None, "open_session_link() comes first"
+        self._send(self._session, frames)
+
+    def _send(self, link: Socket, frames: Iterable[bytes | bytearray | memoryview]) -> None:
+        try:
+            link.send_multipart(list(frames))
+        except zmq.Again:
+            raise self.lost("takes nothing more; it hangs, or the network is down") from None
+
+    def answer(self, kind: type[M]) -> M | None:
+        """The last message of a kind, once."""
+        message = self._answers.pop(kind, None)
+        return message if isinstance(message, kind) else None
+
+    def lost(self, what: str) -> PeerLost:
+        """The error of this worker."""
+        where = f"worker {self.address} (rank {self.rank})"
+        return PeerLost(f"{where} {what}", rank=self.rank, host=str(self.address))
+
+    def drain(self) -> None:
+        """Files everything that has arrived. Raises ProtocolError for another version."""
+        for link in self.sockets():
+            while True:
+                try:
+                    frames = link.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                try:
+                    epoch, message = unpack(frames)
+                except ProtocolError as error:
+                    raise ProtocolError(f"worker {self.address}: {error}") from None
+                if epoch in (0, self.epoch):
+                    self._file(message)
+
+    def _file(self, message: Message) -> None:
+        now = time.monotonic()
+        if isinstance(message, Heartbeat):
+            self._heard_at = now
+            self.rss_bytes = message.rss_bytes
+            if message.progress != self._progress:
+                self._progress, self._progressed_at = message.progress, now
+        elif isinstance(message, Welcome):
+            self._check_release(message)
+            self._answers[Welcome] = message
+        elif isinstance(message, Credit):
+            self.credits += message.chunks
+        elif isinstance(message, Refused):
+            raise ClusterError(f"worker {self.address} refused: {message.reason}")
+        elif isinstance(message, Failed):
+            self.lost_rank = message.lost_rank
+            if self.lost_rank < 0:
+                self._failure = f"failed: {message.reason}"
+        elif isinstance(message, SessionEnded):
+            self._failure = self._failure or f"ended its session: {message.reason}"
+        elif isinstance(message, SessionReady | Joined | Loaded | KvDone | RankStats):
+            self._answers[type(message)] = message
+        else:
+            raise ProtocolError(f"worker {self.address} sent a {type(message).__name__}")
+
+    def _check_release(self, welcome: Welcome) -> None:
+        if welcome.release != self._release:
+            raise ProtocolError(
+                f"worker {self.address} runs dllama {welcome.release} and this root runs "
+                f"{self._release}; install the same version on both"
+            )
+
+    def watch_from_now(self) -> None:
+        """Starts the clocks of check()."""
+        self._heard_at = self._progressed_at = time.monotonic()
+
+    def check(self) -> None:
+        """Raises PeerLost where the worker failed, fell silent, or stands still."""
+        if self._failure:
+            raise self.lost(self._failure)
+        now = time.monotonic()
+        if now - self._heard_at > HEARTBEAT_TIMEOUT_S:
+            raise self.lost(
+                f"was silent for {now - self._heard_at:.1f} s: its dllama-worker hangs, or the "
+                "network is down"
+            )
+        if 0 < self.hang_timeout_s < now - self._progressed_at:
+            raise self.lost(
+                f"computed nothing for {now - self._progressed_at:.1f} s: its process hangs, or "
+                "is swapping"
+            )
+
+    def close(self) -> None:
+        """Ends the session, as far as the worker hears it, and both links."""
+        if self.epoch:
+            self._daemon.setsockopt(zmq.LINGER, 500)
+            with contextlib.suppress(zmq.Again):  # then it sees the links close
+                self._daemon.send_multipart(pack(CloseSession(), self.epoch), zmq.NOBLOCK)
+        if self._session is not None:
+            self._session.close()
+        self._daemon.close()

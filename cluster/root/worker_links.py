@@ -1,0 +1,113 @@
+"""All workers of a session, from the root's side: greeted, waited for and watched together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import zmq
+
+from cluster.root.worker_link import WorkerLink
+from cluster.sockets import Address, Context
+from cluster.wire.messages import Hello, Message, Welcome
+from dllama.errors import PeerLost
+
+POLL_MS = 50
+REASON_WAIT_S = 1.0  # a cut link is seen before the reason for it arrives
+
+M = TypeVar("M", bound=Message)
+
+
+class WorkerLinks:
+    """One link a worker, in rank order: rank i is link i - 1."""
+
+    def __init__(self, workers: Sequence[Address], context: Context, release: str) -> None:
+        self._release = release
+        self.also_watch: Callable[[], None] = lambda: None  # may raise PeerLost
+        self._links = [
+            WorkerLink(rank, address, context, release)
+            for rank, address in enumerate(workers, start=1)
+        ]
+
+    def __iter__(self) -> Iterator[WorkerLink]:
+        return iter(self._links)
+
+    def of_rank(self, rank: int) -> WorkerLink:
+        return self._links[rank - 1]
+
+    def greet(self, timeout_s: float) -> list[Welcome]:
+        """What every worker says of itself.
+
+        Raises PeerLost for one that does not answer, ProtocolError for one of another version.
+        """
+        for link in self._links:
+            link.tell_daemon(Hello(self._release))
+        silent = (
+            f"did not answer within {timeout_s:g} s; start `dllama-worker` there, or check its "
+            "address, its port and the firewalls on the way"
+        )
+        return self.await_all(Welcome, timeout_s, silent, is_watching=False)
+
+    def await_all(
+        self, kind: type[M], timeout_s: float, silent: str, *, is_watching: bool = True
+    ) -> list[M]:
+        """One message of a kind from every worker, in rank order; `silent` is what is said of a
+        worker from which none comes. Raises PeerLost."""
+        deadline = time.monotonic() + timeout_s
+        answers: dict[int, M] = {}
+        while True:
+            for link in self._links:
+                answer = link.answer(kind)
+                if answer is not None:
+                    answers[link.rank] = answer
+            if len(answers) == len(self._links):
+                return [answers[link.rank] for link in self._links]
+            if is_watching:
+                self.watch()
+            if time.monotonic() > deadline:
+                raise next(li for li in self._links if li.rank not in answers).lost(silent)
+            self.poll(POLL_MS)
+
+    def poll(self, timeout_ms: int) -> None:
+        """Waits until somebody says something, and files it."""
+        poller = zmq.Poller()
+        for link in self._links:
+            for each in link.sockets():
+                poller.register(each, zmq.POLLIN)
+        poller.poll(timeout_ms)
+        for link in self._links:
+            link.drain()
+
+    def watch(self) -> None:
+        """Reads what has arrived, and looks at whatever else tells of lost ranks. Raises
+        PeerLost."""
+        self._check()
+        self.also_watch()
+        for link in self._links:
+            if 0 < link.lost_rank <= len(self._links):
+                lost = self.of_rank(link.lost_rank)
+                raise lost.lost(f"cannot be reached by worker {link.address} (rank {link.rank})")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Waits a moment for the reason when a link was cut, and raises that instead."""
+        try:
+            yield
+        except PeerLost:
+            deadline = time.monotonic() + REASON_WAIT_S
+            while time.monotonic() < deadline:
+                self._check()
+                self.poll(POLL_MS)
+            raise
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
+
+    def _check(self) -> None:
+        for link in self._links:
+            link.drain()
+        for link in self._links:
+            link.check()

@@ -1,0 +1,251 @@
+"""The worker daemon: answers roots, starts a process for each session, and beats for them.
+
+It computes nothing, so it always answers in time; whatever arrives, it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import zmq
+
+from cluster.machine import available_memory, describe_machine
+from cluster.mesh.sync_type import SyncType
+from cluster.sockets import (
+    DEFAULT_PORT,
+    Context,
+    Socket,
+    bind_first_free,
+    endpoint,
+    make_socket,
+)
+from cluster.wire.messages import (
+    CloseSession,
+    Failed,
+    Heartbeat,
+    Hello,
+    Message,
+    OpenSession,
+    Refused,
+    SessionEnded,
+    SessionReady,
+    pack,
+    unpack,
+)
+from cluster.worker.session import SessionConfig
+from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
+from dllama import __version__
+from dllama.errors import ProtocolError
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.5
+POLL_MS = 100
+MAX_MESSAGE_BYTES = 64 << 10  # nothing a root says to a daemon is longer
+MAX_WORLD_SIZE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """How a daemon is set up. `release` and `session_command` are for tests to change."""
+
+    threads: int
+    host: str = "0.0.0.0"
+    port: int = DEFAULT_PORT
+    release: str = __version__
+    session_command: tuple[str, ...] = SESSION_COMMAND
+
+
+class Worker:
+    """The daemon. One thread; `stop` may be called from a signal handler."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._sessions: dict[int, SessionProcess] = {}  # by epoch
+        self._is_running = False
+        self.port = 0  # known after start()
+
+    def start(self) -> None:
+        """Listens. Raises ConfigError where the port is taken."""
+        self._context: Context = zmq.Context()
+        host = self._config.host
+        self._roots: Socket = make_socket(
+            self._context, zmq.ROUTER, host=host, max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        self._reports: Socket = make_socket(  # from our own children only
+            self._context, zmq.PULL, host="127.0.0.1", max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        try:
+            self.port = bind_first_free(self._roots, host, [self._config.port])
+            report_port = bind_first_free(self._reports, "127.0.0.1", [0])
+        except BaseException:
+            self.close()
+            raise
+        self._report_endpoint = endpoint("127.0.0.1", report_port)
+        self._is_running = True
+        log.info(
+            "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
+            self._config.release,
+            host,
+            self.port,
+            self._config.threads,
+            available_memory() / 1e9,
+        )
+
+    def run(self) -> None:
+        """Serves until stop()."""
+        poller = zmq.Poller()
+        poller.register(self._roots, zmq.POLLIN)
+        poller.register(self._reports, zmq.POLLIN)
+        next_beat = 0.0
+        while self._is_running:
+            for ready, _ in poller.poll(POLL_MS):
+                if ready is self._roots:
+                    self._hear_root()
+                else:
+                    self._hear_child()
+            self._bury_ended()
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + BEAT_S
+                self._beat()
+
+    def stop(self) -> None:
+        self._is_running = False
+
+    def close(self) -> None:
+        """Ends all sessions and stops listening."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._roots.close()
+        self._reports.close()
+        self._context.destroy()
+
+    def _hear_root(self) -> None:
+        identity, *frames = self._roots.recv_multipart()
+        epoch = 0
+        try:
+            epoch, message = unpack(frames)
+            answer = self._answer(identity, epoch, message)
+        except ProtocolError as error:  # perhaps another version: it can read the head of this
+            log.warning("refused a message: %s", error)
+            answer = describe_machine(self._config.threads, self._config.release)
+        except Exception as error:
+            log.exception("could not serve a message")
+            answer = Refused(f"{type(error).__name__}: {error}")
+        if answer is not None:
+            self._say(identity, epoch, answer)
+
+    def _answer(self, identity: bytes, epoch: int, message: Message) -> Message | None:
+        if isinstance(message, Hello):
+            if message.release != self._config.release:
+                log.warning(
+                    "a root runs dllama %s and this worker %s; install the same on both",
+                    message.release,
+                    self._config.release,
+                )
+            return describe_machine(self._config.threads, self._config.release)
+        if isinstance(message, OpenSession):
+            return self._open(identity, epoch, message)
+        if isinstance(message, CloseSession):
+            if epoch not in self._sessions:
+                return SessionEnded("there is no such session")
+            self._sessions[epoch].end("the root closed it")
+            return None
+        raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
+
+    def _open(self, identity: bytes, epoch: int, asked: OpenSession) -> Message | None:
+        self._end_sessions_of(asked.root)
+        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE
+        if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
+            return Refused(f"this is no session that can be opened: {asked}")
+        available = available_memory()
+        if asked.needed_bytes > available:
+            return Refused(
+                f"rank {asked.rank} needs {asked.needed_bytes / 1e9:.2f} GB of memory and "
+                f"{available / 1e9:.2f} GB are free, with {len(self._sessions)} other sessions "
+                "open; give this worker a smaller share (--shares), or end the others"
+            )
+        progress = SessionProcess.create_progress()
+        config = SessionConfig(
+            host=self._config.host,
+            port=self.port,
+            threads=self._config.threads,
+            epoch=epoch,
+            rank=asked.rank,
+            world_size=asked.world_size,
+            sync_type=asked.sync_type,
+            progress_path=str(progress.path),
+            report_endpoint=self._report_endpoint,
+        )
+        session = SessionProcess(config, asked.root, identity)
+        try:
+            session.start(self._config.session_command, progress)
+        except OSError:
+            session.close()
+            raise
+        self._sessions[epoch] = session
+        log.info(
+            "a root opened a session: rank %d of %d, process %d",
+            asked.rank,
+            asked.world_size,
+            session.pid,
+        )
+        return None
+
+    def _end_sessions_of(self, root: str) -> None:
+        """Makes room: what a root opened before, it has given up."""
+        for epoch, session in list(self._sessions.items()):
+            if session.root == root:
+                session.close()
+                del self._sessions[epoch]
+                log.info("ended an earlier session of the same root")
+
+    def _hear_child(self) -> None:
+        """Passes on a child's ports; remembers why one failed."""
+        try:
+            epoch, message = unpack(self._reports.recv_multipart())
+        except ProtocolError as error:
+            log.warning("dropped a report: %s", error)
+            return
+        session = self._sessions.get(epoch)
+        if session is None:
+            return
+        if isinstance(message, SessionReady):
+            self._say(session.identity, epoch, message)
+            self._beat_for(epoch, session)
+        elif isinstance(message, Failed):
+            session.reason = message.reason
+
+    def _bury_ended(self) -> None:
+        for epoch, session in list(self._sessions.items()):
+            if session.has_ended():
+                while self._reports.poll(0):  # its last word may still be on the way
+                    self._hear_child()
+                reason = session.why()
+                session.close()
+                del self._sessions[epoch]
+                self._say(session.identity, epoch, SessionEnded(reason))
+                log.info(
+                    "session of rank %d ended: %s; %s",
+                    session.config.rank,
+                    reason,
+                    "waiting" if not self._sessions else f"{len(self._sessions)} still open",
+                )
+
+    def _beat(self) -> None:
+        for epoch, session in self._sessions.items():
+            self._beat_for(epoch, session)
+
+    def _beat_for(self, epoch: int, session: SessionProcess) -> None:
+        beat = Heartbeat(session.progress(), session.rss_bytes())
+        self._say(session.identity, epoch, beat)
+
+    def _say(self, identity: bytes, epoch: int, message: Message) -> None:
+        """Answers a root; one that is gone is none of our business."""
+        try:
+            self._roots.send_multipart([identity, *pack(message, epoch)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            log.debug("could not answer a root: %s", error)

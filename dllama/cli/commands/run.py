@@ -1,0 +1,138 @@
+"""dllama run: one prompt, one answer on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from dllama.chat import find_template, template_stop_ids
+from dllama.cli.build import build_engine
+from dllama.cli.flags.arguments import add_engine_flags, engine_settings
+from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
+from dllama.cli.terminal import LoadingLine, note
+from dllama.cli.vocabulary import load_tokenizer, metadata_of
+from dllama.engine.engine import Engine
+from dllama.engine.submit_check import check_sampling
+from dllama.errors import ConfigError, RequestError
+from dllama.requests import FinishReason, Submit
+from dllama.tokenizer import Tokenizer
+
+EPILOG = """examples:
+  dllama run -m model.gguf "What is a tensor?"
+  dllama run -m model.gguf --raw "Once upon a time" --temperature 0 -n 100
+  cat notes.txt | dllama run -m model.gguf "Summarise this:\""""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    parser = commands.add_parser(
+        "run", help=summary, epilog=EPILOG,
+        description="Answer one prompt: the answer goes to stdout, all else to stderr.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_engine_flags(parser)
+    parser.add_argument("prompt", nargs="*", help="the prompt; - is standard input")
+    ask = parser.add_argument_group("answer")
+    ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
+    ask.add_argument("--system", metavar="TEXT", help="a system message")
+    ask.add_argument("-n", "--max-tokens", metavar="N", type=int, help="end after N tokens")
+    ask.add_argument(
+        "--keep", metavar="N", type=int, default=0,
+        help="tokens of the prompt that --context-shift never forgets; -1: all",
+    )  # fmt: skip
+    ask.add_argument("--tokenizer", metavar="FILE", type=Path)
+    ask.add_argument("--chat-template", metavar="FILE|NAME")
+    ask.add_argument("--verbose", action="store_true", help="tell tokens per second at the end")
+    add_sampling_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def prompt_text(args: argparse.Namespace) -> str:
+    """The prompt: what was typed; a word that is just - stands for what is piped in, and so does
+    no prompt at all. Raises RequestError without either."""
+    words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
+    typed = " ".join(word for word in words if word != "-")
+    piped = sys.stdin.read().rstrip("\n") if "-" in words else ""
+    text = "\n".join(part for part in (piped, typed) if part)
+    if not text:
+        raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
+    return text
+
+
+def encode_prompt(
+    args: argparse.Namespace, tokenizer: Tokenizer
+) -> tuple[list[int], frozenset[int]]:
+    """The prompt's ids, and the ids that end the answer."""
+    text = prompt_text(args)
+    if args.raw:
+        return tokenizer.encode(text, add_special=True), tokenizer.eog_ids
+    metadata = metadata_of(args.model, args.tokenizer)
+    template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
+    messages = [{"role": "user", "content": text}]
+    if args.system:
+        messages.insert(0, {"role": "system", "content": args.system})
+    rendered = template.render(messages)
+    has_bos = bool(tokenizer.bos_text) and rendered.startswith(tokenizer.bos_text)
+    ids = tokenizer.encode(rendered, add_special=not has_bos, parse_special=True)
+    return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
+
+
+def run(args: argparse.Namespace) -> int:
+    tokenizer = load_tokenizer(args.model, args.tokenizer)
+    sampling = sampling_params(args, tokenizer, secrets.randbits(32))
+    check_sampling(sampling, tokenizer.vocab_size)
+    ids, stop_ids = encode_prompt(args, tokenizer)
+    line = LoadingLine("loading")
+    try:
+        named = str(args.tokenizer) if args.tokenizer else None
+        engine = build_engine(replace(engine_settings(args), tokenizer=named), line.update)
+    finally:
+        line.close()
+    try:
+        if len(ids) >= engine.max_len and not args.context_shift:
+            raise ConfigError(
+                f"the prompt has {len(ids)} tokens and the context {engine.max_len}; shorten it "
+                "or raise --ctx-size"
+            )
+        submit = Submit(
+            id="run",
+            tokens=ids,
+            sampling=sampling,
+            stop_ids=sorted(stop_ids),
+            max_tokens=args.max_tokens,
+            context_shift=args.context_shift,
+            n_keep=args.keep,
+        )
+        return answer(engine, submit, tokenizer, is_verbose=args.verbose)
+    finally:
+        engine.close()
+
+
+def answer(engine: Engine, submit: Submit, tokenizer: Tokenizer, *, is_verbose: bool) -> int:
+    """Streams the answer to stdout."""
+    decoder = tokenizer.decoder()
+    started_s = first_s = time.perf_counter()
+    n = 0
+    engine.submit(submit)
+    while engine.has_work():
+        for output in engine.step():
+            n += len(output.tokens)
+            if n and first_s == started_s:
+                first_s = time.perf_counter()
+            sys.stdout.write(decoder.push(output.tokens))
+            if output.finish is FinishReason.ERROR:
+                raise RequestError(output.error or "the engine gave up on the answer")
+            if output.finish is not None:
+                sys.stdout.write(decoder.flush() + "\n")
+            sys.stdout.flush()
+    if is_verbose:
+        seconds = time.perf_counter() - first_s
+        rate = (n - 1) / seconds if n > 1 and seconds > 0 else 0.0
+        note(
+            f"{len(submit.tokens)} prompt tokens, first token after {first_s - started_s:.2f} s; "
+            f"{n} tokens at {rate:.1f} tokens/s"
+        )
+    return 0

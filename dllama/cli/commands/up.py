@@ -1,0 +1,158 @@
+"""dllama up: a whole cluster on this machine, for a first look: workers, root and a chat."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from dllama.cli.commands.chat import ChatClient, talk
+from dllama.cli.flags.arguments import add_model_flag, default_threads, port_number, positive
+from dllama.cli.terminal import LoadingLine, note
+from dllama.errors import ClusterError
+
+START_S = 600.0  # a first start compiles kernels
+STOP_S = 8.0
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    parser = commands.add_parser(
+        "up", help=summary,
+        description="Start local workers and a root, print the URL and open a chat; all of it "
+        "ends together. Other flags go to dllama-root.",
+    )  # fmt: skip
+    add_model_flag(parser)
+    parser.add_argument("--n-workers", type=positive, default=2, metavar="N")
+    parser.add_argument("--port", type=port_number, default=8080, help="of the API (default: 8080)")
+    parser.add_argument("--no-chat", action="store_true", help="serve until Ctrl-C")
+    parser.set_defaults(run=run)
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Child:
+    """A process of this cluster, its words kept in a file for when it fails."""
+
+    def __init__(self, name: str, folder: Path, *args: str) -> None:
+        self.name, self._log = name, folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip  # Ctrl-C in the chat must not end it
+
+    def check(self) -> None:
+        """Raises ClusterError with the last words of a process that has ended."""
+        if self.process.poll() is not None:
+            words = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+            raise ClusterError(f"{self.name} ended: " + " ".join(words or ["it said nothing"]))
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextlib.contextmanager
+def local_cluster(
+    model: str, n_workers: int, port: int, extra: list[str]
+) -> Iterator[tuple[str, list[Child]]]:
+    """Runs workers and a root as children; yields the URL, once it serves, and the children."""
+    threads = str(max(1, default_threads() // (n_workers + 1)))
+    children: list[Child] = []
+    with tempfile.TemporaryDirectory(prefix="dllama-up-") as name:
+        folder = Path(name)
+        try:
+            addresses = []
+            for i in range(1, n_workers + 1):
+                addresses.append(f"127.0.0.1:{free_port()}")
+                children.append(Child(
+                    f"worker {i}", folder, "dllama.cli.commands.worker", "--host", "127.0.0.1",
+                    "--port", addresses[-1].split(":")[1], "--threads", threads,
+                ))  # fmt: skip
+            children.append(Child(
+                "the root", folder, "dllama.cli.commands.root", "--model", model, "--port",
+                str(port), "--threads", threads, "--workers", ",".join(addresses),
+                "--drain-timeout", "2", *extra,
+            ))  # fmt: skip
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(url, children)
+            yield url, children
+        finally:
+            for child in reversed(children):
+                child.stop()
+
+
+def wait_until_ready(url: str, children: list[Child]) -> None:
+    """Shows how loading goes. Raises ClusterError where a process ends or time runs out."""
+    line = LoadingLine("starting")
+    until_s = time.monotonic() + START_S
+    try:
+        while time.monotonic() < until_s:
+            for child in children:
+                child.check()
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=2):
+                    return
+            except urllib.error.HTTPError as error:
+                state = _json(error.read())
+                line.update(_share(state.get("progress")), str(state.get("detail") or ""))
+            except OSError:
+                pass
+            time.sleep(0.2)
+    finally:
+        line.close()
+    raise ClusterError(f"the cluster did not start within {START_S:.0f} s")
+
+
+def _json(body: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _share(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def run(args: argparse.Namespace) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the children must end with us
+        signal.signal(number, _leave)
+    extra: list[str] = getattr(args, "rest", [])
+    port = args.port or free_port()
+    with local_cluster(args.model, args.n_workers, port, extra) as (url, children):
+        note(f"{args.n_workers} workers and a root serve {args.model} at {url}/v1")
+        if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            print(url, flush=True)
+            while True:
+                for child in children:
+                    child.check()
+                time.sleep(0.5)
+        return talk(ChatClient(url, os.environ.get("DLLAMA_API_KEY"), {}))

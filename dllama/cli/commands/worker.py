@@ -1,0 +1,60 @@
+"""dllama-worker: lends this machine's processors and memory to roots on the network."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from cluster.worker.daemon import Worker, WorkerConfig
+from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
+from dllama.cli.terminal import guarded, set_up_logging
+
+DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
+
+A worker needs no model and no configuration: the root sends its share of the weights. When the
+root leaves, the worker goes back to waiting. Sessions use the ports after --port (up to 64)."""
+EPILOG = """examples:
+  dllama-worker
+  dllama-worker --port 9998 --threads 4
+  dllama-worker --host 10.0.0.2        # listen on one network only"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = make_parser("dllama-worker", DESCRIPTION, EPILOG)
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
+    parser.add_argument("--port", type=port_number, default=9998, help="port to listen on")
+    parser.add_argument(
+        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
+        help="compute threads of a session",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info",
+        help="how much to tell on stderr",
+    )  # fmt: skip
+    return parser
+
+
+def run(argv: list[str] | None) -> int:
+    args = build_parser().parse_args(argv)
+    set_up_logging(args.log_level)
+    worker = Worker(WorkerConfig(threads=args.threads, host=args.host, port=args.port))
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    worker.start()
+    try:
+        worker.run()
+    finally:
+        worker.close()
+    return 0
+
+
+main = guarded(run)
+
+if __name__ == "__main__":
+    sys.exit(main())

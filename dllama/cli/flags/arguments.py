@@ -1,0 +1,234 @@
+"""Flags that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import psutil
+
+import dllama
+from dllama import __version__
+from dllama.cli.flags.settings import (
+    AUTO_SPECULATE,
+    DEFAULT_BATCH,
+    DEFAULT_CONTEXT,
+    DEFAULT_DRAFT,
+    DEFAULT_STEP_TOKENS,
+    MAX_BATCH,
+    MAX_GUESS,
+    EngineSettings,
+)
+from dllama.container import cpu_limit
+from dllama.errors import ConfigError
+from dllama.kv_type import KvType
+
+DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"
+"""Trained by examples/demo_model; what answers where no model is named."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps examples as they are written and shows defaults, but not where there are none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_none = action.default in (None, argparse.SUPPRESS, (), 0, "") or action.nargs == 0
+        if has_none or action.dest == "model":  # that one says so in words
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return number
+
+
+def guess_length(text: str) -> int:
+    """An argparse type: how many tokens are guessed at a time."""
+    named = {"auto": AUTO_SPECULATE, "off": 0}
+    number = named[text] if text in named else int(text) if text.isdigit() else MAX_GUESS + 1
+    if number > MAX_GUESS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither auto nor off nor a number up to {MAX_GUESS}"
+        )
+    return number
+
+
+def draft_length(text: str) -> int:
+    """An argparse type: how many tokens a draft model guesses at a time."""
+    if not text.isdigit() or not 1 <= int(text) <= MAX_GUESS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens from 1 to {MAX_GUESS}")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """An argparse type: a TCP port; 0 picks a free one."""
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose one up to 65535")
+    return int(text)
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """An argparse type: words between commas."""
+    return tuple(word for word in text.replace(" ", ",").split(",") if word)
+
+
+def share_list(text: str) -> tuple[float, ...]:
+    """An argparse type: positive numbers between commas."""
+    try:
+        shares = tuple(float(word) for word in comma_list(text))
+    except ValueError:
+        shares = ()
+    if not shares or any(not s > 0 or s == float("inf") for s in shares):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of positive numbers such as 3,2,1: one for the root, then "
+            "one for each worker"
+        )
+    return shares
+
+
+def default_threads() -> int:
+    """Physical cores this process may use: a second thread on a core only adds noise, and one more
+    than a container's share of time only waits."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    quota = cpu_limit()
+    share = physical if quota is None else int(quota)
+    return max(1, min(physical, allowed or physical, share))
+
+
+def add_model_flag(parser: argparse._ActionsContainer) -> None:
+    """--model, for the commands that fall back to the model in the package."""
+    parser.add_argument(
+        "-m", "--model", metavar="FILE", default=str(DEFAULT_MODEL),
+        help="a GGUF or distributed-llama .m file (default: the small model that comes with "
+        "dllama, which knows dllama and not much else)",
+    )  # fmt: skip
+
+
+def add_kv_flag(parser: argparse._ActionsContainer) -> None:
+    """--kv-type, for whatever computes."""
+    parser.add_argument(
+        "--kv-type", choices=[str(kind) for kind in KvType], default=str(KvType.F16),
+        help="what keys and values are kept as: q8_0 takes 0.53 of the memory of f16, rounded",
+    )  # fmt: skip
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """--model and everything about how it is run."""
+    model = parser.add_argument_group("model")
+    add_model_flag(model)
+    model.add_argument(
+        "--ctx-size", metavar="N", type=positive, default=0,
+        help="tokens a conversation may have, prompt and answer (default: what the model was "
+        f"trained for, at most {DEFAULT_CONTEXT})",
+    )  # fmt: skip
+    model.add_argument(
+        "--kv-tokens", metavar="N", type=positive, default=0,
+        help="tokens of all conversations together that have room in the KV cache (default: "
+        "up to four full contexts, as memory allows)",
+    )  # fmt: skip
+    add_kv_flag(model)
+    model.add_argument(
+        "--max-batch", metavar="N", type=positive, default=DEFAULT_BATCH,
+        help="sequences that run at once; others wait",
+    )  # fmt: skip
+    model.add_argument(
+        "--step-tokens", metavar="N", type=positive, default=DEFAULT_STEP_TOKENS,
+        help="prompt tokens computed between two tokens of running answers",
+    )  # fmt: skip
+    model.add_argument(
+        "--speculate", metavar="N|auto|off", type=guess_length, default="auto",
+        help="tokens of an answer that are guessed from what stood before and checked in one step; "
+        "the answer stays the same. auto: as many as save time",
+    )  # fmt: skip
+    model.add_argument(
+        "--draft-model", metavar="FILE",
+        help="a small model of the same vocabulary that guesses where what stood before tells too "
+        "little; the answer stays the same. It runs on this machine, between the other's steps",
+    )  # fmt: skip
+    model.add_argument(
+        "--draft-max", metavar="N", type=draft_length, default=DEFAULT_DRAFT,
+        help="tokens that --draft-model guesses at a time",
+    )  # fmt: skip
+    model.add_argument(
+        "--context-shift", action="store_true",
+        help="let conversations outgrow the context: its older half is forgotten then",
+    )  # fmt: skip
+    add_cluster_flags(parser)
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """--workers and how the work is shared."""
+    cluster = parser.add_argument_group("machines")
+    cluster.add_argument(
+        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
+        help="compute threads on this machine; workers say their own",
+    )  # fmt: skip
+    cluster.add_argument(
+        "-w", "--workers", metavar="HOST[:PORT],...", type=comma_list, default=(),
+        help="machines that run dllama-worker; this one computes too",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--shares", metavar="A,B,...", type=share_list, default=(),
+        help="how much of the model each machine holds, this one first: 3,2,1 (default: equal)",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--sync-type", choices=("f32", "q80"), default="f32",
+        help="how partial sums travel: f32 is exact, q80 is 3.8 times smaller",
+    )  # fmt: skip
+    cluster.add_argument(
+        "--advertise", metavar="HOST",
+        help="how workers reach this machine, where they cannot find out by themselves",
+    )  # fmt: skip
+
+
+def engine_settings(args: argparse.Namespace) -> EngineSettings:
+    """Raises ConfigError where flags do not fit each other."""
+    if args.shares and len(args.shares) != len(args.workers) + 1:
+        raise ConfigError(
+            f"--shares names {len(args.shares)} machines, but there are {len(args.workers) + 1}: "
+            "this one first, then each of --workers in order"
+        )
+    if args.max_batch > min(MAX_BATCH, args.step_tokens):
+        raise ConfigError(
+            f"--max-batch {args.max_batch} is more than {MAX_BATCH}, the most there can be, or "
+            f"than --step-tokens {args.step_tokens}, of which every running sequence needs one"
+        )
+    if args.draft_model and not args.speculate:
+        raise ConfigError(
+            "--draft-model names a model that guesses, and --speculate off allows no guesses; "
+            "leave one of them out"
+        )
+    return EngineSettings(
+        model=args.model,
+        threads=args.threads,
+        ctx_size=args.ctx_size,
+        kv_tokens=args.kv_tokens,
+        kv_type=args.kv_type,
+        max_batch=args.max_batch,
+        max_step_tokens=args.step_tokens,
+        speculate=args.speculate,
+        draft_model=args.draft_model,
+        draft_max=args.draft_max,
+        workers=args.workers,
+        shares=args.shares,
+        sync_type=args.sync_type,
+        advertise=args.advertise,
+        context_shift=args.context_shift,
+        slot_save_path=getattr(args, "slot_save_path", None),
+    )

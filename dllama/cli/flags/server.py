@@ -1,0 +1,127 @@
+"""The flags about HTTP: where to listen, who may ask, how to stop."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from dllama.cli.flags.arguments import comma_list, port_number
+from dllama.cli.flags.settings import DEFAULT_DRAIN_S, DEFAULT_MAX_BODY_MB, ServerSettings
+from dllama.errors import ConfigError
+
+KEYS_VARIABLE = "DLLAMA_API_KEY"
+MAX_KEY_FILE_BYTES = 1 << 20
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a number of seconds, 0 too."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return value
+
+
+def megabytes(text: str) -> int:
+    """An argparse type: a size of 1 MB or more."""
+    if not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MB from 1 to 1024")
+    return int(text)
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 for all, unix:PATH or PATH.sock for a unix socket",
+    )  # fmt: skip
+    server.add_argument(
+        "--port", type=port_number, default=8080, help="port to listen on; 0 picks one"
+    )
+    server.add_argument(
+        "--api-key", metavar="KEY,...", type=comma_list, action="append", default=[],
+        help="keys of which requests must carry one, as a bearer token or in X-Api-Key; may be "
+        f"repeated (also: ${KEYS_VARIABLE})",
+    )  # fmt: skip
+    server.add_argument(
+        "--api-key-file", metavar="FILE", type=Path, help="more keys, one a line; # is a comment"
+    )
+    server.add_argument(
+        "--ssl-cert-file", metavar="FILE", type=Path,
+        help="serve https with this PEM certificate (chain)",
+    )  # fmt: skip
+    server.add_argument(
+        "--ssl-key-file", metavar="FILE", type=Path, help="the PEM key of --ssl-cert-file"
+    )
+    server.add_argument(
+        "--drain-timeout", metavar="S", type=seconds, default=DEFAULT_DRAIN_S,
+        help="seconds that answers may go on after SIGTERM; /health is 503 meanwhile",
+    )  # fmt: skip
+    server.add_argument(
+        "--max-body", metavar="MB", type=megabytes, default=DEFAULT_MAX_BODY_MB,
+        help="the largest request that is read",
+    )  # fmt: skip
+    server.add_argument(
+        "--alias", metavar="NAME,...", type=comma_list, default=(),
+        help="names that requests may call the model by",
+    )  # fmt: skip
+    server.add_argument(
+        "--cors-origins", metavar="ORIGIN,...", type=comma_list, default=("*",),
+        help="web pages that may call the API: *, localhost, or origins",
+    )  # fmt: skip
+    server.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
+        help="how much to tell on stderr",
+    )  # fmt: skip
+
+
+def server_settings(args: argparse.Namespace) -> ServerSettings:
+    """The HTTP side of the flags. Raises ConfigError where the key file cannot be used."""
+    return ServerSettings(
+        host=args.host,
+        port=args.port,
+        api_keys=all_keys(args.api_key, args.api_key_file),
+        cors_origins=args.cors_origins,
+        aliases=args.alias,
+        tokenizer=Path(args.tokenizer) if args.tokenizer else None,
+        chat_template=args.chat_template,
+        ssl_cert_file=args.ssl_cert_file,
+        ssl_key_file=args.ssl_key_file,
+        drain_s=args.drain_timeout,
+        max_body_mb=args.max_body,
+    )
+
+
+def all_keys(flags: Iterable[tuple[str, ...]], file: Path | None) -> tuple[str, ...]:
+    """The keys of the flags and the file; where there are neither, those of the environment."""
+    keys = [key for group in flags for key in group]
+    if file is not None:
+        keys += keys_of_file(file)
+    if not keys:
+        keys = list(comma_list(os.environ.get(KEYS_VARIABLE, "")))
+    return tuple(dict.fromkeys(keys))
+
+
+def keys_of_file(path: Path) -> list[str]:
+    """The keys in a file, of which there must be one: a server must not be open by mistake."""
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"The API keys of {path} cannot be read: it is no file.")
+            data = file.read(MAX_KEY_FILE_BYTES + 1)
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The API keys of {path} cannot be read: {error}.") from error
+    lines = (line.strip() for line in text.splitlines())
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys or len(data) > MAX_KEY_FILE_BYTES:
+        raise ConfigError(
+            f"The API key file {path} holds no key, or more than {MAX_KEY_FILE_BYTES} bytes; write "
+            "one key on each line."
+        )
+    return keys

@@ -1,0 +1,106 @@
+"""From each rank's slice of the logits to the rows the sampler reads, by way of a few bytes.
+
+A part is: int32 n_vocab, then tops and sums (R,) float32, then for each row either its k candidates
+(ids int32, values float32) or, where the whole row is wanted, its n_vocab logits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dllama.errors import ProtocolError
+from dllama.runtime.state import RunState
+from dllama.step import LogitRow
+from kernels.candidates import scan_logits
+
+
+def encode_part(
+    logits: np.ndarray, n_vocab: int, vocab_start: int, counts: np.ndarray, state: RunState,
+    team: np.ndarray,
+) -> bytes:  # fmt: skip
+    """What rank 0 needs of this rank's logits (R, >= n_vocab)."""
+    n = len(counts)
+    pieces = [np.int32(n_vocab).tobytes()]
+    if n and n_vocab:
+        scan_logits(team, logits, n_vocab, vocab_start, counts, state.ids, state.values,
+                    state.tops, state.sums)  # fmt: skip
+    else:
+        state.tops[:n], state.sums[:n] = -np.inf, 0
+    pieces += [state.tops[:n].tobytes(), state.sums[:n].tobytes()]
+    for row in range(n):
+        k = min(int(counts[row]), n_vocab)
+        if counts[row]:
+            pieces += [state.ids[row, :k].tobytes(), state.values[row, :k].tobytes()]
+        else:
+            pieces.append(logits[row, :n_vocab].tobytes())
+    return b"".join(pieces)
+
+
+class _Part:
+    """One rank's part, read front to back."""
+
+    def __init__(self, data: bytes, n_rows: int) -> None:
+        self._data, self._at = data, 0
+        self.n_vocab = int(self._take(np.int32, 1)[0])
+        self.tops = self._take(np.float32, n_rows)
+        self.sums = self._take(np.float32, n_rows)
+
+    def _take(self, kind: type[np.generic], count: int) -> np.ndarray:
+        end = self._at + count * 4
+        if count < 0 or end > len(self._data):
+            raise ProtocolError(
+                f"a rank's logits end at byte {len(self._data)}, but {end} were announced; "
+                "the nodes run different versions, or the message was damaged"
+            )
+        values = np.frombuffer(self._data, kind, count, self._at)
+        self._at = end
+        return values
+
+    def row(self, count: int) -> tuple[np.ndarray | None, np.ndarray]:
+        if not count:
+            return None, self._take(np.float32, self.n_vocab)
+        k = min(count, self.n_vocab)
+        return self._take(np.int32, k), self._take(np.float32, k)
+
+
+def merge_parts(parts: list[bytes], counts: np.ndarray) -> list[LogitRow]:
+    """The rows as the sampler wants them, from every rank's part in rank order.
+
+    Raises ProtocolError where a part is shorter than it says.
+    """
+    n = len(counts)
+    ranks = [_Part(part, n) for part in parts]
+    rows = []
+    for i, count in enumerate(counts.tolist()):
+        pieces = [rank.row(count) for rank in ranks]
+        total = _log_sum_exp([(float(r.tops[i]), float(r.sums[i])) for r in ranks])
+        rows.append(_merge_row(pieces, count, total))
+    return rows
+
+
+def _merge_row(
+    pieces: list[tuple[np.ndarray | None, np.ndarray]], count: int, log_sum_exp: float
+) -> LogitRow:
+    values = np.concatenate([v for _, v in pieces]) if len(pieces) > 1 else pieces[0][1]
+    if not count:
+        return LogitRow(None, values, log_sum_exp)
+    found = [i for i, _ in pieces if i is not None]
+    ids = np.concatenate(found) if len(found) > 1 else found[0]
+    if len(pieces) > 1:
+        best = np.lexsort((ids, -values))[:count]
+        ids, values = ids[best], values[best]
+    return LogitRow(ids, values, log_sum_exp)
+
+
+def _log_sum_exp(parts: list[tuple[float, float]]) -> float:
+    """The log of the whole softmax's denominator, from each slice's (top, sum).
+
+    Not a number where the logits are none: the sampler then ends that sequence with a reason.
+    """
+    held = [(t, s) for t, s in parts if s != 0]  # a rank without vocabulary holds nothing
+    if not held or not all(math.isfinite(t) and math.isfinite(s) for t, s in held):
+        return math.nan
+    top = max(t for t, _ in held)
+    return top + math.log(sum(s * math.exp(t - top) for t, s in held))

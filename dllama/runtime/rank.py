@@ -1,0 +1,157 @@
+"""One rank's share of a model, ready to compute: weights, KV pages, scratch and a thread team."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dllama.collective import Collective, SoloCollective
+from dllama.config import ModelConfig
+from dllama.errors import ConfigError
+from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
+from dllama.qtypes import QType, row_bytes
+from dllama.runtime import kv_moves
+from dllama.runtime.forward import forward, last_states
+from dllama.runtime.kv_files import Tick, read_pages, write_pages
+from dllama.runtime.linear import format_name
+from dllama.runtime.logit_rows import encode_part, merge_parts
+from dllama.runtime.replays import ALIKE_BEFORE, Replays
+from dllama.runtime.state import RunState, allocate
+from dllama.runtime.weights import Tensor, Weights, build_weights
+from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
+from kernels.dequantize import dequantize
+from kernels.team import STATE_WORDS, Team
+
+
+class _TimedCollective:
+    """A Collective that counts the time spent in it, so that compute can be told apart."""
+
+    def __init__(self, inner: Collective) -> None:
+        self._inner = inner
+        self.ns = 0
+
+    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+        start = time.perf_counter_ns()
+        out = self._inner.all_reduce(x)
+        self.ns += time.perf_counter_ns() - start
+        return out
+
+    def gather(self, part: bytes) -> list[bytes] | None:
+        start = time.perf_counter_ns()
+        parts = self._inner.gather(part)
+        self.ns += time.perf_counter_ns() - start
+        return parts
+
+
+class RankModel:
+    """Computes steps on one rank. Not thread-safe: one caller, one step at a time."""
+
+    def __init__(self, weights: Weights, state: RunState, team: Team, embed_qtype: QType) -> None:
+        self.weights, self.state, self.team = weights, state, team
+        self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
+        self._replays = Replays(weights, state.max_pages)
+        self.n_steps = self.n_tokens = self.compute_ns = 0
+        self.hidden = np.zeros((0, weights.config.dim), np.float32)  # (H, dim), of the last step
+
+    @classmethod
+    def load(
+        cls, config: ModelConfig, tensors: Iterable[Tensor], *, n_pages: int,
+        max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
+        kv_type: KvType = KvType.F16, progress: np.ndarray | None = None,
+    ) -> RankModel:  # fmt: skip
+        """Packs this rank's cut (in feed order) and allocates all that computing needs.
+
+        `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared
+        memory: its first word grows with every kernel, for a watchdog to see.
+        """
+        if n_pages < 1 or max_step_tokens < 1:
+            raise ConfigError(
+                f"{n_pages} KV pages and steps of {max_step_tokens} tokens leave no room to work; "
+                "there must be at least one of each"
+            )
+        team = Team(n_threads, progress)
+        try:
+            weights = build_weights(config, tensors, team.state, vocab_start)
+            state = allocate(
+                weights, kv_type=kv_type, n_pages=n_pages, max_tokens=max_step_tokens,
+                max_logits=MAX_LOGIT_ROWS, n_threads=n_threads,
+            )  # fmt: skip
+            model = cls(weights, state, team, embed_qtype)
+            model._warm_up()
+        except BaseException:
+            team.close()
+            raise
+        return model
+
+    def _warm_up(self) -> None:
+        """Runs one token through everything, so that kernels are compiled or read from the cache
+        now and not inside the first request, and the most frequent step is recorded. The page it
+        writes is nobody's yet."""
+        one = np.zeros(1, np.int32)
+        step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
+        row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
+        row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
+        self._replays.alike_before = 0
+        self.forward(step, row, SoloCollective())
+        self._replays.alike_before = ALIKE_BEFORE
+        self.shift(KvShift(2, 0, 1, one, one))
+        self.n_steps = self.n_tokens = self.compute_ns = 0
+
+    def forward(
+        self, step: Step, embed_rows: np.ndarray, comm: Collective
+    ) -> list[LogitRow] | None:
+        """Logits of `step.logits_at` on rank 0, None elsewhere.
+
+        `embed_rows` uint8 (T, row bytes) are the raw embedding rows of the step's tokens.
+        Raises PeerLost; ConfigError where a step is larger than what was planned for.
+        """
+        start = time.perf_counter_ns()
+        self._check(step)
+        timed = _TimedCollective(comm)
+        x = self.state.x[: step.n_tokens]
+        dequantize(self._embed_format, embed_rows, x)
+        logits = forward(self.weights, step, self.state, self.team.state, timed, self._replays)
+        if len(step.hidden_at) or len(self.hidden):
+            self.hidden = last_states(self.weights, x[step.hidden_at])
+        part = encode_part(
+            logits, self.weights.n_vocab, self.weights.vocab_start, step.candidates, self.state,
+            self.team.state,
+        )  # fmt: skip
+        parts = timed.gather(part)
+        rows = None if parts is None else merge_parts(parts, step.candidates)
+        self.n_steps += 1
+        self.n_tokens += step.n_tokens
+        self.compute_ns += time.perf_counter_ns() - start - timed.ns
+        return rows
+
+    def shift(self, shift: KvShift) -> None:
+        """Moves this rank's keys and values of a sequence, before the next step."""
+        kv_moves.shift(self.weights, self.state, self.team.state, shift)
+
+    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Writes pages to a file; its bytes. Raises SessionFileError."""
+        return write_pages(path, self.state.kv, pages, mark, tick)
+
+    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+        """Reads what save_kv wrote. Raises SessionFileError."""
+        return read_pages(path, self.state.kv, pages, mark, tick)
+
+    def _check(self, step: Step) -> None:
+        if step.n_tokens > len(self.state.x) or len(step.logits_at) > len(self.state.last):
+            raise ConfigError(
+                f"a step of {step.n_tokens} tokens and {len(step.logits_at)} rows of logits is "
+                f"larger than the {len(self.state.x)} and {len(self.state.last)} this rank has "
+                "room for; lower --max-batch or the tokens of a step"
+            )
+
+    def close(self) -> None:
+        self.team.close()
+
+
+def progress_memory(buffer: memoryview | bytearray) -> np.ndarray:
+    """A buffer of STATE_WORDS * 8 bytes, such as a shared mapping, as RankModel.load wants it."""
+    return np.frombuffer(buffer, np.int64, STATE_WORDS)

@@ -1,0 +1,89 @@
+"""What a rank will need, said before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dllama.config import ModelConfig
+from dllama.errors import ConfigError
+from dllama.kv_type import KvType
+from dllama.sharding.cut import BY_COLUMNS, Cut, cut_manifest
+from dllama.sharding.plan import Shard
+from dllama.weight_source import TensorInfo
+from kernels.kv_pages import page_bytes
+
+PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
+WIRE_BYTES = 16 << 20  # weight chunks under way
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """One rank's need and what its machine has left. Ranks on one `machine` share it."""
+
+    label: str
+    machine: str
+    needed_bytes: int
+    available_bytes: int
+
+
+def kv_page_bytes(config: ModelConfig, shard: Shard, kv_type: KvType = KvType.F16) -> int:
+    """Bytes of one KV page on a rank: keys and values of its heads in all layers."""
+    return page_bytes(kv_type, config.n_layers, len(shard.kv_heads), config.head_dim)
+
+
+def memory_needed(
+    config: ModelConfig,
+    tensors: Mapping[str, TensorInfo],
+    shard: Shard,
+    *,
+    n_pages: int,
+    max_step_tokens: int,
+    kv_type: KvType = KvType.F16,
+) -> int:
+    """Bytes a rank will hold at its peak: weights, KV pages, scratch, and the process itself.
+
+    While loading, one tensor exists twice: as it came and as it is packed.
+    """
+    cuts = cut_manifest(config, tensors, shard)
+    sizes = [cut.info.n_bytes for cut in cuts]
+    heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
+    mixed, hidden = (_widest(cuts, name) for name in BY_COLUMNS)
+    scratch_values = (
+        6 * config.dim + heads * config.head_dim + 3 * mixed + 2 * len(shard.hidden) + 3 * hidden
+    ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
+    kv = n_pages * kv_page_bytes(config, shard, kv_type)
+    return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+
+
+def _widest(cuts: Sequence[Cut], name: str) -> int:
+    """Columns of a tensor's input on a rank, those that come along with its blocks included."""
+    return max((c.info.cols for c in cuts if c.info.name.endswith("." + name)), default=0)
+
+
+def check_fits(nodes: Sequence[NodeMemory]) -> None:
+    """Raises ConfigError with every node's figures where some machine cannot hold its ranks."""
+    needed: dict[str, int] = {}
+    for node in nodes:
+        needed[node.machine] = needed.get(node.machine, 0) + node.needed_bytes
+    short = [n for n in nodes if needed[n.machine] > n.available_bytes]
+    if not short:
+        return
+    table = "; ".join(
+        f"{n.label} needs {_gb(n.needed_bytes)} and has {_gb(n.available_bytes)} free"
+        + (
+            f" (its machine needs {_gb(needed[n.machine])} for all nodes on it)"
+            if needed[n.machine] != n.needed_bytes
+            else ""
+        )
+        for n in nodes
+    )
+    raise ConfigError(
+        f"the model does not fit the memory of {', '.join(n.label for n in short)}: {table}. "
+        "Add nodes, give larger ones a larger share (--shares), lower --ctx-size, or keep keys and "
+        "values in 8 bits (--kv-type q8_0)"
+    )
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

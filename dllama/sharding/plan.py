@@ -1,0 +1,199 @@
+"""Who holds which part of a model. Pure arithmetic: knows no sockets, files or threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from dllama.config import ModelConfig
+from dllama.errors import ShardError
+from dllama.qtypes import BLOCK
+from dllama.weight_source import TensorInfo
+
+ACTIVATION_BLOCK = 32
+"""Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
+blocks of weights may be: two ranks hold such a block then (dllama/sharding/cut.py)."""
+HIDDEN_UNITS = (32, 16, 4, 1)
+"""Preferred steps of the hidden cut where the type asks for none: an int8 activation block, a
+packed row group, a vector of four, anything."""
+UNITS_PER_RANK = 4  # fewer steps than this per rank, and a finer step balances better
+VOCAB_UNIT = 16  # rows in a packed group
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one rank holds: KV heads (with their query heads), hidden columns, vocabulary rows."""
+
+    rank: int
+    world_size: int
+    kv_heads: range
+    hidden: range
+    vocab: range
+
+
+class Split(Enum):
+    """Which part of a shard cuts a tensor, and along which side."""
+
+    WHOLE = "whole"
+    QUERY_ROWS = "rows of the rank's query heads"
+    KV_ROWS = "rows of the rank's KV heads"
+    QUERY_COLS = "columns of the rank's query heads"
+    HIDDEN_ROWS = "rows of the rank's hidden columns"
+    HIDDEN_COLS = "columns of the rank's hidden columns"
+    VOCAB_ROWS = "rows of the rank's vocabulary"
+
+
+SPLIT: dict[str, Split] = {
+    "norm1": Split.WHOLE,
+    "wq": Split.QUERY_ROWS,
+    "wk": Split.KV_ROWS,
+    "wv": Split.KV_ROWS,
+    "bq": Split.QUERY_ROWS,
+    "bk": Split.KV_ROWS,
+    "bv": Split.KV_ROWS,
+    "q_norm": Split.WHOLE,
+    "k_norm": Split.WHOLE,
+    "wo": Split.QUERY_COLS,
+    "norm2": Split.WHOLE,
+    "w1": Split.HIDDEN_ROWS,
+    "w3": Split.HIDDEN_ROWS,
+    "w2": Split.HIDDEN_COLS,
+    "norm": Split.WHOLE,
+    "wcls": Split.VOCAB_ROWS,
+}
+"""How each tensor is cut. `embed` is missing on purpose: only the root reads it."""
+
+
+def plan_shards(
+    config: ModelConfig, shares: Sequence[float], *, hidden_align: int = 1, head_align: int = 1
+) -> list[Shard]:
+    """Cuts a model so that the bytes of rank r are shares[r] / sum(shares) of the whole.
+
+    `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns. KV heads are
+    handed out whole (in bundles where a head group ends inside a block of activations), so some
+    ranks may get more than their share of attention, or none; hidden columns make up for it.
+    Raises ShardError where a rank would hold no hidden column or no vocabulary row.
+    """
+    world_size = len(shares)
+    if not shares or not all(math.isfinite(s) and s > 0 for s in shares):
+        given = ",".join(f"{s:g}" for s in shares) or "none"
+        raise ShardError(f"shares must be positive numbers, one per node; got {given}")
+    if config.hidden_dim % hidden_align:
+        raise ShardError(
+            f"the hidden size {config.hidden_dim} is no multiple of {hidden_align}, the quant "
+            "block of w2; the model file does not fit its own header"
+        )
+    weights = [s / sum(shares) for s in shares]
+    heads = _cut_heads(config, weights, head_align)
+    vocab = _cut_vocab(config, weights)
+    hidden = _cut_hidden(config, weights, heads, vocab, hidden_align)
+    return [
+        Shard(rank, world_size, *ranges)
+        for rank, ranges in enumerate(zip(heads, hidden, vocab, strict=True))
+    ]
+
+
+def plan_for(
+    config: ModelConfig, tensors: Mapping[str, TensorInfo], shares: Sequence[float]
+) -> list[Shard]:
+    """The plan for a model file: block borders are taken from the types of its own w2 and wo."""
+    return plan_shards(
+        config,
+        shares,
+        hidden_align=block_of(tensors.values(), "w2"),
+        head_align=block_of(tensors.values(), "wo"),
+    )
+
+
+def block_of(tensors: Iterable[TensorInfo], suffix: str) -> int:
+    """Columns at whose multiples a tensor can be cut in every layer, whatever its types there."""
+    blocks = [BLOCK[t.qtype].values for t in tensors if t.name.endswith("." + suffix)]
+    return math.lcm(*blocks) if blocks else 1
+
+
+def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -> list[range]:
+    group_cols = config.group_size * config.head_dim
+    align = min(head_align, ACTIVATION_BLOCK)
+    bundle = align // math.gcd(align, group_cols)
+    n_bundles = -(-config.n_kv_heads // bundle)
+    counts = apportion(n_bundles, weights, minimum=0)
+    return _ranges(counts, bundle, config.n_kv_heads)
+
+
+def _cut_vocab(config: ModelConfig, weights: Sequence[float]) -> list[range]:
+    unit = VOCAB_UNIT if config.vocab_size >= VOCAB_UNIT * len(weights) else 1
+    n_units = -(-config.vocab_size // unit)
+    if n_units < len(weights):
+        raise ShardError(
+            f"rank {config.vocab_size} would hold 0 of {config.vocab_size} vocabulary rows "
+            f"(world_size={len(weights)}); use at most {config.vocab_size} nodes",
+            rank=config.vocab_size,
+            world_size=len(weights),
+        )
+    return _ranges(apportion(n_units, weights, minimum=1), unit, config.vocab_size)
+
+
+def _cut_hidden(
+    config: ModelConfig,
+    weights: Sequence[float],
+    heads: Sequence[range],
+    vocab: Sequence[range],
+    align: int,
+) -> list[range]:
+    world_size = len(weights)
+    unit = _hidden_unit(config.hidden_dim, align, world_size)
+    n_units = config.hidden_dim // unit
+    if n_units < world_size:
+        raise ShardError(
+            f"rank {n_units} would hold 0 of {config.hidden_dim} hidden columns, which can be cut "
+            f"at multiples of {min(align, ACTIVATION_BLOCK)} (world_size={world_size}, "
+            f"n_kv_heads={config.n_kv_heads}); use at most {n_units} nodes",
+            rank=n_units,
+            world_size=world_size,
+        )
+    # values: the types may differ between tensors, but not by enough to matter to a balance
+    head_values = (2 * config.group_size + 2) * config.head_dim * config.dim * config.n_layers
+    hidden_values = 3 * config.dim * config.n_layers
+    held = [len(h) * head_values + len(v) * config.dim for h, v in zip(heads, vocab, strict=True)]
+    total = sum(held) + config.hidden_dim * hidden_values
+    missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]
+    return _ranges(apportion(n_units, missing, minimum=1), unit, config.hidden_dim)
+
+
+def _hidden_unit(hidden_dim: int, align: int, world_size: int) -> int:
+    """Whole blocks of weights where there are many, so that no two ranks hold the same one."""
+    finest = min(align, ACTIVATION_BLOCK)
+    for unit in (align, *HIDDEN_UNITS) if align > finest else HIDDEN_UNITS:
+        fits = unit % finest == 0 and hidden_dim % unit == 0
+        if fits and hidden_dim // unit >= UNITS_PER_RANK * world_size:
+            return unit
+    return finest
+
+
+def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:
+    """Whole units for each weight, n_units in all, each at least `minimum`.
+
+    Largest remainder; ties go to the lowest rank, so that every node computes the same plan.
+    """
+    total = sum(weights)
+    quotas = [n_units * w / total for w in weights]
+    counts = [max(minimum, math.floor(q + 1e-9)) for q in quotas]
+    ranks = range(len(weights))
+    while sum(counts) > n_units:
+        able = [r for r in ranks if counts[r] > minimum]
+        counts[max(able, key=lambda r: counts[r] - quotas[r])] -= 1
+    while sum(counts) < n_units:
+        counts[max(ranks, key=lambda r: round(quotas[r] - counts[r], 9))] += 1
+    return counts
+
+
+def _ranges(counts: Sequence[int], unit: int, end: int) -> list[range]:
+    """Consecutive ranges of counts[r] units; the last unit may be short."""
+    ranges, start = [], 0
+    for count in counts:
+        stop = min(end, start + count * unit)
+        ranges.append(range(start, stop))
+        start = stop
+    return ranges

@@ -1,0 +1,311 @@
+"""One contract, three Collectives: a cluster of one, threads, and the mesh of sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.mesh.collective import MeshCollective
+from cluster.mesh.collective import collective as mesh_module
+from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.sync_type import SyncType, make_codec
+from cluster.sockets import endpoint
+from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.collective import Collective, SoloCollective
+from dllama.errors import PeerLost, ProtocolError
+
+EPOCH = 77
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class MeshOfThreads:
+    """A mesh over loopback whose ranks live in threads of this process."""
+
+    def __init__(self, world_size: int, sync_type: SyncType = SyncType.F32) -> None:
+        self.context = zmq.Context()
+        self.ranks = [
+            MeshCollective(r, world_size, EPOCH, sync_type=sync_type, context=self.context)
+            for r in range(world_size)
+        ]
+        self.peers = [endpoint("127.0.0.1", rank.bind("127.0.0.1", [0])) for rank in self.ranks]
+
+    def connect(self) -> None:
+        run_ranks([lambda c=c: c.connect(self.peers, 10.0) for c in self.ranks])
+
+    def close(self) -> None:
+        for rank in self.ranks:
+            rank.close()
+        self.context.destroy()
+
+
+def run_ranks(bodies: list[Callable[[], object]]) -> list[object]:
+    """Every body in a thread of its own; their results in order."""
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return [f.result(30) for f in [pool.submit(body) for body in bodies]]
+
+
+@pytest.fixture
+def make_mesh() -> Iterator[Callable[..., MeshOfThreads]]:
+    made: list[MeshOfThreads] = []
+
+    def make(world_size: int, sync_type: SyncType = SyncType.F32) -> MeshOfThreads:
+        made.append(MeshOfThreads(world_size, sync_type))
+        made[-1].connect()
+        return made[-1]
+
+    yield make
+    for mesh in made:
+        mesh.close()
+
+
+@pytest.fixture(params=["solo", "thread-3", "mesh-2", "mesh-3", "mesh-5", "mesh-3-q80"])
+def ranks(
+    request: pytest.FixtureRequest, make_mesh: Callable[..., MeshOfThreads]
+) -> list[Collective]:
+    kind, _, rest = request.param.partition("-")
+    if kind == "solo":
+        return [SoloCollective()]
+    world_size, _, sync_type = rest.partition("-")
+    if kind == "thread":
+        group = ThreadGroup(int(world_size))
+        return [ThreadCollective(group, r) for r in range(group.world_size)]
+    mesh = make_mesh(int(world_size), SyncType(sync_type or "f32"))
+    return list(mesh.ranks)
+
+
+def partials(world_size: int, rows: int, cols: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((rows, cols)).astype(np.float32) for _ in range(world_size)]
+
+
+def reduce_all(ranks: list[Collective], xs: list[np.ndarray]) -> list[np.ndarray]:
+    def body(c: Collective, x: np.ndarray) -> np.ndarray:
+        return c.all_reduce(x).copy()
+
+    bodies = [lambda c=c, x=x: body(c, x) for c, x in zip(ranks, xs, strict=True)]
+    return run_ranks(bodies)  # type: ignore[return-value, arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (3, 52), (700, 96)])
+def test_all_ranks_hold_the_same_bits_of_the_sum(
+    ranks: list[Collective], shape: tuple[int, int]
+) -> None:
+    xs = partials(len(ranks), *shape)
+    sums = reduce_all(ranks, [x.copy() for x in xs])
+    assert all(s.tobytes() == sums[0].tobytes() for s in sums)
+    assert sums[0].shape == shape and sums[0].dtype == np.float32
+    assert np.abs(sums[0] - np.sum(xs, axis=0)).max() < 0.05 * len(ranks)
+
+
+def test_parts_reach_rank_0_in_order(ranks: list[Collective]) -> None:
+    parts = [bytes([r]) * (10 * r) for r in range(len(ranks))]
+    gathered = run_ranks([lambda c=c, p=p: c.gather(p) for c, p in zip(ranks, parts, strict=True)])
+    assert gathered[0] == parts and not any(gathered[1:])
+
+
+def test_collectives_may_follow_each_other_at_any_speed(ranks: list[Collective]) -> None:
+    """Faster ranks are ahead by some messages; nothing mixes."""
+
+    def body(rank: int, c: Collective) -> list[object]:
+        heard: list[object] = []
+        for i in range(30):
+            if i % len(ranks) == rank:
+                threading.Event().wait(0.002)
+            x = np.full((1 + i % 3, 8), i + rank, np.float32)
+            heard.append(c.all_reduce(x).tobytes())
+            if i % 5 == 0:
+                heard.append(c.gather(f"{i}:{rank}".encode()) if rank == 0 else c.gather(b"."))
+        return [h for h in heard if isinstance(h, bytes)]
+
+    heard = run_ranks([lambda r=r, c=c: body(r, c) for r, c in enumerate(ranks)])
+    assert all(h == heard[0] for h in heard)
+
+
+def test_f32_sums_are_those_of_adding_in_rank_order(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    xs = partials(4, 2, 40)
+    expected = xs[0].copy()
+    for x in xs[1:]:
+        expected += x
+    for ranks in (
+        list(make_mesh(4).ranks),
+        [ThreadCollective(group, r) for group in [ThreadGroup(4)] for r in range(4)],
+    ):
+        sums = reduce_all(ranks, [x.copy() for x in xs])  # type: ignore[arg-type]
+        assert all((s == expected).all() for s in sums)
+
+
+@pytest.mark.parametrize("sync_type", list(SyncType))
+def test_scattered_sums_have_the_bits_of_plain_ones(
+    make_mesh: Callable[..., MeshOfThreads],
+    sync_type: SyncType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    xs = partials(4, 50, 96)
+    plain = reduce_all(list(make_mesh(4, sync_type).ranks), xs)
+    monkeypatch.setattr(MeshCollective, "_is_scattered", lambda *_: True)
+    monkeypatch.setattr(mesh_module, "BLOCK_BYTES", 3 * 4 * 96)  # blocks of three rows
+    mesh = make_mesh(4, sync_type)
+    for _ in range(2):
+        scattered = reduce_all(list(mesh.ranks), xs)
+        assert all(s.tobytes() == plain[0].tobytes() for s in scattered)
+
+
+def test_large_payloads_are_scattered_from_four_ranks_on(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    xs = partials(4, 256, 512)
+    mesh = make_mesh(4)
+    reduce_all(list(mesh.ranks), xs)
+    sent = [rank.links.sent_bytes for rank in mesh.ranks]
+    assert all(s < 0.55 * 3 * xs[0].nbytes for s in sent)
+    pair = make_mesh(2)
+    reduce_all(list(pair.ranks), xs[:2])
+    assert all(r.links.sent_bytes >= xs[0].nbytes for r in pair.ranks)
+
+
+def test_q80_sends_a_quarter(make_mesh: Callable[..., MeshOfThreads]) -> None:
+    mesh = make_mesh(2, SyncType.Q80)
+    before = [r.links.sent_bytes for r in mesh.ranks]
+    reduce_all(list(mesh.ranks), partials(2, 8, 1024))
+    sent = [r.links.sent_bytes - b for r, b in zip(mesh.ranks, before, strict=True)]
+    assert sent == [8 * (1024 + 2 * 32) + HEADER_BYTES] * 2
+
+
+def test_waiting_for_a_slow_rank_is_told_from_the_network(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    mesh = make_mesh(2)
+    slow_s = 0.3
+
+    def body(rank: MeshCollective) -> None:
+        rank.begin_step()
+        threading.Event().wait(slow_s * rank.rank)
+        rank.all_reduce(np.zeros((1, 8), np.float32))
+
+    run_ranks([lambda r=r: body(r) for r in mesh.ranks])
+    fast, slow = (rank.times for rank in mesh.ranks)
+    assert fast.wait_ns > 0.5e9 * slow_s > slow.wait_ns
+    assert slow.compute_ns > 0.9e9 * slow_s > fast.compute_ns
+
+
+def test_a_rank_that_leaves_is_noticed_while_waiting(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    mesh = make_mesh(3)
+    mesh.ranks[2].close()
+    with pytest.raises(PeerLost, match=r"rank 2 at tcp://127\.0\.0\.1") as lost:
+        mesh.ranks[0].links.take(Key(0, Phase.PARTIAL, 0, 2))
+    assert lost.value.rank == 2
+
+
+def test_the_watch_is_called_while_waiting_and_may_end_it(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    mesh, calls = make_mesh(2), []
+
+    def watch() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise PeerLost("enough", rank=1, host="there")
+
+    mesh.ranks[0].links.watch = watch
+    with pytest.raises(PeerLost, match="enough"):
+        mesh.ranks[0].all_reduce(np.zeros((1, 8), np.float32))
+
+
+def test_a_rank_that_never_comes_is_named() -> None:
+    mesh = MeshOfThreads(2)
+    try:
+        with pytest.raises(PeerLost, match=r"rank 0 and rank 1 at .* open the session ports"):
+            mesh.ranks[0].connect(mesh.peers, 0.5)
+    finally:
+        mesh.close()
+
+
+def test_strangers_and_stale_epochs_are_dropped(make_mesh: Callable[..., MeshOfThreads]) -> None:
+    mesh = make_mesh(2)
+    stale = MeshLinks(1, EPOCH - 1, mesh.context)
+    message = bytearray(HEADER_BYTES + 32)
+    stale.pack_header(message, Phase.PARTIAL, 0, 1, 0)
+    with mesh.context.socket(zmq.PUSH) as stranger:
+        stranger.connect(mesh.peers[0])
+        for noise in (b"", b"hello", bytes(100), message):
+            stranger.send(noise)
+        threading.Event().wait(0.1)
+        xs = partials(2, 1, 8)
+        sums = reduce_all(list(mesh.ranks), xs)
+    assert (sums[0] == xs[0] + xs[1]).all()
+
+
+@pytest.mark.parametrize(("rank", "sequence"), [(0, 1), (9, 1), (1, 10_000)])
+def test_a_message_that_no_peer_sends_is_an_error(
+    make_mesh: Callable[..., MeshOfThreads], rank: int, sequence: int
+) -> None:
+    mesh = make_mesh(2)
+    forger = MeshLinks(rank, EPOCH, mesh.context)
+    message = bytearray(HEADER_BYTES)
+    forger.pack_header(message, Phase.PARTIAL, 0, sequence, 0)
+    with mesh.context.socket(zmq.PUSH) as stranger:
+        stranger.connect(mesh.peers[0])
+        stranger.send(message)
+        with pytest.raises(ProtocolError):
+            mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
+
+
+def test_a_payload_of_another_size_is_an_error(make_mesh: Callable[..., MeshOfThreads]) -> None:
+    mesh = make_mesh(2)
+
+    def body(rank: MeshCollective) -> None:
+        rank.all_reduce(np.zeros((1, 8 + rank.rank), np.float32))
+
+    with pytest.raises(ProtocolError, match="expects"):
+        run_ranks([lambda r=r: body(r) for r in mesh.ranks])
+
+
+def test_a_thread_that_fails_frees_the_others() -> None:
+    group = ThreadGroup(2)
+    group.leave()
+    with pytest.raises(PeerLost):
+        ThreadCollective(group, 0).all_reduce(np.zeros((1, 1), np.float32))
+
+
+def q80_by_definition(x: np.ndarray) -> np.ndarray:
+    """x (T, cols) through blocks of 32 within a row, as GGUF's Q8_0 rounds."""
+    rows, cols = x.shape
+    padded = np.zeros((rows, -(-cols // 32) * 32), np.float32)
+    padded[:, :cols] = x
+    blocks = padded.reshape(rows, -1, 32)
+    scale = (np.abs(blocks).max(-1) / np.float32(127)).astype(np.float16).astype(np.float32)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    q = np.rint(blocks * inverse[..., None]).clip(-127, 127)
+    return (q * scale[..., None]).astype(np.float32).reshape(rows, -1)[:, :cols]
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 4), st.integers(1, 100), st.floats(1e-3, 1e3), st.integers(0, 99))
+def test_q80_rounds_as_defined_and_row_by_row(rows: int, cols: int, size: float, seed: int) -> None:
+    codec = make_codec(SyncType.Q80)
+    x = np.random.default_rng(seed).standard_normal((rows, cols)).astype(np.float32)
+    x *= np.float32(size)
+    x[0, 0] = 0.0
+    wire = np.zeros(rows * codec.row_bytes(cols), np.uint8)
+    codec.encode(x, wire)
+    out = np.full_like(x, 7.0)
+    codec.add(wire, out, is_first=True)
+    assert (out == q80_by_definition(x)).all()
+    codec.add(wire, out, is_first=False)
+    assert (out == 2 * q80_by_definition(x)).all()
+    last = np.zeros(codec.row_bytes(cols), np.uint8)
+    codec.encode(x[-1:], last)
+    alone = np.zeros((1, cols), np.float32)
+    codec.add(last, alone, is_first=True)
+    assert (2 * alone == out[-1:]).all()

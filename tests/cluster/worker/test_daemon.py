@@ -1,0 +1,194 @@
+"""The daemon answers whatever arrives, and goes on."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import msgpack
+import pytest
+import zmq
+
+from cluster.machine import describe_machine
+from cluster.sockets import endpoint
+from cluster.wire.messages import (
+    CloseSession,
+    Credit,
+    Heartbeat,
+    Hello,
+    Message,
+    OpenSession,
+    Refused,
+    SessionEnded,
+    SessionReady,
+    Welcome,
+    pack,
+    unpack,
+)
+from dllama import __version__
+from dllama.errors import ProtocolError
+from tests.cluster.worker_process import HOUSE, WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+
+
+class Root:
+    """A root that says what a test wants."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.context = zmq.Context()
+        self.link = self.context.socket(zmq.DEALER)
+        self.link.linger = 0
+        self.link.rcvtimeo = 10_000
+        self.link.connect(endpoint(worker.address.host, worker.address.port))
+
+    def say(self, message: Message, epoch: int = 0) -> None:
+        self.link.send_multipart(pack(message, epoch))
+
+    def hear(self, *, but: type = Heartbeat) -> Message:
+        while True:
+            _, message = unpack(self.link.recv_multipart())
+            if not isinstance(message, but):
+                return message
+
+    def close(self) -> None:
+        self.context.destroy()
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker) -> WorkerProcess:
+    return start_worker()
+
+
+@pytest.fixture
+def root(worker: WorkerProcess) -> Iterator[Root]:
+    made = Root(worker)
+    yield made
+    made.close()
+
+
+def test_hello_is_answered_with_what_the_node_is(root: Root) -> None:
+    root.say(Hello(__version__))
+    welcome = root.hear()
+    assert isinstance(welcome, Welcome)
+    here = describe_machine(threads=1)
+    assert (welcome.release, welcome.threads, welcome.machine, welcome.cpu) == (
+        (here.release, 1, here.machine, here.cpu)
+    )
+    assert welcome.memory_total == here.memory_total and welcome.memory_available > 0
+
+
+def test_a_root_of_another_protocol_can_read_both_versions(root: Root) -> None:
+    hello = {"v": 99, "e": 0, "k": "Hello2", "a": [], "release": "9.9", "news": [1]}
+    root.link.send(msgpack.packb(hello))
+    head = msgpack.unpackb(root.link.recv())
+    assert head["v"] == 1 and head["release"] == __version__
+
+
+def test_noise_on_the_port_changes_nothing(worker: WorkerProcess, root: Root) -> None:
+    address = (worker.address.host, worker.address.port)
+    for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 5000, b""):
+        with socket.create_connection(address) as plain:
+            plain.sendall(noise)
+    for frames in ([b""], [b"noise"], [b""] * 40, [b"\x00" * 1000, b"x"], [msgpack.packb([1])]):
+        root.link.send_multipart(frames)
+        assert isinstance(root.hear(), Welcome)  # perhaps it speaks another version
+    root.say(Credit(1))
+    assert isinstance(root.hear(), Welcome)
+    root.say(Hello(__version__))
+    assert isinstance(root.hear(), Welcome)
+    assert worker.process.poll() is None
+
+
+def test_a_message_too_long_is_not_taken_in(worker: WorkerProcess, root: Root) -> None:
+    root.link.send(bytes(10 << 20))
+    other = Root(worker)
+    other.say(Hello(__version__))
+    assert isinstance(other.hear(), Welcome)
+    other.close()
+
+
+def test_a_session_reports_its_ports_beats_and_ends(worker: WorkerProcess, root: Root) -> None:
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
+    ready = root.hear()
+    assert isinstance(ready, SessionReady)
+    ports = range(worker.address.port + 1, worker.address.port + 65)
+    assert {ready.control_port, ready.mesh_port} <= set(ports)
+    assert [s.pid for s in worker.sessions()] == [ready.pid]
+    beats = [root.hear(but=SessionReady)]
+    while beats[-1] == beats[0] and len(beats) < 10:  # on a busy machine the first are alike
+        beats.append(root.hear(but=SessionReady))
+    assert all(isinstance(b, Heartbeat) and b.rss_bytes > 0 for b in beats)
+    assert beats[0] != beats[-1]  # the session's loop runs
+    root.say(CloseSession(), epoch=5)
+    assert root.hear() == SessionEnded("the root closed it")
+    assert not worker.sessions()
+
+
+def test_what_cannot_be_opened_is_refused_with_a_sentence(
+    worker: WorkerProcess, root: Root
+) -> None:
+    root.say(OpenSession("me", 1, 2, "f32", 1 << 60), epoch=5)
+    refused = root.hear()
+    assert isinstance(refused, Refused) and "GB of memory and" in refused.reason
+    for rank, world_size, sync_type in ((0, 2, "f32"), (2, 2, "f32"), (1, 9999, "f32"), (1, 2, "")):
+        root.say(OpenSession("me", rank, world_size, sync_type, 0), epoch=6)
+        assert isinstance(root.hear(), Refused)
+    root.say(CloseSession(), epoch=7)
+    assert root.hear() == SessionEnded("there is no such session")
+    assert not worker.sessions()
+
+
+def test_a_root_that_opens_again_ends_what_it_opened_before(
+    worker: WorkerProcess, root: Root
+) -> None:
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
+    assert isinstance(root.hear(), SessionReady)
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=6)
+    assert isinstance(root.hear(), SessionReady)
+    root.say(OpenSession("somebody else", 1, 2, "f32", 0), epoch=7)
+    assert isinstance(root.hear(), SessionReady)
+    assert len(worker.sessions()) == 2
+
+
+def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Root) -> None:
+    """Nor does noise end it: only who knows the epoch is heard."""
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
+    ready = root.hear()
+    assert isinstance(ready, SessionReady)
+    with root.context.socket(zmq.DEALER) as stranger:
+        stranger.connect(endpoint("127.0.0.1", ready.control_port))
+        for frames in ([b"noise"], pack(Credit(1), epoch=6)):
+            stranger.send_multipart(frames)
+        stranger.send_multipart(pack(Credit(1), epoch=5))
+        stranger.rcvtimeo = 5_000
+        epoch, failed = unpack(stranger.recv_multipart())
+    assert epoch == 5 and "sent Credit where Join was due" in str(failed)
+    ended = root.hear()
+    assert isinstance(ended, SessionEnded) and "Join was due" in ended.reason
+
+
+def test_a_port_in_use_is_said(worker: WorkerProcess) -> None:
+    code = (
+        "from cluster.worker.daemon import Worker, WorkerConfig\n"
+        f"Worker(WorkerConfig(threads=1, host='127.0.0.1', port={worker.address.port})).start()"
+    )
+    tried = subprocess.run(
+        [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=30
+    )
+    assert f"port {worker.address.port} is in use" in tried.stderr
+
+
+def test_a_daemon_ends_cleanly_when_asked(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+
+
+def test_protocol_errors_name_no_internals() -> None:
+    with pytest.raises(ProtocolError, match="unknown kind 'Dance'"):
+        unpack([msgpack.packb({"v": 1, "e": 0, "k": "Dance", "a": []})])

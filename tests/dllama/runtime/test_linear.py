@@ -1,0 +1,30 @@
+"""What the kernels have no room for is refused before anything is packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dllama.errors import ModelFileError
+from dllama.qtypes import QType
+from dllama.runtime.linear import LinearBuilder
+from dllama.weight_source import TensorInfo
+from kernels.expanded import MAX_COLS
+from kernels.team import Team
+
+
+@pytest.mark.parametrize(
+    ("qtype", "fits"), [(QType.Q4_0, False), (QType.Q8_0, False), (QType.F16, True)]
+)
+def test_rows_that_are_too_long(qtype: QType, fits: bool) -> None:
+    cols = (MAX_COLS // 256 + 1) * 256
+    info = TensorInfo("layers.0.w2", qtype, 1, cols)
+    raw = np.zeros((1, info.row_bytes), np.uint8)
+    with Team(1) as team:
+        builder = LinearBuilder(team.state, 1)
+        if fits:
+            builder.add(info, raw)
+            assert builder.linear().cols == cols
+            return
+        with pytest.raises(ModelFileError, match=rf"w2 has {cols} columns; of {qtype.name} .*"):
+            builder.add(info, raw)

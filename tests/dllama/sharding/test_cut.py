@@ -1,0 +1,114 @@
+"""Cuts of all ranks put together are the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dllama.errors import ConfigError, ModelFileError
+from dllama.qtypes import QType
+from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
+from dllama.sharding.plan import SPLIT, Shard, Split, plan_for, plan_shards
+from tests.cluster.array_source import ArraySource, small_config
+
+BY_COLUMNS = {"wo", "w2", "bq", "bk", "bv"}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
+def test_cuts_put_together_are_the_tensors(world_size: int, qtype: QType) -> None:
+    config = small_config(dim=64, hidden_dim=256, head_dim=16, has_qkv_bias=True, has_qk_norm=True)
+    source = ArraySource(config, qtype)
+    shards = plan_for(config, source.tensors, [float(r + 1) for r in range(world_size)])
+    pieces: dict[str, list[np.ndarray]] = {}
+    for shard in shards:
+        for info, array in cut_tensors(source, shard):
+            assert array.shape == (info.rows, info.row_bytes)
+            pieces.setdefault(info.name, []).append(array)
+    assert pieces.keys() == source.tensors.keys() - {"embed"}
+    for name, parts in pieces.items():
+        short = name.rpartition(".")[2]
+        whole = source.read(name)
+        if SPLIT[short] is Split.WHOLE:
+            assert all((p == whole).all() for p in parts)
+        else:
+            assert (np.concatenate(parts, axis=int(short in BY_COLUMNS)) == whole).all()
+
+
+def test_tensors_come_in_feed_order_and_are_released_behind() -> None:
+    config = small_config(has_qkv_bias=True, has_qk_norm=True)
+    source = ArraySource(config)
+    (shard,) = plan_shards(config, [1.0])
+    names = [info.name for info, _ in cut_tensors(source, shard)]
+    layer = list(SPLIT)[:-2]
+    assert " ".join(layer) == "norm1 wq wk wv bq bk bv q_norm k_norm wo norm2 w1 w3 w2"
+    expected = [f"layers.{i}.{n}" for i in range(config.n_layers) for n in layer]
+    assert names == [*expected, "norm", "wcls"]
+    assert source.released == names
+
+
+def test_a_tied_head_is_cut_from_the_embedding() -> None:
+    config = small_config(is_tied=True)
+    source = ArraySource(config)
+    shard = plan_shards(config, [1.0, 1.0])[1]
+    *_, (info, array) = cut_tensors(source, shard)
+    assert info.name == "wcls" and source.released[-1] == "embed"
+    assert (array == source.read("embed", shard.vocab)).all()
+
+
+def test_a_rank_without_heads_gets_no_attention() -> None:
+    config = small_config(has_qk_norm=True)
+    source = ArraySource(config)
+    shard = plan_shards(config, [1.0] * 6)[-1]
+    names = [c.info.name for c in cut_manifest(config, source.tensors, shard)]
+    assert not len(shard.kv_heads)
+    assert names[:5] == [f"layers.0.{n}" for n in ("norm1", "norm2", "w1", "w3", "w2")]
+
+
+def test_a_cut_inside_a_block_takes_the_whole_block_along() -> None:
+    """Heads 1 of 4 KV heads, 16 columns each: half a block of Q8_0."""
+    config = small_config(dim=64, n_heads=8, n_kv_heads=4, head_dim=8)
+    source = ArraySource(config, QType.Q8_0)
+    shard = Shard(0, 2, range(1, 2), range(32), range(50))
+    cuts = {c.info.name: c for c in cut_manifest(config, source.tensors, shard)}
+    wo = cuts["layers.0.wo"]
+    assert wo.cols == range(32) and (wo.info.cols, wo.info.first_own_col) == (32, 16)
+
+
+def test_a_missing_tensor_is_named() -> None:
+    config = small_config()
+    tensors = dict(ArraySource(config).tensors)
+    del tensors["layers.1.w3"]
+    with pytest.raises(ModelFileError, match=r"layers\.1\.w3"):
+        cut_manifest(config, tensors, plan_shards(config, [1.0])[0])
+
+
+def test_memory_counts_weights_and_pages() -> None:
+    config = small_config()
+    source = ArraySource(config)
+    (shard,) = plan_shards(config, [1.0])
+    weights = sum(t.n_bytes for n, t in source.tensors.items() if n != "embed")
+    few, many = (
+        memory_needed(config, source.tensors, shard, n_pages=n, max_step_tokens=64)
+        for n in (10, 110)
+    )
+    assert few > weights
+    # 2 layers, 32 tokens, 4 heads, float16: keys of 8, and values of 8 padded to a vector of 16
+    assert kv_page_bytes(config, shard) == 2 * 32 * 4 * 2 * (8 + 16)
+    assert many - few == 100 * kv_page_bytes(config, shard)
+
+
+def test_what_does_not_fit_is_said_per_node_before_loading() -> None:
+    root = NodeMemory("the root", "a", 4_000_000_000, 8_000_000_000)
+    worker = NodeMemory("worker pi:9998", "b", 3_000_000_000, 2_000_000_000)
+    with pytest.raises(ConfigError, match=r"pi:9998 needs 3\.00 GB and has 2\.00 GB"):
+        check_fits([root, worker])
+    check_fits([root])
+
+
+def test_nodes_on_one_machine_share_its_memory() -> None:
+    nodes = [NodeMemory(f"node {i}", "a", 3_000_000_000, 8_000_000_000) for i in range(3)]
+    check_fits(nodes[:2])
+    with pytest.raises(ConfigError, match=r"its machine needs 9\.00 GB"):
+        check_fits(nodes)

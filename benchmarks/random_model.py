@@ -22,7 +22,7 @@ from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from benchmarks.writers.gguf_export import model_stream, rope_factors_row
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
-from dllama.formats.layout import model_shapes
+from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
 from dllama.rope import rope_frequencies
 

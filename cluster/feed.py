@@ -12,7 +12,7 @@ import numpy as np
 from cluster.wire.messages import Chunk, TensorLine
 from dllama.errors import ProtocolError
 from dllama.qtypes import QType, row_bytes
-from dllama.weight_source import TensorInfo
+from dllama.weight_source import TensorFeed, TensorInfo
 
 CHUNK_BYTES = 1 << 20  # heartbeats pass between chunks: below a second even at 10 Mbit/s
 WINDOW = 16  # chunks under way to a rank: 16 MiB keep 1 Gbit/s busy for 130 ms
@@ -34,12 +34,10 @@ class FeedProgress:
 class RankFeed:
     """The tensors of one rank as chunks, as many as it has credit for."""
 
-    def __init__(
-        self, manifest: Sequence[TensorInfo], tensors: Iterator[tuple[TensorInfo, np.ndarray]]
-    ) -> None:
-        self.total_bytes = sum(info.n_bytes for info in manifest)
+    def __init__(self, tensors: TensorFeed) -> None:
+        self.total_bytes = sum(info.n_bytes for info in tensors.manifest)
         self.done_bytes = 0  # taken in by the rank
-        self._chunks = _chunks(tensors)
+        self._chunks = _chunks(iter(tensors))
         self._under_way: list[int] = []  # sizes, oldest first
         self._is_read = False
 
@@ -135,11 +133,19 @@ def received_tensors(
     manifest: Sequence[TensorInfo],
     next_chunk: Callable[[], Chunk],
     give_credit: Callable[[int], None],
-) -> Iterator[tuple[TensorInfo, np.ndarray]]:
+) -> TensorFeed:
     """Tensors put together again, each uint8 (rows, row bytes), in a buffer that all share.
 
     Raises ProtocolError for a chunk that is not the next one.
     """
+    return TensorFeed(manifest, _put_together(manifest, next_chunk, give_credit))
+
+
+def _put_together(
+    manifest: Sequence[TensorInfo],
+    next_chunk: Callable[[], Chunk],
+    give_credit: Callable[[int], None],
+) -> Iterator[tuple[TensorInfo, np.ndarray]]:
     buffer = np.empty(max((info.n_bytes for info in manifest), default=0), np.uint8)
     for number, info in enumerate(manifest):
         filled = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +15,7 @@ from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo
-
-Tensors = Iterable[tuple[TensorInfo, np.ndarray]]
+from dllama.weight_source import TensorFeed
 
 
 class Rank(Protocol):
@@ -50,16 +48,14 @@ class Rank(Protocol):
 
 
 class LoadRank(Protocol):
-    """Makes a Rank of its tensors in feed order, each uint8 (rows, bytes of a cut row).
-
-    An array may be overwritten once the next one is asked for. `progress`, (64,) int64 or None,
+    """Makes a Rank of its tensors. `progress`, (64,) int64 or None,
     is memory whose first word grows with every kernel call.
     """
 
     def __call__(
         self,
         config: ModelConfig,
-        tensors: Tensors,
+        tensors: TensorFeed,
         *,
         n_pages: int,
         max_step_tokens: int,

@@ -160,38 +160,70 @@ def _rms_norm_row(x, weight, epsilon, out):
         out[i] = x[i] * factor * weight[i]
 
 
+@jitted
+def _add_row(row, delta, after, epsilon):
+    """row += delta, or its norm where there are weights `after` for one."""
+    if after.size > 0:
+        mean = _sum_of_squares(delta) / np.float32(delta.size)
+        factor = np.float32(1) / np.sqrt(mean + epsilon)
+        for i in range(row.size):
+            row[i] += delta[i] * factor * after[i]
+    else:
+        for i in range(row.size):
+            row[i] += delta[i]
+
+
 @region
-def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, needs):
+def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, needs):
     while True:
         first, end = _claim_rows(team, n_tokens, needs)
         for t in range(first, end):
             row = x[t]
             if delta.shape[0] > 0:
-                for i in range(row.size):
-                    row[i] += delta[t, i]
-            _rms_norm_row(row, weight, epsilon, a[0][t])
+                _add_row(row, delta[t, : row.size], after, epsilon)
+            if before.size > 0:
+                _rms_norm_row(row, before, epsilon, a[0][t])
+            else:
+                a[0][t, : row.size] = row
             _lay_out(a, t, n_tokens, needs)
         if first == end:
             return
 
 
 @kernel
-def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, needs):
-    _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, needs))
+def _add_rms_norm(team, x, delta, after, before, epsilon, a, n_tokens, needs):
+    _norm_rows(team, (team, x, delta, after, before, epsilon, a, n_tokens, needs))
 
 
 _NOTHING = np.zeros((0, 0), np.float32)
 
 
 def add_rms_norm(
-    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, weight: np.ndarray,
-    epsilon: float, a: Activations, n_tokens: int, needs: Needs,
+    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, after: np.ndarray,
+    before: np.ndarray, epsilon: float, a: Activations, n_tokens: int, needs: Needs,
 ) -> None:  # fmt: skip
-    """x += delta (both (T, dim) float32; delta may be wider or None), then a = rms_norm(x)."""
+    """x += norm(delta), then a = norm(x), with root-mean-square norms of the weights `after` and
+    `before` (dim,) float32; empty weights stand for no norm.
+
+    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add.
+    """
     launch(
-        _add_rms_norm, team, x, _NOTHING if delta is None else delta, weight,
+        _add_rms_norm, team, x, _NOTHING if delta is None else delta, after, before,
         np.float32(epsilon), tuple(a), n_tokens, needs,
     )  # fmt: skip
+
+
+@kernel
+def _gather_rows(x, rows, out):
+    for i in range(rows.size):
+        row = x[rows[i]]
+        for j in range(row.size):
+            out[i, j] = row[j]
+
+
+def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """out[:n] = x[rows]: x (T, dim) float32, rows (n,) int32, all below T."""
+    launch(_gather_rows, x, rows, out)
 
 
 @region

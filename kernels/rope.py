@@ -17,7 +17,7 @@ ROWS = 32  # that a thread takes at once: few enough to stay in the caches from 
 
 @kernel
 def rope_table(positions, inv_freq, magnitude, cosines, sines):
-    """cosines, sines (T, head_dim / 2) float32 of position x frequency (float64 inside), times
+    """cosines, sines (T, rotary_dim / 2) float32 of position x frequency (float64 inside), times
     `magnitude` (YaRN's attention factor; 1 otherwise)."""
     for t in range(positions.size):
         for j in range(inv_freq.size):
@@ -36,7 +36,8 @@ def _mean_square(x):
 
 @jitted
 def _turn(head, bias, norm, epsilon, cosine, sine):
-    """Bias, norm and rotation of one head (head_dim,) in place (Su et al., arXiv:2104.09864)."""
+    """Bias, norm and rotation of one head (head_dim,) in place (Su et al., arXiv:2104.09864); of
+    the pairs (j, j + rotary_dim / 2), and not of the values behind them."""
     if bias.size > 0:
         for d in range(head.size):
             head[d] += bias[d]
@@ -44,7 +45,7 @@ def _turn(head, bias, norm, epsilon, cosine, sine):
         factor = np.float32(1) / np.sqrt(_mean_square(head) + epsilon)
         for d in range(head.size):
             head[d] = head[d] * factor * norm[d]
-    half = head.size // 2
+    half = cosine.size
     for j in range(half):
         a, b = head[j], head[j + half]
         head[j] = a * cosine[j] - b * sine[j]

@@ -17,7 +17,7 @@ from kernels.team import N_THREADS, claim, region
 
 @jitted
 def _turn_back(key, cosine, sine):
-    """Key (head_dim,) in place: pair j is the values j and j + head_dim / 2."""
+    """Key (head_dim,) in place: pair j of n is the values j and j + n."""
     half = cosine.size
     for j in range(half):
         a, b = key[j], key[j + half]
@@ -54,13 +54,14 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
 
 
 @kernel
-def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq):
+def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq,
+                head_dim):  # fmt: skip
     cosine = np.empty(inv_freq.size, np.float32)
     sine = np.empty(inv_freq.size, np.float32)
     for j in range(inv_freq.size):
         angle = n_drop * inv_freq[j]
         cosine[j], sine[j] = math.cos(angle), math.sin(angle)
-    rooms = np.empty((team[N_THREADS // 8], 2 * inv_freq.size), np.float32)
+    rooms = np.empty((team[N_THREADS // 8], head_dim), np.float32)
     _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine,
                         sine, rooms))  # fmt: skip
 
@@ -68,12 +69,14 @@ def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_afte
 def shift_keys(
     team: np.ndarray, keys: np.ndarray, values: np.ndarray, from_pages: np.ndarray,
     to_pages: np.ndarray, n_keep: int, n_drop: int, n_after: int, inv_freq: np.ndarray,
+    head_dim: int,
 ) -> None:  # fmt: skip
     """Moves the tokens from position n_keep + n_drop on, in all layers, to n_keep .. n_after - 1.
 
     keys, values are KvPages; from_pages and to_pages int32 are the sequence's pages before and
     after, a page of to_pages being the one at the same place of from_pages or none of them;
     kept tokens that share a page with moved ones are copied where that page changes. inv_freq
-    (head_dim / 2,) float64 is the angle each pair turns by per position.
+    (rotary_dim / 2,) float64 is the angle each pair turns by per position.
     """
-    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq)
+    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq,
+                head_dim)  # fmt: skip

@@ -36,7 +36,8 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
 
 def _activations(team: Team) -> None:
     a, x = activations(1, COLS), np.ones((1, COLS), np.float32)
-    add_rms_norm(team.state, x, x.copy(), x[0].copy(), 1e-5, a, 1, EVERY)
+    nothing, weight = x[0, :0].copy(), x[0].copy()
+    add_rms_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
     swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
     prepare(team.state, a, 1, EVERY)
 
@@ -56,7 +57,7 @@ def _attention(team: Team, name: str) -> None:
         np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(
-        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2),
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2), HEAD_DIM,
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.gguf_export import in_file_order, model_stream, rope_factors_row
 from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import ModelConfig, RopeScaling
-from dllama.formats.layout import model_shapes
 from dllama.formats.m_layout import m_tensors
+from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, QType
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import zmq
@@ -25,7 +25,6 @@ from cluster.root.session_plan import ClusterConfig, peer_endpoints
 from cluster.root.warm_up import warm_up_steps
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context, address_towards
-from cluster.step_log import StepLog
 from cluster.wire.messages import (
     Join,
     Joined,
@@ -40,11 +39,12 @@ from cluster.wire.messages import (
 )
 from cluster.wire.step_wire import step_call
 from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo, WeightSource
+from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class RootParts:
 class ClusterSession:
     """The links, the mesh and the steps of one epoch."""
 
-    def __init__(self, parts: RootParts, step_log: StepLog) -> None:
+    def __init__(self, parts: RootParts, meter: RankMeter) -> None:
         self.epoch = secrets.randbits(62) + 1  # unguessable: it is what admits a message
         self.shards: list[Shard] = []
         self.welcomes: list[Welcome] = []
-        self._log = step_log
+        self._meter = meter
         self._parts = parts
         self._context: Context = zmq.Context()
         self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
@@ -193,7 +193,7 @@ class ClusterSession:
         feeds = {}
         for link in self.links:
             shard, manifest = self.shards[link.rank], self._manifests[link.rank]
-            feeds[link.rank] = RankFeed(manifest, cut_tensors(source, shard))
+            feeds[link.rank] = RankFeed(cut_tensors(source, shard))
             link.tell_session(
                 Load(
                     source.config,
@@ -216,15 +216,16 @@ class ClusterSession:
 
     def _load_own(self, feeder: Feeder) -> Rank:
         source, config = self._parts.source, self._parts.config
+        tensors = cut_tensors(source, self.shards[0])
 
         def pumped() -> Iterator[tuple[TensorInfo, np.ndarray]]:
-            for tensor in cut_tensors(source, self.shards[0]):
+            for tensor in tensors:
                 self._turn(feeder, 0)
                 yield tensor
 
         return self._parts.load_rank(
             source.config,
-            pumped(),
+            TensorFeed(tensors.manifest, pumped()),
             n_pages=config.n_pages,
             max_step_tokens=config.max_step_tokens,
             n_threads=config.threads,
@@ -250,7 +251,7 @@ class ClusterSession:
         before = copy(self._mesh.times)
         logits = self._compute(step)
         elapsed = time.perf_counter_ns() - started
-        self._log.add(step, elapsed, before, self._mesh.times)
+        self._meter.add(step, elapsed, before, self._mesh.times)
         return logits
 
     def _compute(self, step: Step) -> list[LogitRow]:
@@ -283,33 +284,23 @@ class ClusterSession:
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
 
-    def rank_stats(self) -> list[RankStats | None]:
-        """Every rank's figures, rank 0 first; None for one that does not answer at once."""
+    def rank_figures(self) -> list[RankFigures]:
+        """Every rank's figures, rank 0 first; zeros for one that does not answer at once."""
         own = self._mesh.links
         weights_bytes = sum(info.n_bytes for info in self._manifests[0])
         number = secrets.randbits(31)
         for link in self.links:
             link.tell_session(StatsCall(number))
-        answers: dict[int, RankStats] = {
-            0: RankStats(
-                number,
-                self._log.n_decode,
-                *self._log.decode(),
-                own.sent_bytes,
-                own.received_bytes,
-                weights_bytes,
-                self._log.prefill().n_tokens,
-                self._log.prefill().elapsed_ns,
-            )
-        }
+        figures = self._meter.figures(weights_bytes, own.sent_bytes, own.received_bytes)
+        answers = {0: figures}
         deadline = time.monotonic() + STATS_TIMEOUT_S
         while len(answers) < len(self.shards) and time.monotonic() < deadline:
             self.links.poll(POLL_MS)
             for link in self.links:
                 answer = link.answer(RankStats)
                 if answer is not None and answer.number == number:
-                    answers[link.rank] = answer
-        return [answers.get(shard.rank) for shard in self.shards]
+                    answers[link.rank] = RankFigures(*astuple(answer)[1:])
+        return [answers.get(shard.rank, RankFigures()) for shard in self.shards]
 
     def close(self) -> None:
         """Ends the session on all workers; rank 0 stays with its owner."""

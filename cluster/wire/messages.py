@@ -201,7 +201,7 @@ class StatsCall:
 @dataclass(frozen=True, slots=True)
 class RankStats:
     """Rank to root: sums over the last steps that only decoded, and two over the last that read
-    prompts (see cluster.step_log)."""
+    prompts (see dllama.runtime.meter)."""
 
     number: int
     n_steps: int

@@ -33,7 +33,6 @@ from cluster.sockets import (
     make_socket,
     session_ports,
 )
-from cluster.step_log import StepLog
 from cluster.wire.kv_wire import kv_directory, perform
 from cluster.wire.messages import (
     Chunk,
@@ -60,6 +59,7 @@ from dllama.config import ModelConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv_type import KvType
 from dllama.qtypes import QType, row_bytes
+from dllama.runtime.meter import RankMeter
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class WorkerSession:
             watch=self._progress.beat,
         )
         self._root: bytes | None = None  # its identity, once it has spoken
-        self._log = StepLog()
+        self._meter = RankMeter()
         self._lookout = Lookout()
         self._weights_bytes = 0
 
@@ -214,7 +214,7 @@ class WorkerSession:
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
-                self._log.add(step, elapsed, before, self._mesh.times)
+                self._meter.add(step, elapsed, before, self._mesh.times)
             elif isinstance(message, ShiftCall):
                 rank.shift(checked_shift(message, limits))
             elif isinstance(message, KvCall):
@@ -227,16 +227,8 @@ class WorkerSession:
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
-        return RankStats(
-            number,
-            self._log.n_decode,
-            *self._log.decode(),
-            links.sent_bytes,
-            links.received_bytes,
-            self._weights_bytes,
-            self._log.prefill().n_tokens,
-            self._log.prefill().elapsed_ns,
-        )
+        figures = self._meter.figures(self._weights_bytes, links.sent_bytes, links.received_bytes)
+        return RankStats(number, *figures)
 
     def _next(self, kind: type[M], is_late: Callable[[], bool] = lambda: False) -> M:
         """The root's next message, which has to be of this kind."""

@@ -18,5 +18,5 @@ def shift(weights: Weights, state: RunState, team: np.ndarray, order: KvShift) -
     shift_keys(
         team, state.kv.keys, state.kv.values, np.array(order.from_pages, np.int32),
         np.array(order.to_pages, np.int32), order.n_keep, order.n_drop,
-        order.n_tokens - order.n_drop, weights.inv_freq,
+        order.n_tokens - order.n_drop, weights.inv_freq, weights.config.head_dim,
     )  # fmt: skip

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.rank import Tensors
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
@@ -18,6 +17,7 @@ from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
+from dllama.weight_source import TensorFeed
 
 SLOW_TOKEN = 90  # every rank computes for half a second, and says so by its progress
 HANG_TOKEN = 91  # rank 1 computes without end and without progress
@@ -30,7 +30,7 @@ class NumpyRank:
     """Holds w1, w2 and wcls; is rank 1 where its vocabulary starts behind the first."""
 
     def __init__(
-        self, tensors: Tensors, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
+        self, tensors: TensorFeed, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
     ) -> None:
         self._weights = {
             info.name: array.copy().view(np.float32).reshape(info.rows, info.cols)
@@ -48,7 +48,9 @@ class NumpyRank:
         x = embed_rows.view(np.float32).reshape(step.n_tokens, -1).copy()
         for i in range(self._n_layers):
             w1, w2 = self._weights[f"layers.{i}.w1"], self._weights[f"layers.{i}.w2"]
-            x += comm.all_reduce(np.maximum(x @ w1.T, 0) @ w2.T)
+            partial = np.maximum(x @ w1.T, 0) @ w2.T
+            comm.all_reduce(partial, out=partial)
+            x += partial
             self._progress[0] += 1
         logits = x[step.logits_at] @ self._weights["wcls"].T
         parts = comm.gather(np.ascontiguousarray(logits).tobytes())
@@ -88,7 +90,7 @@ class NumpyRank:
 
 def load_numpy_rank(
     config: ModelConfig,
-    tensors: Tensors,
+    tensors: TensorFeed,
     *,
     n_pages: int,
     max_step_tokens: int,

@@ -22,7 +22,7 @@ from dllama.errors import ProtocolError
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.plan import plan_for
-from dllama.weight_source import TensorInfo
+from dllama.weight_source import TensorFeed, TensorInfo
 from tests.cluster.array_source import ArraySource, small_config
 
 ONE = [TensorInfo("norm", QType.F32, 1, 4)]
@@ -40,7 +40,7 @@ def test_every_rank_gets_its_cut_within_the_window(
     queues: dict[int, deque[Chunk]] = {0: deque(), 1: deque()}
     seen: list[FeedProgress] = []
     feeder = Feeder(
-        {r: RankFeed(manifests[r], cut_tensors(source, shards[r])) for r in (0, 1)},
+        {r: RankFeed(cut_tensors(source, shards[r])) for r in (0, 1)},
         lambda rank, chunk: queues[rank].append(chunk),
         seen.append,
     )
@@ -66,7 +66,7 @@ def test_every_rank_gets_its_cut_within_the_window(
 
 
 def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
-    feed = RankFeed(ONE, iter([(ONE[0], np.zeros((1, 16), np.uint8))]))
+    feed = RankFeed(TensorFeed(ONE, [(ONE[0], np.zeros((1, 16), np.uint8))]))
     assert len(list(feed.next_chunks())) == 1
     for n_chunks in (0, -1, 2):
         with pytest.raises(ProtocolError):

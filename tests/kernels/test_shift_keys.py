@@ -68,7 +68,16 @@ def test_what_stays_is_turned_by_the_distance_it_moves(
     others = kv.keys[:, untouched].copy(), kv.values[:, untouched].copy()
     with Team(threads) as team:
         shift_keys(
-            team.state, kv.keys, kv.values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq
+            team.state,
+            kv.keys,
+            kv.values,
+            from_pages,
+            to_pages,
+            n_keep,
+            n_drop,
+            n_after,
+            inv_freq,
+            head_dim,
         )
     new_keys, new_values = read_pages(kv, to_pages, n_after, head_dim)
     assert np.array_equal(new_keys[:, :n_keep], keys[:, :n_keep])

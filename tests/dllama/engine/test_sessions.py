@@ -15,11 +15,8 @@ from dllama.engine.sessions import Sessions
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
 from dllama.requests import SamplingParams, SessionAction, SessionCall, Submit
-from dllama.runtime.embedding import EmbeddingTable
-from dllama.runtime.fingerprint import model_fingerprint
 from dllama.runtime.local_runner import LocalRunner
 from tests.dllama.engine.history_runner import HistoryRunner
-from tests.local_model import load_whole
 from tests.toy_models import write_toy
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -68,11 +65,9 @@ def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
 
 
 def make_engine(path: Path, folder: Path, n_pages: int = 32) -> Engine:
-    source = open_model(path)
-    runner = LocalRunner(
-        load_whole(source, n_pages=n_pages), EmbeddingTable(source),
-        fingerprint=model_fingerprint(source, "whole"), kv_dir=folder,
-    )  # fmt: skip
+    runner = LocalRunner.load(
+        open_model(path), n_pages=n_pages, max_step_tokens=128, n_threads=1, kv_dir=folder
+    )
     return Engine(runner, max_step_tokens=100, session_dir=folder)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.qtypes import QType
-from dllama.runtime.replays import ALIKE_BEFORE, FEW_ROWS
+from dllama.runtime.executor import ALIKE_BEFORE, FEW_ROWS
 from dllama.step import Step
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy
@@ -45,7 +45,7 @@ def logits(path: Path, shares: list[float], alike_before: int) -> tuple[list[np.
     group = ThreadGroup(len(shares))
     ranks = Ranks(path, shares, [ThreadCollective(group, i) for i in range(len(shares))])
     for model in ranks.models:
-        model._replays.alike_before = alike_before
+        model.executor.alike_before = alike_before
     try:
         return [row.logits.copy() for step in steps() for row in ranks.run(step)], ranks
     finally:
@@ -58,10 +58,10 @@ def test_replays_change_nothing(tmp_path: Path, qtype: QType, shares: list[float
     """One of the ranks may have no heads, and then replays nothing."""
     path = write_toy(tmp_path / "toy.gguf", qtype=qtype, n_heads=4, n_kv_heads=2)
     plain, ranks = logits(path, shares, 1_000_000)
-    assert all(len(model._replays._programs) <= 1 for model in ranks.models)  # the warm-up's
+    assert all(model.executor.n_graphs <= 1 for model in ranks.models)  # the warm-up's
     for alike_before in (0, ALIKE_BEFORE):
         found, ranks = logits(path, shares, alike_before)
-        assert len(ranks.models[0]._replays._programs) >= (4 if alike_before == 0 else 1)
+        assert ranks.models[0].executor.n_graphs >= (4 if alike_before == 0 else 1)
         assert len(found) == len(plain)
         for a, b in zip(found, plain, strict=True):
             assert np.array_equal(a, b)

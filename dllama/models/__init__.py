@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dllama.config import ModelConfig
+from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.llama import LLAMA
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen3 import QWEN3
 from dllama.models.tensors import Tensor
 
-FAMILIES: dict[str, Family] = {family.arch: family for family in (LLAMA, QWEN2, QWEN3)}
+FAMILIES: dict[str, Family] = {family.arch: family for family in (LLAMA, QWEN2, QWEN3, EXAONE4)}
 """By `general.architecture`."""
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import zmq
 
 from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
-from dllama.engine.engine import Engine, EngineInterrupted
+from dllama.engine.engine import Engine
+from dllama.engine.outputs import EngineInterrupted
 from dllama.errors import ClusterError, ConfigError, DllamaError, ProtocolError
 from dllama.requests import (
     Abort,

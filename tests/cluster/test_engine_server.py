@@ -40,7 +40,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Client:
-    """A blocking client: what api/zmq_engine_client.py does, without asyncio."""
+    """A blocking client: what api/engines/zmq_client.py does, without asyncio."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, high_water: int = 1000

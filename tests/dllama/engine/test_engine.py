@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dllama.engine.engine import Engine, EngineInterrupted
+from dllama.engine.engine import Engine
+from dllama.engine.outputs import EngineInterrupted
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import PAGE_TOKENS
 from tests.dllama.engine.days import Heard, Visit, drain, expected, live_through, prompt, visits

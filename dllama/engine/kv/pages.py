@@ -1,0 +1,178 @@
+"""Who owns which KV page. Knows numbers only; the pages themselves are in the ranks' memory.
+
+A page has a count of owners, so that sequences with a common beginning share its pages. A page
+whose contents were published is kept when nobody owns it any more, and found again, until its
+memory is needed: the one that was left longest ago goes first, pinned ones after all others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+
+from dllama.engine.kv.index import PageIndex, Tail
+from dllama.step import PAGE_TOKENS
+
+
+def pages_for(n_tokens: int) -> int:
+    """Pages that hold the keys and values of `n_tokens` tokens."""
+    return -(-n_tokens // PAGE_TOKENS)
+
+
+class PagePool:
+    """Pages 0 .. n_pages - 1, each free, kept for its contents, or owned by one or more holders."""
+
+    def __init__(self, n_pages: int) -> None:
+        self.n_pages = n_pages
+        self._owners = [0] * n_pages
+        self._free = list(range(n_pages - 1, -1, -1))  # a stack: a warm page is used again first
+        self._index = PageIndex()
+        self._kept: OrderedDict[int, None] = OrderedDict()  # without owners, left longest ago first
+        self._kept_pinned: OrderedDict[int, None] = OrderedDict()
+        self._pins: Counter[bytes] = Counter()
+
+    @property
+    def n_free(self) -> int:
+        """Pages that can be had: what is kept without owners gives way."""
+        return len(self._free) + len(self._kept) + len(self._kept_pinned)
+
+    @property
+    def n_used(self) -> int:
+        return self.n_pages - self.n_free
+
+    @property
+    def n_kept(self) -> int:
+        """Pages that nobody owns and somebody may find again."""
+        return len(self._kept) + len(self._kept_pinned)
+
+    def allocate(self, n: int) -> list[int] | None:
+        """n free pages, each with one owner from now on; None, and no change, without so many."""
+        if n > self.n_free:
+            return None
+        pages = [self._free.pop() if self._free else self._oldest_kept() for _ in range(n)]
+        for page in pages:
+            self._owners[page] = 1
+        return pages
+
+    # ---- owners
+    def n_owners(self, page: int) -> int:
+        return self._owners[page]
+
+    def n_unowned(self, pages: Iterable[int]) -> int:
+        """How many of these have no owner now."""
+        return sum(self._owners[page] == 0 for page in pages)
+
+    def retain(self, pages: Iterable[int]) -> None:
+        """Adds an owner to pages that are in use or kept."""
+        for page in pages:
+            assert self._owners[page] > 0 or page in self._index, (
+                f"page {page} is free and cannot be shared"
+            )
+            self._kept.pop(page, None)
+            self._kept_pinned.pop(page, None)
+            self._owners[page] += 1
+
+    def release(self, pages: Sequence[int]) -> None:
+        """Takes an owner off each page; one without owners is kept if it was published, else free.
+
+        The last pages of a sequence are left first: its beginning is what others share.
+        """
+        for page in reversed(pages):
+            assert self._owners[page] > 0, f"page {page} is free already"
+            self._owners[page] -= 1
+            if self._owners[page] == 0:
+                self._keep(page)
+
+    # ---- contents
+    def find(self, keys: Iterable[bytes]) -> list[int]:
+        """The pages of the longest beginning of `keys` that is there; `retain` those to use."""
+        return self._index.find(keys)
+
+    def find_tail(self, before: bytes, tokens: Sequence[int]) -> Tail | None:
+        """The unfinished page behind the key `before` that has most of the first of `tokens`, and
+        that nobody owns: `take` it to go on in it."""
+        tail = self._index.find_tail(before, tokens)
+        return tail if tail is not None and self._owners[tail.page] == 0 else None
+
+    def publish(self, page: int, key: bytes) -> None:
+        """Lets others find an owned page, now that it is full. Contents that are there already
+        are not listed twice."""
+        assert self._owners[page] > 0, f"page {page} is nobody's and holds nothing"
+        self._index.add(page, key)
+
+    def publish_tail(self, page: int, before: bytes, tokens: Sequence[int]) -> bytes:
+        """Lets one other go on in a page that its only owner is about to leave unfinished; the
+        key of what it holds."""
+        assert self._owners[page] == 1, f"page {page} has other owners, who may write to it"
+        return self._index.add_tail(page, before, tokens)
+
+    def take(self, page: int) -> None:
+        """Makes a kept page an owner's alone: nobody finds it, it may be written."""
+        self.retain([page])
+        self.unpublish(page)
+
+    def unpublish(self, page: int) -> None:
+        """Nobody finds this page from now on: it is going to be written."""
+        assert self._owners[page] == 1, f"page {page} has {self._owners[page]} owners"
+        if page in self._index:
+            self._index.remove(page)
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """Forgets what nobody owns and nobody has pinned."""
+        for key in keys:
+            page = self._index.page_of(key)
+            if page is not None and page in self._kept:
+                del self._kept[page]
+                self._index.remove(page)
+                self._free.append(page)
+
+    # ---- pins
+    def pin(self, keys: Iterable[bytes]) -> None:
+        """Contents with these keys, there or to come, leave after all that has no pin."""
+        for key in keys:
+            self._pins[key] += 1
+            self._move(key, self._kept, self._kept_pinned)
+
+    def unpin(self, keys: Iterable[bytes]) -> None:
+        """Takes back a `pin`."""
+        for key in keys:
+            assert self._pins[key] > 0, "a pin is taken back that was not set"
+            self._pins[key] -= 1
+            if not self._pins[key]:
+                del self._pins[key]
+                self._move(key, self._kept_pinned, self._kept)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError unless every page is either free, once, kept, or owned."""
+        self._index.check_integrity()
+        free = set(self._free)
+        assert len(free) == len(self._free), "a page is twice in the list of free pages"
+        for page, owners in enumerate(self._owners):
+            assert owners >= 0, f"page {page} has {owners} owners"
+            kept = (page in self._kept) + (page in self._kept_pinned)
+            places = (page in free) + kept + (owners > 0)
+            assert places == 1, f"page {page} has {owners} owners and is in {places} places"
+            assert not (page in free and page in self._index), "a free page can be found"
+            assert not kept or page in self._index, "a page is kept that nobody can find"
+            is_pinned = self._index.key_of(page) in self._pins
+            assert not kept or is_pinned == (page in self._kept_pinned), f"pin of page {page}"
+
+    def _keep(self, page: int) -> None:
+        key = self._index.key_of(page)
+        if key is None:
+            self._free.append(page)
+        else:
+            (self._kept_pinned if key in self._pins else self._kept)[page] = None
+
+    def _move(
+        self, key: bytes, source: OrderedDict[int, None], target: OrderedDict[int, None]
+    ) -> None:
+        page = self._index.page_of(key)
+        if page is not None and page in source:
+            del source[page]
+            target[page] = None
+
+    def _oldest_kept(self) -> int:
+        page, _ = (self._kept or self._kept_pinned).popitem(last=False)
+        self._index.remove(page)
+        return page

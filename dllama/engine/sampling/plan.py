@@ -60,7 +60,7 @@ def plan_for(params: SamplingParams, vocab_size: int) -> SamplerPlan:
 def _leaves_best(samplers: list[SamplerSpec], params: SamplingParams) -> bool:
     """Whether together they leave only the largest logit."""
     for sampler in samplers:
-        if sampler.leaves_best is not None and sampler.leaves_best(params):
+        if sampler.only_best is not None and sampler.only_best(params):
             return True
         if not sampler.keeps_best:
             return False

@@ -163,7 +163,7 @@ class SamplerSpec:
     of `processor`, `filter` and `random_filter`, which gets a random number in [0, 1) too.
 
     `keeps_best`: it never removes the most likely token. `n_best`: it keeps exactly that many of
-    the most likely tokens. `leaves_best`: whether it leaves the most likely token alone.
+    the most likely tokens. `only_best`: whether it leaves the most likely token only.
     """
 
     name: str
@@ -174,7 +174,7 @@ class SamplerSpec:
     random_filter: Callable[[TokenPool, SamplingParams, float], TokenPool] | None = None
     keeps_best: bool = False
     n_best: Callable[[SamplingParams], int] | None = None
-    leaves_best: Callable[[SamplingParams], bool] | None = None
+    only_best: Callable[[SamplingParams], bool] | None = None
     aliases: tuple[str, ...] = ()
 
 
@@ -193,7 +193,7 @@ SAMPLERS = (
     SamplerSpec("min_p", "m", lambda params: params.min_p > 0.0, filter=min_p, keeps_best=True),
     SamplerSpec("xtc", "x", has_xtc, random_filter=xtc),
     SamplerSpec("temperature", "t", has_temperature, filter=temperature, keeps_best=True,
-                leaves_best=is_greedy, aliases=("temp",)),
+                only_best=is_greedy, aliases=("temp",)),
 )  # fmt: skip
 BY_NAME = {sampler.name: sampler for sampler in SAMPLERS}
 DEFAULT_ORDER = tuple(BY_NAME)

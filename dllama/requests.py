@@ -71,6 +71,9 @@ class SamplingParams:
         Bounds(-1e3, 1e3, "not those N standard deviations below the best, -1: off",
                requested=(-1.0, 100.0)),
     ] = -1.0  # fmt: skip
+    eta_cutoff: Annotated[
+        float, Bounds(0.0, 1.0, "not those less likely than the entropy lets expect, 0: off")
+    ] = 0.0
     xtc_probability: Annotated[
         float, Bounds(0.0, 1.0, "how often the top choices are left out, 0: never")
     ] = 0.0

@@ -86,6 +86,19 @@ def min_p(pool: TokenPool, params: SamplingParams) -> TokenPool:
     return _at_least(pool, math.log(params.min_p), params.min_keep)
 
 
+def eta_cutoff(pool: TokenPool, params: SamplingParams) -> TokenPool:
+    """Removes tokens less likely than min(epsilon, sqrt(epsilon) * exp(-entropy)), with eta_cutoff
+    for epsilon.
+
+    Source: Hewitt, Manning and Liang, "Truncation sampling as language model desmoothing" (2022).
+    """
+    epsilon, weights = params.eta_cutoff, np.exp(pool.x)
+    total = float(weights.sum())
+    entropy = math.log(total) - float(weights @ pool.x) / total
+    log_eta = min(math.log(epsilon), 0.5 * math.log(epsilon) - entropy)
+    return _at_least(pool, log_eta + math.log(total), max(params.min_keep, 1))
+
+
 def has_xtc(params: SamplingParams) -> bool:
     """Whether top choices are ever removed."""
     return params.xtc_probability > 0.0 and params.xtc_threshold <= _MAX_XTC_THRESHOLD
@@ -191,6 +204,8 @@ SAMPLERS = (
     SamplerSpec("top_p", "p", lambda params: params.top_p < 1.0, filter=top_p, keeps_best=True,
                 aliases=("nucleus",)),
     SamplerSpec("min_p", "m", lambda params: params.min_p > 0.0, filter=min_p, keeps_best=True),
+    SamplerSpec("eta_cutoff", "h", lambda params: params.eta_cutoff > 0.0, filter=eta_cutoff,
+                keeps_best=True, aliases=("eta",)),
     SamplerSpec("xtc", "x", has_xtc, random_filter=xtc),
     SamplerSpec("temperature", "t", has_temperature, filter=temperature, keeps_best=True,
                 only_best=is_greedy, aliases=("temp",)),

@@ -127,6 +127,17 @@ def min_p(pool: Pool, params: SamplingParams) -> Pool:
     ]
 
 
+def eta_cutoff(pool: Pool, params: SamplingParams) -> Pool:
+    """Hewitt et al. 2022, equation 8: the best token stays in any case."""
+    if params.eta_cutoff == 0:
+        return pool
+    p = softmax(pool)
+    entropy = -math.fsum(q * math.log(q) for q in p if q > 0)
+    eta = min(params.eta_cutoff, math.sqrt(params.eta_cutoff) * math.exp(-entropy))
+    n_kept = max(sum(q >= eta for q in p), params.min_keep, 1)
+    return pool[:n_kept]
+
+
 def xtc(pool: Pool, params: SamplingParams, coin: float) -> Pool:
     if params.xtc_probability == 0 or params.xtc_threshold > 0.5 or coin > params.xtc_probability:
         return pool
@@ -173,6 +184,7 @@ CUTS: dict[str, Callable[[Pool, SamplingParams], Pool]] = {
     "typ_p": typ_p,
     "top_p": top_p,
     "min_p": min_p,
+    "eta_cutoff": eta_cutoff,
     "temperature": temperature,
 }
 

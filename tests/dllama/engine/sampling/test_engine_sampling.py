@@ -87,6 +87,7 @@ def begun(submit: Submit) -> Engine:
     [
         (SamplingParams(typical_p=1.5), "typical_p"),
         (SamplingParams(xtc_threshold=float("nan")), "xtc_threshold"),
+        (SamplingParams(eta_cutoff=-1e-9), "eta_cutoff"),
         (SamplingParams(dry_base=0.5), "dry_base"),
         (SamplingParams(mirostat=3), "mirostat"),
         (SamplingParams(min_keep=-1), "min_keep"),
@@ -107,7 +108,8 @@ def test_all_extremes_at_once_give_a_token() -> None:
     rng = np.random.default_rng(3)
     ends: dict[str, list[float]] = {
         "temperature": [0.0, 1e-300, 1e6], "dynatemp_range": [0.0, 1e6],
-        "dynatemp_exponent": [0.0, 1e3], "typical_p": [0.0, 1.0], "top_n_sigma": [-1e3, 1e3],
+        "dynatemp_exponent": [0.0, 1e3], "typical_p": [0.0, 1.0], "eta_cutoff": [0.0, 1e-300, 1.0],
+        "top_n_sigma": [-1e3, 1e3],
         "xtc_probability": [0.0, 1.0], "xtc_threshold": [0.0, 0.5], "dry_multiplier": [0.0, 1e3],
         "dry_base": [1.0, 1e3], "mirostat": [0, 1, 2], "mirostat_tau": [0.0, 1e3],
         "mirostat_eta": [0.0, 1e3], "top_p": [0.0, 1.0], "min_p": [0.0, 1.0],

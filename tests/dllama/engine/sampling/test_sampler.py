@@ -38,6 +38,7 @@ usual = {
 rare = {
     "typical_p": st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.1]),
     "top_n_sigma": st.sampled_from([-1.0, -1.0, 0.5, 1.0, 2.0]),
+    "eta_cutoff": st.sampled_from([0.0, 0.0, 3e-4, 0.02, 0.3, 1.0]),
     "xtc_probability": st.sampled_from([0.0, 0.5, 1.0]),
     "xtc_threshold": st.sampled_from([0.01, 0.1, 0.3, 0.6]),
     "dynatemp_range": st.sampled_from([0.0, 0.0, 0.5, 2.0]),
@@ -52,7 +53,7 @@ rare = {
 }
 # Each at most once: temperatures near zero, one on another, leave the oracle's float32.
 chains = st.just(DEFAULT_ORDER) | st.lists(
-    st.sampled_from(DEFAULT_ORDER), max_size=9, unique=True
+    st.sampled_from(DEFAULT_ORDER), max_size=10, unique=True
 ).map(tuple)
 any_params = st.builds(
     SamplingParams, **usual, **rare, samplers=chains, mirostat=st.sampled_from([0, 0, 0, 1, 2]),
@@ -131,6 +132,8 @@ WIDE = [
     replace(OFF, typical_p=0.7),
     replace(OFF, typical_p=0.1, min_keep=6000),
     replace(OFF, top_p=0.1, min_p=0.9, min_keep=5000),
+    replace(OFF, eta_cutoff=2e-3),
+    replace(OFF, eta_cutoff=0.5, min_keep=5000),
     replace(OFF, xtc_probability=1.0, xtc_threshold=1e-4),
     replace(OFF, dynatemp_range=0.5),
     replace(OFF, mirostat=1, mirostat_tau=4.0),
@@ -191,6 +194,9 @@ def shares(params: SamplingParams, p: list[float], n: int = 6000) -> np.ndarray:
         ),
         # The entropy is 1.39 nat: the surprise of 0.3 (1.20) is nearest, then that of 0.4 (0.92).
         (replace(OFF, typical_p=0.6), [0.4, 0.3, 0, 0, 0]),
+        # The entropy is 1.39 nat, so that eta is sqrt(0.2) * exp(-1.39) = 0.111.
+        (replace(OFF, eta_cutoff=0.2), [0.4, 0.3, 0.15, 0, 0]),
+        (replace(OFF, eta_cutoff=0.07), [0.4, 0.3, 0.15, 0.1, 0]),
         (replace(OFF, samplers=()), [0.4, 0.3, 0.15, 0.1, 0.05]),
     ],
 )
@@ -254,6 +260,7 @@ def test_temperature_zero_takes_the_best_of_what_is_left() -> None:
         (SamplingParams(temperature=0.0, top_k=0), 1),
         (SamplingParams(temperature=0.0, top_k=0, top_n_sigma=1.0), 1),
         (SamplingParams(temperature=0.0, repeat_penalty=1.1), 65),
+        (SamplingParams(temperature=0.0, top_k=0, eta_cutoff=0.01), 1),
         (SamplingParams(temperature=0.0, typical_p=0.5), 40),
         (SamplingParams(temperature=0.0, dynatemp_range=0.5), 40),
         (SamplingParams(temperature=0.0, xtc_probability=0.5), 40),

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import zmq
 import zmq.asyncio
 
-from api.engines.client import refuse_unless_ready
-from api.engines.router import OutputRouter
+from api.engines.messages import MAX_OPEN, MessageClient
 from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
-from dllama.errors import ClusterError, ConfigError, DllamaError, EngineBusy, ProtocolError
-from dllama.requests import (
-    Abort,
-    EngineState,
-    Output,
-    SessionCall,
-    SessionReply,
-    StatsQuery,
-    StatsReply,
-    StepDone,
-    Submit,
-    ToEngine,
-)
+from dllama.errors import ConfigError, EngineBusy, ProtocolError
+from dllama.requests import EngineState, ToEngine
 
 log = logging.getLogger(__name__)
 
-MAX_OPEN = 1024  # sequences running or waiting in one engine
-HIGH_WATER = 100_000  # messages; a step sends one, so the loop may sleep through many steps
+HIGH_WATER = 100_000  # messages; a step sends one, so the event loop may sleep through many steps
 
 
-class ZmqEngineClient:
+class ZmqEngineClient(MessageClient):
     """Speaks to one engine process through one DEALER socket.
 
     `endpoint` is ipc:// (or inproc:// in tests); with `bind` the server owns it and engines
@@ -43,19 +27,12 @@ class ZmqEngineClient:
     """
 
     def __init__(self, endpoint: str, *, bind: bool = True, max_open: int = MAX_OPEN) -> None:
+        super().__init__(EngineState("loading", detail="waiting for the engine to start"), max_open)
         self._endpoint = endpoint
         self._bind = bind
-        self._router = OutputRouter(max_open)
-        self._state = EngineState("loading", detail="waiting for the engine to start")
-        self._queries: dict[str, asyncio.Future[StatsReply | SessionReply]] = {}
-        self._query_ids = itertools.count()
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._reader: asyncio.Task[None] | None = None
-
-    @property
-    def state(self) -> EngineState:
-        return self._state
 
     async def start(self) -> None:
         """Opens the socket; ConfigError if the endpoint cannot be had."""
@@ -90,58 +67,6 @@ class ZmqEngineClient:
             self._context.term()
         self._reader = self._socket = self._context = None
 
-    def submit(self, submit: Submit) -> AsyncIterator[Output]:
-        refuse_unless_ready(self._state)
-        stream = self._router.open(submit.id)
-        try:
-            self._send(submit)
-        except DllamaError:
-            self._router.close(submit.id)
-            raise
-        return stream
-
-    def abort(self, request_id: str) -> None:
-        if self._router.close(request_id):
-            try:
-                self._send(Abort(request_id))
-            except EngineBusy:
-                log.warning("abort of %s could not be sent: the engine is gone", request_id)
-
-    async def stats(self) -> dict[str, object]:
-        try:
-            reply = await self._ask(StatsQuery(f"stats-{next(self._query_ids)}"))
-        except EngineBusy as error:
-            raise ClusterError(str(error)) from error
-        assert isinstance(reply, StatsReply)
-        return reply.stats
-
-    async def session(self, call: SessionCall) -> SessionReply:
-        refuse_unless_ready(self._state)
-        reply = await self._ask(replace(call, id=f"session-{next(self._query_ids)}"))
-        assert isinstance(reply, SessionReply)
-        return replace(reply, id=call.id)
-
-    async def _ask(self, query: StatsQuery | SessionCall) -> StatsReply | SessionReply:
-        """The engine's reply to a query whose id is nobody else's; EngineBusy, ClusterError."""
-        reply: asyncio.Future[StatsReply | SessionReply]
-        reply = asyncio.get_running_loop().create_future()
-        self._queries[query.id] = reply
-        try:
-            self._send(query)
-            return await reply
-        finally:
-            del self._queries[query.id]
-
-    def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
-        self._state = EngineState("loading" if is_restarting else "failed", detail=reason)
-        self._lose(reason)
-
-    def _lose(self, reason: str) -> None:
-        self._router.fail_all(reason)
-        for reply in self._queries.values():
-            if not reply.done():
-                reply.set_exception(ClusterError(reason))
-
     def _send(self, message: ToEngine) -> None:
         """Hands a message to ZeroMQ now or raises EngineBusy; it never waits."""
         if self._socket is None:
@@ -156,23 +81,8 @@ class ZmqEngineClient:
         while True:
             data = await socket.recv()
             try:
-                self._receive(data)
+                self._receive(decode_message(data))
             except ProtocolError as error:
                 log.error("a message of the engine was dropped: %s", error)
             except Exception:
                 log.exception("a message of the engine could not be handled")
-
-    def _receive(self, data: bytes) -> None:
-        message = decode_message(data)
-        if isinstance(message, StepDone):
-            self._router.deliver(message.outputs)
-        elif isinstance(message, EngineState):
-            self._state = message
-            if message.state == "failed":
-                self._lose(message.detail or "The engine of this model has failed.")
-        elif isinstance(message, StatsReply | SessionReply):
-            reply = self._queries.get(message.id)
-            if reply is not None and not reply.done():
-                reply.set_result(message)
-        else:
-            raise ProtocolError(f"An engine does not send {type(message).__name__}.")

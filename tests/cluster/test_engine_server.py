@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from cluster.engine_server import EngineServer, Progress
+from cluster.engine_server import EngineServer
 from cluster.wire.engine_wire import decode_message, encode_message
 from dllama.engine.engine import Engine
+from dllama.engine.loop import Progress
 from dllama.errors import ConfigError, ModelFileError
 from dllama.requests import (
     Abort,

@@ -176,6 +176,10 @@ def test_recovery_backs_off_refuses_and_serves_again() -> None:
     assert lost.finish is FinishReason.ERROR and "10.0.0.9:9998" in (lost.error or "")
     assert [output.finish for output in early] == [FinishReason.ERROR]
     assert early[0].retry_after_s is not None
+    [refused_s] = [
+        at_s for at_s, m in transport.sent if isinstance(m, StepDone) and early[0] in m.outputs
+    ]
+    assert refused_s == pytest.approx(1.2, abs=IDLE_S), "refused before the nodes are back"
     [asked_s] = [at_s for at_s, m in transport.sent if isinstance(m, StatsReply)]
     assert asked_s == pytest.approx(1.3, abs=IDLE_S), "answered before the nodes are back"
     pauses = [FIRST_PAUSE_S]

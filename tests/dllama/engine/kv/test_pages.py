@@ -13,6 +13,18 @@ from dllama.step import PAGE_TOKENS
 
 N_PAGES = 12
 
+Path = tuple[int, ...]  # a number for the tokens of each page, from the first page on
+
+
+def key_of(path: Path) -> bytes:
+    key = b""
+    for number in path:
+        key = page_key(key, [number])
+    return key
+
+
+paths = st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple)  # few: they recur
+
 
 class PoolMachine(RuleBasedStateMachine):
     """Holders take, share and give back pages; a plain list of lists is the truth."""
@@ -21,8 +33,9 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = PagePool(N_PAGES)
         self.holders: list[list[int]] = []
-        self.pins: list[bytes] = []
-        self.contents: dict[int, bytes] = {}  # page -> key, as long as nobody took the page
+        self.pins: list[Path] = []
+        # page -> the path to it or, of a tail, its number and length; until the page is taken
+        self.contents: dict[int, Path | tuple[str, int, int]] = {}
 
     @rule(n=st.integers(0, N_PAGES + 2))
     def allocate(self, n: int) -> None:
@@ -38,21 +51,20 @@ class PoolMachine(RuleBasedStateMachine):
             self.contents.pop(page, None)
         self.holders.append(pages)
 
-    @rule(data=st.data(), number=st.integers(0, 5))
-    def publish(self, data: st.DataObject, number: int) -> None:
+    @rule(data=st.data(), path=paths)
+    def publish(self, data: st.DataObject, path: Path) -> None:
         if any(self.holders):
             page = data.draw(st.sampled_from([p for h in self.holders for p in h]))
-            key = page_key(b"", [number])
-            if page not in self.contents and key not in self.contents.values():
-                self.contents[page] = key
-            self.pool.publish(page, key)
+            if page not in self.contents and path not in self.contents.values():
+                self.contents[page] = path
+            self.pool.publish(page, key_of(path))
 
-    @rule(numbers=st.lists(st.integers(0, 5), max_size=3))
-    def find_and_share(self, numbers: list[int]) -> None:
-        keys = [page_key(b"", [n]) for n in numbers]
-        pages = self.pool.find(keys)
-        assert [self.contents[page] for page in pages] == keys[: len(pages)]
-        missing = keys[len(pages) : len(pages) + 1]
+    @rule(path=paths)
+    def find_and_share(self, path: Path) -> None:
+        steps = [path[: i + 1] for i in range(len(path))]
+        pages = self.pool.find([key_of(step) for step in steps])
+        assert [self.contents[page] for page in pages] == steps[: len(pages)]
+        missing = steps[len(pages) : len(pages) + 1]
         assert not set(missing) & set(self.contents.values())
         if pages and len(set(pages)) == len(pages):
             self.pool.retain(pages)
@@ -64,10 +76,10 @@ class PoolMachine(RuleBasedStateMachine):
         mine = [h for h in self.holders if h and self.pool.n_owners(h[-1]) == 1]
         if mine:
             holder = data.draw(st.sampled_from(mine))
-            page, tokens = holder[-1], [number] * length
-            key = self.pool.publish_tail(page, b"before", tokens)
-            if page not in self.contents and key not in self.contents.values():
-                self.contents[page] = key
+            page, tail = holder[-1], ("tail", number, length)
+            self.pool.publish_tail(page, b"before", [number] * length)
+            if page not in self.contents and tail not in self.contents.values():
+                self.contents[page] = tail
             self.holders.remove(holder)
             self.pool.release(holder)
 
@@ -82,24 +94,23 @@ class PoolMachine(RuleBasedStateMachine):
             self.pool.take(tail.page)
             self.holders.append([tail.page])
 
-    @rule(number=st.integers(0, 5))
-    def pin(self, number: int) -> None:
-        key = page_key(b"", [number])
-        self.pool.pin([key])
-        self.pins.append(key)
+    @rule(path=paths)
+    def pin(self, path: Path) -> None:
+        self.pool.pin([key_of(path)])
+        self.pins.append(path)
 
     @rule(data=st.data())
     def unpin(self, data: st.DataObject) -> None:
         if self.pins:
-            self.pool.unpin([self.pins.pop(data.draw(st.integers(0, len(self.pins) - 1)))])
+            path = self.pins.pop(data.draw(st.integers(0, len(self.pins) - 1)))
+            self.pool.unpin([key_of(path)])
 
-    @rule(number=st.integers(0, 5))
-    def drop(self, number: int) -> None:
-        key = page_key(b"", [number])
-        self.pool.drop([key])
-        page = next((p for p, k in self.contents.items() if k == key), None)
-        if page is not None and not self.pool.find([key]):
-            assert key not in self.pins
+    @rule(path=paths)
+    def drop(self, path: Path) -> None:
+        self.pool.drop([key_of(path)])
+        page = next((p for p, held in self.contents.items() if held == path), None)
+        if page is not None and not self.pool.find([key_of(path)]):
+            assert path not in self.pins
             del self.contents[page]
 
     @rule(data=st.data())
@@ -143,6 +154,20 @@ def test_integrity_check_sees_a_page_that_is_free_twice() -> None:
     pool._free.append(pool._free[0])
     with pytest.raises(AssertionError, match="twice"):
         pool.check_integrity()
+
+
+def test_the_page_that_was_released_longest_ago_is_evicted_first() -> None:
+    pool = PagePool(5)
+    keys = [page_key(b"", [number]) for number in range(3)]
+    held = [pool.allocate(1) for _ in keys]
+    for pages, key in zip(held, keys, strict=True):
+        assert pages is not None
+        pool.publish(pages[0], key)
+        pool.release(pages)
+    assert pool.n_kept == 3 and pool.allocate(3) is not None  # one more than is free
+    assert [bool(pool.find([key])) for key in keys] == [False, True, True]
+    assert pool.allocate(1) is not None
+    assert [bool(pool.find([key])) for key in keys] == [False, False, True]
 
 
 def test_pages_for_rounds_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from dllama.engine.engine import Engine
 from dllama.requests import FinishReason, Output, SamplingParams, Submit
-from tests.dllama.engine.history_runner import HistoryRunner
+from tests.dllama.engine.history_runner import HistoryRunner, next_state, state_logits
 
 LIVELY: list[SamplingParams] = [
     SamplingParams(mirostat=2, mirostat_tau=4.0),
@@ -74,6 +75,53 @@ def test_every_told_token_has_its_probabilities_and_a_stop_has_none() -> None:
         begun(Submit("a", [1], replace(params, n_probs=None), max_tokens=3))
     ).values()
     assert all(output.probs is None for output in silent)
+
+
+class EvenTokens:
+    """A grammar of even token ids, which insists on token 4 once, and its maker."""
+
+    def __init__(self) -> None:
+        self.insists = True
+
+    def make(self, grammar: str, stop_ids: object, n_left: int | None = None) -> EvenTokens:
+        return self
+
+    def mask(self) -> np.ndarray:
+        return np.arange(97) % 2 == 0
+
+    def keep(self, token: int) -> int:
+        self.insists, insisted = False, self.insists
+        return 4 if insisted else token
+
+    def advance(self, token: int) -> bool:
+        assert token % 2 == 0
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_log_probabilities_under_a_grammar_are_the_models_own() -> None:
+    engine = Engine(HistoryRunner(n_pages=8), constraints=EvenTokens())
+    params = SamplingParams(temperature=1.0, seed=3, n_probs=6)
+    engine.submit(Submit("a", [1, 2, 3], params, max_tokens=20, grammar="even"))
+    [outputs] = drained(engine).values()
+    told = [probs for output in outputs for probs in output.probs or ()]
+    assert len(told) == 20 and told[0].token == 4
+    states = np.zeros(0, np.int64)
+    for token in (1, 2, 3):
+        states = np.append(states, next_state(states, token))
+    n_odd = 0
+    for probs in told:
+        x = state_logits(int(states[-1]), 97).astype(np.float64)
+        log_p = x - x.max() - math.log(np.exp(x - x.max()).sum())
+        best = np.argsort(-log_p)[:6]
+        assert probs.top_ids == best.tolist()
+        np.testing.assert_allclose(probs.top_values, log_p[best], atol=1e-5)
+        assert probs.value == pytest.approx(log_p[probs.token], abs=1e-5)
+        n_odd += sum(token % 2 for token in probs.top_ids)
+        states = np.append(states, next_state(states, probs.token))
+    assert n_odd > 20, "alternatives are the model's, not the grammar's"
 
 
 def begun(submit: Submit) -> Engine:

@@ -1,4 +1,4 @@
-"""What the server asks of an engine and what it hears back: plain data, token ids only.
+"""The messages between the server and an engine: plain data, token ids only.
 
 Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
 border as msgpack without a schema of its own (cluster/wire/engine_wire.py does that)."""
@@ -129,7 +129,7 @@ class Submit:
     others find what it does. `session_id` names a conversation, whose pages leave the cache last.
     `deadline_s` is how long after its arrival it ends with an error, whatever it has. `grammar`
     (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
-    `draft_max` tokens at most are guessed at a time (None: what the engine likes, 0: none), none
+    `draft_max` tokens at most are drafted at a time (None: as the engine decides, 0: none), none
     where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
     changes how soon tokens come, never which."""
 
@@ -212,7 +212,7 @@ class Output:
     probs: list[TokenProbs] | None = None
     n_computed: int = 0  # tokens that are in the KV cache now
     embedding: bytes | None = None  # (dim,) float32, little-endian
-    n_drafted: int = 0  # tokens that were guessed for this step, and those that came true
+    n_drafted: int = 0  # drafted tokens that the step checked, and those accepted
     n_accepted: int = 0
 
 

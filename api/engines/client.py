@@ -1,4 +1,4 @@
-"""The seam between the server and the engines: what every client of an engine promises."""
+"""The protocol between the server and its engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EngineClient(Protocol):
 
     @property
     def state(self) -> EngineState:
-        """The last state heard of; no waiting."""
+        """The latest known state; does not wait."""
         ...
 
     def submit(self, submit: Submit) -> AsyncIterator[Output]:
@@ -47,12 +47,12 @@ class EngineClient(Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None:
-        """Ends every sequence with ClusterError, then lets go of threads and sockets."""
+        """Ends every sequence with ClusterError, then closes threads and sockets."""
         ...
 
     def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
-        """The supervisor's word that the engine is gone: every sequence ends with ClusterError;
-        the state becomes "loading" if another is on its way, else "failed"."""
+        """Called by the supervisor when the engine is gone: every sequence ends with ClusterError;
+        the state becomes "loading" if another engine is started, else "failed"."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Brings each Output to the request that waits for it. Lives on the event loop alone."""
+"""Delivers each Output to the request that waits for it. Used on the event loop only."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dllama.errors import ClusterError, DllamaError, EngineBusy
 from dllama.requests import FinishReason, Output
 
 BUSY_RETRY_S = 1.0
-FAILURES = (FinishReason.ERROR, FinishReason.ABORT)  # no proper ends of an answer
+FAILURES = (FinishReason.ERROR, FinishReason.ABORT)  # an answer that ends so is incomplete
 
 
 class OutputStream:
-    """The Outputs of one sequence, as an async iterator that merges those that piled up.
+    """The Outputs of one sequence, as an async iterator that merges unread ones.
 
-    What can pile up is bounded by the sequence's own max_tokens and context.
+    Unread outputs are bounded by the sequence's own max_tokens and context.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class OutputStream:
         self._wake()
 
     def end(self, error: DllamaError | None = None) -> None:
-        """No more Outputs come; `error` is raised once those at hand are read."""
+        """Ends the stream; `error` is raised once the unread Outputs are read."""
         self._ended, self._error = True, error
         self._wake()
 
@@ -54,7 +54,7 @@ class OutputStream:
             finally:
                 self._waiter = None
         ready, self._ready = self._ready, []
-        if ready[-1].finish in FAILURES:  # told once the tokens before it are read
+        if ready[-1].finish in FAILURES:  # raised once the tokens before it are read
             if len(ready) == 1:
                 raise failure(ready[0])
             self._ready.append(ready.pop())
@@ -62,7 +62,7 @@ class OutputStream:
 
 
 def failure(output: Output) -> DllamaError:
-    """What the last Output of a sequence that has no proper end says."""
+    """The error that the last Output of a failed sequence stands for."""
     reason = output.error or "The engine has dropped this request; send it again."
     if output.retry_after_s is not None:
         return EngineBusy(reason, retry_after_s=output.retry_after_s)
@@ -70,7 +70,7 @@ def failure(output: Output) -> DllamaError:
 
 
 def merged(outputs: list[Output]) -> Output:
-    """One Output that says what all of `outputs` of a sequence say."""
+    """Merges several Outputs of a sequence into one."""
     if len(outputs) == 1:
         return outputs[0]
     last = outputs[-1]

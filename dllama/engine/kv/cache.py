@@ -1,6 +1,6 @@
-"""Which pages hold which tokens of which sequence: found, given, published, shifted, left behind.
+"""The KV cache: pages are allocated to sequences, found again by their contents, and shifted.
 
-A page that more than one sequence owns, or that others can find, is full and is never written.
+A page that several sequences own, or that others can find, is full and is never written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dllama.step import PAGE_TOKENS
 
 
 class KvCache:
-    """The pool of pages from the sequences' point of view."""
+    """The pool of pages as sequences use it."""
 
     def __init__(self, n_pages: int, max_len: int) -> None:
         self.pool = PagePool(n_pages)
@@ -27,8 +27,8 @@ class KvCache:
         self._max_len = max_len
 
     def admit(self, sequence: Sequence, n_spare: int) -> bool:
-        """Gives a sequence the pages of all its tokens, those that others have computed among
-        them, if `n_spare` more are free; False, and no change, otherwise."""
+        """Gives a sequence pages for all its tokens, cached ones where there are any, if `n_spare`
+        more stay free; else returns False and changes nothing."""
         pool, n_wanted = self.pool, pages_for(self._n_context(sequence))
         shared, tail = self._find(sequence)
         n_held = len(shared) + (tail is not None)
@@ -49,24 +49,24 @@ class KvCache:
         return True
 
     def n_ready(self, sequence: Sequence) -> int:
-        """Tokens of a running sequence that can be computed before it has to shift."""
+        """Pending tokens of a running sequence that can be computed before it has to shift."""
         n_held = sequence.n_computed - sequence.n_dropped
         room = self._max_len - 1 - n_held
         return min(sequence.n_pending, room) if sequence.may_shift else sequence.n_pending
 
     def n_missing(self, sequence: Sequence) -> int:
-        """Pages that a running sequence needs for its newest token."""
+        """Pages that a running sequence lacks for its newest token."""
         return max(0, pages_for(self._n_context(sequence)) - len(sequence.pages))
 
     def n_ahead(self, sequence: Sequence) -> int:
-        """Tokens that a sequence whose last token is to be computed has room for behind it,
-        before its context is full or it has to shift."""
+        """Tokens that a decoding sequence has room for after its newest one, before its context is
+        full or it has to shift."""
         return max(0, self._max_len - 1 - self._n_context(sequence))
 
     def reserve(self, sequence: Sequence, n: int, n_spare: int) -> int:
-        """Gives a sequence pages for up to `n` tokens behind its newest, as long as more than
-        `n_spare` are free; the tokens that have room. What is written there stays its own until
-        it is known to be true."""
+        """Gives a sequence pages for up to `n` draft tokens after its newest one, as long as more
+        than `n_spare` are free; returns the number of tokens that have room. They are unpublished
+        until accepted."""
         n_context = self._n_context(sequence)
         n_wanted = pages_for(n_context + n) - len(sequence.pages)
         n_given = max(0, min(n_wanted, self.pool.n_free - n_spare))
@@ -74,14 +74,15 @@ class KvCache:
         return min(n, len(sequence.pages) * PAGE_TOKENS - n_context)
 
     def grow(self, sequence: Sequence) -> None:
-        """Gives it those; they have to be free."""
+        """Gives a sequence the pages of `n_missing`, which have to be free."""
         self._give(sequence, self.n_missing(sequence))
 
     def note_computed(self, sequence: Sequence, n: int) -> None:
-        """The next `n` tokens of a sequence are in its pages now; full ones can be shared."""
+        """Records that the next `n` tokens of a sequence are computed, and publishes full
+        pages."""
         sequence.n_computed += n
         if not sequence.is_shared or sequence.n_dropped:
-            return  # what was computed behind forgotten tokens is no answer to others' tokens
+            return  # keys and values after dropped tokens are of use to no other sequence
         n_full = sequence.n_computed // PAGE_TOKENS
         if n_full > sequence.n_published:
             keys = sequence.page_keys(n_full)
@@ -90,7 +91,7 @@ class KvCache:
             sequence.n_published = n_full
 
     def leave(self, sequence: Sequence) -> None:
-        """Takes all pages from a sequence; what was published can be found until it has to go."""
+        """Takes all pages from a sequence; published ones can be found until they are evicted."""
         if sequence.pages and sequence.is_shared and not sequence.n_dropped:
             keys = self._publish_tail(sequence)
             if sequence.session_id is not None:
@@ -101,7 +102,7 @@ class KvCache:
         sequence.n_computed = sequence.n_published = sequence.n_dropped = 0
 
     def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
-        """Owned pages hold these tokens' keys and values: they can be found, as a session's."""
+        """Publishes owned pages that hold these tokens' keys and values, as those of a session."""
         n_full, n_rest = divmod(len(tokens), PAGE_TOKENS)
         keys: list[bytes] = []
         for i in range(n_full):
@@ -120,15 +121,15 @@ class KvCache:
         return sequence.may_shift and n_held == self._max_len - 1 and sequence.n_pending > 0
 
     def n_for_shift(self, sequence: Sequence) -> int:
-        """Free pages that a shift needs: for pages it would write and others read."""
+        """Free pages that a shift needs, to replace pages that it would write and others read."""
         changed = sequence.pages[self._n_kept(sequence) // PAGE_TOKENS :]
         n_kept_pages = len(sequence.pages) - len(changed)
         n_after = pages_for(self._n_after(sequence)) - n_kept_pages
         return sum(self.pool.n_owners(page) > 1 for page in changed[:n_after])
 
     def shift(self, sequence: Sequence) -> KvShift:
-        """Forgets the older half of what may go; what the ranks have to do before the next step.
-        The pages that `n_for_shift` tells have to be free."""
+        """Drops the older half of the tokens after the first n_keep, and returns the shift that
+        the ranks have to do before the next step. The pages of `n_for_shift` have to be free."""
         n_held = sequence.n_computed - sequence.n_dropped
         n_keep, n_after = self._n_kept(sequence), self._n_after(sequence)
         before = list(sequence.pages)
@@ -164,8 +165,8 @@ class KvCache:
             assert len(set(sequence.pages)) == len(sequence.pages), "a sequence has a page twice"
 
     def _find(self, sequence: Sequence) -> tuple[list[int], Tail | None]:
-        """Pages that hold the first tokens of a sequence, and the unfinished one behind them. The
-        last token is always computed: its logits are what the sequence is here for."""
+        """The cached pages of a sequence's first tokens, and the unfinished page after them. The
+        last token is never taken from the cache: its logits are needed."""
         if not sequence.is_shared:
             return [], None
         n_known = min(len(sequence.tokens), self._max_len) - 1
@@ -177,7 +178,7 @@ class KvCache:
         return shared, self.pool.find_tail(before, wanted)
 
     def _publish_tail(self, sequence: Sequence) -> list[bytes]:
-        """Lets others go on in the unfinished last page; the keys of all that was computed."""
+        """Publishes the unfinished last page; returns the keys of all computed tokens."""
         n_full, n_rest = divmod(sequence.n_computed, PAGE_TOKENS)
         keys = sequence.page_keys(n_full)
         if n_rest == 0:
@@ -187,15 +188,15 @@ class KvCache:
         return [*keys, self.pool.publish_tail(sequence.pages[n_full], before, tokens)]
 
     def _n_context(self, sequence: Sequence) -> int:
-        """Tokens of a sequence that have to be in pages at once."""
+        """Tokens of a sequence that need room in pages at the same time."""
         return min(len(sequence.tokens) - sequence.n_dropped, self._max_len)
 
     def _n_kept(self, sequence: Sequence) -> int:
-        """Tokens that no shift forgets; some others there must be."""
+        """Tokens that no shift drops; at least four others remain."""
         return max(0, min(sequence.n_keep, self._max_len - 4))
 
     def _n_after(self, sequence: Sequence) -> int:
-        """Tokens in the pages after a shift: half of what may go has gone, at least one."""
+        """Tokens in the pages after a shift, which drops half of those it may, at least one."""
         n_held = sequence.n_computed - sequence.n_dropped
         return n_held - max(1, (n_held - self._n_kept(sequence)) // 2)
 

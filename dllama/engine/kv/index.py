@@ -1,4 +1,4 @@
-"""What published pages hold: tokens found again by a key. Knows numbers only, no owners.
+"""The contents of published pages, found again by a key. Knows numbers only, no owners.
 
 The key of a full page is a hash of its tokens and of the key before it, so that it stands for all
 tokens up to its end. The unfinished page at the end of a sequence, its tail, has a key too, and is
@@ -13,24 +13,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-KEY_BYTES = 16  # of a hash: two of 10^12 pages alike by chance once in 10^14 such servers
+KEY_BYTES = 16  # of a hash: of 10^12 pages two collide in one of 10^14 servers
 
 
 def page_key(before: bytes, tokens: Sequence[int]) -> bytes:
-    """The key of a page: of its tokens and of the key before it, empty for the first."""
+    """The key of a page: a hash of its tokens and of the key before it (empty for the first)."""
     data = before + np.array(tokens, "<i4").tobytes()
     return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 
 
 class Tail(NamedTuple):
-    """An unfinished page, and how many of its first tokens are those that were asked for."""
+    """An unfinished page, and the number of its first tokens that match."""
 
     page: int
     n: int
 
 
 class PageIndex:
-    """Pages by what they hold; a key has one page, a page one key."""
+    """Pages by their contents; a key has one page, a page one key."""
 
     def __init__(self) -> None:
         self._keys: dict[int, bytes] = {}
@@ -42,14 +42,14 @@ class PageIndex:
         return page in self._keys
 
     def add(self, page: int, key: bytes) -> bool:
-        """Notes what a page holds; False where that is there already, or the page is known."""
+        """Records the contents of a page; False if the key or the page is listed already."""
         if key in self._pages or page in self._keys:
             return False
         self._pages[key], self._keys[page] = page, key
         return True
 
     def add_tail(self, page: int, before: bytes, tokens: Sequence[int]) -> bytes:
-        """Notes an unfinished page that follows the key `before`; its own key."""
+        """Records an unfinished page after the key `before`; returns its own key."""
         key = page_key(before, tokens)
         if self.add(page, key):
             self._before[page] = before
@@ -57,7 +57,7 @@ class PageIndex:
         return key
 
     def remove(self, page: int) -> None:
-        """Forgets what a page holds."""
+        """Forgets the contents of a page."""
         del self._pages[self._keys.pop(page)]
         before = self._before.pop(page, None)
         if before is not None:
@@ -72,7 +72,7 @@ class PageIndex:
         return self._pages.get(key)
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
-        """The pages of the longest beginning of `keys` that is there."""
+        """The pages of the longest beginning of `keys` that is cached."""
         found = []
         for key in keys:
             page = self._pages.get(key)
@@ -82,7 +82,7 @@ class PageIndex:
         return found
 
     def find_tail(self, before: bytes, tokens: Sequence[int]) -> Tail | None:
-        """The tail behind `before` that has most of the first of `tokens`; None without any."""
+        """The tail after `before` that matches most of the first of `tokens`; None without any."""
         best = None
         for page, held in self._tails.get(before, {}).items():
             n = _n_alike(held, tokens)
@@ -99,7 +99,7 @@ class PageIndex:
 
 
 def _n_alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many of the first tokens are the same."""
+    """The length of the common beginning."""
     n = 0
     for x, y in zip(a, b, strict=False):
         if x != y:

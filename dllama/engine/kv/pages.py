@@ -1,8 +1,8 @@
-"""Who owns which KV page. Knows numbers only; the pages themselves are in the ranks' memory.
+"""The owners of KV pages. Knows numbers only; the pages themselves are in the ranks' memory.
 
-A page has a count of owners, so that sequences with a common beginning share its pages. A page
-whose contents were published is kept when nobody owns it any more, and found again, until its
-memory is needed: the one that was left longest ago goes first, pinned ones after all others.
+A page has a count of owners, so that sequences with a common beginning share its pages. A published
+page without owners is kept and can be found again until its memory is needed: eviction is least
+recently released first, pinned pages after all others.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ class PagePool:
     def __init__(self, n_pages: int) -> None:
         self.n_pages = n_pages
         self._owners = [0] * n_pages
-        self._free = list(range(n_pages - 1, -1, -1))  # a stack: a warm page is used again first
+        self._free = list(range(n_pages - 1, -1, -1))  # a stack: a warm page is reused first
         self._index = PageIndex()
-        self._kept: OrderedDict[int, None] = OrderedDict()  # without owners, left longest ago first
+        # Pages without owners, least recently released first.
+        self._kept: OrderedDict[int, None] = OrderedDict()
         self._kept_pinned: OrderedDict[int, None] = OrderedDict()
         self._pins: Counter[bytes] = Counter()
 
     @property
     def n_free(self) -> int:
-        """Pages that can be had: what is kept without owners gives way."""
+        """Pages that can be allocated: kept pages without owners are evicted."""
         return len(self._free) + len(self._kept) + len(self._kept_pinned)
 
     @property
@@ -42,11 +43,11 @@ class PagePool:
 
     @property
     def n_kept(self) -> int:
-        """Pages that nobody owns and somebody may find again."""
+        """Pages without owners whose contents can be found."""
         return len(self._kept) + len(self._kept_pinned)
 
     def allocate(self, n: int) -> list[int] | None:
-        """n free pages, each with one owner from now on; None, and no change, without so many."""
+        """n free pages, each with one owner; None, and no change, where fewer are free."""
         if n > self.n_free:
             return None
         pages = [self._free.pop() if self._free else self._oldest_kept() for _ in range(n)]
@@ -59,11 +60,11 @@ class PagePool:
         return self._owners[page]
 
     def n_unowned(self, pages: Iterable[int]) -> int:
-        """How many of these have no owner now."""
+        """The number of these pages that have no owner."""
         return sum(self._owners[page] == 0 for page in pages)
 
     def retain(self, pages: Iterable[int]) -> None:
-        """Adds an owner to pages that are in use or kept."""
+        """Adds an owner to pages that are owned or kept."""
         for page in pages:
             assert self._owners[page] > 0 or page in self._index, (
                 f"page {page} is free and cannot be shared"
@@ -73,9 +74,10 @@ class PagePool:
             self._owners[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
-        """Takes an owner off each page; one without owners is kept if it was published, else free.
+        """Removes an owner from each page; one without owners is kept if published, else free.
 
-        The last pages of a sequence are left first: its beginning is what others share.
+        The last pages of a sequence are released first, and evicted first: others share its
+        beginning.
         """
         for page in reversed(pages):
             assert self._owners[page] > 0, f"page {page} is free already"
@@ -85,40 +87,40 @@ class PagePool:
 
     # ---- contents
     def find(self, keys: Iterable[bytes]) -> list[int]:
-        """The pages of the longest beginning of `keys` that is there; `retain` those to use."""
+        """The pages of the longest beginning of `keys` that is cached; `retain` those to use."""
         return self._index.find(keys)
 
     def find_tail(self, before: bytes, tokens: Sequence[int]) -> Tail | None:
-        """The unfinished page behind the key `before` that has most of the first of `tokens`, and
-        that nobody owns: `take` it to go on in it."""
+        """The unfinished page after the key `before` that matches most of the first of `tokens`,
+        if it has no owner: `take` it to continue in it."""
         tail = self._index.find_tail(before, tokens)
         return tail if tail is not None and self._owners[tail.page] == 0 else None
 
     def publish(self, page: int, key: bytes) -> None:
-        """Lets others find an owned page, now that it is full. Contents that are there already
-        are not listed twice."""
+        """Lets others find an owned page, which is full. Contents that are listed already are not
+        listed twice."""
         assert self._owners[page] > 0, f"page {page} is nobody's and holds nothing"
         self._index.add(page, key)
 
     def publish_tail(self, page: int, before: bytes, tokens: Sequence[int]) -> bytes:
-        """Lets one other go on in a page that its only owner is about to leave unfinished; the
-        key of what it holds."""
+        """Lets another continue in a page that its only owner is about to release unfinished;
+        returns the key of its contents."""
         assert self._owners[page] == 1, f"page {page} has other owners, who may write to it"
         return self._index.add_tail(page, before, tokens)
 
     def take(self, page: int) -> None:
-        """Makes a kept page an owner's alone: nobody finds it, it may be written."""
+        """Gives a kept page to one owner and unpublishes it, so that it may be written."""
         self.retain([page])
         self.unpublish(page)
 
     def unpublish(self, page: int) -> None:
-        """Nobody finds this page from now on: it is going to be written."""
+        """Forgets the contents of an owned page, which is going to be overwritten."""
         assert self._owners[page] == 1, f"page {page} has {self._owners[page]} owners"
         if page in self._index:
             self._index.remove(page)
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """Forgets what nobody owns and nobody has pinned."""
+        """Evicts the pages of these keys that have neither owner nor pin."""
         for key in keys:
             page = self._index.page_of(key)
             if page is not None and page in self._kept:
@@ -128,13 +130,13 @@ class PagePool:
 
     # ---- pins
     def pin(self, keys: Iterable[bytes]) -> None:
-        """Contents with these keys, there or to come, leave after all that has no pin."""
+        """Pins these keys, cached or not: their pages are evicted after all that have no pin."""
         for key in keys:
             self._pins[key] += 1
             self._move(key, self._kept, self._kept_pinned)
 
     def unpin(self, keys: Iterable[bytes]) -> None:
-        """Takes back a `pin`."""
+        """Removes a pin from each key."""
         for key in keys:
             assert self._pins[key] > 0, "a pin is taken back that was not set"
             self._pins[key] -= 1

@@ -1,4 +1,4 @@
-"""The root's file of a saved session: whose keys and values the ranks' files hold.
+"""The root's file of a saved session: the tokens whose keys and values the ranks' files hold.
 
 Layout, little-endian: HEADER, the token ids as int32, then a BLAKE2b digest of everything before.
 """
@@ -18,7 +18,7 @@ from dllama.errors import RequestError, SessionFileError
 
 MAGIC = b"dllamaSE"
 VERSION = 1
-STAMP_BYTES = 16  # another one for each save, so that no two saves' files are mixed
+STAMP_BYTES = 16  # new for each save, so that the files of two saves are never mixed
 FINGERPRINT_BYTES = 32
 MAX_TOKENS = 1 << 24  # no context is that long
 _HEADER = struct.Struct(f"<8sII{FINGERPRINT_BYTES}s{STAMP_BYTES}s")
@@ -28,18 +28,19 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class SavedSession:
-    """The tokens whose keys and values were saved, and what the ranks' files are marked with."""
+    """The tokens whose keys and values were saved, and the stamp of the ranks' files."""
 
     tokens: list[int]
     stamp: bytes
 
 
 def new_stamp() -> bytes:
+    """A random stamp for one save."""
     return secrets.token_bytes(STAMP_BYTES)
 
 
 def checked_name(filename: str) -> str:
-    """A name that leaves its directory on no system. Raises RequestError."""
+    """The name, if it cannot lead out of its directory on any system. Raises RequestError."""
     if not _NAME.fullmatch(filename):
         raise RequestError(
             f"the file name {filename!r:.60} is not allowed; use 1 to 128 letters, digits, dots, "
@@ -68,7 +69,7 @@ def write_session(path: Path, session: SavedSession, fingerprint: bytes) -> int:
 
 
 def read_session(path: Path, fingerprint: bytes, vocab_size: int) -> SavedSession:
-    """Raises SessionFileError where the file is missing, damaged or of another model."""
+    """Reads the file. Raises SessionFileError if it is missing, damaged or of another model."""
     n_most = _HEADER.size + 4 * MAX_TOKENS + _DIGEST_BYTES
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Sessions on their way to disk and back: tokens here, keys and values on every rank."""
+"""Saves and restores sessions: their tokens on the root, keys and values on every rank."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SessionStore:
         self._runner, self._directory = runner, directory
 
     def perform(self, call: SessionCall, kv: KvCache) -> SessionReply:
-        """What became of the call. Raises RequestError, SessionFileError, EngineBusy, PeerLost."""
+        """The reply to a call. Raises RequestError, SessionFileError, EngineBusy, PeerLost."""
         if call.action is SessionAction.ERASE:
             return SessionReply(call.id, n_tokens=self._erase(call.session_id, kv))
         path = self._path(call.filename)

@@ -1,7 +1,7 @@
-"""Conversations by name, whose pages leave the cache last. Knows keys and counts, no requests.
+"""Conversations by name, whose pages are evicted last. Knows keys and counts, no requests.
 
-What a session pins is bounded, so that the names of yesterday cannot fill the cache: the session
-that was used longest ago loses its pins, and its name, first.
+Sessions pin a bounded share of the pool, so that old ones cannot fill the cache: the least recently
+used session is forgotten first.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from dllama.engine.kv.pages import PagePool
 
-PINNED_SHARE = 2  # sessions pin at most 1 / so much of the pool
-MAX_SESSIONS = 4096  # names that are remembered; short conversations may share all their pages
+PINNED_SHARE = 2  # sessions pin at most 1 / PINNED_SHARE of the pool
+MAX_SESSIONS = 4096  # sessions known at most: short ones may share all their pages
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What was computed of a conversation when a sequence of it was last left."""
+    """The computed tokens of a conversation when its last sequence ended."""
 
     tokens: list[int]
-    keys: list[bytes]  # of its pages, the last of which may be a tail
-    n_pinned: int  # the first so many keys
+    keys: list[bytes]  # of its pages; the last may be a tail
+    n_pinned: int  # pinned keys, from the first on
 
 
 class Sessions:
@@ -32,7 +32,7 @@ class Sessions:
         self._pool = pool
         self._max_pinned = pool.n_pages // PINNED_SHARE
         self._n_pinned = 0
-        self._sessions: OrderedDict[str, Session] = OrderedDict()  # used longest ago first
+        self._sessions: OrderedDict[str, Session] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -41,8 +41,8 @@ class Sessions:
         return self._sessions.get(name)
 
     def note(self, name: str, tokens: Sequence[int], keys: Sequence[bytes]) -> None:
-        """A session consists of these tokens now, in the pages of these keys. A branch that is
-        shorter than what was known takes its place too: it is what the user saw last."""
+        """Records the tokens of a session, in the pages of these keys, in place of what was known
+        of it: also a shorter branch, which is what the user saw last."""
         self.forget(name)
         n_pinned = min(len(keys), self._max_pinned)
         while self._sessions and (
@@ -54,7 +54,7 @@ class Sessions:
         self._pool.pin(keys[:n_pinned])
 
     def forget(self, name: str) -> Session | None:
-        """Takes back a session's pins; what it was, or None."""
+        """Forgets a session and its pins; returns it, or None."""
         session = self._sessions.pop(name, None)
         if session is not None:
             self._n_pinned -= session.n_pinned

@@ -174,11 +174,11 @@ def mirostat(pool: Pool, params: SamplingParams, mu: float, n_vocab: int) -> Poo
     return pool[: max(1, int(min(k, 1e9)))]
 
 
-EDITS: dict[str, Callable[[Pool, SamplingParams, Sequence[int]], Pool]] = {
+PROCESSORS: dict[str, Callable[[Pool, SamplingParams, Sequence[int]], Pool]] = {
     "penalties": penalties,
     "dry": dry,
 }
-CUTS: dict[str, Callable[[Pool, SamplingParams], Pool]] = {
+FILTERS: dict[str, Callable[[Pool, SamplingParams], Pool]] = {
     "top_n_sigma": top_n_sigma,
     "top_k": top_k,
     "typ_p": typ_p,
@@ -209,20 +209,20 @@ class PlainSampler:
         ]
         names = list(params.samplers)
         if params.mirostat:
-            edits = [n for n in names if n in EDITS]
+            edits = [n for n in names if n in PROCESSORS]
             names = [*edits, "temperature", "mirostat"]
-        while names and names[0] in EDITS:
-            pool = EDITS[names.pop(0)](pool, params, tokens)
+        while names and names[0] in PROCESSORS:
+            pool = PROCESSORS[names.pop(0)](pool, params, tokens)
         pool = in_order([e for e in rounded(pool) if e[0] > -math.inf])
         for name in names:
-            if name in EDITS:
-                pool = in_order(rounded(EDITS[name](pool, params, tokens)))
+            if name in PROCESSORS:
+                pool = in_order(rounded(PROCESSORS[name](pool, params, tokens)))
             elif name == "xtc":
                 pool = xtc(pool, params, uniform(params.seed, position, 1))
             elif name == "mirostat":
                 pool = mirostat(pool, params, self.mu, len(logits))
             else:
-                pool = CUTS[name](pool, params)
+                pool = FILTERS[name](pool, params)
         self.pool = pool
         return self._draw(uniform(params.seed, position))
 

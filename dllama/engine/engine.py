@@ -140,6 +140,11 @@ class Engine:
         """The most tokens of a sequence, prompt and answer together."""
         return self._scheduler.max_len
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """The sequences and their pages, for inspection; a new one after `recover`."""
+        return self._scheduler
+
     def submit(self, submit: Submit) -> None:
         """Queues a sequence. Raises nothing: a request that cannot be served gets an Output with
         the reason from the next step."""
@@ -232,11 +237,8 @@ class Engine:
         self._speculation.note(batch, n_accepted, step_s, self._drafting_s, is_mixed=is_mixed)
 
     def _new_scheduler(self) -> Scheduler:
-        return Scheduler(
-            n_pages=self._runner.n_pages,
-            max_seq_len=self._runner.config.max_seq_len,
-            **self._limits,
-        )
+        n_pages, max_seq_len = self._runner.n_pages, self._runner.config.max_seq_len
+        return Scheduler(n_pages=n_pages, max_seq_len=max_seq_len, **self._limits)
 
     def _accept(self, submit: Submit) -> None:
         """Puts a sequence in the queue. Raises RequestError, EngineBusy."""

@@ -128,7 +128,16 @@ class PagePool:
                 self._index.remove(page)
                 self._free.append(page)
 
+    def published(self) -> dict[int, bytes]:
+        """The pages that can be found, with their keys."""
+        return self._index.keys()
+
     # ---- pins
+    @property
+    def n_pins(self) -> int:
+        """Pinned keys, cached or not."""
+        return len(self._pins)
+
     def pin(self, keys: Iterable[bytes]) -> None:
         """Pins these keys, cached or not: their pages are evicted after all that have no pin."""
         for key in keys:

@@ -33,6 +33,10 @@ class NgramIndex:
         self._before = array("i")  # position of the pair's occurrence before; -1: none
         self._begin = 0  # position of the first indexed token
 
+    def __len__(self) -> int:
+        """Entries of the larger of its two tables."""
+        return max(len(self._latest), len(self._before))
+
     def follow(self, tokens: list[int]) -> None:
         """Indexes the new end of `tokens`, which begins with all tokens indexed before."""
         if len(tokens) - self._begin > 2 * WINDOW:

@@ -34,7 +34,7 @@ def talk(engine: Engine, name: str, tokens: list[int], session: str | None = Non
             assert output.error is None, output.error
             told += output.tokens
             talk.cached = output.n_cached  # type: ignore[attr-defined]
-    engine._scheduler.check_integrity()
+    engine.scheduler.check_integrity()
     return told
 
 
@@ -64,7 +64,7 @@ def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
     long = sessions.get("long")
     assert long is not None and long.n_pinned == 10
     sessions.forget("long")
-    assert not pool._pins
+    assert pool.n_pins == 0
 
 
 def make_engine(path: Path, folder: Path, n_pages: int = 32) -> Engine:
@@ -94,7 +94,7 @@ def test_a_saved_session_comes_back_in_another_process_life(tmp_path: Path) -> N
     restored = other.session(replace(RESTORE, session_id="renamed"))
     assert restored.error is None
     assert (restored.n_tokens, restored.n_bytes) == (saved.n_tokens, saved.n_bytes)
-    other._scheduler.check_integrity()
+    other.scheduler.check_integrity()
     assert talk(other, "two", [*chat, *answer, 9, 8], "renamed") == following
     assert talk.cached == 82  # type: ignore[attr-defined]
     erased = other.session(SessionCall("3", SessionAction.ERASE, "renamed"))
@@ -112,7 +112,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     def error(call: SessionCall) -> str:
         reply = engine.session(call)
         assert reply.error is not None
-        engine._scheduler.check_integrity()
+        engine.scheduler.check_integrity()
         return reply.error
 
     assert "no session 'nobody'" in error(replace(SAVE, session_id="nobody"))
@@ -145,7 +145,7 @@ def test_damaged_files_change_nothing(tmp_path: Path) -> None:
         for data in [*broken, whole[:-1], whole + b"x", b"", whole[:30]]:
             file.write_bytes(data)
             assert engine.session(RESTORE).error is not None
-            engine._scheduler.check_integrity()
+            engine.scheduler.check_integrity()
         file.write_bytes(whole)
     assert talk(engine, "again", chat) == answer
     assert talk.cached == 0  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def draft_model(
 
 def check(model: DraftModel, engine: Engine) -> None:
     """Pages are owned by sequences that run, and by nobody twice."""
-    running = engine._scheduler.running
+    running = engine.scheduler.running
     model.kv.check_integrity([s.drafter.sequence for s in running if s.drafter])  # type: ignore[attr-defined]
 
 
@@ -108,7 +108,7 @@ def test_answers_are_those_of_plain_decoding(
     assert found == plain
     assert engine._speculation.n_drafted > engine._speculation.n_accepted > 0
     assert all(sum(sizes) <= max_rows for sizes in small.step_sizes)
-    assert not limits.get("n_pages") or engine._scheduler.n_preempted > 0
+    assert not limits.get("n_pages") or engine.scheduler.n_preempted > 0
 
 
 @settings(max_examples=10)
@@ -176,7 +176,7 @@ def test_a_full_context_has_no_guesses() -> None:
     runner = SureRunner()
     engine = Engine(runner, speculate=7, draft_model=model)
     engine.submit(Submit("a", WORDS[:7], GREEDY, max_tokens=200))
-    while len(engine._scheduler.running) == 0 or len(engine._scheduler.running[0].tokens) <= 64:
+    while len(engine.scheduler.running) == 0 or len(engine.scheduler.running[0].tokens) <= 64:
         engine.step()
     engine.step()
     n_before = len(small.step_sizes)

@@ -96,7 +96,7 @@ def answers(submits: list[Submit], speculate: int, **limits: Any) -> dict[str, l
     for submit in submits:
         engine.submit(submit)
     heard = drain(engine)
-    assert not engine.has_work() and engine._scheduler.pool.n_used == 0
+    assert not engine.has_work() and engine.scheduler.pool.n_used == 0
     return {name: told(outputs) for name, outputs in heard.outputs.items()}
 
 
@@ -132,7 +132,7 @@ def test_any_day_gives_everyone_their_answer(
         runner, max_batch=max_batch, max_step_tokens=max_step_tokens, speculate=speculate
     )
     day = [replace(visit, submit=few_tokens(visit.submit)) for visit in day]
-    live_through(engine, runner, day, engine._scheduler.check_integrity)
+    live_through(engine, runner, day, engine.scheduler.check_integrity)
     assert all(sum(sizes) <= max_step_tokens for sizes in runner.step_sizes)
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_published_that_was_only_guessed() -> None:
     n_seen = 0
     while engine.has_work():
         engine.step()
-        for page, key in engine._scheduler.pool._index._keys.items():
+        for page, key in engine.scheduler.pool.published().items():
             assert runner._states[page, : len(true[key])].tolist() == true[key]
             n_seen += 1
     assert n_seen > 100 and engine._speculation.n_accepted > 50

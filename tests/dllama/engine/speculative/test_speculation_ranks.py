@@ -43,7 +43,7 @@ def answers(runner: RanksRunner, speculate: int, **limits: int) -> tuple[Told, E
             assert output.error is None
             told[output.id][0].extend(output.tokens)
             told[output.id][1].extend(output.probs or [])
-        engine._scheduler.check_integrity()
+        engine.scheduler.check_integrity()
     return told, engine
 
 
@@ -83,7 +83,7 @@ def test_few_pages_and_rows(runner: RanksRunner, plain: Told) -> None:
     finally:
         runner.n_pages = N_PAGES
     assert told == plain
-    assert engine._scheduler.n_preempted > 0 and engine._speculation.n_accepted > 0
+    assert engine.scheduler.n_preempted > 0 and engine._speculation.n_accepted > 0
 
 
 def test_three_ranks(toy: Path, plain: Told) -> None:

@@ -16,7 +16,7 @@ from api.body import json_response, read_object
 from api.choice_logprobs import tell_logprobs
 from api.context import CONTEXT, ApiContext
 from api.dialect import Dialect, DialectStream
-from api.engine_client import refuse_unless_ready
+from api.engines.client import refuse_unless_ready
 from api.event_stream import EventStream
 from api.fields import Body
 from api.generation_request import GenerationRequest, parse_chat, parse_completion

@@ -13,7 +13,7 @@ from aiohttp import web
 from api.body import json_response, read_object
 from api.completion_routes import new_id
 from api.context import CONTEXT
-from api.engine_client import refuse_unless_ready
+from api.engines.client import refuse_unless_ready
 from api.fields import MAX_INT, Body, Field, Reader, check_fields, integer, wrong
 from api.generation_request import MODEL, Prompt, prompts
 from api.prompting import text_ids

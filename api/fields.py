@@ -10,7 +10,9 @@ from typing import Generic, TypeVar
 
 import orjson
 
+from dllama.engine.sampling.parameters import Number
 from dllama.errors import RequestError
+from dllama.requests import SAMPLING_NUMBERS
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -122,11 +124,6 @@ def template_kwargs(value: object, name: str) -> dict[str, object]:
     return kwargs
 
 
-def top_k(value: object, name: str) -> int:
-    """-1 means off, as with other servers; ours is 0."""
-    return max(0, integer(-1, MAX_INT)(value, name))
-
-
 def stop_strings(value: object, name: str) -> tuple[str, ...]:
     """A string or a list of strings, none of them empty; duplicates count once."""
     stops = [value] if isinstance(value, str) else value
@@ -169,30 +166,17 @@ def logit_bias(value: object, name: str) -> Bias:
     return tuple(pairs)
 
 
+def sampling_number(described: Number) -> Reader[float]:
+    """Reads a number of SamplingParams; one below the engine's range means its lower end."""
+    low, high = described.requested
+    if described.type is float:
+        return number(low, high)
+    read = integer(int(low), int(min(high, MAX_INT)))
+    return lambda value, name: max(read(value, name), int(described.bounds.low))
+
+
 # Fields of SamplingParams that a request sets under the same name.
-SAMPLING: dict[str, Reader[float]] = {
-    "temperature": number(0, 2),
-    "top_k": top_k,
-    "top_p": number(0, 1),
-    "min_p": number(0, 1),
-    "repeat_penalty": number(0.01, 100),
-    "presence_penalty": number(-2, 2),
-    "frequency_penalty": number(-2, 2),
-    "repeat_last_n": integer(-1, MAX_INT),
-    "dynatemp_range": number(0, 10),
-    "dynatemp_exponent": number(0, 100),
-    "typical_p": number(0, 1),
-    "top_n_sigma": number(-1, 100),
-    "xtc_probability": number(0, 1),
-    "xtc_threshold": number(0, 1),
-    "dry_multiplier": number(0, 100),
-    "dry_base": number(1, 100),
-    "dry_allowed_length": integer(0, MAX_INT),
-    "dry_penalty_last_n": integer(-1, MAX_INT),
-    "mirostat": integer(0, 2),
-    "mirostat_tau": number(0, 100),
-    "mirostat_eta": number(0, 10),
-}
+SAMPLING = {n.name: sampling_number(n) for n in SAMPLING_NUMBERS}
 
 # Ignored on purpose: none of them could change the answer.
 IGNORED = frozenset(

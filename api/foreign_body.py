@@ -17,7 +17,7 @@ PASSED = (
     | {name for field in (*KEEPING, *DRAFTING) for name in field.names}
     | {
         "model", "stream", "seed", "logit_bias", "ignore_eos", "chat_template_kwargs", "grammar",
-        "json_schema", "regex", "samplers", "dry_sequence_breakers", "min_keep",
+        "json_schema", "regex", "samplers", "dry_sequence_breakers",
         "reasoning_format",
     }
 )  # fmt: skip

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from api.body import json_response
 from api.context import CONTEXT
-from api.engine_client import refuse_unless_ready
+from api.engines.client import refuse_unless_ready
 from api.errors import api_error
 from api.native_reply import generation_settings
 from api.native_request import parse_native

@@ -13,7 +13,7 @@ from api.answers import Answers, make_answers
 from api.body import json_response, read_object
 from api.completion_routes import new_id, next_within
 from api.context import CONTEXT
-from api.engine_client import refuse_unless_ready
+from api.engines.client import refuse_unless_ready
 from api.event_stream import EventStream
 from api.infill import INFILL, infill_ids, parse_infill
 from api.keeping_fields import Keeping, with_header

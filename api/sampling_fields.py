@@ -6,17 +6,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api.fields import MAX_INT, SAMPLING, Body, Field, boolean, integer, wrong
+from api.fields import SAMPLING, Body, Field, boolean, integer, wrong
 from api.token_logprobs import LogprobStyle
+from dllama.engine.sampling.table import (
+    DEFAULT_ORDER,
+    LETTERS,
+    MAX_CHAIN,
+    samplers_of_letters,
+    samplers_of_names,
+)
 from dllama.errors import RequestError
-from dllama.requests import SAMPLERS
-from dllama.sampler_names import DRY_BREAKERS, LETTERS, samplers_of_letters, samplers_of_names
+from dllama.requests import MAX_PROBS
+from dllama.tokenizer.dry_breakers import DRY_BREAKERS
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
-MAX_N_PROBS = 1024
 MAX_BREAKERS = 32
 MAX_BREAKER_CHARS = 40
-MAX_SAMPLERS = 64
 
 
 def samplers(value: object, name: str) -> tuple[str, ...]:
@@ -26,8 +31,8 @@ def samplers(value: object, name: str) -> tuple[str, ...]:
         found = samplers_of_letters(value)
     elif isinstance(value, list):
         found = samplers_of_names(value)
-    if found is None or len(found) > MAX_SAMPLERS:
-        wanted = f"at most {MAX_SAMPLERS} of {', '.join(SAMPLERS)}, or of the letters "
+    if found is None or len(found) > MAX_CHAIN:
+        wanted = f"at most {MAX_CHAIN} of {', '.join(DEFAULT_ORDER)}, or of the letters "
         raise wrong(name, wanted + "".join(LETTERS), value)
     return found
 
@@ -52,12 +57,11 @@ SAMPLER_LIST = Field(("samplers",), samplers, None)
 BREAKERS: Field[tuple[str, ...], tuple[str, ...]] = Field(
     ("dry_sequence_breakers",), breakers, DRY_BREAKERS
 )
-MIN_KEEP = Field(("min_keep",), integer(0, MAX_INT), None)
-N_PROBS = Field(("n_probs",), integer(0, MAX_N_PROBS), None)
+N_PROBS = Field(("n_probs",), integer(0, MAX_PROBS), None)
 POST_SAMPLING_PROBS = Field(("post_sampling_probs",), boolean, False)
 
 SAMPLING_FIELDS: tuple[Field[object, object], ...] = (
-    *NUMBERS, SAMPLER_LIST, BREAKERS, MIN_KEEP, N_PROBS, POST_SAMPLING_PROBS,
+    *NUMBERS, SAMPLER_LIST, BREAKERS, N_PROBS, POST_SAMPLING_PROBS,
 )  # fmt: skip
 
 CHAT_LOGPROBS = Field(("logprobs",), boolean, False)
@@ -72,7 +76,7 @@ def sampling_of_body(body: Body, asked: Asked | None = None) -> dict[str, Any]:
     """The fields of SamplingParams that a body sets, but for seed, bias and breakers. `asked` is
     what the route's own field wants to be told, besides `n_probs`."""
     found: dict[str, Any] = {field.names[0]: field.of(body) for field in NUMBERS}
-    found |= {"samplers": SAMPLER_LIST.of(body), "min_keep": MIN_KEEP.of(body)}
+    found["samplers"] = SAMPLER_LIST.of(body)
     n_probs, is_post = N_PROBS.of(body) or None, POST_SAMPLING_PROBS.of(body)
     if asked is not None:
         n_probs = max(n_probs or 0, asked[0])

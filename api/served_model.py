@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from api.engine_client import EngineClient
+from api.engines.client import EngineClient
 from api.errors import unknown_model
 from api.model_facts import ModelFacts
 from api.reasoning import ThinkTags

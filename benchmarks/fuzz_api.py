@@ -30,7 +30,7 @@ from yarl import URL
 
 from api.app import build_app
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.serve import make_runner
 from api.served_model import ModelRegistry
 from benchmarks.fuzz_bodies import Request, requests

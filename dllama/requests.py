@@ -1,4 +1,4 @@
-"""What the server asks of an engine and what it hears back: plain data, token ids only.
+"""The messages between the server and an engine: plain data, token ids only.
 
 Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
 border as msgpack without a schema of its own (cluster/wire/engine_wire.py does that)."""
@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
+from typing import Annotated
+
+from dllama.engine.sampling.parameters import Bounds, numbers_of
+from dllama.engine.sampling.table import DEFAULT_ORDER
 
 
 class FinishReason(StrEnum):
@@ -16,56 +21,91 @@ class FinishReason(StrEnum):
     ERROR = "error"  # the engine lost the sequence; `error` says why
 
 
-# Every sampler, in the order they are applied in unless a request says otherwise.
-SAMPLERS = (
-    "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature",
-)  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen; all of it may differ from request to request.
+    """How the next token is sampled; may differ from request to request.
 
-    logit_bias comes first, then `samplers` in their order; mirostat 1 or 2 takes the place of all
-    of them but penalties, dry and temperature. Off are: top_k 0, top_p 1, min_p 0, typical_p 1,
-    top_n_sigma <= 0, xtc_probability 0, dry_multiplier 0, dynatemp_range 0, penalties 1 / 0 / 0.
-    temperature 0 is greedy. Penalties look at the last `repeat_last_n` tokens of prompt and
-    answer, DRY at the last `dry_penalty_last_n` (-1: all); its repetitions begin anew after a
-    token of `dry_breakers` and after each of the token sequences `dry_phrases`. The noise of a
+    logit_bias comes first, then `samplers` in their order; mirostat 1 or 2 replaces all of them but
+    the logits processors and temperature. Penalties look at the last `repeat_last_n` tokens of
+    prompt and answer, DRY at the last `dry_penalty_last_n` (-1: all); its repetitions end at a
+    token of `dry_breakers` and at each of the token sequences `dry_phrases`. The random number of a
     token depends on (seed, position) alone. With `n_probs` (not None) each token comes with its
     log-probability and the `n_probs` likeliest tokens; with `post_sampling_probs` these are
-    probabilities, of what the samplers have left.
+    probabilities among the tokens that the samplers left.
     """
 
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repeat_last_n: int = 64
+    temperature: Annotated[
+        float, Bounds(0.0, 1e6, "0 takes the likeliest token", requested=(0.0, 2.0))
+    ] = 0.8
+    top_k: Annotated[
+        int, Bounds(0, inf, "choose among the K likeliest, 0: all", requested=(-1, inf))
+    ] = 40
+    top_p: Annotated[float, Bounds(0.0, 1.0, "choose among the likeliest that make up P")] = 0.95
+    min_p: Annotated[float, Bounds(0.0, 1.0, "not those below P times the likeliest")] = 0.05
+    repeat_penalty: Annotated[
+        float,
+        Bounds(1e-3, 1e3, "divides the logits of recent tokens, 1: off", requested=(0.01, 100.0)),
+    ] = 1.0
+    presence_penalty: Annotated[
+        float, Bounds(-1e3, 1e3, "taken off recent tokens, 0: off", requested=(-2.0, 2.0))
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float,
+        Bounds(-1e3, 1e3, "taken off for each recent occurrence, 0: off", requested=(-2.0, 2.0)),
+    ] = 0.0
+    repeat_last_n: Annotated[int, Bounds(-1, inf, "how many tokens are recent, -1: all")] = 64
     logit_bias: dict[int, float] = field(default_factory=dict)
     seed: int = 0
-    dynatemp_range: float = 0.0
-    dynatemp_exponent: float = 1.0
-    typical_p: float = 1.0
-    top_n_sigma: float = -1.0
-    xtc_probability: float = 0.0
-    xtc_threshold: float = 0.1
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_penalty_last_n: int = 64
+    dynatemp_range: Annotated[
+        float,
+        Bounds(0.0, 1e6, "temperature by entropy, up and down by X, 0: off", requested=(0.0, 10.0)),
+    ] = 0.0
+    dynatemp_exponent: Annotated[
+        float, Bounds(0.0, 1e3, "how entropy becomes temperature", requested=(0.0, 100.0))
+    ] = 1.0
+    typical_p: Annotated[
+        float, Bounds(0.0, 1.0, "choose among the most typical that make up P, 1: off")
+    ] = 1.0
+    top_n_sigma: Annotated[
+        float,
+        Bounds(-1e3, 1e3, "not those N standard deviations below the best, -1: off",
+               requested=(-1.0, 100.0)),
+    ] = -1.0  # fmt: skip
+    eta_cutoff: Annotated[
+        float, Bounds(0.0, 1.0, "not those less likely than the entropy lets expect, 0: off")
+    ] = 0.0
+    xtc_probability: Annotated[
+        float, Bounds(0.0, 1.0, "how often the top choices are left out, 0: never")
+    ] = 0.0
+    xtc_threshold: Annotated[float, Bounds(0.0, 1.0, "how likely a top choice is")] = 0.1
+    dry_multiplier: Annotated[
+        float,
+        Bounds(0.0, 1e3, "how strongly repetitions are avoided, 0: off", requested=(0.0, 100.0)),
+    ] = 0.0
+    dry_base: Annotated[
+        float, Bounds(1.0, 1e3, "how fast that grows with their length", requested=(1.0, 100.0))
+    ] = 1.75
+    dry_allowed_length: Annotated[int, Bounds(0, inf, "repetitions up to N cost nothing")] = 2
+    dry_penalty_last_n: Annotated[
+        int, Bounds(-1, inf, "how far back repetitions are looked for, -1: all")
+    ] = 64
     dry_breakers: list[int] = field(default_factory=list)
     dry_phrases: list[list[int]] = field(default_factory=list)
-    mirostat: int = 0
-    mirostat_tau: float = 5.0
-    mirostat_eta: float = 0.1
-    min_keep: int = 0
-    samplers: tuple[str, ...] = SAMPLERS
+    mirostat: Annotated[int, Bounds(0, 2, "1 or 2 keeps the surprise near a target, 0: off")] = 0
+    mirostat_tau: Annotated[
+        float, Bounds(0.0, 1e3, "the target, in bits", requested=(0.0, 100.0))
+    ] = 5.0
+    mirostat_eta: Annotated[
+        float, Bounds(0.0, 1e3, "how fast it is followed", requested=(0.0, 10.0))
+    ] = 0.1
+    min_keep: Annotated[int, Bounds(0, inf, "tokens that every filter leaves, 0: one")] = 0
+    samplers: tuple[str, ...] = DEFAULT_ORDER
     n_probs: int | None = None
     post_sampling_probs: bool = False
+
+
+MAX_PROBS = 1024  # of `n_probs`
+SAMPLING_NUMBERS = numbers_of(SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +129,7 @@ class Submit:
     others find what it does. `session_id` names a conversation, whose pages leave the cache last.
     `deadline_s` is how long after its arrival it ends with an error, whatever it has. `grammar`
     (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
-    `draft_max` tokens at most are guessed at a time (None: what the engine likes, 0: none), none
+    `draft_max` tokens at most are drafted at a time (None: as the engine decides, 0: none), none
     where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
     changes how soon tokens come, never which."""
 
@@ -172,7 +212,7 @@ class Output:
     probs: list[TokenProbs] | None = None
     n_computed: int = 0  # tokens that are in the KV cache now
     embedding: bytes | None = None  # (dim,) float32, little-endian
-    n_drafted: int = 0  # tokens that were guessed for this step, and those that came true
+    n_drafted: int = 0  # drafted tokens that the step checked, and those accepted
     n_accepted: int = 0
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {"kernels": 0, "dllama": 1, "cluster": 2, "api": 3, "dllama.cli": 4}
 ONLY_IN = {
-    "zmq": ("cluster", "api.zmq_engine_client"),
+    "zmq": ("cluster", "api.engines.zmq_client"),
     "msgpack": ("cluster",),
     "aiohttp": ("api",),
     "numba": ("kernels", "dllama.engine"),

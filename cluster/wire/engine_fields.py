@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from dllama.errors import ProtocolError
 from dllama.requests import (
+    SAMPLING_NUMBERS,
     Abort,
     EngineState,
     FinishReason,
@@ -170,32 +171,11 @@ _ACTIONS = [action.value for action in SessionAction]
 
 FIELDS: dict[type, dict[str, Check]] = {}
 FIELDS[SamplingParams] = {
-    "temperature": _number,
-    "top_k": _integer,
-    "top_p": _number,
-    "min_p": _number,
-    "repeat_penalty": _number,
-    "presence_penalty": _number,
-    "frequency_penalty": _number,
-    "repeat_last_n": _integer,
+    **{n.name: _integer if n.type is int else _number for n in SAMPLING_NUMBERS},
     "logit_bias": _bias,
     "seed": _integer,
-    "dynatemp_range": _number,
-    "dynatemp_exponent": _number,
-    "typical_p": _number,
-    "top_n_sigma": _number,
-    "xtc_probability": _number,
-    "xtc_threshold": _number,
-    "dry_multiplier": _number,
-    "dry_base": _number,
-    "dry_allowed_length": _integer,
-    "dry_penalty_last_n": _integer,
     "dry_breakers": _tokens(MAX_LIST),
     "dry_phrases": _list_of(_tokens(MAX_LIST)),
-    "mirostat": _integer,
-    "mirostat_tau": _number,
-    "mirostat_eta": _number,
-    "min_keep": _integer,
     "samplers": _names,
     "n_probs": _optional(_integer),
     "post_sampling_probs": _boolean,

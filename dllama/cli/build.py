@@ -21,7 +21,7 @@ from dllama.config import ModelConfig
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.engine.engine import Engine
-from dllama.engine.model_drafter import DraftModel
+from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.formats import open_model
 from dllama.kv_type import KvType

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from api.zmq_engine_client import ZmqEngineClient
+from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
 
 log = logging.getLogger(__name__)

@@ -1,19 +1,22 @@
-"""A step as the scheduler sees it (chunks of sequences), and as the ranks see it (arrays)."""
+"""A step as the scheduler makes it (chunks of sequences), as the ranks compute it (arrays), and the
+tokens sampled from its logits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from dllama.engine.sequence import Sequence
 from dllama.kv_shift import KvShift
-from dllama.step import Step
+from dllama.requests import FinishReason
+from dllama.step import LogitRow, Step
 
 
 class Chunk(NamedTuple):
-    """The next `n` tokens of a sequence and, behind its last, `draft`: a guess at what follows."""
+    """The next `n` tokens of a sequence and, after its last, those of a `draft`."""
 
     sequence: Sequence
     n: int
@@ -21,14 +24,49 @@ class Chunk(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether the chunk ends with the sequence's last token, so that a new one is drawn."""
+        """Whether the chunk ends with the sequence's last token, so that a new one is sampled."""
         return self.n == self.sequence.n_pending
 
     @property
     def n_decode(self) -> int:
-        """Rows that continue an answer, rather than (again) compute what is known: 1 or 0."""
+        """1 for a row that continues an answer; 0 for prompts and for what is computed again."""
         sequence = self.sequence
         return int(self.n == 1 and sequence.n_computed >= sequence.n_prompt)
+
+    def sample(self, rows: list[LogitRow], max_len: int) -> Result:
+        """Samples a token from the first row, and from each further row while the tokens before
+        equal the draft: the rows after another token were computed in vain."""
+        tokens = []
+        for i, row in enumerate(rows):
+            sampled = self.sequence.sample(row, max_len)
+            if sampled.token is not None:
+                tokens.append(sampled.token)
+            is_end = sampled.finish is not None or i == len(self.draft)
+            if is_end or sampled.token != self.draft[i]:
+                break
+        return Result(tokens, i, sampled.finish, sampled.error)
+
+    def pool(self, states: np.ndarray) -> Result | None:
+        """Pools the states (n, dim) of the chunk's rows; the vector after the last chunk."""
+        sequence, is_last = self.sequence, self.is_last
+        assert sequence.pooler is not None
+        sequence.pooler.take(sequence.n_computed, states)
+        if not is_last:
+            return None
+        vector = sequence.pooler.vector().astype("<f4").tobytes()
+        return Result([], finish=FinishReason.STOP, embedding=vector)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a chunk that ends its sequence's tokens gave: the tokens sampled from its rows, or the
+    pooled states; and whether the sequence ends with them."""
+
+    tokens: list[int]
+    n_accepted: int = 0  # rows of the draft whose tokens came
+    finish: FinishReason | None = None
+    error: str | None = None
+    embedding: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +74,21 @@ class Batch:
     """The chunks of one step, those of one token first."""
 
     chunks: list[Chunk]
-    shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in order
+    shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in this order
+
+    @property
+    def n_decode(self) -> int:
+        """Rows that continue answers, without those of drafts."""
+        return sum(chunk.n_decode for chunk in self.chunks)
+
+    @property
+    def n_prefill(self) -> int:
+        """Rows of prompts, and of tokens that are computed again."""
+        return sum(chunk.n for chunk in self.chunks) - self.n_decode
 
     @property
     def n_drafted(self) -> int:
-        """Rows that are guesses."""
+        """Rows of drafts."""
         return sum(len(chunk.draft) for chunk in self.chunks)
 
     def to_step(self) -> Step:
@@ -76,3 +124,20 @@ class Batch:
             candidates=np.array(candidates, np.int32),
             hidden_at=np.array(hidden_at, np.int32),
         )
+
+    def sample(self, rows: list[LogitRow], hidden: np.ndarray, max_len: int) -> list[Result | None]:
+        """Samples from the logits `rows`, or pools the states `hidden` (n, dim), of each chunk in
+        order; None where a sequence has more tokens to compute first."""
+        remaining, n_hidden = iter(rows), 0
+        results: list[Result | None] = []
+        for chunk in self.chunks:
+            if chunk.sequence.pooler is not None:
+                results.append(chunk.pool(hidden[n_hidden : n_hidden + chunk.n]))
+                n_hidden += chunk.n
+            elif chunk.is_last:
+                its_rows = list(islice(remaining, 1 + len(chunk.draft)))
+                results.append(chunk.sample(its_rows, max_len))
+            else:
+                results.append(None)
+        assert next(remaining, None) is None, "the runner returned rows that were not asked for"
+        return results

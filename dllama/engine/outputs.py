@@ -1,4 +1,5 @@
-"""What is told of a sequence: new tokens, its end, or why there is none."""
+"""The Outputs of sequences: new tokens, an end, or an error; and EngineInterrupted, which carries
+them when a node is lost."""
 
 from __future__ import annotations
 
@@ -6,7 +7,16 @@ from dllama.engine.sequence import Sequence
 from dllama.errors import ClusterError
 from dllama.requests import FinishReason, Output, Submit
 
-DEADLINE_RETRY_S = 5.0  # a queue in which somebody's time ran out is a long one
+DEADLINE_RETRY_S = 5.0  # a queue in which a deadline has passed is a long one
+
+
+class EngineInterrupted(ClusterError):
+    """A node was lost: every sequence has ended, as `outputs` says, and the engine accepts no new
+    ones until `Engine.recover` succeeds."""
+
+    def __init__(self, message: str, *, outputs: list[Output]) -> None:
+        super().__init__(message)
+        self.outputs = outputs
 
 
 def output_of(
@@ -14,8 +24,12 @@ def output_of(
     tokens: list[int],
     finish: FinishReason | None = None,
     error: str | None = None,
+    *,
+    embedding: bytes | None = None,
+    n_drafted: int = 0,
+    n_accepted: int = 0,
 ) -> Output:
-    """What one step brought to a sequence."""
+    """The output of one step for a sequence."""
     return Output(
         id=sequence.id,
         tokens=tokens,
@@ -25,11 +39,14 @@ def output_of(
         n_cached=sequence.n_cached,
         n_computed=sequence.n_computed,
         probs=sequence.take_probs(),
+        embedding=embedding,
+        n_drafted=n_drafted,
+        n_accepted=n_accepted,
     )
 
 
 def lost_answer(sequence: Sequence, lost: ClusterError) -> Output:
-    """The end of a sequence together with a node."""
+    """The error that ends a sequence when a node is lost."""
     reason = (
         f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
         "send the request again, the cluster is being brought back"
@@ -38,7 +55,7 @@ def lost_answer(sequence: Sequence, lost: ClusterError) -> Output:
 
 
 def refusal(submit: Submit, reason: str, retry_after_s: float | None) -> Output:
-    """Why a request is not served."""
+    """The error that refuses a request."""
     return Output(
         id=submit.id,
         tokens=[],
@@ -50,8 +67,8 @@ def refusal(submit: Submit, reason: str, retry_after_s: float | None) -> Output:
 
 
 def out_of_time(sequence: Sequence, waited_s: float) -> Output:
-    """The end of a sequence at its deadline: what it has so far is its answer, cut short; one
-    that has nothing yet is an error, to be tried again."""
+    """The end of a sequence at its deadline: its answer so far, cut short, or before the first
+    token an error to be retried."""
     if sequence.n_generated:
         return output_of(sequence, [], FinishReason.LENGTH)
     return Output(

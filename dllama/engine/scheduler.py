@@ -1,8 +1,8 @@
-"""Who computes what in the next step, and on which pages. No clock, no chance, no arrays.
+"""Which tokens of which sequences the next step computes. No clock, no randomness, no arrays.
 
 The running sequences are always the oldest ones: admission is first come, first served, and when
-pages run out it is the newest that makes room. So the oldest sequence always goes on, and nobody
-waits for ever. `running` and `waiting` are both in order of arrival.
+pages run out the newest sequence is pre-empted. So the oldest always advances and none starves.
+`running` and `waiting` are both in order of arrival.
 """
 
 from __future__ import annotations
@@ -11,23 +11,30 @@ import math
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from statistics import median
 
 from dllama.engine.batch import Batch, Chunk
-from dllama.engine.fair_share import fair_shares
-from dllama.engine.kv_cache import KvCache
-from dllama.engine.page_pool import PagePool
+from dllama.engine.kv.cache import KvCache
+from dllama.engine.kv.pages import PagePool
 from dllama.engine.sequence import Sequence, SequenceState
 from dllama.errors import ConfigError, EngineBusy, RequestError
 from dllama.kv_shift import KvShift
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 
 MAX_BATCH = 16  # sequences that run at once
-MAX_STEP_TOKENS = 256  # rows of a step: more would make the others wait longer for their token
+MAX_STEP_TOKENS = 256  # rows of a step: more would delay the next token of the others
 MAX_WAITING = 512  # sequences in the queue; beyond this a client does better to try elsewhere
+SLOWDOWN = 1.6  # of a step by its prompt tokens: with the spread of both kinds of steps, intervals
+# between tokens then hardly double
+FIRST_ROWS = 8  # before anything was measured
+MIN_ROWS = 1
+MEMORY = 9  # an estimate is the median of these many steps: one slow step changes nothing
+STALE_AFTER = 48  # mixed steps after which one without prompts is run, to measure it again
+UNKNOWN_AFTER = 2  # the same, where nothing was measured yet
 
-# What guesses at answers: for sequences that a step continues, a draft each of at most so many
-# tokens, all together of at most so many. As Speculation.choose.
-Guess = Callable[[Many[Sequence], Many[int], int], list[list[int]]]
+# Chooses drafts as Speculation.choose does: (decoding sequences, the most tokens for each, the most
+# in all) -> a draft for each.
+ChooseDrafts = Callable[[Many[Sequence], Many[int], int], list[list[int]]]
 
 
 class Scheduler:
@@ -73,7 +80,7 @@ class Scheduler:
         return sequence_id in self._by_id
 
     def __len__(self) -> int:
-        """Sequences that wait or run."""
+        """The number of waiting and running sequences."""
         return len(self._by_id)
 
     def add(self, sequence: Sequence) -> None:
@@ -125,18 +132,20 @@ class Scheduler:
         """Running sequences whose next row continues an answer."""
         return sum(sequence.n_pending == 1 for sequence in self.running)
 
-    def schedule(self, max_prefill: int | None = None, guess: Guess | None = None) -> Batch | None:
-        """The next step: a token for every decoding sequence, then what `guess` says of the next
-        ones and prompts up to the budget, of at most `max_prefill` rows while somebody decodes.
-        None where there is nothing to do. Every chunk has its pages."""
+    def schedule(
+        self, max_prefill: int | None = None, choose_drafts: ChooseDrafts | None = None
+    ) -> Batch | None:
+        """The next step: a row for every decoding sequence, then drafts, then prompts up to the
+        budget: `max_prefill` rows at most while a sequence decodes. None where there is nothing to
+        do. Every chunk has its pages."""
         shifts = self._make_room()
         chunks = [Chunk(sequence, 1) for sequence in self.running if sequence.n_pending == 1]
         budget = self._max_step_tokens - len(chunks)
         if chunks and max_prefill is not None:
             budget = min(budget, max_prefill)
         n_known = len(self.running)
-        if guess is not None and chunks:
-            chunks = self._with_drafts(chunks, guess, budget)
+        if choose_drafts is not None and chunks:
+            chunks = self._with_drafts(chunks, choose_drafts, budget)
             budget = max(0, budget - Batch(chunks).n_drafted)
         while budget and self.waiting and self._admit(self.waiting[0]):
             pass
@@ -146,7 +155,7 @@ class Scheduler:
         return Batch(chunks, shifts) if chunks else None
 
     def note_computed(self, sequence: Sequence, n: int) -> None:
-        """The next `n` tokens of a sequence are in its pages now."""
+        """Records that the next `n` tokens of a sequence are computed."""
         self.kv.note_computed(sequence, n)
 
     def check_integrity(self) -> None:
@@ -155,20 +164,22 @@ class Scheduler:
         assert not any(sequence.pages for sequence in self.waiting), "a waiting sequence has pages"
         assert len(self.running) + len(self.waiting) == len(self._by_id)
 
-    def _with_drafts(self, chunks: list[Chunk], guess: Guess, budget: int) -> list[Chunk]:
-        """The chunks of decoding sequences with guesses at what follows. These take at most half
-        of what is there for prompts, if there are any, and nobody's pages."""
+    def _with_drafts(
+        self, chunks: list[Chunk], choose_drafts: ChooseDrafts, budget: int
+    ) -> list[Chunk]:
+        """The chunks of decoding sequences with drafts after their tokens. Drafts take at most
+        half of the rows that prompts could use, and free pages only."""
         n_running = len(self.running)
         may_admit = bool(self.waiting) and n_running < self._max_batch
         is_shared = may_admit or len(chunks) < n_running or budget == 0
         max_rows = budget // 2 if is_shared else self._max_step_tokens - len(chunks)
         sequences = [chunk.sequence for chunk in chunks]
-        rooms = []
+        limits = []
         for sequence in sequences:
-            room, n_left = self.kv.n_ahead(sequence), sequence.n_left
-            rooms.append(room if n_left is None else max(0, min(room, n_left - 1)))
-        n_rows = min(self._max_batch, len(self._by_id))  # of logits, without guesses
-        drafts = guess(sequences, rooms, min(max_rows, MAX_LOGIT_ROWS - n_rows))
+            n_ahead, n_left = self.kv.n_ahead(sequence), sequence.n_left
+            limits.append(n_ahead if n_left is None else max(0, min(n_ahead, n_left - 1)))
+        n_rows = min(self._max_batch, len(self._by_id))  # of logits, without drafts
+        drafts = choose_drafts(sequences, limits, min(max_rows, MAX_LOGIT_ROWS - n_rows))
         drafted = []
         for sequence, draft in zip(sequences, drafts, strict=True):
             n = self.kv.reserve(sequence, len(draft), n_running) if draft else 0
@@ -176,8 +187,8 @@ class Scheduler:
         return drafted
 
     def _make_room(self) -> list[KvShift]:
-        """Shifts what is full, and gives every running sequence the page its newest token needs,
-        the oldest first; the newest sequences give theirs up when there are no more."""
+        """Shifts full contexts and gives every running sequence the page its newest token needs,
+        the oldest first; the newest sequences are pre-empted when pages run out."""
         shifts = []
         for sequence in list(self.running):
             if self.kv.is_full(sequence) and self._free_for(sequence, self.kv.n_for_shift):
@@ -187,8 +198,8 @@ class Scheduler:
         return shifts
 
     def _free_for(self, sequence: Sequence, n_needed: Callable[[Sequence], int]) -> bool:
-        """Pre-empts the newest until a sequence has the free pages it needs; False where it is
-        itself the newest, or was pre-empted before."""
+        """Pre-empts the newest sequences until this one has the free pages it needs; False where
+        it was pre-empted itself."""
         while sequence.state is SequenceState.RUNNING:
             if n_needed(sequence) <= self.pool.n_free:
                 return True
@@ -196,8 +207,8 @@ class Scheduler:
         return False
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Back to the head of the queue, with all its tokens; its KV is computed again later, as
-        far as it is not found again."""
+        """Moves a sequence back to the head of the queue. It keeps its tokens; keys and values
+        that are evicted meanwhile are computed again."""
         self.running.remove(sequence)
         self._leave(sequence)
         sequence.state = SequenceState.WAITING
@@ -205,17 +216,17 @@ class Scheduler:
         self.n_preempted += 1
 
     def _leave(self, sequence: Sequence) -> None:
-        """Takes all pages from a sequence, those of its guesses too."""
+        """Takes all pages from a sequence, those in the draft model too."""
         self.kv.leave(sequence)
         if sequence.drafter is not None:
             sequence.drafter.leave()
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Moves the head of the queue to the running ones, if there is room for it.
+        """Moves the head of the queue to the running sequences; False where there is no room.
 
-        It gets the pages of all its tokens at once, so that no half-read prompt ever has to be
-        given up; and one free page for each that runs must remain, or it would be pre-empted
-        again before its first pages paid off.
+        It gets the pages of all its tokens at once, so that no half-computed prompt is ever given
+        up; and one free page for each running sequence must remain, or it would soon be pre-empted
+        again.
         """
         if len(self.running) == self._max_batch:
             return False
@@ -225,3 +236,61 @@ class Scheduler:
         sequence.state = SequenceState.RUNNING
         self.running.append(sequence)
         return True
+
+
+def fair_shares(pending: Many[int], budget: int) -> list[int]:
+    """The rows of each prompt in a step of `budget` rows; `pending` are their tokens still to be
+    computed, the oldest prompt first.
+
+    The oldest gets half, so that it always advances; the rest goes to those that need least, so
+    that a short prompt does not wait for a long one. What is left over, the oldest gets.
+    """
+    shares = [0] * len(pending)
+    if not pending or budget <= 0:
+        return shares
+    shares[0] = min(pending[0], -(-budget // 2))
+    left = budget - shares[0]
+    for i in sorted(range(1, len(pending)), key=lambda i: (pending[i], i)):
+        shares[i] = min(left, pending[i])
+        left -= shares[i]
+    shares[0] += min(left, pending[0] - shares[0])
+    return shares
+
+
+class Pace:
+    """Limits the prompt tokens of a step beside decoding sequences, so that these stay fluent: by
+    running estimates of the duration of a decode step and of a prompt token."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._decode_s: deque[float] = deque(maxlen=MEMORY)
+        self._row_s: deque[float] = deque(maxlen=MEMORY)
+        self._n_decode = 0  # decoding sequences of the steps in `_decode_s`
+        self._n_mixed = 0  # mixed steps since the last of them
+
+    def prefill_rows(self, n_decode: int) -> int:
+        """The most prompt tokens of the next step beside `n_decode` decoding sequences; 0 now and
+        then, to measure a step without prompts again."""
+        if n_decode == 0:
+            return self._max_rows
+        if self._n_mixed >= (STALE_AFTER if self._decode_s else UNKNOWN_AFTER):
+            return 0
+        if not self._row_s:
+            return min(FIRST_ROWS, self._max_rows)
+        room_s, row_s = (SLOWDOWN - 1.0) * median(self._decode_s), median(self._row_s)
+        if room_s >= row_s * self._max_rows:
+            return self._max_rows
+        return max(MIN_ROWS, int(room_s / row_s))
+
+    def note(self, n_prefill: int, n_decode: int, seconds: float) -> None:
+        """Records a step's duration."""
+        if n_decode and not n_prefill:
+            if 2 * n_decode < self._n_decode or n_decode > 2 * self._n_decode:
+                self._decode_s.clear()  # measured under another load
+                self._n_decode = n_decode
+            self._decode_s.append(seconds)
+            self._n_mixed = 0
+        elif n_decode:
+            self._n_mixed += 1
+        if n_decode and n_prefill and self._decode_s:
+            self._row_s.append(max(seconds - median(self._decode_s), 0.0) / n_prefill)

@@ -1,4 +1,5 @@
-"""One request on its way through the engine: what it asked for and how far it has come."""
+"""One request on its way through the engine: its tokens, how far they are computed, and how the
+next token is sampled."""
 
 from __future__ import annotations
 
@@ -6,28 +7,41 @@ import math
 from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
-from dllama.engine.constraint import Constraint
-from dllama.engine.drafter import Guesser
-from dllama.engine.page_index import page_key
-from dllama.engine.pooling import Pooler
-from dllama.engine.sampler import Sampler
-from dllama.requests import SamplingParams, Submit, TokenProbs
-from dllama.step import PAGE_TOKENS
+import numpy as np
+
+from dllama.engine.constraint import Constraint, masked, only
+from dllama.engine.kv.index import page_key
+from dllama.engine.sampling.sampler import Sampler
+from dllama.engine.speculative.draft import Drafter
+from dllama.errors import DllamaError
+from dllama.requests import FinishReason, SamplingParams, Submit, TokenProbs
+from dllama.step import PAGE_TOKENS, LogitRow
+
+POOLINGS = ("mean", "last", "cls")
 
 
 class SequenceState(StrEnum):
     WAITING = "waiting"  # owns no pages
     RUNNING = "running"  # owns pages for every token it has
-    FINISHED = "finished"  # owns no pages and is known to nobody
+    FINISHED = "finished"  # owns no pages; the scheduler has forgotten it
+
+
+class Sampled(NamedTuple):
+    """A sampled token (None: the sequence ends without one), and whether and why it is the last."""
+
+    token: int | None
+    finish: FinishReason | None = None
+    error: str | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Prompt and answer in `tokens`; keys and values of the first `n_computed` of them were
-    computed and are in `pages`, but for `n_dropped` behind the first `n_keep`, which shifts have
-    forgotten. What is not computed yet is the next step's work: the rest of a prompt, the last
-    token while decoding, everything, shifts included, after a pre-emption."""
+    """Prompt and answer in `tokens`. Keys and values of the first `n_computed` of them are in
+    `pages`, except for `n_dropped` after the first `n_keep`, which context shifts have dropped. The
+    others are pending: the rest of a prompt, the last token while decoding, everything (shifts
+    included) after a pre-emption."""
 
     id: str
     tokens: list[int]
@@ -40,26 +54,26 @@ class Sequence:
     sampler: Sampler
     deadline_s: float = math.inf  # when it ends at the latest, on the clock of `arrived_s`
     session_id: str | None = None
-    is_shared: bool = True  # finds what others computed, and lets itself be found
+    is_shared: bool = True  # shares pages with others by the KV cache
     may_shift: bool = False
     n_keep: int = 0
     n_computed: int = 0
     n_dropped: int = 0
-    n_cached: int = 0  # prompt tokens that were found computed when it first began to run
-    keys: list[bytes] = field(default_factory=list)  # of its full pages, as far as they were asked
+    n_cached: int = 0  # prompt tokens found in the KV cache when it first began to run
+    keys: list[bytes] = field(default_factory=list)  # of its full pages, computed on demand
     n_published: int = 0  # pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
-    pooler: Pooler | None = None  # of one that is only read, for its states
+    pooler: Pooler | None = None  # for a text to embed
     wants_progress: bool = False
-    constraint: Constraint | None = None  # of one whose answer follows a grammar
-    probs: list[TokenProbs] = field(default_factory=list)  # of tokens that are not told yet
-    drafter: Guesser | None = None  # of one whose next tokens may be guessed
-    last_token_s: float | None = None  # when the last token of the answer came
+    constraint: Constraint | None = None  # if the answer follows a grammar
+    probs: list[TokenProbs] = field(default_factory=list)  # of tokens not delivered yet
+    drafter: Drafter | None = None  # if its next tokens may be drafted
+    last_token_s: float | None = None  # when the answer's last token was sampled
 
     @classmethod
     def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
-        """The sequence that a checked request begins."""
+        """The new sequence of a checked request."""
         params = submit.sampling
         sampler = Sampler(params, vocab_size)
         return cls(
@@ -82,8 +96,38 @@ class Sequence:
             wants_progress=submit.wants_progress,
         )
 
+    def sample(self, row: LogitRow, max_len: int) -> Sampled:
+        """Samples the next token from the model's logits, under the grammar if there is one, and
+        appends it, unless it is a stop id. `max_len` tokens are a full context."""
+        constraint = self.constraint
+        is_complete = False
+        try:
+            allowed = row
+            if constraint is not None:
+                mask = constraint.mask()
+                if not mask.any():
+                    return Sampled(None, FinishReason.STOP)
+                allowed = masked(row, mask)
+            token, probs = self.sampler.choose(allowed, self.tokens, row)
+            if constraint is not None and token not in self.stop_ids:
+                if (kept := constraint.keep(token)) != token:
+                    token, probs = self.sampler.choose(only(row, kept), self.tokens, row)
+                is_complete = not constraint.advance(token)
+        except DllamaError as error:
+            return Sampled(None, FinishReason.ERROR, str(error))
+        if token in self.stop_ids:
+            return Sampled(None, FinishReason.STOP)
+        self.tokens.append(token)
+        if probs is not None:
+            self.probs.append(probs)
+        if is_complete:
+            return Sampled(token, FinishReason.STOP)
+        is_full = len(self.tokens) == max_len and not self.may_shift
+        is_last = self.n_generated == self.max_tokens or is_full
+        return Sampled(token, FinishReason.LENGTH if is_last else None)
+
     def page_keys(self, n: int) -> list[bytes]:
-        """The keys of its first `n` pages, which have to be full of tokens."""
+        """The keys of the first `n` pages, all of them full."""
         while len(self.keys) < n:
             begin = len(self.keys) * PAGE_TOKENS
             before = self.keys[-1] if self.keys else b""
@@ -91,13 +135,13 @@ class Sequence:
         return self.keys[:n]
 
     def take_probs(self) -> list[TokenProbs] | None:
-        """What is to be told of the newest tokens; None where nothing is."""
+        """Takes the undelivered probabilities; None without any."""
         taken, self.probs = self.probs, []
         return taken or None
 
     @property
     def n_left(self) -> int | None:
-        """Tokens that the answer may still get; None where only the context ends it."""
+        """Tokens left until `max_tokens`; None where only the context ends the answer."""
         return None if self.max_tokens is None else self.max_tokens - self.n_generated
 
     @property
@@ -108,3 +152,32 @@ class Sequence:
     @property
     def n_generated(self) -> int:
         return len(self.tokens) - self.n_prompt
+
+
+class Pooler:
+    """Pools the last hidden states of a text's tokens into one vector, chunk by chunk; starts over
+    with the first token after a pre-emption."""
+
+    def __init__(self, kind: str) -> None:
+        assert kind in POOLINGS, "requests are checked before they become sequences"
+        self._kind = kind
+        self._n = 0
+        self._sum = np.zeros(0)  # (dim,) float64
+
+    def take(self, position: int, states: np.ndarray) -> None:
+        """Adds the states (n, dim) of the next n tokens, the first of them at `position`."""
+        if position == 0:
+            self._n, self._sum = 0, np.zeros(states.shape[1])
+        assert position == self._n, "states come in the order of their tokens, all of them"
+        self._n += len(states)
+        if self._kind == "mean":
+            self._sum += states.sum(axis=0, dtype=np.float64)
+        elif self._kind == "last":
+            self._sum = states[-1].astype(np.float64)
+        elif position == 0:
+            self._sum = states[0].astype(np.float64)
+
+    def vector(self) -> np.ndarray:
+        """The pooled states, (dim,) float32, not normalised."""
+        pooled = self._sum / self._n if self._kind == "mean" else self._sum
+        return pooled.astype(np.float32)

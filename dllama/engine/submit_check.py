@@ -1,42 +1,17 @@
-"""The engine's own look at a request, so that nothing from outside can harm a step."""
+"""Checks requests, so that no input can harm a step, and fits long prompts to the context."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from dllama.engine.pooling import POOLINGS
+from dllama.engine.sampling.parameters import Bounds
+from dllama.engine.sampling.table import DEFAULT_ORDER, MAX_CHAIN
+from dllama.engine.sequence import POOLINGS
 from dllama.errors import RequestError
-from dllama.requests import SAMPLERS, SamplingParams, Submit
+from dllama.requests import MAX_PROBS, SAMPLING_NUMBERS, SamplingParams, Submit
 
 MAX_ID_CHARS = 256
-MAX_PROBS = 1024  # likeliest tokens that are told with each token
-_BOUNDS: dict[str, tuple[float, float]] = {
-    # Wider than any use, narrow enough that no float32 logit overflows.
-    "temperature": (0.0, 1e6),
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "repeat_penalty": (1e-3, 1e3),
-    "presence_penalty": (-1e3, 1e3),
-    "frequency_penalty": (-1e3, 1e3),
-    "top_k": (0, math.inf),
-    "repeat_last_n": (-1, math.inf),
-    "dynatemp_range": (0.0, 1e6),
-    "dynatemp_exponent": (0.0, 1e3),
-    "typical_p": (0.0, 1.0),
-    "top_n_sigma": (-1e3, 1e3),
-    "xtc_probability": (0.0, 1.0),
-    "xtc_threshold": (0.0, 1.0),
-    "dry_multiplier": (0.0, 1e3),
-    "dry_base": (1.0, 1e3),
-    "dry_allowed_length": (0, math.inf),
-    "dry_penalty_last_n": (-1, math.inf),
-    "mirostat": (0, 2),
-    "mirostat_tau": (0.0, 1e3),
-    "mirostat_eta": (0.0, 1e3),
-    "min_keep": (0, math.inf),
-    "n_probs": (0, MAX_PROBS),
-}
-_MAX_SAMPLERS = 64  # each runs once for every time it is named
 _MAX_BIAS = 1e6  # minus infinity is allowed too: the token never comes
 
 
@@ -90,17 +65,14 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
 
 def check_sampling(params: SamplingParams, vocab_size: int) -> None:
     """Raises RequestError, naming the field, for a parameter out of its range."""
-    for name, (low, high) in _BOUNDS.items():
-        value = getattr(params, name)
-        if value is None:  # only n_probs may be: nothing is told
-            continue
-        if not low <= value <= high:  # false for NaN too
-            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise RequestError(f"{name} is {value}, and {wanted} is expected", param=name)
-    if len(params.samplers) > _MAX_SAMPLERS or not set(params.samplers) <= set(SAMPLERS):
+    for number in SAMPLING_NUMBERS:
+        _check_range(number.name, getattr(params, number.name), number.bounds)
+    if params.n_probs is not None:
+        _check_range("n_probs", params.n_probs, Bounds(0, MAX_PROBS, ""))
+    if len(params.samplers) > MAX_CHAIN or not set(params.samplers) <= set(DEFAULT_ORDER):
         raise RequestError(
-            f"samplers names {', '.join(params.samplers):.80}, and at most {_MAX_SAMPLERS} of "
-            f"{', '.join(SAMPLERS)} are expected",
+            f"samplers names {', '.join(params.samplers):.80}, and at most {MAX_CHAIN} of "
+            f"{', '.join(DEFAULT_ORDER)} are expected",
             param="samplers",
         )
     _check_breakers(params, vocab_size)
@@ -113,6 +85,14 @@ def check_sampling(params: SamplingParams, vocab_size: int) -> None:
                     f"{-_MAX_BIAS:g} and {_MAX_BIAS:g} is expected",
                     param="logit_bias",
                 )
+
+
+def _check_range(name: str, value: float, bounds: Bounds) -> None:
+    if not bounds.low <= value <= bounds.high:  # false for NaN too
+        wanted = f"{bounds.low:g} or more"
+        if bounds.high < math.inf:
+            wanted = f"{bounds.low:g} to {bounds.high:g}"
+        raise RequestError(f"{name} is {value}, and {wanted} is expected", param=name)
 
 
 def _check_breakers(params: SamplingParams, vocab_size: int) -> None:
@@ -132,3 +112,28 @@ def _check_ids(param: str, where: str, tokens: list[int], vocab_size: int) -> No
             f"0 to {vocab_size - 1}; was it made for another model?",
             param=param,
         )
+
+
+def fitted(submit: Submit, max_len: int) -> Submit:
+    """The request with a prompt that a context of `max_len` tokens has room for, if it asks for
+    context shifts; else unchanged. An answer without a limit gets one context's worth of tokens."""
+    if not submit.context_shift:
+        return submit
+    n_keep = len(submit.tokens) if submit.n_keep < 0 else submit.n_keep
+    tokens = fitting_prompt(submit.tokens, n_keep, max_len)
+    n_most = max_len if submit.max_tokens is None else submit.max_tokens
+    return replace(submit, tokens=tokens, n_keep=n_keep, max_tokens=n_most)
+
+
+def fitting_prompt(tokens: list[int], n_keep: int, max_len: int) -> list[int]:
+    """The first `n_keep` tokens and as many of the last as leave room for an answer.
+
+    Tokens are dropped in blocks of half the context: as a chat grows from turn to turn, its prompts
+    keep the same beginning for a long time, and find the last turn in the KV cache.
+    """
+    if len(tokens) < max_len:
+        return tokens
+    n_keep = max(0, min(n_keep, max_len - 4))
+    block = (max_len - n_keep) // 2
+    n_dropped = -(-(len(tokens) - max_len + 1) // block) * block
+    return tokens[:n_keep] + tokens[n_keep + n_dropped :]

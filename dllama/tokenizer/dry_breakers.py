@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+DRY_BREAKERS = ("\n", ":", '"', "*")  # the default, as in llama.cpp
 _MAX_TAIL = 20  # tokens of a breaker after the one it begins in
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from api.app import build_app
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from tests.api.scripted_engine import ScriptedEngine

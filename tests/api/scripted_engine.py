@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
-from dllama.engine.engine import EngineInterrupted
+from dllama.engine.outputs import EngineInterrupted
 from dllama.errors import ClusterError
 from dllama.requests import (
     FinishReason,

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from api.app import build_app
 from api.config import ApiConfig
-from api.engine_client import EngineClient
-from api.in_process_client import InProcessEngineClient
+from api.engines.client import EngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from dllama.engine.engine import Engine
 from dllama.requests import Submit
 from tests.api.scripted_engine import ScriptedEngine

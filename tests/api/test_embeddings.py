@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from api.embedding_routes import normalised
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from tests.api.listening import listening
 from tests.api.scripted_engine import ScriptedEngine

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (
     MAX_SEQ_LEN,

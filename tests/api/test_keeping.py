@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from dllama.requests import SessionAction, SessionCall, Submit
 from tests.api.scripted_engine import ScriptedEngine

@@ -13,7 +13,7 @@ import pytest
 
 from api.app import build_app
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.listener import tls_context, unix_path
 from api.serve import serve
 from api.served_model import ModelRegistry

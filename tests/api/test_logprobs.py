@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.token_logprobs import token_label
 from dllama.engine.engine import Engine
 from dllama.requests import FinishReason, Output, Submit, TokenProbs
@@ -214,7 +214,7 @@ def test_a_part_of_a_character_is_named_by_its_bytes() -> None:
 
 
 def test_outputs_that_piled_up_keep_their_probabilities() -> None:
-    from api.output_router import merged
+    from api.engines.router import merged
 
     one = Output("a", [1], probs=[TokenProbs(1, -1.0, [], [])])
     two = Output("a", [2], FinishReason.LENGTH, probs=[TokenProbs(2, -2.0, [], [])])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.line_rules import LineRules
 from api.model_facts import ModelFacts
 from dllama.tokenizer.fim_tokens import FimTokens, find_fim

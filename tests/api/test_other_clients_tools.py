@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.reasoning import TAGS
 from api.tools.dialects import HERMES
 from dllama.chat.chat_template import ChatTemplate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from dllama.requests import SamplingParams
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (

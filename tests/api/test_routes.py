@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from api.config import ApiConfig
-from api.in_process_client import InProcessEngineClient
+from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from api.served_model import ModelRegistry
 from dllama.errors import ClusterError, ConfigError

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from cluster.engine_server import EngineServer, Progress
+from cluster.engine_server import EngineServer
 from dllama.engine.engine import Engine
+from dllama.engine.loop import Progress
 from tests.dllama.engine.history_runner import HistoryRunner
 
 

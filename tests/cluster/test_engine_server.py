@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from cluster.engine_server import EngineServer, Progress
+from cluster.engine_server import EngineServer
 from cluster.wire.engine_wire import decode_message, encode_message
 from dllama.engine.engine import Engine
+from dllama.engine.loop import Progress
 from dllama.errors import ConfigError, ModelFileError
 from dllama.requests import (
     Abort,
@@ -40,7 +41,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Client:
-    """A blocking client: what api/zmq_engine_client.py does, without asyncio."""
+    """A blocking client: what api/engines/zmq_client.py does, without asyncio."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, high_water: int = 1000

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from api.app import build_app
 from api.config import ApiConfig
+from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.reasoning import tags_of
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of
-from api.zmq_engine_client import ZmqEngineClient
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.facts import find_facts
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser

@@ -14,9 +14,9 @@ DEFAULT_DRAIN_S = 30.0  # what most supervisors wait before they kill
 DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
-AUTO_SPECULATE = -1  # dllama.engine.speculation.AUTO: as many guesses as pay
-MAX_GUESS = 32  # dllama.engine.speculation.MAX_FORCED
-DEFAULT_DRAFT = 8  # dllama.engine.model_drafter.DEFAULT_DRAFT
+AUTO_SPECULATE = -1  # dllama.engine.speculative.speculation.AUTO: as many guesses as pay
+MAX_GUESS = 32  # dllama.engine.speculative.speculation.MAX_FORCED
+DEFAULT_DRAFT = 8  # dllama.engine.speculative.model_drafter.DEFAULT_DRAFT
 
 
 @dataclass(frozen=True, slots=True)

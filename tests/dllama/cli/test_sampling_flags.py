@@ -54,7 +54,7 @@ def test_breakers_become_tokens(tokenizer: Tokenizer) -> None:
     ("text", "names"),
     [
         ("kt", ("top_k", "temperature")),
-        ("edskypmxt", SamplingParams().samplers),
+        ("edskypmhxt", SamplingParams().samplers),
         ("top_k;temp", ("top_k", "temperature")),
         ("nucleus, min-p", ("top_p", "min_p")),
         ("xtc", ("xtc",)),

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.engine.sampler import Sampler
+from dllama.engine.sampling.sampler import Sampler
 from dllama.errors import PeerLost, SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.requests import FinishReason, Submit

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
-from dllama.engine.fair_share import fair_shares
-from dllama.engine.long_prompt import fitting_prompt
-from dllama.engine.pace import SLOWDOWN, STALE_AFTER, Pace
+from dllama.engine.scheduler import SLOWDOWN, STALE_AFTER, Pace, fair_shares
+from dllama.engine.submit_check import fitting_prompt
 from dllama.kv_shift import KvShift
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import LogitRow, Step
@@ -128,4 +127,4 @@ def test_a_deadline_ends_a_sequence(n_before: int) -> None:
         assert told[-1].retry_after_s is not None
     while engine.has_work():
         assert all(output.id == "b" for output in engine.step())
-    engine._scheduler.check_integrity()
+    engine.scheduler.check_integrity()

@@ -11,7 +11,7 @@ import pytest
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.engine.engine import Engine
-from dllama.engine.pooling import POOLINGS, Pooler
+from dllama.engine.sequence import POOLINGS, Pooler
 from dllama.requests import FinishReason, Output, SamplingParams, Submit
 from tests.local_model import Ranks, local_runner, make_step
 from tests.toy_models import toy_tensor, write_toy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from dllama.engine.sampler import Sampler
+from dllama.engine.sampling.sampler import Sampler
 from dllama.requests import SamplingParams
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy

@@ -1,0 +1,77 @@
+"""The protocol between the server and its engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from dllama.errors import EngineBusy
+from dllama.requests import EngineState, Output, SessionCall, SessionReply, Submit
+
+LOADING_RETRY_S = 2.0
+RECOVERING_RETRY_S = 2.0
+FAILED_RETRY_S = 30.0
+
+
+class EngineClient(Protocol):
+    """One engine, in another process or in a thread. All methods are called on the event loop."""
+
+    @property
+    def state(self) -> EngineState:
+        """The latest known state; does not wait."""
+        ...
+
+    def submit(self, submit: Submit) -> AsyncIterator[Output]:
+        """Starts a sequence; iterate to get its Outputs up to and including the one with `finish`.
+
+        A slow reader gets several Outputs merged into one; an Output never waits in any queue but
+        its own sequence's. Raises EngineBusy at once while the engine is not ready or has no room;
+        the iterator raises ClusterError when the engine is lost or drops the sequence, and
+        EngineBusy when the engine itself finds no room.
+        """
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Frees a sequence at once; its iterator ends. Unknown and finished ids are ignored."""
+        ...
+
+    async def stats(self) -> dict[str, object]:
+        """The engine's part of GET /stats; raises ClusterError if the engine cannot say."""
+        ...
+
+    async def session(self, call: SessionCall) -> SessionReply:
+        """Saves, restores or erases a session; raises ClusterError if the engine cannot say, and
+        EngineBusy while it is not ready. What went wrong with the session is in the reply."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None:
+        """Ends every sequence with ClusterError, then closes threads and sockets."""
+        ...
+
+    def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
+        """Called by the supervisor when the engine is gone: every sequence ends with ClusterError;
+        the state becomes "loading" if another engine is started, else "failed"."""
+        ...
+
+
+def refuse_unless_ready(state: EngineState) -> None:
+    """Raises EngineBusy, saying why and when to come back, in every state but "ready"."""
+    detail = f": {state.detail}" if state.detail else ""
+    if state.state == "ready":
+        return
+    if state.state == "loading":
+        raise EngineBusy(
+            f"The model is still loading ({state.progress:.0%}{detail}); ask again in a moment.",
+            retry_after_s=LOADING_RETRY_S,
+        )
+    if state.state == "recovering":
+        raise EngineBusy(
+            f"The cluster has lost a node and is recovering{detail}; ask again in a moment.",
+            retry_after_s=RECOVERING_RETRY_S,
+        )
+    raise EngineBusy(
+        f"The engine of this model has failed{detail}; see the server's log and restart it.",
+        retry_after_s=FAILED_RETRY_S,
+    )

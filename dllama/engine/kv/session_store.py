@@ -1,0 +1,98 @@
+"""Saves and restores sessions: their tokens on the root, keys and values on every rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dllama.engine.kv.cache import KvCache
+from dllama.engine.kv.session_file import (
+    SavedSession,
+    checked_name,
+    new_stamp,
+    read_session,
+    write_session,
+)
+from dllama.engine.kv.sessions import Session
+from dllama.errors import EngineBusy, RequestError
+from dllama.requests import SessionAction, SessionCall, SessionReply
+from dllama.runner import Runner
+from dllama.step import PAGE_TOKENS
+
+
+class SessionStore:
+    """Saves, restores and erases the sessions of one engine, in one directory of the root."""
+
+    def __init__(self, runner: Runner, directory: Path | None) -> None:
+        self._runner, self._directory = runner, directory
+
+    def perform(self, call: SessionCall, kv: KvCache) -> SessionReply:
+        """The reply to a call. Raises RequestError, SessionFileError, EngineBusy, PeerLost."""
+        if call.action is SessionAction.ERASE:
+            return SessionReply(call.id, n_tokens=self._erase(call.session_id, kv))
+        path = self._path(call.filename)
+        if call.action is SessionAction.SAVE:
+            n_tokens, n_bytes = self._save(call, kv, path)
+        else:
+            n_tokens, n_bytes = self._restore(call, kv, path)
+        return SessionReply(call.id, n_tokens=n_tokens, n_bytes=n_bytes)
+
+    def _save(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
+        session = _known(call.session_id, kv)
+        pages = kv.pool.find(session.keys)
+        n_tokens = min(len(session.tokens), len(pages) * PAGE_TOKENS)
+        if not pages:
+            raise RequestError(
+                f"nothing of the session {call.session_id!r:.80} is in the KV cache any more",
+                param="session_id",
+            )
+        saved = SavedSession(session.tokens[:n_tokens], new_stamp())
+        n_bytes = self._runner.save_kv(call.filename, pages, saved.stamp)
+        return n_tokens, n_bytes + write_session(path, saved, self._runner.fingerprint)
+
+    def _restore(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
+        saved = read_session(path, self._runner.fingerprint, self._runner.config.vocab_size)
+        n_pages = -(-len(saved.tokens) // PAGE_TOKENS)
+        if n_pages > kv.pool.n_pages:
+            raise RequestError(
+                f"the saved session has {len(saved.tokens)} tokens and the KV cache has room for "
+                f"{kv.pool.n_pages * PAGE_TOKENS}; start the server with a larger one "
+                "(--kv-tokens)",
+                param="filename",
+            )
+        pages = kv.pool.allocate(n_pages)
+        if pages is None:
+            raise EngineBusy(
+                f"the saved session needs {n_pages} KV pages and {kv.pool.n_free} are free; try "
+                "again when fewer requests run"
+            )
+        try:
+            n_bytes = self._runner.load_kv(call.filename, pages, saved.stamp)
+            kv.adopt(call.session_id, saved.tokens, pages)
+        finally:
+            kv.pool.release(pages)
+        return len(saved.tokens), n_bytes + path.stat().st_size
+
+    def _erase(self, name: str, kv: KvCache) -> int:
+        session = _known(name, kv)
+        kv.sessions.forget(name)
+        kv.pool.drop(session.keys)
+        return len(session.tokens)
+
+    def _path(self, filename: str) -> Path:
+        if self._directory is None:
+            raise RequestError(
+                "this server saves no sessions; start it with --slot-save-path DIR",
+                param="action",
+            )
+        return self._directory / f"{checked_name(filename)}.session"
+
+
+def _known(name: str, kv: KvCache) -> Session:
+    session = kv.sessions.get(name)
+    if session is None:
+        raise RequestError(
+            f"there is no session {name!r:.80}; a request with this `session_id` begins one, and "
+            "it is known from the end of that request's answer on",
+            param="session_id",
+        )
+    return session

@@ -1,0 +1,291 @@
+"""The contract of EngineClient, over both of its implementations."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from api.engines.client import EngineClient
+from api.engines.in_process import InProcessEngineClient
+from api.engines.zmq_client import ZmqEngineClient
+from dllama.errors import ClusterError, EngineBusy
+from dllama.requests import FinishReason, Output, SamplingParams, Submit
+from tests.api.engine_process import EngineProcess
+from tests.api.scripted_engine import FILLER_ID, ScriptedEngine
+
+STOP_ID = 2
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def drain(outputs: AsyncIterator[Output]) -> tuple[list[int], Output]:
+    tokens: list[int] = []
+    last = None
+    async for output in outputs:
+        tokens += output.tokens
+        last = output
+    assert last is not None
+    return tokens, last
+
+
+@pytest.fixture(params=["in process", "zmq"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
+    """A function (engine, max_open) -> started client, as an async context."""
+    endpoint = f"ipc://{tmp_path}/engine"
+
+    @asynccontextmanager
+    async def made(engine: ScriptedEngine, max_open: int = 8) -> AsyncIterator[EngineClient]:
+        client: InProcessEngineClient | ZmqEngineClient
+        process = None
+        if request.param == "zmq":
+            client = ZmqEngineClient(endpoint, max_open=max_open)
+            process = EngineProcess(engine, endpoint)
+            process.start()
+        else:
+            client = InProcessEngineClient(engine, max_open=max_open)
+        await client.start()
+        try:
+            await until(lambda: client.state.state == "ready")
+            yield client
+        finally:
+            await client.close()
+            if process is not None:
+                process.die()
+
+    yield made
+
+
+def scripted(tokens: list[int], **more: object) -> ScriptedEngine:
+    return ScriptedEngine(lambda submit: tokens, **more)  # type: ignore[arg-type]
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await body()
+
+    asyncio.run(limited())
+
+
+def test_tokens_arrive_in_order_up_to_the_stop_id(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10, 11, 12, STOP_ID], n_cached=3)) as client:
+            tokens, last = await drain(client.submit(Submit("a", [1, 2], stop_ids=[STOP_ID])))
+            assert tokens == [10, 11, 12]
+            assert (last.finish, last.n_prompt, last.n_cached) == (FinishReason.STOP, 2, 3)
+
+    run(body)
+
+
+def test_max_tokens_and_context_end_with_length(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10], max_len=6)) as client:
+            tokens, last = await drain(client.submit(Submit("a", [1, 2], max_tokens=2)))
+            assert (tokens, last.finish) == ([10, FILLER_ID], FinishReason.LENGTH)
+            tokens, last = await drain(client.submit(Submit("b", [1, 2])))
+            assert (len(tokens), last.finish) == (4, FinishReason.LENGTH)
+
+    run(body)
+
+
+def test_every_field_of_a_request_reaches_the_engine(make) -> None:
+    sampling = SamplingParams(0.5, 7, 0.9, 0.1, 1.1, 0.2, 0.3, 32, {5: float("-inf")}, 2**63 - 1)
+    submit = Submit("a", [1, 2, 3], sampling, [STOP_ID, 9], 1)
+
+    async def body() -> None:
+        engine = scripted([10])
+        async with make(engine) as client:
+            await drain(client.submit(submit))
+            assert engine.submitted == [submit]
+
+    run(body)
+
+
+def test_many_sequences_at_once_do_not_mix(make) -> None:
+    async def body() -> None:
+        engine = ScriptedEngine(lambda submit: [submit.tokens[0] + i for i in range(50)])
+        async with make(engine, 20) as client:
+            jobs = [
+                drain(client.submit(Submit(str(k), [100 * k], max_tokens=50))) for k in range(20)
+            ]
+            for k, (tokens, _) in enumerate(await asyncio.gather(*jobs)):
+                assert tokens == [100 * k + i for i in range(50)]
+
+    run(body)
+
+
+def test_a_slow_reader_gets_all_tokens_merged(make) -> None:
+    async def body() -> None:
+        engine = scripted([10])
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1], max_tokens=100))
+            await until(lambda: engine.n_steps > 0 and not engine.running)
+            await asyncio.sleep(0.05)
+            first = await anext(outputs)
+            assert len(first.tokens) == 100
+            assert first.finish is FinishReason.LENGTH
+            with pytest.raises(StopAsyncIteration):
+                await anext(outputs)
+
+    run(body)
+
+
+def test_abort_frees_the_sequence_and_ends_its_iterator(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9)
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await anext(outputs)
+            client.abort("a")
+            client.abort("a")
+            client.abort("nobody")
+            await until(lambda: engine.aborted == ["a"])
+            with pytest.raises(StopAsyncIteration):
+                while True:
+                    await anext(outputs)
+            assert not engine.running
+            # Another id: of the first one a token may still be under way.
+            assert len((await drain(client.submit(Submit("b", [1], max_tokens=3))))[0]) == 3
+
+    run(body)
+
+
+def test_a_cancelled_read_loses_nothing(make) -> None:
+    async def body() -> None:
+        gate = threading.Semaphore(0)
+        async with make(ScriptedEngine(lambda s: list(range(40)), gate=gate)) as client:
+            outputs = client.submit(Submit("a", [1], max_tokens=40))
+            tokens: list[int] = []
+            while len(tokens) < 40:
+                gate.release()
+                try:
+                    async with asyncio.timeout(0.0005):
+                        tokens += (await anext(outputs)).tokens
+                except TimeoutError:
+                    continue
+            assert tokens == list(range(40))
+
+    run(body)
+
+
+def test_too_many_sequences_are_refused_here_and_by_the_engine(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9, max_running=2)
+        async with make(engine, 3) as client:
+            client.submit(Submit("a", [1]))
+            client.submit(Submit("b", [1]))
+            with pytest.raises(EngineBusy, match="full") as busy:
+                await drain(client.submit(Submit("c", [1])))
+            assert busy.value.retry_after_s == 7.0
+            client.submit(Submit("d", [1]))
+            with pytest.raises(EngineBusy):
+                client.submit(Submit("e", [1]))
+
+    run(body)
+
+
+def test_a_lost_node_ends_sequences_and_the_engine_comes_back(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9, n_recover_failures=1)
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await anext(outputs)
+            engine.loses_node = True
+            with pytest.raises(ClusterError, match="node 1 is lost"):
+                await drain(outputs)
+            await until(lambda: not engine.loses_node and client.state.state == "ready")
+            assert len((await drain(client.submit(Submit("b", [1], max_tokens=3))))[0]) == 3
+
+    run(body)
+
+
+def test_tokens_that_came_before_an_error_are_read_before_it(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9)
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await until(lambda: engine.n_steps > 5)
+            engine.loses_node = True
+            await until(lambda: client.state.state == "recovering")
+            assert len((await anext(outputs)).tokens) > 5
+            with pytest.raises(ClusterError, match="node 1 is lost"):
+                await anext(outputs)
+
+    run(body)
+
+
+def test_requests_are_refused_while_recovering(make) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9, n_recover_failures=10**9)
+        async with make(engine) as client:
+            engine.loses_node = True
+            await until(lambda: client.state.state == "recovering")
+            with pytest.raises(EngineBusy, match="recovering"):
+                client.submit(Submit("a", [1]))
+            engine.n_recover_failures = 0
+            await until(lambda: client.state.state == "ready")
+
+    run(body)
+
+
+def test_an_engine_that_breaks_fails_its_sequences_and_says_so(make, caplog) -> None:
+    async def body() -> None:
+        engine = scripted([10], max_len=10**9)
+        async with make(engine) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await anext(outputs)
+            engine.fails_with = ZeroDivisionError("a bug")
+            with pytest.raises(ClusterError, match="a bug"):
+                await drain(outputs)
+            assert client.state.state == "failed"
+            with pytest.raises(EngineBusy, match="failed"):
+                client.submit(Submit("b", [1]))
+
+    run(body)
+
+
+def test_the_supervisors_word_ends_everything(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10], max_len=10**9)) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await anext(outputs)
+            client.engine_died("the engine was killed by signal 9")
+            with pytest.raises(ClusterError, match="signal 9"):
+                await drain(outputs)
+            assert client.state.state == "failed"
+            client.engine_died("it starts again", is_restarting=True)
+            assert client.state.state == "loading"
+            with pytest.raises(EngineBusy, match="loading"):
+                client.submit(Submit("b", [1]))
+
+    run(body)
+
+
+def test_stats_are_the_engines_own(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10])) as client:
+            replies = await asyncio.gather(*(client.stats() for _ in range(5)))
+            assert replies == 5 * [scripted([10]).stats()]
+
+    run(body)
+
+
+def test_closing_ends_what_still_runs(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10], max_len=10**9)) as client:
+            outputs = client.submit(Submit("a", [1]))
+            await anext(outputs)
+        with pytest.raises(ClusterError, match="stopping"):
+            await drain(outputs)
+
+    run(body)

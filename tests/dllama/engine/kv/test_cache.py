@@ -1,0 +1,44 @@
+"""The KV cache as sequences see it: what is found again is what the key stands for."""
+
+from __future__ import annotations
+
+from dllama.engine.engine import Engine
+from dllama.engine.kv.cache import KvCache
+from dllama.engine.sequence import Sequence
+from dllama.requests import SamplingParams, Submit
+from dllama.step import PAGE_TOKENS
+from tests.dllama.engine.days import drain, expected, prompt
+from tests.dllama.engine.history_runner import HistoryRunner
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+def test_an_equal_page_after_another_beginning_is_not_found() -> None:
+    """Three prompts of two pages: the third has the first one's second page, after the second
+    one's first page."""
+    a, a2 = prompt(PAGE_TOKENS, 1), prompt(PAGE_TOKENS, 2)
+    b, x = prompt(PAGE_TOKENS, 3), prompt(PAGE_TOKENS, 4)
+    runner = HistoryRunner()
+    engine = Engine(runner)
+    for name, tokens in (("ab", [*a, *b, 5]), ("a2x", [*a2, *x, 5]), ("a2b", [*a2, *b, 5])):
+        submit = Submit(name, tokens, GREEDY, max_tokens=8)
+        engine.submit(submit)
+        heard = drain(engine)
+        assert heard.answer(name) == expected(submit, runner)
+    assert heard.outputs["a2b"][0].n_cached == PAGE_TOKENS
+
+
+def test_a_shift_unpublishes_the_pages_that_it_overwrites() -> None:
+    max_len = 4 * PAGE_TOKENS
+    kv = KvCache(4, max_len)
+    submit = Submit("a", prompt(max_len), GREEDY, context_shift=True, n_keep=PAGE_TOKENS)
+    sequence = Sequence.from_submit(submit, 97, 0.0)
+    assert kv.admit(sequence, 0)
+    kv.note_computed(sequence, max_len - 1)
+    keys, pages = sequence.page_keys(3), list(sequence.pages)
+    assert kv.pool.find(keys) == pages[:3] and kv.is_full(sequence)
+    shift = kv.shift(sequence)
+    assert shift.to_pages.tolist() == list(sequence.pages) and sequence.pages[0] == pages[0]
+    assert kv.pool.find(keys) == pages[:1], "kept tokens can still be found"
+    assert kv.pool.find(keys[1:]) == [] == kv.pool.find(keys[2:])
+    kv.check_integrity([sequence])

@@ -35,7 +35,7 @@ from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory
 from dllama.sharding.plan import Shard
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
-from kernels.compiling import on_compile
+from kernels.cache import on_compile
 
 log = logging.getLogger(__name__)
 

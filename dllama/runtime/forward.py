@@ -17,10 +17,10 @@ from dllama.runtime.state import RunState
 from dllama.runtime.weights import Layer, Weights
 from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, prepare, swiglu
-from kernels.attention import attention as attend
-from kernels.layout import Activations, Needs
-from kernels.matmul import matmul
-from kernels.rope import rope_table, rotate_and_store
+from kernels.attention.causal import attention as attend
+from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.matmul.multiply import matmul
+from kernels.weights.layout import Activations, Needs
 
 
 @dataclass(frozen=True, slots=True)

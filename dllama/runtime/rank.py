@@ -23,8 +23,8 @@ from dllama.runtime.replays import ALIKE_BEFORE, Replays
 from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Tensor, Weights, build_weights
 from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
-from kernels.dequantize import dequantize
 from kernels.team import STATE_WORDS, Team
+from kernels.weights.dequantize import dequantize
 
 
 class _TimedCollective:

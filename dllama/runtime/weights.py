@@ -12,7 +12,7 @@ from dllama.errors import ModelFileError
 from dllama.rope import rope_frequencies
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.weight_source import TensorInfo
-from kernels.dequantize import dequantize
+from kernels.weights.dequantize import dequantize
 
 Tensor = tuple[TensorInfo, np.ndarray]  # the raw blocks: uint8 (rows, bytes of a row)
 NOTHING = np.zeros(0, np.float32)

@@ -29,6 +29,7 @@ QUANT_TYPES = (
     "q6_k",
     "iq4_nl",
     "iq4_xs",
+    "mxfp4",
 )
 
 ALL_TYPES = (*FLOAT_TYPES, *QUANT_TYPES)

@@ -12,7 +12,7 @@ import pytest
 from kernels.cpu import available_isas, isa
 
 OTHERS = [name for name in available_isas() if name != isa()]
-FORMATS = "q4_0 or q8_0 or q6_k or iq4_xs or tiles"  # nibbles, bytes, pairs above, a table
+FORMATS = "q4_0 or q8_0 or q6_k or iq4_xs or mxfp4 or tiles"  # nibbles, bytes, pairs above, tables
 
 
 def run_tests_on(name: str, chosen: str, *files: str) -> None:

@@ -36,6 +36,7 @@ FILE_TYPE: dict[QType, int] = {
     QType.IQ4_NL: 25,
     QType.IQ4_XS: 30,
     QType.BF16: 32,
+    QType.MXFP4: 38,
 }
 """llama.cpp's number for "mostly of this type" (general.file_type)."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from dllama.kv_shift import KvShift
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from kernels.shift_keys import shift_keys
+from kernels.attention.shift_keys import shift_keys
 
 
 def shift(weights: Weights, state: RunState, team: np.ndarray, order: KvShift) -> None:

@@ -13,10 +13,10 @@ from dllama.runtime.state import RunState, columns_of
 from dllama.runtime.weights import Weights
 from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, gather_rows, prepare, swiglu
-from kernels.attention import attention
-from kernels.layout import Activations, Needs
-from kernels.matmul import matmul
-from kernels.rope import rope_table, rotate_and_store
+from kernels.attention.causal import attention
+from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.matmul.multiply import matmul
+from kernels.weights.layout import Activations, Needs
 
 
 @dataclass(frozen=True, slots=True)

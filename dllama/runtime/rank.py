@@ -24,8 +24,8 @@ from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
 from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
 from dllama.weight_source import TensorFeed
-from kernels.dequantize import dequantize
 from kernels.team import STATE_WORDS, Team
+from kernels.weights.dequantize import dequantize
 
 
 class RankModel:

@@ -12,9 +12,9 @@ from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.activations import activations
 from kernels.arrays import aligned
-from kernels.attention import Rooms, scratch
-from kernels.kv_pages import PAGE, KvPages, kv_pages
-from kernels.layout import GROUP, Activations
+from kernels.attention.causal import Rooms, scratch
+from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
+from kernels.weights.layout import GROUP, Activations
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dllama.runtime.layer import Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.runtime.manifest import manifest_by_layer, table_of
 from dllama.weight_source import TensorFeed, TensorInfo
-from kernels.dequantize import dequantize
+from kernels.weights.dequantize import dequantize
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dllama.models.tensors import Axis, Tensor
 from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
-from kernels.kv_pages import page_bytes
+from kernels.attention.kv_pages import page_bytes
 
 PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
 WIRE_BYTES = 16 << 20  # weight chunks under way

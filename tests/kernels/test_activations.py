@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
-from kernels.expanded import NARROWEST
-from kernels.exponential import exp_f32
-from kernels.layout import Needs
-from kernels.tiles import (
+from kernels.emit.exponential import exp_f32
+from kernels.matmul.expanded import NARROWEST
+from kernels.matmul.tiles import (
     MANY_BLOCK,
     MANY_FROM,
     n_tiles,
@@ -22,6 +21,7 @@ from kernels.tiles import (
     tile_number,
     widest_tile,
 )
+from kernels.weights.layout import Needs
 
 
 @njit

@@ -23,7 +23,7 @@ from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.steps import prefill
-from tests.kernels.random_weights import weights
+from tests.kernels.weights.random_weights import weights
 from tests.local_model import load_rank
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]

@@ -13,7 +13,7 @@ import zmq.asyncio
 
 from api.engine_client import refuse_unless_ready
 from api.output_router import OutputRouter
-from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
+from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.errors import ClusterError, ConfigError, DllamaError, EngineBusy, ProtocolError
 from dllama.requests import (
     Abort,

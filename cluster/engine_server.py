@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import zmq
 
-from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
+from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.engine import Engine, EngineInterrupted
 from dllama.errors import ClusterError, ConfigError, DllamaError, ProtocolError
 from dllama.requests import (

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.wire.messages import Chunk, TensorLine
+from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
-from dllama.qtypes import QType, row_bytes
 from dllama.weight_source import TensorInfo
 
 CHUNK_BYTES = 1 << 20  # heartbeats pass between chunks: below a second even at 10 Mbit/s
 WINDOW = 16  # chunks under way to a rank: 16 MiB keep 1 Gbit/s busy for 130 ms
-MAX_ROW_BYTES = 64 << 20
-MAX_SIDE = 1 << 28
 REPORT_S = 0.1
 
 
@@ -102,35 +99,6 @@ class Feeder:
             self._on_progress(FeedProgress(rank, feed.done_bytes, feed.total_bytes, speed))
 
 
-def manifest_lines(manifest: Sequence[TensorInfo]) -> list[TensorLine]:
-    return [TensorLine(t.name, int(t.qtype), t.rows, t.cols, t.first_own_col) for t in manifest]
-
-
-def checked_manifest(lines: Sequence[TensorLine], max_bytes: int) -> list[TensorInfo]:
-    """The manifest off the wire. Raises ProtocolError for tensors that cannot be, or that take
-    more than `max_bytes` in all."""
-    manifest = []
-    for line in lines:
-        try:
-            kind, first = QType(line.qtype), line.first_own_col
-            info = TensorInfo(line.name, kind, line.rows, line.cols, first)
-            is_sound = 0 < line.rows < MAX_SIDE and 0 < line.cols < MAX_SIDE
-            is_sound = is_sound and 0 <= first < line.cols
-            is_sound = is_sound and row_bytes(info.qtype, info.cols) <= MAX_ROW_BYTES
-        except (ValueError, KeyError):
-            is_sound = False
-        if not is_sound:
-            raise ProtocolError(f"the root announced a tensor that cannot be: {line}")
-        manifest.append(info)
-    total = sum(info.n_bytes for info in manifest)
-    if total > max_bytes:
-        raise ProtocolError(
-            f"the root announced {total / 1e9:.2f} GB of weights and this node has "
-            f"{max_bytes / 1e9:.2f} GB of memory free; give it a smaller share (--shares)"
-        )
-    return manifest
-
-
 def received_tensors(
     manifest: Sequence[TensorInfo],
     next_chunk: Callable[[], Chunk],
@@ -147,7 +115,7 @@ def received_tensors(
             chunk = next_chunk()
             data = chunk.data
             is_next = chunk.tensor == number and chunk.offset == filled
-            if not is_next or data.ndim != 1 or not 0 < data.size <= info.n_bytes - filled:
+            if not is_next or not 0 < data.size <= info.n_bytes - filled:
                 raise ProtocolError(
                     f"{data.size} bytes for tensor {chunk.tensor} at {chunk.offset} came where "
                     f"{info.name} (number {number}) has {filled} of {info.n_bytes} bytes"

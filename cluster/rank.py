@@ -8,8 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from cluster.wire.checks import check_kv_call
+from cluster.wire.messages import KvCall, KvDone
 from dllama.collective import Collective
 from dllama.config import ModelConfig
+from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.kv_type import KvType
 from dllama.qtypes import QType
@@ -69,3 +72,17 @@ class LoadRank(Protocol):
         kv_type: KvType,
         progress: np.ndarray | None,
     ) -> Rank: ...
+
+
+def move_kv(rank: Rank, call: KvCall, n_pages: int, directory: Path, tick: Tick) -> KvDone:
+    """Saves or restores pages as a KvCall says; the answer holds the reason where it failed.
+
+    Raises ProtocolError where no root of ours would have asked for it.
+    """
+    check_kv_call(call, n_pages)
+    do = rank.save_kv if call.is_save else rank.load_kv
+    try:
+        path, mark = directory / call.name, call.mark.tobytes()
+        return KvDone(call.number, do(path, call.pages.tolist(), mark, tick), "")
+    except SessionFileError as error:
+        return KvDone(call.number, 0, str(error))

@@ -1,12 +1,17 @@
 """What the server asks of an engine and what it hears back: plain data, token ids only.
 
 Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
-border as msgpack without a schema of its own (cluster/wire/engine_wire.py does that)."""
+border as msgpack; the limits of its fields are in their types (dllama/limits.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from dllama.limits import MAX_ENTRIES, Id, MaxLength, MultipleOf, Prompt, Token, Tokens
+
+Floats = Annotated[bytes, MultipleOf(4), MaxLength(4 * MAX_ENTRIES)]
 
 
 class FinishReason(StrEnum):
@@ -45,7 +50,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repeat_last_n: int = 64
-    logit_bias: dict[int, float] = field(default_factory=dict)
+    logit_bias: dict[Token, float] = field(default_factory=dict)
     seed: int = 0
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
@@ -57,13 +62,13 @@ class SamplingParams:
     dry_base: float = 1.75
     dry_allowed_length: int = 2
     dry_penalty_last_n: int = 64
-    dry_breakers: list[int] = field(default_factory=list)
-    dry_phrases: list[list[int]] = field(default_factory=list)
+    dry_breakers: Tokens = field(default_factory=list)
+    dry_phrases: list[Tokens] = field(default_factory=list)
     mirostat: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
     min_keep: int = 0
-    samplers: tuple[str, ...] = SAMPLERS
+    samplers: tuple[Id, ...] = SAMPLERS
     n_probs: int | None = None
     post_sampling_probs: bool = False
 
@@ -76,7 +81,7 @@ class TokenProbs:
 
     token: int
     value: float
-    top_ids: list[int]
+    top_ids: Tokens
     top_values: list[float]
 
 
@@ -93,15 +98,15 @@ class Submit:
     where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
     changes how soon tokens come, never which."""
 
-    id: str
-    tokens: list[int]
+    id: Id
+    tokens: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
-    stop_ids: list[int] = field(default_factory=list)
+    stop_ids: Tokens = field(default_factory=list)
     max_tokens: int | None = None
-    pooling: str | None = None  # "mean", "last", "cls": no answer, but the prompt's pooled states
+    pooling: Id | None = None  # "mean", "last", "cls": no answer, but the prompt's pooled states
     wants_progress: bool = False  # an Output after every part of the prompt
     cache_prompt: bool = True
-    session_id: str | None = None
+    session_id: Id | None = None
     deadline_s: float | None = None
     context_shift: bool = False
     n_keep: int = 0
@@ -115,14 +120,14 @@ class Submit:
 class Abort:
     """Forget a sequence, running or waiting; unknown ids are ignored. Nothing is answered."""
 
-    id: str
+    id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
     """Asks for a StatsReply with the same id."""
 
-    id: str
+    id: Id
 
 
 class SessionAction(StrEnum):
@@ -137,10 +142,10 @@ class SessionCall:
     files called `filename`, one on each rank; `restore` reads them into the session of this id
     (another name than it had is fine), `erase` forgets the session and needs no filename."""
 
-    id: str
+    id: Id
     action: SessionAction
-    session_id: str
-    filename: str = ""
+    session_id: Id
+    filename: Id = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class SessionReply:
     """What became of a SessionCall: why not (`error`), or the tokens that were saved, restored or
     erased, and the bytes of all ranks' files."""
 
-    id: str
+    id: Id
     error: str | None = None
     n_tokens: int = 0
     n_bytes: int = 0
@@ -162,8 +167,8 @@ class Output:
     `probs` has an entry for each of `tokens` where the request asked for them.
     `retry_after_s` is set on an error that is only a lack of room (HTTP 503)."""
 
-    id: str
-    tokens: list[int]
+    id: Id
+    tokens: Prompt
     finish: FinishReason | None = None
     error: str | None = None
     n_prompt: int = 0
@@ -171,7 +176,7 @@ class Output:
     retry_after_s: float | None = None
     probs: list[TokenProbs] | None = None
     n_computed: int = 0  # tokens that are in the KV cache now
-    embedding: bytes | None = None  # (dim,) float32, little-endian
+    embedding: Floats | None = None  # (dim,) float32, little-endian
     n_drafted: int = 0  # tokens that were guessed for this step, and those that came true
     n_accepted: int = 0
 
@@ -187,14 +192,14 @@ class EngineState:
     "recovering" (a worker is lost; while weights are sent again it is "loading") or "failed" (for
     good). In all but "ready" requests are refused with 503."""
 
-    state: str
+    state: Id
     progress: float = 0.0
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StatsReply:
-    id: str
+    id: Id
     stats: dict[str, object]  # the body of GET /stats, less what the server itself counts
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
 from dllama.config import ModelConfig
+from dllama.limits import Range
 from dllama.qtypes import QType, row_bytes
+
+Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,9 @@ class TensorInfo:
 
     name: str
     qtype: QType
-    rows: int
-    cols: int
-    first_own_col: int = 0
+    rows: Side
+    cols: Side
+    first_own_col: Annotated[int, Range(0, (1 << 28) - 1)] = 0
 
     @property
     def row_bytes(self) -> int:

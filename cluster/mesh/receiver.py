@@ -25,7 +25,7 @@ RING_LOOKS = 200  # at shared rings between two looks at the socket: some micros
 yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
-class Lookout:
+class BusyPollReceiver:
     """Receives from one socket and any number of shared rings.
 
     Where the core turns out to be wanted by others it sleeps like everybody: a thread that wakes

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgpack
 import numpy as np
 
-from cluster.wire.fields import Record, plain, record_of
+from cluster.wire.records import Record, plain, record_of
 from dllama import __version__
 from dllama.errors import ProtocolError
 from dllama.limits import MAX_ENTRIES

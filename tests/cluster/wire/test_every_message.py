@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from cluster.wire import engine_messages, messages
 from cluster.wire.codec import Codec
-from cluster.wire.fields import record_of
+from cluster.wire.records import record_of
 from dllama.errors import ProtocolError
 from dllama.limits import Array, Local, MaxLength, MultipleOf, Range
 

@@ -1,4 +1,5 @@
-"""What a rank needs of the model it runs: dllama.runtime.rank.RankModel, or a tiny one in tests."""
+"""The seam between a cluster and the model that a rank computes: dllama.runtime.rank.RankModel, or
+a small one in tests."""
 
 from __future__ import annotations
 
@@ -28,13 +29,16 @@ class Rank(Protocol):
 
     @property
     def hidden(self) -> np.ndarray:
-        """See dllama.runner.Runner; of no use but on rank 0."""
+        """The last states of the rows `Step.hidden_at`, (H, dim) float32; kept on rank 0 only."""
         ...
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
     ) -> list[LogitRow] | None:
-        """The rows of `step.logits_at` on rank 0, None elsewhere; embed_rows is (T, row_bytes)."""
+        """Computes a step; returns the rows of `step.logits_at` on rank 0, None elsewhere.
+
+        `embed_rows` is uint8 (T, row_bytes).
+        """
         ...
 
     def shift(self, shift: KvShift) -> None:
@@ -42,11 +46,12 @@ class Rank(Protocol):
         ...
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Writes pages to a file; its bytes. `tick` is called often. Raises SessionFileError."""
+        """Writes pages to a file and returns its bytes, calling `tick` often. Raises
+        SessionFileError."""
         ...
 
     def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Reads what save_kv wrote. Raises SessionFileError."""
+        """Reads what save_kv wrote and returns the file's bytes. Raises SessionFileError."""
         ...
 
     def close(self) -> None: ...

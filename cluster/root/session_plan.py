@@ -57,7 +57,7 @@ def peer_endpoints(
     mesh_ports: Mapping[int, int],
     root_host: str,
 ) -> list[str]:
-    """Every rank's inbox as rank `viewer` reaches it.
+    """Returns the endpoint of every rank's mesh inbox as rank `viewer` reaches it.
 
     `root_host` is this machine as the viewer sees it. A worker that the root knows by a loopback
     address runs on the root's machine, so others reach it there.

@@ -234,8 +234,8 @@ class WorkerSession:
             log.error("and nobody could be told: %s", error)
 
     def _await_farewell(self) -> None:
-        """Keeps this rank's links open until the root has decided, so that it is not taken for
-        the one that was lost."""
+        """Keeps this rank's links open until the root has ended the session, so that the root does
+        not take this rank for the one that was lost."""
         deadline = time.monotonic() + FAREWELL_S
         while time.monotonic() < deadline and self._mesh.links.lost_rank() != 0:
             self._progress.beat()

@@ -1,4 +1,4 @@
-"""Ranks as threads of one process: the whole path on several ranks without a socket."""
+"""A Collective over threads of one process: several ranks without a socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dllama.errors import PeerLost
 
 
 class ThreadGroup:
-    """What the ranks of one in-process cluster share."""
+    """The state that the ranks of one in-process cluster share."""
 
     def __init__(self, world_size: int, timeout_s: float = 60.0) -> None:
         self.world_size = world_size

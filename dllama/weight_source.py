@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
 from dllama.config import ModelConfig
+from dllama.limits import Range
 from dllama.qtypes import QType, row_bytes
+
+Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,10 @@ class TensorInfo:
 
     name: str
     qtype: QType
-    rows: int
-    cols: int
-    first_own_col: int = 0
-    n_experts: int = 1
+    rows: Side
+    cols: Side
+    first_own_col: Annotated[int, Range(0, (1 << 28) - 1)] = 0
+    n_experts: Annotated[int, Range(1, 1 << 16)] = 1
 
     @property
     def layer(self) -> int | None:

@@ -16,13 +16,12 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import zmq
 
-from cluster.feed import Feeder, FeedProgress, RankFeed, manifest_lines
+from cluster.feed import Feeder, FeedProgress, RankFeed
 from cluster.machine import available_memory, machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import LoadRank, Rank
-from cluster.root.kv_orders import KvOrders
-from cluster.root.session_plan import ClusterConfig, peer_endpoints
-from cluster.root.warm_up import warm_up_steps
+from cluster.root.kv_broadcast import KvBroadcast
+from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context, address_towards
 from cluster.wire.messages import (
@@ -34,10 +33,10 @@ from cluster.wire.messages import (
     RankStats,
     SessionReady,
     StatsCall,
+    StepCall,
     Welcome,
     pack,
 )
-from cluster.wire.step_wire import step_call
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
@@ -86,7 +85,7 @@ class ClusterSession:
             watch=self.links.watch,
         )
         self._rank: Rank | None = None
-        self._kv: KvOrders | None = None
+        self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
 
     # ---- coming up
@@ -104,7 +103,7 @@ class ClusterSession:
         self.links.also_watch = self._mesh.links.check
         with self.links.explained():
             self._rank = self._load(own_rank)
-        self._kv = KvOrders(
+        self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
         )  # fmt: skip
@@ -197,12 +196,12 @@ class ClusterSession:
             link.tell_session(
                 Load(
                     source.config,
-                    manifest_lines(manifest),
+                    manifest,
                     config.n_pages,
-                    str(config.kv_type),
+                    config.kv_type,
                     config.max_step_tokens,
                     shard.vocab.start,
-                    int(self._parts.embedding.qtype),
+                    self._parts.embedding.qtype,
                 )
             )
         feeder = Feeder(
@@ -257,7 +256,7 @@ class ClusterSession:
     def _compute(self, step: Step) -> list[LogitRow]:
         assert self._rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
-        frames = pack(step_call(step, rows), self.epoch)
+        frames = pack(StepCall(step, rows), self.epoch)
         with self.links.explained():
             for link in self.links:
                 link.send_session(frames)
@@ -267,7 +266,7 @@ class ClusterSession:
         return logits
 
     @property
-    def kv(self) -> KvOrders:
+    def kv(self) -> KvBroadcast:
         assert self._kv is not None, "open() comes first"
         return self._kv
 

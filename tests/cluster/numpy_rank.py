@@ -27,7 +27,7 @@ SLOW_S = 0.5
 
 
 class NumpyRank:
-    """Holds w1, w2 and wcls; is rank 1 where its vocabulary starts behind the first."""
+    """Holds w1, w2 and wcls; is rank 1 where its vocabulary does not start at 0."""
 
     def __init__(
         self, tensors: TensorFeed, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
@@ -39,6 +39,7 @@ class NumpyRank:
         self._n_layers = n_layers
         self._vocab_start = vocab_start
         self._progress = np.zeros(1, np.int64) if progress is None else progress
+        self.hidden = np.zeros((0, 0), np.float32)
         self.is_closed = False
 
     def forward(
@@ -52,11 +53,16 @@ class NumpyRank:
             comm.all_reduce(partial, out=partial)
             x += partial
             self._progress[0] += 1
+        self.hidden = x[step.hidden_at]
         logits = x[step.logits_at] @ self._weights["wcls"].T
         parts = comm.gather(np.ascontiguousarray(logits).tobytes())
         if parts is None:
             return None
-        rows = [np.frombuffer(p, np.float32).reshape(len(step.logits_at), -1) for p in parts]
+        n_rows = len(step.logits_at)
+        rows = [
+            np.frombuffer(p, np.float32).reshape(n_rows, len(p) // (4 * max(n_rows, 1)))
+            for p in parts
+        ]
         whole = np.concatenate(rows, axis=1)
         return [LogitRow(None, row, float(np.logaddexp.reduce(row))) for row in whole]
 

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from cluster.engine_server import EngineServer
-from cluster.wire.engine_wire import decode_message, encode_message
+from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.engine.engine import Engine
 from dllama.engine.loop import Progress
 from dllama.errors import ConfigError, ModelFileError

@@ -246,18 +246,27 @@ def test_a_rank_that_never_comes_is_named() -> None:
         mesh.close()
 
 
-def test_strangers_and_stale_epochs_are_dropped(make_mesh: Callable[..., MeshOfThreads]) -> None:
+def test_strangers_and_stale_epochs_are_dropped(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over ZeroMQ alone: rings of shared memory would be read before the noise."""
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
     mesh = make_mesh(2)
-    stale = MeshLinks(1, EPOCH - 1, mesh.context)
-    message = bytearray(HEADER_BYTES + 32)
-    stale.pack_header(message, Phase.PARTIAL, 0, 1, 0)
+
+    def partial(epoch: int, block: int) -> bytearray:
+        message = bytearray(HEADER_BYTES + 32)
+        MeshLinks(1, epoch, mesh.context).pack_header(message, Phase.PARTIAL, block, 1, 0)
+        return message
+
+    other_magic = b"dlm0" + partial(EPOCH, 0)[4:]
     with mesh.context.socket(zmq.PUSH) as stranger:
         stranger.connect(mesh.peers[0])
-        for noise in (b"", b"hello", bytes(100), message):
+        for noise in (b"", b"hello", bytes(100), partial(EPOCH - 1, 0), other_magic):
             stranger.send(noise)
-        threading.Event().wait(0.1)
-        xs = partials(2, 1, 8)
-        sums = reduce_all(list(mesh.ranks), xs)
+        stranger.send(partial(EPOCH, 7))
+        mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 7, 1))  # so all of the noise is read
+    xs = partials(2, 1, 8)
+    sums = reduce_all(list(mesh.ranks), xs)
     assert (sums[0] == xs[0] + xs[1]).all()
 
 

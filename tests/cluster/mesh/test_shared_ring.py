@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.lookout import Lookout
+from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import (
     IS_SUPPORTED,
     N_SLOTS,
@@ -111,8 +111,8 @@ def test_a_sleeping_reader_is_woken_and_loses_nothing() -> None:
     writer = RingWriter()
     reader = RingReader.attach(writer.offer)
     assert reader is not None
-    lookout = Lookout()
-    lookout.add(reader)
+    receiver = BusyPollReceiver()
+    receiver.add(reader)
 
     def write() -> None:
         for i in range(n):
@@ -127,13 +127,13 @@ def test_a_sleeping_reader_is_woken_and_loses_nothing() -> None:
     found: list[int] = []
     rng = np.random.default_rng(0)
     while len(found) < n:
-        lookout._n_resting = int(rng.integers(0, 2))  # now asleep, now awake
-        [message] = lookout.receive(inbox)
+        receiver._n_resting = int(rng.integers(0, 2))  # now asleep, now awake
+        [message] = receiver.receive(inbox)
         if message:
             found.append(int.from_bytes(message, "little"))
     thread.join()
     assert found == list(range(n))
-    lookout.close()
+    receiver.close()
     writer.close()
     context.destroy(linger=0)
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
+from cluster.wire.codec import PROTOCOL_VERSION
+from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.errors import ProtocolError
 from dllama.requests import (
     Abort,
@@ -177,17 +178,25 @@ def submit_map(**changed: Any) -> dict[str, Any]:
     return {**fields, **changed}
 
 
+def a_map(kind: object, **fields: Any) -> dict[str, Any]:
+    return {"v": PROTOCOL_VERSION, "e": 0, "k": kind, "a": [], **fields}
+
+
+def sampling(**changed: Any) -> dict[str, Any]:
+    return {**submit_map()["sampling"], **changed}
+
+
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({"type": "grant"}, "'type'.*grant.*one of submit"),
-        ({"type": ["submit"]}, "'type'"),
-        ({"id": "a"}, "'type'"),
-        ([1, 2], "'type'"),
-        ({"type": "abort", "id": "a", "why": 1}, "holds id, why, and exactly id"),
-        ({"type": "abort"}, "holds nothing"),
-        ({"type": "abort", "id": 5}, "'id'.*int 5.*a text"),
-        ({"type": "abort", "id": "x" * 257}, "at most 256"),
+        (a_map("Grant"), "unknown kind 'Grant'.*one of Submit"),
+        (a_map(["Submit"]), "no kind"),
+        ({"v": PROTOCOL_VERSION, "e": 0, "a": [], "id": "a"}, "no kind"),
+        ([1, 2], "not a map"),
+        (a_map("Abort", id="a", why=1), "an Abort holds id, why, and exactly id"),
+        (a_map("Abort"), "an Abort holds nothing"),
+        (a_map("Abort", id=5), "'id' of an Abort.*int 5.*a text"),
+        (a_map("Abort", id="x" * 257), "at most 256"),
         (submit_map(tokens=[1, -1]), "'tokens'.*integers from 0"),
         (submit_map(tokens=[1, 2**31]), "'tokens'"),
         (submit_map(tokens=[1, True]), "'tokens'"),
@@ -196,16 +205,21 @@ def submit_map(**changed: Any) -> dict[str, Any]:
         (submit_map(tokens=None), "'tokens'"),
         (submit_map(max_tokens=1.5), "'max_tokens'.*an integer"),
         (submit_map(max_tokens=True), "'max_tokens'"),
-        (submit_map(sampling={}), "'sampling' holds nothing"),
-        (submit_map(sampling={**submit_map()["sampling"], "top_k": "4"}), "'top_k'"),
-        (submit_map(sampling={**submit_map()["sampling"], "top_p": None}), "'top_p'.*a number"),
-        (submit_map(sampling={**submit_map()["sampling"], "logit_bias": [1]}), "'logit_bias'"),
-        (submit_map(sampling={**submit_map()["sampling"], "logit_bias": {"1": 1}}), "'logit_bias'"),
-        (submit_map(sampling={**submit_map()["sampling"], "logit_bias": {1: "x"}}), "'logit_bias'"),
-        ({"type": "step_done", "outputs": {}}, "'outputs'"),
-        ({"type": "stats_reply", "id": "a", "stats": {"x": b"bytes"}}, "'stats'"),
-        ({"type": "stats_reply", "id": "a", "stats": {"x": {1: 2}}}, "'stats'"),
-        ({"type": "stats_reply", "id": "a", "stats": []}, "'stats'"),
+        (submit_map(sampling={}), "a SamplingParams holds nothing"),
+        (submit_map(sampling=sampling(top_k="4")), "'top_k'"),
+        (submit_map(sampling=sampling(top_p=None)), "'top_p'.*a number"),
+        (submit_map(sampling=sampling(logit_bias=[1])), "'logit_bias'"),
+        (submit_map(sampling=sampling(logit_bias={"1": 1})), "'logit_bias'"),
+        (submit_map(sampling=sampling(logit_bias={1: "x"})), "'logit_bias'"),
+        (submit_map(sampling=sampling(logit_bias={-1: 1.0})), "'logit_bias'"),
+        (submit_map(sampling=sampling(dry_phrases=[[1], [-2]])), "'dry_phrases'"),
+        (submit_map(sampling=sampling(samplers=["x" * 257])), "'samplers'"),
+        (submit_map(session_id="x" * 257), "'session_id'.*at most 256"),
+        (submit_map(cache_prompt=1), "'cache_prompt'.*true or false"),
+        (a_map("StepDone", outputs={}), "'outputs'"),
+        (a_map("StatsReply", id="a", stats={"x": b"bytes"}), "'stats'"),
+        (a_map("StatsReply", id="a", stats={"x": {1: 2}}), "'stats'"),
+        (a_map("StatsReply", id="a", stats=[]), "'stats'"),
     ],
 )
 def test_what_is_not_ours_is_named(raw: object, words: str) -> None:
@@ -217,6 +231,14 @@ def test_an_unknown_finish_reason_is_refused() -> None:
     raw = msgpack.unpackb(encode_message(StepDone([Output("a", [], FinishReason.STOP)])))
     raw["outputs"][0]["finish"] = "bored"
     with pytest.raises(ProtocolError, match=r"'finish'.*bored.*stop, length, abort, error"):
+        decode_message(msgpack.packb(raw))
+
+
+@pytest.mark.parametrize("embedding", [bytes(3), bytes((1 << 22) + 4), "text", [1.0]])
+def test_an_embedding_is_whole_floats_within_its_limit(embedding: object) -> None:
+    raw = msgpack.unpackb(encode_message(StepDone([Output("a", [], embedding=bytes(8))])))
+    raw["outputs"][0]["embedding"] = embedding
+    with pytest.raises(ProtocolError, match="'embedding'"):
         decode_message(msgpack.packb(raw))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.wire import frames
-from cluster.wire.frames import DTYPES, decode, encode
+from cluster.wire import codec
+from cluster.wire.codec import DTYPES, PROTOCOL_VERSION, decode, encode
 from cluster.wire.messages import (
     Chunk,
     Credit,
@@ -23,12 +24,15 @@ from cluster.wire.messages import (
     OpenSession,
     RankStats,
     StepCall,
-    TensorLine,
     pack,
     unpack,
 )
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.errors import ProtocolError
+from dllama.kv_type import KvType
+from dllama.qtypes import QType
+from dllama.step import Step
+from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
 
 ONE = np.zeros(1, np.int32)
@@ -39,10 +43,12 @@ MESSAGES: list[Message] = [
     Hello("0.1.0"),
     OpenSession("host-1", 1, 3, "q80", 123456789),
     Join(["tcp://a:1", "tcp://b:2"]),
-    Load(SCALED, [TensorLine("norm", 0, 1, 32)], 8, "q8_0", 64, 16, 2),
+    Load(SCALED, [TensorInfo("norm", QType.F32, 1, 32)], 8, KvType.Q8_0, 64, 16, QType.Q4_0),
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
-    StepCall(ONE, ONE, np.array([0, 1], np.int32), ONE[None], ONE, ONE, np.zeros((1, 8), np.uint8)),
+    StepCall(
+        Step(ONE, ONE, np.array([0, 1], np.int32), ONE[None], ONE, ONE), np.zeros((1, 8), np.uint8)
+    ),
     RankStats(*range(12)),
     Failed("out of memory", -1),
 ]
@@ -52,12 +58,19 @@ MESSAGES: list[Message] = [
 def test_messages_survive_the_wire(message: Message) -> None:
     epoch, read = unpack([bytes(f) for f in pack(message, epoch=7)])
     assert epoch == 7 and type(read) is type(message)
+    assert_same(message, read)
+
+
+def assert_same(message: Any, read: Any) -> None:
     for name in type(message).__slots__:
         want, got = getattr(message, name), getattr(read, name)
+        assert type(got) is type(want)
         if isinstance(want, np.ndarray):
             assert got.dtype == want.dtype and (got == want).all() and got.shape == want.shape
+        elif isinstance(want, Step):
+            assert_same(want, got)
         else:
-            assert got == want and type(got) is type(want)
+            assert got == want
 
 
 @given(
@@ -110,7 +123,7 @@ values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["v", "e", "k", "a", "release", "rank", "chunks"]), values))
 def test_any_head_is_refused_or_sound(head: dict[str, object]) -> None:
-    head = {"v": 1, "e": 0, "k": "Credit", "a": [], **head}
+    head = {"v": PROTOCOL_VERSION, "e": 0, "k": "Credit", "a": [], **head}
     try:
         _, message = unpack([msgpack.packb(head)])
     except ProtocolError:
@@ -124,16 +137,17 @@ def test_a_pickle_is_only_noise() -> None:
 
 
 def test_another_version_is_told_by_both_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "PROTOCOL_VERSION", 99)
+    monkeypatch.setattr(codec, "PROTOCOL_VERSION", 99)
     wire = pack(Hello("9.9.9"))
     monkeypatch.undo()
-    with pytest.raises(ProtocolError, match=r"protocol 99 \(dllama 9\.9\.9\).*speaks 1 \(dllama"):
+    with pytest.raises(ProtocolError, match=r"protocol 99 \(dllama 9\.9\.9\).*speaks 2 \(dllama"):
         unpack(wire)
 
 
 def test_a_field_too_many_is_named() -> None:
-    with pytest.raises(ProtocolError, match=r"'chunks', 'color'.*same dllama"):
-        unpack([msgpack.packb({"v": 1, "e": 0, "k": "Credit", "a": [], "chunks": 1, "color": 2})])
+    head = {"v": PROTOCOL_VERSION, "e": 0, "k": "Credit", "a": [], "chunks": 1, "color": 2}
+    with pytest.raises(ProtocolError, match=r"chunks, color.*same dllama"):
+        unpack([msgpack.packb(head)])
 
 
 def test_an_array_of_floats_does_not_cross_as_doubles() -> None:
@@ -143,6 +157,6 @@ def test_an_array_of_floats_does_not_cross_as_doubles() -> None:
 
 def test_sizes_are_checked_before_use() -> None:
     for shape in ([2], [4, 1 << 40], [-1], [1 << 62, 1 << 62], ["3"], [1.5], [1] * 9):
-        head = {"v": 1, "e": 0, "k": "Any", "a": [["i4", shape]]}
+        head = {"v": PROTOCOL_VERSION, "e": 0, "k": "Any", "a": [["i4", shape]]}
         with pytest.raises(ProtocolError):
             decode([msgpack.packb(head), bytes(4)])

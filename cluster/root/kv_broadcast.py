@@ -1,4 +1,4 @@
-"""What the root has all ranks do with their KV pages between two steps: shift, save, restore."""
+"""KV operations of a session, done on all ranks between two steps: shift, save, restore."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from cluster.rank import Rank
+import numpy as np
+
+from cluster.rank import Rank, move_kv
 from cluster.root.worker_links import WorkerLinks
-from cluster.wire.kv_wire import kv_call, perform
 from cluster.wire.messages import KvCall, KvDone, pack
-from cluster.wire.shift_wire import shift_call
 from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.runtime.fingerprint import model_fingerprint
@@ -22,8 +22,8 @@ from dllama.weight_source import WeightSource
 KV_TIMEOUT_S = 120.0  # for a rank to write or read all pages of a session
 
 
-class KvOrders:
-    """The orders of one session; `rank` is the root's own, rank 0 of `shards`."""
+class KvBroadcast:
+    """The KV operations of one session; `rank` is the root's own, rank 0 of `shards`."""
 
     def __init__(
         self,
@@ -41,28 +41,30 @@ class KvOrders:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Of the model and its cut over these ranks."""
+        """The fingerprint of the model and its cut over these ranks."""
         return model_fingerprint(self._source, repr(self._shards))
 
     def shift(self, shift: KvShift) -> None:
-        """Moves keys and values on all ranks; whoever cannot is missed in the next step."""
+        """Moves keys and values on all ranks. A rank that fails is noticed at the next step."""
         with self._links.explained():
-            frames = pack(shift_call(shift), self._epoch)
+            frames = pack(shift, self._epoch)
             for link in self._links:
                 link.send_session(frames)
             self._rank.shift(shift)
 
     def move(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        """Writes or reads KV pages on all ranks; the bytes of all files. Raises PeerLost, and
-        SessionFileError once every rank has answered."""
+        """Writes or reads KV pages on all ranks and returns the bytes of all files.
+
+        Raises PeerLost, and SessionFileError once every rank has answered.
+        """
         number = secrets.randbits(31)
         calls = [
-            kv_call(
+            KvCall(
                 number,
-                is_save=is_save,
-                name=file_name(name, self.fingerprint, shard.rank),
-                pages=list(pages),
-                mark=mark_of(self.fingerprint, stamp, shard.rank),
+                is_save,
+                file_name(name, self.fingerprint, shard.rank),
+                np.array(pages, np.int32),
+                np.frombuffer(mark_of(self.fingerprint, stamp, shard.rank), np.uint8),
             )
             for shard in self._shards
         ]
@@ -79,4 +81,4 @@ class KvOrders:
     def _own(self, call: KvCall) -> KvDone:
         if self._directory is None:
             return KvDone(call.number, 0, "the root was started without a directory for sessions")
-        return perform(self._rank, call, self._n_pages, self._directory, self._links.watch)
+        return move_kv(self._rank, call, self._n_pages, self._directory, self._links.watch)

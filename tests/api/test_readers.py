@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from api.config import ApiConfig
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import MAX_SEQ_LEN, Server, run, says, serving_engine, until
+from tests.scripted_runner import ScriptedEngine
 
 
 async def send(server: Server, body: dict[str, object]) -> asyncio.StreamWriter:

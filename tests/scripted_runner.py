@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise, repeat
 
 import numpy as np
@@ -81,7 +82,7 @@ class ScriptedRunner:
     recover `n_recover_failures` times; breaks with `fails_with`; takes `step_s` for each step."""
 
     def __init__(self, *, vocab_size: int, max_seq_len: int, n_pages: int = 4096) -> None:
-        self._config = history_config(vocab_size, max_seq_len)
+        self._config = replace(history_config(vocab_size, max_seq_len), dim=DIM)
         self._n_pages = n_pages
         self._tokens = np.full((n_pages, PAGE_TOKENS), -1, np.int32)
         self._answers: dict[str, Answer] = {}  # by the id of their requests

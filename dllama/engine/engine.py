@@ -84,6 +84,11 @@ class Engine:
         """The most tokens a sequence can have, prompt and answer together."""
         return self._scheduler.max_len
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """The sequences and their pages, for whoever inspects them; a new one after `recover`."""
+        return self._scheduler
+
     def submit(self, submit: Submit) -> None:
         """Queues a sequence. One that cannot be served gets an Output with the reason from the
         next step, and this raises nothing."""

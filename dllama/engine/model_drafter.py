@@ -153,7 +153,7 @@ class DraftModel:
 
     def __init__(self, runner: Runner, *, max_tokens: int = DEFAULT_DRAFT, max_rows: int) -> None:
         """Guesses have at most `max_tokens`; steps of the runner at most `max_rows`."""
-        self._runner, self._max_rows = runner, max_rows
+        self.runner, self._max_rows = runner, max_rows
         self.max_tokens = max_tokens
         self._max_len = min(runner.config.max_seq_len, runner.n_pages * PAGE_TOKENS)
         self.kv = KvCache(runner.n_pages, self._max_len)
@@ -162,7 +162,7 @@ class DraftModel:
 
     @property
     def vocab_size(self) -> int:
-        return self._runner.config.vocab_size
+        return self.runner.config.vocab_size
 
     def guess(self, asks: Many[Ask], worth: float = 0.0) -> list[Draft]:
         """A guess, mostly none where there is no room or page for it, for each of the sequences;
@@ -228,7 +228,7 @@ class DraftModel:
         for row, chunk in enumerate(chunks):
             pages[row, : len(chunk.sequence.pages)] = chunk.sequence.pages
         positions = [np.arange(c.first, c.first + len(c.tokens), dtype=np.int32) for c in chunks]
-        return self._runner.run(
+        return self.runner.run(
             Step(
                 tokens=np.array([token for c in chunks for token in c.tokens], np.int32),
                 positions=np.concatenate(positions),
@@ -240,4 +240,4 @@ class DraftModel:
         )
 
     def close(self) -> None:
-        self._runner.close()
+        self.runner.close()

@@ -31,6 +31,10 @@ class NgramIndex:
         self._before = array("i")  # the same for the pair that ends at each token; -1: nowhere
         self._begin = 0  # the first token that is remembered
 
+    def __len__(self) -> int:
+        """Entries of the larger of its two tables."""
+        return max(len(self._latest), len(self._before))
+
     def follow(self, tokens: list[int]) -> None:
         """Catches up with `tokens`, which begins with all that was followed before."""
         if len(tokens) - self._begin > 2 * WINDOW:

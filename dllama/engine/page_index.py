@@ -41,6 +41,10 @@ class PageIndex:
     def __contains__(self, page: int) -> bool:
         return page in self._keys
 
+    def keys(self) -> dict[int, bytes]:
+        """The key of each page."""
+        return dict(self._keys)
+
     def add(self, page: int, key: bytes) -> bool:
         """Notes what a page holds; False where that is there already, or the page is known."""
         if key in self._pages or page in self._keys:

@@ -126,7 +126,16 @@ class PagePool:
                 self._index.remove(page)
                 self._free.append(page)
 
+    def published(self) -> dict[int, bytes]:
+        """The pages that can be found, with their keys."""
+        return self._index.keys()
+
     # ---- pins
+    @property
+    def n_pins(self) -> int:
+        """Keys that are pinned, whether their pages are there or not."""
+        return len(self._pins)
+
     def pin(self, keys: Iterable[bytes]) -> None:
         """Contents with these keys, there or to come, leave after all that has no pin."""
         for key in keys:

@@ -95,9 +95,8 @@ def test_stats_are_the_engines_and_the_servers() -> None:
             await server.chat(stream=True)
             stats = (await server.get("/stats")).json
             n_requests = 2
-            while (
-                stats["api"]["latency_ms"]["itl_p50"] is None
-            ):  # tokens that arrive together have none
+            # Tokens that arrive together have no time between them.
+            while stats["api"]["latency_ms"]["itl_p50"] is None:
                 await server.complete()
                 n_requests += 1
                 stats = (await server.get("/stats")).json

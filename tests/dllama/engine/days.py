@@ -107,7 +107,7 @@ def live_through(
         check()
         now += 1
         assert now < 20_000, "somebody starves"
-    assert engine._scheduler.pool.n_used == 0
+    assert engine.scheduler.pool.n_used == 0
     for visit in day:
         answer, full = heard.answer(visit.submit.id), expected(visit.submit, runner)
         if answer.finish is None:

@@ -88,7 +88,7 @@ def test_preempted_equals_undisturbed() -> None:
     for submit in submits:
         engine.submit(submit)
     heard = drain(engine)
-    assert engine._scheduler.n_preempted > 0, "the pool was too large for this test"
+    assert engine.scheduler.n_preempted > 0, "the pool was too large for this test"
     for submit in submits:
         assert heard.answer(submit.id) == expected(submit, runner)
     assert kv(engine)["pages_used"] == 0
@@ -336,7 +336,7 @@ def test_a_shared_beginning_is_computed_once_and_held_by_both() -> None:
     for ask in asks[1:]:
         engine.submit(ask)
     heard.add(engine.step())
-    engine._scheduler.check_integrity()
+    engine.scheduler.check_integrity()
     assert kv(engine)["pages_used"] == 3 + 4  # three shared pages, and one each
     drain(engine, heard)
     for ask in asks:
@@ -366,7 +366,7 @@ def test_what_was_left_longest_ago_goes_first() -> None:
         ask = Submit(f"q{i}", prompt(PAGE_TOKENS * 3 + 1, i), SamplingParams(seed=1), max_tokens=4)
         engine.submit(ask)
         assert drain(engine).answer(ask.id) == expected(ask, runner)
-        engine._scheduler.check_integrity()
+        engine.scheduler.check_integrity()
     assert kv(engine)["pages_used"] == 0
 
 
@@ -391,6 +391,6 @@ def test_any_day_gives_everyone_their_answer(
     runner = HistoryRunner(n_pages=n_pages)
     max_step_tokens = max_batch + spare_tokens
     engine = Engine(runner, max_batch=max_batch, max_step_tokens=max_step_tokens)
-    live_through(engine, runner, day, engine._scheduler.check_integrity)
+    live_through(engine, runner, day, engine.scheduler.check_integrity)
     assert all(sum(sizes) <= max_step_tokens for sizes in runner.step_sizes)
     assert all(len(sizes) <= max_batch for sizes in runner.step_sizes)

@@ -42,7 +42,7 @@ def answers(submits: list[Submit], n_pages: int, **limits: int) -> tuple[dict[st
         )
         for name, outputs in drained(engine).items()
     }
-    return dict(told), engine._scheduler.n_preempted
+    return dict(told), engine.scheduler.n_preempted
 
 
 def test_alone_together_and_preempted_are_alike() -> None:

@@ -128,4 +128,4 @@ def test_a_deadline_ends_a_sequence(n_before: int) -> None:
         assert told[-1].retry_after_s is not None
     while engine.has_work():
         assert all(output.id == "b" for output in engine.step())
-    engine._scheduler.check_integrity()
+    engine.scheduler.check_integrity()

@@ -80,7 +80,7 @@ def test_an_answer_goes_on_over_many_wraps(tmp_path: Path, world_size: int, n_ke
     )
     told = [token for output in drain(engine) for token in output]
     assert len(told) == 6 * CONTEXT and runner.n_shifts >= 9
-    engine._scheduler.check_integrity()
+    engine.scheduler.check_integrity()
     reference = ShiftingReference(open_model(path))
     for token in prompt[:-1]:
         reference.feed(token)

@@ -53,7 +53,7 @@ def answers(
         for output in engine.step():
             assert output.error is None
             told[output.id] += output.tokens
-        engine._scheduler.check_integrity()
+        engine.scheduler.check_integrity()
     return told
 
 

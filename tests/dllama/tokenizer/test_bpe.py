@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer import Tokenizer
+from dllama.tokenizer.bpe_engine import build_bpe_engine
 from dllama.tokenizer.byte_alphabet import BYTE_ORDER, from_alphabet, to_alphabet
+from dllama.tokenizer.gguf_vocabulary import vocabulary_of_metadata
 from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS
 from tests.dllama.tokenizer.vocabularies import bpe_metadata
 
 
 def words_of(pre: str, text: str) -> list[str]:
     """How a pre-tokenizer cuts a text, seen with a vocabulary that never merges across."""
-    tokenizer = Tokenizer.from_gguf_metadata(bpe_metadata([], pre=pre))
-    cutter = tokenizer._engine._engine.pre_tokenizer  # type: ignore[attr-defined]
+    engine = build_bpe_engine(vocabulary_of_metadata(bpe_metadata([], pre=pre)))
+    cutter = engine.pre_tokenizer
     return [from_alphabet(word).decode() for word, _ in cutter.pre_tokenize_str(text)]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.engine.engine import Engine
 from dllama.engine.hit_rates import HitRates
-from dllama.engine.model_drafter import DraftModel
+from dllama.engine.model_drafter import DraftModel, ModelDrafter
 from dllama.engine.speculation import AUTO, MAX_FORCED, Speculation
 from dllama.errors import ConfigError
 from dllama.requests import SamplingParams, Submit
@@ -64,8 +64,8 @@ def draft_model(
 
 def check(model: DraftModel, engine: Engine) -> None:
     """Pages are owned by sequences that run, and by nobody twice."""
-    running = engine.scheduler.running
-    model.kv.check_integrity([s.drafter.sequence for s in running if s.drafter])  # type: ignore[attr-defined]
+    drafters = [sequence.drafter for sequence in engine.scheduler.running]
+    model.kv.check_integrity([d.sequence for d in drafters if isinstance(d, ModelDrafter)])
 
 
 def answers(

@@ -53,13 +53,13 @@ def _forward(
     for i in range(config.n_layers):
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
-        x = x + _attention(layer, _norm(x, layer["norm1"], config), config)
-        x = x + _feed_forward(layer, _norm(x, layer["norm2"], config))
+        x = x + _attention(layer, norm(x, layer["norm1"], config), config)
+        x = x + feed_forward(layer, norm(x, layer["norm2"], config))
     head = values("embed" if config.is_tied else "wcls")
-    return _norm(x, values("norm"), config) @ head.T
+    return norm(x, values("norm"), config) @ head.T
 
 
-def _norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
 
@@ -71,7 +71,7 @@ def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig)
         for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
     )
     if config.has_qk_norm:
-        q, k = _norm(q, layer["q_norm"], config), _norm(k, layer["k_norm"], config)
+        q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
     q, k = _rotate(q, config), _rotate(k, config)
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(hd)
@@ -91,6 +91,6 @@ def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _feed_forward(layer: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     gate = x @ layer["w1"].T
     return (gate / (1 + np.exp(-gate)) * (x @ layer["w3"].T)) @ layer["w2"].T

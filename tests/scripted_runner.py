@@ -8,7 +8,6 @@ over it, which also keeps what it was asked, for tests of the routes and of the 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise, repeat
@@ -79,7 +78,7 @@ class Answer:
 
 class ScriptedRunner:
     """Satisfies dllama.runner.Runner. Loses a node while `loses_node` is set, and then fails to
-    recover `n_recover_failures` times; breaks with `fails_with`; takes `step_s` for each step."""
+    recover `n_recover_failures` times; breaks with `fails_with`."""
 
     def __init__(self, *, vocab_size: int, max_seq_len: int, n_pages: int = 4096) -> None:
         self._config = replace(history_config(vocab_size, max_seq_len), dim=DIM)
@@ -89,7 +88,6 @@ class ScriptedRunner:
         self._hidden = np.zeros((0, DIM), np.float32)
         self._saved: dict[str, tuple[bytes, np.ndarray]] = {}
         self._is_lost = False
-        self.step_s = 0.0
         self.n_steps = 0
         self.loses_node = False
         self.n_recover_failures = 0
@@ -124,7 +122,6 @@ class ScriptedRunner:
         self._refuse_lost()
         if self.fails_with is not None:
             raise self.fails_with
-        time.sleep(self.step_s)
         check_step(step, self._n_pages, self._config.vocab_size)
         self.n_steps += 1
         rows = []

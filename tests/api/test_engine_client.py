@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from api.engine_client import EngineClient
 from api.in_process_client import InProcessEngineClient
 from api.zmq_engine_client import ZmqEngineClient
 from dllama.errors import ClusterError, EngineBusy
-from dllama.requests import FinishReason, Output, SamplingParams, Submit
+from dllama.requests import (
+    FinishReason,
+    Output,
+    SamplingParams,
+    SessionAction,
+    SessionCall,
+    Submit,
+)
 from tests.api.engine_process import EngineProcess
-from tests.scripted_runner import FILLER_ID, ScriptedEngine
+from tests.api.serving import run, until
+from tests.scripted_runner import (
+    FILLER_ID,
+    SESSION_BYTES,
+    ScriptedEngine,
+    hidden_state,
+    with_logprobs,
+)
 
 STOP_ID = 2
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread is about to do."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def drain(outputs: AsyncIterator[Output]) -> tuple[list[int], Output]:
@@ -70,14 +79,6 @@ def scripted(tokens: list[int], **more: object) -> ScriptedEngine:
     return ScriptedEngine(lambda submit: tokens, vocab_size=4096, **more)  # type: ignore[arg-type]
 
 
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await body()
-
-    asyncio.run(limited())
-
-
 def test_tokens_arrive_in_order_up_to_the_stop_id(make) -> None:
     async def body() -> None:
         async with make(scripted([10, 11, 12, STOP_ID])) as client:
@@ -110,6 +111,59 @@ def test_every_field_of_a_request_reaches_the_engine(make) -> None:
         async with make(engine) as client:
             await drain(client.submit(submit))
             assert engine.submitted == [submit]
+
+    run(body)
+
+
+def test_every_field_of_an_output_arrives(make) -> None:
+    async def body() -> None:
+        gate = threading.Semaphore(0)  # a step at a time: no two outputs are merged
+        engine = ScriptedEngine(
+            lambda submit: [with_logprobs({9: -0.5, 8: -1.5}, 352)], gate=gate,
+            max_batch=2, max_step_tokens=2,
+        )  # fmt: skip
+        async with make(engine) as client:
+            sampling = SamplingParams(temperature=0.0, n_probs=2)
+            asked = Submit("a", [1, 2, 3, 4], sampling, max_tokens=1, wants_progress=True)
+            outputs = client.submit(asked)
+            gate.release()
+            progress = await anext(outputs)
+            assert (progress.tokens, progress.n_prompt, progress.n_computed) == ([], 4, 2)
+            gate.release()
+            answer = await anext(outputs)
+            assert (answer.tokens, answer.finish) == ([9], FinishReason.LENGTH)
+            [probs] = answer.probs
+            assert (probs.token, probs.top_ids) == (9, [9, 8])
+            assert [probs.value, *probs.top_values] == pytest.approx([-0.5, -0.5, -1.5])
+            gate.release(100)
+            asked = Submit("b", [5, 6, 7], pooling="mean", cache_prompt=False)
+            _, pooled = await drain(client.submit(asked))
+            states = [hidden_state(token, i) for i, token in enumerate(asked.tokens)]
+            assert np.frombuffer(pooled.embedding, "<f4") == pytest.approx(np.mean(states, axis=0))
+
+    run(body)
+
+
+def test_sessions_are_saved_and_what_is_wrong_is_in_the_reply(make, tmp_path: Path) -> None:
+    async def body() -> None:
+        async with make(scripted([10, 11], session_dir=tmp_path)) as client:
+            await drain(client.submit(Submit("a", [1, 2, 3], max_tokens=2, session_id="talk")))
+            save = SessionCall("7", SessionAction.SAVE, "talk", "file")
+            reply = await client.session(save)
+            assert (reply.id, reply.error, reply.n_tokens) == ("7", None, 4)
+            assert reply.n_bytes > SESSION_BYTES
+            unknown = await client.session(replace(save, id="8", session_id="nobody"))
+            assert unknown.id == "8" and "there is no session" in unknown.error
+
+    run(body)
+
+
+def test_an_engine_that_is_gone_saves_no_sessions(make) -> None:
+    async def body() -> None:
+        async with make(scripted([10])) as client:
+            client.engine_died("it was killed")
+            with pytest.raises(EngineBusy, match="it was killed"):
+                await client.session(SessionCall("1", SessionAction.ERASE, "talk"))
 
     run(body)
 

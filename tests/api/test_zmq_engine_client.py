@@ -11,7 +11,8 @@ from api.zmq_engine_client import ZmqEngineClient
 from dllama.errors import ClusterError, ConfigError, EngineBusy
 from dllama.requests import Submit
 from tests.api.engine_process import EngineProcess
-from tests.api.test_engine_client import drain, run, scripted, until
+from tests.api.serving import run, until
+from tests.api.test_engine_client import drain, scripted
 
 
 def test_another_engine_process_takes_over(tmp_path: Path) -> None:

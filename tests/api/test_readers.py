@@ -78,10 +78,19 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_is_given_up(caplog) -> 
                 for _ in range(5):
                     assert (await server.complete(max_tokens=5)).status == 200
                 await until(lambda: not engine.running)
+                await asyncio.to_thread(read_until_reset, deaf)
             assert len(engine.aborted) == 8
 
     run(body)
     assert "is gone: nothing was read for 0.3 s" in caplog.text
+
+
+def read_until_reset(deaf: socket.socket) -> None:
+    """Reads what there is; the other side has to have cut the connection."""
+    deaf.settimeout(20)
+    with pytest.raises(ConnectionResetError):
+        while deaf.recv(1 << 16):
+            pass
 
 
 def test_a_pause_of_the_reader_loses_no_text() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from api.config import ApiConfig
+from api.in_process_client import InProcessEngineClient
+from api.output_router import merged
+from dllama.requests import Output, Submit
 from tests.api.serving import (
     MAX_SEQ_LEN,
     Reply,
@@ -135,6 +139,22 @@ def test_stop_strings_across_tokens_end_the_sequence(stream, stop, kept, last_to
             assert len(engine.aborted) == 1
 
     run(body)
+
+
+class LateClient(InProcessEngineClient):
+    """Gives a reader everything at once, when the engine is done."""
+
+    async def submit(self, submit: Submit) -> AsyncIterator[Output]:
+        yield merged([output async for output in super().submit(submit)])
+
+
+def test_tokens_behind_a_stop_string_are_not_counted() -> None:
+    """Also where they came together with it."""
+    body = ask(
+        ScriptedEngine(says(TEXT)), lambda server: server.complete(stop="wö"), client=LateClient
+    ).json
+    assert body["choices"][0]["text"] == "Hello " and body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"]["completion_tokens"] == len(tokenizer().encode("Hello wö"))
 
 
 def test_half_a_stop_string_at_the_end_is_text() -> None:

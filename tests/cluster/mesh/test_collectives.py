@@ -12,8 +12,8 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.mesh import collective as mesh_module
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.collective import collective as mesh_module
 from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import endpoint

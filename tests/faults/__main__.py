@@ -82,7 +82,12 @@ def copy_tree(target: Path) -> None:
 
 def run_tests(tree: Path, tests: Sequence[str]) -> int | None:
     """The exit code of pytest over these tests of the tree; None where time ran out."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "DLLAMA_SHARED": str(HOUSE.parent / "shared"),  # of the checkout
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     process = subprocess.Popen(
         command, cwd=tree, env=environment, start_new_session=True,

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from api.config import ApiConfig
+from api.errors import ApiError
 from api.in_process_client import InProcessEngineClient
 from tests.api.serving import (
     MAX_SEQ_LEN,
@@ -188,6 +189,12 @@ def test_no_room_is_a_503_with_retry_after() -> None:
     run(body)
 
 
+def test_a_wait_is_told_in_whole_seconds_and_is_never_none() -> None:
+    for seconds, told in ((0.0, "1"), (0.2, "1"), (1.0, "1"), (2.1, "3")):
+        assert ApiError(503, "later", retry_after_s=seconds).headers == {"Retry-After": told}
+    assert ApiError(400, "no").headers == {}
+
+
 def test_loading_recovering_and_failed_are_503s() -> None:
     async def body() -> None:
         client = InProcessEngineClient(ScriptedEngine(says("a")))
@@ -229,7 +236,7 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
             assert "node 1 is lost" in error["message"]
             assert rest[-2:] == [b"data: [DONE]", b""]
             reply = await whole
-            assert reply.status == 503
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
             assert reply.error["message"].startswith("node 1 is lost; the answer ends here")
             reply = await server.complete(stream=True)
             assert (reply.status, "Retry-After" in reply.headers) == (503, True)

@@ -223,17 +223,20 @@ def test_origins() -> None:
         config = ApiConfig(cors_origins=origins)
         async with serving_engine(ScriptedEngine(says("a")), config) as server:
             for origin in welcome:
+                named, streamed = {"Origin": origin}, {"prompt": "a", "stream": True}
                 for reply in (
-                    await server.get("/v1/nothing", headers={"Origin": origin}),
-                    await server.complete(stream=True),
-                    await server.request("OPTIONS", "/v1/models", headers={"Origin": origin}),
+                    await server.get("/v1/nothing", headers=named),
+                    await server.post("/v1/completions", streamed, headers=named),
+                    await server.request("OPTIONS", "/v1/models", headers=named),
                 ):
-                    if "Vary" in reply.headers:
-                        assert reply.headers["Access-Control-Allow-Origin"] == origin
-                        assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+                    assert reply.headers["Vary"] == "Origin"
+                    assert reply.headers["Access-Control-Allow-Origin"] == origin
+                    assert reply.headers["Access-Control-Allow-Credentials"] == "true"
             for origin in unwelcome:
                 reply = await server.get("/health", headers={"Origin": origin})
                 assert "Access-Control-Allow-Origin" not in reply.headers
+                assert reply.headers["Vary"] == "Origin"
+            assert "Vary" not in (await server.get("/health")).headers
 
     run(lambda: body(("*",), ["https://a.example", "null"], []))
     run(

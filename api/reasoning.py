@@ -80,7 +80,7 @@ class ReasoningSplitter:
         held, self._held = self._held, ""
         if self._state is _State.THOUGHTS:
             held = held.rstrip() if self._has_thought else held.strip()
-        if self._state is _State.AFTER or not held:
+        if not held:
             return []
         return [(self._state is _State.THOUGHTS, held)]
 

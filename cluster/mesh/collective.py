@@ -160,7 +160,7 @@ class MeshCollective:
         wire_bytes = self._codec.row_bytes(cols)
         rows_per_block = max(1, BLOCK_BYTES // (4 * cols))
         owners: list[tuple[int | None, range]] = [(None, range(n_rows))]
-        if self._is_scattered(n_rows, wire_bytes, 4 * cols):
+        if self.is_scattered(n_rows, wire_bytes, 4 * cols):
             edges = [n_rows * r // self.world_size for r in range(self.world_size + 1)]
             owners = [(r, range(edges[r], edges[r + 1])) for r in range(self.world_size)]
         self._shape, self._blocks = (n_rows, cols), []
@@ -174,7 +174,7 @@ class MeshCollective:
                 number = len(self._blocks)
                 self._blocks.append(Block(number, part, owner, receivers, message, wire))
 
-    def _is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
+    def is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
         """Whether reduce-scatter and all-gather beat sending all to all.
 
         Each rank sends N - 1 payloads plainly; scattered, it sends N - 1 Nth parts of partials in

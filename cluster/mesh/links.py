@@ -163,6 +163,11 @@ class MeshLinks:
         """A rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
 
+    @property
+    def n_rings(self) -> int:
+        """Ranks that are reached through shared memory."""
+        return len(self._rings)
+
     def close(self) -> None:
         for watch in self._watches.values():
             watch.close()

@@ -32,7 +32,7 @@ class BusyPollReceiver:
     """
 
     def __init__(self) -> None:
-        self._n_resting = 0  # messages to block for before polling again
+        self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
         self._counters = np.empty(0, np.int64)
         self._seen = np.empty(0, np.int64)
@@ -45,8 +45,8 @@ class BusyPollReceiver:
 
     def receive(self, receiver: Socket) -> list[bytes]:
         """Returns the next message's frames. Raises zmq.Again after the socket's own timeout."""
-        if self._n_resting:
-            self._n_resting -= 1
+        if self.n_resting:
+            self.n_resting -= 1
             return self._sleep(receiver)
         now = time.perf_counter_ns()
         until = now + SPIN_NS
@@ -57,7 +57,7 @@ class BusyPollReceiver:
             yield_core()
             before, now = now, time.perf_counter_ns()
             if now - before > AWAY_NS:
-                self._n_resting = N_RESTS
+                self.n_resting = N_RESTS
                 break
         return self._sleep(receiver)
 

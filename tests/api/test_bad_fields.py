@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import VOCAB_SIZE, ask, run, says, serving_engine
+from tests.scripted_runner import ScriptedEngine
 
 HI = [{"role": "user", "content": "Hi"}]
 

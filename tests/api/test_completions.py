@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+from api.engines.router import merged
 
 from api.config import ApiConfig
-from tests.api.scripted_engine import ScriptedEngine
+from api.engines.in_process import InProcessEngineClient
+from dllama.requests import Output, Submit
 from tests.api.serving import (
     MAX_SEQ_LEN,
     Reply,
@@ -18,6 +21,7 @@ from tests.api.serving import (
     tokenizer,
     until,
 )
+from tests.scripted_runner import ScriptedEngine
 
 TEXT = "Hello wörld ☕! 👍🏽"
 
@@ -34,7 +38,8 @@ def texts(reply: Reply, index: int = 0) -> str:
 
 
 def test_a_chat_answer_is_whole_and_counted() -> None:
-    engine = ScriptedEngine(says(TEXT), n_cached=4)
+    engine = ScriptedEngine(says(TEXT))
+    ask(engine, lambda server: server.chat(max_tokens=2))  # leaves the prompt in the cache
     reply = ask(engine, lambda server: server.chat())
     body = reply.json
     assert reply.status == 200
@@ -55,10 +60,10 @@ def test_a_chat_answer_is_whole_and_counted() -> None:
         "prompt_tokens": len(prompt),
         "completion_tokens": n_answer,
         "total_tokens": len(prompt) + n_answer,
-        "prompt_tokens_details": {"cached_tokens": 4},
+        "prompt_tokens_details": {"cached_tokens": len(prompt) - 1},
     }
     timings = body["timings"]
-    assert (timings["cache_n"], timings["prompt_n"]) == (4, len(prompt) - 4)
+    assert (timings["cache_n"], timings["prompt_n"]) == (len(prompt) - 1, 1)
     assert timings["predicted_n"] == n_answer
     assert all(value >= 0 for value in timings.values())
 
@@ -134,6 +139,22 @@ def test_stop_strings_across_tokens_end_the_sequence(stream, stop, kept, last_to
             assert len(engine.aborted) == 1
 
     run(body)
+
+
+class LateClient(InProcessEngineClient):
+    """Gives a reader everything at once, when the engine is done."""
+
+    async def submit(self, submit: Submit) -> AsyncIterator[Output]:
+        yield merged([output async for output in super().submit(submit)])
+
+
+def test_tokens_behind_a_stop_string_are_not_counted() -> None:
+    """Also where they came together with it."""
+    body = ask(
+        ScriptedEngine(says(TEXT)), lambda server: server.complete(stop="wö"), client=LateClient
+    ).json
+    assert body["choices"][0]["text"] == "Hello " and body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"]["completion_tokens"] == len(tokenizer().encode("Hello wö"))
 
 
 def test_half_a_stop_string_at_the_end_is_text() -> None:

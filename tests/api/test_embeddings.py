@@ -12,14 +12,15 @@ from api.embedding_routes import normalised
 from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from tests.api.listening import listening
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import VOCAB_SIZE, run, says, served, serving, serving_engine, tokenizer
+from tests.scripted_runner import ScriptedEngine, hidden_state
 
 
-def vector_of(ids: list[int], norm: int = 2) -> np.ndarray:
-    """What the scripted engine gives for a text."""
-    raw = np.array([len(ids), ids[0], ids[-1], 1], np.float32)
-    return normalised(raw, norm)
+def vector_of(ids: list[int], norm: int = 2, pooling: str = "mean") -> np.ndarray:
+    """The pooled states of a text, as the scripted runner computes them."""
+    states = np.array([hidden_state(token, i) for i, token in enumerate(ids)])
+    pooled = states.mean(axis=0) if pooling == "mean" else states[-1]
+    return normalised(pooled.astype(np.float32), norm)
 
 
 def ids_of(text: str) -> list[int]:
@@ -66,7 +67,7 @@ def test_base64_pooling_norms_and_the_native_routes() -> None:
                     path, {"content": "Hi", "embd_normalize": -1, "pooling": "last"}
                 )
                 assert reply.json[0]["index"] == 0
-                assert reply.json[0]["embedding"] == [list(vector_of(ids_of("Hi"), -1))]
+                assert reply.json[0]["embedding"] == [list(vector_of(ids_of("Hi"), -1, "last"))]
             assert engine.submitted[-1].pooling == "last"
             for fields, param in (
                 ({"input": None}, "input"),
@@ -111,7 +112,8 @@ def test_the_official_client() -> None:
 
 
 def test_an_engine_that_is_lost_is_a_503() -> None:
-    engine = ScriptedEngine(says("x"), loses_node=True, n_recover_failures=10**9)
+    engine = ScriptedEngine(says("x"))
+    engine.runner.loses_node, engine.runner.n_recover_failures = True, 10**9
 
     async def body() -> None:
         async with serving_engine(engine) as server:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from dllama.requests import SessionAction, SessionCall, Submit
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import MAX_SEQ_LEN, ask, run, says, served, serving, tokenizer
+from tests.scripted_runner import ScriptedEngine
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -103,8 +104,8 @@ def test_the_server_may_shift_for_everybody() -> None:
     assert [submit.context_shift for submit in engine.submitted] == [True, False]
 
 
-def test_a_client_asks_about_sessions() -> None:
-    engine = ScriptedEngine(says("yes"))
+def test_a_client_asks_about_sessions(tmp_path: Path) -> None:
+    engine = ScriptedEngine(says("yes"), session_dir=tmp_path)
 
     async def exchange() -> None:
         client = InProcessEngineClient(engine)

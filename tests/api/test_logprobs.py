@@ -12,9 +12,9 @@ from api.token_logprobs import token_label
 from dllama.engine.engine import Engine
 from dllama.requests import FinishReason, Output, Submit, TokenProbs
 from dllama.step import LogitRow, Step
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import VOCAB_SIZE, Reply, run, served, serving, serving_engine, tokenizer
 from tests.dllama.engine.history_runner import HistoryRunner, logit_row
+from tests.scripted_runner import ScriptedEngine, with_logprobs
 
 PROMPT = [65, 66, 67, 68, 69]
 
@@ -173,17 +173,6 @@ def test_a_drawn_seed_is_told_and_gives_the_answer_again() -> None:
     run(body)
 
 
-class ToldEngine(ScriptedEngine):
-    """Says a script, and that every token was sure."""
-
-    def step(self) -> list[Output]:
-        return [
-            Output(o.id, o.tokens, o.finish, n_prompt=o.n_prompt,
-                   probs=[TokenProbs(t, -0.5, [t], [-0.5]) for t in o.tokens] or None)
-            for o in super().step()
-        ]  # fmt: skip
-
-
 def script(*texts: str) -> list[int]:
     return [token for text in texts for token in tokenizer().encode(text)]
 
@@ -192,10 +181,11 @@ def script(*texts: str) -> list[int]:
 def test_tokens_of_a_stop_string_are_not_told(stream: bool) -> None:
     """Nor are parts of a character told before it, or lost."""
     tokens = script("a☕b", "STOP", "never")
+    rows = [with_logprobs({token: -0.5}, VOCAB_SIZE) for token in tokens]
 
     async def body() -> None:
-        async with serving_engine(ToldEngine(lambda submit: tokens)) as server:
-            reply = await server.chat(logprobs=True, stop="STOP", stream=stream)
+        async with serving_engine(ScriptedEngine(lambda submit: rows)) as server:
+            reply = await server.chat(logprobs=True, stop="STOP", stream=stream, temperature=0)
             if stream:
                 parts = [c["logprobs"] for e in reply.events for c in e["choices"]]
                 content = [entry for part in parts if part for entry in part["content"]]
@@ -204,6 +194,8 @@ def test_tokens_of_a_stop_string_are_not_told(stream: bool) -> None:
                 content = reply.json["choices"][0]["logprobs"]["content"]
             assert b"".join(bytes(entry["bytes"]) for entry in content).decode() == "a☕b"
             assert all(entry["top_logprobs"] is not None for entry in content)
+            told = [entry["logprob"] for entry in content]
+            assert told == pytest.approx([-0.5] * len(content), abs=1e-6)
 
     run(body)
 

@@ -13,10 +13,10 @@ from api.engines.in_process import InProcessEngineClient
 from api.line_rules import LineRules
 from api.model_facts import ModelFacts
 from dllama.tokenizer.fim_tokens import FimTokens, find_fim
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (
     MAX_SEQ_LEN,
     Reply,
+    StepwiseClient,
     ask,
     run,
     says,
@@ -26,6 +26,7 @@ from tests.api.serving import (
     tokenizer,
     until,
 )
+from tests.scripted_runner import ScriptedEngine
 
 TEXT = "Hello wörld ☕! And more."
 
@@ -141,7 +142,11 @@ def test_progress_of_the_prompt(path: str) -> None:
         if "chat" in path
         else {"prompt": "Once upon a time"}
     )
-    reply = ask(ScriptedEngine(says(TEXT), step_s=0.02), lambda s: s.post(path, body))
+    reply = ask(
+        ScriptedEngine(says(TEXT), max_batch=2, max_step_tokens=2),
+        lambda s: s.post(path, body),
+        client=StepwiseClient,
+    )
     events = native_events(reply) if path == "/completion" else reply.events
     told = [event["prompt_progress"] for event in events if "prompt_progress" in event]
     assert told and told[0]["total"] > told[0]["processed"] >= 2

@@ -10,8 +10,8 @@ import pytest
 
 from api.config import ApiConfig
 from tests.api.listening import listening
-from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import says, tokenizer
+from tests.api.serving import VOCAB_SIZE, says, tokenizer
+from tests.scripted_runner import ScriptedEngine, with_logprobs
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
@@ -21,7 +21,7 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest.fixture(scope="module")
 def engine() -> ScriptedEngine:
-    return ScriptedEngine(says(TEXT))
+    return ScriptedEngine(says(TEXT), max_len=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +45,33 @@ def test_chat(client) -> None:
     assert answer.usage.prompt_tokens_details.cached_tokens == 0
 
 
-def test_logprobs(client) -> None:
-    ask = {"model": "toy", "messages": HI, "logprobs": True, "top_logprobs": 2}
-    said = client.chat.completions.create(**ask).choices[0].logprobs.content
-    assert b"".join(bytes(entry.bytes) for entry in said).decode() == TEXT
-    assert all(entry.logprob == -0.5 and len(entry.top_logprobs) == 2 for entry in said)
-    chunks = [c.choices[0] for c in client.chat.completions.create(**ask, stream=True) if c.choices]
-    streamed = [entry for c in chunks if c.logprobs for entry in c.logprobs.content]
-    assert streamed == said
-    text = client.completions.create(model="toy", prompt="Hi", logprobs=1).choices[0]
-    assert text.logprobs.token_logprobs == [-0.5] * len(said)
-    assert text.logprobs.tokens == [entry.token for entry in said]
-    assert text.logprobs.text_offset[:2] == [0, 1] and len(text.logprobs.top_logprobs) == len(said)
+def test_logprobs() -> None:
+    ids = tokenizer().encode(TEXT)
+    other = max(set(range(VOCAB_SIZE)) - set(ids))
+    rows = [with_logprobs({token: -0.5, other: -1.5}, VOCAB_SIZE) for token in ids]
+    with (
+        listening(ScriptedEngine(lambda submit: [*rows, *says("")(submit)])) as url,
+        openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client,
+    ):
+        ask = {"model": "toy", "messages": HI, "logprobs": True, "top_logprobs": 2}
+        ask["temperature"] = 0
+        said = client.chat.completions.create(**ask).choices[0].logprobs.content
+        assert b"".join(bytes(entry.bytes) for entry in said).decode() == TEXT
+        assert [entry.logprob for entry in said] == pytest.approx([-0.5] * len(ids), abs=1e-6)
+        assert all(len(entry.top_logprobs) == 2 for entry in said)
+        streamed = [
+            entry
+            for chunk in client.chat.completions.create(**ask, stream=True)
+            for choice in chunk.choices
+            if choice.logprobs
+            for entry in choice.logprobs.content
+        ]
+        assert streamed == said
+        told = client.completions.create(model="toy", prompt="Hi", logprobs=1, temperature=0)
+        text = told.choices[0].logprobs
+        assert text.token_logprobs == pytest.approx([-0.5] * len(ids), abs=1e-6)
+        assert text.tokens == [entry.token for entry in said]
+        assert text.text_offset[:2] == [0, 1] and len(text.top_logprobs) == len(said)
 
 
 def test_streamed_chat(client) -> None:
@@ -105,8 +120,8 @@ def test_errors_are_the_clients_own_classes(client, url: str) -> None:
 
 
 def test_leaving_a_stream_frees_the_sequence(client, engine: ScriptedEngine) -> None:
-    before = engine.answer
-    engine.answer, engine.max_len = says("x", ends=False), 10**9
+    before = engine.script
+    engine.script = says("x", ends=False)
     try:
         stream = client.chat.completions.create(model="toy", messages=HI, stream=True)
         next(iter(stream))
@@ -118,7 +133,7 @@ def test_leaving_a_stream_frees_the_sequence(client, engine: ScriptedEngine) -> 
             deadline.wait(0.01)
         assert not engine.running
     finally:
-        engine.answer, engine.max_len = before, 256
+        engine.script = before
 
 
 def test_the_async_client(url: str) -> None:

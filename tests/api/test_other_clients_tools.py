@@ -15,8 +15,8 @@ from api.reasoning import TAGS
 from api.tools.dialects import HERMES
 from dllama.chat.chat_template import ChatTemplate
 from tests.api.listening import listening_model
-from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import says, served, tokenizer
+from tests.api.serving import masks, says, served, tokenizer
+from tests.scripted_runner import ScriptedEngine
 
 HI = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -32,7 +32,7 @@ ARGUMENTS = {"city": "Zürich"}
 
 @contextmanager
 def serving_tools() -> Iterator[tuple[str, ScriptedEngine]]:
-    engine = ScriptedEngine(says(SAID), max_len=2048)
+    engine = ScriptedEngine(says(SAID), max_len=2048, constraints=masks())
     model = replace(
         served(InProcessEngineClient(engine)),
         chat_template=ChatTemplate(TEMPLATE),

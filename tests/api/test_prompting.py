@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from api.engines.in_process import InProcessEngineClient
 from dllama.requests import SamplingParams
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (
     ask,
     run,
@@ -14,6 +13,7 @@ from tests.api.serving import (
     serving_engine,
     tokenizer,
 )
+from tests.scripted_runner import ScriptedEngine
 
 
 def test_sampling_fields_reach_the_engine_and_others_keep_the_servers_default() -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.reasoning import TAGS, ReasoningSplitter, is_opened, tags_of, without_thoughts
+from api.reasoning import (
+    TAGS,
+    ReasoningSplitter,
+    held_back,
+    is_opened,
+    tags_of,
+    without_thoughts,
+)
 
 THINK = TAGS[0]
 CASES = [  # text, the prompt opened thoughts, thoughts, content
@@ -62,3 +69,9 @@ def test_templates_tell_the_tags() -> None:
     assert tags_of("{% if '</think>' in content %}") is THINK
     assert tags_of("[THINK]{{ x }}[/THINK]") is TAGS[1]
     assert tags_of("{{ messages }}") is None
+    assert tags_of("{{ message.content }}<|end|>") is None  # Phi's end of a turn, too
+
+
+def test_the_longest_possible_beginning_of_a_mark_is_held_back() -> None:
+    assert held_back("caa", "aab") == 2
+    assert held_back("aab", "aab") == held_back("ba", "b") == held_back("", "ab") == 0

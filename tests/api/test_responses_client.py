@@ -9,8 +9,8 @@ import pytest
 from api.response_store import ResponseStore
 from dllama.errors import RequestError
 from tests.api.listening import listening
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import says, tokenizer
+from tests.scripted_runner import ScriptedEngine
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
@@ -19,7 +19,7 @@ TEXT = "Hello wörld ☕! And more."
 
 @pytest.fixture(scope="module")
 def engine() -> ScriptedEngine:
-    return ScriptedEngine(says(TEXT))
+    return ScriptedEngine(says(TEXT), max_len=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -148,16 +148,16 @@ def test_what_is_not_honoured_is_refused_by_name(client, fields, param) -> None:
 
 
 def test_an_answer_that_breaks_off_is_a_failed_response(client, engine) -> None:
-    before = engine.answer, engine.max_len
-    engine.answer, engine.max_len = says("x", ends=False), 10**9
+    before = engine.script
+    engine.script = says("x", ends=False)
     try:
         stream = iter(client.responses.create(model="toy", input="Hi", stream=True))
         next(stream)
-        engine.loses_node = True
+        engine.runner.loses_node = True
         last = list(stream)[-1]
         assert last.type == "response.failed" and "node 1" in last.response.error.message
     finally:
-        (engine.answer, engine.max_len), engine.loses_node = before, False
+        engine.script, engine.runner.loses_node = before, False
 
 
 def test_the_store_forgets_the_oldest() -> None:

@@ -12,7 +12,6 @@ from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
 from api.served_model import ModelRegistry
 from dllama.errors import ClusterError, ConfigError
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (
     CREATED,
     MAX_SEQ_LEN,
@@ -25,6 +24,7 @@ from tests.api.serving import (
     serving_engine,
     tokenizer,
 )
+from tests.scripted_runner import ScriptedEngine
 
 
 def test_models_are_listed_and_shown() -> None:
@@ -89,12 +89,14 @@ def test_stats_are_the_engines_and_the_servers() -> None:
     async def body() -> None:
         async with serving_engine(ScriptedEngine(says("abc def"))) as server:
             empty = (await server.get("/stats")).json
-            assert empty["latency_ms"]["ttft_p50"] is None
+            assert empty["latency_ms"]["ttft_p50"] == 0.0  # the engine's
+            assert empty["api"]["latency_ms"]["ttft_p50"] is None
             await server.complete()
             await server.chat(stream=True)
             stats = (await server.get("/stats")).json
             n_requests = 2
-            while stats["latency_ms"]["itl_p50"] is None:  # tokens that arrive together have none
+            # Tokens that arrive together have no time between them.
+            while stats["api"]["latency_ms"]["itl_p50"] is None:
                 await server.complete()
                 n_requests += 1
                 stats = (await server.get("/stats")).json
@@ -103,9 +105,9 @@ def test_stats_are_the_engines_and_the_servers() -> None:
             assert stats["workers"] == [{"rank": 0}]
             assert stats["api"]["requests"] == n_requests
             assert stats["api"]["open_requests"] == 0
-            latency = stats["latency_ms"]
-            assert 0 < latency["ttft_p50"] <= latency["ttft_p95"]
-            assert 0 < latency["itl_p50"] <= latency["itl_p95"]
+            for latency in (stats["latency_ms"], stats["api"]["latency_ms"]):
+                assert 0 < latency["ttft_p50"] <= latency["ttft_p95"]
+                assert 0 < latency["itl_p50"] <= latency["itl_p95"]
 
     run(body)
 
@@ -221,17 +223,20 @@ def test_origins() -> None:
         config = ApiConfig(cors_origins=origins)
         async with serving_engine(ScriptedEngine(says("a")), config) as server:
             for origin in welcome:
+                named, streamed = {"Origin": origin}, {"prompt": "a", "stream": True}
                 for reply in (
-                    await server.get("/v1/nothing", headers={"Origin": origin}),
-                    await server.complete(stream=True),
-                    await server.request("OPTIONS", "/v1/models", headers={"Origin": origin}),
+                    await server.get("/v1/nothing", headers=named),
+                    await server.post("/v1/completions", streamed, headers=named),
+                    await server.request("OPTIONS", "/v1/models", headers=named),
                 ):
-                    if "Vary" in reply.headers:
-                        assert reply.headers["Access-Control-Allow-Origin"] == origin
-                        assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+                    assert reply.headers["Vary"] == "Origin"
+                    assert reply.headers["Access-Control-Allow-Origin"] == origin
+                    assert reply.headers["Access-Control-Allow-Credentials"] == "true"
             for origin in unwelcome:
                 reply = await server.get("/health", headers={"Origin": origin})
                 assert "Access-Control-Allow-Origin" not in reply.headers
+                assert reply.headers["Vary"] == "Origin"
+            assert "Vary" not in (await server.get("/health")).headers
 
     run(lambda: body(("*",), ["https://a.example", "null"], []))
     run(

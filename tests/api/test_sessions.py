@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from api.engines.in_process import InProcessEngineClient
 from api.model_facts import ModelFacts
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import run, says, served, serving, serving_engine
+from tests.scripted_runner import SESSION_BYTES, ScriptedEngine
 
 
-def test_sessions_are_saved_restored_and_erased() -> None:
-    engine = ScriptedEngine(says("x"))
+def test_sessions_are_saved_restored_and_erased(tmp_path: Path) -> None:
+    engine = ScriptedEngine(says("x"), session_dir=tmp_path)
 
     async def body() -> None:
         model = served(InProcessEngineClient(engine))
@@ -19,7 +20,7 @@ def test_sessions_are_saved_restored_and_erased() -> None:
             answer = await server.post("/completion", {"prompt": "Once", "id_slot": 3})
             assert answer.json["id_slot"] == 3
             await server.complete(session_id="me")
-            n = len(engine.submitted[0].tokens)
+            n = len(engine.submitted[0].tokens) + 1  # and the answer
             for path, head in (
                 ("/slots/3", {"id_slot": 3}),
                 ("/sessions/me", {"session_id": "me"}),
@@ -28,10 +29,11 @@ def test_sessions_are_saved_restored_and_erased() -> None:
                 reply = await server.post(f"{path}?action=save", named)
                 assert reply.status == 200, reply.data
                 told = reply.json
+                n_bytes = SESSION_BYTES + (tmp_path / "monday.session").stat().st_size
                 assert told.pop("timings").keys() == {"save_ms"}
-                assert told == {**head, **named, "n_saved": n, "n_written": 100}
+                assert told == {**head, **named, "n_saved": n, "n_written": n_bytes}
                 reply = await server.post(f"{path}?action=restore", named)
-                assert (reply.json["n_restored"], reply.json["n_read"]) == (n, 100)
+                assert (reply.json["n_restored"], reply.json["n_read"]) == (n, n_bytes)
                 reply = await server.request("POST", f"{path}?action=erase")
                 assert reply.json == {**head, "n_erased": n}
 

@@ -15,8 +15,8 @@ from api.tools.dialects import HERMES
 from dllama.chat.chat_template import ChatTemplate
 from dllama.requests import Submit
 from tests.api.listening import listening_model
-from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import says, served
+from tests.api.serving import ClientClass, StepwiseClient, masks, says, served
+from tests.scripted_runner import ScriptedEngine
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
@@ -39,22 +39,21 @@ TEMPLATE = (
 
 @contextmanager
 def client_of(
-    text: str, end: str = "", *, step_s: float = ScriptedEngine.step_s
+    text: str, end: str = "", *, client: ClientClass = InProcessEngineClient
 ) -> Iterator[tuple[object, ScriptedEngine]]:
-    engine = ScriptedEngine(says(text), step_s=step_s)
+    engine = ScriptedEngine(says(text), max_len=2048, constraints=masks())
     model = replace(
-        served(InProcessEngineClient(engine)),
+        served(client(engine)),
         chat_template=ChatTemplate(TEMPLATE + end),
         tool_dialect=HERMES,
         think_tags=TAGS[0],
         max_seq_len=2048,
     )
-    engine.max_len = 2048
     with (
         listening_model(model) as url,
-        openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client,
+        openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as official,
     ):
-        yield client, engine
+        yield official, engine
 
 
 def grammar_of(submit: Submit) -> dict:
@@ -79,8 +78,7 @@ def test_a_tool_call_and_its_result() -> None:
 
 def test_streamed_tool_calls() -> None:
     two = CALL + "\n" + CALL
-    # So slow that a busy machine does not put all pieces of a call together.
-    with client_of(THOUGHTS + two, step_s=0.01) as (client, _):
+    with client_of(THOUGHTS + two, client=StepwiseClient) as (client, _):
         stream = client.chat.completions.create(model="toy", messages=HI, tools=[TOOL], stream=True)
         chunks = list(stream)
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]

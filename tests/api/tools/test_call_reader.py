@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.message_reader import MessageReader
 from api.tools.call_reader import ArgumentsPart, CallPart, CallReader, TextPart
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
+from dllama.requests import FinishReason
 
 NAMES = ("f", "get_it")
 values = st.recursive(
@@ -79,3 +81,17 @@ def test_a_call_that_breaks_off_is_not_complete() -> None:
     text = HERMES.before + HERMES.head("f") + '{"a": "x'
     assert read(HERMES, list(text)) == ("", [("f", '{"a": "x', False)])
     assert read(HERMES, ["well <tool_call>\n{"]) == ("well<tool_call>\n{", [])
+
+
+def test_a_message_tells_whole_calls_and_why_it_ended() -> None:
+    """Also where a second call was cut: an answer of max_tokens says so, whatever it has."""
+    call = HERMES.before + HERMES.head("f") + '{"a": 1}}' + HERMES.after
+    reader = MessageReader(None, CallReader(HERMES, NAMES), HERMES)
+    for char in HERMES.opening + call + HERMES.between + call[:-20]:
+        reader.push(char)
+    reader.finish()
+    calls = reader.message()["tool_calls"]
+    assert isinstance(calls, list)
+    assert [made["function"] for made in calls] == [{"name": "f", "arguments": '{"a": 1}'}]
+    assert reader.reason(FinishReason.LENGTH) == "length"
+    assert reader.reason(FinishReason.STOP) == "tool_calls"

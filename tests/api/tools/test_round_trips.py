@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from api.answer_plan import chat_plan
+from api.answer_plan import AnswerPlan, chat_plan
 from api.generation_request import Conversation, parse_conversation
 from api.prompting import render
 from api.reasoning import tags_of
@@ -85,8 +85,9 @@ def answer_of(dialect: ToolDialect, n: int) -> str:
     return opening + dialect.between.join(calls) + dialect.closing
 
 
-def read(plan: object, text: str) -> tuple[dict, str]:
-    reader = plan.reader()  # type: ignore[attr-defined]
+def read(plan: AnswerPlan, text: str) -> tuple[dict, str]:
+    reader = plan.reader()
+    assert reader is not None
     for char in text:
         reader.push(char)
     reader.finish()

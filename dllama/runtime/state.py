@@ -11,7 +11,7 @@ from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.activations import activations
 from kernels.arrays import aligned
-from kernels.attention.causal import Rooms, scratch
+from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
 from kernels.weights.layout import GROUP, Activations
 
@@ -30,7 +30,7 @@ class RunState:
     cosines: np.ndarray  # (T, head_dim / 2)
     sines: np.ndarray
     tiles: np.ndarray  # (T, 3) int32
-    rooms: Rooms  # attention's scratch
+    rooms: Scratch  # attention's scratch
     normed: Activations  # (T, dim)
     qkv: np.ndarray  # (T, width)
     mixed: Activations  # (T + 1, columns of wo): attention's output

@@ -57,7 +57,7 @@ def _sum_exp(x, top):
 
 @jitted
 def _is_worse(value_a, id_a, value_b, id_b):
-    """Whether a comes after b: smaller, or as large with a higher id."""
+    """True if a comes after b: smaller, or as large with a higher id."""
     return value_a < value_b or (value_a == value_b and id_a > id_b)
 
 

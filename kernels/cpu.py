@@ -56,7 +56,7 @@ def isa() -> str:
 
 @functools.cache
 def has_bf16_dot() -> bool:
-    """Whether two bfloat16 products a lane can be added in one instruction."""
+    """True where one instruction adds two bfloat16 products a lane."""
     return isa() == "avx512vnni" and "avx512bf16" in cpu_features()
 
 

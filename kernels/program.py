@@ -141,9 +141,9 @@ def _thunk(*kinds: Any) -> int:
         where = builder.add(thunk.args[0], ir.Constant(I64, SLOT * i))
         return builder.load(builder.inttoptr(where, kind.as_pointer()))
 
-    room = [builder.alloca(POINTER), builder.alloca(POINTER)]
+    results = [builder.alloca(POINTER), builder.alloca(POINTER)]
     entry = builder.inttoptr(load(0, I64), wanted.as_pointer())
-    builder.ret(builder.call(entry, [*room, *(load(1 + i, k) for i, k in enumerate(kinds))]))
+    builder.ret(builder.call(entry, [*results, *(load(1 + i, k) for i, k in enumerate(kinds))]))
     machine = binding.Target.from_triple(module.triple).create_target_machine(opt=2)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
     engine.finalize_object()

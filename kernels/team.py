@@ -40,9 +40,9 @@ from kernels.emit.vectors import I64
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
 N_THREADS = JOB + 16  # beside the job's function and arguments: written once
-ROOMS = JOB + 24  # the address of the threads' rooms: written once
+SCRATCH = JOB + 24  # the address of the threads' scratch buffers: written once
 STATE_WORDS = 56
-ROOM_BYTES = 8 << 20  # working space of a thread; pages that are never touched cost no memory
+SCRATCH_BYTES = 8 << 20  # of a thread; pages that are never touched cost no memory
 CLOSED = (
     -1
 )  # in JOIN; an open region's word is its epoch << 16, plus one for each thread that joined
@@ -191,9 +191,9 @@ def claim(team, chunk):
 
 
 @jitted
-def room_of(team, thread):
-    """The address of ROOM_BYTES that belong to a thread while it is in a region."""
-    return team[ROOMS // 8] + thread * ROOM_BYTES
+def scratch_of(team, thread):
+    """The address of SCRATCH_BYTES that belong to a thread while it is in a region."""
+    return team[SCRATCH // 8] + thread * SCRATCH_BYTES
 
 
 @kernel
@@ -247,8 +247,8 @@ class Team:
         self.state = aligned(STATE_WORDS, np.int64) if memory is None else memory
         self.state[:] = 0
         self.state[N_THREADS // 8] = n_threads
-        self._rooms = aligned((n_threads, ROOM_BYTES), np.uint8)
-        self.state[ROOMS // 8] = self._rooms.ctypes.data
+        self._scratch = aligned((n_threads, SCRATCH_BYTES), np.uint8)
+        self.state[SCRATCH // 8] = self._scratch.ctypes.data
         self.n_threads = n_threads
         self._helpers = [
             threading.Thread(target=_help, args=(self.state, i), name=f"compute-{i}", daemon=True)

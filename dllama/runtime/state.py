@@ -12,7 +12,7 @@ from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.activations import activations
 from kernels.arrays import aligned
-from kernels.attention.causal import Rooms, scratch
+from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
 from kernels.weights.layout import GROUP, Activations
 
@@ -38,7 +38,7 @@ class RunState:
     cosines: np.ndarray  # (T, rotary_dim / 2)
     sines: np.ndarray
     tiles: np.ndarray  # (T, 3) int32
-    rooms: Rooms  # attention's scratch
+    scratch: Scratch  # of attention
     normed: Activations  # (T, dim)
     qkv: np.ndarray  # (T, width)
     gate_up: np.ndarray  # (T, width)
@@ -73,7 +73,7 @@ def allocate(
         cosines=aligned((max_tokens, half), f32),
         sines=aligned((max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        rooms=scratch(n_threads, config.head_dim, longest),
+        scratch=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),
         qkv=aligned((max_tokens, _widest(weights, "qkv")), f32),
         gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),

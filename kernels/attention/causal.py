@@ -40,8 +40,8 @@ CHUNK = 16  # pages: a fold costs as much as a page's mix, and 512 tokens keep a
 ITEMS_PER_THREAD = 2  # whole tiles, below which chunks are shared out
 
 
-class Rooms(NamedTuple):
-    """Working space of attention, from `scratch`."""
+class Scratch(NamedTuple):
+    """The scratch buffers of attention, from `scratch`."""
 
     threads: np.ndarray  # (n_threads, words): queries, scores, the states of a chunk and of all
     partials: np.ndarray  # (n, words of a state): chunks' states that are not folded yet
@@ -53,13 +53,13 @@ def state_words(head_dim: int) -> int:
     return QUERIES * padded(head_dim) + 2 * LANES
 
 
-def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Rooms:
-    """Returns rooms for contexts of up to max_tokens; unused pages of partials cost no memory."""
+def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Scratch:
+    """Returns buffers for contexts of up to max_tokens; unused partials cost no memory."""
     state = state_words(head_dim)
     n_chunks = -(-max_tokens // (CHUNK * PAGE))
     n_partials = ITEMS_PER_THREAD * n_threads * n_chunks if n_threads > 1 and n_chunks > 1 else 0
     words = QUERIES * (head_dim + ROW) + 2 * state + 2 * LANES
-    return Rooms(
+    return Scratch(
         aligned((n_threads, -(-words // LANES) * LANES), np.float32),
         aligned((n_partials, state), np.float32),
     )
@@ -102,14 +102,14 @@ def _read_queries(qkv, first_row, n, heads, head_dim, q):
 
 
 @jitted
-def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head_dim, room, part):
+def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head_dim, buffer, part):
     """Computes `part`, the state of the tile's queries over the pages `chunk` = (first, end); the
-    queries are in the room."""
+    queries are in the buffer."""
     _, n_heads, kv_head = heads
     width = padded(head_dim)
-    q = room[: head_dim * n]
-    scores = room[QUERIES * head_dim : QUERIES * (head_dim + ROW)].reshape(QUERIES, ROW)
-    decays = room[room.size - LANES :]
+    q = buffer[: head_dim * n]
+    scores = buffer[QUERIES * head_dim : QUERIES * (head_dim + ROW)].reshape(QUERIES, ROW)
+    decays = buffer[buffer.size - LANES :]
     _begin(part, width)
     tops, totals = part[QUERIES * width :], part[QUERIES * width + LANES :]
     last = positions[first_row + (n - 1) // n_heads]
@@ -133,25 +133,25 @@ def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head
 
 
 @jitted
-def _states(room, head_dim):
-    """The parts of a room: a chunk's state, the state of all chunks, and the factors of a fold."""
+def _states(buffer, head_dim):
+    """A buffer's parts: a chunk's state, the state of all chunks, and the factors of a fold."""
     base, words = QUERIES * (head_dim + ROW), state_words(head_dim)
     ends = base + 2 * words
-    return room[base : base + words], room[base + words : ends], room[ends : ends + 2 * LANES]
+    return buffer[base : base + words], buffer[base + words : ends], buffer[ends : ends + 2 * LANES]
 
 
 @jitted
-def _attend(qkv, tile, heads, span, positions, pages, keys, values, head_dim, room):
-    """Leaves in the room the state of a tile's rows, `tile` = (first row, rows, sequence), and of
-    query heads, `heads` = (first, count, kv head), over the pages `span` = (first, end)."""
+def _attend(qkv, tile, heads, span, positions, pages, keys, values, head_dim, buffer):
+    """Computes in the buffer the state of a tile's rows, `tile` = (first row, rows, sequence), and
+    of query heads, `heads` = (first, count, kv head), over the pages `span` = (first, end)."""
     n = tile[1] * heads[1]
-    part, whole, factors = _states(room, head_dim)
-    _read_queries(qkv, tile[0], n, heads, head_dim, room)
+    part, whole, factors = _states(buffer, head_dim)
+    _read_queries(qkv, tile[0], n, heads, head_dim, buffer)
     _begin(whole, padded(head_dim))
     for first in range(span[0], span[1], CHUNK):
         chunk = (first, min(first + CHUNK, span[1]))
         _read_chunk(n, chunk, tile[0], heads, positions, pages[tile[2]], keys, values, head_dim,
-                    room, part)  # fmt: skip
+                    buffer, part)  # fmt: skip
         _fold(n, whole, part, factors, padded(head_dim))
 
 
@@ -201,7 +201,7 @@ def _unit(number, tiles, n_tiles, group, n_kv_heads):
 
 @region
 def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys, values, head_dim,
-                rooms, partials, n_units, n_shared, out):  # fmt: skip
+                buffers, partials, n_units, n_shared, out):  # fmt: skip
     """n_shared is the number of chunks of the longest tile where chunks are shared out, else 0."""
     while True:
         item = claim(team, 1)
@@ -214,9 +214,9 @@ def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys
             first, end = chunk * CHUNK, min((chunk + 1) * CHUNK, end)
         if first >= end:
             continue
-        room = rooms[thread]
-        _attend(qkv, tile, heads, (first, end), positions, pages, keys, values, head_dim, room)
-        _, whole, _ = _states(room, head_dim)
+        buffer = buffers[thread]
+        _attend(qkv, tile, heads, (first, end), positions, pages, keys, values, head_dim, buffer)
+        _, whole, _ = _states(buffer, head_dim)
         if n_shared > 0:
             partials[item, :] = whole
         else:
@@ -224,14 +224,14 @@ def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys
 
 
 @region
-def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, rooms,
+def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, buffers,
               partials, n_units, n_shared, out):  # fmt: skip
     while True:
         unit = claim(team, 1)
         if unit >= n_units:
             return
         tile, heads = _unit(unit, tiles, n_tiles, group, n_kv_heads)
-        _, whole, factors = _states(rooms[thread], head_dim)
+        _, whole, factors = _states(buffers[thread], head_dim)
         _begin(whole, padded(head_dim))
         for chunk in range(_n_chunks(tile, positions)):
             part = partials[unit * n_shared + chunk]
@@ -240,7 +240,7 @@ def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_d
 
 
 @kernel
-def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim, rooms,
+def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim, buffers,
                partials, out):  # fmt: skip
     n_tiles = _plan_tiles(starts, max(1, QUERIES // group), tiles)
     n_kv_heads = keys.shape[1]
@@ -252,23 +252,23 @@ def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, 
     if n_shared <= 1 or n_units * n_shared > partials.shape[0]:
         n_shared = 0
     _attend_all(team, (team, qkv, tiles, n_tiles, group, positions, pages, keys, values, head_dim,
-                       rooms, partials, n_units, n_shared, out))  # fmt: skip
+                       buffers, partials, n_units, n_shared, out))  # fmt: skip
     if n_shared > 0:
-        _fold_all(team, (team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, rooms,
+        _fold_all(team, (team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, buffers,
                          partials, n_units, n_shared, out))  # fmt: skip
 
 
 def attention(
     team: np.ndarray, qkv: np.ndarray, starts: np.ndarray, tiles: np.ndarray, group: int,
     positions: np.ndarray, pages: np.ndarray, keys: np.ndarray, values: np.ndarray,
-    head_dim: int, rooms: Rooms, out: np.ndarray,
+    head_dim: int, buffers: Scratch, out: np.ndarray,
 ) -> None:  # fmt: skip
     """out[:, heads] = softmax(q . k / sqrt(head_dim)) . v for every row of the step.
 
     qkv (T, ...) begins with the rotated queries; `group` query heads share a key/value head;
     starts (S + 1,), positions (T,) and pages (S, max_pages) int32 are the step's; keys and values
-    are one layer of KvPages, which already hold the rows' own; tiles (T, 3) int32 and rooms
+    are one layer of KvPages, which already hold the rows' own; tiles (T, 3) int32 and buffers
     (from `scratch`) are working space; out (T, n_heads * head_dim or wider) float32.
     """
     launch(_attention, team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim,
-           rooms.threads, rooms.partials, out)  # fmt: skip
+           buffers.threads, buffers.partials, out)  # fmt: skip

@@ -35,7 +35,7 @@ def _mean_square(x):
 
 
 @jitted
-def _turn(head, bias, norm, epsilon, cosine, sine):
+def _rotate(head, bias, norm, epsilon, cosine, sine):
     """Adds the bias to one head (head_dim,), normalises it and rotates its first rotary_dim values,
     all in place (Su et al., arXiv:2104.09864)."""
     if bias.size > 0:
@@ -67,11 +67,11 @@ def _rotate_groups(thread, team, qkv, n_tokens, group, head_dim, bias, q_norm, k
         for t in range(first, min(first + ROWS, n_tokens)):
             for head in range(kv_head * group, (kv_head + 1) * group):
                 at = head * head_dim
-                _turn(qkv[t, at : at + head_dim], bias[at : at + head_dim], q_norm, epsilon,
+                _rotate(qkv[t, at : at + head_dim], bias[at : at + head_dim], q_norm, epsilon,
                       cosines[t], sines[t])  # fmt: skip
             at = k_start + kv_head * head_dim
             key = qkv[t, at : at + head_dim]
-            _turn(key, bias[at : at + head_dim], k_norm, epsilon, cosines[t], sines[t])
+            _rotate(key, bias[at : at + head_dim], k_norm, epsilon, cosines[t], sines[t])
             page, slot = row_pages[t], positions[t] % PAGE
             put_key(keys[page, kv_head], slot, key)
             at = v_start + kv_head * head_dim

@@ -16,7 +16,7 @@ from kernels.team import N_THREADS, claim, region
 
 
 @jitted
-def _turn_back(key, cosine, sine):
+def _rotate_back(key, cosine, sine):
     """Rotates a key (head_dim,) in place: pair j of n is the values j and j + n."""
     half = cosine.size
     for j in range(half):
@@ -27,8 +27,8 @@ def _turn_back(key, cosine, sine):
 
 @region
 def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after,
-                 cosine, sine, rooms):  # fmt: skip
-    n_kv_heads, head_dim, key = keys.shape[2], rooms.shape[1], rooms[thread]
+                 cosine, sine, buffers):  # fmt: skip
+    n_kv_heads, head_dim, key = keys.shape[2], buffers.shape[1], buffers[thread]
     width = padded(head_dim)
     while True:
         item = claim(team, 1)
@@ -48,7 +48,7 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
                 copy_key(key_from, old, key_to, new, head_dim)
             else:
                 get_key(key_from, old, key)
-                _turn_back(key, cosine, sine)
+                _rotate_back(key, cosine, sine)
                 put_key(key_to, new, key)
             copy_value(values[layer, source, head], old, values[layer, target, head], new, width)
 
@@ -61,9 +61,9 @@ def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_afte
     for j in range(inv_freq.size):
         angle = n_drop * inv_freq[j]
         cosine[j], sine[j] = math.cos(angle), math.sin(angle)
-    rooms = np.empty((team[N_THREADS // 8], head_dim), np.float32)
+    buffers = np.empty((team[N_THREADS // 8], head_dim), np.float32)
     _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine,
-                        sine, rooms))  # fmt: skip
+                        sine, buffers))  # fmt: skip
 
 
 def shift_keys(

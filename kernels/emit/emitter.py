@@ -170,9 +170,9 @@ class Emit:
     def stack(self, kind: Any, count: int) -> Value:
         """Allocates `count` values on the stack, aligned to a cache line; returns their address."""
         with self.b.goto_entry_block():
-            room = self.b.alloca(kind, count)
-            room.align = 64
-        return self.b.ptrtoint(room, I64)
+            slots = self.b.alloca(kind, count)
+            slots.align = 64
+        return self.b.ptrtoint(slots, I64)
 
     def variable(self, initial: Value) -> Variable:
         """Makes a mutable value that the optimiser keeps in a register."""

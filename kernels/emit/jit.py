@@ -1,4 +1,4 @@
-"""How functions are compiled: by what the compiler may do to their sums, and under which name."""
+"""The decorators that compile: by what the compiler may do to sums, and with names to cache by."""
 
 from __future__ import annotations
 

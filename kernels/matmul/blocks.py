@@ -78,13 +78,13 @@ class _BlockTile:
         would not fit the instruction cache."""
         e, n, n_factors = self.e, self.fmt.unit_blocks, BLOCK // self.fmt.sub
         width = n_factors * (2 if self.fmt.has_min else 1)
-        room = e.stack(F32X16, self.groups * n * width)
+        stacked = e.stack(F32X16, self.groups * n * width)
         for g, unit_scales in enumerate(found):
             for i, s in enumerate(unit_scales):
                 for k, v in enumerate([*s.factors, *s.minima]):
-                    e.store(v, e.at(room, 64 * ((g * n + i) * width + k)), 64)
+                    e.store(v, e.at(stacked, 64 * ((g * n + i) * width + k)), 64)
         with e.loop(e.i64(n)) as i:
-            at = e.b.add(room, e.b.mul(i, e.i64(64 * width)))
+            at = e.b.add(stacked, e.b.mul(i, e.i64(64 * width)))
             here = []
             for g in range(self.groups):
                 first = 64 * g * n * width
@@ -117,14 +117,14 @@ class _BlockTile:
                 add_minima(e, self.acc[g][t], t, weighted, factors[g])
 
     def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
-        """Fetches lines further on, for tiles that compute for so long that the processor's own
-        prefetching does not keep memory busy."""
+        """Fetches lines further on, for tiles that compute too long for the processor's own
+        prefetching to keep memory busy."""
         if self.tokens < PREFETCHED_FROM and self.fmt.unit_blocks == 1:
             return
         self.e.prefetch(self.e.b.add(self.e.b.add(base, offset), ahead), n_bytes)
 
     def _starts(self, sums: Value, t: int) -> list[Value]:
-        """Where the integer sums of a token begin: minus the offset times the activations."""
+        """The start values of a token's integer sums: minus the offset times the activations."""
         e, n = self.e, BLOCK // self.fmt.sub
         if not self.fmt.offset or is_signed(e, self.fmt):
             return [e.constant(I32X16, 0)] * n

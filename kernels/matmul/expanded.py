@@ -24,7 +24,7 @@ from kernels.emit.vectors import F32X16, I8X64, I32X16, I64, Value
 from kernels.matmul.blocks import add_block, add_minima
 from kernels.matmul.runs import store_tile
 from kernels.matmul.tiles import MANY_BLOCK, MANY_FROM, NEAR_BYTES, n_tiles, tile_bounds
-from kernels.team import ROOM_BYTES, claim, region, room_of
+from kernels.team import SCRATCH_BYTES, claim, region, scratch_of
 from kernels.weights.layout import BLOCK, GROUP, BlockType
 from kernels.weights.unpack import Scales, quants
 
@@ -43,8 +43,8 @@ def _places(n_subs: int, has_min: bool) -> tuple[int, int, int, int]:
     return weights, weights + plane, minima, minima + (plane if has_min else 0)
 
 
-MAX_COLS = ROOM_BYTES // (PAIR * _places(2, True)[3]) * BLOCK
-"""Columns of which two groups fit a thread's room, whatever their type."""
+MAX_COLS = SCRATCH_BYTES // (PAIR * _places(2, True)[3]) * BLOCK
+"""Columns of which two groups fit a thread's scratch buffer, whatever their type."""
 
 
 def _n_subs(fmt: BlockType) -> int:
@@ -52,7 +52,7 @@ def _n_subs(fmt: BlockType) -> int:
 
 
 def _emit_expand(fmt: BlockType, e: Emit, args: Any) -> None:
-    """Unpacks one group to a room."""
+    """Unpacks one group to a scratch buffer."""
     n_units, packed, packed_scales, weights, starts, factors, minima = args
     n_subs = _n_subs(fmt)
     with e.loop(n_units) as unit:
@@ -137,7 +137,7 @@ N_EXPAND_ARGS = 7
 
 
 def _expander(fmt: BlockType) -> Any:
-    """An intrinsic expand(n_units, quants, scales, then the four places in a room)."""
+    """An intrinsic expand(n_units, quants, scales, then the four places in a scratch buffer)."""
 
     @intrinsic
     def expand(typingctx: Any, arguments: Any) -> Any:
@@ -194,7 +194,7 @@ def expanded_matmul(fmt: BlockType) -> Any:
         packed, packed_scales = w
         a_quants, a_scales, a_weighted = a
         n_groups, n_blocks = packed.shape[0], packed.shape[1] // quant_bytes
-        stride, room = n_blocks * stride_of_block, room_of(team, thread)
+        stride, buffer = n_blocks * stride_of_block, scratch_of(team, thread)
         chunk = max(1, CHUNK_BYTES // (PAIR * stride)) * PAIR
         while True:
             first = claim(team, chunk)
@@ -202,7 +202,7 @@ def expanded_matmul(fmt: BlockType) -> Any:
                 return
             count = min(chunk, n_groups - first)
             for g in range(count):
-                at = room + g * stride
+                at = buffer + g * stride
                 expand((n_blocks // unit_blocks,
                         address(packed) + (first + g) * packed.shape[1],
                         address(packed_scales) + (first + g) * packed_scales.shape[1],
@@ -212,7 +212,7 @@ def expanded_matmul(fmt: BlockType) -> Any:
                 start, end = tile_bounds(number, n_tokens, MANY_BLOCK)
                 done = start * n_blocks
                 for g in range(0, count, PAIR):
-                    at = room + g * stride
+                    at = buffer + g * stride
                     where = address(out) + (column + (first + g) * GROUP) * 4
                     tile(end - start, min(PAIR, count - g),
                          (n_blocks, at, at + n_blocks * to_starts, at + n_blocks * to_factors,

@@ -59,10 +59,10 @@ def _emit_tile(
 
 @jitted
 def _ahead(number, n_tokens, widest, stride, vector_bytes):
-    """How far ahead tile `number` of the tokens fetches weights, and how many bytes it goes on
-    there with each vector. A single tile fetches what it reads soon. Of several that read the
-    same groups of `stride` bytes, the first fetches the former half of each of the next groups and
-    the second the latter, so that memory has work all the time."""
+    """The distance ahead at which tile `number` of the tokens fetches weights, and the bytes it
+    moves on there with each vector. A single tile fetches what it reads soon. Of several that read
+    the same groups of `stride` bytes, the first fetches the former half of each of the next groups
+    and the second the latter, so that memory has work all the time."""
     if n_tokens <= widest:
         return NEAR_BYTES, vector_bytes
     if number > 1:

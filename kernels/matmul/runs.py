@@ -1,5 +1,5 @@
-"""What block and float weights share: tiles of tokens over runs of groups, in emitted code, and how
-groups are given out to threads."""
+"""Tiles of tokens over runs of groups, for quantized and for float weights: the emitted code around
+a tile, and the share of groups a thread claims."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kernels.emit.vectors import I64, Value
 from kernels.matmul.tiles import MANY_FROM
 from kernels.weights.layout import GROUP
 
-GROUPS_AT_ONCE = 4  # that many tokens see in turn
+GROUPS_AT_ONCE = 4  # groups that the tiles of many tokens read in turn
 PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
 class Pointers:
-    """The addresses a tile reads and writes from, and its sizes, as LLVM values."""
+    """The addresses a tile reads from and writes to, and its sizes, as LLVM values."""
 
     N_ARGS = 15
 
@@ -46,7 +46,8 @@ def store_tile(e: Emit, acc: list[list[Variable]], columns: list[Value], out_str
 
 
 EmitTile = Callable[[Emit, Pointers, int, int, Value], None]
-"""Emits (for so many tokens) so many groups of 16 rows from group `first` on: the last three."""
+"""emit_tile(e, pointers, tokens, groups, first) emits `groups` groups of 16 rows from group `first`
+on, times a tile of `tokens` tokens."""
 
 
 def _emit_run(emit_tile: EmitTile, tokens: int, at_once: int, e: Emit, args: Any) -> None:

@@ -21,7 +21,7 @@ MANY_BLOCK, MANY_FLOAT = 6, 12
 beside two groups of weights."""
 
 NEAR_BYTES = 4096
-"""How far ahead weights are fetched where memory has to keep up with the computation."""
+"""The distance ahead at which weights are fetched where memory has to keep pace."""
 
 
 @jitted

@@ -32,7 +32,7 @@ def block_dequantizer(fmt: BlockType) -> Any:
 
 
 def _value_of(fmt: BlockType) -> Any:
-    """A jitted function of a quant: the number it stands for before its scale."""
+    """A jitted function of a quant: its value before scaling."""
     if fmt.table is not None:
         table = np.array(fmt.table, np.float32)
 

@@ -1,4 +1,4 @@
-"""How packed weights and activations lie in memory, and what a weight type has to say of itself.
+"""The layout of packed weights and activations in memory, and the description of a weight type.
 
 Weights: groups of 16 output rows. For the float types a group is (cols, 16) values, for bfloat16
 (cols / 2, 16, 2): processors add two of its products at once. The quant types have a plane of
@@ -61,7 +61,7 @@ class BlockType(NamedTuple):
     offset: int = 0  # a power of two, or zero
     sub: int = 32  # columns that share a scale: 32 or 16
     has_min: bool = False
-    table: tuple[int, ...] | None = None  # what each of 16 quants stands for
+    table: tuple[int, ...] | None = None  # the value of each of 16 quants
 
     @property
     def quant_bytes(self) -> int:
@@ -130,7 +130,7 @@ class FloatType(NamedTuple):
 
 
 def n_groups(rows: int) -> int:
-    """Groups of 16 that hold so many rows."""
+    """Groups of 16 that hold `rows` rows."""
     return -(-rows // GROUP)
 
 
@@ -169,7 +169,7 @@ class Activations(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Which of the forms of its activations the next matmul reads."""
+    """The forms of its activations that the next matmul reads."""
 
     quants: bool = False
     tiles: bool = False

@@ -14,7 +14,7 @@ from kernels.weights.layout import Packed, n_groups
 class Packing:
     """A matrix on its way into a type of `kernels.formats`: raw rows are packed as they come.
 
-    Room is made for `max_rows` rows of `cols` values; what is never filled costs no memory.
+    Memory is reserved for `max_rows` rows of `cols` values; rows never filled cost none.
     Raises ValueError where `cols` values do not end at a block.
     """
 

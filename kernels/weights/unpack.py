@@ -44,7 +44,7 @@ def quants(e: Emit, fmt: BlockType, where: Value) -> list[tuple[Value, int]]:
 
 
 def is_signed(e: Emit, fmt: BlockType) -> bool:
-    """Whether `quants` are signed bytes, without the offset: where they take all 8 bits and the
+    """True if `quants` are signed bytes, without the offset: where they take all 8 bits and the
     processor's dot product prefers it."""
     return fmt.offset == 128 and e.family.wants_signed
 

@@ -50,7 +50,7 @@ class Sequences:
         self.kv = kv_pages(kind, 1, n * per, case.n_kv_heads, case.head_dim)
         for array in self.kv:  # leftovers of others: large, but finite
             array.view(np.uint16)[:] = 0x7BFF
-        self.rooms = scratch(8, case.head_dim, max_len)
+        self.buffers = scratch(8, case.head_dim, max_len)
         self.inv_freq = 10000.0 ** (-np.arange(case.head_dim // 2) * 2.0 / case.head_dim)
 
     def run(self, chunks: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
@@ -74,7 +74,7 @@ class Sequences:
         tiles = np.zeros((len(qkv), 3), np.int32)
         attention(
             team, qkv, starts, tiles, case.group, pos, pages, self.kv.keys[0],
-            self.kv.values[0], case.head_dim, self.rooms, out,
+            self.kv.values[0], case.head_dim, self.buffers, out,
         )  # fmt: skip
         return out
 

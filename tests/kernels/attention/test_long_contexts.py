@@ -20,11 +20,11 @@ LENGTHS = [511, 512, 513, 1025, 2048]
 
 @contextmanager
 def threads_for(sequences: Sequences, n: int) -> Iterator[None]:
-    """Has `n` threads compute, in rooms of their own."""
+    """Lets `n` threads compute, with scratch buffers of their own."""
     max_len = sequences.pages.shape[1] * PAGE
     with Team(n) as team:
         sequences.team = team.state
-        sequences.rooms = scratch(n, sequences.case.head_dim, max_len)
+        sequences.buffers = scratch(n, sequences.case.head_dim, max_len)
         yield
 
 
@@ -47,7 +47,7 @@ def test_any_number_of_threads_gives_the_same_bits(kind: str, case: Case, length
             row = sequences.run([(0, length - 1, x[-1:])])
             assert np.array_equal(row, whole[-1:]), f"{n} threads"
             is_shared = n > 1 and length > CHUNK * PAGE and case is not CASES[1]
-            assert is_shared <= sequences.rooms.partials.any() <= (length > CHUNK * PAGE)
+            assert is_shared <= sequences.buffers.partials.any() <= (length > CHUNK * PAGE)
     keys, values = read_pages(sequences.kv, sequences.pages[0], length, case.head_dim)
     queries = turned(case, x)[0][-5:]
     np.testing.assert_allclose(whole[-5:], oracle(case, queries, keys[0], values[0]), atol=2e-5)
@@ -76,14 +76,14 @@ def test_long_and_short_sequences_share_a_step(kind: str) -> None:
     with threads_for(sequences, 3):
         last = [(s, len(x) - 1, x[-1:]) for s, x in enumerate(rows)]
         assert np.array_equal(sequences.run(last), np.array(alone))
-        assert sequences.rooms.partials.any()
+        assert sequences.buffers.partials.any()
 
 
-def test_rooms_without_partials_serve_any_context() -> None:
+def test_buffers_without_partials_serve_any_context() -> None:
     """Chunks are not shared out where their states have no room."""
     case = CASES[0]
     x = random_rows(case, 700)
     sequences, whole = prefilled("f16", case, x)
     with threads_for(sequences, 2):
-        sequences.rooms = scratch(2, case.head_dim, 1)
+        sequences.buffers = scratch(2, case.head_dim, 1)
         assert np.array_equal(sequences.run([(0, 699, x[-1:])]), whole[-1:])

@@ -92,7 +92,6 @@ class ScriptedRunner:
         self.loses_node = False
         self.n_recover_failures = 0
         self.fails_with: Exception | None = None
-        self.is_closed = False
 
     def expect(self, name: str, prompt: Sequence[int], said: Iterable[Said]) -> None:
         """Says this after this prompt, once, until told to `forget` it. What has no script is
@@ -181,7 +180,7 @@ class ScriptedRunner:
         return [{"rank": 0}]
 
     def close(self) -> None:
-        self.is_closed = True
+        """There is nothing to close."""
 
     def _refuse_lost(self) -> None:
         if self.loses_node or self._is_lost:

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from api.anthropic_reply import error_body
 from api.body import json_response
 from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
+from api.replies.anthropic import error_body
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)

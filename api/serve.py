@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
+from api.answers.sequence import TextSequence
 from api.context import CONTEXT, ApiContext
 from api.listener import listen, shown_url
-from api.text_sequence import TextSequence
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from api.answers.reasoning import ThinkTags
 from api.engine_client import EngineClient
 from api.errors import unknown_model
 from api.model_facts import ModelFacts
-from api.reasoning import ThinkTags
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.errors import ConfigError
 

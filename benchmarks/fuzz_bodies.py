@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from api import unsupported_routes
 from api.app import ROUTES
-from api.fields import IGNORED, OFF
+from api.requests.fields import IGNORED, OFF
+from api.routes import unsupported as unsupported_routes
 
 MAX_TOKENS = 6  # of a good request's answer
 USER = {"role": "user", "content": "Hi"}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from api.reasoning import ThinkTags
+from api.answers.reasoning import ThinkTags
 from api.tools.dialects import ToolDialect
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.grammars import Part, grammar_text

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from api.reasoning import held_back
+from api.answers.reasoning import held_back
 from api.tools.dialects import ToolDialect
 
 

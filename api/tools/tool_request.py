@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from api.fields import Body, Field, boolean, wrong
+from api.requests.fields import Body, Field, boolean, wrong
 from dllama.constraints.grammars import Part, check_part, json_part
 from dllama.errors import RequestError
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from api.model_routes import ROUTES_SHOWN
+from api.routes.models import ROUTES_SHOWN
 from dllama.cli import main
 from dllama.cli.commands import root, worker
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer

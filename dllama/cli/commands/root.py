@@ -11,10 +11,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from api.answers.reasoning import tags_of
 from api.app import build_app
 from api.config import ApiConfig
 from api.listener import tls_context
-from api.reasoning import tags_of
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of

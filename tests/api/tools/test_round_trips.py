@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from api.answer_plan import chat_plan
-from api.generation_request import Conversation, parse_conversation
-from api.prompting import render
-from api.reasoning import tags_of
+from api.answers.plan import chat_plan
+from api.answers.reasoning import tags_of
+from api.requests.generation import Conversation, parse_conversation
+from api.requests.prompting import render
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect, dialect_of
 from benchmarks.writers.filler_vocabulary import bpe_metadata

@@ -1,14 +1,16 @@
-"""How an answer to one prompt is held to a form, and how it is read: the grammar for the engine,
-the control tokens that count as text, and the readers."""
+"""How an answer to one prompt is held to a form, and how its text is read: the grammar for the
+engine, the control tokens that count as text, the lines it may have, thoughts and tool calls."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from api.answers.message_reader import MessageReader
+from api.answers.events import Part, Text, Thought
 from api.answers.reasoning import ReasoningFormat, ReasoningSplitter, ThinkTags, is_opened
-from api.requests.answer_format import Shape
-from api.requests.generation import Conversation
+from api.answers.stop import LineRules
+from api.requests.answer_format import AnswerFormat
+from api.requests.conversation import Conversation
 from api.served_model import ServedModel
 from api.tools.call_grammar import Thoughts, answer_grammar
 from api.tools.call_reader import CallReader
@@ -16,9 +18,53 @@ from api.tools.dialects import GENERIC, ToolDialect
 from dllama.constraints.grammars import whole_answer
 
 
+class MessageReader:
+    """Tells the text of one choice apart into thoughts, text and tool calls. `push` and `finish`
+    give parts, which do not depend on how the text was cut into pieces."""
+
+    def __init__(
+        self, index: int, splitter: ReasoningSplitter | None, calls: CallReader | None
+    ) -> None:
+        self._index = index
+        self._splitter = splitter
+        self._calls = calls
+
+    @property
+    def has_calls(self) -> bool:
+        """True once a tool call is complete."""
+        return self._calls is not None and self._calls.n_complete > 0
+
+    def push(self, text: str) -> list[Part]:
+        """The parts that are certain by now."""
+        if self._splitter is None:
+            return self._read(text)
+        return self._split(self._splitter.push(text))
+
+    def finish(self) -> list[Part]:
+        """The parts that were held back; the text has ended."""
+        parts = [] if self._splitter is None else self._split(self._splitter.flush())
+        if self._calls is not None:
+            parts += self._calls.flush()
+        return parts
+
+    def _split(self, pieces: Iterable[tuple[bool, str]]) -> list[Part]:
+        parts: list[Part] = []
+        for is_thought, text in pieces:
+            if is_thought:
+                parts.append(Thought(self._index, text))
+            else:
+                parts += self._read(text)
+        return parts
+
+    def _read(self, text: str) -> list[Part]:
+        return [Text(self._index, text)] if self._calls is None else self._calls.push(text)
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerPlan:
-    """`kept` are control tokens that the text is to show, because a reader looks for them."""
+    """`kept` are control tokens that the text is to show, because a reader looks for them.
+    `tells_usage`: every part of the answer tells the usage so far. `n_indent` and `max_line_s`
+    are those of `LineRules`."""
 
     grammar: str | None = None
     kept: frozenset[int] = frozenset()
@@ -27,26 +73,35 @@ class AnswerPlan:
     is_open: bool = False  # the prompt has begun them
     tool_names: tuple[str, ...] = ()
     dialect: ToolDialect = field(default=GENERIC)
+    tells_usage: bool = False
+    n_indent: int = 0
+    max_line_s: float | None = None
 
-    def reader(self) -> MessageReader | None:
-        """A reader for one sequence; None where the text is the whole answer."""
+    def reader(self, index: int) -> MessageReader | None:
+        """A reader for the choice `index`; None where the text is the whole answer."""
         if not self.is_message or (self.tags is None and not self.tool_names):
             return None
         splitter = ReasoningSplitter(self.tags, is_open=self.is_open) if self.tags else None
-        calls = CallReader(self.dialect, self.tool_names) if self.tool_names else None
-        return MessageReader(splitter, calls, self.dialect)
+        calls = CallReader(self.dialect, self.tool_names, index) if self.tool_names else None
+        return MessageReader(index, splitter, calls)
+
+    def line_rules(self) -> LineRules | None:
+        """Rules for one sequence; None where every line may stand."""
+        if not self.n_indent and self.max_line_s is None:
+            return None
+        return LineRules(self.n_indent, self.max_line_s)
 
 
 PLAIN = AnswerPlan()  # any text
 
 
-def text_plan(shape: Shape | None) -> AnswerPlan:
+def text_plan(form: AnswerFormat | None) -> AnswerPlan:
     """The plan of a text completion."""
-    return PLAIN if shape is None else AnswerPlan(whole_answer(shape.part))
+    return PLAIN if form is None else AnswerPlan(whole_answer(form.part))
 
 
 def chat_plan(
-    model: ServedModel, conversation: Conversation, shape: Shape | None, prompt: str
+    model: ServedModel, conversation: Conversation, form: AnswerFormat | None, prompt: str
 ) -> AnswerPlan:
     """The plan of the next message after `prompt`, which the conversation was rendered to."""
     tags, tools, dialect = model.think_tags, conversation.tools, model.tool_dialect
@@ -56,7 +111,7 @@ def chat_plan(
         if is_open or not prompt.rstrip().endswith(tags.closing):  # closed: it must not think
             thoughts = Thoughts(tags, is_open)
     grammar = answer_grammar(
-        shape=None if shape is None else shape.part,
+        form=None if form is None else form.part,
         tools=tools,
         dialect=dialect,
         thoughts=thoughts,

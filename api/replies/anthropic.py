@@ -1,16 +1,26 @@
-"""A chat answer in Anthropic's words: the message, its events, its errors."""
+"""Answers of Anthropic's Messages API: the message, its events, its errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import orjson
 
-from api.answers.sequence import TextSequence
+from api.answers.events import (
+    Event,
+    Finish,
+    Progress,
+    Start,
+    Text,
+    Thought,
+    ToolArguments,
+    ToolCall,
+    Usage,
+    WholeAnswer,
+)
 from api.errors import ApiError
-from api.replies.dialect import Event
-from api.replies.openai import Json
+from api.replies.event_stream import Json, named_event
+from dllama.requests import FinishReason
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -22,7 +32,6 @@ ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 def error_body(error: ApiError) -> Json:
@@ -36,131 +45,129 @@ def error_body(error: ApiError) -> Json:
     }
 
 
-def usage_of(usage: Mapping[str, Any]) -> Json:
+def usage_json(usage: Usage) -> Json:
     """Tokens that were found in the cache do not count as input here."""
-    cached = usage["prompt_tokens_details"]["cached_tokens"]
     return {
-        "input_tokens": usage["prompt_tokens"] - cached,
+        "input_tokens": usage.n_prompt - usage.n_cached,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": usage["completion_tokens"],
+        "cache_read_input_tokens": usage.n_cached,
+        "output_tokens": usage.n_completion,
     }
 
 
-class AnthropicDialect:
-    """Retells one chat answer as one message."""
+def stop_of(finish: Finish | None) -> Json:
+    """Why the message ended."""
+    assert finish is not None, "the message is complete"
+    reason, word = "end_turn", None
+    if finish.reason is FinishReason.LENGTH:
+        reason = "max_tokens"
+    elif finish.reason is FinishReason.STOP and finish.has_calls:
+        reason = "tool_use"
+    elif finish.reason is FinishReason.STOP and finish.stopping_word is not None:
+        reason, word = "stop_sequence", finish.stopping_word
+    return {"stop_reason": reason, "stop_sequence": word}
 
-    def __init__(self, message_id: str, model: str) -> None:
+
+class AnthropicWriter:
+    """Writes one choice as one message."""
+
+    def __init__(self, message_id: str, model_id: str) -> None:
+        self.id = message_id
         self._head: Json = {
-            "id": message_id, "type": "message", "role": "assistant", "model": model,
+            "id": message_id, "type": "message", "role": "assistant", "model": model_id,
         }  # fmt: skip
-        self._sequences: Sequence[TextSequence] = ()
-        self._is_open = False  # whether message_start is out
-        self._kind: str | None = None  # of the block that is open
-        self._call: object = None  # the tool call that the open block tells
-        self._index = -1
-        self._finish: str | None = None
-        self._usage: Json = {}
+        self._block: str | None = None  # the type of the content block that is open
+        self._index = -1  # of the newest content block
+        self._finish: Finish | None = None
 
-    def watch(self, sequences: Sequence[TextSequence]) -> None:
-        self._sequences = sequences
-
-    def whole(self, said: Json) -> Json:
-        answer: dict[str, Any] = said
-        choice = answer["choices"][0]
-        message = choice["message"]
+    # ---- a whole answer
+    def whole(self, events: Sequence[Event]) -> Json:
+        answer = WholeAnswer.of(events)
+        [said] = answer.choices
         content: list[Json] = []
-        if message.get("reasoning_content"):
-            thought = message["reasoning_content"]
-            content.append({"type": "thinking", "thinking": thought, "signature": ""})
-        if message.get("content"):
-            content.append({"type": "text", "text": message["content"]})
-        for call in message.get("tool_calls") or ():
-            function = call["function"]
-            arguments = orjson.loads(function["arguments"] or "{}")
+        if said.thoughts:
+            content.append({"type": "thinking", "thinking": said.thoughts, "signature": ""})
+        if said.text:
+            content.append({"type": "text", "text": said.text})
+        for call in said.calls:
+            arguments = orjson.loads(call.arguments or "{}")
             content.append(
-                {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
+                {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
             )
-        ending = self._ending(choice["finish_reason"])
-        return {**self._head, "content": content, **ending, "usage": usage_of(answer["usage"])}
+        ending = stop_of(said.finish)
+        return {**self._head, "content": content, **ending, "usage": usage_json(answer.usage)}
 
-    def _ending(self, finish: str | None) -> Json:
-        word = self._sequences[0].stopping_word if self._sequences else None
-        if finish == "stop" and word is not None:
-            return {"stop_reason": "stop_sequence", "stop_sequence": word}
-        return {"stop_reason": STOP_REASONS.get(str(finish), "end_turn"), "stop_sequence": None}
+    # ---- a stream
+    def streamed(self, event: Event) -> bytes:
+        if isinstance(event, Progress):
+            return b""
+        if isinstance(event, Finish):
+            self._finish = event
+            return b""
+        return b"".join(self._events(event))
 
-    def events(self, chunk: Json) -> Iterator[Event]:
-        told: dict[str, Any] = chunk
-        yield from self._begin()
-        if told.get("usage"):
-            self._usage = usage_of(told["usage"])
-        for choice in told["choices"]:
-            delta = choice["delta"]
-            if delta.get("reasoning_content"):
-                yield from self._text("thinking", "thinking_delta", delta["reasoning_content"])
-            if delta.get("content"):
-                yield from self._text("text", "text_delta", delta["content"])
-            for call in delta.get("tool_calls") or ():
-                yield from self._tool(call)
-            self._finish = choice["finish_reason"] or self._finish
+    def _events(self, event: Event) -> Iterator[bytes]:
+        if isinstance(event, Text):
+            if self._block != "text":
+                yield from self._open({"type": "text", "text": ""})
+            yield self._delta({"type": "text_delta", "text": event.text})
+        elif isinstance(event, Thought):
+            if self._block != "thinking":
+                yield from self._open({"type": "thinking", "thinking": "", "signature": ""})
+            yield self._delta({"type": "thinking_delta", "thinking": event.text})
+        elif isinstance(event, ToolCall):
+            block: Json = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+            yield from self._open(block)
+        elif isinstance(event, ToolArguments):
+            if event.text:
+                yield self._delta({"type": "input_json_delta", "partial_json": event.text})
+        elif isinstance(event, Start):
+            yield self._start(event)
+        elif isinstance(event, Usage):
+            yield from self._end(event)
 
-    def _begin(self) -> Iterator[Event]:
-        if self._is_open:
-            return
-        self._is_open = True
+    def _start(self, start: Start) -> bytes:
         usage = {
-            "input_tokens": sum(s.n_prompt for s in self._sequences),
+            "input_tokens": start.n_prompt,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 0,
         }
         ending = {"stop_reason": None, "stop_sequence": None}
-        message = {**self._head, "content": [], **ending, "usage": usage}
-        yield event("message_start", message=message)
+        return told(
+            "message_start", message={**self._head, "content": [], **ending, "usage": usage}
+        )
 
-    def _open(self, kind: str, call: object, block: Json) -> Iterator[Event]:
+    def _open(self, block: Json) -> Iterator[bytes]:
+        """Begins a content block, and ends the one before it."""
         yield from self._close()
-        self._kind, self._call = kind, call
+        self._block = str(block["type"])
         self._index += 1
-        yield event("content_block_start", index=self._index, content_block=block)
+        yield told("content_block_start", index=self._index, content_block=block)
 
-    def _close(self) -> Iterator[Event]:
-        if self._kind is None:
+    def _close(self) -> Iterator[bytes]:
+        if self._block is None:
             return
-        if self._kind == "thinking":
+        if self._block == "thinking":
             yield self._delta({"type": "signature_delta", "signature": ""})
-        yield event("content_block_stop", index=self._index)
-        self._kind = None
+        yield told("content_block_stop", index=self._index)
+        self._block = None
 
-    def _delta(self, delta: Json) -> Event:
-        return event("content_block_delta", index=self._index, delta=delta)
+    def _delta(self, delta: Json) -> bytes:
+        return told("content_block_delta", index=self._index, delta=delta)
 
-    def _text(self, kind: str, delta: str, text: str) -> Iterator[Event]:
-        if self._kind != kind:
-            signature = {"signature": ""} if kind == "thinking" else {}
-            yield from self._open(kind, None, {"type": kind, kind: "", **signature})
-        yield self._delta({"type": delta, kind: text})
-
-    def _tool(self, call: Mapping[str, Any]) -> Iterator[Event]:
-        function = call.get("function") or {}
-        if self._kind != "tool_use" or self._call != call["index"]:
-            block: Json = {
-                "type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": {},
-            }  # fmt: skip
-            yield from self._open("tool_use", call["index"], block)
-        if function.get("arguments"):
-            yield self._delta({"type": "input_json_delta", "partial_json": function["arguments"]})
-
-    def ending(self) -> Iterator[Event]:
-        yield from self._begin()
+    def _end(self, usage: Usage) -> Iterator[bytes]:
         yield from self._close()
-        yield event("message_delta", delta=self._ending(self._finish), usage=self._usage)
-        yield event("message_stop")
+        yield told("message_delta", delta=stop_of(self._finish), usage=usage_json(usage))
+        yield told("message_stop")
 
-    def failing(self, error: ApiError) -> Iterable[Event]:
-        return [Event("error", error_body(error))]
+    def failed(self, error: ApiError) -> bytes:
+        return named_event("error", error_body(error))
+
+    def ended(self) -> bytes:
+        return b""  # message_stop or the error is the last event
 
 
-def event(name: str, **fields: object) -> Event:
-    return Event(name, {"type": name, **fields})
+def told(name: str, **fields: object) -> bytes:
+    """A server-sent event, whose name is in its data too."""
+    return named_event(name, {"type": name, **fields})

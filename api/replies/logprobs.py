@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from api.answers.events import Probs
+from api.requests.sampling import LogprobStyle
 from api.served_model import TextCodec
 from dllama.requests import TokenProbs
 
 Json = dict[str, object]
-
-
-class LogprobStyle(StrEnum):
-    CHAT = "chat"  # OpenAI's of a chat: {"content": [...]}
-    TEXT = "text"  # OpenAI's of a text completion: four lists
-    NATIVE = "native"  # llama-server's: as CHAT, with ids
-
-
-@dataclass(frozen=True, slots=True)
-class ToldToken:
-    """A token of the answer, and where its text begins there, in characters."""
-
-    probs: TokenProbs
-    offset: int
 
 
 def token_label(data: bytes) -> str:
@@ -32,17 +18,6 @@ def token_label(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-def dressed(
-    told: Sequence[ToldToken], style: LogprobStyle, codec: TextCodec, *, is_post: bool
-) -> Json:
-    """What stands under a choice's `logprobs` for these tokens."""
-    if style is LogprobStyle.TEXT:
-        return text_logprobs(told, codec)
-    has_ids = style is LogprobStyle.NATIVE
-    content = [token_entry(token.probs, codec, has_ids=has_ids, is_post=is_post) for token in told]
-    return {"content": content, "refusal": None}
 
 
 def token_entry(probs: TokenProbs, codec: TextCodec, *, has_ids: bool, is_post: bool) -> Json:
@@ -62,7 +37,7 @@ def token_entry(probs: TokenProbs, codec: TextCodec, *, has_ids: bool, is_post: 
     }
 
 
-def text_logprobs(told: Sequence[ToldToken], codec: TextCodec) -> Json:
+def text_logprobs(told: Probs, codec: TextCodec) -> Json:
     """OpenAI's four lists; the token itself is among its alternatives, as there."""
 
     def label(token: int) -> str:
@@ -85,23 +60,29 @@ def text_logprobs(told: Sequence[ToldToken], codec: TextCodec) -> Json:
     }
 
 
-class ToldTokens:
-    """The tokens of an answer whose probabilities are still to be told, in order."""
+@dataclass(frozen=True, slots=True)
+class LogprobWriter:
+    """Writes the probabilities of tokens in one style; None for no style."""
 
-    def __init__(self, codec: TextCodec, *, is_post: bool) -> None:
-        self._codec, self._is_post = codec, is_post
-        self._waiting: list[ToldToken] = []
+    style: LogprobStyle | None
+    codec: TextCodec
+    is_post: bool
 
-    def note(self, probs: TokenProbs, offset: int) -> None:
-        self._waiting.append(ToldToken(probs, offset))
+    def streamed(self, told: Probs) -> Json | None:
+        """A chunk's `logprobs`: None without tokens."""
+        return self.whole(told) if told else None
 
-    def take(self, n_shown: int, *, is_all: bool) -> list[ToldToken]:
-        """Those whose text begins among the n_shown characters that the client has, or all."""
-        n = len(self._waiting)
-        if not is_all:
-            n = sum(token.offset < n_shown for token in self._waiting)
-        taken, self._waiting = self._waiting[:n], self._waiting[n:]
-        return taken
+    def whole(self, told: Probs) -> Json | None:
+        """A whole choice's `logprobs`."""
+        if self.style is None:
+            return None
+        if self.style is LogprobStyle.TEXT:
+            return text_logprobs(told, self.codec)
+        return {"content": self.entries(told), "refusal": None}
 
-    def dressed(self, told: Sequence[ToldToken], style: LogprobStyle) -> Json:
-        return dressed(told, style, self._codec, is_post=self._is_post)
+    def entries(self, told: Probs) -> list[Json]:
+        has_ids = self.style is LogprobStyle.NATIVE
+        return [
+            token_entry(token.probs, self.codec, has_ids=has_ids, is_post=self.is_post)
+            for token in told
+        ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from api.answers.line_rules import LineRules
-from api.answers.sequence import TextSequence
-from api.replies.logprobs import LogprobStyle
-from api.replies.openai import Json, progress_of, timings_of
+from api.answers.events import Event, Finish, Message, Probs, Progress, Start, Text, Usage
+from api.errors import ApiError
+from api.replies.event_stream import Json, data_event
+from api.replies.logprobs import LogprobWriter
+from api.replies.openai import progress_of, timings_of
 from api.requests.native import NativeRequest
 from api.served_model import ServedModel
 from dllama.requests import FinishReason, SamplingParams
@@ -39,111 +41,127 @@ def generation_settings(
         "stream": wanted.generation.stream,
         "timings_per_token": wanted.generation.timings_per_token,
         "lora": [],
-        "speculative.n_max": wanted.generation.drafting.n_max,
-        "speculative.n_min": wanted.generation.drafting.n_min,
-        "speculative.p_min": wanted.generation.drafting.p_min,
+        "speculative.n_max": wanted.generation.options.draft_max,
+        "speculative.n_min": wanted.generation.options.draft_min,
+        "speculative.p_min": wanted.generation.options.draft_p_min,
     }
     return settings
 
 
-class NativeAnswer:
-    """One sequence of a native request, told as it comes."""
+class NativeWriter:
+    """Writes every choice as an object of its own; `is_list` if they are answered as an array."""
 
     def __init__(
-        self, sequence: TextSequence, wanted: NativeRequest, model: ServedModel, settings: Json,
-        prompt: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.sequence = sequence
-        self._wanted, self._model, self._settings = wanted, model, settings
-        self._prompt = prompt
-        limit = wanted.t_max_predict_ms
-        self._rules = LineRules(wanted.n_indent, limit / 1000 if limit > 0 else None)
-        self._texts: list[str] = []
-        self._n_told = 0  # tokens that chunks have told
+        self,
+        answer_id: str,
+        model: ServedModel,
+        wanted: NativeRequest,
+        prompts: Sequence[Sequence[int]],
+        samplings: Sequence[SamplingParams],
+        *,
+        is_list: bool,
+    ) -> None:
+        self.id = answer_id
+        self._model, self._wanted, self._prompts = model, wanted, prompts
+        self._samplings = samplings  # of the choices that share a prompt
+        self._is_list = is_list
+        request = wanted.generation
+        is_post = bool(request.sampling.get("post_sampling_probs"))
+        self._logprobs = LogprobWriter(request.logprobs, model.tokenizer, is_post)
+        self._slots: dict[int, int | None] = {}  # of each choice
+        self._n_prompt: dict[int, int] = {}
+        self._said: dict[int, Message] = defaultdict(Message)  # what a stream has told
 
-    def take(self, text: str) -> str:
-        """What of the next piece of text stays; ends the sequence where a rule says so."""
-        sequence = self.sequence
-        if self._wanted.n_predict == 0:
-            return ""
-        elapsed_s = sequence.last_at - (sequence.first_at or sequence.last_at)
-        kept = self._rules.push(text, elapsed_s)
-        if self._rules.has_ended and sequence.finish is None:
-            sequence.close()
-            sequence.finish = FinishReason.LENGTH
-        if sequence.finish is not None:
-            kept += self._rules.flush()
-        self._texts.append(kept)
-        return kept
+    def whole(self, events: Sequence[Event]) -> object:
+        for event in events:
+            self._note(event)
+        answers = [self._answer(index, is_stream=False) for index in sorted(self._n_prompt)]
+        return answers if self._is_list else answers[0]
 
-    @property
-    def _n_predicted(self) -> int:
-        return self.sequence.n_completion if self._wanted.n_predict else 0
+    def streamed(self, event: Event) -> bytes:
+        self._note(event)
+        if isinstance(event, Text):
+            if not self._wanted.n_predict:
+                return b""
+            told: Json = {"content": event.text, "tokens": event.tokens}
+            return self._chunk(event, told, self._probabilities(event.probs))
+        if isinstance(event, Progress):
+            news: Json = {"content": "", "tokens": [], "prompt_progress": progress_of(event)}
+            return self._chunk(event, news, {})
+        if isinstance(event, Finish):
+            return data_event(self._answer(event.index, is_stream=True))
+        return b""
 
-    @property
-    def _slot(self) -> int:
-        """The number that was asked for, or else the one it happens to have while it is open."""
-        slot = self.sequence.slot
-        return slot if self._wanted.id_slot < 0 and slot is not None else self._wanted.id_slot
+    def failed(self, error: ApiError) -> bytes:
+        return data_event(error.body())
 
-    def _head(self, *, is_end: bool) -> Json:
+    def ended(self) -> bytes:
+        return b""  # readers look for `stop`: true
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Start):
+            self._slots[event.index] = event.slot
+            self._n_prompt[event.index] = event.n_prompt
+        elif not isinstance(event, Usage):
+            self._said[event.index].add(event)
+        if isinstance(event, Finish):
+            self._slots[event.index] = event.slot
+
+    def _head(self, index: int, *, is_end: bool) -> Json:
+        asked, slot = self._wanted.id_slot, self._slots[index]
         return {
-            "index": self.sequence.index,
+            "index": index,
             "stop": is_end,
-            "id_slot": self._slot,
-            "tokens_predicted": self._n_predicted,
-            "tokens_evaluated": self.sequence.n_prompt,
+            "id_slot": slot if asked < 0 and slot is not None else asked,
+            "tokens_predicted": len(self._said[index].tokens) if self._wanted.n_predict else 0,
+            "tokens_evaluated": self._n_prompt[index],
         }
 
-    def chunk(self, text: str) -> Json:
+    def _chunk(self, event: Text | Progress, told: Json, more: Json) -> bytes:
         """A piece of the answer, or news of the prompt."""
-        sequence = self.sequence
-        tokens = sequence.tokens[self._n_told :] if self._wanted.n_predict else []
-        self._n_told += len(tokens)
-        chunk = {**self._head(is_end=False), "content": text, "tokens": tokens}
-        if not text and not tokens:
-            chunk["prompt_progress"] = progress_of(sequence)
-        if self._wanted.generation.timings_per_token:
-            chunk["timings"] = self.timings()
-        return chunk | self.probabilities()
+        timings = {} if event.usage is None else {"timings": self._timings(event.usage)}
+        return data_event({**self._head(event.index, is_end=False), **told, **timings, **more})
 
-    def probabilities(self) -> Json:
-        """`completion_probabilities` of what was told since the last call, if they are wanted."""
-        style = self._wanted.generation.logprobs
-        told: Any = self.sequence.take_logprobs(style)
-        if style is not LogprobStyle.NATIVE or told is None or not self._wanted.n_predict:
+    def _probabilities(self, told: Probs) -> Json:
+        """`completion_probabilities` of these tokens, if they are wanted."""
+        if not told or not self._wanted.n_predict:
             return {}
-        return {"completion_probabilities": told["content"]}
+        return {"completion_probabilities": self._logprobs.entries(told)}
 
-    def timings(self) -> Json:
-        told = timings_of([self.sequence], 1)
+    def _timings(self, usage: Usage) -> Json:
+        timings = timings_of(usage)
         if self._wanted.n_predict == 0:
-            told |= dict.fromkeys((key for key in told if key.startswith("predicted_")), 0)
-        return told
+            timings |= dict.fromkeys((key for key in timings if key.startswith("predicted_")), 0)
+        return timings
 
-    def whole(self, *, is_stream: bool) -> Json:
-        """The answer once it is complete; at the end of a stream without what chunks have told."""
-        sequence, text = self.sequence, "".join(self._texts)
-        tokens = sequence.tokens if self._wanted.return_tokens and self._wanted.n_predict else []
-        n_known = sequence.n_prompt + sequence.n_completion
-        is_limit = self._rules.has_ended or sequence.finish is FinishReason.LENGTH
-        word = None if is_limit else sequence.stopping_word
+    def _answer(self, index: int, *, is_stream: bool) -> Json:
+        """A complete choice; at the end of a stream without what chunks have told."""
+        said, finish, wanted = self._said[index], self._said[index].finish, self._wanted
+        assert finish is not None, "the choice is complete"
+        usage = finish.usage
+        text = said.text if wanted.n_predict else ""
+        tokens = said.tokens if wanted.return_tokens and wanted.n_predict else []
+        n_known = usage.n_prompt + usage.n_completion
+        is_limit = finish.reason is FinishReason.LENGTH
+        word = None if is_limit else finish.stopping_word
+        n = wanted.generation.n
+        sampling, prompt = self._samplings[index % n], self._prompts[index // n]
         answer: Json = {
-            **self._head(is_end=True),
+            **self._head(index, is_end=True),
             "content": "" if is_stream else text,
             "tokens": [] if is_stream else tokens,
             "model": self._model.id,
-            "generation_settings": self._settings,
-            "prompt": self._model.tokenizer.decode(self._prompt),
+            "generation_settings": generation_settings(wanted, sampling, wanted.generation.stops),
+            "prompt": self._model.tokenizer.decode(prompt),
             "has_new_line": "\n" in text,
             "truncated": is_limit and n_known >= self._model.max_seq_len,
             "stop_type": "limit" if is_limit else "word" if word else "eos",
             "stopping_word": word or "",
-            "tokens_cached": n_known - min(1, sequence.n_completion),
-            "timings": self.timings(),
-            **self.probabilities(),
+            "tokens_cached": n_known - min(1, usage.n_completion),
+            "timings": self._timings(usage),
+            **self._probabilities(finish.probs if is_stream else said.probs),
         }
-        return picked(answer, self._wanted.response_fields)
+        return picked(answer, wanted.response_fields)
 
 
 def picked(answer: Json, names: Sequence[str]) -> Json:

@@ -1,187 +1,250 @@
-"""The objects that generating routes answer with, as OpenAI documents them: whole and in chunks."""
+"""Answers of OpenAI's chat and text completions: whole and in chunks, with llama-server's `timings`
+and `prompt_progress` beside OpenAI's fields."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
-from api.answers.sequence import TextSequence
-
-Json = dict[str, object]
-
-
-class Reply(Protocol):
-    """How one route dresses an answer."""
-
-    @property
-    def id(self) -> str: ...
-
-    def opening(self, index: int) -> Json | None:
-        """The first chunk of a choice, before any text."""
-        ...
-
-    def delta(self, index: int, text: str) -> Json:
-        """A chunk of text; valid until the next call, for it is the same object every time."""
-        ...
-
-    def part(self, index: int, delta: Json) -> Json:
-        """A chunk of a message that is told apart: thoughts, content, a part of a tool call."""
-        ...
-
-    def closing(self, index: int, finish: str) -> Json: ...
-
-    def usage_chunk(self, usage: Json) -> Json: ...
-
-    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
-        """The answer to a request that does not stream, from (text or message, finish reason)
-        pairs."""
-        ...
+from api.answers.events import (
+    Event,
+    Finish,
+    Message,
+    Part,
+    Progress,
+    Start,
+    Text,
+    Thought,
+    ToolCall,
+    Usage,
+    WholeAnswer,
+)
+from api.config import ApiConfig
+from api.errors import ApiError
+from api.replies.event_stream import Json, data_event
+from api.replies.logprobs import LogprobWriter
+from api.requests.conversation import assistant_message
+from api.requests.generation import GenerationRequest
+from api.served_model import ServedModel
+from dllama.requests import FinishReason
 
 
-class ChatReply:
+class ChatWriter:
     """`chat.completion` and its chunks."""
 
-    def __init__(self, answer_id: str, head: Json, *, include_usage: bool) -> None:
-        self.id = answer_id
-        self._head = {"id": answer_id, "object": "chat.completion", **head}
-        self._chunk_head = {"id": answer_id, "object": "chat.completion.chunk", **head}
-        if include_usage:
-            self._chunk_head["usage"] = None
-        self._content: Json = {"content": ""}
-        self._choice: Json = {
-            "index": 0, "delta": self._content, "logprobs": None, "finish_reason": None,
-        }  # fmt: skip
-        self._delta: Json = {**self._chunk_head, "choices": [self._choice]}
+    name, chunk_name = "chat.completion", "chat.completion.chunk"
 
-    def _chunk(self, index: int, delta: Json, finish: str | None) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def __init__(
+        self, answer_id: str, model: ServedModel, request: GenerationRequest, config: ApiConfig
+    ) -> None:
+        self.id = answer_id
+        head: Json = {
+            "created": int(time.time()),
+            "model": model.id,
+            "system_fingerprint": config.fingerprint,
+        }
+        self._head: Json = {"id": answer_id, "object": self.name, **head}
+        self._chunk_head: Json = {"id": answer_id, "object": self.chunk_name, **head}
+        self._includes_usage = request.include_usage
+        if request.include_usage:
+            self._chunk_head["usage"] = None
+        is_post = bool(request.sampling.get("post_sampling_probs"))
+        self._logprobs = LogprobWriter(request.logprobs, model.tokenizer, is_post)
+        self._n_open = 0  # choices that are not finished
+        self._last: Json = {}  # the chunk that the answer's end is told with
+        # The same objects for every piece of text: what is streamed most is made but once.
+        self._text: Json = {}
+        self._choice = self._text_choice()
+        self._text_chunk: Json = {**self._chunk_head, "choices": [self._choice]}
+
+    # ---- how a chat differs from a text
+    def _text_choice(self) -> Json:
+        """The choice of a chunk of text, whose text is the "content" of `self._text`."""
+        return {"index": 0, "delta": self._text, "logprobs": None, "finish_reason": None}
+
+    def _set_text(self, text: str) -> None:
+        self._text["content"] = text
+
+    def _opening(self, index: int) -> Json | None:
+        """The first chunk of a choice, before any text."""
+        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+
+    def _closing(self, index: int) -> Json:
+        return self._chunk(index, {"delta": {}})
+
+    def _said(self, choice: Message) -> Json:
+        return {"message": message_of(choice)}
+
+    # ---- a stream
+    def streamed(self, event: Event) -> bytes:
+        if type(event) is Text:
+            self._choice["index"] = event.index
+            self._set_text(event.text)
+            return self._sent(event, self._choice, self._text_chunk)
+        if isinstance(event, Start):
+            self._n_open += 1
+            opening = self._opening(event.index)
+            return b"" if opening is None else data_event(opening)
+        if isinstance(event, Progress):
+            self._choice["index"] = event.index
+            self._set_text("")
+            return data_event({**self._text_chunk, "prompt_progress": progress_of(event)})
+        if isinstance(event, Finish):
+            return self._finish(event)
+        if isinstance(event, Usage):
+            return self._end(event)
+        chunk = self._chunk(event.index, {"delta": delta_of(event)})
+        return self._sent(event, choice_of(chunk), chunk)
+
+    def _chunk(self, index: int, said: Json) -> Json:
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": None}
         return {**self._chunk_head, "choices": [choice]}
 
-    def opening(self, index: int) -> Json | None:
-        return self._chunk(index, {"role": "assistant", "content": ""}, None)
+    def _sent(self, part: Part, choice: Json, chunk: Json) -> bytes:
+        choice["logprobs"] = self._logprobs.streamed(part.probs)
+        if part.usage is not None:
+            chunk = {**chunk, "timings": timings_of(part.usage)}
+        return data_event(chunk)
 
-    def delta(self, index: int, text: str) -> Json:
-        self._choice["index"] = index
-        self._content["content"] = text
-        return self._delta
+    def _finish(self, event: Finish) -> bytes:
+        """The chunk of a finished choice; that of the last one waits for the usage."""
+        self._n_open -= 1
+        chunk = self._closing(event.index)
+        choice = choice_of(chunk)
+        choice["logprobs"] = self._logprobs.streamed(event.probs)
+        choice["finish_reason"] = reason_of(event)
+        if self._n_open:
+            return data_event(chunk)
+        self._last = chunk
+        return b""
 
-    def part(self, index: int, delta: Json) -> Json:
-        return self._chunk(index, delta, None)
+    def _end(self, usage: Usage) -> bytes:
+        """The last finish reason and, if asked for, the usage; the last event has the timings."""
+        if not self._includes_usage:
+            return data_event({**self._last, **end_of(usage)})
+        told = {**self._chunk_head, "choices": [], "usage": usage_json(usage), **end_of(usage)}
+        return data_event(self._last) + data_event(told)
 
-    def closing(self, index: int, finish: str) -> Json:
-        return self._chunk(index, {}, finish)
+    def failed(self, error: ApiError) -> bytes:
+        return data_event(error.body())
 
-    def usage_chunk(self, usage: Json) -> Json:
-        return {**self._chunk_head, "choices": [], "usage": usage}
+    def ended(self) -> bytes:
+        return b"data: [DONE]\n\n"
 
-    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
-        dressed = [
+    # ---- a whole answer
+    def whole(self, events: Sequence[Event]) -> Json:
+        answer = WholeAnswer.of(events)
+        choices = [
             {
                 "index": index,
-                "message": message_of(said),
-                "logprobs": None,
-                "finish_reason": finish,
+                **self._said(choice),
+                "logprobs": self._logprobs.whole(choice.probs),
+                "finish_reason": reason_of(choice.finish),
             }
-            for index, (said, finish) in enumerate(choices)
+            for index, choice in enumerate(answer.choices)
         ]
-        return {**self._head, "choices": dressed, "usage": usage}
+        usage = {"usage": usage_json(answer.usage)}
+        return {**self._head, "choices": choices, **usage, **end_of(answer.usage)}
 
 
-def message_of(said: str | Json) -> Json:
-    """The assistant's message that a text is; a message is one already."""
-    if isinstance(said, str):
-        return {"role": "assistant", "content": said, "refusal": None}
-    return said
-
-
-class TextReply:
+class TextWriter(ChatWriter):
     """`text_completion`, whose chunks have the same name."""
 
-    def __init__(self, answer_id: str, head: Json, *, include_usage: bool) -> None:
-        self.id = answer_id
-        self._head = {"id": answer_id, "object": "text_completion", **head}
-        self._chunk_head = {**self._head, "usage": None} if include_usage else self._head
-        self._choice: Json = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
-        self._delta: Json = {**self._chunk_head, "choices": [self._choice]}
+    name = chunk_name = "text_completion"
 
-    def opening(self, index: int) -> Json | None:
+    def _text_choice(self) -> Json:
+        return {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+
+    def _set_text(self, text: str) -> None:
+        self._choice["text"] = text
+
+    def _opening(self, index: int) -> Json | None:
         return None
 
-    def delta(self, index: int, text: str) -> Json:
-        self._choice["index"] = index
-        self._choice["text"] = text
-        return self._delta
+    def _closing(self, index: int) -> Json:
+        return self._chunk(index, {"text": ""})
 
-    def part(self, index: int, delta: Json) -> Json:
-        return self.delta(index, str(delta.get("content", "")))
-
-    def closing(self, index: int, finish: str) -> Json:
-        return {**self._chunk_head, "choices": [text_choice(index, "", finish)]}
-
-    def usage_chunk(self, usage: Json) -> Json:
-        return {**self._chunk_head, "choices": [], "usage": usage}
-
-    def whole(self, choices: Sequence[tuple[str | Json, str]], usage: Json) -> Json:
-        dressed = [text_choice(i, str(said), finish) for i, (said, finish) in enumerate(choices)]
-        return {**self._head, "choices": dressed, "usage": usage}
+    def _said(self, choice: Message) -> Json:
+        return {"text": choice.text}
 
 
-def text_choice(index: int, text: str, finish: str) -> Json:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+def choice_of(chunk: Json) -> Json:
+    """The one choice of a chunk."""
+    choices = chunk["choices"]
+    assert isinstance(choices, list)
+    choice: Json = choices[0]
+    return choice
 
 
-def usage_of(sequences: Sequence[TextSequence], n: int) -> Json:
-    """Tokens read and written; a prompt that n sequences share counts once."""
-    firsts = sequences[::n]
-    n_prompt = sum(sequence.n_prompt for sequence in firsts)
-    n_completion = sum(sequence.n_completion for sequence in sequences)
+def delta_of(part: Part) -> Json:
+    """OpenAI's `delta` for a part of a message."""
+    if isinstance(part, Text):
+        return {"content": part.text}
+    if isinstance(part, Thought):
+        return {"reasoning_content": part.text}
+    if isinstance(part, ToolCall):
+        function = {"name": part.name, "arguments": ""}
+        opened = {"index": part.call, "id": part.id, "type": "function", "function": function}
+        return {"tool_calls": [opened]}
+    return {"tool_calls": [{"index": part.call, "function": {"arguments": part.text}}]}
+
+
+def message_of(choice: Message) -> Json:
+    """The assistant's message."""
+    told = assistant_message(choice.text, choice.thoughts, choice.calls)
+    return {"role": told["role"], "content": told["content"], "refusal": None, **told}
+
+
+def reason_of(finish: Finish | None) -> str:
+    """OpenAI's finish reason."""
+    assert finish is not None, "the choice is complete"
+    is_call = finish.has_calls and finish.reason is FinishReason.STOP
+    return "tool_calls" if is_call else str(finish.reason)
+
+
+def usage_json(usage: Usage) -> Json:
     return {
-        "prompt_tokens": n_prompt,
-        "completion_tokens": n_completion,
-        "total_tokens": n_prompt + n_completion,
-        "prompt_tokens_details": {"cached_tokens": sum(s.n_cached for s in firsts)},
+        "prompt_tokens": usage.n_prompt,
+        "completion_tokens": usage.n_completion,
+        "total_tokens": usage.n_prompt + usage.n_completion,
+        "prompt_tokens_details": {"cached_tokens": usage.n_cached},
     }
 
 
-def timings_of(sequences: Sequence[TextSequence], n: int) -> Json:
-    """llama-server's `timings`: the first token belongs to the prompt, so that rates are honest.
+def end_of(usage: Usage) -> Json:
+    """The fields at the end of an answer that OpenAI has not: its times, and the seed that gives
+    the first choice again; the others' are the next ones."""
+    return {"timings": timings_of(usage), "seed": usage.seed}
 
-    Of several sequences, counts are added and times are those of the slowest.
-    """
-    firsts = sequences[::n]
-    n_cached = sum(sequence.n_cached for sequence in firsts)
-    n_prompt = sum(sequence.n_prompt for sequence in firsts) - n_cached
-    n_predicted = sum(sequence.n_completion for sequence in sequences)
-    n_timed = sum(max(0, sequence.n_completion - 1) for sequence in sequences)
-    times = [(s.submitted_at, s.first_at or s.submitted_at, s.last_at) for s in sequences]
-    prompt_ms = 1000 * max(first - submitted for submitted, first, _ in times)
-    predicted_ms = 1000 * max(max(0.0, last - first) for _, first, last in times)
-    n_drafted = sum(sequence.n_drafted for sequence in sequences)
-    n_accepted = sum(sequence.n_accepted for sequence in sequences)
-    guesses: Json = {"draft_n": n_drafted, "draft_n_accepted": n_accepted} if n_drafted else {}
-    return {
-        "cache_n": n_cached,
+
+def timings_of(usage: Usage) -> Json:
+    """llama-server's `timings`."""
+    n_prompt = usage.n_prompt - usage.n_cached
+    prompt_ms, predicted_ms = 1000 * usage.prompt_s, 1000 * usage.completion_s
+    timings = {
+        "cache_n": usage.n_cached,
         "prompt_n": n_prompt,
         "prompt_ms": prompt_ms,
         "prompt_per_token_ms": ratio(prompt_ms, n_prompt),
         "prompt_per_second": ratio(1000 * n_prompt, prompt_ms),
-        "predicted_n": n_predicted,
+        "predicted_n": usage.n_completion,
         "predicted_ms": predicted_ms,
-        "predicted_per_token_ms": ratio(predicted_ms, n_timed),
-        "predicted_per_second": ratio(1000 * n_timed, predicted_ms),
-        **guesses,
+        "predicted_per_token_ms": ratio(predicted_ms, usage.n_timed),
+        "predicted_per_second": ratio(1000 * usage.n_timed, predicted_ms),
     }
+    if usage.n_drafted:
+        timings |= {"draft_n": usage.n_drafted, "draft_n_accepted": usage.n_accepted}
+    return dict(timings)
 
 
-def progress_of(sequence: TextSequence) -> Json:
+def progress_of(progress: Progress) -> Json:
     """llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and the
     milliseconds since the request was handed to the engine."""
     return {
-        "total": sequence.n_prompt,
-        "cache": sequence.n_cached,
-        "processed": min(sequence.n_computed, sequence.n_prompt),
-        "time_ms": 1000 * (time.perf_counter() - sequence.submitted_at),
+        "total": progress.n_prompt,
+        "cache": progress.n_cached,
+        "processed": progress.n_computed,
+        "time_ms": 1000 * progress.elapsed_s,
     }
 
 

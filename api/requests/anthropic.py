@@ -1,4 +1,4 @@
-"""A body of Anthropic's /v1/messages, as the body of a chat that asks for the same."""
+"""Bodies of Anthropic's /v1/messages, once checked."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ from collections.abc import Mapping
 
 import orjson
 
-from api.replies.openai import Json
+from api.answers.events import Call
+from api.requests.answer_format import AnswerFormat, named_schema
+from api.requests.conversation import (
+    ChatRequest,
+    Conversation,
+    TemplateMessage,
+    assistant_message,
+    is_continued,
+    message,
+    tool_result,
+)
 from api.requests.fields import (
     MAX_INT,
     Body,
     Field,
+    a_list,
+    a_text,
+    an_object,
     boolean,
+    check_names,
     integer,
     mapping,
     stop_strings,
+    unsupported,
 )
-from api.requests.foreign_body import a_list, a_text, an_object, passed_on, unsupported
-from api.requests.generation import messages_list
+from api.requests.generation import COMMON, parse_common
+from api.requests.openai import messages_list
+from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
+from api.tools.tool_request import NamedFunction, ToolChoice, ToolRequest, choose_tools, make_tools
 from dllama.errors import RequestError
 
 DEFAULT_MAX_TOKENS = 4096  # as llama-server has it; Anthropic's clients always say
@@ -33,23 +50,24 @@ SYSTEM = Field(("system",), anything, None)
 STOP_SEQUENCES: Field[tuple[str, ...], tuple[str, ...]] = Field(
     ("stop_sequences",), stop_strings, ()
 )
-STREAM = Field(("stream",), boolean, False)
 TOOLS = Field(("tools",), a_list, None)
 TOOL_CHOICE = Field(("tool_choice",), mapping, None)
 THINKING = Field(("thinking",), mapping, None)
 OUTPUT_CONFIG = Field(("output_config",), mapping, None)
-OWN: tuple[Field[object, object], ...] = (
-    MESSAGES, MAX_TOKENS, SYSTEM, STOP_SEQUENCES, STREAM, TOOLS, TOOL_CHOICE, THINKING,
-    OUTPUT_CONFIG,
-)  # fmt: skip
+# Where, how fast and for whom; not what.
 HARMLESS = frozenset(
     {"cache_control", "diagnostics", "inference_geo", "speed", "user_profile_id", "workspace_id"}
-)  # where, how fast and for whom; not what
+)
+FIELDS: tuple[Field[object, object], ...] = (
+    MESSAGES, MAX_TOKENS, SYSTEM, STOP_SEQUENCES, TOOLS, TOOL_CHOICE, THINKING, OUTPUT_CONFIG,
+    TEMPLATE_KWARGS, REASONING_FORMAT, *COMMON,
+)  # fmt: skip
+NAMES = HARMLESS | {field.names[0] for field in FIELDS}
 
 
-def chat_body(body: Body, route: str) -> Json:
-    """The body of a chat. Raises RequestError naming the field at fault."""
-    chat = passed_on(body, OWN, HARMLESS, route)
+def parse_messages(body: Body, route: str) -> ChatRequest:
+    """The chat that a body asks for. RequestError names the field at fault."""
+    check_names(body, NAMES, route)
     found = MESSAGES.of(body)
     if not found:
         raise RequestError(
@@ -57,28 +75,32 @@ def chat_body(body: Body, route: str) -> Json:
             param="messages",
         )
     messages = system_messages(SYSTEM.of(body))
-    for i, message in enumerate(found):
-        messages += chat_messages(message, f"messages[{i}]")
-    chat["messages"] = messages
-    chat["max_tokens"] = MAX_TOKENS.of(body)
-    chat["stream"] = STREAM.of(body)
-    chat["stream_options"] = {"include_usage": True}
-    if stops := STOP_SEQUENCES.of(body):
-        chat["stop"] = list(stops)
-    chat |= tool_fields(TOOLS.of(body), TOOL_CHOICE.of(body))
-    kwargs = chat.get("chat_template_kwargs")
-    chat |= thinking_fields(THINKING.of(body), kwargs, MAX_TOKENS.of(body))
-    chat |= output_fields(OUTPUT_CONFIG.of(body))
-    return chat
+    for i, item in enumerate(found):
+        messages += template_messages(item, f"messages[{i}]")
+    strength, form = parse_output_config(OUTPUT_CONFIG.of(body))
+    generation = parse_common(
+        body,
+        max_tokens=MAX_TOKENS.of(body),
+        stops=STOP_SEQUENCES.of(body),
+        form=form,
+    )
+    conversation = Conversation(
+        messages,
+        kwargs=parse_thinking(body, strength),
+        is_continued=is_continued(messages),
+        tools=parse_tools(TOOLS.of(body), TOOL_CHOICE.of(body)),
+        reasoning=REASONING_FORMAT.of(body),
+    )
+    return ChatRequest(generation, conversation)
 
 
-def system_messages(system: object) -> list[Json]:
+def system_messages(system: object) -> list[TemplateMessage]:
     if system is None or system == "" or system == []:
         return []
     if isinstance(system, str):
-        return [{"role": "system", "content": system}]
+        return [message("system", system)]
     blocks = [text_block(b, f"system[{i}]") for i, b in enumerate(a_list(system, "system"))]
-    return [{"role": "system", "content": "\n".join(blocks)}]
+    return [message("system", "\n".join(blocks))]
 
 
 def text_block(block: object, path: str) -> str:
@@ -89,52 +111,52 @@ def text_block(block: object, path: str) -> str:
     return a_text(found, "text", path)
 
 
-def chat_messages(message: Mapping[str, object], path: str) -> list[Json]:
-    """The messages of a chat that one of Anthropic's stands for: results of tools are messages of
-    their own."""
-    role, content = message.get("role"), message.get("content")
+def template_messages(item: Mapping[str, object], path: str) -> list[TemplateMessage]:
+    """The template's messages for one of Anthropic's: results of tools are messages of their
+    own."""
+    role, content = item.get("role"), item.get("content")
     if role not in ("user", "assistant"):
         raise RequestError(
             f"`{path}.role` is {str(role)[:60]!r}; use user or assistant, and the field `system`.",
             param=f"{path}.role",
         )
     if isinstance(content, str):
-        return [{"role": role, "content": content}]
+        return [message(role, content)]
     blocks = a_list(content, f"{path}.content")
     return (user_messages if role == "user" else assistant_messages)(blocks, f"{path}.content")
 
 
-def user_messages(blocks: list[object], path: str) -> list[Json]:
-    results: list[Json] = []
+def user_messages(blocks: list[object], path: str) -> list[TemplateMessage]:
+    results: list[TemplateMessage] = []
     texts: list[str] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
         found = an_object(block, where)
         if found.get("type") == "tool_result":
-            results.append(tool_result(found, where))
+            results.append(result_message(found, where))
         elif found.get("type") == "text":
             texts.append(a_text(found, "text", where))
         else:
             raise unsupported(where, found.get("type"), "'text' and 'tool_result'")
     if texts or not results:
-        results.append({"role": "user", "content": "\n".join(texts)})
+        results.append(message("user", "\n".join(texts)))
     return results
 
 
-def tool_result(block: Mapping[str, object], path: str) -> Json:
+def result_message(block: Mapping[str, object], path: str) -> TemplateMessage:
     content = block.get("content", "")
     if not isinstance(content, str):
         parts = a_list(content, f"{path}.content")
         content = "\n".join(text_block(p, f"{path}.content[{i}]") for i, p in enumerate(parts))
     if block.get("is_error") is True:  # a chat has no field for it, and the model must know
         content = f"Error: {content}"
-    return {"role": "tool", "tool_call_id": a_text(block, "tool_use_id", path), "content": content}
+    return tool_result(a_text(block, "tool_use_id", path), content)
 
 
-def assistant_messages(blocks: list[object], path: str) -> list[Json]:
+def assistant_messages(blocks: list[object], path: str) -> list[TemplateMessage]:
     texts: list[str] = []
     thoughts: list[str] = []
-    calls: list[Json] = []
+    calls: list[Call] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
         found = an_object(block, where)
@@ -147,69 +169,61 @@ def assistant_messages(blocks: list[object], path: str) -> list[Json]:
             calls.append(tool_use(found, where))
         else:
             raise unsupported(where, kind, "'text', 'thinking' and 'tool_use'")
-    message: Json = {"role": "assistant", "content": "\n".join(texts)}
-    if thoughts:
-        message["reasoning_content"] = "\n".join(thoughts)
-    if calls:
-        message["tool_calls"] = calls
-        message["content"] = message["content"] or None
-    return [message]
+    return [assistant_message("\n".join(texts), "\n".join(thoughts), calls)]
 
 
-def tool_use(block: Mapping[str, object], path: str) -> Json:
+def tool_use(block: Mapping[str, object], path: str) -> Call:
     arguments = orjson.dumps(an_object(block.get("input", {}), f"{path}.input")).decode()
-    function = {"name": a_text(block, "name", path), "arguments": arguments}
-    return {"id": a_text(block, "id", path), "type": "function", "function": function}
+    return Call(a_text(block, "id", path), a_text(block, "name", path), arguments)
 
 
-def tool_fields(tools: list[object] | None, choice: Mapping[str, object] | None) -> Json:
-    """`tools`, `tool_choice` and `parallel_tool_calls` of a chat."""
-    fields: Json = {}
-    if tools:
-        fields["tools"] = [a_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
-    if choice is not None:
-        kind = choice.get("type")
-        if kind == "tool":
-            named = {"name": a_text(choice, "name", "tool_choice")}
-            fields["tool_choice"] = {"type": "function", "function": named}
-        elif isinstance(kind, str) and kind in CHOICES:
-            fields["tool_choice"] = CHOICES[kind]
-        else:
-            raise unsupported("tool_choice", kind, "'auto', 'any', 'tool' and 'none'")
-        alone = choice.get("disable_parallel_tool_use", False)
-        if boolean(alone, "tool_choice.disable_parallel_tool_use"):
-            fields["parallel_tool_calls"] = False
-    return fields
+def parse_tools(tools: list[object] | None, choice: Mapping[str, object] | None) -> ToolRequest:
+    paths = [f"tools[{i}]" for i in range(len(tools or ()))]
+    functions = [a_tool(tool, path) for tool, path in zip(tools or (), paths, strict=True)]
+    found = make_tools(functions, paths, "input_schema")
+    if choice is None:
+        return choose_tools(found, "auto", is_parallel=True)
+    alone = choice.get("disable_parallel_tool_use", False)
+    chosen = parse_choice(choice)
+    is_alone = boolean(alone, "tool_choice.disable_parallel_tool_use")
+    return choose_tools(found, chosen, is_parallel=not is_alone)
 
 
-CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+def parse_choice(choice: Mapping[str, object]) -> ToolChoice:
+    kind = choice.get("type")
+    if kind == "tool":
+        return NamedFunction(a_text(choice, "name", "tool_choice"))
+    if isinstance(kind, str) and kind in CHOICES:
+        return CHOICES[kind]
+    raise unsupported("tool_choice", kind, "'auto', 'any', 'tool' and 'none'")
 
 
-def a_tool(tool: object, path: str) -> Json:
+CHOICES: dict[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def a_tool(tool: object, path: str) -> Mapping[str, object]:
+    """The function that a tool describes."""
     found = an_object(tool, path)
     if found.get("type", "custom") not in ("custom", None):
         raise unsupported(path, found["type"], "'custom' tools, which the client runs")
     schema = an_object(found.get("input_schema", {}), f"{path}.input_schema")
-    function: Json = {"name": a_text(found, "name", path), "parameters": schema}
+    function: dict[str, object] = {"name": a_text(found, "name", path), "parameters": schema}
     if found.get("description") is not None:
         function["description"] = a_text(found, "description", path)
-    return {"type": "function", "function": function}
+    return function
 
 
-def thinking_fields(thinking: Mapping[str, object] | None, kwargs: object, max_tokens: int) -> Json:
-    """Thinking on or off, as the template knows it; `kwargs` are those that the body has. A budget
-    that the whole answer could not exceed is no limit; another cannot be kept to."""
-    if thinking is None:
-        return {}
-    kind = thinking.get("type")
-    if kind not in ("enabled", "disabled", "adaptive"):
+def parse_thinking(body: Body, strength: str | None) -> dict[str, object]:
+    """The template's variables; `strength` is the effort that `output_config` asks for. The
+    template's own `enable_thinking` goes before `thinking`. A budget of tokens that the whole
+    answer could not exceed is no limit; a smaller one cannot be kept to."""
+    thinking = THINKING.of(body)
+    kind = None if thinking is None else thinking.get("type")
+    if thinking is not None and kind not in ("enabled", "disabled", "adaptive"):
         raise unsupported("thinking", kind, "'enabled', 'adaptive' and 'disabled'")
-    own = dict(kwargs) if isinstance(kwargs, dict) else {}
-    if kind != "adaptive":
-        own.setdefault("enable_thinking", kind == "enabled")
-    budget = thinking.get("budget_tokens")
+    budget = None if thinking is None else thinking.get("budget_tokens")
     if kind == "enabled" and budget is not None:
-        name = "thinking.budget_tokens"
+        name, max_tokens = "thinking.budget_tokens", MAX_TOKENS.of(body)
         if integer(1, MAX_INT)(budget, name) < max_tokens:
             raise RequestError(
                 f"`{name}` ({budget}) is less than `max_tokens` ({max_tokens}), and this server "
@@ -217,26 +231,28 @@ def thinking_fields(thinking: Mapping[str, object] | None, kwargs: object, max_t
                 "budget of `max_tokens`.",
                 param=name,
             )
-    return {"chat_template_kwargs": own}
+    kwargs = dict(TEMPLATE_KWARGS.of(body))
+    if kind in ("enabled", "disabled"):
+        kwargs.setdefault("enable_thinking", kind == "enabled")
+    return thinking_kwargs(kwargs, None, strength, "output_config.effort")
 
 
-def output_fields(config: Mapping[str, object] | None) -> Json:
-    """`output_config`: a schema that the answer follows."""
-    fields: Json = {}
+def parse_output_config(
+    config: Mapping[str, object] | None,
+) -> tuple[str | None, AnswerFormat | None]:
+    """`output_config`: an effort, and a schema that the answer follows."""
+    strength, form = None, None
     for name, value in (config or {}).items():
+        path = f"output_config.{name:.100}"
         if value is None:
             continue
         if name == "effort":
-            fields["reasoning_effort"] = value
+            strength = effort(value, path)
         elif name == "format":
-            asked = an_object(value, "output_config.format")
+            asked = an_object(value, path)
             if asked.get("type") != "json_schema":
-                raise unsupported("output_config.format", asked.get("type"), "'json_schema'")
-            schema = {"name": "output", "schema": asked.get("schema"), "strict": True}
-            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+                raise unsupported(path, asked.get("type"), "'json_schema'")
+            form = named_schema({"schema": asked.get("schema")}, path, path)
         else:
-            raise RequestError(
-                f"`output_config.{name:.100}` is not supported; leave it out.",
-                param=f"output_config.{name:.100}",
-            )
-    return fields
+            raise RequestError(f"`{path}` is not supported; leave it out.", param=path)
+    return strength, form

@@ -4,7 +4,7 @@ a field that is neither in a `Field` nor in one of the tables below is answered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -107,19 +107,24 @@ def mapping(value: object, name: str) -> dict[str, object]:
     return value
 
 
-# Arguments that a chat template's caller sets itself.
-RESERVED_KWARGS = frozenset({"self", "messages", "tools", "add_generation_prompt"})
+def an_object(value: object, path: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise wrong(path, "an object", value)
+    return value
 
 
-def template_kwargs(value: object, name: str) -> dict[str, object]:
-    """Arguments for the chat template, beside those that the server sets."""
-    kwargs = mapping(value, name)
-    for key in kwargs:
-        if key in RESERVED_KWARGS:
-            raise RequestError(f"`{name}` may not set `{key}`; leave it out.", param=name)
-    if "enable_thinking" in kwargs:  # "false" would be true for a template
-        boolean(kwargs["enable_thinking"], f"{name}.enable_thinking")
-    return kwargs
+def a_list(value: object, path: str) -> list[object]:
+    if not isinstance(value, list):
+        raise wrong(path, "a list", value)
+    return value
+
+
+def a_text(source: Mapping[str, object], name: str, path: str) -> str:
+    """The text under `name`, which has to be there."""
+    value = source.get(name)
+    if not isinstance(value, str):
+        raise wrong(f"{path}.{name}", "a string", value)
+    return value
 
 
 def top_k(value: object, name: str) -> int:
@@ -233,15 +238,40 @@ def check_fields(body: Body, fields: Sequence[Field[object, object]], route: str
         if name in known or name in IGNORED or value is None:
             continue
         if name not in OFF:
-            raise RequestError(
-                f"{route} knows no field `{name:.100}`; leave it out, because ignoring it could "
-                "change the answer.",
-                param=name[:100],
-            )
-        if not any(same(value, off) for off in OFF[name]):
-            offs = [orjson.dumps(off).decode() for off in OFF[name]]
-            raise RequestError(
-                f"`{name}` is not supported by this server; leave it out"
-                + (f" or send {' or '.join(offs)}." if offs else "."),
-                param=name,
-            )
+            raise unknown_field(name, route)
+        check_off(name, value, name)
+
+
+def check_names(body: Body, names: Collection[str], route: str) -> None:
+    """Raises RequestError for the first field of `body` whose name is neither among `names` nor
+    ignored on purpose: for bodies of APIs that have no use for `OFF`."""
+    for name, value in body.items():
+        if name not in names and name not in IGNORED and value is not None:
+            raise unknown_field(name, route)
+
+
+def unknown_field(name: str, route: str) -> RequestError:
+    return RequestError(
+        f"{route} knows no field `{name:.100}`; leave it out, because ignoring it could "
+        "change the answer.",
+        param=name[:100],
+    )
+
+
+def check_off(name: str, value: object, path: str) -> None:
+    """Raises RequestError, naming `path`, unless `value` turns off the field `name` of `OFF`."""
+    if not any(same(value, off) for off in OFF[name]):
+        offs = [orjson.dumps(off).decode() for off in OFF[name]]
+        raise RequestError(
+            f"`{path}` is not supported by this server; leave it out"
+            + (f" or send {' or '.join(offs)}." if offs else "."),
+            param=path,
+        )
+
+
+def unsupported(path: str, kind: object, taken: str) -> RequestError:
+    """The error about a part of a message, a tool or the like that this server cannot take."""
+    return RequestError(
+        f"`{path}` is of the type {str(kind)[:60]!r}; this server takes {taken}.",
+        param=f"{path}.type",
+    )

@@ -9,13 +9,15 @@ from itertools import takewhile
 from typing import Any
 
 from api.answers.reasoning import without_thoughts
-from api.errors import prompt_too_long
-from api.requests.engine_options import Keeping
+from api.errors import ApiError, prompt_too_long
+from api.requests.conversation import Conversation
+from api.requests.engine_options import EngineOptions, may_shift
 from api.requests.fields import MAX_SEED
-from api.requests.generation import Conversation, GenerationRequest, Prompt
+from api.requests.generation import GenerationRequest
+from api.requests.native import InfillParts, MixedPrompt
+from api.requests.openai import Prompt
 from api.served_model import ServedModel
-from api.tools.call_ids import fitting_ids
-from api.tools.generic_prompt import told_in_words
+from api.tools.history import fitting_ids, told_in_words
 from dllama.chat.messages import check_messages
 from dllama.errors import RequestError, TemplateError
 from dllama.requests import SamplingParams
@@ -77,14 +79,8 @@ def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
             )
 
 
-def may_shift(model: ServedModel, keeping: Keeping) -> bool:
-    """Whether the context of this request goes on when it is full."""
-    asked = keeping.context_shift
-    return model.facts.context_shift if asked is None else asked
-
-
 def check_length(
-    model: ServedModel, ids: list[int], param: str, keeping: Keeping | None = None
+    model: ServedModel, ids: list[int], param: str, options: EngineOptions | None = None
 ) -> None:
     """Raises unless a prompt has a token at least, and leaves room for one in the context or may
     outgrow it."""
@@ -92,7 +88,7 @@ def check_length(
         raise RequestError(
             f"`{param}` is empty: it has no token to continue from; send some text.", param=param
         )
-    if keeping is not None and may_shift(model, keeping):
+    if options is not None and may_shift(model, options):
         return
     if len(ids) >= model.max_seq_len:
         raise prompt_too_long(len(ids), model.max_seq_len)
@@ -109,19 +105,19 @@ class ChatPrompt:
 
 
 async def chat_prompt(
-    model: ServedModel, conversation: Conversation, keeping: Keeping | None = None
+    model: ServedModel, conversation: Conversation, options: EngineOptions | None = None
 ) -> ChatPrompt:
     """The prompt of a chat. A long one is made in a thread."""
-    keeping = keeping or Keeping()
+    options = options or EngineOptions()
 
     def make() -> ChatPrompt:
         text = render(model, conversation)
         ids = encode(model, text)
-        counts = may_shift(model, keeping) and keeping.n_keep is None
+        counts = may_shift(model, options) and options.n_keep is None
         return ChatPrompt(text, ids, count_system(model, conversation, ids) if counts else 0)
 
     prompt = await asyncio.to_thread(make) if is_long(conversation) else make()
-    check_length(model, prompt.ids, "messages", keeping)
+    check_length(model, prompt.ids, "messages", options)
     return prompt
 
 
@@ -155,7 +151,7 @@ def is_long(conversation: Conversation) -> bool:
 
 
 async def text_ids(
-    model: ServedModel, prompt: Prompt, param: str = "prompt", keeping: Keeping | None = None
+    model: ServedModel, prompt: Prompt, param: str = "prompt", options: EngineOptions | None = None
 ) -> list[int]:
     """A prompt of /v1/completions, or a text to embed, in tokens. A long text is encoded in a
     thread."""
@@ -167,7 +163,29 @@ async def text_ids(
     else:
         ids = prompt
         check_ids(model, ids, param)
-    check_length(model, ids, param, keeping)
+    check_length(model, ids, param, options)
+    return ids
+
+
+async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOptions) -> list[int]:
+    """A prompt of /completion in tokens; BOS is added only before a text that begins it."""
+    parts = [prompt] if isinstance(prompt, str) else prompt
+
+    def make() -> list[int]:
+        ids: list[int] = []
+        for i, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            elif i == 0:
+                ids += encode(model, part)
+            else:
+                ids += model.tokenizer.encode(part, parse_special=True)
+        return ids
+
+    n_chars = sum(len(part) for part in parts if isinstance(part, str))
+    ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
+    check_ids(model, ids, "prompt")
+    check_length(model, ids, "prompt", options)
     return ids
 
 
@@ -187,3 +205,33 @@ def sampling_of(
         tokens, phrases = breaker_tokens(model.tokenizer, request.breakers)
         sampling = replace(sampling, dry_breakers=tokens, dry_phrases=phrases)
     return [replace(sampling, seed=(seed + i) & MAX_SEED) for i in range(request.n)]
+
+
+def infill_ids(model: ServedModel, parts: InfillParts) -> list[int]:
+    """The prompt that asks for the middle: the extra files, the prefix, the suffix, and the token
+    after which the middle follows. ApiError 501 for a vocabulary without such tokens."""
+    fim = model.facts.fim
+    if fim is None:
+        raise ApiError(
+            501,
+            f"The vocabulary of {model.id} has no tokens for filling a hole (fill-in-the-middle); "
+            "serve a code model that was trained for it.",
+            "not_supported_error",
+        )
+
+    def ids(text: str) -> list[int]:
+        return model.tokenizer.encode(text)
+
+    prompt: list[int] = []
+    if fim.repo is not None:
+        prompt += [fim.repo, *ids("myproject\n")]
+    for extra in parts.extra:
+        if fim.separator is not None:
+            prompt += [fim.separator, *ids(f"{extra.name}\n")]
+        prompt += ids(extra.text)
+    if fim.separator is not None and (parts.extra or fim.repo is not None):
+        prompt += [fim.separator, *ids("filename\n")]
+    prompt += [fim.prefix, *ids(parts.prefix), *ids(parts.middle)]
+    prompt += [fim.suffix, *ids(parts.suffix), fim.middle]
+    bos = model.tokenizer.encode("", add_special=True)
+    return [*bos, *prompt]

@@ -1,14 +1,41 @@
-"""A body of OpenAI's /v1/responses, as the body of a chat that asks for the same."""
+"""Bodies of OpenAI's /v1/responses, once checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from api.replies.openai import Json
-from api.requests.fields import MAX_INT, Body, Field, boolean, integer, mapping, string, wrong
-from api.requests.foreign_body import a_list, a_text, an_object, passed_on, unsupported
-from api.requests.generation import INCLUDE_OBFUSCATION
+from api.answers.events import Call, Message
+from api.requests.answer_format import AnswerFormat, named_schema, response_format
+from api.requests.conversation import (
+    ChatRequest,
+    Conversation,
+    TemplateMessage,
+    assistant_message,
+    is_continued,
+    message,
+    tool_call,
+    tool_result,
+)
+from api.requests.fields import (
+    MAX_INT,
+    Body,
+    Field,
+    a_list,
+    a_text,
+    an_object,
+    boolean,
+    check_names,
+    check_off,
+    integer,
+    mapping,
+    string,
+    unsupported,
+    wrong,
+)
+from api.requests.generation import COMMON, INCLUDE_OBFUSCATION, parse_common
+from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
+from api.tools.tool_request import NamedFunction, Tool, ToolChoice, choose_tools, make_tools
 from dllama.errors import RequestError
 
 
@@ -33,7 +60,6 @@ INSTRUCTIONS = Field(("instructions",), string, None)
 MAX_OUTPUT_TOKENS = Field(("max_output_tokens",), integer(1, MAX_INT), None)
 PREVIOUS = Field(("previous_response_id",), string, None)
 STORE = Field(("store",), boolean, True)
-STREAM = Field(("stream",), boolean, False)
 STREAM_OPTIONS = Field(("stream_options",), mapping, None)
 TOOLS = Field(("tools",), a_list, None)
 PARALLEL = Field(("parallel_tool_calls",), boolean, True)
@@ -46,65 +72,67 @@ TRUNCATION = Field(("truncation",), string, "disabled")
 TOP_LOGPROBS = Field(("top_logprobs",), integer(0, 0), 0)
 
 
-def tool_choice(value: object, name: str) -> object:
-    """As chat has it: a word, or a function by name."""
-    if value in ("auto", "none", "required"):
+def tool_choice(value: object, name: str) -> ToolChoice:
+    """A word, or a function by name."""
+    if value == "auto" or value == "none" or value == "required":
         return value
     if isinstance(value, dict) and value.get("type") == "function":
-        return {"type": "function", "function": {"name": a_text(value, "name", name)}}
+        return NamedFunction(a_text(value, "name", name))
     raise wrong(name, '"auto", "none", "required" or {"type": "function", "name": "f"}', value)
 
 
-TOOL_CHOICE = Field(("tool_choice",), tool_choice, None)
-OWN: tuple[Field[object, object], ...] = (
-    INPUT, INSTRUCTIONS, MAX_OUTPUT_TOKENS, PREVIOUS, STORE, STREAM, STREAM_OPTIONS, TOOLS,
-    TOOL_CHOICE, PARALLEL, TEXT, REASONING, METADATA, INCLUDE, BACKGROUND, TRUNCATION,
-    TOP_LOGPROBS,
-)  # fmt: skip
+TOOL_CHOICE: Field[ToolChoice, ToolChoice] = Field(("tool_choice",), tool_choice, "auto")
 HARMLESS = frozenset({"max_tool_calls", "prompt_cache_options", "access_programs"})
 # max_tool_calls bounds tools that the server runs itself; this one runs none.
+FIELDS: tuple[Field[object, object], ...] = (
+    INPUT, INSTRUCTIONS, MAX_OUTPUT_TOKENS, PREVIOUS, STORE, STREAM_OPTIONS, TOOLS, TOOL_CHOICE,
+    PARALLEL, TEXT, REASONING, METADATA, INCLUDE, BACKGROUND, TRUNCATION, TOP_LOGPROBS,
+    TEMPLATE_KWARGS, REASONING_FORMAT, *COMMON,
+)  # fmt: skip
+NAMES = HARMLESS | {field.names[0] for field in FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsesRequest:
-    """`chat` is the body to answer; `messages` are those to remember, all but the instructions;
+    """`chat` is what to answer; `messages` are those to remember, all but the instructions;
     `echo` is what a response repeats of its request."""
 
-    chat: Json
-    messages: list[Json]
+    chat: ChatRequest
+    messages: list[TemplateMessage]
     is_stored: bool
-    echo: Json = field(default_factory=dict)
+    echo: dict[str, object]
 
 
-def parse_responses(body: Body, earlier: Sequence[Json], route: str) -> ResponsesRequest:
-    """The chat that a body asks for, after the `earlier` messages of the response it goes on with.
-    Raises RequestError naming the field at fault."""
-    chat = passed_on(body, OWN, HARMLESS, route)
-    refuse_what_is_not_here(body)
+def parse_responses(body: Body, earlier: Sequence[TemplateMessage], route: str) -> ResponsesRequest:
+    """The chat that a body asks for, after the `earlier` messages of the response that it
+    continues. RequestError names the field at fault."""
+    check_names(body, NAMES, route)
+    refuse_unsupported(body)
     asked = INPUT.of(body)
     if asked is None or asked == []:
         raise RequestError("`input` is missing or empty; send a string or items.", param="input")
     messages = [*earlier, *input_messages(asked)]
     instructions = INSTRUCTIONS.of(body)
-    opening: list[Json] = []
-    if instructions:
-        opening.append({"role": "system", "content": instructions})
-    chat |= {"messages": opening + messages, "stream": STREAM.of(body)}
-    chat["stream_options"] = {"include_usage": True}
-    if (limit := MAX_OUTPUT_TOKENS.of(body)) is not None:
-        chat["max_tokens"] = limit
-    if tools := TOOLS.of(body):
-        chat["tools"] = [a_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
-    if (choice := TOOL_CHOICE.of(body)) is not None:
-        chat["tool_choice"] = choice
-    if not PARALLEL.of(body):
-        chat["parallel_tool_calls"] = False
-    chat |= text_fields(TEXT.of(body)) | reasoning_fields(REASONING.of(body))
+    rendered = [message("system", instructions), *messages] if instructions else messages
+    strength = parse_reasoning(REASONING.of(body))
+    conversation = Conversation(
+        rendered,
+        kwargs=thinking_kwargs(TEMPLATE_KWARGS.of(body), None, strength, "reasoning.effort"),
+        is_continued=is_continued(rendered),
+        tools=choose_tools(
+            parse_tools(TOOLS.of(body)), TOOL_CHOICE.of(body), is_parallel=PARALLEL.of(body)
+        ),
+        reasoning=REASONING_FORMAT.of(body),
+    )
+    generation = parse_common(
+        body, max_tokens=MAX_OUTPUT_TOKENS.of(body), form=parse_text(TEXT.of(body))
+    )
     is_stored = STORE.of(body)
+    chat = ChatRequest(generation, conversation)
     return ResponsesRequest(chat, messages, is_stored, echo_of(body, is_stored))
 
 
-def refuse_what_is_not_here(body: Body) -> None:
+def refuse_unsupported(body: Body) -> None:
     """Raises RequestError for a job in the background, and for cutting the input."""
     if BACKGROUND.of(body):
         raise RequestError("`background` is not supported; leave it out.", param="background")
@@ -123,11 +151,11 @@ def refuse_what_is_not_here(body: Body) -> None:
         boolean(value, name)
 
 
-def input_messages(asked: object) -> list[Json]:
-    """The messages of a chat that the items of an input stand for."""
+def input_messages(asked: object) -> list[TemplateMessage]:
+    """The template's messages for the items of an input."""
     if isinstance(asked, str):
-        return [{"role": "user", "content": asked}]
-    messages: list[Json] = []
+        return [message("user", asked)]
+    messages: list[TemplateMessage] = []
     thoughts: list[str] = []
     for i, item in enumerate(a_list(asked, "input")):
         path = f"input[{i}]"
@@ -152,12 +180,17 @@ def input_messages(asked: object) -> list[Json]:
     return messages
 
 
-def a_message(item: Mapping[str, object], path: str) -> Json:
+def a_message(item: Mapping[str, object], path: str) -> TemplateMessage:
     role, content = item.get("role"), item.get("content")
     if isinstance(content, str):
-        return {"role": role, "content": content}
+        return message(role, content)
+    return message(role, content_text(a_list(content, f"{path}.content"), path))
+
+
+def content_text(parts: list[object], path: str) -> str:
+    """The text of the parts of an item's content."""
     texts = []
-    for i, part in enumerate(a_list(content, f"{path}.content")):
+    for i, part in enumerate(parts):
         where = f"{path}.content[{i}]"
         found = an_object(part, where)
         kind = found.get("type")
@@ -167,29 +200,26 @@ def a_message(item: Mapping[str, object], path: str) -> Json:
             texts.append(a_text(found, "text", where))
         else:
             raise unsupported(where, kind, "'input_text', 'output_text' and 'refusal'")
-    return {"role": role, "content": "\n".join(texts)}
+    return "\n".join(texts)
 
 
-def join_call(messages: list[Json], item: Mapping[str, object], path: str) -> None:
+def join_call(messages: list[TemplateMessage], item: Mapping[str, object], path: str) -> None:
     """Adds a tool call to the assistant's message before it, or to one of its own."""
-    function = {
-        "name": a_text(item, "name", path),
-        "arguments": a_text(item, "arguments", path),
-    }
-    call = {"id": a_text(item, "call_id", path), "type": "function", "function": function}
+    arguments = a_text(item, "arguments", path)
+    name, call_id = a_text(item, "name", path), a_text(item, "call_id", path)
     if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": None, "tool_calls": []})
+        messages.append(message("assistant", None))
     calls = messages[-1].setdefault("tool_calls", [])
     assert isinstance(calls, list)
-    calls.append(call)
+    calls.append(tool_call(Call(call_id, name, arguments)))
 
 
-def call_output(item: Mapping[str, object], path: str) -> Json:
+def call_output(item: Mapping[str, object], path: str) -> TemplateMessage:
     output = item.get("output", "")
     if not isinstance(output, str):
         parts = a_list(output, f"{path}.output")
-        output = a_message({"role": "tool", "content": parts}, path)["content"]
-    return {"role": "tool", "tool_call_id": a_text(item, "call_id", path), "content": output}
+        output = content_text(parts, path)
+    return tool_result(a_text(item, "call_id", path), output)
 
 
 def reasoning_texts(item: Mapping[str, object], path: str) -> list[str]:
@@ -198,54 +228,62 @@ def reasoning_texts(item: Mapping[str, object], path: str) -> list[str]:
     return [a_text(part, "text", f"{path}.content[{i}]") for i, part in enumerate(found)]
 
 
-def a_tool(tool: object, path: str) -> Json:
+def parse_tools(tools: list[object] | None) -> tuple[Tool, ...]:
+    paths = [f"tools[{i}]" for i in range(len(tools or ()))]
+    functions = [a_tool(tool, path) for tool, path in zip(tools or (), paths, strict=True)]
+    return make_tools(functions, paths)
+
+
+def a_tool(tool: object, path: str) -> Mapping[str, object]:
+    """The function that a tool describes."""
     found = an_object(tool, path)
     if found.get("type") != "function":
         raise unsupported(path, found.get("type"), "'function' tools, which the client runs")
     names = ("name", "description", "parameters", "strict")
-    function = {name: found[name] for name in names if found.get(name) is not None}
-    return {"type": "function", "function": function}
+    return {name: found[name] for name in names if found.get(name) is not None}
 
 
-def text_fields(text: Mapping[str, object] | None) -> Json:
-    fields: Json = {}
+def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
+    """The form that `text` asks for."""
+    form = None
     for name, value in (text or {}).items():
+        path = f"text.{name:.100}"
         if value is None:
             continue
         if name == "verbosity":
-            fields["verbosity"] = value
+            check_off("verbosity", value, path)
         elif name == "format":
-            fields["response_format"] = text_format(an_object(value, "text.format"))
+            asked = an_object(value, path)
+            if asked.get("type") == "json_schema":
+                form = named_schema(asked, path, path)
+            else:
+                form = response_format(asked, path)
         else:
-            raise RequestError(
-                f"`text.{name:.100}` is not supported; leave it out.", param=f"text.{name:.100}"
-            )
-    return fields
+            raise RequestError(f"`{path}` is not supported; leave it out.", param=path)
+    return form
 
 
-def text_format(asked: Mapping[str, object]) -> Json:
-    """`text.format` as chat's `response_format`, which has the schema one level deeper."""
-    if asked.get("type") != "json_schema":
-        return dict(asked)
-    schema = {k: v for k, v in asked.items() if k != "type" and v is not None}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def reasoning_fields(reasoning: Mapping[str, object] | None) -> Json:
-    """The effort; a summary is not made, the reasoning itself is told."""
-    fields: Json = {}
+def parse_reasoning(reasoning: Mapping[str, object] | None) -> str | None:
+    """The effort that `reasoning` asks for; a summary is not made, the thoughts themselves are
+    shown."""
+    strength = None
     for name, value in (reasoning or {}).items():
+        path = f"reasoning.{name:.100}"
         if name == "effort" and value is not None:
-            fields["reasoning_effort"] = value
+            strength = effort(value, path)
         elif name not in ("effort", "summary", "generate_summary"):
-            raise RequestError(
-                f"`reasoning.{name:.100}` is not supported; leave it out.",
-                param=f"reasoning.{name:.100}",
-            )
-    return fields
+            raise RequestError(f"`{path}` is not supported; leave it out.", param=path)
+    return strength
 
 
-def echo_of(body: Body, is_stored: bool) -> Json:
+def said_messages(said: Message) -> list[TemplateMessage]:
+    """The messages of an answer, for the conversation that continues it."""
+    if not said.text and not said.calls:
+        return []
+    return [assistant_message(said.text, said.thoughts, said.calls)]
+
+
+def echo_of(body: Body, is_stored: bool) -> dict[str, object]:
     """What a response repeats of its request, with OpenAI's values for what was not said."""
     names = ("instructions", "max_output_tokens", "previous_response_id", "temperature", "top_p",
              "user", "max_tool_calls", "safety_identifier", "prompt_cache_key")  # fmt: skip

@@ -4,9 +4,9 @@ where they are more than a number under the name it has in SamplingParams."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
-from api.replies.logprobs import LogprobStyle
 from api.requests.fields import MAX_INT, SAMPLING, Body, Field, boolean, integer, wrong
 from dllama.errors import RequestError
 from dllama.requests import SAMPLERS
@@ -17,6 +17,12 @@ MAX_N_PROBS = 1024
 MAX_BREAKERS = 32
 MAX_BREAKER_CHARS = 40
 MAX_SAMPLERS = 64
+
+
+class LogprobStyle(StrEnum):
+    CHAT = "chat"  # OpenAI's of a chat: {"content": [...]}
+    TEXT = "text"  # OpenAI's of a text completion: four lists
+    NATIVE = "native"  # llama-server's: as CHAT, with ids
 
 
 def samplers(value: object, name: str) -> tuple[str, ...]:
@@ -57,8 +63,9 @@ N_PROBS = Field(("n_probs",), integer(0, MAX_N_PROBS), None)
 POST_SAMPLING_PROBS = Field(("post_sampling_probs",), boolean, False)
 
 SAMPLING_FIELDS: tuple[Field[object, object], ...] = (
-    *NUMBERS, SAMPLER_LIST, BREAKERS, MIN_KEEP, N_PROBS, POST_SAMPLING_PROBS,
+    *NUMBERS, SAMPLER_LIST, BREAKERS, MIN_KEEP,
 )  # fmt: skip
+PROBS_FIELDS: tuple[Field[object, object], ...] = (N_PROBS, POST_SAMPLING_PROBS)
 
 CHAT_LOGPROBS = Field(("logprobs",), boolean, False)
 TOP_LOGPROBS = Field(("top_logprobs",), integer(0, MAX_TOP_LOGPROBS), None)

@@ -1,12 +1,28 @@
-"""What a request says of a model's thoughts: whether there are to be any, and where they go."""
+"""The fields about a model's thoughts: whether it thinks, how much, and where the thoughts go."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from api.answers.reasoning import ReasoningFormat
-from api.requests.fields import Body, Field, boolean, template_kwargs, wrong
+from api.requests.fields import Field, boolean, mapping, wrong
 from dllama.errors import RequestError
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+# Arguments that a chat template's caller sets itself.
+RESERVED_KWARGS = frozenset({"self", "messages", "tools", "add_generation_prompt"})
+
+
+def template_kwargs(value: object, name: str) -> dict[str, object]:
+    """Arguments for the chat template, beside those that the server sets."""
+    kwargs = mapping(value, name)
+    for key in kwargs:
+        if key in RESERVED_KWARGS:
+            raise RequestError(f"`{name}` may not set `{key}`; leave it out.", param=name)
+    if "enable_thinking" in kwargs:  # "false" would be true for a template
+        boolean(kwargs["enable_thinking"], f"{name}.enable_thinking")
+    return kwargs
 
 
 def reasoning_format(value: object, name: str) -> ReasoningFormat:
@@ -33,18 +49,22 @@ THINKING: tuple[Field[object, object], ...] = (
 )  # fmt: skip
 
 
-def parse_kwargs(body: Body) -> dict[str, object]:
-    """The variables of the chat template; `enable_thinking` and `reasoning_effort` are among them
-    however they were sent. RequestError where two of them disagree."""
-    kwargs = dict(TEMPLATE_KWARGS.of(body))
-    wanted, strength = ENABLE_THINKING.of(body), REASONING_EFFORT.of(body)
+def thinking_kwargs(
+    kwargs: Mapping[str, object],
+    enabled: bool | None,
+    strength: str | None,
+    effort_name: str = "reasoning_effort",
+) -> dict[str, object]:
+    """The variables of the chat template: `kwargs`, with `enable_thinking` and `reasoning_effort`
+    as other fields of the request say. Raises RequestError if two of them disagree."""
+    kwargs = dict(kwargs)
     if strength == "none":
-        if wanted:
-            raise _disagree("reasoning_effort")
-        wanted = False
+        if enabled:
+            raise _disagree(effort_name)
+        enabled = False
     elif strength is not None and kwargs.setdefault("reasoning_effort", strength) != strength:
-        raise _disagree("reasoning_effort")
-    if wanted is not None and kwargs.setdefault("enable_thinking", wanted) != wanted:
+        raise _disagree(effort_name)
+    if enabled is not None and kwargs.setdefault("enable_thinking", enabled) != enabled:
         raise _disagree("enable_thinking")
     return kwargs
 

@@ -13,11 +13,12 @@ from aiohttp import web
 from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.engine_client import refuse_unless_ready
-from api.replies.openai import Json
+from api.replies.event_stream import Json
 from api.requests.fields import MAX_INT, Body, Field, Reader, check_fields, integer, wrong
-from api.requests.generation import MODEL, Prompt, prompts
+from api.requests.generation import MODEL
+from api.requests.openai import Prompt, prompts
 from api.requests.prompting import text_ids
-from api.routes.chat import new_id
+from api.routes.answering import new_id
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, RequestError
 from dllama.requests import Submit

@@ -15,37 +15,6 @@ from api.requests.native import parse_native
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, EngineBusy
 
-ROUTES_SHOWN = {
-    "POST /v1/chat/completions": "chat, streamed or whole",
-    "POST /v1/completions": "continue a text, streamed or whole",
-    "POST /v1/responses": "OpenAI's Responses API",
-    "POST /v1/messages": "Anthropic's Messages API",
-    "POST /v1/messages/count_tokens": "tokens of such a request",
-    "POST /v1/embeddings": 'texts as vectors: {"input": "..."}',
-    "POST /completion": "llama-server's own completion",
-    "POST /infill": "the middle between `input_prefix` and `input_suffix`",
-    "GET /v1/models": "the models served here",
-    "GET /props": "the model's properties and the server's defaults",
-    "GET /slots": "what runs now",
-    "GET /metrics": "counters for Prometheus",
-    "GET /health": "200 once the model serves",
-    "GET /stats": "speed, memory and the share of each node",
-    "POST /tokenize": 'ids of a text: {"content": "..."}',
-    "POST /detokenize": 'text of ids: {"tokens": [...]}',
-    "POST /apply-template": 'the prompt of a chat: {"messages": [...]}',
-}
-
-
-async def index(request: web.Request) -> web.Response:
-    models = request.app[CONTEXT].models.all()
-    return json_response(
-        {
-            "server": request.app[CONTEXT].config.fingerprint,
-            "models": [model.id for model in models],
-            "routes": ROUTES_SHOWN,
-        }
-    )
-
 
 def describe(model: ServedModel) -> dict[str, object]:
     """A model as /v1/models lists it."""
@@ -168,3 +137,8 @@ async def stats(request: web.Request) -> web.Response:
         "latency_ms": latency,
     }
     return json_response(figures)
+
+
+async def no_adapters(request: web.Request) -> web.Response:
+    """llama-server's list of LoRA adapters; none are ever loaded."""
+    return web.json_response([])

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 from aiohttp import web
 
 from api.answers.plan import text_plan
-from api.answers.stream import Answers, make_answers
-from api.body import json_response, read_object
+from api.body import read_object
 from api.context import CONTEXT
 from api.engine_client import refuse_unless_ready
-from api.replies.event_stream import EventStream
-from api.replies.native import NativeAnswer, generation_settings
-from api.replies.openai import Json
-from api.requests.engine_options import Keeping, with_header
-from api.requests.infill import INFILL, infill_ids, parse_infill
-from api.requests.native import MixedPrompt, NativeRequest, parse_native_completion
-from api.requests.prompting import LONG_CHARS, check_ids, check_length, encode, sampling_of
-from api.routes.chat import new_id, next_within
+from api.replies.native import NativeWriter
+from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
+from api.requests.prompting import check_length, infill_ids, mixed_ids, sampling_of
+from api.routes.answering import answer, check_ready, new_id
 from api.served_model import ServedModel
 from dllama.errors import RequestError
-
-
-class NativeStream(EventStream):
-    """Ends without [DONE]: its readers look for `stop`: true."""
-
-    async def done(self) -> None:
-        return
 
 
 async def completion(request: web.Request) -> web.StreamResponse:
@@ -46,7 +33,8 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 param="prompt",
             )
         refuse_unless_ready(model.engine.state)
-        prompts = [await mixed_ids(model, prompt, wanted.generation.keeping) for prompt in given]
+        options = wanted.generation.options
+        prompts = [await mixed_ids(model, prompt, options) for prompt in given]
         return await answer_natively(request, model, wanted, prompts, is_list=is_list)
 
 
@@ -57,31 +45,8 @@ async def infill(request: web.Request) -> web.StreamResponse:
         wanted, parts = parse_infill(body, request.path)
         model = context.models.find(wanted.generation.model)
         ids = await asyncio.to_thread(infill_ids, model, parts)
-        check_length(model, ids, INFILL[0].names[0])
-        refuse_unless_ready(model.engine.state)
+        check_length(model, ids, PREFIX.names[0])
         return await answer_natively(request, model, wanted, [ids], is_list=wanted.generation.n > 1)
-
-
-async def mixed_ids(model: ServedModel, prompt: MixedPrompt, keeping: Keeping) -> list[int]:
-    """A prompt in tokens; BOS is added only before a text that begins it."""
-    parts = [prompt] if isinstance(prompt, str) else prompt
-
-    def make() -> list[int]:
-        ids: list[int] = []
-        for i, part in enumerate(parts):
-            if isinstance(part, int):
-                ids.append(part)
-            elif i == 0:
-                ids += encode(model, part)
-            else:
-                ids += model.tokenizer.encode(part, parse_special=True)
-        return ids
-
-    n_chars = sum(len(part) for part in parts if isinstance(part, str))
-    ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
-    check_ids(model, ids, "prompt")
-    check_length(model, ids, "prompt", keeping)
-    return ids
 
 
 async def answer_natively(
@@ -89,61 +54,12 @@ async def answer_natively(
     is_list: bool,
 ) -> web.StreamResponse:  # fmt: skip
     """Continues every prompt; answers with an object, an array, or a stream."""
-    context, shared = request.app[CONTEXT], wanted.generation
-    shared = replace(shared, keeping=with_header(shared.keeping, request.headers))
-    if shared.shape is not None:
-        await shared.shape.check()
-    samplings = sampling_of(model, shared, context.config.sampling)
-    answer_id, plan = new_id("cmpl"), text_plan(shared.shape)
-    answers = make_answers(model, shared, prompts, samplings, answer_id, context.meter, plan)
-    told = []
-    for sequence in answers.sequences:
-        settings = generation_settings(wanted, samplings[sequence.index % shared.n], shared.stops)
-        prompt = prompts[sequence.index // shared.n]
-        told.append(NativeAnswer(sequence, wanted, model, settings, prompt))
-    try:
-        answers.start()
-        if shared.stream:
-            first = await next_within(answers, context.config.headers_after_s)
-            events = NativeStream(request, context.config)
-            ping_s = wanted.ping_s or context.config.ping_s
-            telling = send_chunks(events, answers, told, first, ping_s)
-            return await events.tell(telling, answer_id)
-        found = await whole(answers, told)
-        return json_response(found if is_list else found[0])
-    finally:
-        answers.close()
-
-
-async def whole(answers: Answers, told: Sequence[NativeAnswer]) -> list[Json]:
-    while (news := await answers.next()) is not None:
-        sequence, text = news
-        told[sequence.index].take(text)
-    return [answer.whole(is_stream=False) for answer in told]
-
-
-async def send_chunks(
-    events: EventStream,
-    answers: Answers,
-    told: Sequence[NativeAnswer],
-    news: tuple[object, str] | None,
-    ping_s: float,
-) -> None:
-    """Every event of a stream; `news` is what has been read already."""
-    seconds = ping_s if ping_s != float("inf") else None
-    while True:
-        if news is None:
-            await events.ping()
-        else:
-            sequence, text = news
-            answer = next(a for a in told if a.sequence is sequence)
-            kept = answer.take(text)
-            if kept or (not text and answer.sequence.finish is None):
-                await events.send(answer.chunk(kept))
-            if answer.sequence.finish is not None:
-                await events.send(answer.whole(is_stream=True))
-                if answers.is_finished:
-                    return
-        news = await (answers.next() if seconds is None else next_within(answers, seconds))
-        if news is None and answers.is_finished:
-            return
+    shared = await check_ready(request, model, wanted.generation)
+    samplings = sampling_of(model, shared, request.app[CONTEXT].config.sampling)
+    writer = NativeWriter(new_id("cmpl"), model, wanted, prompts, samplings, is_list=is_list)
+    plan = text_plan(shared.form)
+    if wanted.n_predict:
+        plan = replace(plan, n_indent=wanted.n_indent, max_line_s=wanted.max_line_s)
+    return await answer(
+        request, model, shared, prompts, samplings, writer, plan, ping_s=wanted.ping_s
+    )

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from api.answers.events import Message
 from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.replies.openai import Json
-from api.replies.responses import ResponsesDialect, item_id
-from api.requests.generation import MODEL
-from api.requests.responses import PREVIOUS, input_messages, parse_responses
-from api.routes.chat import answer_chat
-from api.routes.token_counts import count_chat
+from api.replies.event_stream import Json
+from api.replies.responses import ResponsesWriter, item_id
+from api.requests.responses import PREVIOUS, ResponsesRequest, parse_responses, said_messages
+from api.routes.chat import answer_chat, count_tokens
+
+
+async def read(request: web.Request) -> ResponsesRequest:
+    """The request of a body, with the conversation that it continues."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, context.config)
+    earlier = context.responses.earlier(PREVIOUS.of(body))
+    return parse_responses(body, earlier, request.path)
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
-        earlier = context.responses.earlier(PREVIOUS.of(body))
-        asked = parse_responses(body, earlier, request.path)
-        model = context.models.find(MODEL.of(body))
+        asked = await read(request)
+        model = context.models.find(asked.chat.generation.model)
 
-        def keep(response: Json) -> None:
-            said = input_messages(response["output"])
-            context.responses.add(response, asked.messages + said)
+        def keep(response: Json, said: Message) -> None:
+            context.responses.add(response, asked.messages + said_messages(said))
 
         on_complete = keep if asked.is_stored else None
-        dialect = ResponsesDialect(item_id("resp"), model.id, asked.echo, on_complete)
-        return await answer_chat(request, asked.chat, dialect)
+        writer = ResponsesWriter(item_id("resp"), model.id, asked.echo, on_complete)
+        return await answer_chat(request, model, asked.chat, writer)
 
 
 async def input_tokens(request: web.Request) -> web.Response:
     """{"input_tokens": n} for a body that would make a response."""
-    context = request.app[CONTEXT]
-    body = await read_object(request, context.config)
-    earlier = context.responses.earlier(PREVIOUS.of(body))
-    n_tokens = await count_chat(request, parse_responses(body, earlier, request.path).chat)
+    n_tokens = await count_tokens(request, (await read(request)).chat)
     return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
 
 

@@ -10,7 +10,8 @@ from aiohttp import web
 from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.requests.fields import Body, Field, boolean, check_fields, string
-from api.requests.generation import MODEL, TEMPLATE, parse_conversation, token_ids
+from api.requests.generation import MODEL
+from api.requests.openai import TEMPLATE, parse_conversation, token_ids
 from api.requests.prompting import LONG_CHARS, check_ids, is_long, render
 from api.served_model import ServedModel
 from dllama.errors import RequestError

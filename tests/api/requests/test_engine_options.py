@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.in_process_client import InProcessEngineClient
-from api.model_facts import ModelFacts
+from api.served_model import ModelFacts
 from dllama.requests import SessionAction, SessionCall, Submit
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import MAX_SEQ_LEN, ask, run, says, served, serving, tokenizer

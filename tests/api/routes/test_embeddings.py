@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from api.in_process_client import InProcessEngineClient
-from api.model_facts import ModelFacts
 from api.routes.embeddings import normalised
+from api.served_model import ModelFacts
 from tests.api.listening import listening
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import VOCAB_SIZE, run, says, served, serving, serving_engine, tokenizer

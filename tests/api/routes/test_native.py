@@ -9,9 +9,9 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from api.answers.line_rules import LineRules
+from api.answers.stop import LineRules
 from api.in_process_client import InProcessEngineClient
-from api.model_facts import ModelFacts
+from api.served_model import ModelFacts
 from dllama.tokenizer.fim_tokens import FimTokens, find_fim
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (

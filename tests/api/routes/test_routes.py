@@ -9,8 +9,7 @@ import pytest
 
 from api.config import ApiConfig
 from api.in_process_client import InProcessEngineClient
-from api.model_facts import ModelFacts
-from api.served_model import ModelRegistry
+from api.served_model import ModelFacts, ModelRegistry
 from dllama.errors import ClusterError, ConfigError
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.in_process_client import InProcessEngineClient
-from api.model_facts import ModelFacts
+from api.served_model import ModelFacts
 from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import run, says, served, serving, serving_engine
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.tools.call_reader import ArgumentsPart, CallPart, CallReader, TextPart
+from api.answers.events import Text, ToolArguments, ToolCall
+from api.tools.call_reader import CallReader
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
 
 NAMES = ("f", "get_it")
@@ -24,14 +25,14 @@ def read(dialect: ToolDialect, pieces: list[str]) -> tuple[str, list[tuple[str, 
     """The text, and name, arguments and completeness of each call."""
     reader = CallReader(dialect, NAMES)
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.flush()
-    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    text = "".join(part.text for part in parts if isinstance(part, Text))
     calls: list[list] = []
     for part in parts:
-        if isinstance(part, CallPart):
-            assert part.index == len(calls)
+        if isinstance(part, ToolCall):
+            assert part.call == len(calls)
             calls.append([part.name, "", False])
-        elif isinstance(part, ArgumentsPart):
-            assert part.index == len(calls) - 1
+        elif isinstance(part, ToolArguments):
+            assert part.call == len(calls) - 1
             calls[-1][1] += part.text
             calls[-1][2] = part.is_end
     assert reader.n_complete == sum(call[2] for call in calls)

@@ -1,15 +1,18 @@
-"""Tools told in words, for chat templates that know none: a description in the system message, and
-a history in which calls and their results are plain text."""
+"""A conversation's tools and calls as its chat template takes them: in words for templates that
+know no tools, and with ids of the form that a dialect's templates insist on."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
-from api.tools.dialects import GENERIC, ToolDialect
+from api.tools.dialects import GENERIC, SHORT_ID_CHARS, ToolDialect
 from api.tools.tool_request import ToolRequest
 
 Messages = list[dict[str, object]]
+_SHORT = re.compile(rf"[A-Za-z0-9]{{{SHORT_ID_CHARS}}}")
 
 _INSTRUCTION = """\
 You may call functions to help with the user's request. These are the functions, as JSON:
@@ -86,3 +89,27 @@ def _with_system(messages: Messages, text: str) -> Messages:
         said = f"{_plain(first.get('content'))}\n\n{text}".lstrip()
         return [{**first, "content": said}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
+
+
+def fitting_ids(messages: Messages, dialect: ToolDialect) -> Messages:
+    """The messages with ids that fit: a call and its result keep the same one."""
+    if not dialect.has_short_ids:
+        return messages
+    fitted = []
+    for message in messages:
+        calls = message.get("tool_calls")
+        if isinstance(calls, list):
+            renamed = [{**call, "id": short_id(call.get("id") or str(i))}
+                       for i, call in enumerate(calls)]  # fmt: skip
+            message = {**message, "tool_calls": renamed}
+        if message.get("tool_call_id") is not None:
+            message = {**message, "tool_call_id": short_id(str(message["tool_call_id"]))}
+        fitted.append(message)
+    return fitted
+
+
+def short_id(call_id: str) -> str:
+    """Nine letters and digits for any id; one that fits stays."""
+    if _SHORT.fullmatch(call_id):
+        return call_id
+    return sha256(call_id.encode()).hexdigest()[:SHORT_ID_CHARS]

@@ -100,8 +100,8 @@ class Ops:
         inputs = state.mixed[columns_of(reader)]
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim, state.scratch,
-            inputs.own,
+            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim,
+            state.scratch, inputs.own,
         )  # fmt: skip
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations

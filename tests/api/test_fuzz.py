@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.fields import IGNORED, OFF, SAMPLING
+from api.requests.fields import IGNORED, OFF, SAMPLING
 from tests.api.serving import Server, masks, says, serving_engine
 from tests.scripted_runner import ScriptedEngine
 

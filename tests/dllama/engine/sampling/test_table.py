@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from api.sampling_fields import sampling_of_body
+from api.requests.sampling import sampling_of_body
 from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
 from dllama.engine.sampling.parameters import Number

@@ -11,7 +11,7 @@ from api.engines.client import EngineClient
 from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.errors import ConfigError
-from dllama.tokenizer.fim_tokens import FimTokens
+from dllama.tokenizer.special_tokens import FimTokens
 
 
 class TextDecoder(Protocol):

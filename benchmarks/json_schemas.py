@@ -18,7 +18,7 @@ from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.build import build_engine
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.vocabulary import load_tokenizer, metadata_of
+from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.constraints.grammars import json_part, whole_answer
 from dllama.engine.engine import Engine
 from dllama.requests import FinishReason, SamplingParams, Submit

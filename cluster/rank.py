@@ -14,8 +14,7 @@ from cluster.wire.messages import KvCall, KvDone
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step

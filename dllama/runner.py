@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.step import LogitRow, Step
 
 

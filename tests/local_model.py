@@ -10,7 +10,7 @@ import numpy as np
 
 from dllama.collective import Collective
 from dllama.formats import open_model
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.local_runner import LocalRunner
 from dllama.runtime.rank import RankModel

@@ -10,7 +10,7 @@ import numpy as np
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.step import LogitRow, Step
 from tests.local_model import Ranks
 

@@ -17,7 +17,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.engine.engine import Engine, EngineInterrupted
 from dllama.errors import PeerLost, SessionFileError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.requests import Output, Submit
 from dllama.step import PAGE_TOKENS, LogitRow, Step
 from tests.dllama.engine.history_runner import (

@@ -13,9 +13,8 @@ from cluster.rank import Rank, move_kv
 from cluster.root.worker_links import WorkerLinks
 from cluster.wire.messages import KvCall, KvDone, pack
 from dllama.errors import SessionFileError
-from dllama.kv_shift import KvShift
-from dllama.runtime.fingerprint import model_fingerprint
-from dllama.runtime.kv_files import file_name, mark_of
+from dllama.kv import KvShift
+from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
 from dllama.sharding.plan import Shard
 from dllama.weight_source import WeightSource
 

@@ -16,7 +16,7 @@ from cluster.root.session_plan import ClusterConfig
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
 from dllama.step import LogitRow, Step

@@ -12,7 +12,7 @@ import numpy as np
 from cluster.mesh.sync_type import SyncType
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from dllama.errors import ConfigError
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS, Step
 
 WARM_UP_TOKENS = 64  # rows of the first warm-up step

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.wire.messages import KvCall, StepCall
 from dllama.config import ModelConfig
 from dllama.errors import ProtocolError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.models import FAMILIES
 from dllama.runtime.kv_files import MARK_BYTES
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, Step

@@ -13,8 +13,7 @@ import numpy as np
 
 from cluster.wire.codec import Codec
 from dllama.config import ModelConfig
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.step import Step

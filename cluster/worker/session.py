@@ -49,7 +49,7 @@ from cluster.wire.messages import (
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
 from dllama.errors import DllamaError, PeerLost, ProtocolError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
 from kernels.cache import cache_root

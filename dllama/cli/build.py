@@ -15,8 +15,7 @@ from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import parse_addresses
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.source import open_source
-from dllama.cli.vocabulary import check_same_vocabulary, load_tokenizer
+from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_source
 from dllama.config import ModelConfig
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
@@ -24,7 +23,7 @@ from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.formats import open_model
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.runner import Runner
 from dllama.runtime.local_runner import LocalRunner
 from dllama.runtime.rank import RankModel

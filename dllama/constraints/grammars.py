@@ -12,10 +12,11 @@ from enum import StrEnum
 from functools import cache
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark as convert
 
-from dllama.constraints.gbnf import gbnf_to_lark
 from dllama.constraints.schemas import closed
 from dllama.errors import RequestError
+
 
 MAX_SOURCE_CHARS = 256 * 1024  # the longest schemas in use have some 100 kB
 # As much white space as people write: a small model, once it may, fills the context with it.
@@ -120,3 +121,14 @@ class _Bytes(TokenizerWrapper):
 @cache
 def _byte_tokenizer() -> LLTokenizer:
     return LLTokenizer(_Bytes(), n_vocab=257, eos_token=[256])
+
+
+def gbnf_to_lark(source: str) -> str:
+    """llama.cpp's grammar notation as Lark. Raises RequestError where the source is no GBNF."""
+    try:
+        return str(convert(source))
+    except RecursionError:
+        reason = "its parentheses are nested too deep"
+    except Exception as error:  # the library raises bare Exceptions
+        reason = str(error)[:300]
+    raise RequestError(f"`grammar` is no GBNF: {reason}.", param="grammar")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dllama.engine.sequence import Sequence
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.requests import FinishReason
 from dllama.step import LogitRow, Step
 

@@ -18,7 +18,7 @@ from dllama.engine.kv.cache import KvCache
 from dllama.engine.kv.pages import PagePool
 from dllama.engine.sequence import Sequence, SequenceState
 from dllama.errors import ConfigError, EngineBusy, RequestError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 
 MAX_BATCH = 16  # sequences that run at once

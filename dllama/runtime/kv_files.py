@@ -15,7 +15,22 @@ from pathlib import Path
 import numpy as np
 
 from dllama.errors import SessionFileError
+from dllama.weight_source import WeightSource
 from kernels.attention.kv_pages import KvPages
+
+_SAMPLED_ROWS = 4
+
+
+def model_fingerprint(source: WeightSource, cut: str) -> bytes:
+    """32 bytes that depend on the model's config, on its tensors' shapes and types, on the first
+    rows of each, and on how it is cut over ranks (`cut` in words of the caller)."""
+    digest = hashlib.blake2b(f"{source.config!r}|{cut}".encode(), digest_size=32)
+    for name in sorted(source.tensors):
+        info = source.tensors[name]
+        digest.update(f"{name} {info.qtype!r} {info.rows} {info.cols}|".encode())
+        digest.update(source.read(name, range(min(_SAMPLED_ROWS, info.rows))).tobytes())
+    return digest.digest()
+
 
 MAGIC = b"dllamaKV"
 VERSION = 1

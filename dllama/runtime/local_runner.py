@@ -11,11 +11,9 @@ import numpy as np
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.runtime.embedding import EmbeddingTable
-from dllama.runtime.fingerprint import model_fingerprint
-from dllama.runtime.kv_files import file_name, mark_of
+from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
 from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
 from dllama.runtime.rank import RankModel
 from dllama.sharding.cut import cut_tensors

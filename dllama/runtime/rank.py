@@ -10,10 +10,8 @@ import numpy as np
 from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType, row_bytes
-from dllama.runtime import kv_moves
 from dllama.runtime.executor import Executor
 from dllama.runtime.forward import forward
 from dllama.runtime.kv_files import Tick, read_pages, write_pages
@@ -24,6 +22,7 @@ from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
 from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
 from dllama.weight_source import TensorFeed
+from kernels.attention.shift_keys import shift_keys
 from kernels.team import STATE_WORDS, Team
 from kernels.weights.dequantize import dequantize
 
@@ -106,7 +105,15 @@ class RankModel:
 
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
-        kv_moves.shift(self.weights, self.state, self.team.state, shift)
+        weights, kv = self.weights, self.state.kv
+        if weights.n_kv_heads == 0:
+            return
+        # Copies: what came over a link is read-only, for which numba would compile anew.
+        shift_keys(
+            self.team.state, kv.keys, kv.values, np.array(shift.from_pages, np.int32),
+            np.array(shift.to_pages, np.int32), shift.n_keep, shift.n_drop,
+            shift.n_tokens - shift.n_drop, weights.inv_freq, weights.config.head_dim,
+        )  # fmt: skip
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
         """Writes pages to a file; its bytes. Raises SessionFileError."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES

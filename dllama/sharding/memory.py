@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis, Tensor
 from dllama.sharding.cut import Cut, cut_manifest

@@ -11,9 +11,8 @@ from pathlib import Path
 from dllama.errors import TokenizerError
 from dllama.tokenizer.bpe_engine import build_bpe_engine
 from dllama.tokenizer.byte_alphabet import from_alphabet
-from dllama.tokenizer.end_tokens import find_end_ids
 from dllama.tokenizer.gguf_vocabulary import vocabulary_of_metadata
-from dllama.tokenizer.special_tokens import SpecialTokens
+from dllama.tokenizer.special_tokens import SpecialTokens, find_end_ids
 from dllama.tokenizer.spm_engine import LibraryEngine, TextEngine, build_spm_engine
 from dllama.tokenizer.stream_decoder import StreamDecoder
 from dllama.tokenizer.t_file import read_t_file

@@ -11,7 +11,7 @@ from typing import Self
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.build import build_engine
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.vocabulary import load_tokenizer, metadata_of
+from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.requests import FinishReason, SamplingParams, Submit
 
 Messages = Sequence[Mapping[str, object]]

@@ -15,8 +15,7 @@ from cluster.rank import LoadRank, Rank
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.errors import SessionFileError
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel

@@ -16,7 +16,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from cluster.worker.session_process import SESSION_COMMAND
 from dllama.collective import Collective, SoloCollective
 from dllama.formats import open_model
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel

@@ -17,7 +17,7 @@ from cluster.root.session_plan import ClusterConfig
 from cluster.worker.session_process import SESSION_COMMAND
 from dllama.errors import PeerLost, SessionFileError
 from dllama.formats import open_model
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.runner import Runner
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.local_runner import LocalRunner

@@ -8,7 +8,9 @@ import logging
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from api.answers.reasoning import tags_of
@@ -17,18 +19,59 @@ from api.config import ApiConfig
 from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.serve import serve
-from api.served_model import ModelRegistry, ServedModel
+from api.served_model import ModelFacts, ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of
-from dllama.chat import find_template, template_stop_ids
-from dllama.cli.facts import find_facts
+from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
-from dllama.cli.source import open_source
+from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
-from dllama.cli.vocabulary import load_tokenizer, metadata_of
 from dllama.errors import ConfigError
+from dllama.tokenizer import Tokenizer
+from dllama.tokenizer.special_tokens import find_fim
+from dllama.tokenizer.vocabulary import Kind
+from dllama.weight_source import WeightSource
+
+VOCAB_TYPES = {Kind.SPM: 1, Kind.BPE: 2}  # llama.cpp's numbers
+
+
+def find_facts(
+    source: WeightSource,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    metadata: Mapping[str, object],
+    *,
+    path: str,
+    n_ctx_train: int,
+    n_slots: int,
+    context_shift: bool,
+    speculates: bool,
+    saves_sessions: bool,
+) -> ModelFacts:
+    """The type of a file is that of most of its weights."""
+    by_type: dict[str, int] = {}
+    for info in source.tensors.values():
+        by_type[info.qtype.name] = by_type.get(info.qtype.name, 0) + info.n_bytes
+    return ModelFacts(
+        path=path,
+        file_type=max(by_type, key=by_type.__getitem__),
+        vocab_type=VOCAB_TYPES[tokenizer.kind],
+        n_ctx_train=n_ctx_train,
+        n_embd=source.config.dim,
+        n_params=sum(prod((info.rows, info.cols)) for info in source.tensors.values()),
+        size_bytes=sum(by_type.values()),
+        n_slots=n_slots,
+        context_shift=context_shift,
+        speculates=speculates,
+        saves_sessions=saves_sessions,
+        template_source=template.source,
+        bos_text=tokenizer.bos_text,
+        eos_text=tokenizer.eos_text,
+        fim=find_fim(metadata, tokenizer.token_texts),
+    )
+
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from dllama.chat import find_template, template_stop_ids
 from dllama.cli.build import build_engine
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
+from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.cli.terminal import LoadingLine, note
-from dllama.cli.vocabulary import load_tokenizer, metadata_of
 from dllama.engine.engine import Engine
 from dllama.engine.submit_check import check_sampling
 from dllama.errors import ConfigError, RequestError

@@ -22,7 +22,7 @@ from dllama.cli.flags.settings import (
 )
 from dllama.container import cpu_limit
 from dllama.errors import ConfigError
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"
 """Trained by examples/demo_model; what answers where no model is named."""

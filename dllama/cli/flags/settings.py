@@ -27,7 +27,7 @@ class EngineSettings:
     threads: int
     ctx_size: int = 0  # 0: what the model was trained for, at most DEFAULT_CONTEXT
     kv_tokens: int = 0  # 0: chosen by what fits
-    kv_type: str = "f16"  # a dllama.kv_type.KvType
+    kv_type: str = "f16"  # a dllama.kv.KvType
     max_batch: int = DEFAULT_BATCH
     max_step_tokens: int = DEFAULT_STEP_TOKENS
     speculate: int = AUTO_SPECULATE  # tokens that are guessed at a time

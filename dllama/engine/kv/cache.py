@@ -14,7 +14,7 @@ from dllama.engine.kv.index import Tail, page_key
 from dllama.engine.kv.pages import PagePool, pages_for
 from dllama.engine.kv.sessions import Sessions
 from dllama.engine.sequence import Sequence
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.step import PAGE_TOKENS
 
 

@@ -12,7 +12,7 @@ import pytest
 from api.answers.stop import LineRules
 from api.engines.in_process import InProcessEngineClient
 from api.served_model import ModelFacts
-from dllama.tokenizer.fim_tokens import FimTokens, find_fim
+from dllama.tokenizer.special_tokens import FimTokens, find_fim
 from tests.api.serving import (
     MAX_SEQ_LEN,
     Reply,

@@ -13,7 +13,7 @@ from cluster.root.session_plan import ClusterConfig
 from cluster.worker.session_process import SESSION_COMMAND
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.runner import Runner
 from dllama.runtime.rank import RankModel
 from tests.cluster.steps import prefill

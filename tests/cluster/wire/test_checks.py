@@ -23,8 +23,7 @@ from cluster.wire.checks import (
 )
 from cluster.wire.messages import KvCall, Load, Message, StepCall, pack, unpack
 from dllama.errors import ProtocolError
-from dllama.kv_shift import KvShift
-from dllama.kv_type import KvType
+from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
 from dllama.step import PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo

@@ -29,7 +29,7 @@ from cluster.wire.messages import (
 )
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.errors import ProtocolError
-from dllama.kv_type import KvType
+from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.step import Step
 from dllama.weight_source import TensorInfo

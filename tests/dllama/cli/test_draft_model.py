@@ -9,7 +9,7 @@ import pytest
 
 from dllama.cli.build import build_draft_model, build_engine
 from dllama.cli.flags.settings import DEFAULT_DRAFT, MAX_GUESS, EngineSettings
-from dllama.cli.vocabulary import check_same_vocabulary
+from dllama.cli.model_file import check_same_vocabulary
 from dllama.engine.speculative import model_drafter, speculation
 from dllama.errors import ConfigError, ModelFileError
 from dllama.requests import SamplingParams, Submit

@@ -18,7 +18,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.engine.sampling.sampler import Sampler
 from dllama.errors import PeerLost, SessionFileError
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
 

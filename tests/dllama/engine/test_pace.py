@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dllama.engine.engine import Engine
 from dllama.engine.scheduler import SLOWDOWN, STALE_AFTER, Pace, fair_shares
 from dllama.engine.submit_check import fitting_prompt
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import LogitRow, Step
 from tests.dllama.engine.history_runner import HistoryRunner

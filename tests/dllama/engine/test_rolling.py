@@ -10,7 +10,7 @@ import pytest
 
 from dllama.engine.engine import Engine
 from dllama.formats import open_model
-from dllama.kv_shift import KvShift
+from dllama.kv import KvShift
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import PAGE_TOKENS, Step
 from tests.ranks_runner import RanksRunner

@@ -1,10 +1,19 @@
-"""How a sequence's keys and values move when its context is full: what every rank is told."""
+"""Keys and values as every rank knows them: the type they are kept in, and how those of a sequence
+move when its context is full."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from dllama.limits import Int32s
+
+
+class KvType(StrEnum):
+    """Named as in the file formats; see kernels.attention.kv_pages."""
+
+    F16 = "f16"
+    Q8_0 = "q8_0"  # blocks of 32 with one scale: 0.53 of the memory
 
 
 @dataclass(frozen=True, slots=True)

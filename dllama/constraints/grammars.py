@@ -17,7 +17,6 @@ from llguidance.gbnf_to_lark import gbnf_to_lark as convert
 from dllama.constraints.schemas import closed
 from dllama.errors import RequestError
 
-
 MAX_SOURCE_CHARS = 256 * 1024  # the longest schemas in use have some 100 kB
 # As much white space as people write: a small model, once it may, fills the context with it.
 WHITESPACE = r"( |\n{1,2}[ \t]{0,20})?"

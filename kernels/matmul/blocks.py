@@ -21,6 +21,10 @@ from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, GROUP, BlockType
 from kernels.weights.unpack import Scales, is_signed, quants
 
+ONE_GROUP: dict[int, int] = {}
+"""A tile works on one group at once, whatever its tokens: its integer sums begin anew at every
+block, and memory gives more to a single stream (measured: up to twice as much as to four)."""
+
 # -- the float steps: the only ones there are, so that all kernels give the same bits ----------
 
 
@@ -145,12 +149,8 @@ def _emit_tile(
 
 
 def block_matmul(fmt: BlockType) -> Any:
-    """A region that multiplies a matrix of one quant type with any number of tokens.
-
-    A tile works on one group at once: its integer sums begin anew at every block, and memory gives
-    more to a single stream (measured: up to twice as much as to four).
-    """
-    tile = run_of_groups(fmt.name, partial(_emit_tile, fmt), widest=FEW, at_once={})
+    """A region that multiplies a matrix of one quant type with any number of tokens."""
+    tile = run_of_groups(fmt.name, partial(_emit_tile, fmt), widest=FEW, at_once=ONE_GROUP)
     quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
 
     @region

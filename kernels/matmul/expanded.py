@@ -129,8 +129,7 @@ def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> 
             for g in range(groups):
                 add_block(e, acc[g][t], dots[g][t], step, as_float[g])
                 add_minima(e, acc[g][t], t, a_weighted, as_float[g])
-    columns = [e.at(p.out, g * GROUP * 4) for g in range(groups)]
-    store_tile(e, acc, columns, p.out_stride)
+    store_tile(e, acc, [e.at(p.out, g * GROUP * 4) for g in range(groups)], p.out_stride)
 
 
 N_EXPAND_ARGS = 7

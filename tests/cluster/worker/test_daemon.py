@@ -20,6 +20,7 @@ from cluster.wire.messages import (
     Credit,
     Heartbeat,
     Hello,
+    Loaded,
     Message,
     OpenSession,
     Refused,
@@ -163,7 +164,7 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     assert isinstance(ready, SessionReady)
     with root.context.socket(zmq.DEALER) as stranger:
         stranger.connect(endpoint("127.0.0.1", ready.control_port))
-        for frames in ([b"noise"], pack(Credit(1), epoch=6)):
+        for frames in ([b"noise"], pack(Loaded(), epoch=6)):
             stranger.send_multipart(frames)
         stranger.send_multipart(pack(Credit(1), epoch=5))
         stranger.rcvtimeo = 5_000

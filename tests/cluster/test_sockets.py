@@ -98,6 +98,7 @@ def test_ranks_know_each_other_by_addresses_that_lead_there() -> None:
     local, far = "tcp://127.0.0.1:", "tcp://10.0.0.2:3"
     assert peer_endpoints(0, workers, ports, "127.0.0.1") == [local + "1", local + "2", far]
     assert peer_endpoints(1, workers, ports, "127.0.0.1") == [local + "1", local + "2", far]
+    assert peer_endpoints(0, workers, ports, "pi") == ["tcp://pi:1", local + "2", far]
     root = "tcp://10.0.0.1:"
     assert peer_endpoints(2, workers, ports, "10.0.0.1") == [root + "1", root + "2", far]
 

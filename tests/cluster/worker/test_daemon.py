@@ -157,6 +157,14 @@ def test_a_root_that_opens_again_ends_what_it_opened_before(
     assert len(worker.sessions()) == 2
 
 
+def test_an_epoch_that_another_root_uses_is_refused(worker: WorkerProcess, root: Root) -> None:
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
+    assert isinstance(root.hear(), SessionReady)
+    root.say(OpenSession("somebody else", 1, 2, "f32", 0), epoch=5)
+    assert isinstance(root.hear(), Refused)
+    assert len(worker.sessions()) == 1
+
+
 def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Root) -> None:
     """Nor does noise end it: only who knows the epoch is heard."""
     root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)

@@ -20,6 +20,7 @@ from cluster.wire.messages import (
     Credit,
     Heartbeat,
     Hello,
+    Join,
     Loaded,
     Message,
     OpenSession,
@@ -180,6 +181,17 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     assert epoch == 5 and "sent Credit where Join was due" in str(failed)
     ended = root.hear()
     assert isinstance(ended, SessionEnded) and "Join was due" in ended.reason
+
+
+def test_a_session_is_told_of_all_its_ranks(worker: WorkerProcess, root: Root) -> None:
+    root.say(OpenSession("me", 1, 3, "f32", 0), epoch=5)
+    ready = root.hear()
+    assert isinstance(ready, SessionReady)
+    with root.context.socket(zmq.DEALER) as link:
+        link.connect(endpoint("127.0.0.1", ready.control_port))
+        link.send_multipart(pack(Join(["tcp://127.0.0.1:1"] * 2), epoch=5))
+        ended = root.hear()
+    assert isinstance(ended, SessionEnded) and "named 2 ranks for a session of 3" in ended.reason
 
 
 def test_a_port_in_use_is_said(worker: WorkerProcess) -> None:

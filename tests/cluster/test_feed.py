@@ -71,6 +71,18 @@ def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
             feed.credit(n_chunks)
 
 
+def test_credit_for_several_chunks_is_for_the_oldest() -> None:
+    infos = [TensorInfo(f"t{n}", QType.F32, 1, n) for n in (1, 2, 3, 4)]
+    feed = RankFeed(infos, iter([(t, np.zeros((1, t.n_bytes), np.uint8)) for t in infos]))
+    assert len(list(feed.next_chunks())) == 4
+    taken = []
+    for n_chunks in (2, 1, 1):
+        assert not feed.is_done
+        feed.credit(n_chunks)
+        taken.append(feed.done_bytes)
+    assert taken == [12, 24, 40] and feed.is_done
+
+
 @pytest.mark.parametrize(
     "chunk",
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import zmq
 
@@ -10,6 +12,8 @@ from cluster.sockets import (
     Address,
     address_towards,
     bind_first_free,
+    endpoint,
+    make_socket,
     parse_address,
     parse_addresses,
     session_ports,
@@ -57,6 +61,25 @@ def test_a_host_that_is_not_ours_is_said() -> None:
         bind_first_free(bound, "203.0.113.1", [0])
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_sockets_of_both_kinds_of_addresses_reach_each_other(host: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            pytest.skip(f"this machine has no {host}")
+    with zmq.Context() as context:
+        inbox, out = (
+            make_socket(context, kind, host=host, max_message_bytes=100)
+            for kind in (zmq.PULL, zmq.PUSH)
+        )
+        with inbox, out:
+            out.connect(endpoint(host, bind_first_free(inbox, host, [0])))
+            assert out.poll(5_000, zmq.POLLOUT)
+            out.send(b"hello")
+            assert inbox.poll(5_000) and inbox.recv() == b"hello"
+
+
 def test_sessions_of_neighbouring_daemons_stay_within_their_64_ports() -> None:
     assert set(session_ports(9998)) == set(range(9999, 10063))
     assert session_ports(9998)[0] == 10062
@@ -75,6 +98,7 @@ def test_ranks_know_each_other_by_addresses_that_lead_there() -> None:
     local, far = "tcp://127.0.0.1:", "tcp://10.0.0.2:3"
     assert peer_endpoints(0, workers, ports, "127.0.0.1") == [local + "1", local + "2", far]
     assert peer_endpoints(1, workers, ports, "127.0.0.1") == [local + "1", local + "2", far]
+    assert peer_endpoints(0, workers, ports, "pi") == ["tcp://pi:1", local + "2", far]
     root = "tcp://10.0.0.1:"
     assert peer_endpoints(2, workers, ports, "10.0.0.1") == [root + "1", root + "2", far]
 

@@ -12,9 +12,11 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster import sockets
 from cluster.mesh import collective as mesh_module
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.shared_ring import IS_SUPPORTED
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import endpoint
 from cluster.thread_collective import ThreadCollective, ThreadGroup
@@ -193,8 +195,9 @@ def test_q80_sends_a_quarter(make_mesh: Callable[..., MeshOfThreads]) -> None:
     assert sent == [8 * (1024 + 2 * 32) + HEADER_BYTES] * 2
 
 
+@pytest.mark.parametrize("collective", ["all_reduce", "gather"])
 def test_waiting_for_a_slow_rank_is_told_from_the_network(
-    make_mesh: Callable[..., MeshOfThreads],
+    make_mesh: Callable[..., MeshOfThreads], collective: str
 ) -> None:
     mesh = make_mesh(2)
     slow_s = 0.3
@@ -202,8 +205,11 @@ def test_waiting_for_a_slow_rank_is_told_from_the_network(
     def body(rank: MeshCollective) -> None:
         rank.begin_step()
         threading.Event().wait(slow_s * rank.rank)
-        x = np.zeros((1, 8), np.float32)
-        rank.all_reduce(x, out=x)
+        if collective == "gather":
+            rank.gather(b"part")
+        else:
+            x = np.zeros((1, 8), np.float32)
+            rank.all_reduce(x, out=x)
 
     run_ranks([lambda r=r: body(r) for r in mesh.ranks])
     fast, slow = (rank.times for rank in mesh.ranks)
@@ -283,6 +289,43 @@ def test_a_message_that_no_peer_sends_is_an_error(
         stranger.send(message)
         with pytest.raises(ProtocolError):
             mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
+
+
+def test_a_message_of_a_collective_that_is_over_is_an_error(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    mesh = make_mesh(2)
+    for _ in range(2):
+        reduce_all(list(mesh.ranks), partials(2, 1, 8))
+    message = bytearray(HEADER_BYTES)
+    MeshLinks(1, EPOCH, mesh.context).pack_header(message, Phase.PARTIAL, 0, 1, 0)
+    with mesh.context.socket(zmq.PUSH) as stranger:
+        stranger.connect(mesh.peers[0])
+        stranger.send(message)
+        with pytest.raises(ProtocolError, match="is at collective 2 and was sent one numbered 1"):
+            mesh.ranks[0].links.take(Key(2, Phase.PARTIAL, 0, 1))
+
+
+@pytest.mark.skipif(not IS_SUPPORTED, reason="shared rings need Linux")
+def test_a_sleeping_rank_is_woken_by_a_message_in_its_ring(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would sleep until its socket's timeout, which calls the watch."""
+    monkeypatch.setattr(sockets, "SLICE_MS", 5_000)
+    mesh = make_mesh(2)
+
+    def watch() -> None:
+        raise PeerLost("nobody woke rank 0", rank=1, host="there")
+
+    mesh.ranks[0].links.watch = watch
+    x = np.ones((1, 8), np.float32)
+
+    def late() -> np.ndarray:
+        threading.Event().wait(0.3)  # rank 0 polls for a millisecond, then it sleeps
+        return mesh.ranks[1].all_reduce(x)
+
+    sums = run_ranks([lambda: mesh.ranks[0].all_reduce(x), late])
+    assert np.array_equal(sums[0], 2 * x)  # type: ignore[arg-type]
 
 
 def test_a_payload_of_another_size_is_an_error(make_mesh: Callable[..., MeshOfThreads]) -> None:

@@ -89,6 +89,7 @@ def test_a_sound_step_passes_as_it_is() -> None:
         lambda s: replace(s, pages=i32([0, 3])),
         lambda s: replace(s, pages=i32(0, 3)),
         lambda s: replace(s, logits_at=i32(0, 4)),
+        lambda s: replace(s, logits_at=i32(0, -1)),
         lambda s: replace(s, logits_at=i32(0)),
         lambda s: replace(s, candidates=i32(0, 257)),
         lambda s: replace(s, candidates=i32(0, -1)),

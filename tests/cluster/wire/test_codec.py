@@ -156,7 +156,7 @@ def test_an_array_of_floats_does_not_cross_as_doubles() -> None:
 
 
 def test_sizes_are_checked_before_use() -> None:
-    for shape in ([2], [4, 1 << 40], [-1], [1 << 62, 1 << 62], ["3"], [1.5], [1] * 9):
+    for shape in ([2], [0], [4, 1 << 40], [-1], [1 << 62, 1 << 62], ["3"], [1.5], [1] * 9):
         head = {"v": PROTOCOL_VERSION, "e": 0, "k": "Any", "a": [["i4", shape]]}
         with pytest.raises(ProtocolError):
             decode([msgpack.packb(head), bytes(4)])

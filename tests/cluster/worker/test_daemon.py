@@ -20,6 +20,8 @@ from cluster.wire.messages import (
     Credit,
     Heartbeat,
     Hello,
+    Join,
+    Loaded,
     Message,
     OpenSession,
     Refused,
@@ -156,6 +158,14 @@ def test_a_root_that_opens_again_ends_what_it_opened_before(
     assert len(worker.sessions()) == 2
 
 
+def test_an_epoch_that_another_root_uses_is_refused(worker: WorkerProcess, root: Root) -> None:
+    root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
+    assert isinstance(root.hear(), SessionReady)
+    root.say(OpenSession("somebody else", 1, 2, "f32", 0), epoch=5)
+    assert isinstance(root.hear(), Refused)
+    assert len(worker.sessions()) == 1
+
+
 def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Root) -> None:
     """Nor does noise end it: only who knows the epoch is heard."""
     root.say(OpenSession("me", 1, 2, "f32", 0), epoch=5)
@@ -163,7 +173,7 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     assert isinstance(ready, SessionReady)
     with root.context.socket(zmq.DEALER) as stranger:
         stranger.connect(endpoint("127.0.0.1", ready.control_port))
-        for frames in ([b"noise"], pack(Credit(1), epoch=6)):
+        for frames in ([b"noise"], pack(Loaded(), epoch=6)):
             stranger.send_multipart(frames)
         stranger.send_multipart(pack(Credit(1), epoch=5))
         stranger.rcvtimeo = 5_000
@@ -171,6 +181,17 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     assert epoch == 5 and "sent Credit where Join was due" in str(failed)
     ended = root.hear()
     assert isinstance(ended, SessionEnded) and "Join was due" in ended.reason
+
+
+def test_a_session_is_told_of_all_its_ranks(worker: WorkerProcess, root: Root) -> None:
+    root.say(OpenSession("me", 1, 3, "f32", 0), epoch=5)
+    ready = root.hear()
+    assert isinstance(ready, SessionReady)
+    with root.context.socket(zmq.DEALER) as link:
+        link.connect(endpoint("127.0.0.1", ready.control_port))
+        link.send_multipart(pack(Join(["tcp://127.0.0.1:1"] * 2), epoch=5))
+        ended = root.hear()
+    assert isinstance(ended, SessionEnded) and "named 2 ranks for a session of 3" in ended.reason
 
 
 def test_a_port_in_use_is_said(worker: WorkerProcess) -> None:

@@ -9,7 +9,7 @@ PACKAGES := dllama kernels cluster api tests benchmarks examples
 WORKERS ?= 2
 PORT ?= 8080
 
-.PHONY: run test check check-fast format bench clean size
+.PHONY: run test check check-fast faults format bench clean size
 
 # One stamp a set of extras: made again when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -44,6 +44,10 @@ check-fast: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(wildcard $(PACKAGES))
 	$(BIN)/ruff check --fix $(wildcard $(PACKAGES))
+
+# Puts small faults into a copy, one at a time, and says which no test catches. About half an hour.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 # Writes random models of real shapes to .cache and measures them.
 bench: $(VENV)/.installed

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from api.config import ApiConfig
 from api.errors import ApiError, body_too_large
-from api.fields import Body
+from api.requests.fields import Body
 from dllama.errors import RequestError
 
 

@@ -11,11 +11,10 @@ from aiohttp import web
 
 from api.config import ApiConfig
 from api.errors import ApiError
-from api.last_scrape import LastScrape
-from api.meter import Meter
+from api.listener import SilentConnections
+from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
-from api.silent_connections import SilentConnections
 
 
 @dataclass(slots=True)

@@ -11,17 +11,16 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from api.anthropic_reply import error_body
 from api.body import json_response
 from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
+from api.replies.anthropic import error_body
+from api.routes.table import PUBLIC_PATHS
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
 
-# These need no API key.
-PUBLIC = frozenset({"/", "/health", "/v1/health", "/models", "/v1/models"})
 ANTHROPIC = "/v1/messages"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -76,7 +75,7 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
 async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     """401 without one of the configured API keys, except for public routes."""
     keys = request.app[CONTEXT].config.api_keys
-    if keys and request.path not in PUBLIC and not has_key(request, keys):
+    if keys and request.path not in PUBLIC_PATHS and not has_key(request, keys):
         raise bad_api_key()
     return await handler(request)
 

@@ -1,4 +1,5 @@
-"""Where the server listens: a TCP port or a unix socket, in plain or with TLS."""
+"""Where the server listens: a TCP port or a unix socket, in plain or with TLS; and the connections
+that bring no request."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import errno
 import socket
 import ssl
 import stat
+import time
 from pathlib import Path
 
 from aiohttp import web
@@ -14,6 +16,7 @@ from aiohttp import web
 from dllama.errors import ConfigError
 
 UNIX = "unix:"
+SWEEP_S = 1.0
 
 
 def unix_path(host: str) -> Path | None:
@@ -118,3 +121,35 @@ def display_host(host: str) -> str:
     if host in ("", "0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+class SilentConnections:
+    """Closes connections on which no request arrives for `header_timeout_s`: each holds a file
+    handle. Between requests aiohttp's own keep-alive timeout does the same."""
+
+    def __init__(self, header_timeout_s: float) -> None:
+        self._header_timeout_s = header_timeout_s
+        self._spoken: set[int] = set()
+        self._since: dict[int, float] = {}
+
+    def note(self, request: web.Request) -> None:
+        """A request has come over its connection."""
+        self._spoken.add(id(request.protocol))
+
+    def sweep(self, server: web.Server, now: float) -> int:
+        """Closes what has been silent for too long; how many that were."""
+        connections = {id(connection): connection for connection in server.connections}
+        self._spoken &= connections.keys()
+        silent = connections.keys() - self._spoken
+        self._since = {key: self._since.get(key, now) for key in silent}
+        late = [key for key, since in self._since.items() if now - since > self._header_timeout_s]
+        for key in late:
+            connections[key].force_close()
+        return len(late)
+
+    async def watch(self, server: web.Server) -> None:
+        """Sweeps until it is cancelled."""
+        pause_s = min(SWEEP_S, self._header_timeout_s / 2)
+        while True:
+            await asyncio.sleep(pause_s)
+            self.sweep(server, time.monotonic())

@@ -3,8 +3,10 @@ latencies of the recent past."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 N_FIRST = 512  # requests that the percentiles of the time to first token look back on
@@ -81,3 +83,14 @@ def percentile_ms(ordered: list[float], share: float) -> float | None:
         return None
     rank = max(0, -int(-len(ordered) * share // 1) - 1)
     return round(1000 * ordered[min(rank, len(ordered) - 1)], 3)
+
+
+@dataclass(slots=True)
+class LastScrape:
+    """Totals at the last request for /metrics; its rates are averages since then."""
+
+    started_at: float = field(default_factory=time.time)
+    prompt_tokens: int = 0
+    prompt_s: float = 0.0
+    predicted_tokens: int = 0
+    predicted_s: float = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from api.replies import Json
+from api.replies.event_stream import Json
 from dllama.errors import RequestError
 
 MAX_RESPONSES = 1024

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
+from api.answers.sequence import AnswerSequence
 from api.context import CONTEXT, ApiContext
 from api.listener import listen, shown_url
-from api.text_sequence import TextSequence
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ async def finish(app: web.Application, drain_s: float) -> None:
 
 def interrupt_all(context: ApiContext) -> None:
     for _, sequence in list(context.meter.sequences()):
-        if isinstance(sequence, TextSequence):
+        if isinstance(sequence, AnswerSequence):
             sequence.interrupt(
                 "The server has stopped before this answer was complete; send the request again "
                 "in a moment."

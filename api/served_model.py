@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from api.answers.reasoning import ThinkTags
 from api.engines.client import EngineClient
 from api.errors import unknown_model
-from api.model_facts import ModelFacts
-from api.reasoning import ThinkTags
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.errors import ConfigError
+from dllama.tokenizer.fim_tokens import FimTokens
 
 
 class TextDecoder(Protocol):
@@ -52,6 +52,28 @@ class PromptTemplate(Protocol):
         add_generation_prompt: bool = True,
         **kwargs: object,
     ) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Facts of a model's file and vocabulary, for /v1/models, /props and /infill: 0 or "" if
+    unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights."""
+
+    path: str = ""
+    file_type: str = ""
+    vocab_type: int = 0  # llama.cpp's number: 1 SentencePiece, 2 byte-level BPE
+    n_ctx_train: int = 0
+    n_embd: int = 0
+    n_params: int = 0
+    size_bytes: int = 0
+    n_slots: int = 1
+    saves_sessions: bool = False  # there is a directory for them
+    speculates: bool = False  # guesses at the next tokens, and checks them
+    context_shift: bool = False  # conversations that outgrow the context go on
+    template_source: str = ""
+    bos_text: str = ""
+    eos_text: str = ""
+    fim: FimTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from kernels.activations import activations, prepare
-from kernels.jit import kernel, reordered
-from kernels.layout import Needs, Packed
-from kernels.matmul import matmul
-from kernels.packing import pack
+from kernels.emit.jit import kernel, reordered
+from kernels.matmul.multiply import matmul
 from kernels.team import Team, claim, region
+from kernels.weights.layout import Needs, Packed
+from kernels.weights.packing import pack
 
 READ_BYTES = 1 << 30  # far beyond any cache
 CHUNK = 1 << 16  # int64 values a thread claims

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from api import unsupported_routes
-from api.app import ROUTES
-from api.fields import IGNORED, OFF
+from api.requests.fields import IGNORED, OFF
+from api.routes.table import served_routes, unsupported_routes
 
 MAX_TOKENS = 6  # of a good request's answer
 USER = {"role": "user", "content": "Hi"}
@@ -96,7 +95,8 @@ values = st.recursive(
     max_leaves=8,
 )
 
-SERVED = [route for route in ROUTES if route not in unsupported_routes.ROUTES]
+SERVED = served_routes()
+ROUTES = SERVED + unsupported_routes()
 
 
 @dataclass(frozen=True, slots=True)

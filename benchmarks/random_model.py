@@ -22,7 +22,7 @@ from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from benchmarks.writers.gguf_export import model_stream, rope_factors_row
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
-from dllama.formats.layout import model_shapes
+from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
 from dllama.rope import rope_frequencies
 
@@ -143,6 +143,9 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
     raw = words.view(np.uint8)[: n_blocks * block.bytes].reshape(n_blocks, block.bytes)
     codes = CODES[qtype]
     scale = std / codes.spread * rng.uniform(0.8, 1.2, n_blocks)
+    if codes.is_power:  # the byte of the nearest power of two, which the type reads half as large
+        raw[:, codes.scale_at] = np.rint(np.log2(scale)) + 128
+        return raw
     # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
     scale *= rng.integers(0, 2, n_blocks) * 2 - 1
     _put(raw, codes.scale_at, scale)
@@ -154,12 +157,13 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
 class Codes(NamedTuple):
     """What random bits of a block stand for before its float16 scale: their standard deviation,
     where the scale lies, and for types with a minimum where that is and how large in scales, so
-    that weights are about 0 on average."""
+    that weights are about 0 on average. The scale may be a power of two in a byte instead."""
 
     spread: float
     scale_at: int
     minimum_at: int | None = None
     middle: float = 0.0
+    is_power: bool = False
 
 
 CODES = {
@@ -175,6 +179,7 @@ CODES = {
     QType.Q6_K: Codes(18.5 * 74.0, 208),
     QType.IQ4_NL: Codes(74.0, 0),
     QType.IQ4_XS: Codes(74.0 * 18.5, 0),
+    QType.MXFP4: Codes(5.85, 0, is_power=True),
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import zmq
 
-from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
+from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.engine import Engine
 from dllama.engine.loop import IDLE_S, LINGER_S, EngineLoop, Progress, TransportClosed
 from dllama.errors import ConfigError, ProtocolError

@@ -1,5 +1,5 @@
-"""Weights on their way to the ranks: cut, chunked, sent against credit. Bounded on both sides:
-a rank is never sent more than WINDOW chunks that it has not taken in."""
+"""The feed of weights to the ranks: tensors are cut, chunked and sent against credit. At most
+WINDOW chunks are in flight to a rank."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.wire.messages import Chunk, TensorLine
+from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
-from dllama.qtypes import QType, row_bytes
-from dllama.weight_source import TensorInfo
+from dllama.weight_source import TensorFeed, TensorInfo
 
 CHUNK_BYTES = 1 << 20  # heartbeats pass between chunks: below a second even at 10 Mbit/s
-WINDOW = 16  # chunks under way to a rank: 16 MiB keep 1 Gbit/s busy for 130 ms
-MAX_ROW_BYTES = 64 << 20
-MAX_SIDE = 1 << 28
+WINDOW = 16  # chunks in flight to a rank: 16 MiB keep 1 Gbit/s busy for 130 ms
 REPORT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """How far a rank is fed; `bytes_per_s` since the start."""
+    """The bytes of weights that a rank has taken in; `bytes_per_s` is the mean since the start."""
 
     rank: int
     done_bytes: int
@@ -32,43 +29,41 @@ class FeedProgress:
 
 
 class RankFeed:
-    """The tensors of one rank as chunks, as many as it has credit for."""
+    """Makes chunks of one rank's tensors while it has credit."""
 
-    def __init__(
-        self, manifest: Sequence[TensorInfo], tensors: Iterator[tuple[TensorInfo, np.ndarray]]
-    ) -> None:
-        self.total_bytes = sum(info.n_bytes for info in manifest)
+    def __init__(self, tensors: TensorFeed) -> None:
+        self.total_bytes = sum(info.n_bytes for info in tensors.manifest)
         self.done_bytes = 0  # taken in by the rank
-        self._chunks = _chunks(tensors)
-        self._under_way: list[int] = []  # sizes, oldest first
+        self._chunks = _chunks(iter(tensors))
+        self._in_flight: list[int] = []  # sizes, oldest first
         self._is_read = False
 
     @property
     def is_done(self) -> bool:
-        return self._is_read and not self._under_way
+        return self._is_read and not self._in_flight
 
     def next_chunks(self) -> Iterator[Chunk]:
-        """Chunks until the window is full or all is sent."""
-        while not self._is_read and len(self._under_way) < WINDOW:
+        """Yields chunks until the window is full or everything is sent."""
+        while not self._is_read and len(self._in_flight) < WINDOW:
             chunk = next(self._chunks, None)
             if chunk is None:
                 self._is_read = True
                 return
-            self._under_way.append(chunk.data.size)
+            self._in_flight.append(chunk.data.size)
             yield chunk
 
     def credit(self, n_chunks: int) -> None:
-        """Notes that the rank took in its oldest chunks."""
-        if not 0 < n_chunks <= len(self._under_way):
+        """Records that the rank took in its oldest `n_chunks` chunks. Raises ProtocolError."""
+        if not 0 < n_chunks <= len(self._in_flight):
             raise ProtocolError(
-                f"a rank took in {n_chunks} chunks of weights with {len(self._under_way)} under way"
+                f"a rank took in {n_chunks} chunks of weights with {len(self._in_flight)} in flight"
             )
-        self.done_bytes += sum(self._under_way[:n_chunks])
-        del self._under_way[:n_chunks]
+        self.done_bytes += sum(self._in_flight[:n_chunks])
+        del self._in_flight[:n_chunks]
 
 
 class Feeder:
-    """Feeds all ranks at once from one thread; `pump` is called whenever there is time."""
+    """Feeds all ranks from one thread, which calls `pump` between its other work."""
 
     def __init__(
         self,
@@ -87,7 +82,7 @@ class Feeder:
         return all(feed.is_done for feed in self._feeds.values())
 
     def pump(self) -> None:
-        """Sends what there is credit for."""
+        """Sends the chunks that the ranks have credit for."""
         for rank, feed in self._feeds.items():
             for chunk in feed.next_chunks():
                 self._send(rank, chunk)
@@ -102,44 +97,23 @@ class Feeder:
             self._on_progress(FeedProgress(rank, feed.done_bytes, feed.total_bytes, speed))
 
 
-def manifest_lines(manifest: Sequence[TensorInfo]) -> list[TensorLine]:
-    return [TensorLine(t.name, int(t.qtype), t.rows, t.cols, t.first_own_col) for t in manifest]
-
-
-def checked_manifest(lines: Sequence[TensorLine], max_bytes: int) -> list[TensorInfo]:
-    """The manifest off the wire. Raises ProtocolError for tensors that cannot be, or that take
-    more than `max_bytes` in all."""
-    manifest = []
-    for line in lines:
-        try:
-            kind, first = QType(line.qtype), line.first_own_col
-            info = TensorInfo(line.name, kind, line.rows, line.cols, first)
-            is_sound = 0 < line.rows < MAX_SIDE and 0 < line.cols < MAX_SIDE
-            is_sound = is_sound and 0 <= first < line.cols
-            is_sound = is_sound and row_bytes(info.qtype, info.cols) <= MAX_ROW_BYTES
-        except (ValueError, KeyError):
-            is_sound = False
-        if not is_sound:
-            raise ProtocolError(f"the root announced a tensor that cannot be: {line}")
-        manifest.append(info)
-    total = sum(info.n_bytes for info in manifest)
-    if total > max_bytes:
-        raise ProtocolError(
-            f"the root announced {total / 1e9:.2f} GB of weights and this node has "
-            f"{max_bytes / 1e9:.2f} GB of memory free; give it a smaller share (--shares)"
-        )
-    return manifest
-
-
 def received_tensors(
     manifest: Sequence[TensorInfo],
     next_chunk: Callable[[], Chunk],
     give_credit: Callable[[int], None],
-) -> Iterator[tuple[TensorInfo, np.ndarray]]:
+) -> TensorFeed:
     """Tensors put together again, each uint8 (rows, row bytes), in a buffer that all share.
 
     Raises ProtocolError for a chunk that is not the next one.
     """
+    return TensorFeed(manifest, _put_together(manifest, next_chunk, give_credit))
+
+
+def _put_together(
+    manifest: Sequence[TensorInfo],
+    next_chunk: Callable[[], Chunk],
+    give_credit: Callable[[int], None],
+) -> Iterator[tuple[TensorInfo, np.ndarray]]:
     buffer = np.empty(max((info.n_bytes for info in manifest), default=0), np.uint8)
     for number, info in enumerate(manifest):
         filled = 0
@@ -147,7 +121,7 @@ def received_tensors(
             chunk = next_chunk()
             data = chunk.data
             is_next = chunk.tensor == number and chunk.offset == filled
-            if not is_next or data.ndim != 1 or not 0 < data.size <= info.n_bytes - filled:
+            if not is_next or not 0 < data.size <= info.n_bytes - filled:
                 raise ProtocolError(
                     f"{data.size} bytes for tensor {chunk.tensor} at {chunk.offset} came where "
                     f"{info.name} (number {number}) has {filled} of {info.n_bytes} bytes"
@@ -159,7 +133,7 @@ def received_tensors(
 
 
 def _chunks(tensors: Iterator[tuple[TensorInfo, np.ndarray]]) -> Iterator[Chunk]:
-    """Whole rows at a time, so that a cut by columns is copied a chunk at a time."""
+    """Yields chunks of whole rows, so that a cut by columns is copied a chunk at a time."""
     for number, (info, array) in enumerate(tensors):
         rows_per_chunk = max(1, CHUNK_BYTES // info.row_bytes)
         for first in range(0, info.rows, rows_per_chunk):

@@ -1,4 +1,4 @@
-"""What a node says of itself."""
+"""The facts about a node that its Welcome message carries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from kernels.cpu import isa
 
 
 def machine_id() -> str:
-    """Equal for processes that share one memory, different for different machines."""
+    """Returns an id that is equal for processes that share one memory, and different for different
+    machines."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
         return boot.read_text().strip()
@@ -24,7 +25,7 @@ def machine_id() -> str:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Returns the model name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(errors="replace").splitlines():
@@ -34,14 +35,14 @@ def cpu_name() -> str:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping, and within a container's limit."""
+    """Returns the bytes that can be allocated without swapping and within a container's limit."""
     free = int(psutil.virtual_memory().available)
     left = memory_left()
     return free if left is None else min(free, left)
 
 
 def describe_machine(threads: int, release: str = __version__) -> Welcome:
-    """This node, as it is now."""
+    """Returns the Welcome message of this node, as of now."""
     memory = psutil.virtual_memory()
     return Welcome(
         release,

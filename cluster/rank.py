@@ -1,23 +1,25 @@
-"""What a rank needs of the model it runs: dllama.runtime.rank.RankModel, or a tiny one in tests."""
+"""The seam between a cluster and the model that a rank computes: dllama.runtime.rank.RankModel, or
+a small one in tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from cluster.wire.checks import check_kv_call
+from cluster.wire.messages import KvCall, KvDone
 from dllama.collective import Collective
 from dllama.config import ModelConfig
+from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo
-
-Tensors = Iterable[tuple[TensorInfo, np.ndarray]]
+from dllama.weight_source import TensorFeed
 
 
 class Rank(Protocol):
@@ -25,13 +27,16 @@ class Rank(Protocol):
 
     @property
     def hidden(self) -> np.ndarray:
-        """See dllama.runner.Runner; of no use but on rank 0."""
+        """The last states of the rows `Step.hidden_at`, (H, dim) float32; kept on rank 0 only."""
         ...
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
     ) -> list[LogitRow] | None:
-        """The rows of `step.logits_at` on rank 0, None elsewhere; embed_rows is (T, row_bytes)."""
+        """Computes a step; returns the rows of `step.logits_at` on rank 0, None elsewhere.
+
+        `embed_rows` is uint8 (T, row_bytes).
+        """
         ...
 
     def shift(self, shift: KvShift) -> None:
@@ -39,27 +44,26 @@ class Rank(Protocol):
         ...
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Writes pages to a file; its bytes. `tick` is called often. Raises SessionFileError."""
+        """Writes pages to a file and returns its bytes, calling `tick` often. Raises
+        SessionFileError."""
         ...
 
     def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Reads what save_kv wrote. Raises SessionFileError."""
+        """Reads what save_kv wrote and returns the file's bytes. Raises SessionFileError."""
         ...
 
     def close(self) -> None: ...
 
 
 class LoadRank(Protocol):
-    """Makes a Rank of its tensors in feed order, each uint8 (rows, bytes of a cut row).
-
-    An array may be overwritten once the next one is asked for. `progress`, (64,) int64 or None,
+    """Makes a Rank of its tensors. `progress`, (64,) int64 or None,
     is memory whose first word grows with every kernel call.
     """
 
     def __call__(
         self,
         config: ModelConfig,
-        tensors: Tensors,
+        tensors: TensorFeed,
         *,
         n_pages: int,
         max_step_tokens: int,
@@ -69,3 +73,17 @@ class LoadRank(Protocol):
         kv_type: KvType,
         progress: np.ndarray | None,
     ) -> Rank: ...
+
+
+def move_kv(rank: Rank, call: KvCall, n_pages: int, directory: Path, tick: Tick) -> KvDone:
+    """Saves or restores pages as a KvCall says; the answer holds the reason where it failed.
+
+    Raises ProtocolError where no root of ours would have asked for it.
+    """
+    check_kv_call(call, n_pages)
+    do = rank.save_kv if call.is_save else rank.load_kv
+    try:
+        path, mark = directory / call.name, call.mark.tobytes()
+        return KvDone(call.number, do(path, call.pages.tolist(), mark, tick), "")
+    except SessionFileError as error:
+        return KvDone(call.number, 0, str(error))

@@ -19,7 +19,7 @@ DEFAULT_PORT = 9998
 SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 64
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
-SLICE_MS = 250  # how long a blocking call waits before it looks around
+SLICE_MS = 250  # timeout of a blocking call, after which peers and watchdogs are checked
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -72,11 +72,12 @@ def parse_addresses(text: str) -> list[Address]:
 
 
 def endpoint(host: str, port: int) -> str:
-    """The ZeroMQ name of a TCP address."""
+    """Returns the ZeroMQ endpoint of a TCP address."""
     return f"tcp://{Address(host, port)}"
 
 
 def is_loopback(host: str) -> bool:
+    """Returns whether a host is this machine itself, by a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -86,7 +87,10 @@ def is_loopback(host: str) -> bool:
 
 
 def address_towards(host: str, port: int) -> str:
-    """This machine's own address on the way to a host: where that host can reach us back."""
+    """Returns this machine's address on the route to a host, where that host can reach it.
+
+    Raises ClusterError.
+    """
     try:
         # Names are IPv4 here as they are to make_socket: only a written IPv6 address is one.
         wanted = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -104,8 +108,8 @@ def address_towards(host: str, port: int) -> str:
 
 
 def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: int) -> Socket:
-    """A socket with limits set on purpose: nothing is queued for a peer that is not there, and
-    closing never waits. Both ends of a link beat, so that a peer that froze is noticed."""
+    """Returns a socket with explicit limits: nothing is queued for an absent peer, and closing does
+    not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed."""
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, 0)
     made.setsockopt(zmq.IMMEDIATE, 1)
@@ -143,13 +147,13 @@ def bind_first_free(bound: Socket, host: str, ports: Iterable[int]) -> int:
 
 
 def session_ports(port: int) -> range:
-    """The ports of a session, from the far end, so that daemons on neighbouring ports (several
-    on one machine) keep theirs."""
+    """Returns the ports of a session, the highest first, so that daemons on neighbouring ports
+    (several on one machine) do not collide with them."""
     return range(port + SESSION_PORTS, port, -1)
 
 
 class DisconnectWatch:
-    """Tells whether a connecting socket has lost its peer since it first had one."""
+    """Reports whether a connecting socket has lost its peer."""
 
     def __init__(self, watched: Socket) -> None:
         self._watched = watched

@@ -1,4 +1,4 @@
-"""Ranks as threads of one process: the whole path on several ranks without a socket."""
+"""A Collective over threads of one process: several ranks without a socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dllama.errors import PeerLost
 
 
 class ThreadGroup:
-    """What the ranks of one in-process cluster share."""
+    """The state that the ranks of one in-process cluster share."""
 
     def __init__(self, world_size: int, timeout_s: float = 60.0) -> None:
         self.world_size = world_size
@@ -42,14 +42,14 @@ class ThreadCollective:
         self._group = group
         self._rank = rank
 
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
         self._group.partials[self._rank] = x
         self._group.meet(self._rank)
         total = self._group.partials[0].copy()
         for partial in self._group.partials[1:]:
             total += partial
         self._group.meet(self._rank)  # nobody may change its x before all have added it
-        return total
+        np.copyto(out, total)
 
     def gather(self, part: bytes) -> list[bytes] | None:
         self._group.parts[self._rank] = part

@@ -10,10 +10,9 @@ import numpy as np
 class Collective(Protocol):
     """Two operations. Every rank calls them in the same order with the same shapes."""
 
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
-        """The sum of every rank's x (T, dim) float32, added in rank order, so that all ranks hold
-        the same bits. May return x itself, changed in place, or a buffer that stays valid until
-        the next call. Raises PeerLost."""
+    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Writes the sum of every rank's x (T, dim) float32 to `out`, which may be x itself. Added
+        in rank order, so that all ranks hold the same bits. Raises PeerLost."""
         ...
 
     def gather(self, part: bytes) -> list[bytes] | None:
@@ -24,8 +23,9 @@ class Collective(Protocol):
 class SoloCollective:
     """A cluster of one: nothing to add, nothing to wait for."""
 
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
-        return x
+    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+        if out is not x:
+            np.copyto(out, x)
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return [part]

@@ -35,12 +35,12 @@ class RopeScaling:
 class ModelConfig:
     """The shape of a Llama-family model.
 
-    RoPE rotates the pairs (j, j + head_dim / 2): loaders that meet interleaved pairs undo that
+    RoPE rotates the pairs (j, j + rotary_dim / 2): loaders that meet interleaved pairs undo that
     at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
-    them, divide the frequency of each pair (head_dim / 2 values).
+    them, divide the frequency of each pair (rotary_dim / 2 values).
     """
 
-    arch: str  # "llama" | "qwen2" | "qwen3"
+    arch: str  # a key of dllama.models.FAMILIES
     name: str
     dim: int
     hidden_dim: int
@@ -57,6 +57,12 @@ class ModelConfig:
     has_qkv_bias: bool = False
     has_qk_norm: bool = False
     is_tied: bool = False  # the output head is the embedding table
+    partial_rotary_dim: int | None = None  # values of a head that are rotated; None: all
+
+    @property
+    def rotary_dim(self) -> int:
+        """Values of a head that are rotated, from the first on."""
+        return self.head_dim if self.partial_rotary_dim is None else self.partial_rotary_dim
 
     @property
     def q_dim(self) -> int:

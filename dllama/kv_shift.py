@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from dllama.limits import Int32s
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +19,5 @@ class KvShift:
     n_tokens: int
     n_keep: int
     n_drop: int
-    from_pages: np.ndarray  # (pages of n_tokens,) int32
-    to_pages: np.ndarray  # (pages of n_tokens - n_drop,) int32
+    from_pages: Int32s  # (pages of n_tokens,) int32
+    to_pages: Int32s  # (pages of n_tokens - n_drop,) int32

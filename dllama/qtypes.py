@@ -6,6 +6,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from kernels.formats import ALL_TYPES
+
 
 class QType(IntEnum):
     """Storage types, numbered as in GGUF."""
@@ -86,25 +88,7 @@ BLOCK: dict[QType, Block] = {
     QType.MXFP4: Block(32, 17),
 }
 
-COMPUTABLE: frozenset[QType] = frozenset(
-    {
-        QType.F32,
-        QType.F16,
-        QType.BF16,
-        QType.Q4_0,
-        QType.Q4_1,
-        QType.Q5_0,
-        QType.Q5_1,
-        QType.Q8_0,
-        QType.Q2_K,
-        QType.Q3_K,
-        QType.Q4_K,
-        QType.Q5_K,
-        QType.Q6_K,
-        QType.IQ4_NL,
-        QType.IQ4_XS,
-    }
-)
+COMPUTABLE: frozenset[QType] = frozenset(QType[name.upper()] for name in ALL_TYPES)
 """The types there are kernels for; a tensor of any other type is refused by name."""
 
 

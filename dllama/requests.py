@@ -1,7 +1,7 @@
 """The messages between the server and an engine: plain data, token ids only.
 
 Every message is a frozen dataclass of scalars, strings and lists, so that it crosses a process
-border as msgpack without a schema of its own (cluster/wire/engine_wire.py does that)."""
+border as msgpack; the limits of its fields are in their types (dllama/limits.py)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Annotated
 
 from dllama.engine.sampling.parameters import Bounds, numbers_of
 from dllama.engine.sampling.table import DEFAULT_ORDER
+from dllama.limits import MAX_ENTRIES, Id, MaxLength, MultipleOf, Prompt, Token, Tokens
+
+Floats = Annotated[bytes, MultipleOf(4), MaxLength(4 * MAX_ENTRIES)]
 
 
 class FinishReason(StrEnum):
@@ -54,7 +57,7 @@ class SamplingParams:
         Bounds(-1e3, 1e3, "taken off for each recent occurrence, 0: off", requested=(-2.0, 2.0)),
     ] = 0.0
     repeat_last_n: Annotated[int, Bounds(-1, inf, "how many tokens are recent, -1: all")] = 64
-    logit_bias: dict[int, float] = field(default_factory=dict)
+    logit_bias: dict[Token, float] = field(default_factory=dict)
     seed: int = 0
     dynatemp_range: Annotated[
         float,
@@ -89,8 +92,8 @@ class SamplingParams:
     dry_penalty_last_n: Annotated[
         int, Bounds(-1, inf, "how far back repetitions are looked for, -1: all")
     ] = 64
-    dry_breakers: list[int] = field(default_factory=list)
-    dry_phrases: list[list[int]] = field(default_factory=list)
+    dry_breakers: Tokens = field(default_factory=list)
+    dry_phrases: list[Tokens] = field(default_factory=list)
     mirostat: Annotated[int, Bounds(0, 2, "1 or 2 keeps the surprise near a target, 0: off")] = 0
     mirostat_tau: Annotated[
         float, Bounds(0.0, 1e3, "the target, in bits", requested=(0.0, 100.0))
@@ -99,7 +102,7 @@ class SamplingParams:
         float, Bounds(0.0, 1e3, "how fast it is followed", requested=(0.0, 10.0))
     ] = 0.1
     min_keep: Annotated[int, Bounds(0, inf, "tokens that every filter leaves, 0: one")] = 0
-    samplers: tuple[str, ...] = DEFAULT_ORDER
+    samplers: tuple[Id, ...] = DEFAULT_ORDER
     n_probs: int | None = None
     post_sampling_probs: bool = False
 
@@ -116,7 +119,7 @@ class TokenProbs:
 
     token: int
     value: float
-    top_ids: list[int]
+    top_ids: Tokens
     top_values: list[float]
 
 
@@ -133,15 +136,15 @@ class Submit:
     where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
     changes how soon tokens come, never which."""
 
-    id: str
-    tokens: list[int]
+    id: Id
+    tokens: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
-    stop_ids: list[int] = field(default_factory=list)
+    stop_ids: Tokens = field(default_factory=list)
     max_tokens: int | None = None
-    pooling: str | None = None  # "mean", "last", "cls": no answer, but the prompt's pooled states
+    pooling: Id | None = None  # "mean", "last", "cls": no answer, but the prompt's pooled states
     wants_progress: bool = False  # an Output after every part of the prompt
     cache_prompt: bool = True
-    session_id: str | None = None
+    session_id: Id | None = None
     deadline_s: float | None = None
     context_shift: bool = False
     n_keep: int = 0
@@ -155,14 +158,14 @@ class Submit:
 class Abort:
     """Forget a sequence, running or waiting; unknown ids are ignored. Nothing is answered."""
 
-    id: str
+    id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
     """Asks for a StatsReply with the same id."""
 
-    id: str
+    id: Id
 
 
 class SessionAction(StrEnum):
@@ -177,10 +180,10 @@ class SessionCall:
     files called `filename`, one on each rank; `restore` reads them into the session of this id
     (another name than it had is fine), `erase` forgets the session and needs no filename."""
 
-    id: str
+    id: Id
     action: SessionAction
-    session_id: str
-    filename: str = ""
+    session_id: Id
+    filename: Id = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ class SessionReply:
     """What became of a SessionCall: why not (`error`), or the tokens that were saved, restored or
     erased, and the bytes of all ranks' files."""
 
-    id: str
+    id: Id
     error: str | None = None
     n_tokens: int = 0
     n_bytes: int = 0
@@ -202,8 +205,8 @@ class Output:
     `probs` has an entry for each of `tokens` where the request asked for them.
     `retry_after_s` is set on an error that is only a lack of room (HTTP 503)."""
 
-    id: str
-    tokens: list[int]
+    id: Id
+    tokens: Prompt
     finish: FinishReason | None = None
     error: str | None = None
     n_prompt: int = 0
@@ -211,7 +214,7 @@ class Output:
     retry_after_s: float | None = None
     probs: list[TokenProbs] | None = None
     n_computed: int = 0  # tokens that are in the KV cache now
-    embedding: bytes | None = None  # (dim,) float32, little-endian
+    embedding: Floats | None = None  # (dim,) float32, little-endian
     n_drafted: int = 0  # drafted tokens that the step checked, and those accepted
     n_accepted: int = 0
 
@@ -227,14 +230,14 @@ class EngineState:
     "recovering" (a worker is lost; while weights are sent again it is "loading") or "failed" (for
     good). In all but "ready" requests are refused with 503."""
 
-    state: str
+    state: Id
     progress: float = 0.0
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StatsReply:
-    id: str
+    id: Id
     stats: dict[str, object]  # the body of GET /stats, less what the server itself counts
 
 

@@ -13,13 +13,13 @@ from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
-    """The angle each pair turns by per position, float64 (head_dim / 2,), and the magnitude that
+    """The angle each pair turns by per position, float64 (rotary_dim / 2,), and the magnitude that
     cosines and sines are multiplied by (1.0 but for YaRN).
 
-    Pair j of a head is its values j and j + head_dim / 2.
+    Pair j of a head is its values j and j + rotary_dim / 2.
     """
-    pair = np.arange(config.head_dim // 2, dtype=np.float64)
-    frequency = config.rope_theta ** (-2.0 * pair / config.head_dim)
+    pair = np.arange(config.rotary_dim // 2, dtype=np.float64)
+    frequency = config.rope_theta ** (-2.0 * pair / config.rotary_dim)
     magnitude = 1.0
     scaling = config.rope_scaling
     if scaling is not None:
@@ -48,7 +48,7 @@ def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
 def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> np.ndarray:
     """Pairs that turn more than beta_fast times in the trained context stay, those that turn
     less than beta_slow times are stretched, a linear ramp over the pairs lies between."""
-    last = config.head_dim - 1
+    last = config.rotary_dim - 1
     low = max(math.floor(_pair_turning(scaling.beta_fast, scaling, config)), 0)
     high = min(math.ceil(_pair_turning(scaling.beta_slow, scaling, config)), last)
     ramp = (np.arange(len(frequency)) - low) / max(high - low, 0.001)
@@ -60,7 +60,7 @@ def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> n
 def _pair_turning(times: float, scaling: RopeScaling, config: ModelConfig) -> float:
     """Which pair (a fraction) turns `times` over the context the model was trained on."""
     wave = scaling.original_max_seq_len / (times * 2 * math.pi)
-    return config.head_dim * math.log(wave) / (2 * math.log(config.rope_theta))
+    return config.rotary_dim * math.log(wave) / (2 * math.log(config.rope_theta))
 
 
 def _yarn_magnitude(scaling: RopeScaling) -> float:

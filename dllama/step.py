@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+
+from dllama.limits import Array, Int32s, Local
 
 NO_ROWS = np.zeros(0, np.int32)
 
@@ -21,14 +24,15 @@ class Step:
     values of the token at position p of sequence s live in page pages[s, p // PAGE_TOKENS].
     """
 
-    tokens: np.ndarray  # (T,) int32
-    positions: np.ndarray  # (T,) int32
-    starts: np.ndarray  # (S + 1,) int32
-    pages: np.ndarray  # (S, max_pages) int32; entries beyond a sequence's length are -1
-    logits_at: np.ndarray  # (R,) int32: the rows whose logits are wanted
-    candidates: np.ndarray  # (R,) int32: how many of the largest logits; 0 for the whole row
-    hidden_at: np.ndarray = field(default_factory=lambda: NO_ROWS)  # (H,) int32: rows
-    # whose last states rank 0 keeps; no other rank is told of them
+    tokens: Int32s  # (T,) int32
+    positions: Int32s  # (T,) int32
+    starts: Int32s  # (S + 1,) int32
+    pages: Annotated[np.ndarray, Array(np.int32, ndim=2)]
+    # (S, max_pages) int32; entries beyond a sequence's length are -1
+    logits_at: Int32s  # (R,) int32: the rows whose logits are wanted
+    candidates: Int32s  # (R,) int32: how many of the largest logits; 0 for the whole row
+    hidden_at: Annotated[np.ndarray, Local()] = field(default_factory=lambda: NO_ROWS)
+    # (H,) int32: the rows whose last states rank 0 keeps; no other rank needs to know them
 
     @property
     def n_tokens(self) -> int:

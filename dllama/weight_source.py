@@ -1,20 +1,22 @@
 """The seam between files and everything that computes: tensors by our names, rows in our order.
 
-Names: `embed`, `norm`, `wcls` (absent where the head is tied), and per layer i
-`layers.{i}.` + `norm1 wq wk wv wo norm2 w1 w2 w3` (w1 gate, w3 up, w2 down), with
-`bq bk bv` and `q_norm k_norm` where the model has them.
+Names are those of a family's table (dllama/models): `embed`, `norm`, `wcls` (absent where the head
+is tied), and per layer i `layers.{i}.` + a name of the table, such as `wq` or `norm1`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Protocol
 
 import numpy as np
 
 from dllama.config import ModelConfig
+from dllama.limits import Range
 from dllama.qtypes import QType, row_bytes
+
+Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,31 @@ class TensorInfo:
     """One tensor: `rows` x `cols` values of `qtype`, row-major; vectors have one row.
 
     A rank's cut by columns holds whole blocks, of which some columns may be another rank's: its
-    own begin at `first_own_col`.
+    own begin at `first_own_col`. A tensor of `n_experts` matrices has the rows of all of them,
+    one matrix after the other.
     """
 
     name: str
     qtype: QType
-    rows: int
-    cols: int
-    first_own_col: int = 0
+    rows: Side
+    cols: Side
+    first_own_col: Annotated[int, Range(0, (1 << 28) - 1)] = 0
+    n_experts: Annotated[int, Range(1, 1 << 16)] = 1
+
+    @property
+    def layer(self) -> int | None:
+        """The index of the tensor's layer; None outside of layers."""
+        prefix, _, rest = self.name.partition(".")
+        return int(rest.partition(".")[0]) if prefix == "layers" else None
+
+    @property
+    def short_name(self) -> str:
+        """The name in the family's table: `wq` of `layers.3.wq`."""
+        return self.name.rpartition(".")[2]
+
+    def of_one_expert(self) -> TensorInfo:
+        """The same for one of its matrices."""
+        return replace(self, rows=self.rows // self.n_experts, n_experts=1)
 
     @property
     def row_bytes(self) -> int:
@@ -38,6 +57,21 @@ class TensorInfo:
     @property
     def n_bytes(self) -> int:
         return self.rows * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFeed:
+    """A rank's tensors on their way: all of them announced, then each with its raw blocks.
+
+    `arrays` are uint8 (rows, bytes of a row) in the order of `manifest`; an array may be
+    overwritten once the next one is asked for.
+    """
+
+    manifest: Sequence[TensorInfo]
+    arrays: Iterable[tuple[TensorInfo, np.ndarray]]
+
+    def __iter__(self) -> Iterator[tuple[TensorInfo, np.ndarray]]:
+        return iter(self.arrays)
 
 
 class WeightSource(Protocol):
@@ -50,7 +84,8 @@ class WeightSource(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]: ...
 
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
-        """The raw blocks of a cut, uint8 of shape (len(rows), bytes of one cut row).
+        """The raw blocks of a cut, uint8 of shape (len(rows), bytes of one cut row). Of a tensor of
+        several experts `rows` are those of each, and the cuts of all follow one another.
 
         Rows are in the house's order (RoPE in half-split style). `cols` must begin and end at
         block borders (ValueError). A view of the file where rows need no reordering.

@@ -1,8 +1,5 @@
 """Arrays in, arrays out: the numba kernels everything else stands on.
 
-Knows blocks, rows, heads and pages; nothing of models, files or sockets.
+Knows blocks, rows, heads and pages; nothing of models, files or sockets. Importing the package, or
+the list of types in `kernels.formats`, does not import numba.
 """
-
-from kernels.cache import use_shared_cache
-
-use_shared_cache()  # before any kernel is defined: numba asks for the folder at decoration

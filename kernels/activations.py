@@ -1,4 +1,4 @@
-"""What stands between two matmuls: norms, activation functions and the input's quantization."""
+"""Norms, activation functions and the quantization of a matmul's input."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.arrays import aligned
-from kernels.emit import Emit
-from kernels.exponential import exp_f32
-from kernels.intrinsics import address, f32_bits
-from kernels.jit import jitted, kernel, reordered
-from kernels.layout import BF16, BLOCK, Activations, Needs
-from kernels.program import launch
-from kernels.team import claim, region
-from kernels.tiles import (
+from kernels.emit.emitter import Emit
+from kernels.emit.exponential import exp_f32
+from kernels.emit.intrinsics import address, f32_bits
+from kernels.emit.jit import jitted, kernel, reordered
+from kernels.emit.vectors import F32, F32X16, I8, I32, I32X16
+from kernels.matmul.tiles import (
     MANY_FROM,
     n_tiles,
     tile_bounds,
     tile_number,
     widest_tile,
 )
-from kernels.vectors import F32, F32X16, I8, I32, I32X16
+from kernels.program import launch
+from kernels.team import claim, region
+from kernels.weights.layout import BLOCK, Activations, Needs
 
 
 def activations(max_tokens: int, cols: int) -> Activations:
-    """Buffers for the input of a matmul with `cols` columns."""
+    """Returns buffers for the input of a matmul with `cols` columns."""
     blocks = max_tokens * (cols // BLOCK)
     return Activations(
         rows=aligned((max_tokens, cols), np.float32),
@@ -37,7 +37,7 @@ def activations(max_tokens: int, cols: int) -> Activations:
         scales=aligned(blocks, np.float32),
         sums=aligned(blocks * 3, np.int32),
         weighted=aligned(blocks * 3, np.float32),
-        pairs=aligned(max_tokens * BF16.n_vectors(cols), np.int32),
+        pairs=aligned(max_tokens * -(-cols // 2), np.int32),
     )
 
 
@@ -45,10 +45,10 @@ def activations(max_tokens: int, cols: int) -> Activations:
 def _quantize_block(
     typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any, flip: Any
 ) -> Any:
-    """32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
+    """Quantizes 32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
 
     Also writes the scale, minus the sums of the quants (first 16, last 16, all), and the same
-    times the scale. The quants are stored with the bits of `flip` turned over.
+    times the scale. The bits of `flip` are inverted in the stored quants.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -62,7 +62,7 @@ def _quantize_block(
         rint = e.declare("llvm.rint.v16f32", F32X16, [F32X16])
         top = builder.call(across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])])
         inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
-        # A block of zeros: its scale is zero, its quants come out as zero times zero.
+        # A block of zeros gets the scale zero, and zero times zero as its quants.
         is_zero = builder.fcmp_ordered("==", top, ir.Constant(F32, 0.0))
         inverse = e.splat(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
         whole = [builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v]
@@ -92,7 +92,7 @@ def _bf16_bits(x):
 
 @jitted
 def _place(token, n_tokens, is_block):
-    """Where a token's tile begins, its place in it, and the tile's width."""
+    """The first token of a token's tile, the token's place in the tile, and the tile's width."""
     widest = widest_tile(n_tokens, is_block)
     start, end = tile_bounds(tile_number(token, n_tokens, widest), n_tokens, widest)
     return start, token - start, end - start
@@ -134,8 +134,8 @@ def _lay_out(a, token, n_tokens, needs):
 
 @jitted
 def _claim_rows(team, n_tokens, needs):
-    """(first, end) of the rows of a tile that no thread has taken yet; none are left where both
-    are the same. The rows of a tile share cache lines, so one thread writes them all."""
+    """Claims a tile for the calling thread: (first, end) of its rows, both the same once all tiles
+    are taken. The rows of a tile share cache lines, so one thread writes them all."""
     widest = widest_tile(n_tokens, needs[0] and not needs[1] and not needs[2])
     number = claim(team, 1)
     if number >= n_tiles(n_tokens, widest):
@@ -160,38 +160,70 @@ def _rms_norm_row(x, weight, epsilon, out):
         out[i] = x[i] * factor * weight[i]
 
 
+@jitted
+def _add_row(row, delta, after, epsilon):
+    """row += delta, or its norm where there are weights `after` for one."""
+    if after.size > 0:
+        mean = _sum_of_squares(delta) / np.float32(delta.size)
+        factor = np.float32(1) / np.sqrt(mean + epsilon)
+        for i in range(row.size):
+            row[i] += delta[i] * factor * after[i]
+    else:
+        for i in range(row.size):
+            row[i] += delta[i]
+
+
 @region
-def _norm_rows(thread, team, x, delta, weight, epsilon, a, n_tokens, needs):
+def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, needs):
     while True:
         first, end = _claim_rows(team, n_tokens, needs)
         for t in range(first, end):
             row = x[t]
             if delta.shape[0] > 0:
-                for i in range(row.size):
-                    row[i] += delta[t, i]
-            _rms_norm_row(row, weight, epsilon, a[0][t])
+                _add_row(row, delta[t, : row.size], after, epsilon)
+            if before.size > 0:
+                _rms_norm_row(row, before, epsilon, a[0][t])
+            else:
+                a[0][t, : row.size] = row
             _lay_out(a, t, n_tokens, needs)
         if first == end:
             return
 
 
 @kernel
-def _add_rms_norm(team, x, delta, weight, epsilon, a, n_tokens, needs):
-    _norm_rows(team, (team, x, delta, weight, epsilon, a, n_tokens, needs))
+def _add_rms_norm(team, x, delta, after, before, epsilon, a, n_tokens, needs):
+    _norm_rows(team, (team, x, delta, after, before, epsilon, a, n_tokens, needs))
 
 
 _NOTHING = np.zeros((0, 0), np.float32)
 
 
 def add_rms_norm(
-    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, weight: np.ndarray,
-    epsilon: float, a: Activations, n_tokens: int, needs: Needs,
+    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, after: np.ndarray,
+    before: np.ndarray, epsilon: float, a: Activations, n_tokens: int, needs: Needs,
 ) -> None:  # fmt: skip
-    """x += delta (both (T, dim) float32; delta may be wider or None), then a = rms_norm(x)."""
+    """x += norm(delta), then a = norm(x), with root-mean-square norms of the weights `after` and
+    `before` (dim,) float32; empty weights stand for no norm.
+
+    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add.
+    """
     launch(
-        _add_rms_norm, team, x, _NOTHING if delta is None else delta, weight,
+        _add_rms_norm, team, x, _NOTHING if delta is None else delta, after, before,
         np.float32(epsilon), tuple(a), n_tokens, needs,
     )  # fmt: skip
+
+
+@kernel
+def _gather_rows(x, rows, out):
+    for i in range(rows.size):
+        row = x[rows[i]]
+        for j in range(row.size):
+            out[i, j] = row[j]
+
+
+def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    """out[:n] = x[rows]: x (T, dim) float32, rows (n,) int32, all below T."""
+    launch(_gather_rows, x, rows, out)
 
 
 @region
@@ -210,7 +242,7 @@ def _prepare(team, a, n_tokens, needs):
 
 
 def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> None:
-    """Makes a matmul's input of what was written to a.rows."""
+    """Prepares what was written to a.rows as a matmul's input."""
     launch(_prepare, team, tuple(a), n_tokens, needs)
 
 
@@ -246,8 +278,8 @@ def swiglu(
 ) -> None:  # fmt: skip
     """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side.
 
-    `own` = (first, how many) are the columns of `a` that gate_up stands for, where these are not
-    all: the others stay as they are.
+    `own` = (first, count) are the columns of `a` that gate_up holds, where it does not hold all;
+    the others stay as they are.
     """
     own = own or (0, a.rows.shape[1])
     launch(_swiglu, team, gate_up, tuple(a), own, n_tokens, needs)

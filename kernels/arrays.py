@@ -23,8 +23,8 @@ def aligned(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def huge(shape: tuple[int, ...]) -> np.ndarray:
-    """Bytes, all zero, for what is read from end to end again and again: in huge pages where the
-    system has them, from the first byte on. Rows that nobody touches cost no memory."""
+    """Zeroed bytes for an array that is read from end to end again and again: on huge pages, from
+    the first byte on, where the system has them. Rows that are never written cost no memory."""
     n_bytes = math.prod(shape)
     if n_bytes < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return aligned(shape, np.uint8)

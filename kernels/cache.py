@@ -1,15 +1,19 @@
-"""Where compiled kernels are kept: one folder for each state of the kernels' source."""
+"""Compiled kernels on disk: one folder for each state of the kernels' source, and a report of each
+kernel that is not there yet."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
-from numba.core import config
+from numba.core import config, event
 
 from kernels.cpu import isa
 
@@ -26,8 +30,8 @@ def cache_root() -> Path:
 
 
 def source_key() -> str:
-    """Changes whenever a compiled kernel could: numba itself only watches the one file that
-    holds a function, not the intrinsics it is made of."""
+    """A hash that changes whenever a compiled kernel could. numba itself only watches the one file
+    that holds a function, not the intrinsics it is made of."""
     key = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         key.update(file.read_bytes())
@@ -46,3 +50,30 @@ def use_shared_cache() -> None:
     except OSError:
         return  # numba falls back to its own choice, or compiles anew
     config.CACHE_DIR = str(folder)
+
+
+class _Listener(event.Listener):
+    def __init__(self, callback: Callable[[str], None]) -> None:
+        self._callback, self._depth = callback, 0
+
+    def on_start(self, e: Any) -> None:
+        # Compiling a kernel compiles what it calls: only the outermost one is reported.
+        if self._depth == 0:
+            function = e.data["dispatcher"].py_func
+            self._callback(f"{function.__module__.removeprefix('kernels.')}.{function.__name__}")
+        self._depth += 1
+
+    def on_end(self, e: Any) -> None:
+        self._depth -= 1
+
+
+@contextmanager
+def on_compile(callback: Callable[[str], None]) -> Iterator[None]:
+    """Calls `callback` with the name of each kernel that is compiled instead of loaded from the
+    cache, while the context lasts."""
+    listener = _Listener(callback)
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)

@@ -7,16 +7,16 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.emit import Emit
-from kernels.exponential import emit_exp, exp_f32
-from kernels.intrinsics import address
-from kernels.jit import jitted, kernel, reordered
+from kernels.emit.emitter import Emit
+from kernels.emit.exponential import emit_exp, exp_f32
+from kernels.emit.intrinsics import address
+from kernels.emit.jit import jitted, kernel, reordered
+from kernels.emit.vectors import F32X16
 from kernels.team import claim, region
-from kernels.vectors import F32X16
 
 LANES = F32X16.count
 
-STRIDE = 64  # logits that are looked at together: most strides hold no candidate
+STRIDE = 64  # logits that are compared together: most strides hold no candidate
 
 
 @reordered
@@ -29,8 +29,8 @@ def _largest(x):
 
 @intrinsic
 def _sum_exp_of_vectors(typingctx: Any, x: Any, n_vectors: Any, top: Any) -> Any:
-    """The sum of exp(x - top), float32, of so many vectors of 16 floats from address x on. Always
-    in the same order."""
+    """The sum of exp(x - top), float32, over n_vectors vectors of 16 floats from address x on,
+    always added in the same order."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         e = Emit(builder)
@@ -57,13 +57,13 @@ def _sum_exp(x, top):
 
 @jitted
 def _is_worse(value_a, id_a, value_b, id_b):
-    """Whether a comes after b: smaller, or as large with a higher id."""
+    """True if a comes after b: smaller, or as large with a higher id."""
     return value_a < value_b or (value_a == value_b and id_a > id_b)
 
 
 @jitted
 def _sift_down(values, ids, start, end):
-    """Keeps the worst at the root of the heap values[:end]."""
+    """Restores the heap values[:end], whose root is the worst, from `start` down."""
     root = start
     while True:
         child = 2 * root + 1

@@ -1,4 +1,4 @@
-"""What the processor can do, asked once: an instruction it lacks would abort the process."""
+"""The processor's features, read once: an instruction it lacks would abort the process."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _can_run(name: str) -> bool:
 
 @functools.cache
 def isa() -> str:
-    """The family in use: the best there is, or what DLLAMA_ISA names.
+    """The family in use: the best available one, or the one that DLLAMA_ISA names.
 
-    Raises ValueError where the environment asks for what the processor lacks.
+    Raises ValueError where the processor lacks the family that DLLAMA_ISA names.
     """
     wanted = os.environ.get("DLLAMA_ISA")
     if not wanted:
@@ -56,7 +56,7 @@ def isa() -> str:
 
 @functools.cache
 def has_bf16_dot() -> bool:
-    """Whether two bfloat16 products a lane can be added in one instruction."""
+    """True where one instruction adds two bfloat16 products a lane."""
     return isa() == "avx512vnni" and "avx512bf16" in cpu_features()
 
 

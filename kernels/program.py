@@ -1,9 +1,9 @@
-"""Kernel calls that are made in the same way again and again, put together to one call.
+"""Recorded kernel calls, replayed as one call.
 
-A call of a compiled function from Python takes microseconds, most of them for finding out what its
-arguments are. Calls that are `launch`ed while somebody is `recording` are noted with the addresses
-and numbers that their arguments are to compiled code, and a Program makes all of them at once.
-It is good for as long as the same arrays are meant: what is in them may change.
+A call of a compiled function from Python takes microseconds, most of them for finding the types of
+its arguments. Calls that are `launch`ed during a `recording` are kept with their arguments as
+compiled code takes them, addresses and numbers, and a Program makes all of them at once. It stays
+valid as long as the arrays stay the same ones; their contents may change.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from numba import types
 from numba.core.typing.typeof import typeof
 from numba.extending import intrinsic
 
-from kernels.jit import kernel
-from kernels.vectors import I64
+from kernels.emit.jit import kernel
+from kernels.emit.vectors import I64
 
 SLOT = 8  # bytes of an argument in memory, whatever its type
 POINTER = ir.IntType(8).as_pointer()
 
 
 class Call(NamedTuple):
-    """A kernel and what it was called with."""
+    """A kernel and the arguments it was called with."""
 
     kernel: Any
     args: tuple[Any, ...]
@@ -42,7 +42,7 @@ _recording = _Recording()
 
 
 def launch(kernel: Any, *args: Any) -> None:
-    """Calls a kernel, and notes the call if somebody records."""
+    """Calls a kernel, and records the call during a `recording`."""
     kernel(*args)
     if _recording.calls is not None:
         _recording.calls.append(Call(kernel, args))
@@ -50,7 +50,7 @@ def launch(kernel: Any, *args: Any) -> None:
 
 @contextmanager
 def recording() -> Iterator[list[Call]]:
-    """The calls that this thread launches meanwhile, as they come."""
+    """Yields a list that grows by each call this thread launches while the context lasts."""
     calls: list[Call] = []
     before, _recording.calls = _recording.calls, calls
     try:
@@ -81,7 +81,7 @@ class Program:
             )
 
 
-# By the id of a result of compiling, and with it: what is kept here has its id for itself.
+# By the id of a result of compiling. The result is kept with it, so that its id is not reused.
 _ENTRIES: dict[int, tuple[Any, int, int]] = {}
 
 
@@ -102,8 +102,8 @@ def _slots(entry: int, args: Sequence[Any], kinds: Sequence[Any]) -> np.ndarray:
 
 
 def _flattened(value: Any, kind: Any) -> Iterator[Any]:
-    """What a value is to compiled code, as NumPy scalars, in numba's order: an array is its owner
-    (nobody: a Program keeps it), its parent, its sizes, its data, its shape and its strides."""
+    """The NumPy scalars that a value is passed as to compiled code, in numba's order: an array is
+    its owner (none: a Program keeps it alive), parent, sizes, data, shape and strides."""
     if isinstance(kind, types.Array):
         yield from np.array(
             [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides],
@@ -122,7 +122,7 @@ def _flattened(value: Any, kind: Any) -> Iterator[Any]:
         raise TypeError(f"a {kind} cannot be recorded as an argument of a kernel")
 
 
-_ENGINES: list[Any] = []  # what was compiled lives as long as its engine
+_ENGINES: list[Any] = []  # compiled code lives as long as its engine
 
 
 @cache
@@ -141,9 +141,9 @@ def _thunk(*kinds: Any) -> int:
         where = builder.add(thunk.args[0], ir.Constant(I64, SLOT * i))
         return builder.load(builder.inttoptr(where, kind.as_pointer()))
 
-    room = [builder.alloca(POINTER), builder.alloca(POINTER)]
+    results = [builder.alloca(POINTER), builder.alloca(POINTER)]
     entry = builder.inttoptr(load(0, I64), wanted.as_pointer())
-    builder.ret(builder.call(entry, [*room, *(load(1 + i, k) for i, k in enumerate(kinds))]))
+    builder.ret(builder.call(entry, [*results, *(load(1 + i, k) for i, k in enumerate(kinds))]))
     machine = binding.Target.from_triple(module.triple).create_target_machine(opt=2)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
     engine.finalize_object()

@@ -1,12 +1,13 @@
 """A persistent team of compute threads: one region costs well under a microsecond.
 
 A region is open from the moment the caller publishes it until the caller finds no work left.
-Helpers join while it is open; the caller waits for those who joined and for nobody else, so that a
-helper the system has put aside on a busy machine holds nothing up.
+Helpers join while it is open; the caller waits only for those that joined, so that a helper that
+the system has suspended on a busy machine delays nothing.
 
 Helpers run inside one jitted function that never takes the GIL. They spin on an epoch counter,
-and after a while sleep in the kernel (futex on Linux, short naps elsewhere). What `region` makes is
-called inside jitted code: threads then run the same body with the same arguments.
+and after a while sleep in the kernel (futex on Linux, short sleeps elsewhere). The functions that
+`region` makes are called inside jitted code: threads then run the same body with the same
+arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numba.core import cgutils
 from numba.core.extending import intrinsic
 
 from kernels.arrays import aligned
-from kernels.intrinsics import (
+from kernels.emit.intrinsics import (
     address,
     atomic_add,
     atomic_exchange,
@@ -33,16 +34,18 @@ from kernels.intrinsics import (
     atomic_store,
     pause,
 )
-from kernels.jit import jitted, kernel, named
-from kernels.vectors import I64
+from kernels.emit.jit import jitted, kernel, named
+from kernels.emit.vectors import I64
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
 N_THREADS = JOB + 16  # beside the job's function and arguments: written once
-ROOMS = JOB + 24  # the address of the threads' rooms: written once
+SCRATCH = JOB + 24  # the address of the threads' scratch buffers: written once
 STATE_WORDS = 56
-ROOM_BYTES = 8 << 20  # working space of a thread; what nobody touches costs no memory
-CLOSED = -1  # in JOIN; an open region's word is its epoch << 16, plus one for each who joined
+SCRATCH_BYTES = 8 << 20  # of a thread; pages that are never touched cost no memory
+CLOSED = (
+    -1
+)  # in JOIN; an open region's word is its epoch << 16, plus one for each thread that joined
 
 SPINS_BEFORE_PARKING = 20_000  # about a millisecond: longer than the gaps inside a step
 SPINS_BEFORE_YIELDING = 2_000
@@ -74,8 +77,8 @@ def _run_job(typingctx: Any, function: Any, rank: Any, args: Any) -> Any:
 
 
 def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """The value with arrays that own nothing: the caller keeps them alive, and threads that counted
-    references to slices of the same array would wait for each other's every count."""
+    """The value with arrays that hold no reference: the caller keeps them alive, and threads that
+    counted references to slices of the same array would contend for the counter."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value=value)
         array.meminfo = cgutils.get_null_value(array.meminfo.type)
@@ -104,7 +107,7 @@ def _outline(context: Any, builder: Any, body: Any, arg_types: Any) -> Any:
         _borrowed(context, inner, kind, inner.extract_value(unpacked, i))
         for i, kind in enumerate(arg_types)
     ]
-    # Bodies raise nothing: the status is dropped, as there is nobody to hand it to.
+    # Bodies raise nothing: the status is dropped, as no caller could receive it.
     context.call_conv.call_function(
         inner, callee, types.void, signature.args, [job.args[0], *values]
     )
@@ -115,7 +118,7 @@ def _outline(context: Any, builder: Any, body: Any, arg_types: Any) -> Any:
 def _publisher(body: Any) -> Any:
     """An intrinsic that writes the addresses of the outlined body and of its arguments to a slot
     and returns both. The body is closed over, not passed: a function passed as a value would
-    be an address that numba cannot keep in its cache."""
+    be an address, which numba cannot keep in its cache."""
 
     @intrinsic
     def publish(typingctx: Any, slot: Any, args: Any) -> Any:
@@ -144,10 +147,10 @@ def _publisher(body: Any) -> Any:
 def region(body: Any) -> Any:
     """Makes `run(team, args)` of a function body(thread, *args), for use inside jitted code.
 
-    The team's threads run the body with the same arguments; `run` returns when all have done.
+    The team's threads run the body with the same arguments; `run` returns when all are done.
     `team` is Team.state. The body claims its work with `claim` (a thread may come late or not at
-    all, so an even split by thread index would leave work undone) and raises nothing. One that is
-    made inside another function has to be `named`.
+    all, so an even split by thread index would leave work undone) and raises nothing. A body that
+    is made inside another function has to be `named`.
     """
     publish = _publisher(jitted(body))
 
@@ -182,14 +185,15 @@ def region(body: Any) -> Any:
 
 @jitted
 def claim(team, chunk):
-    """The first index of the next `chunk` items of work that no thread has taken yet."""
+    """Claims the next `chunk` items of work for the calling thread; returns the index of the
+    first."""
     return atomic_add(address(team) + TICKET, chunk)
 
 
 @jitted
-def room_of(team, thread):
-    """The address of ROOM_BYTES that belong to a thread while it is in a region."""
-    return team[ROOMS // 8] + thread * ROOM_BYTES
+def scratch_of(team, thread):
+    """The address of SCRATCH_BYTES that belong to a thread while it is in a region."""
+    return team[SCRATCH // 8] + thread * SCRATCH_BYTES
 
 
 @kernel
@@ -231,10 +235,10 @@ def _stop(team):
 
 
 class Team:
-    """`n_threads` threads, the calling one among them. Use as a context, or close it.
+    """A team of `n_threads` threads, the calling one among them. Use as a context, or close it.
 
-    `state` is what kernels take; its first word, `progress`, grows with every region, so that a
-    watcher in another process can tell a working rank from a hung one.
+    `state` is the argument of kernels; its first word, `progress`, grows with every region, so that
+    a monitor in another process can tell a working rank from a hung one.
     """
 
     def __init__(self, n_threads: int, memory: np.ndarray | None = None) -> None:
@@ -243,8 +247,8 @@ class Team:
         self.state = aligned(STATE_WORDS, np.int64) if memory is None else memory
         self.state[:] = 0
         self.state[N_THREADS // 8] = n_threads
-        self._rooms = aligned((n_threads, ROOM_BYTES), np.uint8)
-        self.state[ROOMS // 8] = self._rooms.ctypes.data
+        self._scratch = aligned((n_threads, SCRATCH_BYTES), np.uint8)
+        self.state[SCRATCH // 8] = self._scratch.ctypes.data
         self.n_threads = n_threads
         self._helpers = [
             threading.Thread(target=_help, args=(self.state, i), name=f"compute-{i}", daemon=True)

@@ -1,4 +1,4 @@
-"""Runs every kernel once on next to nothing, so that none is left to compile later."""
+"""Runs every kernel once on tiny inputs, so that none is left to compile later."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
-from kernels.attention import attention, scratch
+from kernels.attention.causal import attention, scratch
+from kernels.attention.kv_pages import WORDS, kv_pages
+from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.attention.shift_keys import shift_keys
 from kernels.candidates import scan_logits
-from kernels.dequantize import dequantize
-from kernels.kv_pages import WORDS, kv_pages
-from kernels.layout import BLOCK_FORMATS, FLOAT_FORMATS, Needs
-from kernels.matmul import matmul
-from kernels.packing import pack
-from kernels.rope import rope_table, rotate_and_store
-from kernels.shift_keys import shift_keys
+from kernels.formats import ALL_TYPES, format_of
+from kernels.matmul.multiply import matmul
+from kernels.matmul.tiles import MANY_FROM
 from kernels.team import Team
-from kernels.tiles import MANY_FROM
+from kernels.weights.dequantize import dequantize
+from kernels.weights.layout import Needs
+from kernels.weights.packing import pack
 
 COLS, ROWS, HEAD_DIM, MOST_TOKENS = 256, 16, 16, 96
 EVERY = Needs(True, True, True)
-FORMATS = (*FLOAT_FORMATS, *BLOCK_FORMATS)
 
 
 def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
-    """(name, what to run) of everything there is to compile."""
+    """Yields (name, function that runs it) of everything there is to compile."""
     yield "norms and activations", _activations
     for name in WORDS:
         yield f"attention, {name.upper()}", lambda team, name=name: _attention(team, name)  # type: ignore[misc]
     yield "candidates", _candidates
-    for name in FORMATS:
-        yield f"weights in {name.upper()}", lambda team, name=name: _format(team, name)  # type: ignore[misc]
+    for name in ALL_TYPES:
+        yield f"weights in {name.upper()}", lambda team, name=name: _weights(team, name)  # type: ignore[misc]
 
 
 def _activations(team: Team) -> None:
     a, x = activations(1, COLS), np.ones((1, COLS), np.float32)
-    add_rms_norm(team.state, x, x.copy(), x[0].copy(), 1e-5, a, 1, EVERY)
+    nothing, weight = x[0, :0].copy(), x[0].copy()
+    add_rms_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
     swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
     prepare(team.state, a, 1, EVERY)
 
@@ -56,7 +57,7 @@ def _attention(team: Team, name: str) -> None:
         np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(
-        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2),
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2), HEAD_DIM,
     )  # fmt: skip
 
 
@@ -68,14 +69,9 @@ def _candidates(team: Team) -> None:
     )  # fmt: skip
 
 
-def _format(team: Team, name: str) -> None:
+def _weights(team: Team, name: str) -> None:
     """Raw rows come writable over a link and read-only from a file: two types to numba."""
-    n_bytes = (
-        BLOCK_FORMATS[name].raw_bytes * (COLS // BLOCK_FORMATS[name].values)
-        if name in BLOCK_FORMATS
-        else FLOAT_FORMATS[name].item_bytes * COLS
-    )
-    ours = np.zeros((ROWS, n_bytes), np.uint8)
+    ours = np.zeros((ROWS, format_of(name).layout.row_bytes(COLS)), np.uint8)
     files = ours.copy()
     files.flags.writeable = False
     a, out = activations(1, COLS), np.zeros((1, ROWS), np.float32)

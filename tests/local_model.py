@@ -32,22 +32,23 @@ def load_rank(
 
 
 def load_whole(
-    source: WeightSource, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16
+    source: WeightSource, *, n_pages: int = 32, kv_type: KvType = KvType.F16
 ) -> RankModel:
     [shard] = plan_for(source.config, source.tensors, [1.0])
-    return load_rank(source, shard, n_pages=n_pages, threads=threads, kv_type=kv_type)
+    return load_rank(source, shard, n_pages=n_pages, kv_type=kv_type)
 
 
 @contextmanager
 def local_runner(
     path: Path, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16
 ) -> Iterator[LocalRunner]:
-    source = open_model(path)
-    model = load_whole(source, n_pages=n_pages, threads=threads, kv_type=kv_type)
+    runner = LocalRunner.load(
+        open_model(path), n_pages=n_pages, max_step_tokens=128, n_threads=threads, kv_type=kv_type
+    )
     try:
-        yield LocalRunner(model, EmbeddingTable(source))
+        yield runner
     finally:
-        model.close()
+        runner.close()
 
 
 class Ranks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import own_port
+
 START_S = 120.0  # a first start compiles kernels
 STOP_S = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Program:
@@ -60,7 +55,7 @@ def start_worker(folder: Path, port: int) -> Program:
 @contextmanager
 def workers(folder: Path, n: int) -> Iterator[list[str]]:
     """n daemons; their addresses."""
-    ports = [free_port() for _ in range(n)]
+    ports = [own_port() for _ in range(n)]
     programs = [start_worker(folder, port) for port in ports]
     try:
         yield [f"127.0.0.1:{port}" for port in ports]
@@ -107,7 +102,7 @@ class Server:
 @contextmanager
 def root(folder: Path, model: Path | str, *args: str) -> Iterator[Server]:
     """A root that serves `model`, once it is ready."""
-    port = free_port()
+    port = own_port()
     program = Program(
         folder / f"root-{port}.log", "dllama.cli.commands.root", "--model", str(model), "--port",
         str(port), "--threads", "1", *args,

@@ -53,13 +53,16 @@ def _forward(
     for i in range(config.n_layers):
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
-        x = x + _attention(layer, _norm(x, layer["norm1"], config), config)
-        x = x + _feed_forward(layer, _norm(x, layer["norm2"], config))
+        for half, before, after in (
+            (_attention, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
+        ):  # fmt: skip
+            added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
+            x = x + (norm(added, layer[after], config) if after in layer else added)
     head = values("embed" if config.is_tied else "wcls")
-    return _norm(x, values("norm"), config) @ head.T
+    return norm(x, values("norm"), config) @ head.T
 
 
-def _norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
 
@@ -71,7 +74,7 @@ def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig)
         for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
     )
     if config.has_qk_norm:
-        q, k = _norm(q, layer["q_norm"], config), _norm(k, layer["k_norm"], config)
+        q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
     q, k = _rotate(q, config), _rotate(k, config)
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(hd)
@@ -83,14 +86,15 @@ def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig)
 
 
 def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """RoPE at positions 0 .. T - 1 of x (T, heads, head_dim)."""
+    """RoPE at positions 0 .. T - 1 of x (T, heads, head_dim): its first rotary_dim values."""
     frequency, magnitude = rope_frequencies(config)
-    angle = np.arange(len(x))[:, None, None] * frequency  # (T, 1, head_dim / 2)
+    angle = np.arange(len(x))[:, None, None] * frequency  # (T, 1, rotary_dim / 2)
     cos, sin = magnitude * np.cos(angle), magnitude * np.sin(angle)
-    a, b = np.split(x, 2, axis=-1)
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    rotated, rest = np.split(x, [config.rotary_dim], axis=-1)
+    a, b = np.split(rotated, 2, axis=-1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
 
-def _feed_forward(layer: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
     gate = x @ layer["w1"].T
     return (gate / (1 + np.exp(-gate)) * (x @ layer["w3"].T)) @ layer["w2"].T

@@ -7,7 +7,7 @@ import numpy as np
 
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
-from tests.reference_forward import _feed_forward, _norm, tensor_values
+from tests.reference_forward import feed_forward, norm, tensor_values
 
 
 class ShiftingReference:
@@ -30,13 +30,13 @@ class ShiftingReference:
         for i in range(config.n_layers):
             names = [n for n in self._values if n.startswith(f"layers.{i}.")]
             layer = {n.rpartition(".")[2]: self._values[n] for n in names}
-            normed = _norm(x, layer["norm1"], config)
+            normed = norm(x, layer["norm1"], config)
             q, k, v = (
                 (normed @ layer[w].T + layer.get(b, 0.0)).reshape(-1, config.head_dim)
                 for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
             )
             if config.has_qk_norm:
-                q, k = _norm(q, layer["q_norm"], config), _norm(k, layer["k_norm"], config)
+                q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
             magnitude = rope_frequencies(config)[1]
             q, k = (magnitude * self._turned(a, position) for a in (q, k))
             new_keys.append(k)
@@ -47,11 +47,11 @@ class ShiftingReference:
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             weights /= weights.sum(axis=-1, keepdims=True)
             x = x + np.einsum("hj,jhd->hd", weights, values).reshape(1, -1) @ layer["wo"].T
-            x = x + _feed_forward(layer, _norm(x, layer["norm2"], config))
+            x = x + feed_forward(layer, norm(x, layer["norm2"], config), config)
         self._keys = np.concatenate([self._keys, np.array(new_keys)[:, None]], axis=1)
         self._cached = np.concatenate([self._cached, np.array(new_values)[:, None]], axis=1)
         head = self._values["embed" if config.is_tied else "wcls"]
-        logits: np.ndarray = (_norm(x, self._values["norm"], config) @ head.T)[0]
+        logits: np.ndarray = (norm(x, self._values["norm"], config) @ head.T)[0]
         return logits
 
     def shift(self, n_keep: int, n_drop: int) -> None:

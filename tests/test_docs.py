@@ -25,6 +25,24 @@ def test_links_between_documents_lead_somewhere() -> None:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_files_and_names_in_contributing_exist() -> None:
+    """Recipes name files by their paths, or by their names within a path named before, and
+    identifiers of the sources."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text[text.index("## Recipes") :])
+    paths = [span for span in spans if re.fullmatch(r"[\w./*]+(\.py|\.md|/)", span)]
+    sources = [p for top in ("kernels", "dllama", "cluster", "api", "tests", "benchmarks")
+               for p in sorted((ROOT / top).rglob("*.py"))]  # fmt: skip
+    for path in paths:
+        found = list(ROOT.glob(path)) if "/" in path else [p for p in sources if p.name == path]
+        assert found, f"CONTRIBUTING names the file {path}"
+    words = {word for p in sources for word in re.findall(r"\w+", p.read_text())}
+    for span in spans:
+        if re.fullmatch(r"\w+", span):
+            assert span in words, f"CONTRIBUTING names {span}"
+    assert len(paths) > 10
+
+
 def test_flags_in_the_readme_exist() -> None:
     """Every --flag the README shows is one that some command knows."""
     from dllama.cli import main

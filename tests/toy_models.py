@@ -18,8 +18,8 @@ from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.gguf_export import in_file_order, model_stream, rope_factors_row
 from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import ModelConfig, RopeScaling
-from dllama.formats.layout import model_shapes
 from dllama.formats.m_layout import m_tensors
+from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
@@ -66,9 +66,8 @@ def write_toy(
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
         rope_factors=rope_factors,
-        has_qkv_bias=arch == "qwen2",
-        has_qk_norm=arch == "qwen3",
         is_tied=tied,
+        **FAMILIES[arch].always,
     )
     if fmt == "m":
         _write_m(path, config, qtype, seed)
@@ -79,21 +78,21 @@ def write_toy(
 
 def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     """The float32 values (rows, cols) of one tensor, in our names and our row order."""
-    rows, cols = model_shapes(config)[name]
+    tensor = model_tensors(config)[name]
+    rows, cols = tensor.shape(config)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     normal = rng.standard_normal((rows, cols), np.float32)
-    short = name.rpartition(".")[2]
-    if short in {"norm", "norm1", "norm2", "q_norm", "k_norm"}:
-        return 1 + np.float32(0.1) * normal
-    if short in {"bq", "bk", "bv"}:
+    if tensor.joined == "qkv_bias":
         return np.float32(0.3) * normal
-    return normal * np.float32(GAIN.get(short, 1.0) / np.sqrt(cols))
+    if tensor.is_vector:
+        return 1 + np.float32(0.1) * normal
+    return normal * np.float32(GAIN.get(tensor.name, 1.0) / np.sqrt(cols))
 
 
 def _write_gguf(
     path: Path, config: ModelConfig, qtype: QType, seed: int, tokenizer: dict[str, object]
 ) -> None:
-    shapes = model_shapes(config)
+    shapes = {name: tensor.shape(config) for name, tensor in model_tensors(config).items()}
 
     def qtype_of(name: str) -> QType:
         rows, cols = shapes[name]

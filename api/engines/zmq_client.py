@@ -9,7 +9,7 @@ import zmq
 import zmq.asyncio
 
 from api.engines.messages import MAX_OPEN, MessageClient
-from cluster.wire.engine_wire import MAX_MESSAGE_BYTES, decode_message, encode_message
+from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.errors import ConfigError, EngineBusy, ProtocolError
 from dllama.requests import EngineState, ToEngine
 

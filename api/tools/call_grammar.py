@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from api.reasoning import ThinkTags
+from api.answers.reasoning import ThinkTags
 from api.tools.dialects import ToolDialect
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.grammars import Part, grammar_text
@@ -30,14 +30,14 @@ class Thoughts:
 
 def answer_grammar(
     *,
-    shape: Part | None,
+    form: Part | None,
     tools: ToolRequest,
     dialect: ToolDialect,
     thoughts: Thoughts | None,
     control_id: ControlId,
 ) -> str | None:
     """The grammar for an engine; None where any text will do."""
-    if shape is None and not tools.offered:
+    if form is None and not tools.offered:
         return None
     rules = _Rules(control_id)
     begin = rules.thoughts(thoughts)
@@ -45,11 +45,11 @@ def answer_grammar(
     if tools.offered:
         rules.add_calls(dialect, tools)
         parts += [tool.parameters.named(f"args_{i}") for i, tool in enumerate(tools.offered)]
-    if shape is not None:
-        parts.append(shape.named("answer"))
+    if form is not None:
+        parts.append(form.named("answer"))
     if tools.is_required:
         options = ["calls"]
-    elif shape is not None:
+    elif form is not None:
         options = ["@answer", *(["calls"] if tools.offered else [])]
     else:
         options = rules.add_free_text(dialect, tools)

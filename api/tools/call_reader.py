@@ -4,36 +4,11 @@ result does not depend on how the text was cut into pieces."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
-from api.reasoning import held_back
+from api.answers.events import Part, Text, ToolArguments, ToolCall
+from api.answers.reasoning import held_back
 from api.tools.dialects import ToolDialect
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallPart:
-    """The beginning of call `index`."""
-
-    index: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ArgumentsPart:
-    """More of the arguments of call `index`, as JSON; the last of them `is_end`."""
-
-    index: int
-    text: str
-    is_end: bool
-
-
-Part = TextPart | CallPart | ArgumentsPart
 
 
 class _State(StrEnum):
@@ -44,16 +19,18 @@ class _State(StrEnum):
 
 
 class CallReader:
-    """Text in, parts out. An answer to a grammar writes heads letter by letter as the dialect
-    does, so that they are found by comparing; what only looks like a call stays text."""
+    """Reads the text of the choice `index`: text in, parts out. An answer to a grammar writes heads
+    letter by letter as the dialect does, so that they are found by comparing; text that only looks
+    like a call stays text."""
 
-    def __init__(self, dialect: ToolDialect, names: Sequence[str]) -> None:
+    def __init__(self, dialect: ToolDialect, names: Sequence[str], index: int = 0) -> None:
         self.n_complete = 0
+        self._index = index
         self._dialect = dialect
         self._heads = {dialect.head(name): name for name in names}
         self._state = _State.BEGIN if dialect.is_bare else _State.TEXT
         self._held = ""
-        self._index = -1
+        self._call = -1
         self._end = _ObjectEnd()
 
     def push(self, text: str) -> list[Part]:
@@ -62,16 +39,16 @@ class CallReader:
         parts: list[Part] = []
         while found := list(self._step()):
             parts += found
-        return [part for part in parts if part != TextPart("")]
+        return [part for part in parts if not isinstance(part, Text) or part.text]
 
     def flush(self) -> list[Part]:
         """What was held back, once no more text comes."""
         held, self._held = self._held, ""
-        if self._state is _State.MARKED and self._index < 0:
+        if self._state is _State.MARKED and self._call < 0:
             held = self._dialect.mark + held
         elif self._state in (_State.MARKED, _State.ARGUMENTS):
             return []
-        return [TextPart(held)] if held else []
+        return [Text(self._index, held)] if held else []
 
     def _step(self) -> Iterator[Part]:
         """One change of state; nothing where more text is needed."""
@@ -91,19 +68,19 @@ class CallReader:
             yield self._open(head, begun)
         elif begun and not any(head.startswith(begun) for head in self._heads):
             self._state = _State.TEXT
-            yield TextPart("")
+            yield Text(self._index, "")
 
     def _text(self) -> Iterator[Part]:
         mark = self._dialect.mark
         before, found, rest = self._held.partition(mark)
         if found:
             self._held, self._state = rest, _State.MARKED
-            yield TextPart(before.rstrip())
+            yield Text(self._index, before.rstrip())
             return
         certain = self._held[: len(self._held) - held_back(self._held, mark)].rstrip()
         if certain:
             self._held = self._held[len(certain) :]
-            yield TextPart(certain)
+            yield Text(self._index, certain)
 
     def _marked(self) -> Iterator[Part]:
         places = [(at, head) for head in self._heads if (at := self._held.find(head)) >= 0]
@@ -111,11 +88,11 @@ class CallReader:
             at, head = min(places)
             yield self._open(head, self._held[at:])
 
-    def _open(self, head: str, text: str) -> CallPart:
+    def _open(self, head: str, text: str) -> ToolCall:
         self._held, self._state = text[len(head) :], _State.ARGUMENTS
-        self._index += 1
+        self._call += 1
         self._end = _ObjectEnd()
-        return CallPart(self._index, self._heads[head])
+        return ToolCall(self._index, self._call, self._dialect.new_id(), self._heads[head])
 
     def _arguments(self) -> Iterator[Part]:
         if not self._held:
@@ -126,7 +103,7 @@ class CallReader:
         if is_end:
             self._state = _State.MARKED
             self.n_complete += 1
-        yield ArgumentsPart(self._index, text, is_end)
+        yield ToolArguments(self._index, self._call, text, is_end)
 
 
 class _ObjectEnd:

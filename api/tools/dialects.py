@@ -74,7 +74,7 @@ LLAMA3 = ToolDialect(
     is_single=True,
 )
 GENERIC = ToolDialect(
-    name="generic",  # templates that know no tools: told in words, see generic_prompt.py
+    name="generic",  # templates that know no tools: told in words, see history.py
     signs=(),
     mark="<tool_call>",
     before="<tool_call>\n",

@@ -13,10 +13,10 @@ from benchmarks.writers.encode import encode
 from benchmarks.writers.gguf_writer import gguf_stream
 from benchmarks.writers.streamed import StreamedFile
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
-from dllama.formats.gguf_config import ARCHITECTURES, ROPE_FACTORS
-from dllama.formats.gguf_source import INTERLEAVED, their_name
-from dllama.formats.layout import model_shapes
-from dllama.formats.rope_order import interleaved_order
+from dllama.formats.gguf_config import ROPE_FACTORS
+from dllama.formats.gguf_source import their_name
+from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -36,6 +36,7 @@ FILE_TYPE: dict[QType, int] = {
     QType.IQ4_NL: 25,
     QType.IQ4_XS: 30,
     QType.BF16: 32,
+    QType.MXFP4: 38,
 }
 """llama.cpp's number for "mostly of this type" (general.file_type)."""
 
@@ -90,11 +91,11 @@ def model_stream(
     qtype_of: Callable[[str], QType],
     tokenizer: dict[str, object],
 ) -> StreamedFile:
-    """A file to write the tensors of model_shapes(config) to, in that order, then, where the
+    """A file to write the tensors of model_tensors(config) to, in that order, then, where the
     config has rope factors, `rope_factors_row`. `qtype_of` gives the type by our name."""
     tensors = [
-        TensorInfo(their_name(name), qtype_of(name), rows, cols)
-        for name, (rows, cols) in model_shapes(config).items()
+        TensorInfo(their_name(name, tensor), qtype_of(name), *tensor.shape(config))
+        for name, tensor in model_tensors(config).items()
     ]
     if config.rope_factors is not None:
         tensors.append(TensorInfo(ROPE_FACTORS, QType.F32, 1, len(config.rope_factors)))
@@ -108,7 +109,7 @@ def rope_factors_row(config: ModelConfig) -> np.ndarray:
 
 def in_file_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:
     """`values` (rows, cols) of our tensor `name`, with RoPE pairs as GGUF stores them."""
-    if name.rpartition(".")[2] not in INTERLEAVED or not ARCHITECTURES[config.arch].is_interleaved:
+    if not model_tensors(config)[name].has_pairs or not FAMILIES[config.arch].is_interleaved:
         return values
-    axis = 1 if len(values) == 1 else 0
-    return np.take(values, interleaved_order(values.shape[axis], config.head_dim), axis)
+    axis, pairs = int(len(values) == 1), RotaryPairs(config.head_dim, config.rotary_dim)
+    return np.take(values, interleaved_order(values.shape[axis], pairs), axis)

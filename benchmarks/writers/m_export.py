@@ -19,7 +19,8 @@ from dllama.formats.m_layout import (
     MRope,
     m_tensors,
 )
-from dllama.formats.rope_order import interleaved_order
+from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 
 
@@ -35,9 +36,11 @@ def m_stream(path: Path, config: ModelConfig, qtype: QType) -> StreamedFile:
 
 def in_m_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:
     """`values` (rows, cols) of our tensor `name`, with RoPE pairs as .m stores them."""
-    if config.arch != "llama" or name.rpartition(".")[2] not in {"wq", "wk"}:
+    tensor = model_tensors(config).get(name)  # a tied head is stored too, as no tensor of ours
+    if not FAMILIES[config.arch].is_interleaved or tensor is None or not tensor.has_pairs:
         return values
-    ordered: np.ndarray = values[interleaved_order(len(values), config.head_dim)]
+    pairs = RotaryPairs(config.head_dim, config.rotary_dim)
+    ordered: np.ndarray = values[interleaved_order(len(values), pairs)]
     return ordered
 
 

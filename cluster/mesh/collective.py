@@ -19,18 +19,10 @@ from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import Context
 from dllama.errors import PeerLost, ProtocolError
+from dllama.runtime.meter import SyncTimes
 
 BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
 SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
-
-
-@dataclass(slots=True)
-class SyncTimes:
-    """Where the time of a rank went, in nanoseconds since the start."""
-
-    compute_ns: int = 0
-    wait_ns: int = 0
-    network_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +38,6 @@ class Block:
     receivers: list[int]  # who adds up what this rank computed of it
     message: bytearray  # header and wire
     wire: np.ndarray  # this rank's addend, uint8 over `message`
-    total: np.ndarray  # the rows of the sum
 
 
 class MeshCollective:
@@ -70,7 +61,7 @@ class MeshCollective:
         self._others = [r for r in range(world_size) if r != rank]
         self._since = time.perf_counter_ns()
         self._slowest_ns = 0
-        self._total = np.empty((0, 0), np.float32)
+        self._shape = (0, 0)  # of the payload that `_blocks` cut
         self._blocks: list[Block] = []
 
     def bind(self, host: str, ports: Iterable[int]) -> int:
@@ -113,9 +104,9 @@ class MeshCollective:
         """Starts the clock of this rank's computing: called when a step's work begins."""
         self._since = time.perf_counter_ns()
 
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
+    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
         started = self._enter()
-        if self._total.shape != x.shape:
+        if self._shape != x.shape:
             self._lay_out(*x.shape)
         x = np.ascontiguousarray(x, np.float32)
         compute_ns = started - self._since
@@ -124,12 +115,11 @@ class MeshCollective:
             self._send(block.message, Phase.PARTIAL, block, block.receivers, compute_ns)
         for block in self._blocks:
             if block.owner is None or block.owner == self.rank:
-                self._add_up(block)
+                self._add_up(block, out[block.rows])
         for block in self._blocks:
             if block.owner is not None and block.owner != self.rank:
-                self._take_sum(block)
+                self._take_sum(block, out[block.rows])
         self._leave(started)
-        return self._total
 
     def gather(self, part: bytes) -> list[bytes] | None:
         started = self._enter()
@@ -170,11 +160,10 @@ class MeshCollective:
         wire_bytes = self._codec.row_bytes(cols)
         rows_per_block = max(1, BLOCK_BYTES // (4 * cols))
         owners: list[tuple[int | None, range]] = [(None, range(n_rows))]
-        if self._is_scattered(n_rows, wire_bytes, 4 * cols):
+        if self.is_scattered(n_rows, wire_bytes, 4 * cols):
             edges = [n_rows * r // self.world_size for r in range(self.world_size + 1)]
             owners = [(r, range(edges[r], edges[r + 1])) for r in range(self.world_size)]
-        self._total = np.empty((n_rows, cols), np.float32)
-        self._blocks = []
+        self._shape, self._blocks = (n_rows, cols), []
         for owner, rows in owners:
             receivers = [r for r in self._others if owner in (None, r)]
             for first in range(rows.start, rows.stop, rows_per_block):
@@ -182,10 +171,10 @@ class MeshCollective:
                 n_bytes = (part.stop - first) * wire_bytes
                 message = bytearray(HEADER_BYTES + n_bytes)
                 wire = np.frombuffer(message, np.uint8, n_bytes, HEADER_BYTES)
-                number, total = len(self._blocks), self._total[part]
-                self._blocks.append(Block(number, part, owner, receivers, message, wire, total))
+                number = len(self._blocks)
+                self._blocks.append(Block(number, part, owner, receivers, message, wire))
 
-    def _is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
+    def is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
         """Whether reduce-scatter and all-gather beat sending all to all.
 
         Each rank sends N - 1 payloads plainly; scattered, it sends N - 1 Nth parts of partials in
@@ -202,8 +191,9 @@ class MeshCollective:
         for rank in receivers:
             self.links.send(rank, message)
 
-    def _add_up(self, block: Block) -> None:
-        """Adds every rank's addend in rank order, and sends the sum on where others need it."""
+    def _add_up(self, block: Block, total: np.ndarray) -> None:
+        """Adds every rank's addend in rank order to `total`, the block's rows of the sum, and sends
+        it on where others need it."""
         for rank in range(self.world_size):
             wire = block.wire
             if rank != self.rank:
@@ -211,16 +201,16 @@ class MeshCollective:
                 arrived = self.links.take(key)
                 self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
                 wire = self._checked(arrived.payload, len(wire), rank)
-            self._codec.add(wire, block.total, is_first=rank == 0)
+            self._codec.add(wire, total, is_first=rank == 0)
         if block.owner == self.rank:
-            message = bytearray(HEADER_BYTES) + block.total.data.cast("B")
+            message = bytearray(HEADER_BYTES) + total.data.cast("B")
             self._send(message, Phase.REDUCED, block, self._others, 0)
 
-    def _take_sum(self, block: Block) -> None:
+    def _take_sum(self, block: Block, total: np.ndarray) -> None:
         assert block.owner is not None
         key = Key(self.links.sequence, Phase.REDUCED, block.number, block.owner)
-        wire = self._checked(self.links.take(key).payload, block.total.nbytes, block.owner)
-        block.total[:] = wire.view("<f4").reshape(block.total.shape)
+        wire = self._checked(self.links.take(key).payload, total.nbytes, block.owner)
+        total[:] = wire.view("<f4").reshape(total.shape)
 
     def _checked(self, payload: memoryview, n_bytes: int, rank: int) -> np.ndarray:
         if len(payload) != n_bytes:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import zmq
 
-from cluster.mesh.lookout import Lookout
+from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.sockets import (
     Context,
@@ -85,7 +85,7 @@ class MeshLinks:
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
         self._early: dict[Key, Arrived] = {}
-        self._lookout = Lookout()
+        self._receiver = BusyPollReceiver()
         self._rings: dict[int, RingWriter] = {}
 
     def bind(self, host: str, ports: Iterable[int]) -> int:
@@ -128,7 +128,7 @@ class MeshLinks:
         offer = self.take(Key(0, Phase.HELLO, 0, rank)).payload
         ring = RingReader.attach(offer) if offer and uses_shared_memory() else None
         if ring is not None:
-            self._lookout.add(ring)
+            self._receiver.add(ring)
 
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int
@@ -163,6 +163,11 @@ class MeshLinks:
         """A rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
 
+    @property
+    def n_rings(self) -> int:
+        """Ranks that are reached through shared memory."""
+        return len(self._rings)
+
     def close(self) -> None:
         for watch in self._watches.values():
             watch.close()
@@ -171,7 +176,7 @@ class MeshLinks:
         for ring in self._rings.values():
             ring.close()
         self._rings.clear()
-        self._lookout.close()
+        self._receiver.close()
         if self._inbox is not None:
             self._inbox.close()
         self._watches.clear()
@@ -181,7 +186,7 @@ class MeshLinks:
     def _receive(self) -> None:
         assert self._inbox is not None, "bind() comes before take()"
         try:
-            frames = self._lookout.receive(self._inbox)
+            frames = self._receiver.receive(self._inbox)
         except zmq.Again:
             self._look_around()
         else:
@@ -189,7 +194,7 @@ class MeshLinks:
 
     def _drain(self) -> None:
         assert self._inbox is not None, "bind() comes before send()"
-        while (frames := self._lookout.look(self._inbox, n_looks=1)) is not None:
+        while (frames := self._receiver.look(self._inbox, n_looks=1)) is not None:
             self._keep(b"".join(frames))
 
     def _look_around(self) -> None:

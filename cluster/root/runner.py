@@ -8,19 +8,17 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import psutil
 
 from cluster.feed import FeedProgress
 from cluster.rank import LoadRank, Rank
 from cluster.root.session import ClusterSession, RootParts
 from cluster.root.session_plan import ClusterConfig
-from cluster.root.stats_rows import stats_row
-from cluster.step_log import StepLog
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.kv_shift import KvShift
 from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
 from kernels.cpu import isa
@@ -58,7 +56,7 @@ class ClusterRunner:
             release,
             on_progress,
         )
-        self._log = StepLog()
+        self._meter = RankMeter()
         self._session: ClusterSession | None = None
         self._rank: Rank | None = None
 
@@ -75,12 +73,7 @@ class ClusterRunner:
         return self._session.weight_bytes if self._session is not None else 0
 
     def counters(self) -> dict[str, int]:
-        spent = self._log.since_start
-        return {
-            "compute_ns": spent.compute_ns,
-            "wait_ns": spent.wait_ns,
-            "network_ns": spent.network_ns,
-        }
+        return self._meter.counters()
 
     def start(self) -> None:
         """Greets the workers, cuts the model, feeds it and waits until every rank can compute.
@@ -156,11 +149,19 @@ class ClusterRunner:
         hosts = [socket.gethostname(), *map(str, self._config.workers)]
         isas = [isa(), *(w.isa for w in session.welcomes)]
         threads = [self._config.threads, *(w.threads for w in session.welcomes)]
-        rss = [int(psutil.Process().memory_info().rss), *(li.rss_bytes for li in session.links)]
+        identities = [
+            RankIdentity(
+                shard.rank, host, its_isa, n_threads, len(shard.kv_heads), len(shard.hidden)
+            )
+            for shard, host, its_isa, n_threads in zip(
+                session.shards, hosts, isas, threads, strict=True
+            )
+        ]
+        rss = [rss_bytes(), *(link.rss_bytes for link in session.links)]
         return [
-            stats_row(stats, shard, host=host, isa=its_isa, threads=n_threads, rss_bytes=rss_bytes)
-            for stats, shard, host, its_isa, n_threads, rss_bytes in zip(
-                session.rank_stats(), session.shards, hosts, isas, threads, rss, strict=True
+            stats_row(identity, figures, n_bytes)
+            for identity, figures, n_bytes in zip(
+                identities, session.rank_figures(), rss, strict=True
             )
         ]
 
@@ -172,7 +173,7 @@ class ClusterRunner:
             self._rank = None
 
     def _open(self, hello_timeout_s: float) -> None:
-        session = ClusterSession(self._parts, self._log)
+        session = ClusterSession(self._parts, self._meter)
         try:
             self._rank = session.open(self._rank, hello_timeout_s)
         except BaseException:

@@ -11,21 +11,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import zmq
 
-from cluster.feed import Feeder, FeedProgress, RankFeed, manifest_lines
+from cluster.feed import Feeder, FeedProgress, RankFeed
 from cluster.machine import available_memory, machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import LoadRank, Rank
-from cluster.root.kv_orders import KvOrders
-from cluster.root.session_plan import ClusterConfig, peer_endpoints
-from cluster.root.warm_up import warm_up_steps
+from cluster.root.kv_broadcast import KvBroadcast
+from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context, address_towards
-from cluster.step_log import StepLog
 from cluster.wire.messages import (
     Join,
     Joined,
@@ -35,16 +33,17 @@ from cluster.wire.messages import (
     RankStats,
     SessionReady,
     StatsCall,
+    StepCall,
     Welcome,
     pack,
 )
-from cluster.wire.step_wire import step_call
 from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo, WeightSource
+from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +68,11 @@ class RootParts:
 class ClusterSession:
     """The links, the mesh and the steps of one epoch."""
 
-    def __init__(self, parts: RootParts, step_log: StepLog) -> None:
+    def __init__(self, parts: RootParts, meter: RankMeter) -> None:
         self.epoch = secrets.randbits(62) + 1  # unguessable: it is what admits a message
         self.shards: list[Shard] = []
         self.welcomes: list[Welcome] = []
-        self._log = step_log
+        self._meter = meter
         self._parts = parts
         self._context: Context = zmq.Context()
         self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
@@ -86,7 +85,7 @@ class ClusterSession:
             watch=self.links.watch,
         )
         self._rank: Rank | None = None
-        self._kv: KvOrders | None = None
+        self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
 
     # ---- coming up
@@ -104,7 +103,7 @@ class ClusterSession:
         self.links.also_watch = self._mesh.links.check
         with self.links.explained():
             self._rank = self._load(own_rank)
-        self._kv = KvOrders(
+        self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
         )  # fmt: skip
@@ -193,16 +192,16 @@ class ClusterSession:
         feeds = {}
         for link in self.links:
             shard, manifest = self.shards[link.rank], self._manifests[link.rank]
-            feeds[link.rank] = RankFeed(manifest, cut_tensors(source, shard))
+            feeds[link.rank] = RankFeed(cut_tensors(source, shard))
             link.tell_session(
                 Load(
                     source.config,
-                    manifest_lines(manifest),
+                    manifest,
                     config.n_pages,
-                    str(config.kv_type),
+                    config.kv_type,
                     config.max_step_tokens,
                     shard.vocab.start,
-                    int(self._parts.embedding.qtype),
+                    self._parts.embedding.qtype,
                 )
             )
         feeder = Feeder(
@@ -216,15 +215,16 @@ class ClusterSession:
 
     def _load_own(self, feeder: Feeder) -> Rank:
         source, config = self._parts.source, self._parts.config
+        tensors = cut_tensors(source, self.shards[0])
 
         def pumped() -> Iterator[tuple[TensorInfo, np.ndarray]]:
-            for tensor in cut_tensors(source, self.shards[0]):
+            for tensor in tensors:
                 self._turn(feeder, 0)
                 yield tensor
 
         return self._parts.load_rank(
             source.config,
-            pumped(),
+            TensorFeed(tensors.manifest, pumped()),
             n_pages=config.n_pages,
             max_step_tokens=config.max_step_tokens,
             n_threads=config.threads,
@@ -250,13 +250,13 @@ class ClusterSession:
         before = copy(self._mesh.times)
         logits = self._compute(step)
         elapsed = time.perf_counter_ns() - started
-        self._log.add(step, elapsed, before, self._mesh.times)
+        self._meter.add(step, elapsed, before, self._mesh.times)
         return logits
 
     def _compute(self, step: Step) -> list[LogitRow]:
         assert self._rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
-        frames = pack(step_call(step, rows), self.epoch)
+        frames = pack(StepCall(step, rows), self.epoch)
         with self.links.explained():
             for link in self.links:
                 link.send_session(frames)
@@ -266,7 +266,7 @@ class ClusterSession:
         return logits
 
     @property
-    def kv(self) -> KvOrders:
+    def kv(self) -> KvBroadcast:
         assert self._kv is not None, "open() comes first"
         return self._kv
 
@@ -283,33 +283,23 @@ class ClusterSession:
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
 
-    def rank_stats(self) -> list[RankStats | None]:
-        """Every rank's figures, rank 0 first; None for one that does not answer at once."""
+    def rank_figures(self) -> list[RankFigures]:
+        """Every rank's figures, rank 0 first; zeros for one that does not answer at once."""
         own = self._mesh.links
         weights_bytes = sum(info.n_bytes for info in self._manifests[0])
         number = secrets.randbits(31)
         for link in self.links:
             link.tell_session(StatsCall(number))
-        answers: dict[int, RankStats] = {
-            0: RankStats(
-                number,
-                self._log.n_decode,
-                *self._log.decode(),
-                own.sent_bytes,
-                own.received_bytes,
-                weights_bytes,
-                self._log.prefill().n_tokens,
-                self._log.prefill().elapsed_ns,
-            )
-        }
+        figures = self._meter.figures(weights_bytes, own.sent_bytes, own.received_bytes)
+        answers = {0: figures}
         deadline = time.monotonic() + STATS_TIMEOUT_S
         while len(answers) < len(self.shards) and time.monotonic() < deadline:
             self.links.poll(POLL_MS)
             for link in self.links:
                 answer = link.answer(RankStats)
                 if answer is not None and answer.number == number:
-                    answers[link.rank] = answer
-        return [answers.get(shard.rank) for shard in self.shards]
+                    answers[link.rank] = RankFigures(*astuple(answer)[1:])
+        return [answers.get(shard.rank, RankFigures()) for shard in self.shards]
 
     def close(self) -> None:
         """Ends the session on all workers; rank 0 stays with its owner."""

@@ -1,15 +1,21 @@
-"""What a cluster is asked to be, and the addresses its ranks know each other by. No sockets."""
+"""A cluster's configuration, the addresses its ranks know each other by, and the steps it is warmed
+up with. No sockets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from cluster.mesh.sync_type import SyncType
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from dllama.errors import ConfigError
 from dllama.kv_type import KvType
+from dllama.step import PAGE_TOKENS, Step
+
+WARM_UP_TOKENS = 64  # rows of the first warm-up step
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def peer_endpoints(
     mesh_ports: Mapping[int, int],
     root_host: str,
 ) -> list[str]:
-    """Every rank's inbox as rank `viewer` reaches it.
+    """Returns the endpoint of every rank's mesh inbox as rank `viewer` reaches it.
 
     `root_host` is this machine as the viewer sees it. A worker that the root knows by a loopback
     address runs on the root's machine, so others reach it there.
@@ -62,3 +68,22 @@ def peer_endpoints(
         host = worker.host if is_local or not is_loopback(worker.host) else root_host
         endpoints.append(endpoint(host, mesh_ports[rank]))
     return endpoints
+
+
+def warm_up_steps(max_step_tokens: int, n_pages: int, max_seq_len: int) -> Iterator[Step]:
+    """Steps that make every node compile its kernels before a request needs them: a long one with
+    a whole row of logits, and a short one with a candidate.
+
+    What they leave in the first pages is overwritten before it is read.
+    """
+    longest = min(WARM_UP_TOKENS, max_step_tokens, n_pages * PAGE_TOKENS, max_seq_len)
+    for n_tokens, candidates in ((longest, 0), (1, 1)):
+        ids = np.arange(n_tokens, dtype=np.int32)
+        yield Step(
+            tokens=np.zeros_like(ids),
+            positions=ids,
+            starts=np.array([0, n_tokens], np.int32),
+            pages=np.arange(-(-n_tokens // PAGE_TOKENS), dtype=np.int32)[None, :],
+            logits_at=ids[-1:],
+            candidates=np.array([candidates], np.int32),
+        )

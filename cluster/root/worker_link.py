@@ -1,6 +1,6 @@
 """The root's side of one worker: a link to its daemon and one to its session process.
 
-It sends, and files what comes back in plain fields; who waits for what is the runner's matter.
+It sends, and keeps what comes back in fields; whoever needs an answer waits for it elsewhere.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from cluster.wire.messages import (
 )
 from dllama.errors import ClusterError, PeerLost, ProtocolError
 
-MAX_MESSAGE_BYTES = 1 << 20  # what workers say is short
-HEARTBEAT_TIMEOUT_S = 3.0  # six beats of the daemon
+MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
+HEARTBEAT_TIMEOUT_S = 3.0  # six heartbeats of the daemon
 
 M = TypeVar("M", bound=Message)
 
 
 class WorkerLink:
-    """One worker, as the root knows it."""
+    """The root's links to one worker, and the last it has heard of it."""
 
     def __init__(self, rank: int, address: Address, context: Context, release: str) -> None:
         self.rank = rank
         self.address = address
         self.epoch = 0
-        self.credits = 0  # chunks taken in and not yet told to the feeder
+        self.credits = 0  # chunks taken in that the feeder does not know of yet
         self.rss_bytes = 0
-        self.hang_timeout_s = 0.0  # 0: anything may take long now
+        self.hang_timeout_s = 0.0  # 0: no limit
         self._release = release
         self._context = context
         self._answers: dict[type, Message] = {}
-        self.lost_rank = -1  # whom this worker's rank lost, as it says
+        self.lost_rank = -1  # the rank that this worker's rank reports lost
         self._failure = ""
         self._progress = -1
         self._heard_at = self._progressed_at = time.monotonic()
@@ -79,7 +79,7 @@ class WorkerLink:
         self.send_session(pack(message, self.epoch))
 
     def send_session(self, frames: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Sends what is packed already, such as a step that goes to all ranks."""
+        """Sends frames that are packed already, such as a step that goes to all ranks."""
         assert self._session is not None, "open_session_link() comes first"
         self._send(self._session, frames)
 
@@ -90,17 +90,20 @@ class WorkerLink:
             raise self.lost("takes nothing more; it hangs, or the network is down") from None
 
     def answer(self, kind: type[M]) -> M | None:
-        """The last message of a kind, once."""
+        """Returns the last message of a kind and forgets it; None if none has come."""
         message = self._answers.pop(kind, None)
         return message if isinstance(message, kind) else None
 
     def lost(self, what: str) -> PeerLost:
-        """The error of this worker."""
+        """Returns the PeerLost of this worker; `what` it did ends the sentence."""
         where = f"worker {self.address} (rank {self.rank})"
         return PeerLost(f"{where} {what}", rank=self.rank, host=str(self.address))
 
     def drain(self) -> None:
-        """Files everything that has arrived. Raises ProtocolError for another version."""
+        """Reads and keeps all messages that have arrived.
+
+        Raises ProtocolError for another version, ClusterError where the worker refused.
+        """
         for link in self.sockets():
             while True:
                 try:
@@ -112,9 +115,9 @@ class WorkerLink:
                 except ProtocolError as error:
                     raise ProtocolError(f"worker {self.address}: {error}") from None
                 if epoch in (0, self.epoch):
-                    self._file(message)
+                    self._keep(message)
 
-    def _file(self, message: Message) -> None:
+    def _keep(self, message: Message) -> None:
         now = time.monotonic()
         if isinstance(message, Heartbeat):
             self._heard_at = now
@@ -147,7 +150,7 @@ class WorkerLink:
             )
 
     def watch_from_now(self) -> None:
-        """Starts the clocks of check()."""
+        """Restarts the timeouts of check()."""
         self._heard_at = self._progressed_at = time.monotonic()
 
     def check(self) -> None:
@@ -167,7 +170,7 @@ class WorkerLink:
             )
 
     def close(self) -> None:
-        """Ends the session, as far as the worker hears it, and both links."""
+        """Asks the worker to end the session, without waiting for it, and closes both links."""
         if self.epoch:
             self._daemon.setsockopt(zmq.LINGER, 500)
             with contextlib.suppress(zmq.Again):  # then it sees the links close

@@ -1,4 +1,4 @@
-"""All workers of a session, from the root's side: greeted, waited for and watched together."""
+"""The root's links to all workers of a session, which are greeted, awaited and watched together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cluster.wire.messages import Hello, Message, Welcome
 from dllama.errors import PeerLost
 
 POLL_MS = 50
-REASON_WAIT_S = 1.0  # a cut link is seen before the reason for it arrives
+REASON_WAIT_S = 1.0  # a cut link is noticed before the reason for it arrives
 
 M = TypeVar("M", bound=Message)
 
@@ -38,7 +38,7 @@ class WorkerLinks:
         return self._links[rank - 1]
 
     def greet(self, timeout_s: float) -> list[Welcome]:
-        """What every worker says of itself.
+        """Greets every worker and returns their Welcome messages.
 
         Raises PeerLost for one that does not answer, ProtocolError for one of another version.
         """
@@ -53,8 +53,10 @@ class WorkerLinks:
     def await_all(
         self, kind: type[M], timeout_s: float, silent: str, *, is_watching: bool = True
     ) -> list[M]:
-        """One message of a kind from every worker, in rank order; `silent` is what is said of a
-        worker from which none comes. Raises PeerLost."""
+        """Returns one message of a kind from every worker, in rank order.
+
+        Raises PeerLost for a worker that sends none in time; `silent` ends its sentence.
+        """
         deadline = time.monotonic() + timeout_s
         answers: dict[int, M] = {}
         while True:
@@ -71,7 +73,7 @@ class WorkerLinks:
             self.poll(POLL_MS)
 
     def poll(self, timeout_ms: int) -> None:
-        """Waits until somebody says something, and files it."""
+        """Waits up to timeout_ms for messages of any worker, and keeps them."""
         poller = zmq.Poller()
         for link in self._links:
             for each in link.sockets():
@@ -81,8 +83,7 @@ class WorkerLinks:
             link.drain()
 
     def watch(self) -> None:
-        """Reads what has arrived, and looks at whatever else tells of lost ranks. Raises
-        PeerLost."""
+        """Reads what has arrived and checks every worker and `also_watch`. Raises PeerLost."""
         self._check()
         self.also_watch()
         for link in self._links:
@@ -92,7 +93,7 @@ class WorkerLinks:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Waits a moment for the reason when a link was cut, and raises that instead."""
+        """Waits briefly for the reason where the body raises PeerLost, and raises that instead."""
         try:
             yield
         except PeerLost:

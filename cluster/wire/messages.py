@@ -6,23 +6,32 @@ every field against its annotation; a field too many or too few is a ProtocolErr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, get_args
 
 import numpy as np
 
-from cluster.wire.frames import PROTOCOL_VERSION, Frame, decode, encode
-from cluster.wire.message_fields import array_fields, build, field_types, plain
-from dllama import __version__
+from cluster.wire.codec import Codec
 from dllama.config import ModelConfig
-from dllama.errors import ProtocolError
+from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
+from dllama.limits import Array, Int32s, MaxLength, Range
+from dllama.qtypes import QType
+from dllama.step import Step
+from dllama.weight_source import TensorInfo
+
+MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 50 bytes each
+
+Bytes = Annotated[np.ndarray, Array(np.uint8)]
+Count = Annotated[int, Range(0, (1 << 63) - 1)]
+Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
+Port = Annotated[int, Range(1, (1 << 16) - 1)]
 
 
 # ---- root and worker daemon
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Root to daemon: who asks."""
+    """Root to daemon: the first message, with the release of the root."""
 
     release: str
 
@@ -36,14 +45,14 @@ class Welcome:
     machine: str
     cpu: str
     isa: str  # the instructions its kernels are made of
-    threads: int
-    memory_total: int
-    memory_available: int
+    threads: Size
+    memory_total: Count
+    memory_available: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Daemon to root: not done, and why."""
+    """Daemon to root: the reason why a request was not done."""
 
     reason: str
 
@@ -53,10 +62,10 @@ class OpenSession:
     """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end."""
 
     root: str
-    rank: int
-    world_size: int
+    rank: Count
+    world_size: Count
     sync_type: str
-    needed_bytes: int
+    needed_bytes: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +77,9 @@ class CloseSession:
 class SessionReady:
     """Session process to daemon to root: the ports it listens on."""
 
-    pid: int
-    control_port: int
-    mesh_port: int
+    pid: Size
+    control_port: Port
+    mesh_port: Port
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +91,10 @@ class SessionEnded:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Daemon to root, twice a second: the process is there and has come this far."""
+    """Daemon to root, twice a second: the process lives, and its progress."""
 
-    progress: int
-    rss_bytes: int
+    progress: Count
+    rss_bytes: Count
 
 
 # ---- root and session process
@@ -102,44 +111,32 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorLine:
-    """One tensor of a manifest; `qtype` is its number in GGUF, `first_own_col` the first of its
-    columns that are this rank's."""
-
-    name: str
-    qtype: int
-    rows: int
-    cols: int
-    first_own_col: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """Root to rank: the model, and the tensors that will follow in this order."""
 
     config: ModelConfig
-    manifest: list[TensorLine]
-    n_pages: int
-    kv_type: str
-    max_step_tokens: int
-    vocab_start: int
-    embed_qtype: int
+    manifest: list[TensorInfo]
+    n_pages: Size
+    kv_type: KvType
+    max_step_tokens: Size
+    vocab_start: Annotated[int, Range(0, (1 << 31) - 1)]
+    embed_qtype: QType
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Root to rank: the bytes of manifest[tensor] from `offset` on."""
 
-    tensor: int
-    offset: int
-    data: np.ndarray  # (n,) uint8
+    tensor: Count
+    offset: Count
+    data: Bytes  # (n,)
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Rank to root: so many chunks were taken in; as many more may be sent."""
+    """Rank to root: the number of chunks taken in, and of chunks that may follow."""
 
-    chunks: int
+    chunks: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,43 +148,27 @@ class Loaded:
 class StepCall:
     """Root to ranks: a step, and the raw embedding rows of its tokens."""
 
-    tokens: np.ndarray  # (T,) int32
-    positions: np.ndarray  # (T,) int32
-    starts: np.ndarray  # (S + 1,) int32
-    pages: np.ndarray  # (S, max_pages) int32
-    logits_at: np.ndarray  # (R,) int32
-    candidates: np.ndarray  # (R,) int32
-    embed_rows: np.ndarray  # (T, row_bytes) uint8
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftCall:
-    """Root to ranks: a KvShift, to be done before the next step."""
-
-    n_tokens: int
-    n_keep: int
-    n_drop: int
-    from_pages: np.ndarray  # (pages of n_tokens,) int32
-    to_pages: np.ndarray  # (pages of n_tokens - n_drop,) int32
+    step: Step
+    embed_rows: Annotated[np.ndarray, Array(np.uint8, ndim=2)]  # (T, row_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class KvCall:
-    """Root to rank: write pages to a file of this name, or read them from it."""
+    """Root to rank: write KV pages to a file of this name, or read them from it."""
 
-    number: int
+    number: Count
     is_save: bool
-    name: str
-    pages: np.ndarray  # (P,) int32
-    mark: np.ndarray  # (32,) uint8: whose pages these are
+    name: Annotated[str, MaxLength(200)]
+    pages: Int32s  # (P,)
+    mark: Bytes  # (32,): identifies the model, the cut and the save
 
 
 @dataclass(frozen=True, slots=True)
 class KvDone:
     """Rank to root: the file's bytes, or why there is none."""
 
-    number: int
-    n_bytes: int
+    number: Count
+    n_bytes: Count
     error: str
 
 
@@ -195,67 +176,41 @@ class KvDone:
 class StatsCall:
     """Root to rank: asks for RankStats with the same number."""
 
-    number: int
+    number: Count
 
 
 @dataclass(frozen=True, slots=True)
 class RankStats:
     """Rank to root: sums over the last steps that only decoded, and two over the last that read
-    prompts (see cluster.step_log)."""
+    prompts (see dllama.runtime.meter)."""
 
-    number: int
-    n_steps: int
-    n_tokens: int
-    elapsed_ns: int
-    compute_ns: int
-    wait_ns: int
-    network_ns: int
-    sent_bytes: int
-    received_bytes: int
-    weights_bytes: int
-    prefill_tokens: int
-    prefill_ns: int
+    number: Count
+    n_steps: Count
+    n_tokens: Count
+    elapsed_ns: Count
+    compute_ns: Count
+    wait_ns: Count
+    network_ns: Count
+    sent_bytes: Count
+    received_bytes: Count
+    weights_bytes: Count
+    prefill_tokens: Count
+    prefill_ns: Count
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Session process to root and daemon: why it ends. `lost_rank` is -1, or who it lost."""
+    """Session process to root and daemon: why it ends. `lost_rank` is the rank it lost, or -1."""
 
     reason: str
-    lost_rank: int
+    lost_rank: Annotated[int, Range(-1, (1 << 16) - 1)]
 
 
 Message = (
     Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
     | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall
-    | ShiftCall | KvCall | KvDone | StatsCall | RankStats | Failed
+    | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
-KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(Message)}
-
-
-def pack(message: Message, epoch: int = 0) -> list[Frame]:
-    """The frames of a message."""
-    kind: Any = type(message)
-    arrays = array_fields(kind)
-    values = {n: plain(getattr(message, n)) for n in field_types(kind) if n not in arrays}
-    return encode(kind.__name__, epoch, values, [getattr(message, n) for n in arrays])
-
-
-def unpack(frames: Sequence[Frame]) -> tuple[int, Message]:
-    """Epoch and message. Raises ProtocolError for whatever is no message of this version."""
-    head, arrays = decode(frames)
-    kind = KINDS.get(head.kind)
-    if kind is None:
-        raise ProtocolError(
-            f"a message of unknown kind {head.kind!r:.40}; this is cluster protocol "
-            f"{PROTOCOL_VERSION} of dllama {__version__}"
-        )
-    names = array_fields(kind)
-    if len(names) != len(arrays):
-        raise ProtocolError(f"a {head.kind} message has {len(names)} arrays, not {len(arrays)}")
-    values = dict(head.fields)
-    if set(values) & set(names):
-        raise ProtocolError(f"a {head.kind} message has an array inside its head")
-    values.update(zip(names, arrays, strict=True))
-    built: Message = build(kind, values, head.kind)
-    return head.epoch, built
+CODEC: Codec[Message] = Codec(get_args(Message), MAX_HEAD_BYTES)
+pack = CODEC.pack
+unpack = CODEC.unpack

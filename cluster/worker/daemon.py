@@ -1,6 +1,6 @@
-"""The worker daemon: answers roots, starts a process for each session, and beats for them.
+"""The worker daemon: answers roots, starts a process for each session, and sends its heartbeats.
 
-It computes nothing, so it always answers in time; whatever arrives, it goes on.
+It computes nothing, so it always answers in time, and no message ends it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dllama.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 0.5
+HEARTBEAT_S = 0.5
 POLL_MS = 100
 MAX_MESSAGE_BYTES = 64 << 10  # nothing a root says to a daemon is longer
 MAX_WORLD_SIZE = 1024
@@ -49,7 +49,7 @@ MAX_WORLD_SIZE = 1024
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """How a daemon is set up. `release` and `session_command` are for tests to change."""
+    """The settings of a daemon. `release` and `session_command` are for tests to change."""
 
     threads: int
     host: str = "0.0.0.0"
@@ -99,17 +99,17 @@ class Worker:
         poller = zmq.Poller()
         poller.register(self._roots, zmq.POLLIN)
         poller.register(self._reports, zmq.POLLIN)
-        next_beat = 0.0
+        next_heartbeat = 0.0
         while self._is_running:
             for ready, _ in poller.poll(POLL_MS):
                 if ready is self._roots:
-                    self._hear_root()
+                    self._receive_from_root()
                 else:
-                    self._hear_child()
-            self._bury_ended()
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + BEAT_S
-                self._beat()
+                    self._receive_report()
+            self._reap_ended()
+            if time.monotonic() >= next_heartbeat:
+                next_heartbeat = time.monotonic() + HEARTBEAT_S
+                self._send_heartbeats()
 
     def stop(self) -> None:
         self._is_running = False
@@ -123,7 +123,7 @@ class Worker:
         self._reports.close()
         self._context.destroy()
 
-    def _hear_root(self) -> None:
+    def _receive_from_root(self) -> None:
         identity, *frames = self._roots.recv_multipart()
         epoch = 0
         try:
@@ -136,7 +136,7 @@ class Worker:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
-            self._say(identity, epoch, answer)
+            self._send(identity, epoch, answer)
 
     def _answer(self, identity: bytes, epoch: int, message: Message) -> Message | None:
         if isinstance(message, Hello):
@@ -196,15 +196,15 @@ class Worker:
         return None
 
     def _end_sessions_of(self, root: str) -> None:
-        """Makes room: what a root opened before, it has given up."""
+        """Ends the earlier sessions of a root, which it has given up."""
         for epoch, session in list(self._sessions.items()):
             if session.root == root:
                 session.close()
                 del self._sessions[epoch]
                 log.info("ended an earlier session of the same root")
 
-    def _hear_child(self) -> None:
-        """Passes on a child's ports; remembers why one failed."""
+    def _receive_report(self) -> None:
+        """Forwards the ports of a session to its root; records why a session failed."""
         try:
             epoch, message = unpack(self._reports.recv_multipart())
         except ProtocolError as error:
@@ -214,20 +214,20 @@ class Worker:
         if session is None:
             return
         if isinstance(message, SessionReady):
-            self._say(session.identity, epoch, message)
-            self._beat_for(epoch, session)
+            self._send(session.identity, epoch, message)
+            self._send_heartbeat(epoch, session)
         elif isinstance(message, Failed):
             session.reason = message.reason
 
-    def _bury_ended(self) -> None:
+    def _reap_ended(self) -> None:
         for epoch, session in list(self._sessions.items()):
             if session.has_ended():
-                while self._reports.poll(0):  # its last word may still be on the way
-                    self._hear_child()
+                while self._reports.poll(0):  # its last report may still be queued
+                    self._receive_report()
                 reason = session.why()
                 session.close()
                 del self._sessions[epoch]
-                self._say(session.identity, epoch, SessionEnded(reason))
+                self._send(session.identity, epoch, SessionEnded(reason))
                 log.info(
                     "session of rank %d ended: %s; %s",
                     session.config.rank,
@@ -235,16 +235,16 @@ class Worker:
                     "waiting" if not self._sessions else f"{len(self._sessions)} still open",
                 )
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         for epoch, session in self._sessions.items():
-            self._beat_for(epoch, session)
+            self._send_heartbeat(epoch, session)
 
-    def _beat_for(self, epoch: int, session: SessionProcess) -> None:
-        beat = Heartbeat(session.progress(), session.rss_bytes())
-        self._say(session.identity, epoch, beat)
+    def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
+        heartbeat = Heartbeat(session.progress(), session.rss_bytes())
+        self._send(session.identity, epoch, heartbeat)
 
-    def _say(self, identity: bytes, epoch: int, message: Message) -> None:
-        """Answers a root; one that is gone is none of our business."""
+    def _send(self, identity: bytes, epoch: int, message: Message) -> None:
+        """Sends a message to a root; a root that is gone is ignored."""
         try:
             self._roots.send_multipart([identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.ZMQError as error:

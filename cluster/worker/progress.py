@@ -1,7 +1,7 @@
-"""A session's pulse: a small mapped file, written by the rank, read by its daemon.
+"""Progress counters of a session: a small mapped file that the rank writes and its daemon reads.
 
-The rank cannot answer while a kernel runs and the daemon must not guess, so they share memory:
-the first word grows with every kernel call, another with every look around of the rank's loop.
+A rank cannot answer while a kernel runs, so the counters are in shared memory: the first word grows
+with every kernel call, another with every heartbeat of the rank's loop.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from kernels.team import TICKET
 
-KERNEL_WORDS = 64  # for the rank's thread team, which keeps more than its counter there
+KERNEL_WORDS = 64  # the state of the rank's thread team, which holds its counter
 WORDS = 128
-BEATS = 64  # on a cache line of its own
+HEARTBEATS = 64  # the word of the heartbeats, on a cache line of its own
 
 
 class ProgressFile:
@@ -39,23 +39,23 @@ class ProgressFile:
 
     @property
     def kernel_words(self) -> np.ndarray:
-        """What a Rank gets as its `progress`: (KERNEL_WORDS,) int64."""
+        """The words that a Rank gets as its `progress`: (KERNEL_WORDS,) int64."""
         return self._words[:KERNEL_WORDS]
 
     def beat(self) -> None:
-        """Tells the daemon that the rank's loop is running."""
-        self._words[BEATS] += 1
+        """Counts a heartbeat of the rank's loop."""
+        self._words[HEARTBEATS] += 1
 
     def total(self) -> int:
-        """A number that stands still only while the rank does: regions begun, pieces of work
-        claimed inside of one (which may take seconds on a slow machine), turns of the loop."""
+        """Returns a number that stands still only while the rank does: the sum of regions begun,
+        pieces of work claimed inside of one (which may take seconds), and heartbeats."""
         words = self._words
-        total = int(words[0]) + int(words[TICKET // 8]) + int(words[BEATS])
+        total = int(words[0]) + int(words[TICKET // 8]) + int(words[HEARTBEATS])
         return total & ((1 << 62) - 1)
 
     def unlink(self) -> None:
-        """Removes the name, once both sides have mapped the file: nothing stays behind then,
-        however they end. Windows keeps it until close()."""
+        """Removes the file's name once both sides have mapped it, so that nothing is left, however
+        they end. Windows keeps the name until close()."""
         with contextlib.suppress(PermissionError):
             self.path.unlink(missing_ok=True)
 

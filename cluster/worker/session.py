@@ -12,29 +12,25 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import zmq
 
-from cluster.feed import checked_manifest, received_tensors
+from cluster.feed import received_tensors
 from cluster.machine import available_memory
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.lookout import Lookout, sleep_for_message
 from cluster.mesh.sync_type import SyncType
-from cluster.rank import LoadRank, Rank
-from cluster.sockets import (
-    Context,
-    Socket,
-    bind_first_free,
-    make_socket,
-    session_ports,
+from cluster.rank import LoadRank, Rank, move_kv
+from cluster.sockets import Context, Socket, session_ports
+from cluster.wire.checks import (
+    RankLimits,
+    check_config,
+    check_manifest,
+    check_shift,
+    checked_step,
 )
-from cluster.step_log import StepLog
-from cluster.wire.kv_wire import kv_directory, perform
 from cluster.wire.messages import (
     Chunk,
     Credit,
@@ -44,32 +40,25 @@ from cluster.wire.messages import (
     KvCall,
     Load,
     Loaded,
-    Message,
     RankStats,
     SessionReady,
-    ShiftCall,
     StatsCall,
     StepCall,
     pack,
-    unpack,
 )
-from cluster.wire.shift_wire import checked_shift
-from cluster.wire.step_wire import StepLimits, checked_step
 from cluster.worker.progress import ProgressFile
-from dllama.config import ModelConfig
+from cluster.worker.root_link import RootLeft, RootLink
 from dllama.errors import DllamaError, PeerLost, ProtocolError
-from dllama.kv_type import KvType
-from dllama.qtypes import QType, row_bytes
+from dllama.kv_shift import KvShift
+from dllama.qtypes import row_bytes
+from dllama.runtime.meter import RankMeter
+from kernels.cache import cache_root
 
 log = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S = 30.0  # from listening to the root's first word
+JOIN_TIMEOUT_S = 30.0  # from listening to the root's first message
 MESH_TIMEOUT_S = 15.0  # for all ranks to hear each other
 FAREWELL_S = 10.0  # how long a rank that lost a peer waits for the root to end the session
-MAX_CONTROL_BYTES = 256 << 20
-MAX_DIMENSION = 1 << 24
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +79,6 @@ class SessionConfig:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-class RootLeft(Exception):
-    """The root closed the session, died, froze or was cut off."""
-
-
 class WorkerSession:
     """One rank on a worker."""
 
@@ -103,10 +88,7 @@ class WorkerSession:
         self._context: Context = zmq.Context()
         self._progress = ProgressFile(Path(config.progress_path), is_owner=False)
         self._progress.unlink()
-        self._control: Socket = make_socket(
-            self._context, zmq.ROUTER, host=config.host, max_message_bytes=MAX_CONTROL_BYTES
-        )
-        self._control.setsockopt(zmq.LINGER, 1_000)  # a last word may leave
+        self._root = RootLink(self._context, config.host, config.epoch, self._check_peers)
         self._daemon: Socket = self._context.socket(zmq.PUSH)
         self._daemon.setsockopt(zmq.LINGER, 1_000)
         self._mesh = MeshCollective(
@@ -117,9 +99,7 @@ class WorkerSession:
             context=self._context,
             watch=self._progress.beat,
         )
-        self._root: bytes | None = None  # its identity, once it has spoken
-        self._log = StepLog()
-        self._lookout = Lookout()
+        self._meter = RankMeter()
         self._weights_bytes = 0
 
     def run(self) -> int:
@@ -149,29 +129,25 @@ class WorkerSession:
     def _serve(self) -> None:
         self._listen()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
-        join = self._next(Join, lambda: time.monotonic() > deadline)
+        join = self._root.expect(Join, lambda: time.monotonic() > deadline)
         if len(join.peers) != self._config.world_size:
             raise ProtocolError(
                 f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
             )
         self._mesh.connect(join.peers, MESH_TIMEOUT_S)
-        self._send(Joined())
-        load = self._next(Load)
+        self._root.send(Joined())
+        load = self._root.expect(Load)
         check_config(load.config)
-        if load.kv_type not in list(KvType):
-            raise ProtocolError(
-                f"the root asks for KV pages of an unknown type {load.kv_type!r:.20}"
-            )
         rank = self._load(load)
         try:
-            self._send(Loaded())
+            self._root.send(Loaded())
             self._compute(rank, load)
         finally:
             rank.close()
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
-        control_port = bind_first_free(self._control, host, ports)
+        control_port = self._root.bind(ports)
         mesh_port = self._mesh.bind(host, ports)
         self._daemon.connect(self._config.report_endpoint)
         ready = SessionReady(os.getpid(), control_port, mesh_port)
@@ -179,10 +155,10 @@ class WorkerSession:
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
     def _load(self, load: Load) -> Rank:
-        manifest = checked_manifest(load.manifest, available_memory())
-        self._weights_bytes = sum(info.n_bytes for info in manifest)
+        check_manifest(load.manifest, available_memory())
+        self._weights_bytes = sum(info.n_bytes for info in load.manifest)
         tensors = received_tensors(
-            manifest, lambda: self._next(Chunk), lambda n: self._send(Credit(n))
+            load.manifest, lambda: self._root.expect(Chunk), lambda n: self._root.send(Credit(n))
         )
         return self._load_rank(
             load.config,
@@ -191,22 +167,22 @@ class WorkerSession:
             max_step_tokens=load.max_step_tokens,
             n_threads=self._config.threads,
             vocab_start=load.vocab_start,
-            embed_qtype=QType(load.embed_qtype),
-            kv_type=KvType(load.kv_type),
+            embed_qtype=load.embed_qtype,
+            kv_type=load.kv_type,
             progress=self._progress.kernel_words,
         )
 
     def _compute(self, rank: Rank, load: Load) -> None:
-        """Steps and questions, until the root leaves."""
-        limits = StepLimits(
+        """Computes steps and answers calls until the root leaves."""
+        limits = RankLimits(
             load.max_step_tokens,
             load.n_pages,
             load.config.max_seq_len,
             load.config.vocab_size,
-            row_bytes(QType(load.embed_qtype), load.config.dim),
+            row_bytes(load.embed_qtype, load.config.dim),
         )
         while True:
-            message = self._next_message()
+            message = self._root.receive()
             if isinstance(message, StepCall):
                 started = time.perf_counter_ns()
                 before = copy(self._mesh.times)
@@ -214,73 +190,29 @@ class WorkerSession:
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
-                self._log.add(step, elapsed, before, self._mesh.times)
-            elif isinstance(message, ShiftCall):
-                rank.shift(checked_shift(message, limits))
+                self._meter.add(step, elapsed, before, self._mesh.times)
+            elif isinstance(message, KvShift):
+                check_shift(message, limits)
+                rank.shift(message)
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
-                self._send(perform(rank, message, load.n_pages, kv_directory(), beat))
+                self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
             elif isinstance(message, StatsCall):
-                self._send(self._stats(message.number))
+                self._root.send(self._stats(message.number))
             else:
                 raise ProtocolError(f"the root sent {type(message).__name__} between two steps")
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
-        return RankStats(
-            number,
-            self._log.n_decode,
-            *self._log.decode(),
-            links.sent_bytes,
-            links.received_bytes,
-            self._weights_bytes,
-            self._log.prefill().n_tokens,
-            self._log.prefill().elapsed_ns,
-        )
+        figures = self._meter.figures(self._weights_bytes, links.sent_bytes, links.received_bytes)
+        return RankStats(number, *figures)
 
-    def _next(self, kind: type[M], is_late: Callable[[], bool] = lambda: False) -> M:
-        """The root's next message, which has to be of this kind."""
-        message = self._next_message(is_late)
-        if not isinstance(message, kind):
-            raise ProtocolError(
-                f"the root sent {type(message).__name__} where {kind.__name__} was due"
-            )
-        return message
-
-    def _next_message(self, is_late: Callable[[], bool] = lambda: False) -> Message:
-        """The root's next message. Raises RootLeft, or PeerLost where another rank left."""
-        receive = self._lookout.receive  # a running answer's next step is near; then, sleep
-        while True:
-            try:
-                identity, *frames = receive(self._control)
-            except zmq.Again:
-                receive = sleep_for_message
-                self._look_around()
-                if is_late():
-                    raise RootLeft from None
-                continue
-            try:
-                epoch, message = unpack(frames)
-            except ProtocolError:
-                if identity == self._root:
-                    raise
-                log.warning("dropped a message of a stranger that is none of ours")
-                continue
-            if epoch == self._config.epoch:
-                self._root = self._root or identity
-                return message
-            log.warning("dropped a message of another epoch")
-
-    def _look_around(self) -> None:
+    def _check_peers(self) -> None:
         self._progress.beat()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
             host = self._mesh.links.peers[lost]
             raise PeerLost(f"rank {lost} at {host} closed its link", rank=lost, host=host)
-
-    def _send(self, message: Message) -> None:
-        assert self._root is not None, "nothing is sent before the root has spoken"
-        self._control.send_multipart([self._root, *pack(message, self._config.epoch)])
 
     def _fail(self, reason: str, lost_rank: int = -1) -> None:
         """Tells the root and the daemon why this session ends."""
@@ -288,14 +220,14 @@ class WorkerSession:
         failed = Failed(reason, lost_rank)
         try:
             self._daemon.send_multipart(pack(failed, self._config.epoch), zmq.NOBLOCK)
-            if self._root is not None:
-                self._send(failed)
+            if self._root.has_root:
+                self._root.send(failed)
         except zmq.ZMQError as error:
             log.error("and nobody could be told: %s", error)
 
     def _await_farewell(self) -> None:
-        """Keeps this rank's links open until the root has decided, so that it is not taken for
-        the one that was lost."""
+        """Keeps this rank's links open until the root has ended the session, so that the root does
+        not take this rank for the one that was lost."""
         deadline = time.monotonic() + FAREWELL_S
         while time.monotonic() < deadline and self._mesh.links.lost_rank() != 0:
             self._progress.beat()
@@ -303,21 +235,17 @@ class WorkerSession:
 
     def _close(self) -> None:
         self._mesh.close()
-        self._control.close()
+        self._root.close()
         self._daemon.close()
         self._context.destroy()
         self._progress.close()
 
 
-def check_config(config: ModelConfig) -> None:
-    """Raises ProtocolError where the sizes of a model off the wire make no model."""
-    sizes = (
-        config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads,
-        config.head_dim, config.vocab_size, config.max_seq_len,
-    )  # fmt: skip
-    is_sound = all(0 < size <= MAX_DIMENSION for size in sizes)
-    if not is_sound or config.n_heads % config.n_kv_heads:
-        raise ProtocolError(f"the root sent the sizes of no model: {config}")
+def kv_directory() -> Path:
+    """Where a worker keeps the keys and values of saved sessions: $DLLAMA_SESSIONS, else a folder
+    beside the compiled kernels."""
+    chosen = os.environ.get("DLLAMA_SESSIONS")
+    return Path(chosen) if chosen else cache_root().parent / "sessions"
 
 
 def end_with_daemon(lifeline: int) -> None:

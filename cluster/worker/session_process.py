@@ -1,4 +1,4 @@
-"""A session's process as its daemon sees it: started, watched, ended. Sends nothing."""
+"""The process of a session, which its daemon starts, watches and ends. Sends no messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KILL_AFTER_S = 2.0
 
 
 class SessionProcess:
-    """One child process. `reason` is why it ended, as far as it could say."""
+    """One child process. `reason` is why it ended, if it could tell."""
 
     def __init__(self, config: SessionConfig, root: str, identity: bytes) -> None:
         self.config = config
@@ -62,14 +62,14 @@ class SessionProcess:
         return self._process.pid
 
     def has_ended(self) -> bool:
-        """Whether the process is gone; kills it where it does not heed end()."""
+        """Returns whether the process has ended; kills it KILL_AFTER_S after an end() in vain."""
         assert self._process is not None
         if self._process.poll() is None and time.monotonic() > self._kill_at:
             self._process.kill()
         return self._process.poll() is not None
 
     def why(self) -> str:
-        """Why the process ended."""
+        """Returns the reason why the process ended."""
         assert self._process is not None
         code = self._process.returncode
         if self.reason or code == 0:
@@ -90,7 +90,7 @@ class SessionProcess:
             return 0
 
     def end(self, reason: str) -> None:
-        """Asks the process to go; has_ended() sees to it that it does."""
+        """Sends SIGTERM to the process; has_ended() kills it where that does not suffice."""
         assert self._process is not None
         if self._kill_at == float("inf"):
             self.reason = self.reason or reason
@@ -100,7 +100,7 @@ class SessionProcess:
                 self._process.send_signal(signal.SIGCONT)  # a stopped one would never hear it
 
     def close(self) -> None:
-        """Kills what is left and gives everything back."""
+        """Kills the process if it still runs, and releases its pipe and its counters."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -26,16 +26,12 @@ from dllama.errors import ConfigError, ModelFileError, TokenizerError
 from dllama.formats import open_model
 from dllama.kv_type import KvType
 from dllama.runner import Runner
-from dllama.runtime.embedding import EmbeddingTable
-from dllama.runtime.fingerprint import model_fingerprint
 from dllama.runtime.local_runner import LocalRunner
 from dllama.runtime.rank import RankModel
-from dllama.sharding.cut import cut_tensors
-from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
-from dllama.sharding.plan import Shard
+from dllama.sharding.memory import kv_page_bytes
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
-from kernels.compiling import on_compile
+from kernels.cache import on_compile
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +52,7 @@ def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> 
                 f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
-    page = kv_page_bytes(config, _whole(config), KvType(settings.kv_type)) // n_nodes
+    page = kv_page_bytes(config, config.n_kv_heads, KvType(settings.kv_type)) // n_nodes
     fitting = available_memory() // KV_SHARE // max(page, 1)
     return int(max(one, min(FULL_CONTEXTS * one, fitting)))
 
@@ -140,13 +136,6 @@ def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | N
         return None
 
 
-def _whole(config: ModelConfig) -> Shard:
-    return Shard(
-        rank=0, world_size=1, kv_heads=range(config.n_kv_heads), hidden=range(config.hidden_dim),
-        vocab=range(config.vocab_size),
-    )  # fmt: skip
-
-
 def _session_dir(settings: EngineSettings) -> Path | None:
     return Path(settings.slot_save_path) if settings.slot_save_path else None
 
@@ -159,28 +148,10 @@ def _step_rows(settings: EngineSettings) -> int:
 def _local_runner(
     source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
 ) -> Runner:
-    config, shard, rows = source.config, _whole(source.config), _step_rows(settings)
-    kv_type = KvType(settings.kv_type)
-    needed = memory_needed(
-        config, source.tensors, shard, n_pages=n_pages, max_step_tokens=rows, kv_type=kv_type
-    )
-    check_fits([NodeMemory("this machine", "here", needed, available_memory())])
-    total = sum(t.n_bytes for t in source.tensors.values())
-
-    def tensors() -> Iterator[object]:
-        done = 0
-        for info, raw in cut_tensors(source, shard):
-            yield info, raw
-            done += raw.nbytes
-            report(min(1.0, done / total), f"loading {info.name}")
-
-    model = RankModel.load(
-        config, tensors(), n_pages=n_pages, max_step_tokens=rows, n_threads=settings.threads,  # type: ignore[arg-type]
-        vocab_start=0, embed_qtype=source.tensors["embed"].qtype, kv_type=kv_type,
-    )  # fmt: skip
-    return LocalRunner(
-        model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),
-        kv_dir=_session_dir(settings),
+    return LocalRunner.load(
+        source, n_pages=n_pages, max_step_tokens=_step_rows(settings),
+        n_threads=settings.threads, kv_type=KvType(settings.kv_type),
+        kv_dir=_session_dir(settings), available_bytes=available_memory(), on_progress=report,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from api.model_facts import ModelFacts
+from api.served_model import ModelFacts
 from dllama.chat import ChatTemplate
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.fim_tokens import find_fim

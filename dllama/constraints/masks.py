@@ -154,15 +154,18 @@ class _Vocabulary(TokenizerWrapper):
         self.tokens = vocabulary.tokens
         self.special_token_ids = vocabulary.control_ids
         self.is_tokenizer_wrapper = True
+        self._byte_ids = vocabulary.byte_ids()
 
     def __call__(self, text: str | bytes) -> list[int]:
         data = text.encode() if isinstance(text, str) else text
         try:
             ids = self._vocabulary.encode(data.decode())
         except (UnicodeDecodeError, DllamaError):
-            return []
-        said = b"".join(self.tokens[i] for i in ids)
-        return ids if said == data else []  # no tokens: then nothing is forced
+            ids = []
+        if b"".join(self.tokens[i] for i in ids) == data:
+            return ids
+        # SentencePiece reads "▁" as a space. Tokens of other bytes, or none, would be skipped text.
+        return [self._byte_ids[b] for b in data if b in self._byte_ids]
 
 
 def _tokenizer_of(vocabulary: VocabularyBytes) -> LLTokenizer:

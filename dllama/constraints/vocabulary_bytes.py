@@ -44,3 +44,12 @@ class VocabularyBytes:
             end_ids=sorted(table.eog_ids),
             encode=table.encode_inside,
         )
+
+    def byte_ids(self) -> dict[int, int]:
+        """The first token that writes a single byte, for each byte that has one."""
+        control = set(self.control_ids)
+        ids: dict[int, int] = {}
+        for token, text in enumerate(self.tokens):
+            if len(text) == 1 and token not in control:
+                ids.setdefault(text[0], token)
+        return ids

@@ -30,12 +30,8 @@ class WaysOut:
     tried in several orders."""
 
     def __init__(self, vocabulary: VocabularyBytes) -> None:
-        control = set(vocabulary.control_ids)
         self._n_words = (len(vocabulary.tokens) + 31) // 32
-        ids: dict[int, int] = {}
-        for token, text in enumerate(vocabulary.tokens):
-            if len(text) == 1 and token not in control:
-                ids.setdefault(text[0], token)
+        ids = vocabulary.byte_ids()
         self._brackets = {ids[b] for b in _BRACKETS if b in ids}
         self._ends = {ids[b] for b in _ENDS if b in ids}
         self._quote, self._letter = ids.get(ord('"')), ids.get(ord("a"))

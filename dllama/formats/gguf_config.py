@@ -4,7 +4,6 @@ them would change the results in ways that this version does not compute."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,23 +12,9 @@ from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import ArchKeys
 from dllama.formats.layout import check_heads
+from dllama.models import FAMILIES
+from dllama.models.family import Family
 from dllama.qtypes import QType
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What the metadata does not say about an architecture."""
-
-    is_interleaved: bool  # rows of wq and wk lie as adjacent RoPE pairs
-    needs_qkv_bias: bool = False
-    has_qk_norm: bool = False
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(is_interleaved=True),  # Llama 2 and 3.x, Mistral, and their kin
-    "qwen2": Architecture(is_interleaved=False, needs_qkv_bias=True),
-    "qwen3": Architecture(is_interleaved=False, has_qk_norm=True),
-}
 
 NEUTRAL: dict[str, float] = {
     "expert_count": 0,
@@ -41,7 +26,8 @@ NEUTRAL: dict[str, float] = {
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
 }
-"""Keys that other members of the family use; with any value but this one the file is refused."""
+"""Keys that some families compute with (Family.keys); with any other value than this one the files
+of all others are refused."""
 
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -49,12 +35,18 @@ ROPE_FACTORS = "rope_freqs.weight"
 def model_config(file: GgufFile) -> ModelConfig:
     """The shape of the model in `file`. Raises ModelFileError where the architecture is unknown,
     a key is missing or wrong, or asks for something this version does not compute."""
-    arch, traits = _architecture(file)
+    family = _family(file)
+    arch = family.arch
     keys = ArchKeys(file.metadata, arch, file.path)
-    _refuse_foreign_features(keys, file)
+    _refuse_foreign_features(keys, family, file)
     embed = file.tensor("token_embd.weight")
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
+    fields: dict[str, object] = {
+        "has_qkv_bias": "blk.0.attn_q.bias" in file.tensors,
+        **family.always,
+        **(family.config_of(keys) if family.config_of is not None else {}),
+    }
     config = ModelConfig(
         arch=arch,
         name=_name(file),
@@ -70,24 +62,23 @@ def model_config(file: GgufFile) -> ModelConfig:
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, file),
         rope_factors=_rope_factors(file),
-        has_qkv_bias=traits.needs_qkv_bias or "blk.0.attn_q.bias" in file.tensors,
-        has_qk_norm=traits.has_qk_norm,
         is_tied="output.weight" not in file.tensors,
+        **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)
     _check_rope_size(config, keys, file)
     return config
 
 
-def _architecture(file: GgufFile) -> tuple[str, Architecture]:
+def _family(file: GgufFile) -> Family:
     arch = file.metadata.get("general.architecture")
-    if isinstance(arch, str) and arch in ARCHITECTURES:
-        return arch, ARCHITECTURES[arch]
-    known = ", ".join(ARCHITECTURES)
+    if isinstance(arch, str) and arch in FAMILIES:
+        return FAMILIES[arch]
+    titles = ", ".join(family.title for family in FAMILIES.values())
     found = "names no architecture" if arch is None else f"is of the architecture {arch!r}"
     raise ModelFileError(
-        f"{file.path} {found}; this version runs {known} (Llama 2 and 3.x, Mistral, Qwen2, "
-        f"Qwen2.5, Qwen3). Use a model of one of these."
+        f"{file.path} {found}; this version runs {', '.join(FAMILIES)} ({titles}). Use a model of "
+        f"one of these."
     )
 
 
@@ -96,9 +87,9 @@ def _name(file: GgufFile) -> str:
     return name if isinstance(name, str) and name else file.path.stem
 
 
-def _refuse_foreign_features(keys: ArchKeys, file: GgufFile) -> None:
+def _refuse_foreign_features(keys: ArchKeys, family: Family, file: GgufFile) -> None:
     for key, neutral in NEUTRAL.items():
-        if key not in keys:
+        if key not in keys or key in family.keys:
             continue
         value = keys.raw(key)
         if value != neutral:
@@ -145,10 +136,10 @@ def _max_seq_len(keys: ArchKeys) -> int:
 
 def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> None:
     rotated = keys.integer("rope.dimension_count", config.head_dim)
-    if rotated != config.head_dim:
+    if rotated != config.rotary_dim:
         raise ModelFileError(
             f"{file.path}: rotary embedding covers {rotated} of the {config.head_dim} values of a "
-            f"head; this version expects all of them. Use another model."
+            f"head; of this architecture {config.rotary_dim} are expected. Use another model."
         )
     if config.rope_theta <= 1:
         raise ModelFileError(
@@ -156,10 +147,11 @@ def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> Non
             f"corrupt; download or convert it again."
         )
     factors = config.rope_factors
-    if factors is not None and len(factors) != config.head_dim // 2:
+    if factors is not None and len(factors) != config.rotary_dim // 2:
         raise ModelFileError(
             f"{file.path}: {ROPE_FACTORS} holds {len(factors)} factors; heads of "
-            f"{config.head_dim} values need {config.head_dim // 2}. The file is corrupt."
+            f"{config.rotary_dim} rotated values need {config.rotary_dim // 2}. The file is "
+            f"corrupt."
         )
 
 

@@ -74,7 +74,7 @@ class ArchKeys:
     def __init__(self, metadata: Mapping[str, object], arch: str, path: Path) -> None:
         self._metadata = metadata
         self._arch = arch
-        self._path = path
+        self.path = path
 
     def __contains__(self, key: str) -> bool:
         return f"{self._arch}.{key}" in self._metadata
@@ -111,7 +111,7 @@ class ArchKeys:
         value = self._metadata.get(f"{self._arch}.{key}", default)
         if value is None:
             raise ModelFileError(
-                f"{self._path}: the metadata lacks {self._arch}.{key}, which a model of this "
+                f"{self.path}: the metadata lacks {self._arch}.{key}, which a model of this "
                 f"architecture must have. Convert it again with a current converter."
             )
         return value
@@ -120,6 +120,6 @@ class ArchKeys:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return ModelFileError(
-            f"{self._path}: the metadata value {self._arch}.{key} is {shown}; expected {expected}. "
+            f"{self.path}: the metadata value {self._arch}.{key} is {shown}; expected {expected}. "
             f"The file is corrupt, or describes a model this version does not support."
         )

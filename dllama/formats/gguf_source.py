@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile, GgufTensor
-from dllama.formats.gguf_config import ARCHITECTURES, ROPE_FACTORS, model_config
-from dllama.formats.layout import check_shape, model_shapes, require_computable
+from dllama.formats.gguf_config import ROPE_FACTORS, model_config
+from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement
+from dllama.formats.rope_order import RotaryPairs
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.tensors import Tensor
 from dllama.weight_source import TensorInfo
-
-NAMES: dict[str, str] = {
-    "token_embd.weight": "embed",
-    "output_norm.weight": "norm",
-    "output.weight": "wcls",
-    "blk.{i}.attn_norm.weight": "layers.{i}.norm1",
-    "blk.{i}.attn_q.weight": "layers.{i}.wq",
-    "blk.{i}.attn_k.weight": "layers.{i}.wk",
-    "blk.{i}.attn_v.weight": "layers.{i}.wv",
-    "blk.{i}.attn_q.bias": "layers.{i}.bq",
-    "blk.{i}.attn_k.bias": "layers.{i}.bk",
-    "blk.{i}.attn_v.bias": "layers.{i}.bv",
-    "blk.{i}.attn_q_norm.weight": "layers.{i}.q_norm",
-    "blk.{i}.attn_k_norm.weight": "layers.{i}.k_norm",
-    "blk.{i}.attn_output.weight": "layers.{i}.wo",
-    "blk.{i}.ffn_norm.weight": "layers.{i}.norm2",
-    "blk.{i}.ffn_gate.weight": "layers.{i}.w1",
-    "blk.{i}.ffn_down.weight": "layers.{i}.w2",
-    "blk.{i}.ffn_up.weight": "layers.{i}.w3",
-}
-"""GGUF's names and ours."""
-
-THEIRS = {ours: theirs for theirs, ours in NAMES.items()}
-
-INTERLEAVED = frozenset({"wq", "wk", "bq", "bk"})
-"""What carries RoPE pairs, where an architecture stores them side by side."""
 
 UNUSED = frozenset({ROPE_FACTORS, "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd"})
 """Tensors that are read elsewhere, or that hold what every reader computes for itself."""
 
-_LAYER = re.compile(r"^(blk|layers)\.(\d+)\.")
+_LAYER = re.compile(r"^blk\.\d+\.")
 
 
 class GgufSource(MappedSource):
@@ -68,32 +45,24 @@ class GgufSource(MappedSource):
         return self.file.metadata
 
 
-def their_name(ours: str) -> str:
+def their_name(name: str, tensor: Tensor) -> str:
     """GGUF's name of one of our tensors: `layers.3.wq` is `blk.3.attn_q.weight`."""
-    pattern, layer = _split_layer(ours)
-    return THEIRS[pattern].replace("{i}", layer)
-
-
-def _split_layer(name: str) -> tuple[str, str]:
-    """A name with its layer number as `{i}`, and the number; "" where it has none."""
-    match = _LAYER.match(name)
-    if not match:
-        return name, ""
-    return f"{match[1]}.{{i}}.{name[match.end() :]}", match[2]
+    prefix, _, rest = name.partition(".")
+    return f"blk.{rest.partition('.')[0]}.{tensor.gguf}" if prefix == "layers" else tensor.gguf
 
 
 def _placements(file: GgufFile, config: ModelConfig) -> list[Placement]:
-    shapes = model_shapes(config)
-    _refuse_strangers(file, shapes)
-    return [_placement(file, config, name, shapes) for name in shapes]
+    tensors = {their_name(name, t): (name, t) for name, t in model_tensors(config).items()}
+    _refuse_strangers(file, tensors)
+    return [
+        _placement(file, config, theirs, name, tensor) for theirs, (name, tensor) in tensors.items()
+    ]
 
 
-def _refuse_strangers(file: GgufFile, shapes: Mapping[str, object]) -> None:
+def _refuse_strangers(file: GgufFile, known: Container[str]) -> None:
     """A tensor nobody would use (an output bias, a scale) means that results would be wrong."""
     for theirs in file.tensors:
-        pattern, layer = _split_layer(theirs)
-        ours = NAMES.get(pattern, "").replace("{i}", layer)
-        if ours not in shapes and pattern not in UNUSED:
+        if theirs not in known and _LAYER.sub("blk.{i}.", theirs) not in UNUSED:
             raise ModelFileError(
                 f"{file.path}: the tensor {theirs!r} belongs to nothing that this version "
                 f"computes, so its results would be wrong. Use another model."
@@ -101,13 +70,13 @@ def _refuse_strangers(file: GgufFile, shapes: Mapping[str, object]) -> None:
 
 
 def _placement(
-    file: GgufFile, config: ModelConfig, name: str, shapes: Mapping[str, tuple[int, int]]
+    file: GgufFile, config: ModelConfig, theirs: str, name: str, tensor: Tensor
 ) -> Placement:
-    tensor: GgufTensor = file.tensor(their_name(name))
-    qtype = require_computable(tensor.qtype, tensor.type_name, tensor.name, file.path)
-    check_shape(tensor.name, (tensor.rows, tensor.cols), shapes, name, file.path)
-    info = TensorInfo(name, qtype, tensor.rows, tensor.cols)
-    has_pairs = name.rpartition(".")[2] in INTERLEAVED
-    is_interleaved = has_pairs and ARCHITECTURES[config.arch].is_interleaved
-    head_dim = config.head_dim if is_interleaved else 0
-    return Placement(info, tensor.file, tensor.offset, head_dim)
+    found: GgufTensor = file.tensor(theirs)
+    qtype = require_computable(found.qtype, found.type_name, theirs, file.path)
+    check_shape(theirs, (found.rows, found.cols), tensor.shape(config), file.path)
+    n_experts = tensor.n_experts(config)
+    info = TensorInfo(name, qtype, found.rows, found.cols, n_experts=n_experts)
+    is_interleaved = tensor.has_pairs and FAMILIES[config.arch].is_interleaved
+    pairs = RotaryPairs(config.head_dim, config.rotary_dim) if is_interleaved else None
+    return Placement(info, found.file, found.offset, pairs)

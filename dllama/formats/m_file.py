@@ -23,6 +23,8 @@ from dllama.formats.m_layout import (
 )
 from dllama.formats.mapped import MappedFile
 from dllama.formats.mapped_source import MappedSource, Placement
+from dllama.formats.rope_order import RotaryPairs
+from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 
 _T = TypeVar("_T")
@@ -100,7 +102,7 @@ class _Header:
             norm_epsilon=self._choice(MKey.NORM_EPSILON, NORM_EPSILONS, 5),
             rope_theta=self._rope_theta(),
             rope_scaling=self._rope_scaling(),
-            has_qk_norm=arch == "qwen3",
+            **FAMILIES[arch].always,  # type: ignore[arg-type]
         )
         check_heads(config, self._path)
         return config, self._choice(MKey.WEIGHTS_FLOAT_TYPE, FLOAT_TYPES, None)
@@ -158,7 +160,8 @@ class _Header:
 
 def _rope_type(header: Mapping[MKey, int]) -> MRope:
     """The rotation that distributed-llama applies: its Qwen3 is FALCON whatever the header says."""
-    if ARCH_TYPES.get(header.get(MKey.ARCH_TYPE, 0)) == "qwen3":
+    arch = ARCH_TYPES.get(header.get(MKey.ARCH_TYPE, 0))
+    if arch is not None and not FAMILIES[arch].is_interleaved:
         return MRope.FALCON
     return MRope(header.get(MKey.ROPE_TYPE, 0))
 
@@ -180,8 +183,9 @@ def _placements(
     file: MappedFile, config: ModelConfig, qtype: QType, at: int, is_interleaved: bool
 ) -> list[Placement]:
     placements: list[Placement] = []
+    tensors, pairs = model_tensors(config), RotaryPairs(config.head_dim, config.rotary_dim)
     for info in m_tensors(config, qtype):
-        has_pairs = is_interleaved and info.name.rpartition(".")[2] in {"wq", "wk"}
-        placements.append(Placement(info, file, at, config.head_dim if has_pairs else 0))
+        has_pairs = is_interleaved and tensors[info.name].has_pairs
+        placements.append(Placement(info, file, at, pairs if has_pairs else None))
         at += info.n_bytes
     return placements

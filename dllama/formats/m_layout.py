@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from dllama.config import ModelConfig
-from dllama.formats.layout import layer_shapes
+from dllama.models import FAMILIES
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -50,23 +50,22 @@ class MRope(IntEnum):
     LLAMA3_1 = 2
 
 
-ARCH_TYPES: dict[int, str] = {0xABCD00: "llama", 0xABCD01: "qwen3"}
+ARCH_TYPES: dict[int, str] = {
+    family.m_arch: family.arch for family in FAMILIES.values() if family.m_arch is not None
+}
 MOE_ARCH_TYPE = 0xABCD02
 SILU = 1
 FLOAT_TYPES: dict[int, QType] = {0: QType.F32, 1: QType.F16, 2: QType.Q4_0, 3: QType.Q8_0}
 NORM_EPSILONS: dict[int, float] = {5: 1e-5, 6: 1e-6}
 
-LAYER_ORDER = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "q_norm", "k_norm", "norm1", "norm2")
-"""The tensors of a layer as they follow one another; those a model lacks are left out."""
-
 
 def layer_tensors(config: ModelConfig, qtype: QType) -> list[TensorInfo]:
     """The tensors of one layer in file order, by their short names; vectors are F32."""
-    shapes = layer_shapes(config)
+    table = FAMILIES[config.arch].layer_tensors(config, 0)
+    ordered = sorted((t.m, t.name, t) for t in table if t.m is not None)
     return [
-        TensorInfo(name, QType.F32 if shapes[name][0] == 1 else qtype, *shapes[name])
-        for name in LAYER_ORDER
-        if name in shapes
+        TensorInfo(name, QType.F32 if tensor.is_vector else qtype, *tensor.shape(config))
+        for _, name, tensor in ordered
     ]
 
 

@@ -1,5 +1,5 @@
 """Tensors that lie in mapped files, as a WeightSource. Knows where a tensor lies and whether its
-rows are stored in interleaved RoPE order; not which file format put it there."""
+rows are stored in interleaved rotary order; not which file format put it there."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.mapped import MappedFile
-from dllama.formats.rope_order import half_split_order
+from dllama.formats.rope_order import RotaryPairs, half_split_order
 from dllama.qtypes import BLOCK, COMPUTABLE
 from dllama.weight_source import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a tensor lies. `interleaved_head_dim` is the head size where the file keeps RoPE
-    pairs side by side (the rows 2j and 2j + 1 of a head), 0 where rows are in our order."""
+    """Where a tensor lies. `interleaved` says how heads are made up where the file keeps rotary
+    pairs side by side (the rows 2j and 2j + 1 of a head); None where rows are in our order."""
 
     info: TensorInfo
     file: MappedFile
     offset: int
-    interleaved_head_dim: int = 0
+    interleaved: RotaryPairs | None = None
 
 
 class MappedSource:
@@ -52,18 +52,20 @@ class MappedSource:
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
         place = self._placements[name]
         info = place.info
-        rows = _checked_cut(rows, info.rows, f"rows of {name}")
+        rows = _checked_cut(rows, info.rows // info.n_experts, f"rows of {name}")
         cols = _checked_cut(cols, info.cols, f"columns of {name}")
         first, last = _cut_bytes(info, cols)
         raw: np.ndarray = place.file.view(place.offset, info.n_bytes, f"tensor {name}")
+        if place.interleaved is None:
+            each = raw.reshape(info.n_experts, -1, info.row_bytes)
+            cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
+            return cut.reshape(info.n_experts * len(rows), last - first)
         raw = raw.reshape(info.rows, info.row_bytes)
-        if not place.interleaved_head_dim:
-            cut: np.ndarray = raw[rows.start : rows.stop, first:last]
-        elif info.rows > 1:
-            cut = raw[:, first:last][half_split_order(rows, place.interleaved_head_dim)]
+        if info.rows > 1:
+            cut = raw[:, first:last][half_split_order(rows, place.interleaved)]
         else:
             values = raw.reshape(info.cols, BLOCK[info.qtype].bytes)
-            values = values[half_split_order(cols, place.interleaved_head_dim)]
+            values = values[half_split_order(cols, place.interleaved)]
             cut = values.reshape(1, -1)[rows.start : rows.stop]
         return cut
 
@@ -98,7 +100,7 @@ def _check_bias_order(place: Placement) -> None:
     """A vector in blocks cannot be reordered without requantizing it, which we never do."""
     info = place.info
     in_blocks = info.qtype not in COMPUTABLE or BLOCK[info.qtype].values > 1
-    if place.interleaved_head_dim and info.rows == 1 and in_blocks:
+    if place.interleaved is not None and info.rows == 1 and in_blocks:
         raise ModelFileError(
             f"{place.file.path}: the bias {info.name} is stored as {info.qtype.name}; expected "
             f"F32, F16 or BF16. Convert the model again with biases in F32."

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dllama.errors import SessionFileError
-from kernels.kv_pages import KvPages
+from kernels.attention.kv_pages import KvPages
 
 MAGIC = b"dllamaKV"
 VERSION = 1

@@ -7,7 +7,7 @@ import numpy as np
 from dllama.kv_shift import KvShift
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from kernels.shift_keys import shift_keys
+from kernels.attention.shift_keys import shift_keys
 
 
 def shift(weights: Weights, state: RunState, team: np.ndarray, order: KvShift) -> None:
@@ -18,5 +18,5 @@ def shift(weights: Weights, state: RunState, team: np.ndarray, order: KvShift) -
     shift_keys(
         team, state.kv.keys, state.kv.values, np.array(order.from_pages, np.int32),
         np.array(order.to_pages, np.int32), order.n_keep, order.n_drop,
-        order.n_tokens - order.n_drop, weights.inv_freq,
+        order.n_tokens - order.n_drop, weights.inv_freq, weights.config.head_dim,
     )  # fmt: skip

@@ -9,9 +9,10 @@ import numpy as np
 from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
-from kernels.expanded import MAX_COLS
-from kernels.layout import BLOCK_FORMATS, GROUP, Needs, Packed
-from kernels.packing import Packing
+from kernels.formats import QUANT_TYPES
+from kernels.matmul.expanded import MAX_COLS
+from kernels.weights.layout import GROUP, Needs, Packed
+from kernels.weights.packing import Packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Linear:
     def __post_init__(self) -> None:
         formats = {w.format for _, w in self.parts}
         needs = Needs(
-            quants=not formats.isdisjoint(BLOCK_FORMATS),
+            quants=not formats.isdisjoint(QUANT_TYPES),
             tiles=not formats.isdisjoint(("f32", "f16")),
             pairs="bf16" in formats,
         )
@@ -66,7 +67,7 @@ class LinearBuilder:
                 f"tensor {info.name} has {info.cols} columns and what reads the same input "
                 f"{self._parts[0][1].cols}; the file does not fit its own header"
             )
-        if format_name(info.qtype) in BLOCK_FORMATS and info.cols > MAX_COLS:
+        if format_name(info.qtype) in QUANT_TYPES and info.cols > MAX_COLS:
             raise ModelFileError(
                 f"tensor {info.name} has {info.cols} columns; of {info.qtype.name} the kernels "
                 f"take {MAX_COLS} at most"

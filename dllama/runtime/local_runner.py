@@ -1,8 +1,9 @@
-"""A cluster of one: the whole model on this machine."""
+"""A session without workers: rank 0 of one holds the whole model, on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,22 @@ from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
 from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.fingerprint import model_fingerprint
 from dllama.runtime.kv_files import file_name, mark_of
+from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
 from dllama.runtime.rank import RankModel
-from dllama.runtime.rank_stats import RankMeter, rank_row
+from dllama.sharding.cut import cut_tensors
+from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
+from dllama.sharding.plan import plan_for
 from dllama.step import LogitRow, Step
+from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
+from kernels.cpu import isa
 
 
 class LocalRunner:
-    """Runs steps on one RankModel that holds everything."""
+    """A Runner over one RankModel that holds everything."""
 
     def __init__(
         self,
@@ -32,7 +40,38 @@ class LocalRunner:
         """`kv_dir` is where pages are saved, for a model of this fingerprint."""
         self.fingerprint, self._kv_dir = fingerprint, kv_dir
         self._model, self._embedding = model, embedding
-        self._comm, self._meter = SoloCollective(), RankMeter(model)
+        self._comm, self._meter = SoloCollective(), RankMeter()
+
+    @classmethod
+    def load(
+        cls, source: WeightSource, *, n_pages: int, max_step_tokens: int, n_threads: int,
+        kv_type: KvType = KvType.F16, kv_dir: Path | None = None,
+        available_bytes: int | None = None, on_progress: Callable[[float, str], None] | None = None,
+    ) -> LocalRunner:  # fmt: skip
+        """Packs the whole model. `on_progress` hears the share that is done and what is loading.
+
+        Raises ConfigError before anything is loaded where the model does not fit in
+        `available_bytes` (None: it is not asked); ModelFileError.
+        """
+        config = source.config
+        [shard] = plan_for(config, source.tensors, [1.0])
+        if available_bytes is not None:
+            needed = memory_needed(
+                config, source.tensors, shard, n_pages=n_pages, max_step_tokens=max_step_tokens,
+                kv_type=kv_type,
+            )  # fmt: skip
+            check_fits([NodeMemory("this machine", "here", needed, available_bytes)])
+        tensors = cut_tensors(source, shard)
+        model = RankModel.load(
+            config, TensorFeed(tensors.manifest, _reporting(tensors, on_progress)),
+            n_pages=n_pages, max_step_tokens=max_step_tokens, n_threads=n_threads,
+            vocab_start=shard.vocab.start, embed_qtype=source.tensors["embed"].qtype,
+            kv_type=kv_type,
+        )  # fmt: skip
+        return cls(
+            model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),
+            kv_dir=kv_dir,
+        )  # fmt: skip
 
     @property
     def config(self) -> ModelConfig:
@@ -47,12 +86,13 @@ class LocalRunner:
         return self._model.weights.n_bytes
 
     def counters(self) -> dict[str, int]:
-        return {"compute_ns": self._model.compute_ns, "wait_ns": 0, "network_ns": 0}
+        return self._meter.counters()
 
     def run(self, step: Step) -> list[LogitRow]:
+        started = time.perf_counter_ns()
         rows = self._model.forward(step, self._embedding.rows(step.tokens), self._comm)
         assert rows is not None  # the only rank is rank 0
-        self._meter.note(step)
+        self._meter.add(step, time.perf_counter_ns() - started)
         return rows
 
     def shift(self, shift: KvShift) -> None:
@@ -82,10 +122,25 @@ class LocalRunner:
         """Nothing can be lost."""
 
     def stats(self) -> list[dict[str, object]]:
-        return [rank_row(0, "local", self._model, self._meter)]
+        weights, threads = self._model.weights, self._model.team.n_threads
+        config = weights.config
+        who = RankIdentity(0, "local", isa(), threads, config.n_kv_heads, config.hidden_dim)
+        return [stats_row(who, self._meter.figures(weights.n_bytes), rss_bytes())]
 
     def close(self) -> None:
         self._model.close()
+
+
+def _reporting(
+    tensors: TensorFeed, on_progress: Callable[[float, str], None] | None
+) -> Iterator[tuple[TensorInfo, np.ndarray]]:
+    """The tensors; tells how far they are packed."""
+    total, done = sum(info.n_bytes for info in tensors.manifest), 0
+    for info, raw in tensors:
+        yield info, raw
+        done += raw.nbytes
+        if on_progress is not None:
+            on_progress(min(1.0, done / total), f"loading {info.name}")
 
 
 def _no_watchdog() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,36 +14,18 @@ from dllama.kv_shift import KvShift
 from dllama.kv_type import KvType
 from dllama.qtypes import QType, row_bytes
 from dllama.runtime import kv_moves
-from dllama.runtime.forward import forward, last_states
+from dllama.runtime.executor import Executor
+from dllama.runtime.forward import forward
 from dllama.runtime.kv_files import Tick, read_pages, write_pages
 from dllama.runtime.linear import format_name
 from dllama.runtime.logit_rows import encode_part, merge_parts
-from dllama.runtime.replays import ALIKE_BEFORE, Replays
+from dllama.runtime.ops import Ops, rows_of
 from dllama.runtime.state import RunState, allocate
-from dllama.runtime.weights import Tensor, Weights, build_weights
+from dllama.runtime.weights import Weights, build_weights
 from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
-from kernels.dequantize import dequantize
+from dllama.weight_source import TensorFeed
 from kernels.team import STATE_WORDS, Team
-
-
-class _TimedCollective:
-    """A Collective that counts the time spent in it, so that compute can be told apart."""
-
-    def __init__(self, inner: Collective) -> None:
-        self._inner = inner
-        self.ns = 0
-
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
-        start = time.perf_counter_ns()
-        out = self._inner.all_reduce(x)
-        self.ns += time.perf_counter_ns() - start
-        return out
-
-    def gather(self, part: bytes) -> list[bytes] | None:
-        start = time.perf_counter_ns()
-        parts = self._inner.gather(part)
-        self.ns += time.perf_counter_ns() - start
-        return parts
+from kernels.weights.dequantize import dequantize
 
 
 class RankModel:
@@ -53,17 +34,17 @@ class RankModel:
     def __init__(self, weights: Weights, state: RunState, team: Team, embed_qtype: QType) -> None:
         self.weights, self.state, self.team = weights, state, team
         self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
-        self._replays = Replays(weights, state.max_pages)
-        self.n_steps = self.n_tokens = self.compute_ns = 0
+        self._ops = Ops(weights, state, team.state)
+        self.executor = Executor(weights, state.max_pages)
         self.hidden = np.zeros((0, weights.config.dim), np.float32)  # (H, dim), of the last step
 
     @classmethod
     def load(
-        cls, config: ModelConfig, tensors: Iterable[Tensor], *, n_pages: int,
+        cls, config: ModelConfig, tensors: TensorFeed, *, n_pages: int,
         max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
         kv_type: KvType = KvType.F16, progress: np.ndarray | None = None,
     ) -> RankModel:  # fmt: skip
-        """Packs this rank's cut (in feed order) and allocates all that computing needs.
+        """Packs this rank's cut and allocates all that computing needs.
 
         `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared
         memory: its first word grows with every kernel, for a watchdog to see.
@@ -95,11 +76,10 @@ class RankModel:
         step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
         row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
-        self._replays.alike_before = 0
+        settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
-        self._replays.alike_before = ALIKE_BEFORE
+        self.executor.alike_before = settled
         self.shift(KvShift(2, 0, 1, one, one))
-        self.n_steps = self.n_tokens = self.compute_ns = 0
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
@@ -109,24 +89,20 @@ class RankModel:
         `embed_rows` uint8 (T, row bytes) are the raw embedding rows of the step's tokens.
         Raises PeerLost; ConfigError where a step is larger than what was planned for.
         """
-        start = time.perf_counter_ns()
         self._check(step)
-        timed = _TimedCollective(comm)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
-        logits = forward(self.weights, step, self.state, self.team.state, timed, self._replays)
+        self._ops.begin(self.executor.begin(rows_of(step)))
+        forward(self.weights, self._ops, comm, self.executor.run)
+        self.executor.end()
         if len(step.hidden_at) or len(self.hidden):
-            self.hidden = last_states(self.weights, x[step.hidden_at])
+            self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
-            logits, self.weights.n_vocab, self.weights.vocab_start, step.candidates, self.state,
-            self.team.state,
+            self.state.logits[: len(step.logits_at)], self.weights.n_vocab,
+            self.weights.vocab_start, step.candidates, self.state, self.team.state,
         )  # fmt: skip
-        parts = timed.gather(part)
-        rows = None if parts is None else merge_parts(parts, step.candidates)
-        self.n_steps += 1
-        self.n_tokens += step.n_tokens
-        self.compute_ns += time.perf_counter_ns() - start - timed.ns
-        return rows
+        parts = comm.gather(part)
+        return None if parts is None else merge_parts(parts, step.candidates)
 
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
@@ -139,6 +115,13 @@ class RankModel:
     def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
         """Reads what save_kv wrote. Raises SessionFileError."""
         return read_pages(path, self.state.kv, pages, mark, tick)
+
+    def _last_states(self, x: np.ndarray) -> np.ndarray:
+        """What the head would read of the last layer's states x (H, dim): (H, dim) float32."""
+        mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
+        scale = 1.0 / np.sqrt(mean_square + self.weights.config.norm_epsilon)
+        states: np.ndarray = (x * scale).astype(np.float32) * self.weights.norm
+        return states
 
     def _check(self, step: Step) -> None:
         if step.n_tokens > len(self.state.x) or len(step.logits_at) > len(self.state.last):

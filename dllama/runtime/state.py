@@ -7,36 +7,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.kv_type import KvType
+from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.activations import activations
 from kernels.arrays import aligned
-from kernels.attention import Rooms, scratch
-from kernels.kv_pages import PAGE, KvPages, kv_pages
-from kernels.layout import GROUP, Activations
+from kernels.attention.causal import Scratch, scratch
+from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
+from kernels.weights.layout import GROUP, Activations
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The input of matrices that are cut by columns. Columns of another rank, which come along
+    with whole quant blocks, stay zero."""
+
+    activations: Activations  # (T, columns)
+    own: np.ndarray  # (T, columns): the same memory, beginning at this rank's first column
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Buffers for up to max_tokens (T) rows of a step and max_logits (R) rows of logits.
-
-    The arrays never change; their contents do. Columns of `mixed` and `hidden` that are another
-    rank's stay zero for ever.
+    """Buffers for up to max_tokens (T) rows of a step and max_logits (R) rows of logits, as large
+    as the largest layer needs them. The arrays never change; their contents do.
     """
 
     kv: KvPages
     max_pages: int  # of one sequence
     x: np.ndarray  # (T, dim): the residual stream
-    cosines: np.ndarray  # (T, head_dim / 2)
+    cosines: np.ndarray  # (T, rotary_dim / 2)
     sines: np.ndarray
     tiles: np.ndarray  # (T, 3) int32
-    rooms: Rooms  # attention's scratch
+    scratch: Scratch  # of attention
     normed: Activations  # (T, dim)
     qkv: np.ndarray  # (T, width)
-    mixed: Activations  # (T + 1, columns of wo): attention's output
-    own_mixed: np.ndarray  # (T, columns of wo): the same, beginning at this rank's first column
     gate_up: np.ndarray  # (T, width)
-    hidden: Activations  # (T, columns of w2)
+    mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
+    hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up
     last: np.ndarray  # (R, dim): the rows whose logits are wanted
     logits: np.ndarray  # (R, local vocabulary up to whole groups)
@@ -46,16 +53,18 @@ class RunState:
     sums: np.ndarray  # (R,)
 
 
+def columns_of(w: Linear) -> tuple[int, int]:
+    """What tells the inputs of matrices that are cut by columns apart."""
+    return w.cols, w.first_own_col
+
+
 def allocate(
     weights: Weights, *, kv_type: KvType, n_pages: int, max_tokens: int, max_logits: int,
     n_threads: int,
 ) -> RunState:  # fmt: skip
     """Buffers for one rank; the KV pages are by far the largest."""
-    config, first = weights.config, weights.layers[0]
-    f32 = np.float32
-    half = config.head_dim // 2
-    mixed = activations(max_tokens + 1, first.wo.cols if first.wo else 0)
-    before = first.wo.first_own_col if first.wo else 0
+    config, f32 = weights.config, np.float32
+    half = config.rotary_dim // 2
     longest = min(config.max_seq_len, n_pages * PAGE)
     return RunState(
         max_pages=-(-longest // PAGE),
@@ -64,13 +73,12 @@ def allocate(
         cosines=aligned((max_tokens, half), f32),
         sines=aligned((max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        rooms=scratch(n_threads, config.head_dim, longest),
+        scratch=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),
-        qkv=aligned((max_tokens, first.qkv.width if first.qkv else 0), f32),
-        mixed=mixed,
-        own_mixed=_beginning_at(mixed.rows, before),
-        gate_up=aligned((max_tokens, first.gate_up.width if first.gate_up else 0), f32),
-        hidden=activations(max_tokens, first.w2.cols if first.w2 else 0),
+        qkv=aligned((max_tokens, _widest(weights, "qkv")), f32),
+        gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),
+        mixed=_inputs(weights, "wo", max_tokens),
+        hidden=_inputs(weights, "w2", max_tokens),
         partial=aligned((max_tokens, -(-config.dim // GROUP) * GROUP), f32),
         last=aligned((max_logits, config.dim), f32),
         logits=aligned((max_logits, weights.wcls.width if weights.wcls else 0), f32),
@@ -81,9 +89,21 @@ def allocate(
     )
 
 
-def _beginning_at(rows: np.ndarray, col: int) -> np.ndarray:
-    """All rows but the last, each from column `col` on and into the row behind: an array of the
-    same width, without a gap, as kernels want it."""
-    n, width = rows.shape
-    shifted: np.ndarray = rows.reshape(-1)[col : col + (n - 1) * width].reshape(n - 1, width)
-    return shifted
+def _widest(weights: Weights, name: str) -> int:
+    """Columns that the output of the largest of all layers' matrices of a name needs."""
+    return max((linear.width for linear in weights.linears(name)), default=0)
+
+
+def _inputs(weights: Weights, name: str, max_tokens: int) -> dict[tuple[int, int], Inputs]:
+    """Inputs for the matrices of a name, mostly of one shape in all layers."""
+    linears = {columns_of(w): w for w in weights.linears(name)}
+    return {columns: _inputs_of(w, max_tokens) for columns, w in linears.items()}
+
+
+def _inputs_of(w: Linear, max_tokens: int) -> Inputs:
+    """One row more than there are tokens, for the view from the first own column on, which
+    reaches into the row behind."""
+    whole = activations(max_tokens + 1, w.cols)
+    n, width = whole.rows.shape
+    begin, end = w.first_own_col, w.first_own_col + (n - 1) * width
+    return Inputs(whole, whole.rows.reshape(-1)[begin:end].reshape(n - 1, width))

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
+from dllama.models import FAMILIES
+from dllama.models.family import Family
+from dllama.models.tensors import Tensor
 from dllama.rope import rope_frequencies
+from dllama.runtime.layer import Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
-from dllama.weight_source import TensorInfo
-from kernels.dequantize import dequantize
-
-Tensor = tuple[TensorInfo, np.ndarray]  # the raw blocks: uint8 (rows, bytes of a row)
-NOTHING = np.zeros(0, np.float32)
-
-
-JOINED = {"wq": "qkv", "wk": "qkv", "wv": "qkv", "w1": "gate_up", "w3": "gate_up"}
-"""Matrices that read the same input are one to the forward pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One transformer layer's share. Without heads `qkv` and `wo` are None; without feed-forward
-    columns `gate_up` and `w2` are."""
-
-    norm1: np.ndarray  # (dim,)
-    qkv: Linear | None
-    bias: np.ndarray  # (q_dim + 2 kv_dim,) or empty
-    q_norm: np.ndarray  # (head_dim,) or empty
-    k_norm: np.ndarray
-    wo: Linear | None
-    norm2: np.ndarray  # (dim,)
-    gate_up: Linear | None
-    w2: Linear | None
+from dllama.runtime.manifest import manifest_by_layer, table_of
+from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.weights.dequantize import dequantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,53 +25,110 @@ class Weights:
     """What one rank holds of a model; `vocab_start` is the id of its head's first row."""
 
     config: ModelConfig
+    family: Family
     layers: tuple[Layer, ...]
     norm: np.ndarray  # (dim,)
     wcls: Linear | None
     vocab_start: int
-    inv_freq: np.ndarray  # (head_dim / 2,) float64: the angle of each pair per position
+    inv_freq: np.ndarray  # (rotary_dim / 2,) float64: the angle of each pair per position
     rope_magnitude: float
 
     @property
     def n_kv_heads(self) -> int:
-        qkv = self.layers[0].qkv
-        return 0 if qkv is None else qkv.out_dim // ((self.config.group_size + 2) * self.head_dim)
-
-    @property
-    def head_dim(self) -> int:
-        return self.config.head_dim
-
-    @property
-    def hidden_dim(self) -> int:
-        gate_up = self.layers[0].gate_up
-        return 0 if gate_up is None else gate_up.out_dim // 2
+        """KV heads that this rank holds."""
+        qkv = self.layers[0].matrix("qkv")
+        heads = self.config.group_size + 2
+        return 0 if qkv is None else qkv.out_dim // (heads * self.config.head_dim)
 
     @property
     def n_vocab(self) -> int:
+        """Rows of the head that this rank holds."""
         return 0 if self.wcls is None else self.wcls.out_dim
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of weights that one decoded token reads."""
-        parts = [p for la in self.layers for p in (la.qkv, la.wo, la.gate_up, la.w2)]
-        return sum(p.n_bytes for p in [*parts, self.wcls] if p is not None)
+        """Bytes of matrices that this rank holds: what one decoded token reads at most."""
+        head = 0 if self.wcls is None else self.wcls.n_bytes
+        return head + sum(layer.n_bytes for layer in self.layers)
+
+    def linears(self, name: str) -> list[Linear]:
+        """The matrices of a name in all layers, as far as this rank has them."""
+        return [linear for layer in self.layers for linear in layer.experts(name)]
+
+
+class _LayerBuilder:
+    """Packs the tensors of one layer as they arrive."""
+
+    def __init__(
+        self, index: int, table: dict[str, Tensor], infos: Sequence[TensorInfo], team: np.ndarray
+    ) -> None:
+        """`infos` are all the tensors that will come of this layer."""
+        self._index, self._table, self._team = index, table, team
+        self._n_expected = len(infos)
+        self._n_added = 0
+        self._rows: dict[str, int] = {}  # of all matrices packed under a name, an expert's
+        for info in infos:
+            joined = self._joined(info)
+            self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
+        self._vectors: dict[str, list[np.ndarray]] = {}
+        self._matrices: dict[str, list[LinearBuilder]] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return self._n_added == self._n_expected
+
+    def add(self, info: TensorInfo, raw: np.ndarray) -> None:
+        """Packs a tensor, uint8 (rows, bytes of a row). Raises ModelFileError."""
+        self._n_added += 1
+        joined = self._joined(info)
+        if self._table[info.short_name].is_vector:
+            self._vectors.setdefault(joined, []).append(vector(info, raw))
+            return
+        if joined not in self._matrices:
+            self._matrices[joined] = [
+                LinearBuilder(self._team, self._rows[joined]) for _ in range(info.n_experts)
+            ]
+        rows = info.rows // info.n_experts
+        for expert, builder in enumerate(self._matrices[joined]):
+            builder.add(info.of_one_expert(), raw[expert * rows : (expert + 1) * rows])
+
+    def layer(self, previous: Layer | None) -> Layer:
+        """The finished layer."""
+        vectors = {
+            name: parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for name, parts in self._vectors.items()
+        }
+        matrices = {
+            name: tuple(builder.linear() for builder in builders)
+            for name, builders in self._matrices.items()
+        }
+        return Layer(self._index, vectors, matrices, previous)
+
+    def _joined(self, info: TensorInfo) -> str:
+        return self._table[info.short_name].joined or info.short_name
 
 
 class WeightsBuilder:
-    """Packs tensors as they arrive in feed order: layer by layer, the last norm, the head."""
+    """Packs a rank's tensors as they arrive in the order of their manifest: layer by layer, the
+    last norm, the head."""
 
-    def __init__(self, config: ModelConfig, team: np.ndarray, vocab_start: int) -> None:
+    def __init__(
+        self, config: ModelConfig, manifest: Sequence[TensorInfo], team: np.ndarray,
+        vocab_start: int,
+    ) -> None:  # fmt: skip
+        """Raises ModelFileError where the manifest names tensors that the family does not have."""
         self._config, self._team, self._vocab_start = config, team, vocab_start
+        self._family = FAMILIES[config.arch]
+        self._of_layer = manifest_by_layer(config, manifest)
         self._layers: list[Layer] = []
-        self._vectors: dict[str, np.ndarray] = {}  # of the layer that arrives
-        self._matrices: dict[str, LinearBuilder] = {}
+        self._builder: _LayerBuilder | None = None
         self._norm: np.ndarray | None = None
         self._wcls: Linear | None = None
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
-        """Takes one tensor; `raw` may be overwritten afterwards."""
+        """Takes one tensor; `raw` may be overwritten afterwards. Raises ModelFileError."""
         if info.name == "norm":
-            self._norm = _vector(info, raw)
+            self._norm = vector(info, raw)
         elif info.name == "wcls":
             head = LinearBuilder(self._team, info.rows)
             head.add(info, raw)
@@ -98,65 +137,23 @@ class WeightsBuilder:
             self._add_to_layer(info, raw)
 
     def _add_to_layer(self, info: TensorInfo, raw: np.ndarray) -> None:
-        prefix, number, name = info.name.split(".")
-        if prefix != "layers" or int(number) != len(self._layers):
+        if info.layer != len(self._layers):
             raise ModelFileError(
                 f"tensor {info.name} arrived while layer {len(self._layers)} was expected; "
                 "tensors must come layer by layer"
             )
-        if name.startswith("w"):
-            joined = JOINED.get(name, name)
-            rows = self._expected_rows(name, info.rows)
-            empty = LinearBuilder(self._team, rows)
-            self._matrices.setdefault(joined, empty).add(info, raw)
-        else:
-            self._vectors[name] = _vector(info, raw)
-        if name == "w2":  # the last of a layer; every rank holds feed-forward columns
-            self._layers.append(self._layer())
-            self._vectors, self._matrices = {}, {}
-
-    def _expected_rows(self, first: str, rows: int) -> int:
-        """Rows of all matrices that will be joined with the first of them."""
-        if first == "wq":
-            return rows + 2 * (rows // self._config.group_size)
-        return 2 * rows if first == "w1" else rows
-
-    def _layer(self) -> Layer:
-        def matrix(name: str) -> Linear | None:
-            return self._matrices[name].linear() if name in self._matrices else None
-
-        vector = self._vectors
-        layer = Layer(
-            norm1=vector["norm1"],
-            qkv=matrix("qkv"),
-            bias=np.concatenate([vector.get(name, NOTHING) for name in ("bq", "bk", "bv")]),
-            q_norm=vector.get("q_norm", NOTHING),
-            k_norm=vector.get("k_norm", NOTHING),
-            wo=matrix("wo"),
-            norm2=vector["norm2"],
-            gate_up=matrix("gate_up"),
-            w2=matrix("w2"),
-        )
-        self._check_inputs(layer)
-        return layer
-
-    def _check_inputs(self, layer: Layer) -> None:
-        """Buffers are made for the first layer: no input of another may reach beyond them."""
-        group, first = self._config.group_size, self._layers[0] if self._layers else layer
-        queries = layer.qkv.out_dim // (group + 2) * group if layer.qkv else 0
-        hidden = layer.gate_up.out_dim // 2 if layer.gate_up else 0
-        for name, n_own, matrix, example in (
-            ("wo", queries, layer.wo, first.wo),
-            ("w2", hidden, layer.w2, first.w2),
-        ):
-            begin, end = (matrix.first_own_col, matrix.cols) if matrix else (0, 0)
-            expected = (example.first_own_col, example.cols) if example else (0, 0)
-            if begin + n_own > end or (begin, end) != expected:
-                raise ModelFileError(
-                    f"layers.{len(self._layers)}.{name} has {end} columns, of which this node "
-                    f"computes {n_own} from the {begin}th on; the first layer has {expected[1]} "
-                    f"and begins at {expected[0]}. The model file or the transfer is damaged"
-                )
+        if self._builder is None:
+            self._builder = _LayerBuilder(
+                info.layer,
+                table_of(self._config, info.layer),
+                self._of_layer[info.layer],
+                self._team,
+            )
+        self._builder.add(info, raw)
+        if self._builder.is_complete:
+            previous = self._layers[-1] if self._layers else None
+            self._layers.append(self._builder.layer(previous))
+            self._builder = None
 
     def build(self) -> Weights:
         """The finished weights. Raises ModelFileError where tensors are missing."""
@@ -169,22 +166,22 @@ class WeightsBuilder:
             )
         inv_freq, magnitude = rope_frequencies(self._config)
         return Weights(
-            self._config, tuple(self._layers), self._norm, self._wcls, self._vocab_start,
-            inv_freq, magnitude,
+            self._config, self._family, tuple(self._layers), self._norm, self._wcls,
+            self._vocab_start, inv_freq, magnitude,
         )  # fmt: skip
 
 
 def build_weights(
-    config: ModelConfig, tensors: Iterable[Tensor], team: np.ndarray, vocab_start: int
+    config: ModelConfig, tensors: TensorFeed, team: np.ndarray, vocab_start: int
 ) -> Weights:
-    """Packs a rank's tensors, which come in feed order (dllama/sharding/cut.py)."""
-    builder = WeightsBuilder(config, team, vocab_start)
+    """Packs a rank's tensors. Raises ModelFileError."""
+    builder = WeightsBuilder(config, tensors.manifest, team, vocab_start)
     for info, raw in tensors:
         builder.add(info, raw)
     return builder.build()
 
 
-def _vector(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
+def vector(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
     """A norm or a bias as float32 (n,)."""
     out = np.zeros(info.cols, np.float32)
     dequantize(format_name(info.qtype), raw.reshape(1, -1), out[None])

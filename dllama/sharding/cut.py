@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.sharding.plan import SPLIT, Shard, Split, block_of
-from dllama.weight_source import TensorInfo, WeightSource
-
-LAYER_ORDER = tuple(name for name in SPLIT if name not in ("norm", "wcls"))
-ATTENTION = frozenset(("wq", "wk", "wv", "bq", "bk", "bv", "q_norm", "k_norm", "wo"))
-OPTIONAL = frozenset(("bq", "bk", "bv", "q_norm", "k_norm"))
-VECTORS = frozenset(("norm1", "norm2", "norm", "bq", "bk", "bv", "q_norm", "k_norm"))
-BY_COLUMNS = ("wo", "w2")
+from dllama.models import FAMILIES
+from dllama.models.tensors import Axis, Tensor
+from dllama.sharding.plan import Shard, column_block
+from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,43 +21,46 @@ class Cut:
 
     source_name: str
     info: TensorInfo  # of the cut; its name is the rank's name for it
-    rows: range | None  # None: all
+    rows: range | None  # None: all; of each matrix where there are several
     cols: range | None
 
 
 def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: Shard) -> list[Cut]:
     """The rank's tensors in feed order: layer by layer, then the last norm and its vocabulary.
 
-    A rank without heads gets no attention tensor but norm1. A tied head is cut from `embed` and
-    goes by the name `wcls`. Columns are cut outward to whole quant blocks: those of another rank
-    that come along are multiplied by zeros (`TensorInfo.first_own_col`). Raises ModelFileError
-    where a tensor is missing.
+    Tensors of which the rank holds nothing are left out. A tied head is cut from `embed` and goes
+    by the name `wcls`; the embedding itself is fed to nobody. Columns are cut outward to whole
+    quant blocks: those of another rank that come along are multiplied by zeros
+    (`TensorInfo.first_own_col`). Raises ModelFileError where a tensor is missing.
     """
-    blocks = {name: block_of(tensors.values(), name) for name in BY_COLUMNS}
+    family = FAMILIES[config.arch]
+    blocks = {axis: column_block(config, tensors, axis) for axis in (Axis.HEADS, Axis.HIDDEN)}
     cuts = []
     for layer in range(config.n_layers):
-        for name in LAYER_ORDER:
-            if name in ATTENTION and not len(shard.kv_heads):
-                continue
-            full_name = f"layers.{layer}.{name}"
-            if name in OPTIONAL and full_name not in tensors:
-                continue
-            info, block = _find(tensors, full_name), blocks.get(name, 1)
-            cuts.append(_cut(config, info, name, full_name, shard, block))
-    cuts.append(_cut(config, _find(tensors, "norm"), "norm", "norm", shard))
+        for tensor in family.layer_tensors(config, layer):
+            name = f"layers.{layer}.{tensor.name}"
+            if _holds_some(config, tensor, shard):
+                cuts.append(_cut(config, _find(tensors, name), tensor, name, shard, blocks))
+    outer = {tensor.name: tensor for tensor in family.model_tensors(config)}
+    cuts.append(_cut(config, _find(tensors, "norm"), outer["norm"], "norm", shard, blocks))
     head = "embed" if config.is_tied or "wcls" not in tensors else "wcls"
-    cuts.append(_cut(config, _find(tensors, head), "wcls", "wcls", shard))
+    cuts.append(_cut(config, _find(tensors, head), outer["embed"], "wcls", shard, blocks))
     return cuts
 
 
-def cut_tensors(source: WeightSource, shard: Shard) -> Iterator[tuple[TensorInfo, np.ndarray]]:
-    """Reads a rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
+def cut_tensors(source: WeightSource, shard: Shard) -> TensorFeed:
+    """A rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
 
     Memory behind a tensor is given back once the next one is asked for.
     """
-    for cut in cut_manifest(source.config, source.tensors, shard):
-        yield cut.info, source.read(cut.source_name, cut.rows, cut.cols)
-        source.release(cut.source_name)
+    cuts = cut_manifest(source.config, source.tensors, shard)
+
+    def arrays() -> Iterator[tuple[TensorInfo, np.ndarray]]:
+        for cut in cuts:
+            yield cut.info, source.read(cut.source_name, cut.rows, cut.cols)
+            source.release(cut.source_name)
+
+    return TensorFeed([cut.info for cut in cuts], arrays())
 
 
 def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
@@ -73,50 +72,41 @@ def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
     return tensors[name]
 
 
+def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
+    """Whether a rank holds any of a tensor. Norms of heads are of use only where there are some."""
+    if tensor.cols is Axis.HEAD:
+        return len(shard.kv_heads) > 0
+    axes = [axis for axis in (tensor.rows, tensor.cols) if axis is not None]
+    parts = [shard.part(axis, config) for axis in axes]
+    return all(part is None or len(part) > 0 for part in parts)
+
+
 def _cut(
-    config: ModelConfig, info: TensorInfo, name: str, full_name: str, shard: Shard, block: int = 1
-) -> Cut:
-    rows: range | None = None
-    cols: range | None = None
-    part = _part(config, SPLIT[name], shard)
-    first_own_col = 0
-    if part is not None and (name in BY_COLUMNS or name in VECTORS):  # vectors have one row
-        held = _whole_blocks(part, block)
-        first_own_col = part.start - held.start
-        cols = held if len(held) != info.cols else None
-    elif part is not None:
-        rows = part if len(part) != info.rows else None
-    _check_bounds(info, rows, cols)
-    n_rows = info.rows if rows is None else len(rows)
-    n_cols = info.cols if cols is None else len(cols)
-    cut = TensorInfo(full_name, info.qtype, n_rows, n_cols, first_own_col)
+    config: ModelConfig, info: TensorInfo, tensor: Tensor, name: str, shard: Shard,
+    blocks: Mapping[Axis, int],
+) -> Cut:  # fmt: skip
+    n_rows = info.rows // info.n_experts
+    rows = None if tensor.rows is None else shard.part(tensor.rows, config)
+    own = shard.part(tensor.cols, config)
+    cols, first_own_col = own, 0
+    if own is not None and not tensor.is_vector:
+        block = blocks[tensor.cols]
+        cols = range(own.start // block * block, -(-own.stop // block) * block)
+        first_own_col = own.start - cols.start
+    rows = None if rows is None or len(rows) == n_rows else rows
+    cols = None if cols is None or len(cols) == info.cols else cols
+    _check_bounds(info, rows, n_rows, "rows")
+    _check_bounds(info, cols, info.cols, "columns")
+    cut = replace(
+        info, name=name, rows=info.n_experts * (n_rows if rows is None else len(rows)),
+        cols=info.cols if cols is None else len(cols), first_own_col=first_own_col,
+    )  # fmt: skip
     return Cut(info.name, cut, rows, cols)
 
 
-def _whole_blocks(cols: range, block: int) -> range:
-    """The blocks that some columns touch."""
-    return range(cols.start // block * block, -(-cols.stop // block) * block)
-
-
-def _part(config: ModelConfig, split: Split, shard: Shard) -> range | None:
-    """The range of rows or columns that a split gives a shard; None for all."""
-    if split is Split.WHOLE:
-        return None
-    if split in (Split.QUERY_ROWS, Split.QUERY_COLS):
-        return _scaled(shard.kv_heads, config.group_size * config.head_dim)
-    if split is Split.KV_ROWS:
-        return _scaled(shard.kv_heads, config.head_dim)
-    return shard.vocab if split is Split.VOCAB_ROWS else shard.hidden
-
-
-def _scaled(heads: range, width: int) -> range:
-    return range(heads.start * width, heads.stop * width)
-
-
-def _check_bounds(info: TensorInfo, rows: range | None, cols: range | None) -> None:
-    for part, size, side in ((rows, info.rows, "rows"), (cols, info.cols, "columns")):
-        if part is not None and part.stop > size:
-            raise ModelFileError(
-                f"tensor {info.name} has {size} {side}, but the model's sizes ask for "
-                f"{part.stop}; the file does not fit its own header"
-            )
+def _check_bounds(info: TensorInfo, part: range | None, size: int, side: str) -> None:
+    if part is not None and part.stop > size:
+        raise ModelFileError(
+            f"tensor {info.name} has {size} {side}, but the model's sizes ask for {part.stop}; "
+            "the file does not fit its own header"
+        )

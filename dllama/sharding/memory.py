@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.kv_type import KvType
-from dllama.sharding.cut import BY_COLUMNS, Cut, cut_manifest
+from dllama.models import model_tensors
+from dllama.models.tensors import Axis, Tensor
+from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
-from kernels.kv_pages import page_bytes
+from kernels.attention.kv_pages import page_bytes
 
 PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
 WIRE_BYTES = 16 << 20  # weight chunks under way
@@ -27,9 +29,9 @@ class NodeMemory:
     available_bytes: int
 
 
-def kv_page_bytes(config: ModelConfig, shard: Shard, kv_type: KvType = KvType.F16) -> int:
-    """Bytes of one KV page on a rank: keys and values of its heads in all layers."""
-    return page_bytes(kv_type, config.n_layers, len(shard.kv_heads), config.head_dim)
+def kv_page_bytes(config: ModelConfig, n_kv_heads: int, kv_type: KvType = KvType.F16) -> int:
+    """Bytes of one KV page on a rank: keys and values of its `n_kv_heads` heads in all layers."""
+    return page_bytes(kv_type, config.n_layers, n_kv_heads, config.head_dim)
 
 
 def memory_needed(
@@ -48,17 +50,23 @@ def memory_needed(
     cuts = cut_manifest(config, tensors, shard)
     sizes = [cut.info.n_bytes for cut in cuts]
     heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
-    mixed, hidden = (_widest(cuts, name) for name in BY_COLUMNS)
+    table = model_tensors(config)
+    mixed, hidden = (_widest(cuts, table, axis) for axis in (Axis.HEADS, Axis.HIDDEN))
     scratch_values = (
         6 * config.dim + heads * config.head_dim + 3 * mixed + 2 * len(shard.hidden) + 3 * hidden
     ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
-    kv = n_pages * kv_page_bytes(config, shard, kv_type)
+    kv = n_pages * kv_page_bytes(config, len(shard.kv_heads), kv_type)
     return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
 
 
-def _widest(cuts: Sequence[Cut], name: str) -> int:
-    """Columns of a tensor's input on a rank, those that come along with its blocks included."""
-    return max((c.info.cols for c in cuts if c.info.name.endswith("." + name)), default=0)
+def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int:
+    """Columns of the widest input over an axis, those that come along with blocks included."""
+    widths = (
+        cut.info.cols
+        for cut in cuts
+        if (tensor := table.get(cut.info.name)) and tensor.cols is axis and not tensor.is_vector
+    )
+    return max(widths, default=0)
 
 
 def check_fits(nodes: Sequence[NodeMemory]) -> None:

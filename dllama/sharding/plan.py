@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from dllama.config import ModelConfig
 from dllama.errors import ShardError
+from dllama.models import model_tensors
+from dllama.models.tensors import Axis
 from dllama.qtypes import BLOCK
 from dllama.weight_source import TensorInfo
 
@@ -32,38 +33,15 @@ class Shard:
     hidden: range
     vocab: range
 
-
-class Split(Enum):
-    """Which part of a shard cuts a tensor, and along which side."""
-
-    WHOLE = "whole"
-    QUERY_ROWS = "rows of the rank's query heads"
-    KV_ROWS = "rows of the rank's KV heads"
-    QUERY_COLS = "columns of the rank's query heads"
-    HIDDEN_ROWS = "rows of the rank's hidden columns"
-    HIDDEN_COLS = "columns of the rank's hidden columns"
-    VOCAB_ROWS = "rows of the rank's vocabulary"
-
-
-SPLIT: dict[str, Split] = {
-    "norm1": Split.WHOLE,
-    "wq": Split.QUERY_ROWS,
-    "wk": Split.KV_ROWS,
-    "wv": Split.KV_ROWS,
-    "bq": Split.QUERY_ROWS,
-    "bk": Split.KV_ROWS,
-    "bv": Split.KV_ROWS,
-    "q_norm": Split.WHOLE,
-    "k_norm": Split.WHOLE,
-    "wo": Split.QUERY_COLS,
-    "norm2": Split.WHOLE,
-    "w1": Split.HIDDEN_ROWS,
-    "w3": Split.HIDDEN_ROWS,
-    "w2": Split.HIDDEN_COLS,
-    "norm": Split.WHOLE,
-    "wcls": Split.VOCAB_ROWS,
-}
-"""How each tensor is cut. `embed` is missing on purpose: only the root reads it."""
+    def part(self, axis: Axis, config: ModelConfig) -> range | None:
+        """The values of an axis that this rank holds; None for all of an axis that is not cut."""
+        if axis is Axis.HEADS:
+            return _scaled(self.kv_heads, config.group_size * config.head_dim)
+        if axis is Axis.KV_HEADS:
+            return _scaled(self.kv_heads, config.head_dim)
+        if axis is Axis.HIDDEN:
+            return self.hidden
+        return self.vocab if axis is Axis.VOCAB else None
 
 
 def plan_shards(
@@ -98,19 +76,29 @@ def plan_shards(
 def plan_for(
     config: ModelConfig, tensors: Mapping[str, TensorInfo], shares: Sequence[float]
 ) -> list[Shard]:
-    """The plan for a model file: block borders are taken from the types of its own w2 and wo."""
+    """The plan for a model file: block borders are taken from the types of its own tensors."""
     return plan_shards(
         config,
         shares,
-        hidden_align=block_of(tensors.values(), "w2"),
-        head_align=block_of(tensors.values(), "wo"),
+        hidden_align=column_block(config, tensors, Axis.HIDDEN),
+        head_align=column_block(config, tensors, Axis.HEADS),
     )
 
 
-def block_of(tensors: Iterable[TensorInfo], suffix: str) -> int:
-    """Columns at whose multiples a tensor can be cut in every layer, whatever its types there."""
-    blocks = [BLOCK[t.qtype].values for t in tensors if t.name.endswith("." + suffix)]
+def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:
+    """Columns at whose multiples the matrices over an axis can be cut, whatever their types in
+    each layer."""
+    table = model_tensors(config)
+    blocks = [
+        BLOCK[info.qtype].values
+        for name, info in tensors.items()
+        if name in table and table[name].cols is axis and not table[name].is_vector
+    ]
     return math.lcm(*blocks) if blocks else 1
+
+
+def _scaled(heads: range, width: int) -> range:
+    return range(heads.start * width, heads.stop * width)
 
 
 def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -> list[range]:

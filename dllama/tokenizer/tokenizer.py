@@ -57,6 +57,11 @@ class Tokenizer:
         return cls(vocabulary_of_t_file(read_t_file(path)))
 
     @property
+    def is_fast(self) -> bool:
+        """Whether the `tokenizers` library encodes, and not the slower merge by score."""
+        return isinstance(self._engine, LibraryEngine)
+
+    @property
     def vocab_size(self) -> int:
         return len(self._types)
 

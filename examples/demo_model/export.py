@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.writers.encode import encode
 from benchmarks.writers.gguf_export import in_file_order, model_stream
 from dllama.config import ModelConfig
-from dllama.formats.layout import model_shapes
+from dllama.models import model_shapes
 from dllama.qtypes import QType
 
 DESCRIPTION = "A very small chat model that knows dllama, trained on text of its own project."

@@ -1,12 +1,12 @@
-"""Quantizing partial sums for the wire. Arrays in, arrays out; the oracle is in the tests.
-
-No fast-math anywhere: all ranks must get the same bits.
-"""
+"""Partial sums quantized for the wire. All ranks must get the same bits, whatever processor they
+run on: nothing is fused or reordered."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import boolean, float32, int8, njit, types, void
+from numba import boolean, float32, int8, types, void
+
+from kernels.emit.jit import exact_kernel
 
 FLOATS = types.Array(float32, 2, "C")
 INPUT_FLOATS = types.Array(float32, 2, "C", readonly=True)
@@ -16,7 +16,7 @@ INTS = types.Array(int8, 2, "C")
 MAX_SCALE = np.float32(65504.0)  # the largest float16
 
 
-@njit(void(INPUT_FLOATS, FLOATS), cache=True, nogil=True)
+@exact_kernel(void(INPUT_FLOATS, FLOATS))
 def block_scales(x, scales):
     """scales (T, blocks) = the largest magnitude of each block of x (T, cols) / 127."""
     rows, cols = x.shape
@@ -28,7 +28,7 @@ def block_scales(x, scales):
             scales[t, b] = min(largest / np.float32(127.0), MAX_SCALE)
 
 
-@njit(void(INPUT_FLOATS, INPUT_FLOATS, INTS), cache=True, nogil=True)
+@exact_kernel(void(INPUT_FLOATS, INPUT_FLOATS, INTS))
 def quantize(x, scales, values):
     """values (T, cols) int8 = x / its block's scale, rounded to even and clipped to +-127."""
     rows, cols = x.shape
@@ -41,7 +41,7 @@ def quantize(x, scales, values):
                 values[t, i] = np.int8(min(max(rounded, np.float32(-127.0)), np.float32(127.0)))
 
 
-@njit(void(INPUT_INTS, INPUT_FLOATS, FLOATS, boolean), cache=True, nogil=True)
+@exact_kernel(void(INPUT_INTS, INPUT_FLOATS, FLOATS, boolean))
 def add_quantized(values, scales, out, is_first):
     """out (T, cols) += values * scales; `is_first` overwrites out instead."""
     rows, cols = out.shape

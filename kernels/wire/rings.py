@@ -1,18 +1,18 @@
-"""Reading and writing the counters of shared rings, without the GIL. See shared_ring for the
-layout; words are int64 arrays over the ring's first bytes."""
+"""The counters of shared rings, read and written without the GIL. See shared_ring for the layout;
+words are int64 arrays over the ring's first bytes."""
 
 from __future__ import annotations
 
-from kernels.intrinsics import address, atomic_exchange, atomic_load, pause
-from kernels.jit import kernel
+from kernels.emit.intrinsics import address, atomic_exchange, atomic_load, pause
+from kernels.emit.jit import kernel
 
 WRITTEN, READ, ASLEEP = 8, 16, 24  # words, each on a cache line of its own
 
 
 @kernel
 def publish(words, n_written):
-    """Tells the reader of one more message; whether it sleeps. The exchange is a full barrier:
-    either this side sees the reader asleep, or the reader sees the message."""
+    """Publishes one more message to the reader; returns whether the reader sleeps. The exchange is
+    a full barrier: either this side sees the reader asleep, or the reader sees the message."""
     at = address(words)
     atomic_exchange(at + 8 * WRITTEN, n_written)
     return atomic_load(at + 8 * ASLEEP)
@@ -20,15 +20,15 @@ def publish(words, n_written):
 
 @kernel
 def fall_asleep(words, is_asleep):
-    """Tells the writer whether it has to wake this side."""
+    """Records for the writer whether it has to wake this side."""
     atomic_exchange(address(words) + 8 * ASLEEP, is_asleep)
 
 
 @kernel
 def wait_any(counters, seen, n_looks):
-    """The first ring with a message that was not seen, after at most n_looks rounds; or -1.
+    """Polls for at most n_looks rounds; returns the first ring with a new message, or -1.
 
-    counters (R,) int64 are the addresses of WRITTEN, seen (R,) how much of each was read.
+    counters (R,) int64 are the addresses of WRITTEN, seen (R,) the counts read so far.
     """
     for _ in range(n_looks):
         for i in range(len(counters)):
@@ -40,5 +40,5 @@ def wait_any(counters, seen, n_looks):
 
 @kernel
 def counter_address(words):
-    """Where a ring's WRITTEN is."""
+    """The address of a ring's WRITTEN."""
     return address(words) + 8 * WRITTEN

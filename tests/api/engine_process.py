@@ -1,25 +1,23 @@
-"""An engine process in a thread: a scripted engine in cluster's own EngineServer, at the other
-end of a ZmqEngineClient."""
+"""An engine process in a thread: an engine in cluster's own EngineServer, at the other end of a
+ZmqEngineClient."""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import cast
 
 from cluster.engine_server import EngineServer
 from dllama.engine.engine import Engine
-from tests.api.scripted_engine import ScriptedEngine
 
 
 class EngineProcess:
     """Connects to `endpoint`, as an engine that a supervisor has started does; `die` ends it
     without a last word."""
 
-    def __init__(self, engine: ScriptedEngine, endpoint: str) -> None:
+    def __init__(self, engine: Engine, endpoint: str) -> None:
         self._parent_fd, self._lifeline = os.pipe()
         server = EngineServer(
-            lambda progress: cast(Engine, engine), endpoint, bind=False, parent_fd=self._parent_fd
+            lambda progress: engine, endpoint, bind=False, parent_fd=self._parent_fd
         )
         self._thread = threading.Thread(target=server.run, daemon=True)
 

@@ -12,8 +12,8 @@ from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import served
+from tests.scripted_runner import ScriptedEngine
 
 
 @contextmanager

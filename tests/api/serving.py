@@ -1,9 +1,10 @@
-"""A real server on loopback around a scripted engine, for the tests of the routes."""
+"""A real server on loopback around an engine that follows a script, for the tests of the routes."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from api.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
-from dllama.requests import Submit
+from dllama.constraints.masks import GrammarMasks
+from dllama.constraints.vocabulary_bytes import VocabularyBytes
+from dllama.requests import Output, Submit
 from dllama.tokenizer.tokenizer import Tokenizer
-from tests.api.scripted_engine import ScriptedEngine
+from tests.scripted_runner import Script, ScriptedEngine
 
-VOCAB_SIZE = 352
+ClientClass = Callable[[ScriptedEngine], EngineClient]
+
+VOCAB_SIZE = 352  # the default of ScriptedEngine
 MAX_SEQ_LEN = 256
 CREATED = 1_700_000_000
 
@@ -43,10 +48,37 @@ def chatml() -> ChatTemplate:
     return ChatTemplate(source)
 
 
-def says(text: str, *, ends: bool = True) -> Callable[[Submit], list[int]]:
-    """An answer of an engine: a text, and the end of the turn."""
+@cache
+def masks() -> GrammarMasks:
+    """What an engine needs to follow grammars. Never closed: its threads end with the process."""
+    return GrammarMasks(VocabularyBytes.of(tokenizer()), VOCAB_SIZE)
+
+
+def says(text: str, *, ends: bool = True) -> Script:
+    """The script of an answer: a text, and the end of the turn."""
     ids = tokenizer().encode(text)
-    return lambda submit: [*ids, *([tokenizer().eos_id] if ends else [])]  # type: ignore[list-item]
+    eos_id = tokenizer().eos_id
+    assert eos_id is not None
+    return lambda submit: [*ids, *([eos_id] if ends else [])]
+
+
+class StepwiseClient(InProcessEngineClient):
+    """Allows the engine a step when the next Output is asked for, so that no two Outputs are
+    merged, however slow the reader is. For one sequence at a time."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine)
+        self._gate = engine.gate = threading.Semaphore(0)
+
+    async def submit(self, submit: Submit) -> AsyncIterator[Output]:
+        outputs = super().submit(submit)
+        while True:
+            self._gate.release()
+            try:
+                output = await anext(outputs)
+            except StopAsyncIteration:
+                return
+            yield output
 
 
 def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = ()) -> ServedModel:
@@ -136,9 +168,11 @@ async def serving(*models: ServedModel, config: ApiConfig | None = None) -> Asyn
 
 @asynccontextmanager
 async def serving_engine(
-    engine: ScriptedEngine, config: ApiConfig | None = None
+    engine: ScriptedEngine,
+    config: ApiConfig | None = None,
+    client: ClientClass = InProcessEngineClient,
 ) -> AsyncIterator[Server]:
-    async with serving(served(InProcessEngineClient(engine)), config=config) as server:
+    async with serving(served(client(engine)), config=config) as server:
         yield server
 
 
@@ -153,13 +187,16 @@ def run(body: Callable[[], Awaitable[None]], limit_s: float = 60) -> None:
 
 
 def ask(
-    engine: ScriptedEngine, call: Callable[[Server], Awaitable[Reply]], **config: object
+    engine: ScriptedEngine,
+    call: Callable[[Server], Awaitable[Reply]],
+    client: ClientClass = InProcessEngineClient,
+    **config: object,
 ) -> Reply:
     """The reply to one request, of a server made for it."""
     replies: list[Reply] = []
 
     async def body() -> None:
-        async with serving_engine(engine, ApiConfig(**config)) as server:  # type: ignore[arg-type]
+        async with serving_engine(engine, ApiConfig(**config), client) as server:  # type: ignore[arg-type]
             replies.append(await call(server))
 
     run(body)

@@ -7,9 +7,9 @@ import pytest
 from api.engines.in_process import InProcessEngineClient
 from dllama.engine.engine import Engine
 from dllama.requests import Submit
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import MAX_SEQ_LEN, VOCAB_SIZE, ask, run, says, served, serving
 from tests.dllama.engine.history_runner import HistoryRunner
+from tests.scripted_runner import ScriptedEngine
 
 HELLO = [{"role": "user", "content": "Hello"}]
 ROUTES: list[tuple[str, dict[str, object]]] = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import orjson
 import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from tests.api.scripted_engine import ScriptedEngine
+from api.errors import ApiError
 from tests.api.serving import (
     MAX_SEQ_LEN,
     Server,
@@ -21,6 +22,7 @@ from tests.api.serving import (
     serving_engine,
     until,
 )
+from tests.scripted_runner import ScriptedEngine
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -160,14 +162,24 @@ def test_what_nobody_foresaw_is_a_500_and_logged(caplog) -> None:
 
 
 def test_no_room_is_a_503_with_retry_after() -> None:
-    engine = ScriptedEngine(says("a"), max_running=0)
+    gate = threading.Semaphore(1)  # one step: the first request runs, the second waits
+    engine = ScriptedEngine(says("a"), gate=gate, max_batch=1, max_waiting=1)
 
     async def body() -> None:
         async with serving_engine(engine) as server:
+            waiting = [asyncio.create_task(server.complete())]
+            await until(lambda: engine.runner.n_steps == 1)
+            waiting.append(asyncio.create_task(server.complete()))
+            await until(lambda: len(engine.running) == 2)
             for stream in (False, True):
-                reply = await server.complete(stream=stream)
-                assert (reply.status, reply.headers["Retry-After"]) == (503, "7")
+                refused = asyncio.create_task(server.complete(stream=stream))
+                await until(lambda n=3 + stream: len(engine.submitted) == n)
+                gate.release()
+                reply = await refused
+                assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
                 assert reply.error["type"] == "unavailable_error"
+            gate.release(1000)
+            assert [reply.status for reply in await asyncio.gather(*waiting)] == [200, 200]
         full = InProcessEngineClient(ScriptedEngine(says("a")), max_open=3)
         async with serving(served(full)) as server:
             reply = await server.complete(n=4)
@@ -175,6 +187,12 @@ def test_no_room_is_a_503_with_retry_after() -> None:
             assert (await server.complete(n=3)).status == 200
 
     run(body)
+
+
+def test_a_wait_is_told_in_whole_seconds_and_is_never_none() -> None:
+    for seconds, told in ((0.0, "1"), (0.2, "1"), (1.0, "1"), (2.1, "3")):
+        assert ApiError(503, "later", retry_after_s=seconds).headers == {"Retry-After": told}
+    assert ApiError(400, "no").headers == {}
 
 
 def test_loading_recovering_and_failed_are_503s() -> None:
@@ -198,10 +216,9 @@ def test_loading_recovering_and_failed_are_503s() -> None:
 
 
 def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
-    import threading
-
     gate = threading.Semaphore(0)
-    engine = ScriptedEngine(says("x", ends=False), gate=gate, n_recover_failures=10**9)
+    engine = ScriptedEngine(says("x", ends=False), gate=gate)
+    engine.runner.n_recover_failures = 10**9
 
     async def body() -> None:
         async with serving_engine(engine) as server:
@@ -211,7 +228,7 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
                 await until(lambda: len(engine.running) == 2)
                 gate.release()
                 await response.content.readline()
-                engine.loses_node = True
+                engine.runner.loses_node = True
                 gate.release()
                 rest = (await response.read()).split(b"\n\n")
             error = orjson.loads(rest[-3].strip().removeprefix(b"data: "))["error"]
@@ -219,11 +236,11 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
             assert "node 1 is lost" in error["message"]
             assert rest[-2:] == [b"data: [DONE]", b""]
             reply = await whole
-            assert (reply.status, reply.error["message"]) == (503, "node 1 is lost")
-            await until(lambda: engine._is_lost)
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+            assert reply.error["message"].startswith("node 1 is lost; the answer ends here")
             reply = await server.complete(stream=True)
             assert (reply.status, "Retry-After" in reply.headers) == (503, True)
-            engine.n_recover_failures = 0
+            engine.runner.n_recover_failures = 0
             gate.release(10**6)
             async with asyncio.timeout(20):
                 while (await server.get("/health")).status != 200:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.fields import IGNORED, OFF, SAMPLING
-from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import Server, says, serving_engine
+from api.requests.fields import IGNORED, OFF, SAMPLING
+from tests.api.serving import Server, masks, says, serving_engine
+from tests.scripted_runner import ScriptedEngine
 
 KNOWN = sorted(
     {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "stop",
@@ -72,7 +72,7 @@ bodies = st.fixed_dictionaries(
 def ask() -> Iterator[object]:
     """A function that posts to one server that lives through all the examples."""
     loop = asyncio.new_event_loop()
-    engine = ScriptedEngine(says("Hello ☕"), step_s=0)
+    engine = ScriptedEngine(says("Hello ☕"), constraints=masks())
     context = serving_engine(engine)
     server: Server = loop.run_until_complete(context.__aenter__())
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from yarl import URL
 
 from benchmarks.fuzz_bodies import Request, requests
-from tests.api.scripted_engine import ScriptedEngine
-from tests.api.serving import Server, says, serving_engine
+from tests.api.serving import Server, masks, says, serving_engine
+from tests.scripted_runner import ScriptedEngine
 
 STATUSES = {200, 400, 404, 405, 501, 503}
 
@@ -24,7 +24,7 @@ STATUSES = {200, 400, 404, 405, 501, 503}
 def send() -> Iterator[Callable[[Request], None]]:
     """Sends to one server that lives through all the examples, and then looks what is left."""
     loop = asyncio.new_event_loop()
-    engine = ScriptedEngine(says('{"a": 1} ☕'), step_s=0)
+    engine = ScriptedEngine(says('{"a": 1} ☕'), constraints=masks())
     context = serving_engine(engine)
     server: Server = loop.run_until_complete(context.__aenter__())
     statuses: Counter[int] = Counter()

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from api.config import ApiConfig
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import MAX_SEQ_LEN, Server, run, says, serving_engine, until
+from tests.scripted_runner import ScriptedEngine
 
 
 async def send(server: Server, body: dict[str, object]) -> asyncio.StreamWriter:
@@ -78,6 +78,11 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_is_given_up(caplog) -> 
                 for _ in range(5):
                     assert (await server.complete(max_tokens=5)).status == 200
                 await until(lambda: not engine.running)
+                web_server = server.runner.server
+                assert web_server is not None
+                # Of the deaf reader nothing is left, though it has not closed: one stays, of
+                # those who were served meanwhile.
+                await until(lambda: len(web_server.connections) == 1)
             assert len(engine.aborted) == 8
 
     run(body)

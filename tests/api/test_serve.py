@@ -18,8 +18,8 @@ from api.listener import display_host
 from api.serve import serve
 from api.served_model import ModelRegistry
 from dllama.errors import ConfigError
-from tests.api.scripted_engine import ScriptedEngine
 from tests.api.serving import run, says, served, until
+from tests.scripted_runner import ScriptedEngine
 
 
 def app_for(engine: ScriptedEngine):

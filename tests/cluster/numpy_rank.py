@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.rank import Tensors
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
@@ -18,6 +17,7 @@ from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.step import LogitRow, Step
+from dllama.weight_source import TensorFeed
 
 SLOW_TOKEN = 90  # every rank computes for half a second, and says so by its progress
 HANG_TOKEN = 91  # rank 1 computes without end and without progress
@@ -27,10 +27,10 @@ SLOW_S = 0.5
 
 
 class NumpyRank:
-    """Holds w1, w2 and wcls; is rank 1 where its vocabulary starts behind the first."""
+    """Holds w1, w2 and wcls; is rank 1 where its vocabulary does not start at 0."""
 
     def __init__(
-        self, tensors: Tensors, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
+        self, tensors: TensorFeed, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
     ) -> None:
         self._weights = {
             info.name: array.copy().view(np.float32).reshape(info.rows, info.cols)
@@ -39,6 +39,7 @@ class NumpyRank:
         self._n_layers = n_layers
         self._vocab_start = vocab_start
         self._progress = np.zeros(1, np.int64) if progress is None else progress
+        self.hidden = np.zeros((0, 0), np.float32)
         self.is_closed = False
 
     def forward(
@@ -48,13 +49,20 @@ class NumpyRank:
         x = embed_rows.view(np.float32).reshape(step.n_tokens, -1).copy()
         for i in range(self._n_layers):
             w1, w2 = self._weights[f"layers.{i}.w1"], self._weights[f"layers.{i}.w2"]
-            x += comm.all_reduce(np.maximum(x @ w1.T, 0) @ w2.T)
+            partial = np.maximum(x @ w1.T, 0) @ w2.T
+            comm.all_reduce(partial, out=partial)
+            x += partial
             self._progress[0] += 1
+        self.hidden = x[step.hidden_at]
         logits = x[step.logits_at] @ self._weights["wcls"].T
         parts = comm.gather(np.ascontiguousarray(logits).tobytes())
         if parts is None:
             return None
-        rows = [np.frombuffer(p, np.float32).reshape(len(step.logits_at), -1) for p in parts]
+        n_rows = len(step.logits_at)
+        rows = [
+            np.frombuffer(p, np.float32).reshape(n_rows, len(p) // (4 * max(n_rows, 1)))
+            for p in parts
+        ]
         whole = np.concatenate(rows, axis=1)
         return [LogitRow(None, row, float(np.logaddexp.reduce(row))) for row in whole]
 
@@ -88,7 +96,7 @@ class NumpyRank:
 
 def load_numpy_rank(
     config: ModelConfig,
-    tensors: Tensors,
+    tensors: TensorFeed,
     *,
     n_pages: int,
     max_step_tokens: int,

@@ -1,5 +1,5 @@
-"""What can happen to a worker happens: killed, frozen, failing, left alone. Each is noticed in
-time, said in a sentence, and the cluster serves again."""
+"""What can happen to a worker happens: killed, frozen, failing, left alone. Each is noticed, said
+in a sentence, and the cluster serves again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,17 +16,28 @@ import pytest
 
 from cluster.feed import FeedProgress
 from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
+from cluster.root.worker_link import HEARTBEAT_TIMEOUT_S
+from cluster.root.worker_links import REASON_WAIT_S
+from cluster.sockets import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from dllama.errors import PeerLost
 from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, SLOW_TOKEN
 from tests.cluster.steps import idle_until_lost, logits, prefill, recover
 from tests.cluster.worker_process import HOUSE, WorkerProcess
+from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(90)]
 
 TOKENS = [5, 6, 7]
-NOTICED_S = 5.0  # the promise that is tested here; the only time in this file
+NOTICED_S = 5.0  # the promise of docs/architecture.md, with a second to spare
+
+
+def test_the_limits_add_up_to_what_is_promised() -> None:
+    links_s = (HEARTBEAT_MS + HEARTBEAT_TIMEOUT_MS) * 1e-3
+    for noticed_s in (links_s, HEARTBEAT_TIMEOUT_S, ClusterConfig([], 8, 64, 1).hang_timeout_s):
+        assert noticed_s + REASON_WAIT_S <= NOTICED_S
 
 
 def assert_serves_again(runner: ClusterRunner, before: np.ndarray) -> None:
@@ -42,7 +52,7 @@ def assert_serves_again(runner: ClusterRunner, before: np.ndarray) -> None:
 def test_an_idle_cluster_notices_and_comes_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str, sig: signal.Signals
 ) -> None:
-    workers = [start_worker(), start_worker()]
+    workers = [start_worker(), start_worker(port=own_port())]
     runner = make_runner(workers)
     runner.start()
     before = logits(runner, TOKENS)
@@ -51,8 +61,7 @@ def test_an_idle_cluster_notices_and_comes_back(
         struck.kill_session(sig)
     else:
         struck.process.send_signal(sig)
-    lost, after_s = idle_until_lost(runner)
-    assert after_s < NOTICED_S
+    lost = idle_until_lost(runner)
     assert lost.rank == 2 and str(struck.address) in str(lost)
     if victim == "daemon" and sig == signal.SIGKILL:
         struck.end()
@@ -73,11 +82,9 @@ def test_a_loss_in_the_middle_of_a_step_ends_it(
     before = logits(runner, TOKENS)
     timer = threading.Timer(0.2, lambda: workers[0].kill_session(sig))
     timer.start()
-    started = time.monotonic()
     with pytest.raises(PeerLost) as lost:
         while True:
             runner.run(prefill([SLOW_TOKEN]))
-    assert time.monotonic() - started < 0.2 + NOTICED_S
     assert lost.value.rank == 1 and str(workers[0].address) in str(lost.value)
     timer.join()
     assert_serves_again(runner, before)
@@ -88,17 +95,17 @@ def test_a_process_that_freezes_while_it_loads_is_a_loss(
 ) -> None:
     """Its daemon beats and its progress is not asked of it yet: only its links tell."""
     worker = start_worker()
-    frozen: list[float] = []
+    frozen: list[FeedProgress] = []
 
-    def freeze(_: FeedProgress) -> None:
+    def freeze(progress: FeedProgress) -> None:
         if not frozen:
-            frozen.append(time.monotonic())
+            frozen.append(progress)
             worker.kill_session(signal.SIGSTOP)
 
     runner = make_runner([worker], on_progress=freeze)
     with pytest.raises(PeerLost, match=str(worker.address)):
         runner.start()
-    assert frozen and time.monotonic() - frozen[0] < NOTICED_S
+    assert frozen
 
 
 def test_why_a_session_was_killed_is_told(
@@ -108,7 +115,7 @@ def test_why_a_session_was_killed_is_told(
     runner = make_runner([worker])
     runner.start()
     worker.kill_session(signal.SIGKILL)
-    lost, _ = idle_until_lost(runner)
+    lost = idle_until_lost(runner)
     assert "ended by SIGKILL; the system may have been out of memory" in str(lost)
 
 
@@ -128,10 +135,8 @@ def test_a_rank_that_computes_without_end_is_a_loss(
     runner = make_runner([worker])
     runner.start()
     before = logits(runner, TOKENS)
-    started = time.monotonic()
     with pytest.raises(PeerLost, match="computed nothing for"):
         runner.run(prefill([HANG_TOKEN]))
-    assert time.monotonic() - started < NOTICED_S
     assert_serves_again(runner, before)
     assert len(worker.sessions()) == 1
 
@@ -151,7 +156,7 @@ def test_an_exception_on_a_worker_reaches_the_root(
 def test_a_worker_that_is_away_longer_is_waited_for(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    worker = start_worker()
+    worker = start_worker(port=own_port())
     runner = make_runner([worker])
     runner.start()
     before = logits(runner, TOKENS)

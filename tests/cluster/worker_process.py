@@ -22,7 +22,8 @@ NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")
 
 
 class WorkerProcess:
-    """A daemon on a free port of 127.0.0.1."""
+    """A daemon of 127.0.0.1, on a port that the system gives. One that is to come back on its port
+    needs one from tests.ports."""
 
     def __init__(self, *, port: int = 0, **changes: object) -> None:
         config = {"port": port, "session_command": NUMPY_SESSION, **changes}
@@ -53,7 +54,7 @@ class WorkerProcess:
         (session,) = self.sessions()
         session.send_signal(sig)
 
-    def await_no_session(self, timeout_s: float = 8.0) -> None:
+    def await_no_session(self, timeout_s: float = 40.0) -> None:
         """Waits until the daemon is back to waiting."""
         deadline = time.monotonic() + timeout_s
         while any(s.status() != psutil.STATUS_ZOMBIE for s in self.sessions()):

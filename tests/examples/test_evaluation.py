@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.formats.layout import model_shapes
+from dllama.models import model_shapes
 from dllama.qtypes import QType
 from examples.demo_model import evaluate as evaluate_module
 from examples.demo_model.answering import Answerer

@@ -10,7 +10,7 @@ import pytest
 
 from dllama.config import ModelConfig
 from dllama.formats import open_model
-from dllama.formats.layout import model_shapes
+from dllama.models import model_shapes
 from dllama.qtypes import QType
 from dllama.tokenizer import Tokenizer
 from examples.demo_model.data.conversations import Writer

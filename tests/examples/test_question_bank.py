@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from api.model_routes import ROUTES_SHOWN
+from api.routes.table import shown_routes
 from dllama.cli import main
 from dllama.cli.commands import root, worker
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
@@ -79,7 +79,7 @@ def test_every_flag_the_model_is_taught_exists() -> None:
 
 
 def test_every_route_the_model_is_taught_exists() -> None:
-    known = {route.split()[1] for route in ROUTES_SHOWN}
+    known = {route.split()[1] for route in shown_routes()}
     for fact in FACTS:
         for answer in fact.says:
             for route in re.findall(r"(?<![\w/.:])(/v1/[a-z/]+|/(?:de)?tokenize|/stats)", answer):

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from numba import njit
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
-from kernels.expanded import NARROWEST
-from kernels.exponential import exp_f32
-from kernels.layout import Needs
-from kernels.tiles import (
+from kernels.emit.exponential import exp_f32
+from kernels.matmul.expanded import NARROWEST
+from kernels.matmul.tiles import (
     MANY_BLOCK,
     MANY_FROM,
     n_tiles,
@@ -22,6 +21,7 @@ from kernels.tiles import (
     tile_number,
     widest_tile,
 )
+from kernels.weights.layout import Needs
 
 
 @njit
@@ -51,7 +51,9 @@ def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
     weight = rng.uniform(0.5, 2, 96).astype(np.float32)
     total = (x + delta).astype(np.float64)
     a = activations(n_tokens, 96)
-    add_rms_norm(team, x, delta, weight, 1e-5, a, n_tokens, Needs(quants=True, tiles=True))
+    add_rms_norm(
+        team, x, delta, weight[:0], weight, 1e-5, a, n_tokens, Needs(quants=True, tiles=True)
+    )
     assert np.array_equal(x, total.astype(np.float32))
     expected = total / np.sqrt((total**2).mean(1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(a.rows, expected, rtol=2e-6, atol=1e-6)

@@ -12,12 +12,12 @@ import pytest
 from kernels.cpu import available_isas, isa
 
 OTHERS = [name for name in available_isas() if name != isa()]
-FORMATS = "q4_0 or q8_0 or q6_k or iq4_xs or tiles"  # nibbles, bytes, pairs above, a table
+FORMATS = "q4_0 or q8_0 or q6_k or iq4_xs or mxfp4 or tiles"  # nibbles, bytes, pairs above, tables
 
 
 def run_tests_on(name: str, chosen: str, *files: str) -> None:
     """Runs tests of this folder, in a process of its own, on another instruction set."""
-    paths = [str(Path(__file__).with_name(file)) for file in files]
+    paths = [str(Path(__file__).parent / file) for file in files]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", chosen, *paths],
         env={**os.environ, "DLLAMA_ISA": name}, capture_output=True, text=True,
@@ -29,19 +29,19 @@ def run_tests_on(name: str, chosen: str, *files: str) -> None:
 @pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
 @pytest.mark.parametrize("name", OTHERS)
 def test_products_are_right_on(name: str) -> None:
-    run_tests_on(name, f"1thread and ({FORMATS})", "test_matmul.py", "test_activations.py")
+    run_tests_on(name, f"1thread and ({FORMATS})", "matmul/test_multiply.py", "test_activations.py")
 
 
 @pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
 @pytest.mark.parametrize("name", OTHERS)
 def test_attention_is_right_on(name: str) -> None:
     chosen = "1thread and 100 or any_number and 513"  # whole prompts, and chunks shared out
-    run_tests_on(name, chosen, "test_attention.py", "test_long_contexts.py")
+    run_tests_on(name, chosen, "attention/test_causal.py", "attention/test_long_contexts.py")
 
 
 def test_asking_for_what_the_processor_lacks_is_a_sentence() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", "import kernels"],
+        [sys.executable, "-c", "import kernels.emit.jit"],
         env={**os.environ, "DLLAMA_ISA": "quantum"}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode != 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kernels.jit import kernel
+from kernels.emit.jit import kernel
 from kernels.program import Program, launch, recording
 
 

@@ -11,11 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from api.answers.reasoning import tags_of
 from api.app import build_app
 from api.config import ApiConfig
 from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
-from api.reasoning import tags_of
 from api.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of

@@ -21,8 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
-    from kernels.cache import cache_root, source_key
-    from kernels.compiling import on_compile
+    from kernels.cache import cache_root, on_compile, source_key
     from kernels.cpu import cpu_name, isa
     from kernels.team import Team
     from kernels.warm_up import pieces

@@ -11,7 +11,8 @@ from api.engines.zmq_client import ZmqEngineClient
 from dllama.errors import ClusterError, ConfigError, EngineBusy
 from dllama.requests import Submit
 from tests.api.engine_process import EngineProcess
-from tests.api.engines.test_engine_client import drain, run, scripted, until
+from tests.api.engines.test_engine_client import drain, scripted
+from tests.api.serving import run, until
 
 
 def test_another_engine_process_takes_over(tmp_path: Path) -> None:

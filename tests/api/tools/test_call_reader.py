@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.tools.call_reader import ArgumentsPart, CallPart, CallReader, TextPart
+from api.answers.events import Finish, Message, Text, ToolArguments, ToolCall, Usage
+from api.answers.plan import MessageReader
+from api.replies.openai import message_of, reason_of
+from api.tools.call_reader import CallReader
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
+from dllama.requests import FinishReason
 
 NAMES = ("f", "get_it")
 values = st.recursive(
@@ -24,14 +28,14 @@ def read(dialect: ToolDialect, pieces: list[str]) -> tuple[str, list[tuple[str, 
     """The text, and name, arguments and completeness of each call."""
     reader = CallReader(dialect, NAMES)
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.flush()
-    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    text = "".join(part.text for part in parts if isinstance(part, Text))
     calls: list[list] = []
     for part in parts:
-        if isinstance(part, CallPart):
-            assert part.index == len(calls)
+        if isinstance(part, ToolCall):
+            assert part.call == len(calls)
             calls.append([part.name, "", False])
-        elif isinstance(part, ArgumentsPart):
-            assert part.index == len(calls) - 1
+        elif isinstance(part, ToolArguments):
+            assert part.call == len(calls) - 1
             calls[-1][1] += part.text
             calls[-1][2] = part.is_end
     assert reader.n_complete == sum(call[2] for call in calls)
@@ -79,3 +83,18 @@ def test_a_call_that_breaks_off_is_not_complete() -> None:
     text = HERMES.before + HERMES.head("f") + '{"a": "x'
     assert read(HERMES, list(text)) == ("", [("f", '{"a": "x', False)])
     assert read(HERMES, ["well <tool_call>\n{"]) == ("well<tool_call>\n{", [])
+
+
+def test_a_message_tells_whole_calls_and_why_it_ended() -> None:
+    """Also where a second call was cut: an answer of max_tokens says so, whatever it has."""
+    call = HERMES.before + HERMES.head("f") + '{"a": 1}}' + HERMES.after
+    reader, said = MessageReader(0, None, CallReader(HERMES, NAMES)), Message()
+    text = HERMES.opening + call + HERMES.between + call[:-20]
+    for part in [part for char in text for part in reader.push(char)] + reader.finish():
+        said.add(part)
+    calls = message_of(said)["tool_calls"]
+    assert isinstance(calls, list)
+    assert [made["function"] for made in calls] == [{"name": "f", "arguments": '{"a": 1}'}]
+    usage = Usage(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
+    for reason, told in ((FinishReason.LENGTH, "length"), (FinishReason.STOP, "tool_calls")):
+        assert reason_of(Finish(0, reason, usage, has_calls=reader.has_calls)) == told

@@ -8,10 +8,13 @@ from functools import cache
 
 import pytest
 
-from api.answer_plan import chat_plan
-from api.generation_request import Conversation, parse_conversation
-from api.prompting import render
-from api.reasoning import tags_of
+from api.answers.events import Finish, Message, Usage
+from api.answers.plan import AnswerPlan, chat_plan
+from api.answers.reasoning import tags_of
+from api.replies.openai import message_of, reason_of
+from api.requests.conversation import Conversation
+from api.requests.openai import parse_conversation
+from api.requests.prompting import render
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect, dialect_of
 from benchmarks.writers.filler_vocabulary import bpe_metadata
@@ -85,12 +88,16 @@ def answer_of(dialect: ToolDialect, n: int) -> str:
     return opening + dialect.between.join(calls) + dialect.closing
 
 
-def read(plan: object, text: str) -> tuple[dict, str]:
-    reader = plan.reader()  # type: ignore[attr-defined]
-    for char in text:
-        reader.push(char)
-    reader.finish()
-    return reader.message(), reader.reason(FinishReason.STOP)
+def read(plan: AnswerPlan, text: str) -> tuple[dict, str]:
+    """OpenAI's message that a text is read to, and its finish reason."""
+    reader = plan.reader(0)
+    assert reader is not None
+    said = Message()
+    for part in [part for char in text for part in reader.push(char)] + reader.finish():
+        said.add(part)
+    usage = Usage(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0)
+    finish = Finish(0, FinishReason.STOP, usage, has_calls=reader.has_calls)
+    return message_of(said), reason_of(finish)
 
 
 @pytest.mark.parametrize(("name", "dialect"), DIALECTS.items())

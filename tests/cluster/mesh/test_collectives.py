@@ -12,8 +12,8 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.mesh import collective as mesh_module
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.collective import collective as mesh_module
 from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import endpoint
@@ -87,7 +87,11 @@ def partials(world_size: int, rows: int, cols: int, seed: int = 0) -> list[np.nd
 
 def reduce_all(ranks: list[Collective], xs: list[np.ndarray]) -> list[np.ndarray]:
     def body(c: Collective, x: np.ndarray) -> np.ndarray:
-        return c.all_reduce(x).copy()
+        out = np.full_like(x, np.nan)
+        kept = x.copy()
+        c.all_reduce(x, out)
+        assert np.array_equal(x, kept)
+        return out
 
     bodies = [lambda c=c, x=x: body(c, x) for c, x in zip(ranks, xs, strict=True)]
     return run_ranks(bodies)  # type: ignore[return-value, arg-type]
@@ -102,6 +106,14 @@ def test_all_ranks_hold_the_same_bits_of_the_sum(
     assert all(s.tobytes() == sums[0].tobytes() for s in sums)
     assert sums[0].shape == shape and sums[0].dtype == np.float32
     assert np.abs(sums[0] - np.sum(xs, axis=0)).max() < 0.05 * len(ranks)
+
+
+def test_a_sum_may_take_the_place_of_its_addend(ranks: list[Collective]) -> None:
+    xs = partials(len(ranks), 5, 64)
+    sums = reduce_all(ranks, [x.copy() for x in xs])
+    own = [x.copy() for x in xs]
+    run_ranks([lambda c=c, x=x: c.all_reduce(x, out=x) for c, x in zip(ranks, own, strict=True)])
+    assert all(np.array_equal(x, total) for x, total in zip(own, sums, strict=True))
 
 
 def test_parts_reach_rank_0_in_order(ranks: list[Collective]) -> None:
@@ -119,7 +131,8 @@ def test_collectives_may_follow_each_other_at_any_speed(ranks: list[Collective])
             if i % len(ranks) == rank:
                 threading.Event().wait(0.002)
             x = np.full((1 + i % 3, 8), i + rank, np.float32)
-            heard.append(c.all_reduce(x).tobytes())
+            c.all_reduce(x, out=x)
+            heard.append(x.tobytes())
             if i % 5 == 0:
                 heard.append(c.gather(f"{i}:{rank}".encode()) if rank == 0 else c.gather(b"."))
         return [h for h in heard if isinstance(h, bytes)]
@@ -151,7 +164,7 @@ def test_scattered_sums_have_the_bits_of_plain_ones(
 ) -> None:
     xs = partials(4, 50, 96)
     plain = reduce_all(list(make_mesh(4, sync_type).ranks), xs)
-    monkeypatch.setattr(MeshCollective, "_is_scattered", lambda *_: True)
+    monkeypatch.setattr(MeshCollective, "is_scattered", lambda *_: True)
     monkeypatch.setattr(mesh_module, "BLOCK_BYTES", 3 * 4 * 96)  # blocks of three rows
     mesh = make_mesh(4, sync_type)
     for _ in range(2):
@@ -189,7 +202,8 @@ def test_waiting_for_a_slow_rank_is_told_from_the_network(
     def body(rank: MeshCollective) -> None:
         rank.begin_step()
         threading.Event().wait(slow_s * rank.rank)
-        rank.all_reduce(np.zeros((1, 8), np.float32))
+        x = np.zeros((1, 8), np.float32)
+        rank.all_reduce(x, out=x)
 
     run_ranks([lambda r=r: body(r) for r in mesh.ranks])
     fast, slow = (rank.times for rank in mesh.ranks)
@@ -218,8 +232,9 @@ def test_the_watch_is_called_while_waiting_and_may_end_it(
             raise PeerLost("enough", rank=1, host="there")
 
     mesh.ranks[0].links.watch = watch
+    x = np.zeros((1, 8), np.float32)
     with pytest.raises(PeerLost, match="enough"):
-        mesh.ranks[0].all_reduce(np.zeros((1, 8), np.float32))
+        mesh.ranks[0].all_reduce(x, out=x)
 
 
 def test_a_rank_that_never_comes_is_named() -> None:
@@ -231,18 +246,27 @@ def test_a_rank_that_never_comes_is_named() -> None:
         mesh.close()
 
 
-def test_strangers_and_stale_epochs_are_dropped(make_mesh: Callable[..., MeshOfThreads]) -> None:
+def test_strangers_and_stale_epochs_are_dropped(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over ZeroMQ alone: rings of shared memory would be read before the noise."""
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
     mesh = make_mesh(2)
-    stale = MeshLinks(1, EPOCH - 1, mesh.context)
-    message = bytearray(HEADER_BYTES + 32)
-    stale.pack_header(message, Phase.PARTIAL, 0, 1, 0)
+
+    def partial(epoch: int, block: int) -> bytearray:
+        message = bytearray(HEADER_BYTES + 32)
+        MeshLinks(1, epoch, mesh.context).pack_header(message, Phase.PARTIAL, block, 1, 0)
+        return message
+
+    other_magic = b"dlm0" + partial(EPOCH, 0)[4:]
     with mesh.context.socket(zmq.PUSH) as stranger:
         stranger.connect(mesh.peers[0])
-        for noise in (b"", b"hello", bytes(100), message):
+        for noise in (b"", b"hello", bytes(100), partial(EPOCH - 1, 0), other_magic):
             stranger.send(noise)
-        threading.Event().wait(0.1)
-        xs = partials(2, 1, 8)
-        sums = reduce_all(list(mesh.ranks), xs)
+        stranger.send(partial(EPOCH, 7))
+        mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 7, 1))  # so all of the noise is read
+    xs = partials(2, 1, 8)
+    sums = reduce_all(list(mesh.ranks), xs)
     assert (sums[0] == xs[0] + xs[1]).all()
 
 
@@ -265,7 +289,8 @@ def test_a_payload_of_another_size_is_an_error(make_mesh: Callable[..., MeshOfTh
     mesh = make_mesh(2)
 
     def body(rank: MeshCollective) -> None:
-        rank.all_reduce(np.zeros((1, 8 + rank.rank), np.float32))
+        x = np.zeros((1, 8 + rank.rank), np.float32)
+        rank.all_reduce(x, out=x)
 
     with pytest.raises(ProtocolError, match="expects"):
         run_ranks([lambda r=r: body(r) for r in mesh.ranks])
@@ -274,8 +299,9 @@ def test_a_payload_of_another_size_is_an_error(make_mesh: Callable[..., MeshOfTh
 def test_a_thread_that_fails_frees_the_others() -> None:
     group = ThreadGroup(2)
     group.leave()
+    x = np.zeros((1, 1), np.float32)
     with pytest.raises(PeerLost):
-        ThreadCollective(group, 0).all_reduce(np.zeros((1, 1), np.float32))
+        ThreadCollective(group, 0).all_reduce(x, out=x)
 
 
 def q80_by_definition(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import zmq
 
 from cluster.machine import describe_machine
 from cluster.sockets import endpoint
+from cluster.wire.codec import PROTOCOL_VERSION
 from cluster.wire.messages import (
     CloseSession,
     Credit,
@@ -86,7 +87,7 @@ def test_a_root_of_another_protocol_can_read_both_versions(root: Root) -> None:
     hello = {"v": 99, "e": 0, "k": "Hello2", "a": [], "release": "9.9", "news": [1]}
     root.link.send(msgpack.packb(hello))
     head = msgpack.unpackb(root.link.recv())
-    assert head["v"] == 1 and head["release"] == __version__
+    assert head["v"] == PROTOCOL_VERSION and head["release"] == __version__
 
 
 def test_noise_on_the_port_changes_nothing(worker: WorkerProcess, root: Root) -> None:
@@ -191,4 +192,4 @@ def test_a_daemon_ends_cleanly_when_asked(start_worker: StartWorker) -> None:
 
 def test_protocol_errors_name_no_internals() -> None:
     with pytest.raises(ProtocolError, match="unknown kind 'Dance'"):
-        unpack([msgpack.packb({"v": 1, "e": 0, "k": "Dance", "a": []})])
+        unpack([msgpack.packb({"v": PROTOCOL_VERSION, "e": 0, "k": "Dance", "a": []})])

@@ -97,6 +97,7 @@ DOUBLING = "{%% set ns = namespace(x='abcd') %%}{%% for i in range(60) %%}{%% se
         "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
         "{{ 'a' * 10 ** 9 }}",
         "{{ [0] * 10 ** 9 }}",
+        "{{ 10 ** 9 * 'a' }}",
         "{{ 9 ** 99 ** 9 }}",
         "{{ 'a'.ljust(10 ** 12) }}",
         "{{ 'a' | center(10 ** 12) }}",
@@ -153,15 +154,25 @@ def test_parts_stay_parts_for_templates_that_know_them() -> None:
 
 
 def test_reasoning_is_found_under_its_older_names() -> None:
-    source = "{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}"
-    for key in ("reasoning", "thinking", "reasoning_content"):
-        assert ChatTemplate(source).render([assistant("b", **{key: "R"})]) == "Rb"
+    for name in ("reasoning_content", "thinking"):
+        source = "{% for m in messages %}{{ m." + name + " }}{{ m.content }}{% endfor %}"
+        for key in ("reasoning", "thinking", "reasoning_content"):
+            assert ChatTemplate(source).render([assistant("b", **{key: "R"})]) == "Rb"
 
 
 def test_system_without_a_following_user() -> None:
     template = ChatTemplate(BUILTIN_TEMPLATES["gemma"], bos_token="<bos>")
     wanted = "<bos><start_of_turn>user\nS<end_of_turn>\n"
     assert template.render([system("S")], add_generation_prompt=False) == wanted
+
+
+def test_system_text_is_told_once_before_the_user_it_precedes() -> None:
+    template = ChatTemplate(BUILTIN_TEMPLATES["gemma"])
+    messages = [system("S"), user("a"), assistant("b"), user("c"), system("T"), user("d")]
+    assert template.render(messages, add_generation_prompt=False) == (
+        "<start_of_turn>user\nS\n\na<end_of_turn>\n<start_of_turn>model\nb<end_of_turn>\n"
+        "<start_of_turn>user\nc<end_of_turn>\n<start_of_turn>user\nT\n\nd<end_of_turn>\n"
+    )
 
 
 def test_broken_arguments_stay_text() -> None:

@@ -11,6 +11,7 @@ from dllama.chat import find_template
 from dllama.chat.builtin_templates import BUILTIN_TEMPLATES
 from dllama.errors import TemplateError
 from dllama.tokenizer import Tokenizer
+from dllama.tokenizer.gguf_vocabulary import vocabulary_of_metadata
 from tests.dllama.chat.conversations import TOOLS, user
 from tests.dllama.tokenizer.vocabularies import bpe_metadata
 
@@ -44,8 +45,8 @@ def test_the_models_own_for_tools() -> None:
 
 
 def test_the_template_of_a_separate_tokenizer() -> None:
-    plain = Tokenizer.from_gguf_metadata(METADATA)
-    tokenizer = Tokenizer(replace(plain._vocabulary, chat_templates={"default": "{{ eos_token }}"}))
+    plain = vocabulary_of_metadata(METADATA)
+    tokenizer = Tokenizer(replace(plain, chat_templates={"default": "{{ eos_token }}"}))
     assert find_template({}, tokenizer=tokenizer).render(HI) == "<|e|>"
 
 

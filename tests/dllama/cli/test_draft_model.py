@@ -60,7 +60,7 @@ def test_it_is_loaded_with_the_smaller_context(toy: Path, small: Path) -> None:
     chosen = settings(toy, draft_model=str(small), draft_max=3, workers=("nobody:1",))
     model = build_draft_model(chosen, lambda share, detail: told.append(detail))
     assert model is not None and model.max_tokens == 3
-    assert model._runner.config.max_seq_len == 128 and model.kv.pool.n_pages == 16
+    assert model.runner.config.max_seq_len == 128 and model.kv.pool.n_pages == 16
     assert told and all(line.startswith("draft model: ") for line in told)
     model.close()
     assert build_draft_model(settings(toy), lambda share, detail: None) is None

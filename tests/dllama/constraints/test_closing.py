@@ -136,6 +136,42 @@ def test_text_that_may_end_anywhere_is_left_alone(
         assert may_end and text.count("<") == text.count(">")
 
 
+def test_brackets_are_opened_while_they_can_still_be_closed(
+    masks: GrammarMasks, tokenizer: Tokenizer
+) -> None:
+    """By a writer who opens one wherever that is allowed."""
+    grammar = whole_answer(source_part(GrammarKind.LARK, 'start: "[" start* "]"'))
+    [opening], [closing] = tokenizer.encode_inside("["), tokenizer.encode_inside("]")
+    for n_tokens in range(2, 14):
+        constraint = masks.make(grammar, tokenizer.eog_ids, n_tokens)
+        ids: list[int] = []
+        is_open = True
+        while is_open and len(ids) < n_tokens:
+            wanted = opening if constraint.mask()[opening] else closing
+            ids.append(constraint.keep(wanted))
+            is_open = constraint.advance(ids[-1])
+        n_pairs = n_tokens // 2
+        assert not is_open
+        assert tokenizer.decode(ids, is_continuation=True) == "[" * n_pairs + "]" * n_pairs
+
+
+def test_no_control_token_is_on_a_way_out() -> None:
+    """Not even one whose text is a bracket."""
+    texts = [b"]", *(bytes([b]) for b in range(256)), b"<end>"]
+    vocabulary = VocabularyBytes(
+        texts,
+        control_ids=[0, 257],
+        end_ids=[257],
+        encode=lambda text: [1 + b for b in text.encode()],
+    )
+    masks = GrammarMasks(vocabulary, len(texts))
+    try:
+        grammar = whole_answer(source_part(GrammarKind.LARK, 'start: "[" start* "]"'))
+        assert shortest(masks, grammar) == [1 + ord("["), 1 + ord("]")]
+    finally:
+        masks.close()
+
+
 def test_an_engine_tells_whole_answers(masks: GrammarMasks, tokenizer: Tokenizer) -> None:
     """Each token with its own probability, also the one that took another's place."""
     grammar = whole_answer(json_part(TREE))

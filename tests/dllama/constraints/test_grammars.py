@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dllama.constraints.grammars import GrammarKind, check_part, json_part, source_part
+from dllama.constraints.grammars import (
+    WHITESPACE,
+    GrammarKind,
+    check_part,
+    json_part,
+    source_part,
+)
 from dllama.errors import RequestError
 
 TAKEN = [
@@ -71,3 +77,32 @@ def test_an_object_that_may_have_more_stays_open(more: dict[str, object]) -> Non
     kept = json_part(schema).value
     assert isinstance(kept, dict)
     assert kept.get("additionalProperties", "open") == more.get("additionalProperties", "open")
+
+
+def test_objects_described_in_several_places_stay_open() -> None:
+    inner = {"type": "object", "properties": {"b": {}}}
+    schema = {"$defs": {"x": inner}, "$ref": "#/$defs/x", "properties": {"a": {}}}
+    assert json_part(schema).value == schema | {"x-guidance": {"whitespace_pattern": WHITESPACE}}
+
+
+def bounded(schema: dict[str, object]) -> dict[str, object]:
+    """A schema as it is given to the grammar, without what all of them have."""
+    found = json_part(schema).value
+    assert isinstance(found, dict)
+    return {key: value for key, value in found.items() if key != "x-guidance"}
+
+
+def test_texts_and_numbers_get_limits_where_they_have_none() -> None:
+    date = bounded({"type": "string", "format": "date"})
+    assert "format" not in date and str(date["pattern"]).startswith("^")
+    for limits in ({"maxLength": 12}, {"minLength": 3}, {"pattern": "^2"}):
+        schema = {"type": "string", "format": "date", **limits}
+        assert bounded(schema) == schema
+    assert bounded({"type": "integer"}) == {
+        "type": "integer", "minimum": -(10**15), "maximum": 10**15,
+    }  # fmt: skip
+    assert bounded({"type": "number", "minimum": 0}).keys() == {
+        "type", "minimum", "maximum", "multipleOf",
+    }  # fmt: skip
+    huge = {"type": "integer", "minimum": 10**18}
+    assert bounded(huge) == huge

@@ -22,6 +22,7 @@ from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.errors import DllamaError, RequestError
 from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
+from tests.dllama.tokenizer.vocabularies import spm_metadata
 
 
 @pytest.fixture(scope="module")
@@ -175,5 +176,68 @@ def test_a_vocabulary_of_bytes_writes_all_of_it() -> None:
         schema = {"enum": ["größe ✓", {"a": [1, None]}]}
         constraint = masks.make(whole_answer(json_part(schema)), small.eog_ids)
         assert json.loads(written(constraint, small, brief_writer(1, small))) in schema["enum"]
+    finally:
+        masks.close()
+
+
+def test_json_has_as_much_white_space_as_people_write(
+    masks: GrammarMasks, tokenizer: Tokenizer
+) -> None:
+    """A small model that may go on with it would."""
+    [bracket], [feed], [space] = (tokenizer.encode_inside(text) for text in ("[", "\n", " "))
+    grammar = whole_answer(json_part({"type": "array"}))
+    for tokens, is_allowed in (([feed, feed], False), ([feed, space], True), ([space], False)):
+        constraint = masks.make(grammar, tokenizer.eog_ids)
+        for token in (bracket, *tokens):
+            assert constraint.mask()[token]
+            constraint.advance(token)
+        mask = constraint.mask()
+        assert not mask[feed] or len(tokens) < 2
+        assert mask[space] or not is_allowed
+        assert not mask[feed] or tokens == [feed]
+
+
+def test_control_tokens_write_no_text() -> None:
+    """Their texts may be wanted; then other tokens spell them."""
+    small = Tokenizer.from_gguf_metadata(bpe_metadata(352))
+    [control] = small.encode("<|im_start|>", parse_special=True)
+    masks = GrammarMasks(VocabularyBytes.of(small), small.vocab_size)
+    try:
+        part = source_part(GrammarKind.REGEX, r"<\|im_start\|>|x")
+        mask = masks.make(whole_answer(part), small.eog_ids).mask()
+        assert not mask[control] and mask[small.encode("<")].all()
+    finally:
+        masks.close()
+
+
+def test_sentencepiece_writes_the_mark_of_its_own_spaces() -> None:
+    """Its encoder takes that character for a space, also where a grammar leaves no choice."""
+    pieces = {"▁": -1.0, "a": -2.0, "b": -2.0, "▁a": -0.5}
+    small = Tokenizer.from_gguf_metadata(spm_metadata(pieces))
+    masks = GrammarMasks(VocabularyBytes.of(small), small.vocab_size)
+    try:
+        for source in ("a▁b", "▁[ab]", "[ab] ▁a"):
+            part = source_part(GrammarKind.REGEX, source)
+            constraint = masks.make(whole_answer(part), small.eog_ids)
+            assert re.fullmatch(source, written(constraint, small, brief_writer(1, small)))
+    finally:
+        masks.close()
+
+
+def test_forced_text_is_written_as_it_is_whatever_a_tokenizer_says() -> None:
+    texts = [*(bytes([b]) for b in range(256)), b"<end>"]
+    vocabulary = VocabularyBytes(
+        texts, control_ids=[256], end_ids=[256], encode=lambda text: [ord("x")] * len(text)
+    )
+    masks = GrammarMasks(vocabulary, len(texts))
+    try:
+        constraint = masks.make(whole_answer(source_part(GrammarKind.REGEX, "abc")), [256])
+        for token in b"abc":
+            assert np.flatnonzero(constraint.mask()).tolist() == [token]
+            constraint.advance(token)
+        way = masks.ways_out.find(
+            masks.matcher(whole_answer(source_part(GrammarKind.REGEX, "abc"))), 9
+        )
+        assert way == [*b"abc"]
     finally:
         masks.close()

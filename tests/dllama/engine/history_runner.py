@@ -80,11 +80,12 @@ class HistoryRunner:
         self._n_pages = n_pages
         self._lose_at = set(lose_at)
         self._n_failures = n_failures
-        self._states = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
+        self.states = np.full((n_pages, PAGE_TOKENS), -1, np.int64)  # what its pages hold
         self._positions = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
         self.step_sizes: list[list[int]] = []  # rows of each sequence, step by step
         self.n_shifts = 0
-        self.n_idle = 0
+        self._hidden = np.zeros((0, 1), np.float32)
+        self.idle_at: list[int] = []  # how many steps there had been, at each `idle`
         self.is_lost = False
         self.is_closed = False
 
@@ -104,7 +105,9 @@ class HistoryRunner:
         check_step(step, self._n_pages, self._config.vocab_size)
         starts = step.starts.tolist()
         self.step_sizes.append([b - a for a, b in pairwise(starts)])
-        states = [self._compute(step, row) for row in range(step.n_tokens)]
+        states = [self.compute(step, row) for row in range(step.n_tokens)]
+        told = [[float(states[row] % 1000)] for row in step.hidden_at.tolist()]
+        self._hidden = np.array(told, np.float32).reshape(-1, 1)
         return [
             logit_row(state_logits(states[row], self._config.vocab_size), n)
             for row, n in zip(step.logits_at.tolist(), step.candidates.tolist(), strict=True)
@@ -116,16 +119,16 @@ class HistoryRunner:
         check_shift(shift, self._n_pages)
         positions = self._read(self._positions, shift.from_pages, shift.n_tokens)
         assert np.array_equal(positions, np.arange(shift.n_tokens)), "the pages hold other tokens"
-        states = self._read(self._states, shift.from_pages, shift.n_tokens)
+        states = self._read(self.states, shift.from_pages, shift.n_tokens)
         states = np.delete(states, np.arange(shift.n_keep, shift.n_keep + shift.n_drop))
         for position in range(shift.n_keep // PAGE_TOKENS * PAGE_TOKENS, len(states)):
             place = shift.to_pages[position // PAGE_TOKENS], position % PAGE_TOKENS
-            self._states[place], self._positions[place] = states[position], position
+            self.states[place], self._positions[place] = states[position], position
 
     def lose(self) -> None:
         """A node goes, and all KV with it."""
         self.is_lost = True
-        self._states[:] = self._positions[:] = -1
+        self.states[:] = self._positions[:] = -1
 
     @property
     def weight_bytes(self) -> int:
@@ -133,7 +136,7 @@ class HistoryRunner:
 
     @property
     def hidden(self) -> np.ndarray:
-        return np.zeros((0, 1), np.float32)
+        return self._hidden
 
     def counters(self) -> dict[str, int]:
         return {"compute_ns": 0, "wait_ns": 0, "network_ns": 0}
@@ -149,7 +152,7 @@ class HistoryRunner:
         raise SessionFileError("this runner has no files")
 
     def idle(self) -> None:
-        self.n_idle += 1
+        self.idle_at.append(len(self.step_sizes))
         self._refuse_lost()
 
     def recover(self) -> None:
@@ -169,7 +172,7 @@ class HistoryRunner:
         if self.is_lost:
             raise PeerLost("the worker 10.0.0.9:9998 left", rank=1, host="10.0.0.9:9998")
 
-    def _compute(self, step: Step, row: int) -> int:
+    def compute(self, step: Step, row: int) -> int:
         sequence = int(np.searchsorted(step.starts, row, side="right")) - 1
         pages, position = step.pages[sequence], int(step.positions[row])
         page = pages[position // PAGE_TOKENS]
@@ -177,8 +180,8 @@ class HistoryRunner:
         assert np.array_equal(self._read(self._positions, pages, position), np.arange(position)), (
             "the pages do not hold the history"
         )
-        state = next_state(self._read(self._states, pages, position), step.tokens[row])
-        self._states[page, position % PAGE_TOKENS] = state
+        state = next_state(self._read(self.states, pages, position), step.tokens[row])
+        self.states[page, position % PAGE_TOKENS] = state
         self._positions[page, position % PAGE_TOKENS] = position
         return state
 

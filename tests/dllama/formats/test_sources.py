@@ -13,7 +13,8 @@ from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_source import GgufSource, their_name
-from dllama.formats.rope_order import half_split_order, interleaved_order
+from dllama.formats.rope_order import RotaryPairs, half_split_order, interleaved_order
+from dllama.models import model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo, WeightSource
 from tests.dllama.formats.crafted import rewrite
@@ -133,17 +134,27 @@ def test_llama_rows_are_permuted_as_the_converters_of_llama_cpp_do(tmp_path: Pat
     file = GgufFile(tmp_path / "toy")
     for name, heads in (("layers.1.wq", 4), ("layers.1.wk", 2)):
         ours = source.read(name).reshape(heads, 2, 8, -1)
-        tensor = file.tensor(their_name(name))
+        tensor = file.tensor(their_name(name, model_tensors(source.config)[name]))
         theirs = tensor.file.view(tensor.offset, tensor.n_bytes or 0, name)
         assert np.array_equal(ours.swapaxes(1, 2).reshape(-1), theirs)
 
 
 def test_row_orders_undo_each_other() -> None:
-    order = half_split_order(range(96), 32)
+    pairs = RotaryPairs(32, 32)
+    order = half_split_order(range(96), pairs)
     assert sorted(order) == list(range(96))
     assert order[:3].tolist() == [0, 2, 4] and order[16:19].tolist() == [1, 3, 5]
-    assert np.array_equal(interleaved_order(96, 32)[order], np.arange(96))
-    assert np.array_equal(half_split_order(range(40, 70), 32), order[40:70])
+    assert np.array_equal(interleaved_order(96, pairs)[order], np.arange(96))
+    assert np.array_equal(half_split_order(range(40, 70), pairs), order[40:70])
+
+
+def test_values_that_are_not_rotated_keep_their_rows() -> None:
+    pairs = RotaryPairs(8, 4)
+    assert half_split_order(range(16), pairs).tolist() == [
+        0, 2, 1, 3, 4, 5, 6, 7, 8, 10, 9, 11, 12, 13, 14, 15,
+    ]  # fmt: skip
+    order = half_split_order(range(16), pairs)
+    assert np.array_equal(interleaved_order(16, pairs)[order], np.arange(16))
 
 
 def test_config_says_what_was_written(tmp_path: Path) -> None:
@@ -210,7 +221,7 @@ def test_biases_of_a_llama_are_read_and_reordered(tmp_path: Path) -> None:
     path = rewrite(toy, tmp_path / "llama", metadata=llama | {"general.architecture": "llama"})
     qwen, llama_source = open_model(toy), open_model(path)
     assert llama_source.config.has_qkv_bias
-    order = half_split_order(range(64), 16)
+    order = half_split_order(range(64), RotaryPairs(16, 16))
     expected = tensor_values(qwen, "layers.0.bq")[:, order]
     assert np.array_equal(tensor_values(llama_source, "layers.0.bq"), expected)
     cut = llama_source.read("layers.0.bq", None, range(16, 48)).view("<f4")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.collective import SoloCollective
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.qtypes import QType
-from tests.local_model import Ranks, local_runner, make_step
+from tests.cluster.array_source import ArraySource, small_config
+from tests.local_model import Ranks, load_whole, local_runner, make_step
 from tests.reference_forward import reference_logits
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
@@ -30,6 +33,7 @@ VARIANTS = {
     "rope-factors": {"rope_factors": tuple(1.0 + i / 4 for i in range(8))},
     "qwen2": {"arch": "qwen2"},
     "qwen3": {"arch": "qwen3", "head_dim": 32},
+    "exaone4": {"arch": "exaone4", "rope_factors": tuple(1.0 + i / 2 for i in range(8))},
     "one-kv-head": {"n_kv_heads": 1},
     "no-groups": {"n_kv_heads": 4},
     "odd-hidden": {"hidden_dim": 172},
@@ -44,6 +48,24 @@ def test_every_architecture_equals_the_reference(tmp_path: Path, name: str) -> N
     with local_runner(path, threads=2) as runner:
         rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
     got = np.array([r.logits for r in rows])
+    np.testing.assert_allclose(got, expected, atol=5e-3 * np.abs(expected).max())
+
+
+def test_a_part_of_each_head_may_be_rotated() -> None:
+    config = small_config(head_dim=16, partial_rotary_dim=8)
+    source = ArraySource(config)
+    tokens = [t % config.vocab_size for t in TOKENS]
+    expected = reference_logits(source, tokens)
+    turned = replace(config, partial_rotary_dim=None)
+    assert np.abs(expected - reference_logits(ArraySource(turned), tokens)).max() > 1e-3
+    model = load_whole(source)
+    try:
+        step = make_step([(0, tokens, 0)], every_row=True)
+        rows = model.forward(step, source.read("embed")[tokens], SoloCollective())
+    finally:
+        model.close()
+    assert rows is not None
+    got = np.array([row.logits for row in rows])
     np.testing.assert_allclose(got, expected, atol=5e-3 * np.abs(expected).max())
 
 
@@ -110,10 +132,14 @@ SHARES = {
 
 
 @pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
-@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
-def test_n_ranks_equal_one(tmp_path: Path, shares: list[float], qtype: QType) -> None:
+@pytest.mark.parametrize(
+    ("arch", "qtype"), [("llama", QType.F32), ("llama", QType.Q4_0), ("exaone4", QType.F32)]
+)
+def test_n_ranks_equal_one(tmp_path: Path, shares: list[float], arch: str, qtype: QType) -> None:
     """Five nodes are more than the model has key/value heads."""
-    path = write_toy(tmp_path / "toy.gguf", qtype=qtype, n_heads=8, n_kv_heads=4, hidden_dim=320)
+    path = write_toy(
+        tmp_path / "toy.gguf", arch=arch, qtype=qtype, n_heads=8, n_kv_heads=4, hidden_dim=320
+    )
     with local_runner(path) as runner:
         [whole] = runner.run(make_step([(0, TOKENS, 0)]))
         [best] = runner.run(make_step([(0, TOKENS, 0)], candidates=20))
@@ -124,7 +150,8 @@ def test_n_ranks_equal_one(tmp_path: Path, shares: list[float], qtype: QType) ->
         [some] = ranks.run(make_step([(0, TOKENS, 0)], candidates=20))
     finally:
         ranks.close()
-    assert np.abs(row.logits - whole.logits).max() < 1e-4
+    # A residual stream without norms before its readers lets a rounded key or value grow.
+    assert np.abs(row.logits - whole.logits).max() < (1e-4 if arch == "llama" else 3e-4)
     assert some.ids is not None and best.ids is not None
     assert np.array_equal(some.ids, best.ids)
     residuals = [m.state.x[: len(TOKENS)] for m in ranks.models]

@@ -9,7 +9,7 @@ from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.runtime.linear import LinearBuilder
 from dllama.weight_source import TensorInfo
-from kernels.expanded import MAX_COLS
+from kernels.matmul.expanded import MAX_COLS
 from kernels.team import Team
 
 

@@ -19,11 +19,11 @@ from dllama.runtime.weights import build_weights
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import memory_needed
 from dllama.sharding.plan import plan_for
-from dllama.weight_source import TensorInfo
+from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.steps import prefill
-from tests.kernels.random_weights import weights
+from tests.kernels.weights.random_weights import weights
 from tests.local_model import load_rank
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -64,10 +64,9 @@ class Recorded:
         self._inner = inner
         self.sums: list[np.ndarray] = []
 
-    def all_reduce(self, x: np.ndarray) -> np.ndarray:
-        out = self._inner.all_reduce(x)
+    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+        self._inner.all_reduce(x, out)
         self.sums.append(out.copy())
-        return out
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return self._inner.gather(part)
@@ -196,4 +195,5 @@ def test_an_input_that_would_reach_beyond_its_buffer_is_refused() -> None:
         ]
         match = rf"{wrong} has \d+ columns, of which this node"
         with Team(1) as team, pytest.raises(ModelFileError, match=match):
-            build_weights(config, tensors, team.state, 0)
+            feed = TensorFeed([info for info, _ in tensors], tensors)
+            build_weights(config, feed, team.state, 0)

@@ -6,19 +6,29 @@ import numpy as np
 import pytest
 
 from dllama.errors import ConfigError, ModelFileError
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
-from dllama.sharding.plan import SPLIT, Shard, Split, plan_for, plan_shards
+from dllama.sharding.plan import Shard, plan_for, plan_shards
 from tests.cluster.array_source import ArraySource, small_config
 
 BY_COLUMNS = {"wo", "w2", "bq", "bk", "bv"}
+WHOLE = {"norm", "norm1", "norm2", "q_norm", "k_norm"}
+
+
+def axes(tensor: Tensor) -> list[Axis]:
+    return [axis for axis in (tensor.rows, tensor.cols) if axis is not None]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
 def test_cuts_put_together_are_the_tensors(world_size: int, qtype: QType) -> None:
-    config = small_config(dim=64, hidden_dim=256, head_dim=16, has_qkv_bias=True, has_qk_norm=True)
+    config = small_config(
+        arch="qwen3", dim=64, hidden_dim=256, head_dim=16, has_qkv_bias=True, has_qk_norm=True
+    )
+    table = model_tensors(config)
     source = ArraySource(config, qtype)
     shards = plan_for(config, source.tensors, [float(r + 1) for r in range(world_size)])
     pieces: dict[str, list[np.ndarray]] = {}
@@ -30,18 +40,19 @@ def test_cuts_put_together_are_the_tensors(world_size: int, qtype: QType) -> Non
     for name, parts in pieces.items():
         short = name.rpartition(".")[2]
         whole = source.read(name)
-        if SPLIT[short] is Split.WHOLE:
+        if short in WHOLE:
+            assert all(s.part(a, config) is None for s in shards for a in axes(table[name]))
             assert all((p == whole).all() for p in parts)
         else:
             assert (np.concatenate(parts, axis=int(short in BY_COLUMNS)) == whole).all()
 
 
 def test_tensors_come_in_feed_order_and_are_released_behind() -> None:
-    config = small_config(has_qkv_bias=True, has_qk_norm=True)
+    config = small_config(arch="qwen3", has_qkv_bias=True, has_qk_norm=True)
     source = ArraySource(config)
     (shard,) = plan_shards(config, [1.0])
     names = [info.name for info, _ in cut_tensors(source, shard)]
-    layer = list(SPLIT)[:-2]
+    layer = [tensor.name for tensor in FAMILIES["qwen3"].layer_tensors(config, 0)]
     assert " ".join(layer) == "norm1 wq wk wv bq bk bv q_norm k_norm wo norm2 w1 w3 w2"
     expected = [f"layers.{i}.{n}" for i in range(config.n_layers) for n in layer]
     assert names == [*expected, "norm", "wcls"]
@@ -58,7 +69,7 @@ def test_a_tied_head_is_cut_from_the_embedding() -> None:
 
 
 def test_a_rank_without_heads_gets_no_attention() -> None:
-    config = small_config(has_qk_norm=True)
+    config = small_config(arch="qwen3", has_qk_norm=True)
     source = ArraySource(config)
     shard = plan_shards(config, [1.0] * 6)[-1]
     names = [c.info.name for c in cut_manifest(config, source.tensors, shard)]
@@ -95,8 +106,8 @@ def test_memory_counts_weights_and_pages() -> None:
     )
     assert few > weights
     # 2 layers, 32 tokens, 4 heads, float16: keys of 8, and values of 8 padded to a vector of 16
-    assert kv_page_bytes(config, shard) == 2 * 32 * 4 * 2 * (8 + 16)
-    assert many - few == 100 * kv_page_bytes(config, shard)
+    assert kv_page_bytes(config, len(shard.kv_heads)) == 2 * 32 * 4 * 2 * (8 + 16)
+    assert many - few == 100 * kv_page_bytes(config, len(shard.kv_heads))
 
 
 def test_what_does_not_fit_is_said_per_node_before_loading() -> None:

@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer import Tokenizer
+from dllama.tokenizer.bpe_engine import build_bpe_engine
 from dllama.tokenizer.byte_alphabet import BYTE_ORDER, from_alphabet, to_alphabet
+from dllama.tokenizer.gguf_vocabulary import vocabulary_of_metadata
 from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS
+from dllama.tokenizer.special_tokens import SpecialTokens
 from tests.dllama.tokenizer.vocabularies import bpe_metadata
 
 
 def words_of(pre: str, text: str) -> list[str]:
     """How a pre-tokenizer cuts a text, seen with a vocabulary that never merges across."""
-    tokenizer = Tokenizer.from_gguf_metadata(bpe_metadata([], pre=pre))
-    cutter = tokenizer._engine._engine.pre_tokenizer  # type: ignore[attr-defined]
+    engine = build_bpe_engine(vocabulary_of_metadata(bpe_metadata([], pre=pre)))
+    cutter = engine.pre_tokenizer
     return [from_alphabet(word).decode() for word, _ in cutter.pre_tokenize_str(text)]
 
 
@@ -151,3 +154,17 @@ def test_any_text_comes_back(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text, parse_special=True)) == tokenizer.decode(
         tokenizer.encode(text)
     )
+
+
+def test_bos_is_not_added_to_a_text_that_begins_with_it() -> None:
+    named = {"tokenizer.ggml.bos_token_id": 256, "tokenizer.ggml.add_bos_token": True}
+    tokenizer = Tokenizer.from_gguf_metadata(bpe_metadata([], {"<|bos|>": 3}) | named)
+    plain = tokenizer.encode("a")
+    assert tokenizer.encode("a", add_special=True) == [256, *plain]
+    for text in ("<|bos|>a", "a"):
+        assert tokenizer.encode(text, add_special=True, parse_special=True) == [256, *plain]
+
+
+def test_white_space_goes_behind_special_tokens_that_swallow_it_only() -> None:
+    found = SpecialTokens({"<a>": 1, "<b>": 2}, strips_right=frozenset({2}))
+    assert list(found.cut("x <a> y <b>  z")) == ["x ", 1, " y ", 2, "z"]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.score_merge import ScoreMerge
-from dllama.tokenizer.spm_engine import LibraryEngine
 from tests.dllama.tokenizer.score_reference import ids_by_score, merge_by_score
 from tests.dllama.tokenizer.vocabularies import real_metadata, real_tokenizer, spm_metadata
 
@@ -37,7 +36,7 @@ def test_distinct_scores(pieces: list[str], seed: int, text: str) -> None:
     letters = {letter: -100.0 - i for i, letter in enumerate("ab▁")}
     metadata = spm_metadata(letters | dict(zip(pieces, map(float, scores), strict=False)))
     tokenizer = Tokenizer.from_gguf_metadata(metadata)
-    assert isinstance(tokenizer._engine, LibraryEngine)
+    assert tokenizer.is_fast
     assert tokenizer.encode(text) == reference_ids(metadata, text)
 
 
@@ -62,14 +61,14 @@ def test_runs_of_spaces_that_share_a_score(text: str) -> None:
     runs = {"▁" * n: -1e9 for n in (2, 4, 8, 16, 3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15)}
     metadata = spm_metadata({"▁": -1.0, "a": -2.0, "x": -3.0, "▁a": -0.5, "ax": -0.7} | runs)
     tokenizer = Tokenizer.from_gguf_metadata(metadata)
-    assert isinstance(tokenizer._engine, LibraryEngine)
+    assert tokenizer.is_fast
     assert tokenizer.encode(text) == reference_ids(metadata, text)
 
 
 @pytest.mark.parametrize("name", ["llama-spm", "phi-3"])
 def test_real_vocabulary_on_random_text(name: str) -> None:
     tokenizer, metadata = real_tokenizer(name), real_metadata(name)
-    assert isinstance(tokenizer._engine, LibraryEngine)
+    assert tokenizer.is_fast
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     pick = random.Random(7)

@@ -65,12 +65,18 @@ def test_the_first_space_of_an_answer_is_kept_and_that_of_a_text_is_not() -> Non
     assert SPM.decode(SPM.encode("  a")) == "  a"
 
 
+def test_text_within_a_text_has_no_space_before_it() -> None:
+    assert SPM.decode(SPM.encode_inside("a"), is_continuation=True) == "a"
+    assert SPM.decode(SPM.encode("a"), is_continuation=True) == " a"
+
+
 def test_control_tokens_are_left_out_on_demand() -> None:
     ids = BPE.encode("a<|x|>b", parse_special=True)
     assert BPE.decode(ids) == "a<|x|>b"
     assert BPE.decode(ids, skip_special=True) == "ab"
     assert BPE.decoder().push(ids) == "ab"
     assert BPE.decoder(skip_special=False).push(ids) == "a<|x|>b"
+    assert BPE.decoder(kept=[ids[1]]).push(ids) == "a<|x|>b"  # a mark that somebody reads
 
 
 def test_emoji_of_several_tokens() -> None:

@@ -150,10 +150,13 @@ def test_a_free_page_cannot_be_released_or_shared() -> None:
 
 
 def test_integrity_check_sees_a_page_that_is_free_twice() -> None:
-    pool = PagePool(2)
-    pool._free.append(pool._free[0])
+    class Damaged(PagePool):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self._free.append(0)
+
     with pytest.raises(AssertionError, match="twice"):
-        pool.check_integrity()
+        Damaged().check_integrity()
 
 
 def test_the_page_that_was_released_longest_ago_is_evicted_first() -> None:

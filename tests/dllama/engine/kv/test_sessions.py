@@ -15,27 +15,32 @@ from dllama.engine.kv.sessions import Sessions
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
 from dllama.requests import SamplingParams, SessionAction, SessionCall, Submit
-from dllama.runtime.embedding import EmbeddingTable
-from dllama.runtime.fingerprint import model_fingerprint
 from dllama.runtime.local_runner import LocalRunner
 from tests.dllama.engine.history_runner import HistoryRunner
-from tests.local_model import load_whole
 from tests.toy_models import write_toy
 
 GREEDY = SamplingParams(temperature=0.0)
 
 
 def talk(engine: Engine, name: str, tokens: list[int], session: str | None = None) -> list[int]:
-    """The answer to a prompt; `cached` tells of how many tokens nothing was computed."""
+    """The answer to a prompt."""
+    return talk_and_count(engine, name, tokens, session)[0]
+
+
+def talk_and_count(
+    engine: Engine, name: str, tokens: list[int], session: str | None = None
+) -> tuple[list[int], int]:
+    """The answer to a prompt, and how many tokens of the prompt were found in the cache."""
     engine.submit(Submit(name, tokens, GREEDY, max_tokens=6, session_id=session))
     told: list[int] = []
+    n_cached = 0
     while engine.has_work():
         for output in engine.step():
             assert output.error is None, output.error
             told += output.tokens
-            talk.cached = output.n_cached  # type: ignore[attr-defined]
+            n_cached = output.n_cached
     engine.scheduler.check_integrity()
-    return told
+    return told, n_cached
 
 
 def test_a_sessions_pages_outlive_others_that_came_later() -> None:
@@ -44,8 +49,8 @@ def test_a_sessions_pages_outlive_others_that_came_later() -> None:
     answer = talk(engine, "first", chat, "mine")
     for i in range(12):  # each of three pages, all of other people
         talk(engine, f"other{i}", [(i + 2 + 3 * k) % 90 for k in range(90)])
-    talk(engine, "again", [*chat, *answer, 1], "mine")
-    assert talk.cached == 105  # type: ignore[attr-defined]
+    _, n_cached = talk_and_count(engine, "again", [*chat, *answer, 1], "mine")
+    assert n_cached == 105
 
 
 def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
@@ -68,11 +73,9 @@ def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
 
 
 def make_engine(path: Path, folder: Path, n_pages: int = 32) -> Engine:
-    source = open_model(path)
-    runner = LocalRunner(
-        load_whole(source, n_pages=n_pages), EmbeddingTable(source),
-        fingerprint=model_fingerprint(source, "whole"), kv_dir=folder,
-    )  # fmt: skip
+    runner = LocalRunner.load(
+        open_model(path), n_pages=n_pages, max_step_tokens=128, n_threads=1, kv_dir=folder
+    )
     return Engine(runner, max_step_tokens=100, session_dir=folder)
 
 
@@ -95,12 +98,13 @@ def test_a_saved_session_comes_back_in_another_process_life(tmp_path: Path) -> N
     assert restored.error is None
     assert (restored.n_tokens, restored.n_bytes) == (saved.n_tokens, saved.n_bytes)
     other.scheduler.check_integrity()
-    assert talk(other, "two", [*chat, *answer, 9, 8], "renamed") == following
-    assert talk.cached == 82  # type: ignore[attr-defined]
+    found, n_cached = talk_and_count(other, "two", [*chat, *answer, 9, 8], "renamed")
+    assert found == following
+    assert n_cached == 82
     erased = other.session(SessionCall("3", SessionAction.ERASE, "renamed"))
     assert erased.error is None and erased.n_tokens > 82
-    talk(other, "three", [*chat, *answer, 9, 8])
-    assert talk.cached == 0  # type: ignore[attr-defined]
+    _, n_cached = talk_and_count(other, "three", [*chat, *answer, 9, 8])
+    assert n_cached == 0
     other.close()
 
 
@@ -147,8 +151,9 @@ def test_damaged_files_change_nothing(tmp_path: Path) -> None:
             assert engine.session(RESTORE).error is not None
             engine.scheduler.check_integrity()
         file.write_bytes(whole)
-    assert talk(engine, "again", chat) == answer
-    assert talk.cached == 0  # type: ignore[attr-defined]
+    found, n_cached = talk_and_count(engine, "again", chat)
+    assert found == answer
+    assert n_cached == 0
     assert engine.session(RESTORE).error is None
     engine.close()
 

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from api.sampling_fields import sampling_of_body
-from cluster.wire.engine_wire import decode_message, encode_message
+from api.requests.sampling import sampling_of_body
+from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
 from dllama.engine.sampling.parameters import Number
 from dllama.engine.sampling.table import SAMPLERS, samplers_of_letters, samplers_of_names

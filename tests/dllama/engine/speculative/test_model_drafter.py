@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.draft import HitRates
-from dllama.engine.speculative.model_drafter import DraftModel
+from dllama.engine.speculative.model_drafter import DraftModel, ModelDrafter
 from dllama.engine.speculative.speculation import AUTO, MAX_FORCED, Speculation
 from dllama.errors import ConfigError
 from dllama.requests import SamplingParams, Submit
@@ -29,6 +29,7 @@ from tests.dllama.engine.speculative.test_speculation import (
     VOCAB,
     CountingRunner,
     few_tokens,
+    guesses,
     mixed_asks,
     told,
 )
@@ -42,8 +43,8 @@ WORDS: list[int] = np.random.default_rng(7).integers(0, 97, 20_000).tolist()
 class OtherRunner(HistoryRunner):
     """Keeps its pages like a HistoryRunner, and says something else."""
 
-    def _compute(self, step: Step, row: int) -> int:
-        return super()._compute(step, row) ^ 1
+    def compute(self, step: Step, row: int) -> int:
+        return super().compute(step, row) ^ 1
 
 
 class SureRunner(CountingRunner):
@@ -63,8 +64,8 @@ def draft_model(
 
 def check(model: DraftModel, engine: Engine) -> None:
     """Pages are owned by sequences that run, and by nobody twice."""
-    running = engine.scheduler.running
-    model.kv.check_integrity([s.drafter.sequence for s in running if s.drafter])  # type: ignore[attr-defined]
+    drafters = [sequence.drafter for sequence in engine.scheduler.running]
+    model.kv.check_integrity([d.sequence for d in drafters if isinstance(d, ModelDrafter)])
 
 
 def answers(
@@ -106,7 +107,8 @@ def test_answers_are_those_of_plain_decoding(
     max_rows = limits.get("max_step_tokens", 64)
     found, engine = answers(mixed_asks(), draft_model(small, max_rows=max_rows), **limits)
     assert found == plain
-    assert engine._speculation.n_drafted > engine._speculation.n_accepted > 0
+    n_drafted, n_accepted = guesses(engine)
+    assert n_drafted > n_accepted > 0
     assert all(sum(sizes) <= max_rows for sizes in small.step_sizes)
     assert not limits.get("n_pages") or engine.scheduler.n_preempted > 0
 
@@ -248,8 +250,8 @@ class Timed:
         for i in range(n_sequences):
             engine.submit(Submit(f"s{i}", prompt[: 2 + i % 4], GREEDY, max_tokens=800))
         self.heard = drain(engine)
-        self.seconds = engine._clock() - engine._started_s
-        self.n_accepted = engine._speculation.n_accepted
+        self.seconds = float(str(engine.stats()["uptime_s"]))
+        _, self.n_accepted = guesses(engine)
 
 
 @pytest.mark.parametrize("n_sequences", [1, 4])
@@ -343,15 +345,16 @@ def test_a_model_is_its_own_draft_model(large: LocalRunner) -> None:
     with local_runner(DEFAULT_MODEL, n_pages=64) as small:
         found, engine = real_answers(large, small)
     assert found == plain
-    speculation = engine._speculation
-    assert speculation.n_accepted > 0.75 * speculation.n_drafted > 0
+    n_drafted, n_accepted = guesses(engine)
+    assert n_accepted > 0.75 * n_drafted > 0
 
 
 def test_a_stranger_changes_nothing(large: LocalRunner, stranger: LocalRunner) -> None:
     plain, _ = real_answers(large, None)
     found, engine = real_answers(large, stranger)
     assert found == plain  # what comes true was guessed from what stood before
-    assert engine._speculation.n_accepted <= 0.2 * engine._speculation.n_drafted
+    n_drafted, n_accepted = guesses(engine)
+    assert n_accepted <= 0.2 * n_drafted
 
 
 def test_a_drafter_may_be_asked_alone() -> None:

@@ -48,7 +48,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(1000):
         tokens.append(i * i % 23)  # period 23
         index.follow(tokens)
-        assert len(index._before) <= 100 and len(index._latest) <= 100
+        assert len(index) <= 100
         found = index.find(tokens)
         assert i < 40 or found == Place(len(tokens) - 23, LONGEST)
     tokens += [7, 7, 7, *range(100, 160)]
@@ -61,5 +61,5 @@ def test_a_first_long_prompt_is_cut_to_the_window(monkeypatch: pytest.MonkeyPatc
     index = NgramIndex()
     tokens = [*range(200), 1000, 1001, 5, 6, 1000, 1001]
     index.follow(tokens)
-    assert len(index._before) == 50
+    assert len(index) == 50
     assert index.find(tokens) == Place(202, 2)

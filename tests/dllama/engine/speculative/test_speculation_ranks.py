@@ -12,6 +12,7 @@ import pytest
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.speculation import AUTO
 from dllama.requests import Submit
+from tests.dllama.engine.speculative.test_speculation import guesses
 from tests.dllama.engine.test_sameness import CONTEXT, N_PAGES, asks
 from tests.ranks_runner import RanksRunner
 from tests.toy_models import write_toy
@@ -72,8 +73,8 @@ def test_one_rank(runner: RanksRunner, plain: Told, speculate: int) -> None:
     told, engine = answers(runner, speculate)
     assert told == plain
     if speculate != AUTO:
-        found = engine._speculation
-        assert 0 < found.n_accepted < found.n_drafted
+        n_drafted, n_accepted = guesses(engine)
+        assert 0 < n_accepted < n_drafted
 
 
 def test_few_pages_and_rows(runner: RanksRunner, plain: Told) -> None:
@@ -83,7 +84,7 @@ def test_few_pages_and_rows(runner: RanksRunner, plain: Told) -> None:
     finally:
         runner.n_pages = N_PAGES
     assert told == plain
-    assert engine.scheduler.n_preempted > 0 and engine._speculation.n_accepted > 0
+    assert engine.scheduler.n_preempted > 0 and guesses(engine)[1] > 0
 
 
 def test_three_ranks(toy: Path, plain: Told) -> None:
@@ -91,6 +92,6 @@ def test_three_ranks(toy: Path, plain: Told) -> None:
     alone, _ = answers(runner, 0)
     told, engine = answers(runner, 7, max_batch=7, max_step_tokens=50)
     runner.close()
-    assert told == alone and engine._speculation.n_accepted > 0
+    assert told == alone and guesses(engine)[1] > 0
     tokens = {name: tokens for name, (tokens, _) in plain.items()}
     assert {name: tokens for name, (tokens, _) in told.items()} == tokens

@@ -1,0 +1,142 @@
+"""How an answer to one prompt is held to a form, and how its text is read: the grammar for the
+engine, the control tokens that count as text, the lines it may have, thoughts and tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from api.answers.events import Part, Text, Thought
+from api.answers.reasoning import ReasoningFormat, ReasoningSplitter, ThinkTags, is_opened
+from api.answers.stop import LineRules
+from api.requests.answer_format import AnswerFormat
+from api.requests.conversation import Conversation
+from api.served_model import ServedModel
+from api.tools.call_grammar import Thoughts, answer_grammar
+from api.tools.call_reader import CallReader
+from api.tools.dialects import GENERIC, ToolDialect
+from dllama.constraints.grammars import whole_answer
+
+
+class MessageReader:
+    """Tells the text of one choice apart into thoughts, text and tool calls. `push` and `finish`
+    give parts, which do not depend on how the text was cut into pieces."""
+
+    def __init__(
+        self, index: int, splitter: ReasoningSplitter | None, calls: CallReader | None
+    ) -> None:
+        self._index = index
+        self._splitter = splitter
+        self._calls = calls
+
+    @property
+    def has_calls(self) -> bool:
+        """True once a tool call is complete."""
+        return self._calls is not None and self._calls.n_complete > 0
+
+    def push(self, text: str) -> list[Part]:
+        """The parts that are certain by now."""
+        if self._splitter is None:
+            return self._read(text)
+        return self._split(self._splitter.push(text))
+
+    def finish(self) -> list[Part]:
+        """The parts that were held back; the text has ended."""
+        parts = [] if self._splitter is None else self._split(self._splitter.flush())
+        if self._calls is not None:
+            parts += self._calls.flush()
+        return parts
+
+    def _split(self, pieces: Iterable[tuple[bool, str]]) -> list[Part]:
+        parts: list[Part] = []
+        for is_thought, text in pieces:
+            if is_thought:
+                parts.append(Thought(self._index, text))
+            else:
+                parts += self._read(text)
+        return parts
+
+    def _read(self, text: str) -> list[Part]:
+        return [Text(self._index, text)] if self._calls is None else self._calls.push(text)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
+    """`kept` are control tokens that the text is to show, because a reader looks for them.
+    `tells_usage`: every part of the answer tells the usage so far. `n_indent` and `max_line_s`
+    are those of `LineRules`."""
+
+    grammar: str | None = None
+    kept: frozenset[int] = frozenset()
+    is_message: bool = False
+    tags: ThinkTags | None = None  # of thoughts that are split off
+    is_open: bool = False  # the prompt has begun them
+    tool_names: tuple[str, ...] = ()
+    dialect: ToolDialect = field(default=GENERIC)
+    tells_usage: bool = False
+    n_indent: int = 0
+    max_line_s: float | None = None
+
+    def reader(self, index: int) -> MessageReader | None:
+        """A reader for the choice `index`; None where the text is the whole answer."""
+        if not self.is_message or (self.tags is None and not self.tool_names):
+            return None
+        splitter = ReasoningSplitter(self.tags, is_open=self.is_open) if self.tags else None
+        calls = CallReader(self.dialect, self.tool_names, index) if self.tool_names else None
+        return MessageReader(index, splitter, calls)
+
+    def line_rules(self) -> LineRules | None:
+        """Rules for one sequence; None where every line may stand."""
+        if not self.n_indent and self.max_line_s is None:
+            return None
+        return LineRules(self.n_indent, self.max_line_s)
+
+
+PLAIN = AnswerPlan()  # any text
+
+
+def text_plan(form: AnswerFormat | None) -> AnswerPlan:
+    """The plan of a text completion."""
+    return PLAIN if form is None else AnswerPlan(whole_answer(form.part))
+
+
+def chat_plan(
+    model: ServedModel, conversation: Conversation, form: AnswerFormat | None, prompt: str
+) -> AnswerPlan:
+    """The plan of the next message after `prompt`, which the conversation was rendered to."""
+    tags, tools, dialect = model.think_tags, conversation.tools, model.tool_dialect
+    thoughts = None
+    if tags is not None and not conversation.is_continued:
+        is_open = is_opened(prompt, tags)
+        if is_open or not prompt.rstrip().endswith(tags.closing):  # closed: it must not think
+            thoughts = Thoughts(tags, is_open)
+    grammar = answer_grammar(
+        form=None if form is None else form.part,
+        tools=tools,
+        dialect=dialect,
+        thoughts=thoughts,
+        control_id=lambda text: control_id(model, text),
+    )
+    is_split = thoughts is not None and conversation.reasoning is not ReasoningFormat.NONE
+    marks = [dialect.mark] if tools.offered else []
+    if thoughts is not None:
+        marks += [thoughts.tags.opening, thoughts.tags.closing]
+    kept = (control_id(model, mark) for mark in marks)
+    return AnswerPlan(
+        grammar=grammar,
+        kept=frozenset(token for token in kept if token is not None),
+        is_message=True,
+        tags=thoughts.tags if thoughts is not None and is_split else None,
+        is_open=thoughts is not None and thoughts.is_open,
+        tool_names=tuple(tool.name for tool in tools.offered),
+        dialect=dialect,
+    )
+
+
+def control_id(model: ServedModel, text: str) -> int | None:
+    """The control token that `text` is, None where it is ordinary text."""
+    ids = model.tokenizer.encode(text, parse_special=True)
+    if len(ids) != 1:
+        return None
+    shown = model.tokenizer.decoder(skip_special=True).push(ids)
+    return ids[0] if not shown else None

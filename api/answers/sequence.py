@@ -1,0 +1,252 @@
+"""One sequence of an engine, read as events: decoding, stop strings, thoughts and tool calls told
+apart, counts and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from itertools import repeat
+
+from api.answers.events import AnswerToken, Event, Finish, Part, Probs, Progress, Start, Text, Usage
+from api.answers.plan import AnswerPlan
+from api.answers.stop import StopScanner, StopTable
+from api.meter import Meter
+from api.served_model import ServedModel
+from dllama.errors import ClusterError
+from dllama.requests import FinishReason, Output, Submit, TokenProbs
+
+
+class AnswerSequence:
+    """A choice while it comes. `finish` is None until it is complete, and `n_computed` counts the
+    tokens whose keys and values are computed, where the request wants to hear of its progress.
+
+    Nothing is produced after a stop string: the engine is told to forget the sequence on the
+    token that completes it, and tokens that were under way are not counted.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        model: ServedModel,
+        submit: Submit,
+        stops: StopTable,
+        meter: Meter,
+        plan: AnswerPlan,
+    ) -> None:
+        self.index = index
+        self.finish: FinishReason | None = None
+        self.n_prompt = len(submit.tokens)
+        self.n_cached = 0
+        self.n_computed = 0
+        self.n_completion = 0
+        self.submitted_at = 0.0  # these three in seconds of time.perf_counter
+        self.first_at: float | None = None
+        self.last_at = 0.0
+        self.model = model
+        self.slot: int | None = None  # its number while it is open
+        self.n_drafted = self.n_accepted = 0  # tokens that were guessed, and that came true
+        self._engine = model.engine
+        self._submit = submit
+        self._reader = plan.reader(index)  # None where all of the text is the answer
+        self._rules = plan.line_rules()
+        self._tells_usage = plan.tells_usage
+        self._decoder = (
+            model.tokenizer.decoder(skip_special=True, kept=plan.kept)
+            if plan.kept
+            else model.tokenizer.decoder(skip_special=True)
+        )
+        self._scanner = StopScanner(stops)
+        self._meter = meter
+        self._outputs: AsyncIterator[Output] | None = None
+        self._interruption: ClusterError | None = None
+        self._n_decoded = self._n_shown = 0  # characters of all tokens, and those that were read
+        self._new_tokens: list[int] = []  # no event has told them yet
+        self._has_probs = submit.sampling.n_probs is not None
+        self._waiting: list[AnswerToken] = []  # no event has told their probabilities yet
+
+    def start(self) -> Start:
+        """Hands the prompt to the engine; raises EngineBusy."""
+        self.submitted_at = time.perf_counter()
+        self._outputs = self._engine.submit(self._submit)
+        self.slot = self._meter.opened(self)
+        return Start(self.index, self.n_prompt, self.slot)
+
+    @property
+    def id(self) -> str:
+        return self._submit.id
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self._submit.max_tokens
+
+    @property
+    def seed(self) -> int:
+        """The seed that gives the same answer again."""
+        return self._submit.sampling.seed
+
+    async def read(self) -> list[Event]:
+        """The next events, the last of them a `Finish` if the sequence is complete. None where
+        the newest text may still become a mark or a call. Raises ClusterError.
+
+        A cancelled read loses nothing: the next one continues.
+        """
+        assert self._outputs is not None, "start() comes first"
+        while self.finish is None:
+            try:
+                output = await anext(self._outputs)
+            except StopAsyncIteration:  # aborted from elsewhere
+                if self._interruption is not None:
+                    raise self._interruption from None
+                self.finish = FinishReason.ABORT
+                break
+            self._clock(output)
+            if self._submit.wants_progress and output.n_computed > self.n_computed:
+                self.n_computed = output.n_computed
+                if not output.tokens and output.finish is None:
+                    return [self._progress()]
+            text = self._text_of(output)
+            self._n_shown += len(text)
+            if text:
+                return self._events(text)
+        return self._events("")
+
+    def _text_of(self, output: Output) -> str:
+        """The text that an output adds; sets `finish` where it is the last."""
+        probs = output.probs or repeat(None)
+        pieces = list(map(self._take, output.tokens, probs))
+        if self._scanner.found is not None:
+            self._engine.abort(self._submit.id)
+            self.finish = FinishReason.STOP
+        elif output.finish is not None:
+            pieces += [self._scanner.push(self._decoder.flush()), self._scanner.flush()]
+            stopped = self._scanner.found is not None
+            self.finish = FinishReason.STOP if stopped else output.finish
+        return "".join(pieces)
+
+    def _take(self, token: int, probs: TokenProbs | None) -> str:
+        if self._scanner.found is not None:
+            return ""
+        self.n_completion += 1
+        self._new_tokens.append(token)
+        if self._has_probs and probs is not None:
+            self._waiting.append(AnswerToken(probs, self._n_decoded))
+        text = self._decoder.push([token])
+        self._n_decoded += len(text)
+        return self._scanner.push(text)
+
+    def _events(self, text: str) -> list[Event]:
+        """The parts that more text makes; at the end also what was held back, and the `Finish`."""
+        if self._rules is not None:
+            text = self._ruled(text)
+        parts: list[Part] = []
+        if self._reader is not None:
+            parts = self._reader.push(text) if text else []
+            if self.finish is not None:
+                parts += self._reader.finish()
+        elif text:
+            parts = [Text(self.index, text, self._told_tokens())]
+        if parts and self._has_probs:
+            parts[0] = replace(parts[0], probs=self._told_probs())
+        if parts and self._tells_usage:
+            parts = [replace(part, usage=self.usage()) for part in parts]
+        events: list[Event] = [*parts]
+        if self.finish is not None:
+            events.append(self._finished(self.finish))
+        return events
+
+    def _ruled(self, text: str) -> str:
+        """The part of a text that the rules of lines let through; ends the sequence where they
+        do."""
+        rules = self._rules
+        assert rules is not None
+        kept = rules.push(text, self.last_at - (self.first_at or self.last_at))
+        if rules.has_ended:
+            if self.finish is None:
+                self.close()
+            self.finish = FinishReason.LENGTH
+        return kept if self.finish is None else kept + rules.flush()
+
+    def _finished(self, reason: FinishReason) -> Finish:
+        return Finish(
+            self.index,
+            reason,
+            self.usage(),
+            has_calls=self._reader is not None and self._reader.has_calls,
+            stopping_word=self._scanner.found,
+            tokens=self._told_tokens(),
+            probs=self._told_probs(),
+            slot=self.slot,
+        )
+
+    def _told_tokens(self) -> list[int]:
+        told, self._new_tokens = self._new_tokens, []
+        return told
+
+    def _told_probs(self) -> Probs:
+        """The tokens whose text has been read since the last call; at the end, all but those of a
+        stop string."""
+        n = len(self._waiting)
+        if self.finish is None or self._scanner.found is not None:
+            n = sum(token.offset < self._n_shown for token in self._waiting)
+        told, self._waiting = self._waiting[:n], self._waiting[n:]
+        return told
+
+    def _progress(self) -> Progress:
+        return Progress(
+            self.index,
+            self.n_prompt,
+            self.n_cached,
+            min(self.n_computed, self.n_prompt),
+            time.perf_counter() - self.submitted_at,
+            self.usage() if self._tells_usage else None,
+        )
+
+    def usage(self) -> Usage:
+        """Its tokens and times so far."""
+        return usage_of([self], 1)
+
+    def _clock(self, output: Output) -> None:
+        now = time.perf_counter()
+        self.n_cached = max(self.n_cached, output.n_cached)
+        self.n_drafted += output.n_drafted
+        self.n_accepted += output.n_accepted
+        if self.first_at is None:
+            if output.tokens or output.finish:
+                self.first_at = self.last_at = now
+                self._meter.first_token(now - self.submitted_at)
+        elif output.tokens:
+            self._meter.gap((now - self.last_at) / len(output.tokens))
+            self.last_at = now
+
+    def interrupt(self, reason: str) -> None:
+        """Ends the sequence in the engine; who reads it hears a ClusterError with the reason."""
+        if self.finish is None and self._outputs is not None:
+            self._interruption = ClusterError(reason)
+            self._engine.abort(self._submit.id)
+
+    def close(self) -> None:
+        """Frees the sequence in the engine if it is not finished; may be called again."""
+        if self.slot is not None:
+            self._meter.closed(self.slot)
+            self.slot = None
+        if self.finish is None and self._outputs is not None:
+            self._engine.abort(self._submit.id)
+            self.finish = FinishReason.ABORT
+
+
+def usage_of(sequences: Sequence[AnswerSequence], n: int) -> Usage:
+    """The usage of sequences of which `n` at a time share a prompt."""
+    firsts = sequences[::n]
+    times = [(s.submitted_at, s.first_at or s.submitted_at, s.last_at) for s in sequences]
+    return Usage(
+        n_prompt=sum(s.n_prompt for s in firsts),
+        n_cached=sum(s.n_cached for s in firsts),
+        n_completion=sum(s.n_completion for s in sequences),
+        n_timed=sum(max(0, s.n_completion - 1) for s in sequences),
+        n_drafted=sum(s.n_drafted for s in sequences),
+        n_accepted=sum(s.n_accepted for s in sequences),
+        prompt_s=max(first - submitted for submitted, first, _ in times),
+        completion_s=max(max(0.0, last - first) for _, first, last in times),
+        seed=sequences[0].seed,
+    )

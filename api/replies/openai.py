@@ -1,0 +1,252 @@
+"""Answers of OpenAI's chat and text completions: whole and in chunks, with llama-server's `timings`
+and `prompt_progress` beside OpenAI's fields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from api.answers.events import (
+    Event,
+    Finish,
+    Message,
+    Part,
+    Progress,
+    Start,
+    Text,
+    Thought,
+    ToolCall,
+    Usage,
+    WholeAnswer,
+)
+from api.config import ApiConfig
+from api.errors import ApiError
+from api.replies.event_stream import Json, data_event
+from api.replies.logprobs import LogprobWriter
+from api.requests.conversation import assistant_message
+from api.requests.generation import GenerationRequest
+from api.served_model import ServedModel
+from dllama.requests import FinishReason
+
+
+class ChatWriter:
+    """`chat.completion` and its chunks."""
+
+    name, chunk_name = "chat.completion", "chat.completion.chunk"
+
+    def __init__(
+        self, answer_id: str, model: ServedModel, request: GenerationRequest, config: ApiConfig
+    ) -> None:
+        self.id = answer_id
+        head: Json = {
+            "created": int(time.time()),
+            "model": model.id,
+            "system_fingerprint": config.fingerprint,
+        }
+        self._head: Json = {"id": answer_id, "object": self.name, **head}
+        self._chunk_head: Json = {"id": answer_id, "object": self.chunk_name, **head}
+        self._includes_usage = request.include_usage
+        if request.include_usage:
+            self._chunk_head["usage"] = None
+        is_post = bool(request.sampling.get("post_sampling_probs"))
+        self._logprobs = LogprobWriter(request.logprobs, model.tokenizer, is_post)
+        self._n_open = 0  # choices that are not finished
+        self._last: Json = {}  # the chunk that the answer's end is told with
+        # The same objects for every piece of text: what is streamed most is made but once.
+        self._text: Json = {}
+        self._choice = self._text_choice()
+        self._text_chunk: Json = {**self._chunk_head, "choices": [self._choice]}
+
+    # ---- how a chat differs from a text
+    def _text_choice(self) -> Json:
+        """The choice of a chunk of text, whose text is the "content" of `self._text`."""
+        return {"index": 0, "delta": self._text, "logprobs": None, "finish_reason": None}
+
+    def _set_text(self, text: str) -> None:
+        self._text["content"] = text
+
+    def _opening(self, index: int) -> Json | None:
+        """The first chunk of a choice, before any text."""
+        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+
+    def _closing(self, index: int) -> Json:
+        return self._chunk(index, {"delta": {}})
+
+    def _said(self, choice: Message) -> Json:
+        return {"message": message_of(choice)}
+
+    # ---- a stream
+    def streamed(self, event: Event) -> bytes:
+        if type(event) is Text:
+            self._choice["index"] = event.index
+            self._set_text(event.text)
+            return self._sent(event, self._choice, self._text_chunk)
+        if isinstance(event, Start):
+            self._n_open += 1
+            opening = self._opening(event.index)
+            return b"" if opening is None else data_event(opening)
+        if isinstance(event, Progress):
+            self._choice["index"] = event.index
+            self._set_text("")
+            return data_event({**self._text_chunk, "prompt_progress": progress_of(event)})
+        if isinstance(event, Finish):
+            return self._finish(event)
+        if isinstance(event, Usage):
+            return self._end(event)
+        chunk = self._chunk(event.index, {"delta": delta_of(event)})
+        return self._sent(event, choice_of(chunk), chunk)
+
+    def _chunk(self, index: int, said: Json) -> Json:
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": None}
+        return {**self._chunk_head, "choices": [choice]}
+
+    def _sent(self, part: Part, choice: Json, chunk: Json) -> bytes:
+        choice["logprobs"] = self._logprobs.streamed(part.probs)
+        if part.usage is not None:
+            chunk = {**chunk, "timings": timings_of(part.usage)}
+        return data_event(chunk)
+
+    def _finish(self, event: Finish) -> bytes:
+        """The chunk of a finished choice; that of the last one waits for the usage."""
+        self._n_open -= 1
+        chunk = self._closing(event.index)
+        choice = choice_of(chunk)
+        choice["logprobs"] = self._logprobs.streamed(event.probs)
+        choice["finish_reason"] = reason_of(event)
+        if self._n_open:
+            return data_event(chunk)
+        self._last = chunk
+        return b""
+
+    def _end(self, usage: Usage) -> bytes:
+        """The last finish reason and, if asked for, the usage; the last event has the timings."""
+        if not self._includes_usage:
+            return data_event({**self._last, **end_of(usage)})
+        told = {**self._chunk_head, "choices": [], "usage": usage_json(usage), **end_of(usage)}
+        return data_event(self._last) + data_event(told)
+
+    def failed(self, error: ApiError) -> bytes:
+        return data_event(error.body())
+
+    def ended(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+    # ---- a whole answer
+    def whole(self, events: Sequence[Event]) -> Json:
+        answer = WholeAnswer.of(events)
+        choices = [
+            {
+                "index": index,
+                **self._said(choice),
+                "logprobs": self._logprobs.whole(choice.probs),
+                "finish_reason": reason_of(choice.finish),
+            }
+            for index, choice in enumerate(answer.choices)
+        ]
+        usage = {"usage": usage_json(answer.usage)}
+        return {**self._head, "choices": choices, **usage, **end_of(answer.usage)}
+
+
+class TextWriter(ChatWriter):
+    """`text_completion`, whose chunks have the same name."""
+
+    name = chunk_name = "text_completion"
+
+    def _text_choice(self) -> Json:
+        return {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+
+    def _set_text(self, text: str) -> None:
+        self._choice["text"] = text
+
+    def _opening(self, index: int) -> Json | None:
+        return None
+
+    def _closing(self, index: int) -> Json:
+        return self._chunk(index, {"text": ""})
+
+    def _said(self, choice: Message) -> Json:
+        return {"text": choice.text}
+
+
+def choice_of(chunk: Json) -> Json:
+    """The one choice of a chunk."""
+    choices = chunk["choices"]
+    assert isinstance(choices, list)
+    choice: Json = choices[0]
+    return choice
+
+
+def delta_of(part: Part) -> Json:
+    """OpenAI's `delta` for a part of a message."""
+    if isinstance(part, Text):
+        return {"content": part.text}
+    if isinstance(part, Thought):
+        return {"reasoning_content": part.text}
+    if isinstance(part, ToolCall):
+        function = {"name": part.name, "arguments": ""}
+        opened = {"index": part.call, "id": part.id, "type": "function", "function": function}
+        return {"tool_calls": [opened]}
+    return {"tool_calls": [{"index": part.call, "function": {"arguments": part.text}}]}
+
+
+def message_of(choice: Message) -> Json:
+    """The assistant's message."""
+    told = assistant_message(choice.text, choice.thoughts, choice.calls)
+    return {"role": told["role"], "content": told["content"], "refusal": None, **told}
+
+
+def reason_of(finish: Finish | None) -> str:
+    """OpenAI's finish reason."""
+    assert finish is not None, "the choice is complete"
+    is_call = finish.has_calls and finish.reason is FinishReason.STOP
+    return "tool_calls" if is_call else str(finish.reason)
+
+
+def usage_json(usage: Usage) -> Json:
+    return {
+        "prompt_tokens": usage.n_prompt,
+        "completion_tokens": usage.n_completion,
+        "total_tokens": usage.n_prompt + usage.n_completion,
+        "prompt_tokens_details": {"cached_tokens": usage.n_cached},
+    }
+
+
+def end_of(usage: Usage) -> Json:
+    """The fields at the end of an answer that OpenAI has not: its times, and the seed that gives
+    the first choice again; the others' are the next ones."""
+    return {"timings": timings_of(usage), "seed": usage.seed}
+
+
+def timings_of(usage: Usage) -> Json:
+    """llama-server's `timings`."""
+    n_prompt = usage.n_prompt - usage.n_cached
+    prompt_ms, predicted_ms = 1000 * usage.prompt_s, 1000 * usage.completion_s
+    timings = {
+        "cache_n": usage.n_cached,
+        "prompt_n": n_prompt,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": ratio(prompt_ms, n_prompt),
+        "prompt_per_second": ratio(1000 * n_prompt, prompt_ms),
+        "predicted_n": usage.n_completion,
+        "predicted_ms": predicted_ms,
+        "predicted_per_token_ms": ratio(predicted_ms, usage.n_timed),
+        "predicted_per_second": ratio(1000 * usage.n_timed, predicted_ms),
+    }
+    if usage.n_drafted:
+        timings |= {"draft_n": usage.n_drafted, "draft_n_accepted": usage.n_accepted}
+    return dict(timings)
+
+
+def progress_of(progress: Progress) -> Json:
+    """llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and the
+    milliseconds since the request was handed to the engine."""
+    return {
+        "total": progress.n_prompt,
+        "cache": progress.n_cached,
+        "processed": progress.n_computed,
+        "time_ms": 1000 * progress.elapsed_s,
+    }
+
+
+def ratio(a: float, b: float) -> float:
+    return a / b if b else 0.0

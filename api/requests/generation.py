@@ -1,0 +1,142 @@
+"""The part of a request that every generating route has, once checked.
+
+Knows fields and ranges, not models: what needs a vocabulary is checked later (prompting.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.requests.answer_format import (
+    FORMATS,
+    RESPONSE_FORMAT,
+    AnswerFormat,
+    one_format,
+)
+from api.requests.engine_options import ENGINE_OPTIONS, EngineOptions, parse_engine_options
+from api.requests.fields import (
+    MAX_SEED,
+    Bias,
+    Body,
+    Field,
+    boolean,
+    check_fields,
+    integer,
+    logit_bias,
+    mapping,
+    stop_strings,
+    string,
+)
+from api.requests.sampling import (
+    BREAKERS,
+    PROBS_FIELDS,
+    SAMPLING_FIELDS,
+    Asked,
+    LogprobStyle,
+    sampling_of_body,
+    style_of,
+)
+
+MAX_N = 16
+
+MODEL = Field(("model",), string, None)
+STREAM = Field(("stream",), boolean, False)
+SEED = Field(("seed",), integer(-1, MAX_SEED), -1)
+LOGIT_BIAS: Field[Bias, Bias] = Field(("logit_bias",), logit_bias, ())
+IGNORE_EOS = Field(("ignore_eos",), boolean, False)
+
+# Every generating route of every API has these.
+COMMON: tuple[Field[object, object], ...] = (
+    MODEL, STREAM, SEED, LOGIT_BIAS, IGNORE_EOS, *SAMPLING_FIELDS, *ENGINE_OPTIONS, *FORMATS,
+)  # fmt: skip
+
+STREAM_OPTIONS: Field[dict[str, object], dict[str, object]] = Field(
+    ("stream_options",), mapping, {}
+)
+INCLUDE_USAGE = Field(("include_usage",), boolean, False)
+INCLUDE_OBFUSCATION = Field(("include_obfuscation",), boolean, False)  # pads OpenAI's deltas
+STOP: Field[tuple[str, ...], tuple[str, ...]] = Field(("stop",), stop_strings, ())
+RETURN_PROGRESS = Field(("return_progress",), boolean, False)
+TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
+
+# OpenAI's chat and text completions have these too, and llama-server's own routes.
+GENERATION: tuple[Field[object, object], ...] = (
+    *COMMON, *PROBS_FIELDS, STREAM_OPTIONS, STOP, RETURN_PROGRESS, TIMINGS_PER_TOKEN,
+    RESPONSE_FORMAT,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """`seed` None: another for every request; `sampling` holds the fields of SamplingParams that
+    the request sets, `breakers` the texts that end a repetition for DRY; `logprobs` is the style
+    in which probabilities are told, None for none; `form` the grammar of the answer."""
+
+    model: str | None
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    n: int
+    stops: tuple[str, ...]
+    seed: int | None
+    bias: Bias
+    ignore_eos: bool
+    sampling: dict[str, Any]
+    breakers: tuple[str, ...] = ()
+    logprobs: LogprobStyle | None = None
+    return_progress: bool = False
+    timings_per_token: bool = False
+    options: EngineOptions = field(default_factory=EngineOptions)
+    form: AnswerFormat | None = None
+
+
+def parse_common(
+    body: Body,
+    *,
+    max_tokens: int | None,
+    stops: tuple[str, ...] = (),
+    n: int = 1,
+    include_usage: bool = False,
+    asked: Asked | None = None,
+    form: AnswerFormat | None = None,
+) -> GenerationRequest:
+    """The common fields of a body whose field names have been checked, and what its API's own
+    fields say. RequestError names the field at fault."""
+    seed = SEED.of(body)
+    sampling = sampling_of_body(body, asked)
+    return GenerationRequest(
+        model=MODEL.of(body),
+        stream=STREAM.of(body),
+        include_usage=include_usage,
+        max_tokens=max_tokens,
+        n=n,
+        stops=stops,
+        seed=None if seed == -1 else seed,
+        bias=LOGIT_BIAS.of(body),
+        ignore_eos=IGNORE_EOS.of(body),
+        sampling=sampling,
+        breakers=BREAKERS.of(body),
+        logprobs=style_of(sampling, asked),
+        return_progress=RETURN_PROGRESS.of(body),
+        timings_per_token=TIMINGS_PER_TOKEN.of(body),
+        options=parse_engine_options(body),
+        form=one_format(body, form),
+    )
+
+
+def parse_generation(
+    body: Body, *, max_tokens: int | None, n: int, asked: Asked | None = None
+) -> GenerationRequest:
+    """The fields of GENERATION. RequestError names the field at fault."""
+    options = STREAM_OPTIONS.of(body)
+    check_fields(options, (INCLUDE_USAGE, INCLUDE_OBFUSCATION), "`stream_options`")
+    INCLUDE_OBFUSCATION.of(options)
+    return parse_common(
+        body,
+        max_tokens=max_tokens,
+        stops=STOP.of(body),
+        n=n,
+        include_usage=INCLUDE_USAGE.of(options),
+        asked=asked,
+        form=RESPONSE_FORMAT.of(body),
+    )

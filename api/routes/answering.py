@@ -1,0 +1,111 @@
+"""From a parsed request to the response: the sequences are handed to the engine, and the events of
+their answers to a writer, whole or as they come. Every generating route ends here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aiohttp import web
+
+from api.answers.events import Event
+from api.answers.plan import AnswerPlan
+from api.answers.stream import AnswerStream, make_answers
+from api.body import json_response
+from api.context import CONTEXT
+from api.engines.client import refuse_unless_ready
+from api.replies.event_stream import EventStream, ReplyWriter
+from api.requests.generation import GenerationRequest
+from api.served_model import ServedModel
+from dllama.requests import SamplingParams
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+async def check_ready(
+    request: web.Request, model: ServedModel, wanted: GenerationRequest
+) -> GenerationRequest:
+    """The request with the session of its headers. Raises EngineBusy unless the engine can serve
+    it, and RequestError if its grammar cannot be compiled."""
+    refuse_unless_ready(model.engine.state)
+    if wanted.form is not None:
+        await wanted.form.check()
+    return replace(wanted, options=wanted.options.with_header(request.headers))
+
+
+async def answer(
+    request: web.Request,
+    model: ServedModel,
+    wanted: GenerationRequest,
+    prompts: Sequence[list[int]],
+    samplings: Sequence[SamplingParams],
+    writer: ReplyWriter,
+    plan: AnswerPlan,
+    *,
+    ping_s: float | None = None,
+) -> web.StreamResponse:
+    """Has the engine continue every prompt, and answers whole or in a stream. `ping_s` None is
+    the server's own.
+
+    However this ends (also by cancellation, when the client leaves), no sequence stays behind.
+    """
+    context = request.app[CONTEXT]
+    if wanted.timings_per_token:
+        plan = replace(plan, tells_usage=True)
+    answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
+    try:
+        events: list[Event] = [*answers.start()]
+        if wanted.stream:
+            return await stream(request, answers, events, writer, ping_s or context.config.ping_s)
+        while (more := await answers.next()) is not None:
+            events += more
+        return json_response(writer.whole(events))
+    finally:
+        answers.close()
+
+
+async def stream(
+    request: web.Request,
+    answers: AnswerStream,
+    starts: list[Event],
+    writer: ReplyWriter,
+    ping_s: float,
+) -> web.StreamResponse:
+    """The answer as server-sent events. An error before the first of them is raised, and becomes
+    an HTTP error; a later one is sent as an event, and the stream ends properly all the same."""
+    config = request.app[CONTEXT].config
+    first = await next_within(answers, config.headers_after_s)
+    events = EventStream(request, config, writer)
+    return await events.run(send_all(events, answers, starts, first, ping_s))
+
+
+async def send_all(
+    stream: EventStream,
+    answers: AnswerStream,
+    starts: list[Event],
+    events: list[Event] | None,
+    ping_s: float,
+) -> None:
+    """Sends every event of a stream; `events` is what has been read already."""
+    await stream.send(starts)
+    while True:
+        if events is None:
+            await stream.ping()
+        else:
+            await stream.send(events)
+            if answers.is_finished:
+                return
+        events = await next_within(answers, ping_s)
+
+
+async def next_within(answers: AnswerStream, seconds: float) -> list[Event] | None:
+    """The next events, or None if there are none within that time."""
+    try:
+        async with asyncio.timeout(seconds if seconds != float("inf") else None):
+            return await answers.next()
+    except TimeoutError:
+        return None

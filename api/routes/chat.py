@@ -1,0 +1,98 @@
+"""Chats and text completions, by OpenAI's and Anthropic's routes: the life of a request, read from
+the top. /v1/responses, which remembers what it answers, is in responses.py."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+
+from aiohttp import web
+
+from api.answers.plan import chat_plan, text_plan
+from api.body import json_response, read_object
+from api.context import CONTEXT
+from api.replies.anthropic import AnthropicWriter
+from api.replies.event_stream import ReplyWriter
+from api.replies.openai import ChatWriter, TextWriter
+from api.requests.anthropic import parse_messages
+from api.requests.conversation import ChatRequest
+from api.requests.openai import parse_chat, parse_completion
+from api.requests.prompting import chat_prompt, encode, render, sampling_of, text_ids
+from api.routes.answering import answer, check_ready, new_id
+from api.served_model import ServedModel
+from dllama.errors import RequestError
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        asked = parse_chat(await read_object(request, context.config), request.path)
+        model = context.models.find(asked.generation.model)
+        writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
+        return await answer_chat(request, model, asked, writer)
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """Anthropic's Messages API."""
+    context = request.app[CONTEXT]
+    with context.generation():
+        asked = parse_messages(await read_object(request, context.config), request.path)
+        model = context.models.find(asked.generation.model)
+        writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
+        return await answer_chat(request, model, asked, writer)
+
+
+async def answer_chat(
+    request: web.Request, model: ServedModel, asked: ChatRequest, writer: ReplyWriter
+) -> web.StreamResponse:
+    """Answers a chat, whatever API it came by, in the words of the writer."""
+    conversation = asked.conversation
+    wanted = await check_ready(request, model, asked.generation)
+    await conversation.tools.check()
+    prompt = await chat_prompt(model, conversation, wanted.options)
+    if wanted.options.n_keep is None:
+        wanted = replace(wanted, options=replace(wanted.options, n_keep=prompt.n_system))
+    plan = chat_plan(model, conversation, wanted.form, prompt.text)
+    samplings = sampling_of(model, wanted, request.app[CONTEXT].config.sampling)
+    return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        body = await read_object(request, context.config)
+        wanted, texts = parse_completion(body, request.path)
+        model = context.models.find(wanted.model)
+        if len(texts) * wanted.n > context.config.max_sequences:
+            raise RequestError(
+                f"`prompt` asks for {len(texts)} prompts times {wanted.n} answers, but a request "
+                f"may have {context.config.max_sequences} in all; send several requests.",
+                param="prompt",
+            )
+        wanted = await check_ready(request, model, wanted)
+        prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
+        samplings = sampling_of(model, wanted, context.config.sampling)
+        writer = TextWriter(new_id("cmpl"), model, wanted, context.config)
+        plan = text_plan(wanted.form)
+        return await answer(request, model, wanted, prompts, samplings, writer, plan)
+
+
+async def count_tokens(request: web.Request, asked: ChatRequest) -> int:
+    """Tokens of a chat's prompt; needs a template and a tokenizer but no engine."""
+    model = request.app[CONTEXT].models.find(asked.generation.model)
+    ids = await asyncio.to_thread(lambda: encode(model, render(model, asked.conversation)))
+    return len(ids)
+
+
+async def chat_input_tokens(request: web.Request) -> web.Response:
+    body = await read_object(request, request.app[CONTEXT].config)
+    n_tokens = await count_tokens(request, parse_chat(body, request.path))
+    return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
+
+
+async def messages_count_tokens(request: web.Request) -> web.Response:
+    """{"input_tokens": n} for a body that /v1/messages would take; max_tokens may be missing."""
+    body = await read_object(request, request.app[CONTEXT].config)
+    n_tokens = await count_tokens(request, parse_messages(body, request.path))
+    return json_response({"input_tokens": n_tokens})

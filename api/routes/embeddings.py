@@ -1,0 +1,186 @@
+"""POST /v1/embeddings, and llama-server's /embedding and /embeddings: texts as vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from aiohttp import web
+
+from api.body import json_response, read_object
+from api.context import CONTEXT
+from api.engines.client import refuse_unless_ready
+from api.replies.event_stream import Json
+from api.requests.fields import MAX_INT, Body, Field, Reader, check_fields, integer, wrong
+from api.requests.generation import MODEL
+from api.requests.openai import Prompt, prompts
+from api.requests.prompting import text_ids
+from api.routes.answering import new_id
+from api.served_model import ServedModel
+from dllama.errors import ClusterError, RequestError
+from dllama.requests import Submit
+
+POOLINGS = ("mean", "last", "cls")
+
+
+def choice(*words: str) -> Reader[str]:
+    """One of some words."""
+
+    def read(value: object, name: str) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise wrong(name, " or ".join(f'"{w}"' for w in words), value)
+        return value
+
+    return read
+
+
+INPUT = Field(("input", "content"), prompts, None)
+ENCODING_FORMAT = Field(("encoding_format",), choice("float", "base64"), "float")
+DIMENSIONS = Field(("dimensions",), integer(1, MAX_INT), None)
+POOLING = Field(("pooling",), choice(*POOLINGS), "mean")
+NORMALIZE = Field(("embd_normalize",), integer(-1, 1024), 2)  # as in llama.cpp, see `normalised`
+FIELDS: tuple[Field[object, object], ...] = (
+    MODEL, INPUT, ENCODING_FORMAT, DIMENSIONS, POOLING, NORMALIZE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    model: str | None
+    texts: list[Prompt]
+    is_base64: bool
+    dimensions: int | None
+    pooling: str
+    norm: int
+
+
+def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
+    """RequestError names the field at fault."""
+    check_fields(body, FIELDS, route)
+    texts = INPUT.of(body)
+    if texts is None:
+        raise RequestError(
+            "`input` is missing; send a string, a list of strings or token ids.", param="input"
+        )
+    return EmbeddingRequest(
+        model=MODEL.of(body),
+        texts=texts,
+        is_base64=ENCODING_FORMAT.of(body) == "base64",
+        dimensions=DIMENSIONS.of(body),
+        pooling=POOLING.of(body),
+        norm=NORMALIZE.of(body),
+    )
+
+
+def normalised(vector: np.ndarray, norm: int) -> np.ndarray:
+    """The vector (dim,) over its norm: -1 leaves it, 0 scales its largest value to 32760 (for
+    int16), 2 is Euclid's, any other p the p-norm. The zero vector stays."""
+    values = vector.astype(np.float64)
+    if norm < 0:
+        return vector
+    if norm == 0:
+        length = float(np.abs(values).max()) / 32760
+    else:
+        top = float(np.abs(values).max()) or 1.0  # first scaled, so that no power overflows
+        length = top * float((np.abs(values / top) ** norm).sum() ** (1 / norm))
+    return (values / length if length else values).astype(np.float32)
+
+
+async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, ServedModel, Vectors]:
+    """The request, its model, and a vector for each text."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, context.config)
+    wanted = parse_embedding(body, request.path)
+    model = context.models.find(wanted.model)
+    if len(wanted.texts) > context.config.max_sequences:
+        raise RequestError(
+            f"`input` has {len(wanted.texts)} texts, and a request may have "
+            f"{context.config.max_sequences}; send several requests.",
+            param="input",
+        )
+    check_dimensions(model, wanted.dimensions)
+    refuse_unless_ready(model.engine.state)
+    ids = [await text_ids(model, text, "input") for text in wanted.texts]
+    vectors = await embed(model, ids, wanted.pooling)
+    return wanted, model, Vectors(ids, [normalised(v, wanted.norm) for v in vectors])
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Texts as token ids, and as vectors (dim,) float32."""
+
+    ids: list[list[int]]
+    vectors: list[np.ndarray]
+
+
+def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
+    """RequestError unless the dimensions asked for are those that the model has."""
+    n_embd = model.facts.n_embd
+    if dimensions is not None and dimensions != n_embd:
+        raise RequestError(
+            f"`dimensions` is {dimensions}, but the vectors of {model.id} have {n_embd} and cannot "
+            "be shortened; leave it out.",
+            param="dimensions",
+        )
+
+
+async def embed(model: ServedModel, prompts: Sequence[list[int]], pooling: str) -> list[np.ndarray]:
+    """A vector for each prompt, computed together. However this ends, nothing stays behind."""
+    embedding_id = new_id("embd")
+    submits = [
+        Submit(f"{embedding_id}-{i}", ids, pooling=pooling, cache_prompt=False)
+        for i, ids in enumerate(prompts)
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(vector_of(model, submit)) for submit in submits]
+    except BaseExceptionGroup as several:
+        first = several.exceptions[0]
+        raise first from first.__cause__
+    finally:
+        for submit in submits:
+            model.engine.abort(submit.id)
+    return [task.result() for task in tasks]
+
+
+async def vector_of(model: ServedModel, submit: Submit) -> np.ndarray:
+    async for output in model.engine.submit(submit):
+        if output.embedding is not None:
+            return np.frombuffer(output.embedding, "<f4")
+    raise ClusterError("The engine has given no vector for a text; send the request again.")
+
+
+def shown(vector: np.ndarray, *, is_base64: bool) -> object:
+    data = vector.astype("<f4")
+    return base64.b64encode(data.tobytes()).decode() if is_base64 else data.tolist()
+
+
+async def openai_embeddings(request: web.Request) -> web.Response:
+    with request.app[CONTEXT].generation():
+        wanted, model, found = await read_embeddings(request)
+        data: list[Json] = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": shown(vector, is_base64=wanted.is_base64),
+            }
+            for index, vector in enumerate(found.vectors)
+        ]
+        n_tokens = sum(map(len, found.ids))
+        usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+        return json_response({"object": "list", "model": model.id, "data": data, "usage": usage})
+
+
+async def native_embeddings(request: web.Request) -> web.Response:
+    """[{"index", "embedding": [vector]}], one vector for each text as they are pooled."""
+    with request.app[CONTEXT].generation():
+        wanted, _, found = await read_embeddings(request)
+        return json_response(
+            [
+                {"index": index, "embedding": [shown(vector, is_base64=wanted.is_base64)]}
+                for index, vector in enumerate(found.vectors)
+            ]
+        )

@@ -1,0 +1,139 @@
+"""GET /metrics in Prometheus' text format: llama-server's names, and ours under dllama:."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from api.context import CONTEXT, ApiContext
+from api.routes.slots import occupied
+from api.served_model import ServedModel
+from dllama.errors import ClusterError
+
+
+class Sample(NamedTuple):
+    """One metric. `value` is of Prometheus' `kind`, counter or gauge."""
+
+    name: str
+    kind: str
+    text: str
+    value: float
+
+
+async def metrics(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    model = context.models.find(request.query.get("model"))
+    stats: Mapping[str, Any] = {}
+    try:
+        async with asyncio.timeout(context.config.stats_timeout_s):
+            stats = await model.engine.stats()
+    except (TimeoutError, ClusterError):
+        pass  # the server's own figures are better than none
+    samples = [*llama_samples(context, model, stats), *own_samples(context, model, stats)]
+    return web.Response(
+        text=exposition(samples),
+        headers={
+            "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
+            "Process-Start-Time-Unix": str(int(context.last_scrape.started_at)),
+        },
+    )
+
+
+def exposition(samples: list[Sample]) -> str:
+    return "".join(
+        f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value:.10g}\n"
+        for name, kind, text, value in samples
+    )
+
+
+def llama_samples(
+    context: ApiContext, model: ServedModel, stats: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """llama-server's. Rates are averages since the last call of this."""
+    meter, last = context.meter, context.last_scrape
+
+    def sample(name: str, kind: str, text: str, value: float) -> Sample:
+        return Sample(f"llamacpp:{name}", kind, text, value)
+
+    steps = stats.get("steps", {})
+    n_decode = steps.get("decode", 0)
+    rows = occupied(context, model)
+    n_open = sum(1 for _ in meter.sequences())
+    n_running = sum(row is not None for row in rows)
+    yield sample("prompt_tokens_total", "counter", "Prompt tokens computed.", meter.n_prompt_tokens)
+    yield sample(
+        "prompt_tokens_cached_total", "counter", "Prompt tokens found in the KV cache.",
+        meter.n_cached_tokens,
+    )  # fmt: skip
+    yield sample("prompt_seconds_total", "counter", "Seconds to first tokens.", meter.prompt_s)
+    yield sample("tokens_predicted_total", "counter", "Tokens generated.", meter.n_predicted_tokens)
+    yield sample(
+        "tokens_predicted_seconds_total", "counter", "Seconds of generating.", meter.predicted_s
+    )
+    yield sample("n_decode_total", "counter", "Steps of the engine.", steps.get("total", 0))
+    yield sample(
+        "n_tokens_max", "counter", "Most tokens of one sequence so far.", meter.n_tokens_max
+    )
+    yield sample(
+        "prompt_tokens_seconds", "gauge", "Prompt tokens a second since the last scrape.",
+        rate(meter.n_prompt_tokens - last.prompt_tokens, meter.prompt_s - last.prompt_s),
+    )  # fmt: skip
+    yield sample(
+        "predicted_tokens_seconds", "gauge", "Generated tokens a second since the last scrape.",
+        rate(
+            meter.n_predicted_tokens - last.predicted_tokens, meter.predicted_s - last.predicted_s
+        ),
+    )  # fmt: skip
+    yield sample("requests_processing", "gauge", "Sequences that run.", n_running)
+    yield sample("requests_deferred", "gauge", "Sequences that wait.", n_open - n_running)
+    yield sample(
+        "n_busy_slots_per_decode", "gauge", "Sequences continued by a step, on average.",
+        rate(steps.get("decode_tokens", 0), n_decode),
+    )  # fmt: skip
+    guesses = stats.get("speculation", {})
+    for name, key, text in GUESSES:
+        yield sample(f"spec_decode_num_{name}_total", "counter", text, guesses.get(key, 0))
+    last.prompt_tokens, last.prompt_s = meter.n_prompt_tokens, meter.prompt_s
+    last.predicted_tokens, last.predicted_s = meter.n_predicted_tokens, meter.predicted_s
+
+
+def rate(amount: float, per: float) -> float:
+    return amount / per if per > 0 else 0.0
+
+
+def own_samples(
+    context: ApiContext, model: ServedModel, stats: Mapping[str, Any]
+) -> Iterator[Sample]:
+    """What llama-server has no name for."""
+
+    def sample(name: str, kind: str, text: str, value: float) -> Sample:
+        return Sample(f"dllama:{name}", kind, text, value)
+
+    meter = context.meter
+    yield sample("requests_total", "counter", "Requests for answers.", meter.n_total)
+    yield sample("requests_open", "gauge", "Requests for answers that are open.", meter.n_open)
+    is_ready = model.engine.state.state == "ready"
+    yield sample("ready", "gauge", "1 while the model serves.", float(is_ready))
+    for name, milliseconds in meter.latency_ms().items():
+        if milliseconds is not None:
+            yield sample(f"{name}_ms", "gauge", "Latency of the recent past.", milliseconds)
+    for group in ("sequences", "kv"):
+        found = stats.get(group, {})
+        for name, value in found.items():
+            if isinstance(value, int | float):
+                kind = "counter" if name in COUNTERS else "gauge"
+                end = "_total" if kind == "counter" else ""
+                yield sample(f"{group}_{name}{end}", kind, f"{group}.{name} of /stats.", value)
+    if "world_size" in stats:
+        yield sample("world_size", "gauge", "Nodes that compute.", stats["world_size"])
+
+
+GUESSES = (
+    ("drafts", "drafts", "Guesses at the next tokens."),
+    ("draft_tokens", "drafted", "Tokens that were guessed."),
+    ("accepted_tokens", "accepted", "Guessed tokens that came true."),
+)
+COUNTERS = frozenset({"finished", "aborted", "failed", "preempted"})

@@ -1,0 +1,144 @@
+"""What a server says of itself: its models, its health, its figures."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from api.body import json_response
+from api.context import CONTEXT
+from api.engines.client import refuse_unless_ready
+from api.errors import api_error
+from api.replies.native import generation_settings
+from api.requests.native import parse_native
+from api.served_model import ServedModel
+from dllama.errors import ClusterError, EngineBusy
+
+
+def describe(model: ServedModel) -> dict[str, object]:
+    """A model as /v1/models lists it."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "dllama",
+        "aliases": list(model.aliases),
+        "tags": [],
+        "meta": meta_of(model),
+    }
+
+
+def meta_of(model: ServedModel) -> dict[str, object]:
+    """llama-server's `meta` of a model."""
+    facts = model.facts
+    return {
+        "vocab_type": facts.vocab_type,
+        "n_vocab": model.tokenizer.vocab_size,
+        "n_ctx": model.max_seq_len,
+        "n_ctx_train": facts.n_ctx_train,
+        "n_embd": facts.n_embd,
+        "n_params": facts.n_params,
+        "size": facts.size_bytes,
+        "ftype": facts.file_type,
+    }
+
+
+def ollama_like(model: ServedModel) -> dict[str, object]:
+    """A model as Ollama's clients read it, who look for it under `models`."""
+    details = {
+        "parent_model": "", "format": "gguf", "family": "", "families": [""],
+        "parameter_size": "", "quantization_level": model.facts.file_type,
+    }  # fmt: skip
+    return {
+        "name": model.id, "model": model.id, "modified_at": "", "size": "", "digest": "",
+        "type": "model", "description": "", "tags": [""], "capabilities": ["completion"],
+        "parameters": "", "details": details,
+    }  # fmt: skip
+
+
+async def list_models(request: web.Request) -> web.Response:
+    models = request.app[CONTEXT].models.all()
+    return json_response(
+        {
+            "models": [ollama_like(model) for model in models],
+            "object": "list",
+            "data": [describe(model) for model in models],
+        }
+    )
+
+
+async def props(request: web.Request) -> web.Response:
+    """llama-server's properties of a server and its model."""
+    context = request.app[CONTEXT]
+    model = context.models.find(request.query.get("model"))
+    facts, wanted = model.facts, parse_native({}, request.path)
+    params = generation_settings(wanted, context.config.sampling, ())
+    return json_response(
+        {
+            "default_generation_settings": {"params": params, "n_ctx": model.max_seq_len},
+            "total_slots": facts.n_slots,
+            "model_alias": model.id,
+            "model_ftype": facts.file_type,
+            "model_path": facts.path,
+            "modalities": {"vision": False, "video": False, "audio": False},
+            "endpoint_slots": True,
+            "endpoint_props": False,
+            "endpoint_metrics": True,
+            "chat_template": facts.template_source,
+            "chat_template_caps": {},
+            "bos_token": facts.bos_text,
+            "eos_token": facts.eos_text,
+            "build_info": context.config.fingerprint,
+            "is_sleeping": False,
+        }
+    )
+
+
+async def one_model(request: web.Request) -> web.Response:
+    return json_response(describe(request.app[CONTEXT].models.find(request.match_info["name"])))
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 once every model serves, else 503 with how far the first of the others is; also while
+    the server finishes what it has begun."""
+    context = request.app[CONTEXT]
+    if context.is_stopping:
+        told = context.stopping()
+        stopping: dict[str, object] = {"status": "stopping", "detail": told.message}
+        return json_response(stopping | told.body(), status=told.status, headers=told.headers)
+    for model in request.app[CONTEXT].models.all():
+        state = model.engine.state
+        try:
+            refuse_unless_ready(state)
+        except EngineBusy as busy:
+            told = api_error(busy)
+            body = {"status": state.state, "progress": state.progress, "detail": state.detail}
+            return json_response(body | told.body(), status=told.status, headers=told.headers)
+    return json_response({"status": "ok"})
+
+
+async def stats(request: web.Request) -> web.Response:
+    """The engine's figures and the server's own; without an engine that answers, the latter."""
+    context = request.app[CONTEXT]
+    model = context.models.find(request.query.get("model"))
+    state = model.engine.state
+    figures: dict[str, object] = {"model": model.id, "state": state.state}
+    try:
+        async with asyncio.timeout(context.config.stats_timeout_s):
+            figures = await model.engine.stats() | figures
+    except (TimeoutError, ClusterError) as error:
+        figures["detail"] = state.detail or str(error) or "The engine is too busy to answer."
+    latency = context.meter.latency_ms()
+    figures.setdefault("latency_ms", latency)
+    figures["api"] = {
+        "open_requests": context.meter.n_open,
+        "requests": context.meter.n_total,
+        "latency_ms": latency,
+    }
+    return json_response(figures)
+
+
+async def no_adapters(request: web.Request) -> web.Response:
+    """llama-server's list of LoRA adapters; none are ever loaded."""
+    return web.json_response([])

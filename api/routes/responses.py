@@ -1,0 +1,65 @@
+"""/v1/responses: OpenAI's Responses API over the same engine, and the responses it remembers."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api.answers.events import Message
+from api.body import json_response, read_object
+from api.context import CONTEXT
+from api.errors import ApiError
+from api.replies.event_stream import Json
+from api.replies.responses import ResponsesWriter, item_id
+from api.requests.responses import PREVIOUS, ResponsesRequest, parse_responses, said_messages
+from api.routes.chat import answer_chat, count_tokens
+
+
+async def read(request: web.Request) -> ResponsesRequest:
+    """The request of a body, with the conversation that it continues."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, context.config)
+    earlier = context.responses.earlier(PREVIOUS.of(body))
+    return parse_responses(body, earlier, request.path)
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        asked = await read(request)
+        model = context.models.find(asked.chat.generation.model)
+
+        def keep(response: Json, said: Message) -> None:
+            context.responses.add(response, asked.messages + said_messages(said))
+
+        on_complete = keep if asked.is_stored else None
+        writer = ResponsesWriter(item_id("resp"), model.id, asked.echo, on_complete)
+        return await answer_chat(request, model, asked.chat, writer)
+
+
+async def input_tokens(request: web.Request) -> web.Response:
+    """{"input_tokens": n} for a body that would make a response."""
+    n_tokens = await count_tokens(request, (await read(request)).chat)
+    return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
+
+
+def unknown_response(name: str) -> ApiError:
+    return ApiError(
+        404,
+        f"This server holds no response {name!r:.100}; it keeps the latest, in memory.",
+        "not_found_error",
+    )
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    name = request.match_info["id"]
+    found = request.app[CONTEXT].responses.find(name)
+    if found is None:
+        raise unknown_response(name)
+    return json_response(found.response)
+
+
+async def remove(request: web.Request) -> web.Response:
+    name = request.match_info["id"]
+    if not request.app[CONTEXT].responses.remove(name):
+        raise unknown_response(name)
+    return json_response({"id": name, "object": "response", "deleted": True})

@@ -1,0 +1,132 @@
+"""Every route of the server, one row each: adding a route is adding its handler and its row. The
+table makes the routes of the application, says which of them need no API key, and is what GET / and
+docs/routes.md show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from api.body import json_response
+from api.context import CONTEXT
+from api.errors import ApiError
+from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
+
+
+class Route(NamedTuple):
+    """`paths` are one route under several names, of which the first is shown. `about` is shown
+    with it. A public route needs no API key."""
+
+    method: str
+    paths: tuple[str, ...]
+    handler: Handler
+    about: str
+    is_public: bool = False
+
+
+async def index(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    return json_response(
+        {
+            "server": context.config.fingerprint,
+            "models": [model.id for model in context.models.all()],
+            "routes": shown_routes(),
+        }
+    )
+
+
+ROUTES = (
+    Route("POST", ("/v1/chat/completions", "/chat/completions"),
+          chat.chat_completions, "chat, streamed or whole"),
+    Route("POST", ("/v1/completions",),
+          chat.completions, "continue a text, streamed or whole"),
+    Route("POST", ("/v1/responses", "/responses"),
+          responses.create, "OpenAI's Responses API"),
+    Route("POST", ("/v1/messages",),
+          chat.messages, "Anthropic's Messages API"),
+    Route("POST", ("/v1/messages/count_tokens",),
+          chat.messages_count_tokens, "tokens of such a request"),
+    Route("POST", ("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"),
+          chat.chat_input_tokens, "tokens of a chat"),
+    Route("POST", ("/v1/responses/input_tokens", "/responses/input_tokens"),
+          responses.input_tokens, "tokens of a request for a response"),
+    Route("GET", ("/v1/responses/{id}",),
+          responses.retrieve, "a stored response"),
+    Route("DELETE", ("/v1/responses/{id}",),
+          responses.remove, "forget a stored response"),
+    Route("POST", ("/v1/embeddings",),
+          embeddings.openai_embeddings, 'texts as vectors: {"input": "..."}'),
+    Route("POST", ("/embedding", "/embeddings"),
+          embeddings.native_embeddings, "texts as vectors, as llama-server answers"),
+    Route("POST", ("/completion", "/completions"),
+          native.completion, "llama-server's own completion"),
+    Route("POST", ("/infill",),
+          native.infill, "the middle between `input_prefix` and `input_suffix`"),
+    Route("GET", ("/v1/models", "/models"),
+          models.list_models, "the models served here", is_public=True),
+    Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),
+          models.one_model, "one of them"),
+    Route("GET", ("/props",),
+          models.props, "the model's properties and the server's defaults"),
+    Route("GET", ("/slots",),
+          slots.slots, "what runs now"),
+    Route("POST", ("/slots/{id}",),
+          slots.slot_action, "save, restore or erase a slot's session: ?action=save"),
+    Route("POST", ("/sessions/{name}",),
+          slots.session_action, "save, restore or erase a session: ?action=save"),
+    Route("GET", ("/metrics",),
+          metrics.metrics, "counters for Prometheus"),
+    Route("GET", ("/health", "/v1/health"),
+          models.health, "200 once the model serves", is_public=True),
+    Route("GET", ("/stats",),
+          models.stats, "speed, memory and the share of each node"),
+    Route("POST", ("/tokenize",),
+          text.tokenize, 'ids of a text: {"content": "..."}'),
+    Route("POST", ("/detokenize",),
+          text.detokenize, 'text of ids: {"tokens": [...]}'),
+    Route("POST", ("/apply-template",),
+          text.apply_template, 'the prompt of a chat: {"messages": [...]}'),
+    Route("GET", ("/lora-adapters",),
+          models.no_adapters, "LoRA adapters: always none"),
+    Route("GET", ("/",),
+          index, "this list", is_public=True),
+)  # fmt: skip
+
+PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
+
+RERANK = "rank texts: no model it runs was trained for that"
+AUDIO = "hear: no model it runs takes sound"
+# Routes of other servers that this one has not, answered with a sentence instead of a 404.
+UNSUPPORTED = {
+    "/rerank": RERANK, "/reranking": RERANK, "/v1/rerank": RERANK, "/v1/reranking": RERANK,
+    "/audio/transcriptions": AUDIO, "/v1/audio/transcriptions": AUDIO,
+    "/v1/audio/speech": "speak: no model it runs makes sound",
+    "/v1/images/generations": "draw: no model it runs makes images",
+    "/v1/moderations": "judge texts: no model it runs was trained for that",
+    "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
+    "/props": "change its properties while it runs: restart it",
+}  # fmt: skip
+
+
+async def not_supported(request: web.Request) -> web.StreamResponse:
+    raise ApiError(
+        501, f"This server does not {UNSUPPORTED[request.path]}.", "not_supported_error",
+        code="not_supported",
+    )  # fmt: skip
+
+
+def shown_routes() -> dict[str, str]:
+    """The routes by method and first path, and what each is about."""
+    return {f"{r.method} {r.paths[0].replace(':.+', '')}": r.about for r in ROUTES}
+
+
+def served_routes() -> list[web.RouteDef]:
+    """The routes of the table, for aiohttp."""
+    make = {"GET": web.get, "POST": web.post, "DELETE": web.delete}
+    return [make[route.method](path, route.handler) for route in ROUTES for path in route.paths]
+
+
+def unsupported_routes() -> list[web.RouteDef]:
+    return [web.post(path, not_supported) for path in UNSUPPORTED]

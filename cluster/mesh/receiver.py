@@ -1,0 +1,102 @@
+"""A busy-polling receiver for messages that are expected soon."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import zmq
+
+from cluster.mesh.shared_ring import RingReader
+from cluster.sockets import Socket
+from kernels.wire import rings as kernels
+
+SPIN_NS = 1_000_000
+"""How long a rank polls for a message before it blocks. A core that sleeps takes tens of
+microseconds to wake, at every collective; yielding between two polls leaves the core to ZeroMQ's
+own thread. Measured on two cores: an exchange takes 55 us instead of 116."""
+
+AWAY_NS = 200_000  # a yield that takes longer means that another thread needs this core
+N_RESTS = 64  # messages to block for after that: the collectives of a token or two
+RING_LOOKS = 200  # polls of shared rings between two of the socket: some microseconds
+
+yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+class BusyPollReceiver:
+    """Receives from one socket and any number of shared rings, polling first and blocking later.
+
+    It backs off where other threads need the core: for the next messages it blocks at once.
+    """
+
+    def __init__(self) -> None:
+        self.n_resting = 0  # messages to block for before polling again
+        self._rings: list[RingReader] = []
+        self._counters = np.empty(0, np.int64)
+        self._seen = np.empty(0, np.int64)
+
+    def add(self, ring: RingReader) -> None:
+        """Polls one more ring from now on, and closes it at the end."""
+        self._rings.append(ring)
+        self._counters = np.array([kernels.counter_address(r.words) for r in self._rings])
+        self._seen = np.array([r.n_read for r in self._rings], np.int64)
+
+    def receive(self, receiver: Socket) -> list[bytes]:
+        """Returns the next message's frames. Raises zmq.Again after the socket's own timeout."""
+        if self.n_resting:
+            self.n_resting -= 1
+            return self._sleep(receiver)
+        now = time.perf_counter_ns()
+        until = now + SPIN_NS
+        while now < until:
+            message = self.look(receiver)
+            if message is not None:
+                return message
+            yield_core()
+            before, now = now, time.perf_counter_ns()
+            if now - before > AWAY_NS:
+                self.n_resting = N_RESTS
+                break
+        return self._sleep(receiver)
+
+    def look(self, receiver: Socket, n_looks: int = RING_LOOKS) -> list[bytes] | None:
+        """Returns the frames of a message that has arrived, or None."""
+        message = self._look_at_rings(n_looks)
+        if message is not None:
+            return [message]
+        try:
+            return receiver.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
+        self._rings.clear()
+
+    def _look_at_rings(self, n_looks: int) -> bytes | None:
+        if not self._rings:
+            return None
+        i: int = kernels.wait_any(self._counters, self._seen, n_looks)
+        if i < 0:
+            return None
+        message = self._rings[i].take()
+        self._seen[i] += 1
+        return message
+
+    def _sleep(self, receiver: Socket) -> list[bytes]:
+        for ring in self._rings:
+            kernels.fall_asleep(ring.words, 1)
+        try:
+            message = self._look_at_rings(1)  # it may have come before the writer knew
+            return sleep_for_message(receiver) if message is None else [message]
+        finally:
+            for ring in self._rings:
+                kernels.fall_asleep(ring.words, 0)
+
+
+def sleep_for_message(receiver: Socket) -> list[bytes]:
+    """Returns the next message's frames. Raises zmq.Again after the socket's own timeout."""
+    return receiver.recv_multipart()

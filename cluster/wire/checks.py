@@ -1,0 +1,139 @@
+"""Checks of messages that no limit of a field can express: how the fields fit each other and what
+a rank has room for. Kernels index memory by these numbers and do not check them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.wire.messages import KvCall, StepCall
+from dllama.config import ModelConfig
+from dllama.errors import ProtocolError
+from dllama.kv_shift import KvShift
+from dllama.models import FAMILIES
+from dllama.runtime.kv_files import MARK_BYTES
+from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, Step
+from dllama.weight_source import TensorInfo
+
+MAX_DIMENSION = 1 << 24
+MAX_ROW_BYTES = 64 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class RankLimits:
+    """What a rank has room for."""
+
+    max_step_tokens: int
+    n_pages: int
+    max_seq_len: int
+    vocab_size: int
+    embed_row_bytes: int
+
+
+def check_config(config: ModelConfig) -> None:
+    """Raises ProtocolError where the sizes of a model off the wire make no model."""
+    sizes = (
+        config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads,
+        config.head_dim, config.vocab_size, config.max_seq_len,
+    )  # fmt: skip
+    is_sound = config.arch in FAMILIES and all(0 < size <= MAX_DIMENSION for size in sizes)
+    is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
+    if not is_sound or config.n_heads % config.n_kv_heads:
+        raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def check_manifest(manifest: Sequence[TensorInfo], max_bytes: int) -> None:
+    """Raises ProtocolError for tensors that cannot be, or that take more than `max_bytes` in
+    all."""
+    total = 0
+    for info in manifest:
+        try:
+            is_sound = info.first_own_col < info.cols and info.row_bytes <= MAX_ROW_BYTES
+            is_sound = is_sound and info.rows % info.n_experts == 0
+        except ValueError:
+            is_sound = False
+        if not is_sound:
+            raise ProtocolError(f"the root announced a tensor that cannot be: {info}")
+        total += info.n_bytes
+    if total > max_bytes:
+        raise ProtocolError(
+            f"the root announced {total / 1e9:.2f} GB of weights and this node has "
+            f"{max_bytes / 1e9:.2f} GB of memory free; give it a smaller share (--shares)"
+        )
+
+
+def checked_step(call: StepCall, limits: RankLimits) -> Step:
+    """The step of a message. Raises ProtocolError where a number points outside of memory."""
+    step = call.step
+    n_tokens, n_sequences = step.n_tokens, len(step.starts) - 1
+    _check(0 < n_tokens <= limits.max_step_tokens, f"{n_tokens} tokens fit a step")
+    _check(0 < n_sequences <= n_tokens, "there are no more sequences than tokens")
+    _check(len(step.positions) == n_tokens, "every token has a position")
+    _check(len(step.pages) == n_sequences, "every sequence has pages")
+    _check(
+        call.embed_rows.shape == (n_tokens, limits.embed_row_bytes),
+        f"every token brings {limits.embed_row_bytes} bytes of embedding",
+    )
+    _check(_within(step.tokens, 0, limits.vocab_size), "tokens are in the vocabulary")
+    _check(_within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
+    _check(len(step.candidates) == len(step.logits_at), "every logits row has a count")
+    _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
+    _check_pages(step, limits)
+    return step
+
+
+def _check_pages(step: Step, limits: RankLimits) -> None:
+    """Every position up to a sequence's last has a page, and every page exists."""
+    starts = step.starts
+    _check(starts[0] == 0 and starts[-1] == step.n_tokens, "sequences cover the tokens")
+    _check(bool((np.diff(starts) > 0).all()), "every sequence has a token")
+    _check(_within(step.positions, 0, limits.max_seq_len), "positions are within the context")
+    _check(_within(step.pages, -1, limits.n_pages), "pages exist")
+    last_pages = np.maximum.reduceat(step.positions, starts[:-1]) // PAGE_TOKENS  # (S,)
+    _check(_within(last_pages, 0, step.pages.shape[1]), "every position has a page")
+    used = np.arange(step.pages.shape[1])[None, :] <= last_pages[:, None]  # (S, max_pages)
+    _check(not (used & (step.pages < 0)).any(), "every position has a page")
+
+
+def check_shift(shift: KvShift, limits: RankLimits) -> None:
+    """Raises ProtocolError where a number of a shift points outside of memory, or where a page
+    would be written before it is read."""
+    _check(0 < shift.n_tokens <= limits.max_seq_len, "tokens fit the context")
+    _check(0 <= shift.n_keep < shift.n_tokens, "tokens that stay are among the sequence's")
+    _check(0 < shift.n_drop <= shift.n_tokens - shift.n_keep, "tokens that go come after those")
+    n_from = -(-shift.n_tokens // PAGE_TOKENS)
+    n_to = -(-(shift.n_tokens - shift.n_drop) // PAGE_TOKENS)
+    for pages, n in ((shift.from_pages, n_from), (shift.to_pages, n_to)):
+        _check(len(pages) == n, f"{n} pages hold the tokens")
+        _check(_within(pages, 0, limits.n_pages), "pages exist")
+        _check(len(np.unique(pages)) == n, "no page is named twice")
+    is_new = shift.to_pages != shift.from_pages[:n_to]
+    _check(not is_new[: shift.n_keep // PAGE_TOKENS].any(), "whole pages that stay stay in place")
+    _check(not np.isin(shift.to_pages[is_new], shift.from_pages).any(), "new pages are new")
+
+
+def check_kv_call(call: KvCall, n_pages: int) -> None:
+    """Raises ProtocolError where no root of ours would save or restore these pages."""
+    pages = call.pages
+    if not 0 < len(pages) <= n_pages or not _within(pages, 0, n_pages):
+        raise ProtocolError("the root asks for KV pages that this rank does not have")
+    if len(np.unique(pages)) != len(pages):
+        raise ProtocolError("the root names a KV page twice in one call")
+    if len(call.mark) != MARK_BYTES:
+        raise ProtocolError(f"the root's mark of saved pages has not {MARK_BYTES} bytes")
+    if not _FILE_NAME.fullmatch(call.name):
+        raise ProtocolError(f"the root sent {call.name!r:.40} as the name of a file")
+
+
+def _within(values: np.ndarray, low: int, high: int) -> bool:
+    return values.size == 0 or bool(values.min() >= low and values.max() < high)
+
+
+def _check(holds: bool | np.bool_, rule: str) -> None:
+    if not holds:
+        raise ProtocolError(f"the root sent a step or a shift that breaks this rule: {rule}")

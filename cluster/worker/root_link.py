@@ -1,0 +1,93 @@
+"""A session's link to its root: one ROUTER socket, which answers whoever first knew the epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import zmq
+
+from cluster.mesh.receiver import BusyPollReceiver, sleep_for_message
+from cluster.sockets import Context, Socket, bind_first_free, make_socket
+from cluster.wire.messages import Message, pack, unpack
+from dllama.errors import ProtocolError
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 256 << 20
+
+M = TypeVar("M", bound=Message)
+
+
+class RootLeft(Exception):
+    """The root closed the session, died, froze or was cut off."""
+
+
+class RootLink:
+    """Receives the root's messages and answers them.
+
+    `idle` is called whenever nothing has come for a while; it may raise.
+    """
+
+    def __init__(self, context: Context, host: str, epoch: int, idle: Callable[[], None]) -> None:
+        self._epoch = epoch
+        self._idle = idle
+        self._host = host
+        self._socket: Socket = make_socket(
+            context, zmq.ROUTER, host=host, max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        self._socket.setsockopt(zmq.LINGER, 1_000)  # a last message may leave
+        self._root: bytes | None = None  # its identity, once it has spoken
+        self._receiver = BusyPollReceiver()
+
+    def bind(self, ports: Iterable[int]) -> int:
+        """Listens on the first free port and returns it. Raises ConfigError."""
+        return bind_first_free(self._socket, self._host, ports)
+
+    @property
+    def has_root(self) -> bool:
+        """Whether the root has spoken: nothing can be sent before."""
+        return self._root is not None
+
+    def expect(self, kind: type[M], is_late: Callable[[], bool] = lambda: False) -> M:
+        """The root's next message, which has to be of one kind. Raises as `receive` does, and
+        ProtocolError for a message of another kind."""
+        message = self.receive(is_late)
+        if not isinstance(message, kind):
+            raise ProtocolError(
+                f"the root sent {type(message).__name__} where {kind.__name__} was due"
+            )
+        return message
+
+    def receive(self, is_late: Callable[[], bool] = lambda: False) -> Message:
+        """The root's next message. Raises RootLeft once `is_late`, ProtocolError where the root
+        sends nonsense, and what `idle` raises."""
+        receive = self._receiver.receive  # a running answer's next step is near; then, sleep
+        while True:
+            try:
+                identity, *frames = receive(self._socket)
+            except zmq.Again:
+                receive = sleep_for_message
+                self._idle()
+                if is_late():
+                    raise RootLeft from None
+                continue
+            try:
+                epoch, message = unpack(frames)
+            except ProtocolError:
+                if identity == self._root:
+                    raise
+                log.warning("dropped a message that a stranger sent and that is none of ours")
+                continue
+            if epoch == self._epoch:
+                self._root = self._root or identity
+                return message
+            log.warning("dropped a message of another epoch")
+
+    def send(self, message: Message) -> None:
+        assert self._root is not None, "nothing is sent before the root has spoken"
+        self._socket.send_multipart([self._root, *pack(message, self._epoch)])
+
+    def close(self) -> None:
+        self._socket.close()

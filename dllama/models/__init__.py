@@ -1,0 +1,28 @@
+"""The families of models that can be computed: one module and one row each."""
+
+from __future__ import annotations
+
+from dllama.config import ModelConfig
+from dllama.models.exaone4 import EXAONE4
+from dllama.models.family import Family
+from dllama.models.llama import LLAMA
+from dllama.models.qwen2 import QWEN2
+from dllama.models.qwen3 import QWEN3
+from dllama.models.tensors import Tensor
+
+FAMILIES: dict[str, Family] = {family.arch: family for family in (LLAMA, QWEN2, QWEN3, EXAONE4)}
+"""By `general.architecture`."""
+
+
+def model_tensors(config: ModelConfig) -> dict[str, Tensor]:
+    """Every tensor of a model by its full name: `embed`, `norm`, `wcls`, `layers.{i}.wq` …"""
+    family = FAMILIES[config.arch]
+    tensors = {t.name: t for t in family.model_tensors(config)}
+    for i in range(config.n_layers):
+        tensors |= {f"layers.{i}.{t.name}": t for t in family.layer_tensors(config, i)}
+    return tensors
+
+
+def model_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Every tensor of a model by its full name, as (rows, cols); vectors have one row."""
+    return {name: tensor.shape(config) for name, tensor in model_tensors(config).items()}

@@ -1,0 +1,101 @@
+"""The blocks that families are built of: rows of the tables of tensors, and what is computed with
+them. Written in terms of `Ops`, so that reading a table brings in no kernels.
+
+Shapes: T rows of the step; a rank computes its own heads and hidden columns and leaves a partial
+sum (T, dim), which the forward pass adds up over all ranks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dllama.models.tensors import Axis, Tensor, has
+
+if TYPE_CHECKING:
+    from dllama.runtime.layer import Layer
+    from dllama.runtime.ops import Ops
+
+EMBED = Tensor("embed", "token_embd.weight", "model.embed_tokens.weight", Axis.VOCAB, Axis.DIM)
+NORM = Tensor("norm", "output_norm.weight", "model.norm.weight", None, Axis.DIM)
+WCLS = Tensor(
+    "wcls", "output.weight", "lm_head.weight", Axis.VOCAB, Axis.DIM,
+    when=lambda config, layer: not config.is_tied,
+)  # fmt: skip
+"""The output head; where it is missing (`is_tied`) the embedding table is the head too."""
+
+NORM1 = Tensor("norm1", "attn_norm.weight", "input_layernorm.weight", None, Axis.DIM, m=10)
+NORM2 = Tensor("norm2", "ffn_norm.weight", "post_attention_layernorm.weight", None, Axis.DIM, m=11)
+
+POST_NORM1 = Tensor(
+    "post_norm1", "post_attention_norm.weight", "post_attention_layernorm.weight", None, Axis.DIM
+)
+POST_NORM2 = Tensor(
+    "post_norm2", "post_ffw_norm.weight", "post_feedforward_layernorm.weight", None, Axis.DIM
+)
+"""Norms of what a half layer adds, after the sum over all ranks."""
+
+QKV = (
+    Tensor("wq", "attn_q.weight", "self_attn.q_proj.weight", Axis.HEADS, Axis.DIM, "qkv", 1, True),
+    Tensor("wk", "attn_k.weight", "self_attn.k_proj.weight", Axis.KV_HEADS, Axis.DIM, "qkv", 2,
+           True),
+    Tensor("wv", "attn_v.weight", "self_attn.v_proj.weight", Axis.KV_HEADS, Axis.DIM, "qkv", 3),
+)  # fmt: skip
+WO = Tensor("wo", "attn_output.weight", "self_attn.o_proj.weight", Axis.DIM, Axis.HEADS, m=4)
+QKV_BIAS = (
+    Tensor(
+        "bq", "attn_q.bias", "self_attn.q_proj.bias", None, Axis.HEADS, "qkv_bias",
+        has_pairs=True, when=has("has_qkv_bias"),
+    ),
+    Tensor(
+        "bk", "attn_k.bias", "self_attn.k_proj.bias", None, Axis.KV_HEADS, "qkv_bias",
+        has_pairs=True, when=has("has_qkv_bias"),
+    ),
+    Tensor(
+        "bv", "attn_v.bias", "self_attn.v_proj.bias", None, Axis.KV_HEADS, "qkv_bias",
+        when=has("has_qkv_bias"),
+    ),
+)  # fmt: skip
+QK_NORM = (
+    Tensor("q_norm", "attn_q_norm.weight", "self_attn.q_norm.weight", None, Axis.HEAD, m=8,
+           when=has("has_qk_norm")),
+    Tensor("k_norm", "attn_k_norm.weight", "self_attn.k_norm.weight", None, Axis.HEAD, m=9,
+           when=has("has_qk_norm")),
+)  # fmt: skip
+"""Norms of each query and key head, before its rotation."""
+
+FEED_FORWARD = (
+    Tensor("w1", "ffn_gate.weight", "mlp.gate_proj.weight", Axis.HIDDEN, Axis.DIM, "gate_up", 5),
+    Tensor("w3", "ffn_up.weight", "mlp.up_proj.weight", Axis.HIDDEN, Axis.DIM, "gate_up", 7),
+    Tensor("w2", "ffn_down.weight", "mlp.down_proj.weight", Axis.DIM, Axis.HIDDEN, m=6),
+)
+
+
+def attention(ops: Ops, layer: Layer) -> None:
+    """This rank's heads' part of wo(softmax(q k / sqrt(head_dim)) v), to ops.partial (T, dim).
+
+    Before it, the residual stream takes in what the half layer before has added up. Norms and
+    biases that the layer does not have are left out.
+    """
+    qkv, wo = layer.matrix("qkv"), layer.matrix("wo")
+    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), reader=qkv)
+    if qkv is None or wo is None:  # no heads here
+        ops.partial[:] = 0
+        return
+    ops.matmul(qkv, ops.normed, ops.qkv)
+    ops.rotate_and_store(
+        layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
+    )
+    mixed = ops.attend(layer.index, reader=wo)
+    ops.matmul(wo, mixed, ops.partial)
+
+
+def feed_forward(ops: Ops, layer: Layer) -> None:
+    """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.partial (T, dim)."""
+    gate_up, w2 = layer.matrix("gate_up"), layer.matrix("w2")
+    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), reader=gate_up)
+    if gate_up is None or w2 is None:
+        ops.partial[:] = 0
+        return
+    ops.matmul(gate_up, ops.normed, ops.gate_up)
+    hidden = ops.swiglu(gate_up.out_dim // 2, reader=w2)
+    ops.matmul(w2, hidden, ops.partial)

@@ -1,0 +1,45 @@
+"""What a family of models is: its table of tensors, what its config says, its two half layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dllama.config import ModelConfig
+from dllama.models.blocks import EMBED, NORM, WCLS, attention, feed_forward
+from dllama.models.tensors import Tensor
+
+if TYPE_CHECKING:
+    from dllama.formats.gguf_metadata import ArchKeys
+    from dllama.runtime.layer import Layer
+    from dllama.runtime.ops import Ops
+
+Block = Callable[["Ops", "Layer"], None]
+"""A half layer: reads the residual stream, leaves this rank's part of a sum in ops.partial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture. A module of this package makes one; `dllama.models.FAMILIES` lists them."""
+
+    arch: str  # `general.architecture` of GGUF files
+    title: str  # the models people know it by
+    layer: tuple[Tensor, ...]  # in the order in which ranks are fed
+    is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
+    always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
+    m_arch: int | None = None  # distributed-llama's number, where .m files know the family
+    attention: Block = attention
+    feed_forward: Block = feed_forward
+    config_of: Callable[[ArchKeys], Mapping[str, object]] | None = None
+    """Reads further ModelConfig fields from GGUF metadata. Raises ModelFileError for what the
+    family does not compute."""
+    keys: frozenset[str] = frozenset()  # metadata keys that others refuse and this one computes
+
+    def model_tensors(self, config: ModelConfig) -> tuple[Tensor, ...]:
+        """The tensors outside of layers."""
+        return tuple(t for t in (EMBED, NORM, WCLS) if t.when(config, -1))
+
+    def layer_tensors(self, config: ModelConfig, index: int) -> tuple[Tensor, ...]:
+        """The tensors of one layer."""
+        return tuple(t for t in self.layer if t.when(config, index))

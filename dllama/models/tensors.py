@@ -1,0 +1,82 @@
+"""The vocabulary of a family's table of tensors: what each is called, how large it is, how it is
+cut over ranks. Knows no files, no kernels and no family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dllama.config import ModelConfig
+
+
+class Axis(StrEnum):
+    """What one side of a tensor counts; each value names a size of ModelConfig.
+
+    The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
+    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Others are not.
+    """
+
+    DIM = "dim"
+    HEADS = "q_dim"
+    KV_HEADS = "kv_dim"
+    HEAD = "head_dim"
+    HIDDEN = "hidden_dim"
+    VOCAB = "vocab_size"
+
+    def size(self, config: ModelConfig) -> int:
+        """How many values the axis has in a model."""
+        size: int = getattr(config, self.value)
+        return size
+
+
+Condition = Callable[[ModelConfig, int], bool]
+"""Whether a layer of a model, by its index, has a tensor; the index is -1 outside of layers."""
+
+
+def always(config: ModelConfig, layer: int) -> bool:
+    """The condition of a tensor that every layer has."""
+    return True
+
+
+def has(flag: str) -> Condition:
+    """The condition of a tensor that a model has if a field of its ModelConfig is true."""
+
+    def is_set(config: ModelConfig, layer: int) -> bool:
+        return bool(getattr(config, flag))
+
+    return is_set
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One row of a family's table.
+
+    Matrices are (rows, cols) and, with `experts`, that many of them one after the other. Vectors
+    have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
+    same input and are packed as one, in the table's order (vectors are joined end to end).
+    """
+
+    name: str  # ours; tensors of a layer are called `layers.{i}.` + name
+    gguf: str  # the name in GGUF; of a layer what follows `blk.{i}.`
+    hf: str  # the name in Hugging Face checkpoints; of a layer what follows `model.layers.{i}.`
+    rows: Axis | None
+    cols: Axis
+    joined: str = ""
+    m: int | None = None  # place in a layer of distributed-llama's .m files; None: not in them
+    has_pairs: bool = False  # rows (of a vector: columns) carry rotary pairs
+    experts: Callable[[ModelConfig], int] | None = None
+    when: Condition = always
+
+    @property
+    def is_vector(self) -> bool:
+        return self.rows is None
+
+    def shape(self, config: ModelConfig) -> tuple[int, int]:
+        """(rows, cols) in the file; the matrices of all experts below each other."""
+        rows = 1 if self.rows is None else self.rows.size(config) * self.n_experts(config)
+        return rows, self.cols.size(config)
+
+    def n_experts(self, config: ModelConfig) -> int:
+        """How many matrices of the same shape the tensor holds."""
+        return 1 if self.experts is None else self.experts(config)

@@ -1,0 +1,100 @@
+"""Runs the pieces of a forward pass, and for steps of few rows replays them as captured graphs:
+such steps are so short that finding out what to call takes longer than many a kernel.
+
+A piece of a step calls the same kernels with the same arrays as that of any other step with as many
+rows, sequences and wanted logits. Capturing takes some 0.2 ms a kernel, so it is done where several
+such steps have followed each other; later ones are replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dllama.runtime.ops import Rows
+from dllama.runtime.weights import Weights
+from dllama.step import MAX_LOGIT_ROWS
+from kernels.program import Program, recording
+
+FEW_ROWS = 8  # of a step that is captured: with more, computing takes long enough
+ALIKE_BEFORE = 3  # steps that follow each other, before one is captured
+
+Shape = tuple[int, int, int]  # rows, sequences, rows of logits
+
+
+class Executor:
+    """The captured graphs of one rank. Steps come one after the other: `begin`, `run` for each
+    piece of the forward pass, `end`."""
+
+    def __init__(
+        self, weights: Weights, max_pages: int, *, alike_before: int = ALIKE_BEFORE
+    ) -> None:
+        """`max_pages` are those of the longest sequence. A step is captured after `alike_before`
+        others of its shape."""
+        # A rank without heads or columns writes zeros instead, and that is no kernel's work.
+        has_all = all(
+            layer.matrix(name) is not None
+            for layer in weights.layers
+            for name in ("qkv", "wo", "gate_up", "w2")
+        )
+        self._max_rows = FEW_ROWS if has_all else 0
+        self.alike_before = alike_before
+        self._starts = np.zeros(FEW_ROWS + 1, np.int32)
+        self._positions, self._row_pages = np.zeros((2, FEW_ROWS), np.int32)
+        self._pages = np.zeros((FEW_ROWS, max_pages), np.int32)
+        self._logits_at = np.zeros(MAX_LOGIT_ROWS, np.int32)
+        self._graphs: dict[Shape, list[Program]] = {}
+        self._shape: Shape = (0, 0, 0)
+        self._n_alike = 0  # steps of that shape so far
+        self._replaying: Sequence[Program] | None = None
+        self._captured: list[Program] | None = None
+        self._next = 0
+
+    @property
+    def n_graphs(self) -> int:
+        """Shapes of steps that have been captured."""
+        return len(self._graphs)
+
+    def begin(self, rows: Rows) -> Rows:
+        """The rows of a step that begins; those of few in arrays that stay where they are."""
+        shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
+        self._n_alike = self._n_alike + 1 if shape == self._shape else 1
+        self._shape, self._next = shape, 0
+        self._replaying = self._captured = None
+        if rows.n > self._max_rows or rows.pages.shape[1] > self._pages.shape[1]:
+            return rows
+        self._replaying = self._graphs.get(shape)
+        if self._replaying is None and self._n_alike > self.alike_before:
+            self._captured = []
+        return self._settled(rows)
+
+    def run(self, piece: Callable[..., None], *args: Any) -> None:
+        """Does the next piece of the step, as it was captured or by `piece(*args)`."""
+        if self._replaying is not None:
+            self._replaying[self._next].run()
+            self._next += 1
+        elif self._captured is not None:
+            with recording() as calls:
+                piece(*args)
+            self._captured.append(Program(calls))
+        else:
+            piece(*args)
+
+    def end(self) -> None:
+        """Keeps what was captured: all pieces of the step have run."""
+        if self._captured is not None:
+            self._graphs[self._shape] = self._captured
+
+    def _settled(self, rows: Rows) -> Rows:
+        n, n_sequences, n_wanted = self._shape
+        width = rows.pages.shape[1]
+        kept = Rows(
+            n, self._starts[: n_sequences + 1], self._positions[:n], self._pages[:n_sequences],
+            self._row_pages[:n], self._logits_at[:n_wanted],
+        )  # fmt: skip
+        kept.starts[:], kept.positions[:] = rows.starts, rows.positions
+        kept.row_pages[:], kept.logits_at[:] = rows.row_pages, rows.logits_at
+        kept.pages[:, :width] = rows.pages
+        return kept

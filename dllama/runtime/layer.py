@@ -1,0 +1,48 @@
+"""One layer's share of the weights, as the blocks of a family read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.runtime.linear import Linear
+
+NONE = np.zeros(0, np.float32)
+"""A norm or bias that the model does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a rank holds of layer `index`. `previous` is the layer before, None for the first.
+
+    Names are those of the family's table; tensors that are packed together go by their joint name.
+    """
+
+    index: int
+    vectors: Mapping[str, np.ndarray]  # (n,) float32 each
+    matrices: Mapping[str, tuple[Linear, ...]]  # one, or one for each expert
+    previous: Layer | None = None
+
+    def vector(self, name: str) -> np.ndarray:
+        """A norm or bias, (n,) float32; empty where the model has none."""
+        return self.vectors.get(name, NONE)
+
+    def before(self, name: str) -> np.ndarray:
+        """A vector of the layer before; empty for the first layer."""
+        return NONE if self.previous is None else self.previous.vector(name)
+
+    def matrix(self, name: str) -> Linear | None:
+        """A matrix; None where this rank has no part of it."""
+        found = self.matrices.get(name)
+        return None if found is None else found[0]
+
+    def experts(self, name: str) -> tuple[Linear, ...]:
+        """The matrices of all experts; none where this rank has no part of them."""
+        return self.matrices.get(name, ())
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of packed matrices."""
+        return sum(linear.n_bytes for linears in self.matrices.values() for linear in linears)

@@ -1,0 +1,72 @@
+"""What a rank is told of its tensors before they come, checked: kernels index memory by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError
+from dllama.models import FAMILIES
+from dllama.models.tensors import Axis, Tensor
+from dllama.weight_source import TensorInfo
+
+
+def table_of(config: ModelConfig, layer: int) -> dict[str, Tensor]:
+    """The tensors of one layer by their short names."""
+    return {t.name: t for t in FAMILIES[config.arch].layer_tensors(config, layer)}
+
+
+def manifest_by_layer(
+    config: ModelConfig, manifest: Sequence[TensorInfo]
+) -> list[list[TensorInfo]]:
+    """The tensors of each layer, in the manifest's order.
+
+    Raises ModelFileError for tensors that the family does not have, or whose sizes fit neither
+    the config nor each other.
+    """
+    layers: list[list[TensorInfo]] = [[] for _ in range(config.n_layers)]
+    for info in manifest:
+        if info.layer is None:
+            continue
+        if not 0 <= info.layer < config.n_layers or info.short_name not in table_of(
+            config, info.layer
+        ):
+            raise ModelFileError(
+                f"the tensor {info.name} belongs to no {config.arch} model of {config.n_layers} "
+                "layers; the file is damaged, or the nodes run different versions of dllama"
+            )
+        layers[info.layer].append(info)
+    for index, infos in enumerate(layers):
+        _check_layer(config, table_of(config, index), infos)
+    return layers
+
+
+def _check_layer(config: ModelConfig, table: dict[str, Tensor], infos: list[TensorInfo]) -> None:
+    held: dict[Axis, int] = {}  # what this rank computes of heads and hidden columns
+    for info in infos:
+        rows = table[info.short_name].rows
+        if rows is not None:
+            _check_side(config, info, rows, info.rows // info.n_experts, held)
+    for info in infos:
+        tensor = table[info.short_name]
+        n_own = held.get(tensor.cols)
+        if tensor.is_vector or n_own is None:
+            _check_side(config, info, tensor.cols, info.cols, held)
+        elif info.first_own_col + n_own > info.cols:
+            raise ModelFileError(
+                f"{info.name} has {info.cols} columns, of which this node computes {n_own} from "
+                f"the {info.first_own_col}th on. The model file or the transfer is damaged"
+            )
+
+
+def _check_side(
+    config: ModelConfig, info: TensorInfo, axis: Axis, size: int, held: dict[Axis, int]
+) -> None:
+    """One side of a tensor: as the config says, or where it is cut as the layer's others are."""
+    is_whole = axis in (Axis.DIM, Axis.HEAD)
+    expected = axis.size(config) if is_whole else held.setdefault(axis, size)
+    if size != expected:
+        raise ModelFileError(
+            f"{info.name} has {size} values along {axis}, and {expected} are expected. The model "
+            "file or the transfer is damaged"
+        )

@@ -1,0 +1,127 @@
+"""The operations that a family's blocks are written in, on one rank's scratch buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.runtime.layer import NONE
+from dllama.runtime.linear import Linear
+from dllama.runtime.state import RunState, columns_of
+from dllama.runtime.weights import Weights
+from dllama.step import PAGE_TOKENS, Step
+from kernels.activations import add_rms_norm, gather_rows, prepare, swiglu
+from kernels.attention.causal import attention
+from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.matmul.multiply import matmul
+from kernels.weights.layout import Activations, Needs
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A step as the kernels want it: contiguous int32 arrays, and each row's page."""
+
+    n: int  # T
+    starts: np.ndarray  # (S + 1,)
+    positions: np.ndarray  # (T,)
+    pages: np.ndarray  # (S, max_pages)
+    row_pages: np.ndarray  # (T,)
+    logits_at: np.ndarray  # (R,)
+
+
+def rows_of(step: Step) -> Rows:
+    """The rows of a step."""
+    positions = np.ascontiguousarray(step.positions, np.int32)
+    starts = np.ascontiguousarray(step.starts, np.int32)
+    pages = np.ascontiguousarray(step.pages, np.int32)
+    logits_at = np.ascontiguousarray(step.logits_at, np.int32)
+    sequence = np.arange(len(starts) - 1)
+    if len(sequence) < step.n_tokens:
+        sequence = np.repeat(sequence, np.diff(starts))
+    row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
+    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at)
+
+
+class Ops:
+    """Operations for the rows of one step at a time; `begin` comes first."""
+
+    def __init__(self, weights: Weights, state: RunState, team: np.ndarray) -> None:
+        self._weights, self._state, self._team = weights, state, team
+        self._config: ModelConfig = weights.config
+        self._epsilon = weights.config.norm_epsilon
+        self.normed = state.normed  # (T, dim): the input of a half layer
+        self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
+
+    def begin(self, rows: Rows) -> None:
+        """Turns to a step's rows, whose embeddings are in the residual stream."""
+        state, self.rows = self._state, rows
+        self.x = state.x[: rows.n]  # (T, dim): the residual stream
+        self.partial = state.partial[: rows.n]  # (T, width): this rank's part of a sum, or the sum
+        self._delta: np.ndarray | None = None
+        rope_table(
+            rows.positions, self._weights.inv_freq, self._weights.rope_magnitude, state.cosines,
+            state.sines,
+        )  # fmt: skip
+
+    def add_norm(self, after: np.ndarray, before: np.ndarray, reader: Linear | None) -> None:
+        """x += norm(partial, after), then `normed` = norm(x, before), as `reader` reads it.
+
+        `partial` holds the sum over all ranks by then; there is none before the first half layer.
+        `after` and `before` are norm weights (dim,), empty for no norm.
+        """
+        needs = Needs() if reader is None else reader.needs
+        add_rms_norm(
+            self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
+            self.rows.n, needs,
+        )  # fmt: skip
+        self._delta = self.partial
+
+    def matmul(self, w: Linear, a: Activations, out: np.ndarray, n: int | None = None) -> None:
+        """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
+        for column, part in w.parts:
+            matmul(self._team, part, a, self.rows.n if n is None else n, out, column)
+
+    def rotate_and_store(
+        self, layer: int, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray
+    ) -> None:
+        """Adds biases to `qkv`, norms and turns queries and keys, and stores keys and values."""
+        state, rows, config = self._state, self.rows, self._config
+        rotate_and_store(
+            self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
+            self._epsilon, state.cosines, state.sines, rows.positions, rows.row_pages,
+            state.kv.keys[layer], state.kv.values[layer],
+        )  # fmt: skip
+
+    def attend(self, layer: int, reader: Linear) -> Activations:
+        """Attention of every row over its sequence, as `reader` reads it: (T, columns)."""
+        state, rows, config = self._state, self.rows, self._config
+        inputs = state.mixed[columns_of(reader)]
+        attention(
+            self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
+            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim,
+            state.scratch, inputs.own,
+        )  # fmt: skip
+        prepare(self._team, inputs.activations, rows.n, reader.needs)
+        return inputs.activations
+
+    def swiglu(self, hidden_dim: int, reader: Linear) -> Activations:
+        """silu(gate) * up of `gate_up`'s two halves, as `reader` reads it: (T, columns)."""
+        hidden = self._state.hidden[columns_of(reader)].activations
+        own = (reader.first_own_col, hidden_dim)
+        swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
+        return hidden
+
+    def head(self) -> None:
+        """Logits of the rows `logits_at` over this rank's part of the vocabulary."""
+        state, weights, rows = self._state, self._weights, self.rows
+        n = len(rows.logits_at)
+        self.add_norm(weights.layers[-1].vector("post_norm2"), NONE, reader=None)
+        if n and weights.wcls is not None:
+            gather_rows(self.x, rows.logits_at, state.last)
+            add_rms_norm(
+                self._team, state.last[:n], None, NONE, weights.norm, self._epsilon,
+                self.normed, n, weights.wcls.needs,
+            )  # fmt: skip
+            self.matmul(weights.wcls, self.normed, state.logits, n)

@@ -1,0 +1,135 @@
+"""The operations that differ by processor family: the integer dot product and the table look-up.
+
+All work on <64 x i8>, whatever the width of the registers; Emit.dot says what they return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from llvmlite import ir
+
+from kernels.emit.vectors import I8, I8X16, I8X64, I16X16, I32, I32X16, Value
+
+
+class Emitter(Protocol):
+    """The part of Emit that families use."""
+
+    b: Any
+
+    def declare(self, name: str, result: Any, args: list[Any]) -> Any: ...
+
+    def constant(self, vector: Any, value: float) -> Value: ...
+
+
+class Family(NamedTuple):
+    """A processor family's dot(e, acc, weights, signed, is_signed) and look_up(e, v, table), and
+    whether its dot product takes weights beyond 127 as signed bytes."""
+
+    dot: Callable[[Any, Value, Value, Value, bool], Value]
+    look_up: Callable[[Any, Value, list[int]], Value]
+    wants_signed: bool
+
+
+I8X32, I32X8 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
+I32X4 = ir.VectorType(I32, 4)
+
+
+def _parts(e: Emitter, v: Value, n: int) -> list[Value]:
+    """A vector cut into n."""
+    size = v.type.count // n
+    kind = ir.VectorType(I32, size)
+    picks = [ir.Constant(kind, list(range(i * size, (i + 1) * size))) for i in range(n)]
+    return [e.b.shuffle_vector(v, v, pick) for pick in picks]
+
+
+def _join(e: Emitter, parts: list[Value]) -> Value:
+    while len(parts) > 1:
+        n = parts[0].type.count * 2
+        pick = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [e.b.shuffle_vector(a, b, pick) for a, b in pairs]
+    return parts[0]
+
+
+def _dot_avx512vnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    f = e.declare("llvm.x86.avx512.vpdpbusd.512", I32X16, [I32X16, I8X64, I8X64])
+    return e.b.call(f, [acc, w, a])
+
+
+def _dot_avxvnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    f = e.declare("llvm.x86.avx512.vpdpbusd.256", I32X8, [I32X8, I8X32, I8X32])
+    halves = zip(_parts(e, acc, 2), _parts(e, w, 2), _parts(e, a, 2), strict=True)
+    return _join(e, [e.b.call(f, list(half)) for half in halves])
+
+
+def _dot_avx2(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    """pmaddubsw adds two products in 16 bits and saturates: 2 x 127 x 127 fits. Signed weights are
+    passed as their magnitudes, and their signs move to the activations."""
+    pairs_of = e.declare("llvm.x86.avx2.pmadd.ub.sw", I16X16, [I8X32, I8X32])
+    add_pairs = e.declare("llvm.x86.avx2.pmadd.wd", I32X8, [I16X16, I16X16])
+    sign = e.declare("llvm.x86.avx2.psign.b", I8X32, [I8X32, I8X32])
+    ones = ir.Constant(I16X16, [1] * 16)
+    sums = []
+    for weights, signed in zip(_parts(e, w, 2), _parts(e, a, 2), strict=True):
+        if is_signed:
+            signed = e.b.call(sign, [signed, weights])
+            weights = e.b.call(sign, [weights, weights])
+        pairs = e.b.call(pairs_of, [weights, signed])
+        sums.append(e.b.call(add_pairs, [pairs, ones]))
+    return e.b.add(acc, _join(e, sums))
+
+
+def _dot_neon(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    """Both sides signed: 0 to 127 is the same either way."""
+    sdot = e.declare("llvm.aarch64.neon.sdot.v4i32.v16i8", I32X4, [I32X4, I8X16, I8X16])
+    quarters = zip(_parts(e, acc, 4), _parts(e, w, 4), _parts(e, a, 4), strict=True)
+    return _join(e, [e.b.call(sdot, list(quarter)) for quarter in quarters])
+
+
+def _dot_generic(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    """In plain vector operations, for any processor: the four bytes of each lane in turn."""
+    u, s = e.b.bitcast(w, I32X16), e.b.bitcast(a, I32X16)
+    for byte in range(4):
+        shift = e.constant(I32X16, 24 - 8 * byte)
+        top = e.constant(I32X16, 24)
+        acc = e.b.add(
+            acc, e.b.mul(e.b.lshr(e.b.shl(u, shift), top), e.b.ashr(e.b.shl(s, shift), top))
+        )
+    return acc
+
+
+def _look_up_avx512(e: Emitter, v: Value, table: list[int]) -> Value:
+    shuffle = e.declare("llvm.x86.avx512.pshuf.b.512", I8X64, [I8X64, I8X64])
+    return e.b.call(shuffle, [ir.Constant(I8X64, table * 4), v])
+
+
+def _look_up_avx2(e: Emitter, v: Value, table: list[int]) -> Value:
+    shuffle = e.declare("llvm.x86.avx2.pshuf.b", I8X32, [I8X32, I8X32])
+    entries = ir.Constant(I8X32, table * 2)
+    return _join(e, [e.b.call(shuffle, [entries, half]) for half in _parts(e, v, 2)])
+
+
+def _look_up_neon(e: Emitter, v: Value, table: list[int]) -> Value:
+    tbl = e.declare("llvm.aarch64.neon.tbl1.v16i8", I8X16, [I8X16, I8X16])
+    entries = ir.Constant(I8X16, table)
+    return _join(e, [e.b.call(tbl, [entries, quarter]) for quarter in _parts(e, v, 4)])
+
+
+def _look_up_generic(e: Emitter, v: Value, table: list[int]) -> Value:
+    """Sixteen comparisons and selections, in plain vector operations."""
+    found = e.constant(I8X64, table[0])
+    for i, value in enumerate(table[1:], start=1):
+        is_i = e.b.icmp_unsigned("==", v, e.constant(I8X64, i))
+        found = e.b.select(is_i, e.constant(I8X64, value), found)
+    return found
+
+
+FAMILIES = {
+    "avx512vnni": Family(_dot_avx512vnni, _look_up_avx512, wants_signed=False),
+    "avxvnni": Family(_dot_avxvnni, _look_up_avx2, wants_signed=False),
+    "avx2": Family(_dot_avx2, _look_up_avx2, wants_signed=True),
+    "neon": Family(_dot_neon, _look_up_neon, wants_signed=True),
+    "generic": Family(_dot_generic, _look_up_generic, wants_signed=False),
+}

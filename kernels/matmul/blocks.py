@@ -1,0 +1,188 @@
+"""Quantized weights times few tokens: integer dot products of 32 columns, then one float step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from kernels.emit.emitter import Emit, Variable
+from kernels.emit.intrinsics import address
+from kernels.emit.jit import named
+from kernels.emit.vectors import F32X16, I32, I32X16, Value
+from kernels.matmul.runs import (
+    GROUPS_AT_ONCE,
+    PREFETCHED_FROM,
+    Pointers,
+    chunk_of_groups,
+    run_of_groups,
+)
+from kernels.matmul.tiles import FEW, NEAR_BYTES, n_tiles, tile_bounds
+from kernels.team import claim, region
+from kernels.weights.layout import BLOCK, GROUP, BlockType
+from kernels.weights.unpack import Scales, is_signed, quants
+
+# -- the float steps: the only ones there are, so that all kernels give the same bits ----------
+
+
+def add_block(e: Emit, acc: Variable, dots: list[Value], step: Value, s: Scales) -> None:
+    """acc += the sums of a block (one, or one for each 16 columns) times the scales of both
+    sides."""
+    if len(dots) == 1:
+        scaled = e.b.fmul(e.to_f32(dots[0]), step)
+        acc.set(e.fma(scaled, s.factors[0], acc.get()))
+        return
+    both = e.b.fmul(e.to_f32(dots[0]), s.factors[0])
+    both = e.fma(e.to_f32(dots[1]), s.factors[1], both)
+    acc.set(e.fma(both, step, acc.get()))
+
+
+def add_minima(e: Emit, acc: Variable, t: int, weighted: Value, s: Scales) -> None:
+    """acc += token t's weighted sums of activations times the minima of a block."""
+    first = 12 * t + (8 if len(s.minima) == 1 else 0)
+    for i, minimum in enumerate(s.minima):
+        weight = e.load_splat_f32(e.at(weighted, first + 4 * i))
+        acc.set(e.fma(weight, minimum, acc.get()))
+
+
+# -- a tile ----------------------------------------------------------------------------------
+
+
+class _BlockTile:
+    """Emits `groups` groups of 16 rows from group `first` on, times a tile of `tokens` tokens."""
+
+    def __init__(
+        self, fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
+    ) -> None:
+        self.e, self.fmt, self.p, self.tokens, self.groups = e, fmt, p, tokens, groups
+        self.numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
+        self.w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in self.numbers]
+        self.s_base = [e.b.add(p.scales, e.b.mul(n, p.scale_stride)) for n in self.numbers]
+        zero = e.constant(F32X16, 0.0)
+        self.acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+
+    def emit(self) -> None:
+        e, fmt = self.e, self.fmt
+        with e.loop(self.p.n_steps) as unit:
+            where = e.b.mul(unit, e.i64(fmt.scale_bytes))
+            for base in self.s_base:
+                self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
+            found = [fmt.unpack_scales(e, e.b.add(base, where)) for base in self.s_base]
+            if fmt.unit_blocks == 1:
+                self._block(unit, [unit_scales[0] for unit_scales in found])
+            else:
+                self._blocks(unit, found)
+        self.p.store(e, self.acc, self.numbers)
+
+    def _blocks(self, unit: Value, found: list[list[Scales]]) -> None:
+        """The blocks of a unit in a loop, their scales by way of the stack: unrolled, the code
+        would not fit the instruction cache."""
+        e, n, n_factors = self.e, self.fmt.unit_blocks, BLOCK // self.fmt.sub
+        width = n_factors * (2 if self.fmt.has_min else 1)
+        stacked = e.stack(F32X16, self.groups * n * width)
+        for g, unit_scales in enumerate(found):
+            for i, s in enumerate(unit_scales):
+                for k, v in enumerate([*s.factors, *s.minima]):
+                    e.store(v, e.at(stacked, 64 * ((g * n + i) * width + k)), 64)
+        with e.loop(e.i64(n)) as i:
+            at = e.b.add(stacked, e.b.mul(i, e.i64(64 * width)))
+            here = []
+            for g in range(self.groups):
+                first = 64 * g * n * width
+                v = [e.load(F32X16, e.at(at, first + 64 * k), 64) for k in range(width)]
+                here.append(Scales(v[:n_factors], v[n_factors:]))
+            self._block(e.b.add(e.b.mul(unit, e.i64(n)), i), here)
+
+    def _block(self, block: Value, factors: list[Scales]) -> None:
+        """32 columns: integer dot products, then one float step for each token and group."""
+        e, p, tokens = self.e, self.p, self.tokens
+        a_quants = e.b.add(p.a_quants, e.b.mul(block, e.i64(tokens * BLOCK)))
+        a_scales = e.b.add(p.a_scales, e.b.mul(block, e.i64(tokens * 4)))
+        sums_at = e.b.mul(block, e.i64(tokens * 12))
+        starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
+        weighted = e.b.add(p.a_weighted, sums_at)
+        steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
+        signed = is_signed(e, self.fmt)
+        for g in range(self.groups):
+            offset = e.b.mul(block, e.i64(self.fmt.quant_bytes))
+            self._prefetch(self.w_base[g], offset, p.quants_ahead, self.fmt.quant_bytes)
+            where = e.b.add(self.w_base[g], offset)
+            dots = [list(s) for s in starts]
+            for weights, column in quants(e, self.fmt, where):
+                part = column // self.fmt.sub
+                for t in range(tokens):
+                    four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
+                    dots[t][part] = e.dot(dots[t][part], weights, four, is_signed=signed)
+            for t in range(tokens):
+                add_block(e, self.acc[g][t], dots[t], steps[t], factors[g])
+                add_minima(e, self.acc[g][t], t, weighted, factors[g])
+
+    def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
+        """Fetches lines further on, for tiles that compute too long for the processor's own
+        prefetching to keep memory busy."""
+        if self.tokens < PREFETCHED_FROM and self.fmt.unit_blocks == 1:
+            return
+        self.e.prefetch(self.e.b.add(self.e.b.add(base, offset), ahead), n_bytes)
+
+    def _starts(self, sums: Value, t: int) -> list[Value]:
+        """The start values of a token's integer sums: minus the offset times the activations."""
+        e, n = self.e, BLOCK // self.fmt.sub
+        if not self.fmt.offset or is_signed(e, self.fmt):
+            return [e.constant(I32X16, 0)] * n
+        shift = e.constant(I32X16, self.fmt.offset.bit_length() - 1)
+        first = 12 * t + (8 if n == 1 else 0)
+        return [
+            e.b.shl(e.splat(e.load(I32, e.at(sums, first + 4 * i), 4)), shift) for i in range(n)
+        ]
+
+
+def _emit_tile(
+    fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
+) -> None:
+    _BlockTile(fmt, e, p, tokens, groups, first).emit()
+
+
+# -- the matrix ------------------------------------------------------------------------------
+
+
+def block_matmul(fmt: BlockType) -> Any:
+    """A region that multiplies a matrix of one quant type with any number of tokens.
+
+    A tile works on one group at once: its integer sums begin anew at every block, and memory gives
+    more to a single stream (measured: up to twice as much as to four).
+    """
+    tile = run_of_groups(fmt.name, partial(_emit_tile, fmt), widest=FEW, at_once={})
+    quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
+
+    @region
+    @named(f"multiply_rows_{fmt.name}")
+    def body(thread, team, w, a, n_tokens, out, column):
+        quants, scales = w
+        a_quants, a_scales, a_sums, a_weighted = a
+        n_groups, n_blocks = quants.shape[0], quants.shape[1] // quant_bytes
+        chunk = chunk_of_groups(n_groups, team[10], n_tokens)
+        while True:
+            first = claim(team, chunk)
+            if first >= n_groups:
+                return
+            count = min(chunk, n_groups - first)
+            # All tokens in turn see a few groups, while the next few are fetched.
+            size, quants_ahead, scales_ahead = count, NEAR_BYTES, NEAR_BYTES // 8
+            if n_tokens > FEW:
+                size = GROUPS_AT_ONCE
+                quants_ahead, scales_ahead = size * quants.shape[1], size * scales.shape[1]
+            for group in range(first, first + count, size):
+                n = min(size, first + count - group)
+                w_at = address(quants) + group * quants.shape[1]
+                s_at = address(scales) + group * scales.shape[1]
+                where = address(out) + (column + group * GROUP) * 4
+                for number in range(n_tiles(n_tokens, FEW)):
+                    start, end = tile_bounds(number, n_tokens, FEW)
+                    done = start * n_blocks
+                    tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
+                                  scales.shape[1], address(a_quants) + done * BLOCK,
+                                  address(a_scales) + done * 4, address(a_sums) + done * 12,
+                                  address(a_weighted) + done * 12,
+                                  where + start * out.shape[1] * 4, out.shape[1] * 4,
+                                  quants_ahead, scales_ahead, 0))  # fmt: skip
+
+    return body

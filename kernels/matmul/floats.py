@@ -1,0 +1,105 @@
+"""Weights that are plain numbers times tokens: one multiplication and addition after the other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from kernels.emit.emitter import Emit
+from kernels.emit.intrinsics import address
+from kernels.emit.jit import jitted, named
+from kernels.emit.vectors import F32X16, Value
+from kernels.matmul.runs import (
+    GROUPS_AT_ONCE,
+    PREFETCHED_FROM,
+    Pointers,
+    chunk_of_groups,
+    run_of_groups,
+)
+from kernels.matmul.tiles import (
+    FEW,
+    HAS_WIDE_REGISTERS,
+    MANY_FLOAT,
+    NEAR_BYTES,
+    n_tiles,
+    tile_bounds,
+    widest_tile,
+)
+from kernels.team import claim, region
+from kernels.weights.layout import GROUP, FloatType
+
+FLOAT_GROUPS_AT_ONCE = (
+    {n: 4 if n < 6 else 2 for n in range(1, 13)} if HAS_WIDE_REGISTERS else {1: 2}
+)
+"""Groups that a tile works on at once, by its tokens: enough independent sums to hide the latency
+of an fma."""
+
+
+def _emit_tile(
+    fmt: FloatType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
+) -> None:
+    zero = e.constant(F32X16, 0.0)
+    acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+    numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
+    w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
+    with e.loop(p.n_steps) as vector:
+        step = e.b.mul(vector, e.i64(fmt.vector_bytes))
+        weights = [fmt.load(e, e.b.add(base, step)) for base in w_base]
+        if tokens >= PREFETCHED_FROM:
+            further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
+            for base in w_base:
+                e.prefetch(e.b.add(base, further))
+        activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
+        for t in range(tokens):
+            factor = fmt.spread(e, e.at(activations, 4 * t))
+            for g in range(groups):
+                acc[g][t].set(fmt.add(e, acc[g][t].get(), weights[g], factor))
+    p.store(e, acc, numbers)
+
+
+@jitted
+def _ahead(number, n_tokens, widest, stride, vector_bytes):
+    """The distance ahead at which tile `number` of the tokens fetches weights, and the bytes it
+    moves on there with each vector. A single tile fetches what it reads soon. Of several that read
+    the same groups of `stride` bytes, the first fetches the former half of each of the next groups
+    and the second the latter, so that memory has work all the time."""
+    if n_tokens <= widest:
+        return NEAR_BYTES, vector_bytes
+    if number > 1:
+        return 0, 0
+    return GROUPS_AT_ONCE * stride + number * (stride // 2), vector_bytes // 2
+
+
+def float_matmul(fmt: FloatType) -> Any:
+    """A region that multiplies a matrix of plain numbers with any number of tokens."""
+    widest_emitted = max(FEW, MANY_FLOAT) if HAS_WIDE_REGISTERS else FEW
+    tile = run_of_groups(
+        fmt.name, partial(_emit_tile, fmt), widest=widest_emitted, at_once=FLOAT_GROUPS_AT_ONCE
+    )
+    vector_bytes = fmt.vector_bytes
+
+    @region
+    @named(f"multiply_rows_{fmt.name}")
+    def body(thread, team, quants, tiles, n_tokens, out, column):
+        n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
+        chunk = chunk_of_groups(n_groups, team[10], n_tokens)
+        widest = widest_tile(n_tokens, False)
+        while True:
+            first = claim(team, chunk)
+            if first >= n_groups:
+                return
+            count = min(chunk, n_groups - first)
+            size = GROUPS_AT_ONCE if n_tokens > FEW else count
+            for group in range(first, first + count, size):
+                n = min(size, first + count - group)
+                w = address(quants) + group * quants.shape[1]
+                where = address(out) + (column + group * GROUP) * 4
+                for number in range(n_tiles(n_tokens, widest)):
+                    start, end = tile_bounds(number, n_tokens, widest)
+                    ahead, pace = _ahead(number, n_tokens, widest, quants.shape[1], vector_bytes)
+                    tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
+                                  address(tiles) + start * n_vectors * 4, 0, 0, 0,
+                                  where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
+                                  0, pace))  # fmt: skip
+
+    return body

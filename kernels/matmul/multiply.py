@@ -1,0 +1,36 @@
+"""Packed weights times activations: matrix-vector, small batch and matrix-matrix in one call.
+
+Every sum runs over the columns from first to last in one float32 accumulator (per block of 32 for
+the quant types, whose inner sums are exact integers), whatever the number of tokens: a token's
+result does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.formats import FLOAT_TYPES, format_of
+from kernels.matmul.tiles import MANY_FROM
+from kernels.program import launch
+from kernels.weights.layout import Activations, Packed
+
+
+def matmul(
+    team: np.ndarray, w: Packed, a: Activations, n_tokens: int, out: np.ndarray, column: int = 0
+) -> None:
+    """out[:n_tokens, column : column + w.rows] = activations @ weights.T.
+
+    `out` (T, width) float32 must be wide enough for whole groups of 16 rows from `column` on: the
+    columns after w.rows are overwritten with zeros.
+    """
+    kernels = format_of(w.format)
+    if w.format in FLOAT_TYPES:
+        numbers = a.pairs if w.format == "bf16" else a.tiles
+        launch(kernels.multiply, team, (team, w.quants, numbers, n_tokens, out, column))
+    elif n_tokens >= MANY_FROM:
+        many = (a.quants, a.scales, a.weighted)
+        weights = (w.quants, w.scales)
+        launch(kernels.multiply_many, team, (team, weights, many, n_tokens, out, column))
+    else:
+        few = (a.quants, a.scales, a.sums, a.weighted)
+        launch(kernels.multiply, team, (team, (w.quants, w.scales), few, n_tokens, out, column))

@@ -1,0 +1,98 @@
+"""Tiles of tokens over runs of groups, for quantized and for float weights: the emitted code around
+a tile, and the share of groups a thread claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.emit.emitter import Emit, Variable, emitted_function
+from kernels.emit.jit import jitted
+from kernels.emit.vectors import I64, Value
+from kernels.matmul.tiles import MANY_FROM
+from kernels.weights.layout import GROUP
+
+GROUPS_AT_ONCE = 4  # groups that the tiles of many tokens read in turn
+PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
+ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
+
+
+class Pointers:
+    """The addresses a tile reads from and writes to, and its sizes, as LLVM values."""
+
+    N_ARGS = 15
+
+    def __init__(self, args: Any) -> None:
+        (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
+         self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
+         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace) = args  # fmt: skip
+
+    def store(self, e: Emit, acc: list[list[Variable]], numbers: list[Value]) -> None:
+        """Writes the sums of the groups with these numbers."""
+        columns = [e.b.add(self.out, e.b.mul(number, e.i64(GROUP * 4))) for number in numbers]
+        store_tile(e, acc, columns, self.out_stride)
+
+
+def store_tile(e: Emit, acc: list[list[Variable]], columns: list[Value], out_stride: Value) -> None:
+    """Writes each group's sums to its 16 columns of the rows of a tile."""
+    for column, sums in zip(columns, acc, strict=True):
+        for t, total in enumerate(sums):
+            e.store(total.get(), e.b.add(column, e.b.mul(out_stride, e.i64(t))), 4)
+
+
+EmitTile = Callable[[Emit, Pointers, int, int, Value], None]
+"""emit_tile(e, pointers, tokens, groups, first) emits `groups` groups of 16 rows from group `first`
+on, times a tile of `tokens` tokens."""
+
+
+def _emit_run(emit_tile: EmitTile, tokens: int, at_once: int, e: Emit, args: Any) -> None:
+    """A tile of `tokens` tokens over a run of groups."""
+    p, size = Pointers(args), e.i64(at_once)
+    with e.loop(e.b.sdiv(p.n_groups, size)) as turn:
+        emit_tile(e, p, tokens, at_once, e.b.mul(turn, size))
+    if at_once > 1:
+        left = e.b.srem(p.n_groups, size)
+        with e.loop(left) as turn:
+            number = e.b.add(e.b.sub(p.n_groups, left), turn)
+            emit_tile(e, p, tokens, 1, number)
+
+
+def run_of_groups(name: str, emit_tile: EmitTile, widest: int, at_once: dict[int, int]) -> Any:
+    """An intrinsic tile(tokens, <Pointers>) that calls the function for that many tokens, 1 to
+    `widest`. `at_once` says by tokens how many groups are worked on at once; others take one."""
+
+    @intrinsic
+    def tile(typingctx: Any, tokens: Any, pointers: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            args = [builder.extract_value(values[1], i) for i in range(Pointers.N_ARGS)]
+            done = builder.append_basic_block("tile.done")
+            switch = builder.switch(values[0], done)
+            for n in range(1, widest + 1):
+                case = builder.append_basic_block(f"tile.{n}")
+                switch.add_case(ir.Constant(I64, n), case)
+                builder.position_at_end(case)
+                full = f"dllama.tile.{name}.{n}"
+                emit = partial(_emit_run, emit_tile, n, at_once.get(n, 1))
+                run = emitted_function(builder.module, full, Pointers.N_ARGS, emit)
+                builder.call(run, args)
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.UniTuple(types.int64, Pointers.N_ARGS)), codegen
+
+    return tile
+
+
+@jitted
+def chunk_of_groups(n_groups, n_threads, n_tokens):
+    """Groups to claim at once: whole register tiles; few for many tokens, whose work is long."""
+    if n_tokens >= MANY_FROM:
+        return GROUPS_AT_ONCE
+    share = n_groups // (n_threads * ROUGH_SHARE)
+    return max(4, share // 4 * 4)

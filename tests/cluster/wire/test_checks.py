@@ -1,0 +1,252 @@
+"""Steps, shifts, manifests and calls off the wire point only into memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cluster.root.session_plan import warm_up_steps
+from cluster.wire.checks import (
+    RankLimits,
+    check_config,
+    check_kv_call,
+    check_manifest,
+    check_shift,
+    checked_step,
+)
+from cluster.wire.messages import KvCall, Load, Message, StepCall, pack, unpack
+from dllama.errors import ProtocolError
+from dllama.kv_shift import KvShift
+from dllama.kv_type import KvType
+from dllama.qtypes import QType
+from dllama.step import PAGE_TOKENS, Step
+from dllama.weight_source import TensorInfo
+from tests.cluster.array_source import small_config
+
+LIMITS = RankLimits(max_step_tokens=8, n_pages=4, max_seq_len=100, vocab_size=50, embed_row_bytes=6)
+SHIFT_LIMITS = RankLimits(64, n_pages=8, max_seq_len=128, vocab_size=100, embed_row_bytes=4)
+
+
+def i32(*values: Any) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def sent(message: Message) -> Any:
+    """A message as its receiver reads it. Raises ProtocolError."""
+    _, received = unpack([bytes(frame) for frame in pack(message, 9)])
+    return received
+
+
+def sound_step() -> Step:
+    """Two sequences: one decodes at position 40, one prefills three tokens."""
+    return Step(
+        tokens=i32(1, 2, 3, 49),
+        positions=i32(40, 0, 1, 2),
+        starts=i32(0, 1, 4),
+        pages=i32([0, 3], [2, -1]),
+        logits_at=i32(0, 3),
+        candidates=i32(0, 40),
+        hidden_at=i32(3),
+    )
+
+
+ROWS = np.zeros((4, 6), np.uint8)
+
+
+def test_a_sound_step_passes_as_it_is() -> None:
+    step = checked_step(sent(StepCall(sound_step(), ROWS)), LIMITS)
+    crossing = [name for name in Step.__slots__ if name != "hidden_at"]  # rank 0's own business
+    assert all((getattr(step, n) == getattr(sound_step(), n)).all() for n in crossing)
+    assert len(step.hidden_at) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: replace(s, tokens=i32(1, 2, 3, 50)),
+        lambda s: replace(s, tokens=i32(1, 2, 3, -1)),
+        lambda s: replace(s, tokens=s.tokens.astype(np.float32)),
+        lambda s: replace(s, tokens=s.tokens[None]),
+        lambda s: replace(s, positions=i32(64, 0, 1, 2)),
+        lambda s: replace(s, positions=i32(100, 0, 1, 2)),
+        lambda s: replace(s, positions=i32(-1, 0, 1, 2)),
+        lambda s: replace(s, positions=i32(40, 0, 1)),
+        lambda s: replace(s, starts=i32(0, 0, 4)),
+        lambda s: replace(s, starts=i32(0, 5, 4)),
+        lambda s: replace(s, starts=i32(1, 2, 4)),
+        lambda s: replace(s, starts=i32(0, 1, 3)),
+        lambda s: replace(s, starts=i32(0)),
+        lambda s: replace(s, pages=i32([0, 4], [2, -1])),
+        lambda s: replace(s, pages=i32([0, -1], [2, -1])),
+        lambda s: replace(s, pages=i32([-1, 1], [2, -1])),
+        lambda s: replace(s, pages=i32([0, -2], [2, -1])),
+        lambda s: replace(s, pages=i32([0, 3])),
+        lambda s: replace(s, pages=i32(0, 3)),
+        lambda s: replace(s, logits_at=i32(0, 4)),
+        lambda s: replace(s, logits_at=i32(0)),
+        lambda s: replace(s, candidates=i32(0, 257)),
+        lambda s: replace(s, candidates=i32(0, -1)),
+    ],
+)
+def test_a_step_that_points_outside_is_refused(change: Callable[[Step], Step]) -> None:
+    with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
+        checked_step(sent(StepCall(change(sound_step()), ROWS)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.zeros((4, 5), np.uint8),
+        np.zeros((3, 6), np.uint8),
+        np.zeros((4, 6), np.int32),
+        np.zeros(24, np.uint8),
+    ],
+)
+def test_embedding_rows_are_one_for_each_token(rows: np.ndarray) -> None:
+    with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
+        checked_step(sent(StepCall(sound_step(), rows)), LIMITS)
+
+
+def test_a_step_larger_than_the_rank_has_room_for_is_refused() -> None:
+    call = sent(StepCall(sound_step(), ROWS))
+    checked_step(call, replace(LIMITS, max_step_tokens=4))
+    with pytest.raises(ProtocolError, match="4 tokens fit a step"):
+        checked_step(call, replace(LIMITS, max_step_tokens=3))
+
+
+arrays = hnp.arrays(np.int32, hnp.array_shapes(max_dims=2, max_side=4), elements=st.integers(-2, 9))
+
+
+@given(st.builds(StepCall, st.builds(Step, *[arrays] * 6), st.just(np.zeros((2, 6), np.uint8))))
+def test_whatever_passes_points_inside(call: StepCall) -> None:
+    try:
+        step = checked_step(sent(call), LIMITS)
+    except ProtocolError:
+        return
+    for s in range(len(step.starts) - 1):
+        for position in step.positions[step.starts[s] : step.starts[s + 1]]:
+            assert all(0 <= p < 4 for p in step.pages[s, : position // PAGE_TOKENS + 1])
+
+
+@given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 300))
+def test_warm_up_steps_are_sound(max_tokens: int, n_pages: int, max_seq_len: int) -> None:
+    limits = RankLimits(max_tokens, n_pages, max_seq_len, 1, 1)
+    for step in warm_up_steps(max_tokens, n_pages, max_seq_len):
+        checked_step(StepCall(step, np.zeros((step.n_tokens, 1), np.uint8)), limits)
+
+
+# ---- shifts
+SHIFT = KvShift(127, 40, 43, i32(3, 1, 5, 0), i32(3, 7, 5))
+
+
+def test_a_shift_survives_the_trip() -> None:
+    shift = sent(SHIFT)
+    check_shift(shift, SHIFT_LIMITS)
+    assert isinstance(shift, KvShift)
+    assert (shift.n_tokens, shift.n_keep, shift.n_drop) == (127, 40, 43)
+    assert shift.from_pages.tolist() == [3, 1, 5, 0] and shift.to_pages.tolist() == [3, 7, 5]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(SHIFT, n_tokens=129),
+        replace(SHIFT, n_tokens=0),
+        replace(SHIFT, n_keep=-1),
+        replace(SHIFT, n_keep=127),
+        replace(SHIFT, n_drop=0),
+        replace(SHIFT, n_drop=88),
+        replace(SHIFT, from_pages=i32(3, 1, 5)),
+        replace(SHIFT, from_pages=i32(3, 1, 5, 8)),
+        replace(SHIFT, from_pages=i32(3, 1, 5, -1)),
+        replace(SHIFT, from_pages=i32(3, 1, 5, 5)),
+        replace(SHIFT, from_pages=SHIFT.from_pages.astype(np.float32)),
+        replace(SHIFT, from_pages=SHIFT.from_pages[None]),
+        replace(SHIFT, to_pages=i32(3, 7)),
+        replace(SHIFT, to_pages=i32(7, 2, 5)),  # a kept page would have to move
+        replace(SHIFT, to_pages=i32(3, 5, 1)),  # written before it is read
+        replace(SHIFT, to_pages=i32(3, 7, 7)),
+    ],
+)
+def test_a_shift_that_harms_memory_is_refused(bad: KvShift) -> None:
+    check_shift(SHIFT, SHIFT_LIMITS)
+    with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
+        check_shift(sent(bad), SHIFT_LIMITS)
+
+
+def test_pages_of_another_integer_type_do_not_even_leave() -> None:
+    with pytest.raises(ValueError, match="int64"):
+        pack(replace(SHIFT, from_pages=SHIFT.from_pages.astype(np.int64)))
+
+
+# ---- saved pages
+KV_CALL = KvCall(1, True, "chat-0a.rank1.kv", i32(2, 0), np.zeros(32, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(KV_CALL, pages=i32()),
+        replace(KV_CALL, pages=i32(0, 4)),
+        replace(KV_CALL, pages=i32(-1)),
+        replace(KV_CALL, pages=i32(0, 0)),
+        replace(KV_CALL, pages=i32(0, 1, 2, 3, 0)),
+        replace(KV_CALL, pages=np.zeros(1, np.float32)),
+        replace(KV_CALL, mark=np.zeros(31, np.uint8)),
+        replace(KV_CALL, mark=np.zeros(8, np.int32)),
+        replace(KV_CALL, name=""),
+        replace(KV_CALL, name="../other"),
+        replace(KV_CALL, name=".hidden"),
+        replace(KV_CALL, name="a/b"),
+        replace(KV_CALL, name="x" * 201),
+        replace(KV_CALL, name="a\n"),
+    ],
+)
+def test_a_call_for_pages_that_no_root_makes_is_refused(bad: KvCall) -> None:
+    check_kv_call(sent(KV_CALL), 4)
+    with pytest.raises(ProtocolError, match=r"the root|is expected"):
+        check_kv_call(sent(bad), 4)
+
+
+# ---- models
+ONE = [TensorInfo("norm", QType.F32, 1, 4)]
+
+
+def test_a_manifest_is_checked_before_memory_is_taken() -> None:
+    check_manifest(ONE, 16)
+    with pytest.raises(ProtocolError, match="memory free"):
+        check_manifest(ONE, 15)
+    with pytest.raises(ProtocolError, match="memory free"):
+        check_manifest(ONE * 2, 31)
+    for info in (
+        TensorInfo("x", 99, 1, 32),  # type: ignore[arg-type]
+        TensorInfo("x", QType.Q4_0, 1, 31),
+        TensorInfo("x", QType.Q4_K, 1, 128),
+        TensorInfo("x", QType.F32, -1, 32),
+        TensorInfo("x", QType.F32, 0, 32),
+        TensorInfo("x", QType.F32, 1, 1 << 40),
+        TensorInfo("x", QType.F32, 1, 1 << 26),
+        TensorInfo("x", QType.F32, 1 << 40, 1),
+        TensorInfo("x", QType.F32, 1, 32, 32),
+        TensorInfo("x", QType.F32, 1, 32, -1),
+    ):
+        load = Load(small_config(), [info], 8, KvType.F16, 64, 16, QType.F32)
+        with pytest.raises(ProtocolError, match=r"cannot be|is expected"):
+            check_manifest(sent(load).manifest, 1 << 60)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dim": 0}, {"hidden_dim": -1}, {"n_layers": 1 << 25}, {"n_kv_heads": 3}, {"n_kv_heads": 0}],
+)
+def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:
+    check_config(small_config())
+    with pytest.raises(ProtocolError, match="no model"):
+        check_config(small_config(**changes))

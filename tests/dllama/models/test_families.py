@@ -1,0 +1,53 @@
+"""Every family's table says what the code that reads it relies on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import pytest
+
+from dllama.errors import ModelFileError
+from dllama.formats import open_model
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.family import Family
+from tests.cluster.array_source import small_config
+from tests.dllama.formats.crafted import rewrite
+from tests.toy_models import write_toy
+
+families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+@families
+def test_names_are_those_of_gguf(family: Family) -> None:
+    """llama.cpp's own list of the architecture's tensors has each of ours."""
+    [arch] = [a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch]
+    known = {gguf.TENSOR_NAMES[t].replace("{bid}", "0") for t in gguf.MODEL_TENSORS[arch]}
+    config = small_config(arch=family.arch, has_qk_norm=True)
+    ours = {t.gguf for t in family.model_tensors(config)}
+    ours |= {f"blk.0.{t.gguf}" for t in family.layer_tensors(config, 0)}
+    assert {name.removesuffix(".weight") for name in ours} <= known
+
+
+@families
+def test_names_differ_within_a_family(family: Family) -> None:
+    config = small_config(arch=family.arch, has_qkv_bias=True, has_qk_norm=True)
+    tensors = [*family.model_tensors(config), *family.layer_tensors(config, 0)]
+    for names in ([t.name for t in tensors], [t.gguf for t in tensors], [t.hf for t in tensors]):
+        assert len(set(names)) == len(names)
+
+
+def test_a_tensor_is_there_only_where_the_config_says_so() -> None:
+    plain, biased = small_config(), small_config(has_qkv_bias=True)
+    assert "layers.0.bq" not in model_tensors(plain) and "layers.1.bq" in model_tensors(biased)
+    assert "wcls" in model_tensors(plain)
+    assert "wcls" not in model_tensors(replace(plain, is_tied=True))
+
+
+def test_an_exaone_that_mixes_kinds_of_layers_is_refused(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", arch="exaone4")
+    assert open_model(toy).config.arch == "exaone4"
+    mixed = rewrite(toy, tmp_path / "mixed.gguf", metadata={"exaone4.attention.sliding_window": 64})
+    with pytest.raises(ModelFileError, match="differ in their attention"):
+        open_model(mixed)

@@ -1,0 +1,41 @@
+"""The registry of types: each is what ggml says it is, and the one place to add one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from dllama.qtypes import BLOCK, COMPUTABLE, QType
+from kernels.formats import ALL_TYPES, QUANT_TYPES, format_of
+from kernels.weights.layout import WORD_BYTES, BlockType
+
+gguf = pytest.importorskip("gguf")
+
+
+@pytest.mark.parametrize("name", ALL_TYPES)
+def test_blocks_are_ggmls(name: str) -> None:
+    layout = format_of(name).layout
+    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
+    assert (layout.values, layout.row_bytes(layout.values)) == size == BLOCK[QType[name.upper()]]
+    assert layout.name == name
+
+
+@pytest.mark.parametrize("name", QUANT_TYPES)
+def test_a_packed_unit_holds_every_byte_of_the_block(name: str) -> None:
+    layout = format_of(name).layout
+    assert isinstance(layout, BlockType)
+    quants, scales = layout.group_bytes(layout.values)
+    assert quants + scales == 16 * layout.raw_bytes
+    sizes = [WORD_BYTES[kind] for _, kind in layout.words]
+    assert sizes == sorted(sizes, reverse=True)  # each word lies at a multiple of its size
+
+
+def test_what_can_be_computed_follows_from_the_registry() -> None:
+    assert {qtype.name.lower() for qtype in COMPUTABLE} == set(ALL_TYPES)
+
+
+def test_the_list_of_types_does_not_load_the_compiler() -> None:
+    code = "import sys, dllama.qtypes; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

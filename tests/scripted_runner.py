@@ -1,0 +1,261 @@
+"""The real engine over a model that says what a test wants.
+
+`ScriptedRunner` is a Runner without weights: its pages hold token ids, and its logits follow the
+script of the request whose tokens it finds there. `ScriptedEngine` is `dllama.engine`'s own Engine
+over it, which also keeps what it was asked, for tests of the routes and of the engine's clients.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise, repeat
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.engine.engine import Engine, EngineInterrupted
+from dllama.errors import PeerLost, SessionFileError
+from dllama.kv_shift import KvShift
+from dllama.requests import Output, Submit
+from dllama.step import PAGE_TOKENS, LogitRow, Step
+from tests.dllama.engine.history_runner import (
+    check_shift,
+    check_step,
+    history_config,
+    logit_row,
+)
+
+FILLER_ID = 65  # after the end of a script that has no stop id: "A" for ever
+DIM = 4
+SESSION_BYTES = 100  # of each saved session
+UNLIKELY = -100.0  # the logit of all tokens but one: e^-100 is never drawn
+
+Said = int | np.ndarray  # the next token, or its whole row of logits
+Script = Callable[[Submit], Iterable[Said]]
+
+
+def sure_of(token: int, vocab_size: int) -> np.ndarray:
+    """Logits (vocab_size,) float32 of which any sampler draws `token`."""
+    logits = np.full(vocab_size, UNLIKELY, np.float32)
+    logits[token] = 0.0
+    return logits
+
+
+def with_logprobs(logprobs: dict[int, float], vocab_size: int) -> np.ndarray:
+    """Logits (vocab_size,) float32 that are log-probabilities, these for some tokens; the others
+    share what is left."""
+    rest = (1.0 - np.exp(list(logprobs.values())).sum()) / (vocab_size - len(logprobs))
+    logits = np.full(vocab_size, np.log(rest), np.float32)
+    logits[list(logprobs)] = list(logprobs.values())
+    return logits
+
+
+def hidden_state(token: int, position: int) -> list[float]:
+    """The last hidden state, of DIM numbers, of a token at a position."""
+    return [float(position), float(token), float(token % 7), 1.0]
+
+
+class Answer:
+    """The script of one request, and the tokens that stand before its next word."""
+
+    def __init__(self, prompt: Sequence[int], said: Iterable[Said]) -> None:
+        self._before = np.array(prompt, np.int32)
+        self._n_expected = len(prompt)
+        self._script: Iterator[Said] = chain(said, repeat(FILLER_ID))
+
+    def follows(self, tokens: np.ndarray) -> bool:
+        """Whether these tokens, the newest last, are this answer so far."""
+        n = len(self._before)
+        return len(tokens) == self._n_expected and bool(np.array_equal(tokens[:n], self._before))
+
+    def next_word(self, tokens: np.ndarray) -> Said:
+        """What comes next; which token was drawn is seen the next time."""
+        self._before, self._n_expected = tokens, len(tokens) + 1
+        return next(self._script)
+
+
+class ScriptedRunner:
+    """Satisfies dllama.runner.Runner. Loses a node while `loses_node` is set, and then fails to
+    recover `n_recover_failures` times; breaks with `fails_with`."""
+
+    def __init__(self, *, vocab_size: int, max_seq_len: int, n_pages: int = 4096) -> None:
+        self._config = replace(history_config(vocab_size, max_seq_len), dim=DIM)
+        self._n_pages = n_pages
+        self._tokens = np.full((n_pages, PAGE_TOKENS), -1, np.int32)
+        self._answers: dict[str, Answer] = {}  # by the id of their requests
+        self._hidden = np.zeros((0, DIM), np.float32)
+        self._saved: dict[str, tuple[bytes, np.ndarray]] = {}
+        self._is_lost = False
+        self.n_steps = 0
+        self.loses_node = False
+        self.n_recover_failures = 0
+        self.fails_with: Exception | None = None
+
+    def expect(self, name: str, prompt: Sequence[int], said: Iterable[Said]) -> None:
+        """Says this after this prompt, once, until told to `forget` it. What has no script is
+        answered with FILLER_ID."""
+        self._answers[name] = Answer(prompt, said)
+
+    def forget(self, name: str) -> None:
+        """Ends a script; unknown names are ignored."""
+        self._answers.pop(name, None)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    @property
+    def n_pages(self) -> int:
+        return self._n_pages
+
+    @property
+    def weight_bytes(self) -> int:
+        return 0
+
+    def counters(self) -> dict[str, int]:
+        return {"compute_ns": 0, "wait_ns": 0, "network_ns": 0}
+
+    def run(self, step: Step) -> list[LogitRow]:
+        self._refuse_lost()
+        if self.fails_with is not None:
+            raise self.fails_with
+        check_step(step, self._n_pages, self._config.vocab_size)
+        self.n_steps += 1
+        rows = []
+        candidates = dict(zip(step.logits_at.tolist(), step.candidates.tolist(), strict=True))
+        for sequence, (begin, end) in enumerate(pairwise(step.starts.tolist())):
+            pages = step.pages[sequence]
+            for row in range(begin, end):
+                position = int(step.positions[row])
+                place = pages[position // PAGE_TOKENS], position % PAGE_TOKENS
+                self._tokens[place] = step.tokens[row]
+                if row in candidates:
+                    logits = self._logits(self._read(pages, position + 1))
+                    rows.append(logit_row(logits, candidates[row]))
+        at = step.hidden_at.tolist()
+        states = [hidden_state(int(step.tokens[i]), int(step.positions[i])) for i in at]
+        self._hidden = np.array(states, np.float32).reshape(-1, DIM)
+        return rows
+
+    @property
+    def hidden(self) -> np.ndarray:
+        return self._hidden
+
+    def shift(self, shift: KvShift) -> None:
+        self._refuse_lost()
+        check_shift(shift, self._n_pages)
+        dropped = np.arange(shift.n_keep, shift.n_keep + shift.n_drop)
+        kept = np.delete(self._read(shift.from_pages, shift.n_tokens), dropped)
+        for position in range(shift.n_keep // PAGE_TOKENS * PAGE_TOKENS, len(kept)):
+            place = shift.to_pages[position // PAGE_TOKENS], position % PAGE_TOKENS
+            self._tokens[place] = kept[position]
+
+    @property
+    def fingerprint(self) -> bytes:
+        return bytes(32)
+
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        self._saved[name] = stamp, self._tokens[list(pages)]
+        return SESSION_BYTES
+
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+        saved_stamp, tokens = self._saved.get(name, (b"", None))
+        if tokens is None or saved_stamp != stamp:
+            raise SessionFileError(f"there is no saved session {name!r} of this stamp")
+        self._tokens[list(pages)] = tokens
+        return SESSION_BYTES
+
+    def idle(self) -> None:
+        self._refuse_lost()
+
+    def recover(self) -> None:
+        if self.n_recover_failures > 0:
+            self.n_recover_failures -= 1
+            raise PeerLost("node 1 is still away", rank=1, host="node-1")
+        self.loses_node = self._is_lost = False
+
+    def stats(self) -> list[dict[str, object]]:
+        return [{"rank": 0}]
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _refuse_lost(self) -> None:
+        if self.loses_node or self._is_lost:
+            self._is_lost = True
+            self._tokens[:] = -1
+            raise PeerLost("node 1 is lost", rank=1, host="node-1")
+
+    def _read(self, pages: np.ndarray, n: int) -> np.ndarray:
+        """The tokens (n,) int32 at the beginning of these pages."""
+        found: np.ndarray = self._tokens[pages[: -(-n // PAGE_TOKENS)]].ravel()[:n]
+        return found
+
+    def _logits(self, tokens: np.ndarray) -> np.ndarray:
+        said: Said = FILLER_ID
+        for answer in list(self._answers.values()):
+            if answer.follows(tokens):
+                said = answer.next_word(tokens)
+                break
+        return said if isinstance(said, np.ndarray) else sure_of(said, self._config.vocab_size)
+
+
+class ScriptedEngine(Engine):
+    """The engine over a ScriptedRunner: `script` is what it says to a request. `gate` limits how
+    many steps it takes before the test allows more, so that tests need no clock."""
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        vocab_size: int = 352,
+        max_len: int = 256,
+        gate: threading.Semaphore | None = None,
+        **settings: object,
+    ) -> None:
+        """`settings` are the Engine's."""
+        self.runner = ScriptedRunner(vocab_size=vocab_size, max_seq_len=max_len)
+        super().__init__(self.runner, **settings)  # type: ignore[arg-type]
+        self.script = script
+        self.gate = gate
+        self.submitted: list[Submit] = []
+        self.aborted: list[str] = []
+        self.running: set[str] = set()  # waiting or running
+
+    def submit(self, submit: Submit) -> None:
+        self.submitted.append(submit)
+        self.running.add(submit.id)
+        if submit.pooling is None:
+            self.runner.expect(submit.id, submit.tokens, self.script(submit))
+        super().submit(submit)
+
+    def abort(self, sequence_id: str) -> None:
+        super().abort(sequence_id)
+        if sequence_id in self.running:
+            self.aborted.append(sequence_id)
+        self._ended([sequence_id])
+
+    def step(self) -> list[Output]:
+        if self.gate is not None and not self.gate.acquire(timeout=0.01):
+            return []
+        try:
+            outputs = super().step()
+        except EngineInterrupted as lost:
+            self._ended([output.id for output in lost.outputs])
+            raise
+        self._ended([output.id for output in outputs if output.finish is not None])
+        return outputs
+
+    def idle(self) -> None:
+        try:
+            super().idle()
+        except EngineInterrupted as lost:
+            self._ended([output.id for output in lost.outputs])
+            raise
+
+    def _ended(self, ids: list[str]) -> None:
+        for name in ids:
+            self.runner.forget(name)
+            self.running.discard(name)

@@ -1,0 +1,62 @@
+"""The wheel holds all that an answer needs: it is built, installed elsewhere, and asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1]
+PACKAGES = ("dllama", "kernels", "cluster", "api")
+QUESTION = "What is dllama?"
+SETUPTOOLS = 77  # what pyproject.toml asks for; an older one needs another from the registry
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    """What a command writes to stdout; fails with what it wrote to stderr."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=kept | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def build(folder: Path) -> Path:
+    """The wheel of this tree, built in a copy of it."""
+    source = folder / "source"
+    for package in PACKAGES:
+        shutil.copytree(
+            HOUSE / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(HOUSE / name, source)
+    is_new = int(version("setuptools").split(".")[0]) >= SETUPTOOLS
+    isolation = ["--no-build-isolation"] if is_new else []
+    words = ["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    run(*words, *isolation, "--wheel-dir", str(folder), str(source), cwd=folder)
+    [wheel] = folder.glob("dllama-*.whl")
+    return wheel
+
+
+@pytest.mark.timeout(600)  # kernels in another place are compiled anew
+def test_an_installed_wheel_answers(tmp_path: Path) -> None:
+    """As the checkout does, letter for letter, by the model that comes with it."""
+    wheel, site, elsewhere = build(tmp_path), tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    run(*words, "--target", str(site), str(wheel), cwd=elsewhere)
+    code = "import api, cluster, dllama, kernels\n"
+    code += "print(api.__file__, cluster.__file__, dllama.__file__, kernels.__file__, sep='\\n')"
+    shown = run("-c", code, cwd=elsewhere, PYTHONPATH=str(site))
+    assert all(Path(line).is_relative_to(site) for line in shown.splitlines())
+    command = [str(site / "bin" / "dllama"), "run", "--temperature", "0", QUESTION]
+    answer = run(*command, cwd=elsewhere, PYTHONPATH=str(site))
+    golden = json.loads(Path(__file__).with_name("golden_answers.json").read_text())
+    assert answer.strip() == golden[QUESTION]

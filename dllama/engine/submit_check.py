@@ -49,6 +49,11 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
             "are allowed",
             param="session_id",
         )
+    _check_pooling(submit)
+    check_sampling(submit.sampling, vocab_size)
+
+
+def _check_pooling(submit: Submit) -> None:
     if submit.pooling not in (None, *POOLINGS):
         raise RequestError(
             f"pooling is {submit.pooling!r:.40}, and one of {', '.join(POOLINGS)} is expected",
@@ -60,7 +65,6 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
             "gone; send cache_prompt=False with it",
             param="cache_prompt",
         )
-    check_sampling(submit.sampling, vocab_size)
 
 
 def check_sampling(params: SamplingParams, vocab_size: int) -> None:

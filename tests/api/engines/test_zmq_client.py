@@ -41,6 +41,33 @@ def test_another_engine_process_takes_over(tmp_path: Path) -> None:
     run(body)
 
 
+def test_a_request_that_could_not_be_sent_may_come_again(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/engine"
+
+    async def body() -> None:
+        client = ZmqEngineClient(endpoint)
+        await client.start()
+        process = EngineProcess(scripted([10]), endpoint)
+        process.start()
+        await until(lambda: client.state.state == "ready")
+        await asyncio.to_thread(process.die)
+
+        def is_refused() -> bool:
+            try:
+                client.submit(Submit("a", [1]))
+            except EngineBusy:
+                return True
+            client.abort("a")
+            return False
+
+        await until(is_refused)
+        with pytest.raises(EngineBusy, match="cannot be reached"):
+            client.submit(Submit("a", [1]))
+        await client.close()
+
+    run(body)
+
+
 def test_an_engine_that_talks_nonsense_is_not_listened_to(tmp_path: Path, caplog) -> None:
     import zmq
 

@@ -233,6 +233,9 @@ def test_forbidding_every_token_ends_only_that_sequence() -> None:
     engine.submit(good)
     heard = drain(engine)
     assert "forbids every token" in (heard.outputs["banned"][0].error or "")
+    sequences = engine.stats()["sequences"]
+    assert isinstance(sequences, dict)
+    assert (sequences["failed"], sequences["finished"]) == (1, 1)
     assert heard.answer("good") == expected(good, runner)
 
 

@@ -116,7 +116,9 @@ def test_messages_are_answered_and_a_closed_transport_ends_the_loop() -> None:
     assert stats.id == "q" and stats.stats["model"] == "history"
     [reply] = [m for _, m in transport.sent if isinstance(m, SessionReply)]
     assert reply.id == "c" and "nobody" in (reply.error or "")
-    assert runner.n_idle == pytest.approx(4.9 / IDLE_S, abs=2), "the nodes are checked when idle"
+    assert len(runner.idle_at) == pytest.approx(4.9 / IDLE_S, abs=2), (
+        "the nodes are checked when idle"
+    )
 
 
 def test_progress_is_reported_now_and_then() -> None:
@@ -234,10 +236,10 @@ def test_no_step_is_run_while_the_reader_is_behind() -> None:
     loop, engine = EngineLoop(transport, transport.clock), Engine(runner)
     loop.turn(engine)
     transport.is_behind = True
-    n_steps, n_idle = len(runner.step_sizes), runner.n_idle
+    n_steps, n_idle = len(runner.step_sizes), len(runner.idle_at)
     for _ in range(5):
         loop.turn(engine)
-    assert len(runner.step_sizes) == n_steps and runner.n_idle == n_idle + 5
+    assert len(runner.step_sizes) == n_steps and len(runner.idle_at) == n_idle + 5
     transport.is_behind = False
     while engine.has_work():
         loop.turn(engine)

@@ -105,6 +105,17 @@ def test_embeddings_beside_answers_change_neither(path: Path) -> None:
         assert engine.stats()["kv"]["pages_used"] == 0  # type: ignore[index]
 
 
+def test_several_embeddings_in_one_step_are_each_their_own(path: Path) -> None:
+    with local_runner(path) as runner:
+        engine = Engine(runner, max_batch=4, max_step_tokens=256)
+        texts = {"x": PROMPT[:20], "y": PROMPT[30:60], "z": PROMPT[5:11]}
+        alone = {name: embed(engine, "mean", tokens) for name, tokens in texts.items()}
+        for name, tokens in texts.items():
+            engine.submit(Submit(name, tokens, pooling="mean", cache_prompt=False))
+        together = {out.id: out.embedding for out in engine.step()}
+        assert together == {name: vector.tobytes() for name, vector in alone.items()}
+
+
 def test_what_cannot_be_pooled_is_refused_by_name(path: Path) -> None:
     with local_runner(path) as runner:
         engine = Engine(runner)

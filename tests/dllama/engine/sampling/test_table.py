@@ -52,6 +52,10 @@ def test_a_number_out_of_its_range_is_refused_by_name(number: Number) -> None:
         check_sampling(replace(SamplingParams(), **{number.name: outside}), 100)  # type: ignore[arg-type]
 
 
+def test_a_requested_number_below_the_engines_range_means_its_lower_end() -> None:
+    assert sampling_of_body({"top_k": -1}) == {"top_k": 0}
+
+
 def test_names_letters_and_spellings_are_unique() -> None:
     assert len({sampler.letter for sampler in SAMPLERS}) == len(SAMPLERS)
     for sampler in SAMPLERS:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dllama.engine.constraint import Constraint
 from dllama.engine.engine import Engine
 from dllama.engine.kv.index import page_key
+from dllama.engine.scheduler import Pace
 from dllama.engine.speculative.draft import MAX_DRAFT
 from dllama.engine.speculative.ngram import NgramDrafter
 from dllama.engine.speculative.speculation import AUTO, MAX_FORCED, Speculation
@@ -192,6 +193,28 @@ def test_what_repeats_itself_takes_few_steps(n_sequences: int) -> None:
         assert sum(out.n_accepted for out in heard.outputs[f"s{i}"]) >= 138
     n_drafted, n_accepted = guesses(engine)
     assert n_drafted == n_accepted >= 138 * n_sequences
+    stats: Any = engine.stats()
+    assert stats["steps"]["decode_tokens"] == 159 * n_sequences  # the first is the prompt's
+
+
+def test_the_draft_before_a_stop_id_is_accepted() -> None:
+    engine = Engine(CountingRunner(), speculate=7)
+    engine.submit(Submit("a", [0, 1, 2, 3, 4, 5, 6] * 3, GREEDY, stop_ids=[5]))
+    outputs = drain(engine).outputs["a"]
+    assert [token for out in outputs for token in out.tokens] == [0, 1, 2, 3, 4]
+    assert outputs[-1].finish is FinishReason.STOP
+    assert sum(out.n_accepted for out in outputs) == 4, "all but the prompt's own, 0"
+
+
+def test_a_step_with_drafts_is_no_measurement_of_a_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted: list[tuple[int, int]] = []
+    monkeypatch.setattr(Pace, "note", lambda pace, *rows: noted.append(rows[:2]))
+    engine = Engine(CountingRunner(), speculate=7)
+    engine.submit(Submit("a", [0, 1, 2, 3, 4, 5, 6] * 3, GREEDY, max_tokens=160))
+    drain(engine)
+    assert noted == [(21, 0)], "the prompt; all other steps have drafts"
 
 
 class Timed:

@@ -63,6 +63,8 @@ class AnswerSequence:
         self._n_decoded = self._n_shown = 0  # characters of all tokens, and those that were read
         self._new_tokens: list[int] = []  # no event has told them yet
         self._has_probs = submit.sampling.n_probs is not None
+        # Text that passes through as it is, which is most, takes a shorter way.
+        self._is_plain = not (self._reader or self._rules or self._has_probs or self._tells_usage)
         self._waiting: list[AnswerToken] = []  # no event has told their probabilities yet
 
     def start(self) -> Start:
@@ -113,16 +115,15 @@ class AnswerSequence:
 
     def _text_of(self, output: Output) -> str:
         """The text that an output adds; sets `finish` where it is the last."""
-        probs = output.probs or repeat(None)
-        pieces = list(map(self._take, output.tokens, probs))
+        text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
         if self._scanner.found is not None:
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.STOP
         elif output.finish is not None:
-            pieces += [self._scanner.push(self._decoder.flush()), self._scanner.flush()]
+            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
-        return "".join(pieces)
+        return text
 
     def _take(self, token: int, probs: TokenProbs | None) -> str:
         if self._scanner.found is not None:
@@ -137,6 +138,9 @@ class AnswerSequence:
 
     def _events(self, text: str) -> list[Event]:
         """The parts that more text makes; at the end also what was held back, and the `Finish`."""
+        if self._is_plain and self.finish is None:
+            tokens, self._new_tokens = self._new_tokens, []
+            return [Text(self.index, text, tokens)]
         if self._rules is not None:
             text = self._ruled(text)
         parts: list[Part] = []
@@ -208,7 +212,8 @@ class AnswerSequence:
 
     def _clock(self, output: Output) -> None:
         now = time.perf_counter()
-        self.n_cached = max(self.n_cached, output.n_cached)
+        if output.n_cached > self.n_cached:
+            self.n_cached = output.n_cached
         self.n_drafted += output.n_drafted
         self.n_accepted += output.n_accepted
         if self.first_at is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from api.answers.events import Event, Start
+from api.answers.events import Event, Finish, Start
 from api.answers.plan import PLAIN, AnswerPlan
 from api.answers.sequence import AnswerSequence, usage_of
 from api.answers.stop import StopTable
@@ -33,7 +33,7 @@ class AnswerStream:
             raise
 
     @property
-    def is_finished(self) -> bool:
+    def _is_finished(self) -> bool:
         all_read = not self._reads
         return all_read and all(sequence.finish is not None for sequence in self.sequences)
 
@@ -51,7 +51,7 @@ class AnswerStream:
                 return None
             del self._reads[task]
             events = task.result()
-        if self.is_finished:
+        if events and type(events[-1]) is Finish and self._is_finished:
             events.append(usage_of(self.sequences, self._n))
         return events
 

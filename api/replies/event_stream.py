@@ -99,7 +99,9 @@ class EventStream:
 
     async def send(self, events: Sequence[Event]) -> None:
         """Sends the events in the writer's words. Raises ReaderGone."""
-        await self._write(b"".join(map(self._writer.streamed, events)))
+        streamed = self._writer.streamed
+        data = streamed(events[0]) if len(events) == 1 else b"".join(map(streamed, events))
+        await self._write(data)
 
     async def ping(self) -> None:
         """A comment, which readers skip, to show that the stream lives."""

@@ -32,7 +32,7 @@ from dllama.requests import FinishReason
 class ChatWriter:
     """`chat.completion` and its chunks."""
 
-    name, chunk_name = "chat.completion", "chat.completion.chunk"
+    name, chunk_name, text_key = "chat.completion", "chat.completion.chunk", "content"
 
     def __init__(
         self, answer_id: str, model: ServedModel, request: GenerationRequest, config: ApiConfig
@@ -53,17 +53,14 @@ class ChatWriter:
         self._n_open = 0  # choices that are not finished
         self._last: Json = {}  # the chunk that the answer's end is told with
         # The same objects for every piece of text: what is streamed most is made but once.
-        self._text: Json = {}
-        self._choice = self._text_choice()
+        self._choice, self._text = self._text_choice()
         self._text_chunk: Json = {**self._chunk_head, "choices": [self._choice]}
 
     # ---- how a chat differs from a text
-    def _text_choice(self) -> Json:
-        """The choice of a chunk of text, whose text is the "content" of `self._text`."""
-        return {"index": 0, "delta": self._text, "logprobs": None, "finish_reason": None}
-
-    def _set_text(self, text: str) -> None:
-        self._text["content"] = text
+    def _text_choice(self) -> tuple[Json, Json]:
+        """The choice of a chunk of text, and the object in it that has the text."""
+        delta: Json = {"content": ""}
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}, delta
 
     def _opening(self, index: int) -> Json | None:
         """The first chunk of a choice, before any text."""
@@ -79,15 +76,18 @@ class ChatWriter:
     def streamed(self, event: Event) -> bytes:
         if type(event) is Text:
             self._choice["index"] = event.index
-            self._set_text(event.text)
-            return self._sent(event, self._choice, self._text_chunk)
+            self._text[self.text_key] = event.text
+            if event.probs or event.usage is not None:
+                return self._sent(event, self._choice, self._text_chunk)
+            self._choice["logprobs"] = None
+            return data_event(self._text_chunk)
         if isinstance(event, Start):
             self._n_open += 1
             opening = self._opening(event.index)
             return b"" if opening is None else data_event(opening)
         if isinstance(event, Progress):
             self._choice["index"] = event.index
-            self._set_text("")
+            self._text[self.text_key] = ""
             return data_event({**self._text_chunk, "prompt_progress": progress_of(event)})
         if isinstance(event, Finish):
             return self._finish(event)
@@ -151,12 +151,11 @@ class TextWriter(ChatWriter):
     """`text_completion`, whose chunks have the same name."""
 
     name = chunk_name = "text_completion"
+    text_key = "text"
 
-    def _text_choice(self) -> Json:
-        return {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
-
-    def _set_text(self, text: str) -> None:
-        self._choice["text"] = text
+    def _text_choice(self) -> tuple[Json, Json]:
+        choice: Json = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+        return choice, choice
 
     def _opening(self, index: int) -> Json | None:
         return None

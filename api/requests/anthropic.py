@@ -23,7 +23,6 @@ from api.requests.fields import (
     Field,
     a_list,
     a_text,
-    an_object,
     boolean,
     check_names,
     integer,
@@ -105,7 +104,7 @@ def system_messages(system: object) -> list[TemplateMessage]:
 
 def text_block(block: object, path: str) -> str:
     """The text of a block that may be nothing else."""
-    found = an_object(block, path)
+    found = mapping(block, path)
     if found.get("type") != "text":
         raise unsupported(path, found.get("type"), "'text' here")
     return a_text(found, "text", path)
@@ -131,7 +130,7 @@ def user_messages(blocks: list[object], path: str) -> list[TemplateMessage]:
     texts: list[str] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
-        found = an_object(block, where)
+        found = mapping(block, where)
         if found.get("type") == "tool_result":
             results.append(result_message(found, where))
         elif found.get("type") == "text":
@@ -159,7 +158,7 @@ def assistant_messages(blocks: list[object], path: str) -> list[TemplateMessage]
     calls: list[Call] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
-        found = an_object(block, where)
+        found = mapping(block, where)
         kind = found.get("type")
         if kind == "text":
             texts.append(a_text(found, "text", where))
@@ -173,7 +172,7 @@ def assistant_messages(blocks: list[object], path: str) -> list[TemplateMessage]
 
 
 def tool_use(block: Mapping[str, object], path: str) -> Call:
-    arguments = orjson.dumps(an_object(block.get("input", {}), f"{path}.input")).decode()
+    arguments = orjson.dumps(mapping(block.get("input", {}), f"{path}.input")).decode()
     return Call(a_text(block, "id", path), a_text(block, "name", path), arguments)
 
 
@@ -203,10 +202,10 @@ CHOICES: dict[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "no
 
 def a_tool(tool: object, path: str) -> Mapping[str, object]:
     """The function that a tool describes."""
-    found = an_object(tool, path)
+    found = mapping(tool, path)
     if found.get("type", "custom") not in ("custom", None):
         raise unsupported(path, found["type"], "'custom' tools, which the client runs")
-    schema = an_object(found.get("input_schema", {}), f"{path}.input_schema")
+    schema = mapping(found.get("input_schema", {}), f"{path}.input_schema")
     function: dict[str, object] = {"name": a_text(found, "name", path), "parameters": schema}
     if found.get("description") is not None:
         function["description"] = a_text(found, "description", path)
@@ -249,7 +248,7 @@ def parse_output_config(
         if name == "effort":
             strength = effort(value, path)
         elif name == "format":
-            asked = an_object(value, path)
+            asked = mapping(value, path)
             if asked.get("type") != "json_schema":
                 raise unsupported(path, asked.get("type"), "'json_schema'")
             form = named_schema({"schema": asked.get("schema")}, path, path)

@@ -23,7 +23,6 @@ from api.requests.fields import (
     Field,
     a_list,
     a_text,
-    an_object,
     boolean,
     check_names,
     check_off,
@@ -159,7 +158,7 @@ def input_messages(asked: object) -> list[TemplateMessage]:
     thoughts: list[str] = []
     for i, item in enumerate(a_list(asked, "input")):
         path = f"input[{i}]"
-        found = an_object(item, path)
+        found = mapping(item, path)
         kind = found.get("type", "message")
         if kind == "message":
             messages.append(a_message(found, path))
@@ -192,7 +191,7 @@ def content_text(parts: list[object], path: str) -> str:
     texts = []
     for i, part in enumerate(parts):
         where = f"{path}.content[{i}]"
-        found = an_object(part, where)
+        found = mapping(part, where)
         kind = found.get("type")
         if kind == "refusal":
             texts.append(a_text(found, "refusal", where))
@@ -224,7 +223,7 @@ def call_output(item: Mapping[str, object], path: str) -> TemplateMessage:
 
 def reasoning_texts(item: Mapping[str, object], path: str) -> list[str]:
     parts = a_list(item.get("content") or [], f"{path}.content")
-    found = [an_object(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
+    found = [mapping(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
     return [a_text(part, "text", f"{path}.content[{i}]") for i, part in enumerate(found)]
 
 
@@ -236,7 +235,7 @@ def parse_tools(tools: list[object] | None) -> tuple[Tool, ...]:
 
 def a_tool(tool: object, path: str) -> Mapping[str, object]:
     """The function that a tool describes."""
-    found = an_object(tool, path)
+    found = mapping(tool, path)
     if found.get("type") != "function":
         raise unsupported(path, found.get("type"), "'function' tools, which the client runs")
     names = ("name", "description", "parameters", "strict")
@@ -253,7 +252,7 @@ def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
         if name == "verbosity":
             check_off("verbosity", value, path)
         elif name == "format":
-            asked = an_object(value, path)
+            asked = mapping(value, path)
             if asked.get("type") == "json_schema":
                 form = named_schema(asked, path, path)
             else:

@@ -18,11 +18,11 @@ from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
 class AnswerSequence:
-    """A choice while it comes. `finish` is None until it is complete, and `n_computed` counts the
-    tokens whose keys and values are computed, where the request wants to hear of its progress.
+    """One choice of an answer while it is generated. `finish` is None until it is complete.
+    `n_computed` counts the tokens in the KV cache, if the request wants its progress.
 
-    Nothing is produced after a stop string: the engine is told to forget the sequence on the
-    token that completes it, and tokens that were under way are not counted.
+    Nothing is produced after a stop string: the engine is told to abort the sequence on the token
+    that completes it, and tokens that were under way are not counted.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class AnswerSequence:
 
     @property
     def seed(self) -> int:
-        """The seed that gives the same answer again."""
+        """Returns the seed that gives the same answer again."""
         return self._submit.sampling.seed
 
     async def read(self) -> list[Event]:
@@ -114,7 +114,7 @@ class AnswerSequence:
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
-        """The text that an output adds; sets `finish` where it is the last."""
+        """Returns the text that an output adds; sets `finish` if it is the last."""
         text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
         if self._scanner.found is not None:
             self._engine.abort(self._submit.id)
@@ -137,7 +137,7 @@ class AnswerSequence:
         return self._scanner.push(text)
 
     def _events(self, text: str) -> list[Event]:
-        """The parts that more text makes; at the end also what was held back, and the `Finish`."""
+        """Returns the parts of more text; at the end also what was held back, and the `Finish`."""
         if self._is_plain and self.finish is None:
             tokens, self._new_tokens = self._new_tokens, []
             return [Text(self.index, text, tokens)]
@@ -160,7 +160,7 @@ class AnswerSequence:
         return events
 
     def _ruled(self, text: str) -> str:
-        """The part of a text that the rules of lines let through; ends the sequence where they
+        """Returns the part of a text that the line rules let through; ends the sequence if they
         do."""
         rules = self._rules
         assert rules is not None
@@ -188,8 +188,8 @@ class AnswerSequence:
         return told
 
     def _told_probs(self) -> Probs:
-        """The tokens whose text has been read since the last call; at the end, all but those of a
-        stop string."""
+        """Returns the tokens whose text was read since the last call; at the end, all but those of
+        a stop string."""
         n = len(self._waiting)
         if self.finish is None or self._scanner.found is not None:
             n = sum(token.offset < self._n_shown for token in self._waiting)
@@ -207,7 +207,7 @@ class AnswerSequence:
         )
 
     def usage(self) -> Usage:
-        """Its tokens and times so far."""
+        """Returns the sequence's tokens and times so far."""
         return usage_of([self], 1)
 
     def _clock(self, output: Output) -> None:
@@ -225,7 +225,7 @@ class AnswerSequence:
             self.last_at = now
 
     def interrupt(self, reason: str) -> None:
-        """Ends the sequence in the engine; who reads it hears a ClusterError with the reason."""
+        """Ends the sequence in the engine; its reader gets a ClusterError with the reason."""
         if self.finish is None and self._outputs is not None:
             self._interruption = ClusterError(reason)
             self._engine.abort(self._submit.id)
@@ -241,7 +241,7 @@ class AnswerSequence:
 
 
 def usage_of(sequences: Sequence[AnswerSequence], n: int) -> Usage:
-    """The usage of sequences of which `n` at a time share a prompt."""
+    """Returns the usage of sequences of which `n` at a time share a prompt."""
     firsts = sequences[::n]
     times = [(s.submitted_at, s.first_at or s.submitted_at, s.last_at) for s in sequences]
     return Usage(

@@ -25,7 +25,7 @@ class AnswerStream:
         self._reads: dict[asyncio.Task[list[Event]], AnswerSequence] = {}
 
     def start(self) -> list[Start]:
-        """Hands all of them to the engine or none: EngineBusy leaves nothing behind."""
+        """Hands all of them to the engine; EngineBusy leaves none there."""
         try:
             return [sequence.start() for sequence in self.sequences]
         except BaseException:
@@ -38,8 +38,9 @@ class AnswerStream:
         return all_read and all(sequence.finish is not None for sequence in self.sequences)
 
     async def next(self) -> list[Event] | None:
-        """The next events of any sequence, which may be none yet; the last are a `Finish` and the
-        `Usage`. None after that. May be cancelled and called again. Raises ClusterError."""
+        """Returns the next events of any sequence; an empty list while text is held back. The last
+        events are a `Finish` and the `Usage`; None after that. May be cancelled and called again.
+        Raises ClusterError."""
         if len(self.sequences) == 1:  # the usual case needs no tasks
             only = self.sequences[0]
             if only.finish is not None:
@@ -56,7 +57,7 @@ class AnswerStream:
         return events
 
     async def _first_read(self) -> asyncio.Task[list[Event]] | None:
-        """The task of the first sequence that has something to say; None if all are finished."""
+        """Returns the task of the first sequence that has events, None if all are finished."""
         waited_for = set(map(id, self._reads.values()))
         for sequence in self.sequences:
             if sequence.finish is None and id(sequence) not in waited_for:
@@ -92,7 +93,7 @@ def make_answers(
     meter: Meter,
     plan: AnswerPlan = PLAIN,
 ) -> AnswerStream:
-    """One sequence for each prompt and each of its n samplings, in OpenAI's order."""
+    """Returns a sequence for each prompt and each of its n samplings, in OpenAI's order."""
     options = request.options
     stops = StopTable(request.stops)
     stop_ids = [] if request.ignore_eos else list(model.stop_ids)

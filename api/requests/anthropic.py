@@ -213,9 +213,9 @@ def a_tool(tool: object, path: str) -> Mapping[str, object]:
 
 
 def parse_thinking(body: Body, strength: str | None) -> dict[str, object]:
-    """The template's variables; `strength` is the effort that `output_config` asks for. The
-    template's own `enable_thinking` goes before `thinking`. A budget of tokens that the whole
-    answer could not exceed is no limit; a smaller one cannot be kept to."""
+    """Returns the template's variables; `strength` is the effort of `output_config`. An
+    `enable_thinking` among `chat_template_kwargs` overrides `thinking`. A budget of tokens that
+    the whole answer could not exceed is no limit; a smaller one is refused."""
     thinking = THINKING.of(body)
     kind = None if thinking is None else thinking.get("type")
     if thinking is not None and kind not in ("enabled", "disabled", "adaptive"):

@@ -15,7 +15,7 @@ RESERVED_KWARGS = frozenset({"self", "messages", "tools", "add_generation_prompt
 
 
 def template_kwargs(value: object, name: str) -> dict[str, object]:
-    """Arguments for the chat template, beside those that the server sets."""
+    """Reads arguments for the chat template, except those that the server sets."""
     kwargs = mapping(value, name)
     for key in kwargs:
         if key in RESERVED_KWARGS:

@@ -30,8 +30,8 @@ def new_id(prefix: str) -> str:
 async def check_ready(
     request: web.Request, model: ServedModel, wanted: GenerationRequest
 ) -> GenerationRequest:
-    """The request with the session of its headers. Raises EngineBusy unless the engine can serve
-    it, and RequestError if its grammar cannot be compiled."""
+    """Returns the request with the session of its headers. Raises EngineBusy unless the engine is
+    ready, and RequestError if the grammar cannot be compiled."""
     refuse_unless_ready(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()

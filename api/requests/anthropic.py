@@ -9,12 +9,16 @@ import orjson
 from api.answers.events import Call
 from api.requests.answer_format import AnswerFormat, named_schema
 from api.requests.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
     ChatRequest,
     Conversation,
     TemplateMessage,
     assistant_message,
+    effort,
     is_continued,
     message,
+    thinking_kwargs,
     tool_result,
 )
 from api.requests.fields import (
@@ -32,7 +36,6 @@ from api.requests.fields import (
 )
 from api.requests.generation import COMMON, parse_common
 from api.requests.openai import messages_list
-from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
 from api.tools.tool_request import NamedFunction, ToolChoice, ToolRequest, choose_tools, make_tools
 from dllama.errors import RequestError
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from api.answers.events import Call, Message
 from api.requests.answer_format import AnswerFormat, named_schema, response_format
 from api.requests.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
     ChatRequest,
     Conversation,
     TemplateMessage,
     assistant_message,
+    effort,
     is_continued,
     message,
+    thinking_kwargs,
     tool_call,
     tool_result,
 )
@@ -33,7 +37,6 @@ from api.requests.fields import (
     wrong,
 )
 from api.requests.generation import COMMON, INCLUDE_OBFUSCATION, parse_common
-from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
 from api.tools.tool_request import NamedFunction, Tool, ToolChoice, choose_tools, make_tools
 from dllama.errors import RequestError
 

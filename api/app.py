@@ -14,7 +14,7 @@ from api.served_model import ModelRegistry
 
 
 def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
-    """The HTTP server for `models`, ready for api.serve.serve.
+    """Returns the HTTP server for `models`, ready for api.serve.serve.
 
     Starts the engine clients when it starts and closes them when it stops.
     """

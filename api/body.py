@@ -15,7 +15,8 @@ from dllama.errors import RequestError
 
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
-    """The JSON object of a body; raises RequestError, or ApiError 413 before reading too much."""
+    """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too
+    much."""
     if request.content_length is not None and request.content_length > config.max_body_bytes:
         raise body_too_large(config.max_body_bytes)
     try:

@@ -1,4 +1,4 @@
-"""What the server is told once, at its start."""
+"""The configuration of the HTTP server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dllama.requests import SamplingParams
 
 
 def system_fingerprint() -> str:
-    """Names the software that answers; a seed repeats a text only under the same one."""
+    """Returns the name of the software that answers; a seed repeats a text only under the same
+    one."""
     try:
         return f"dllama-{version('dllama')}"
     except PackageNotFoundError:  # run from a source tree that was never installed
@@ -32,7 +33,7 @@ class ApiConfig:
     header_timeout_s: float = 30.0  # a connection that brings no request is closed
     body_timeout_s: float = 60.0  # a body that trickles in is given up
     stall_timeout_s: float = 60.0  # a reader that takes nothing is given up
-    headers_after_s: float = 1.0  # a stream's 200 is held back so long for an early error
-    ping_s: float = 15.0  # a silent stream gets a comment so often, for proxies' timeouts
+    headers_after_s: float = 1.0  # how long a stream's 200 waits for an early error
+    ping_s: float = 15.0  # how often a silent stream gets a comment, for proxies' timeouts
     stats_timeout_s: float = 2.0  # an engine in a long step answers late; /stats does not wait
     fingerprint: str = field(default_factory=system_fingerprint)

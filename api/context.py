@@ -1,4 +1,4 @@
-"""What every route of one server sees."""
+"""The state that all routes of one server share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ApiContext:
         self.silent = SilentConnections(self.config.header_timeout_s)
 
     def stopping(self) -> ApiError:
-        """What is said to those who come too late."""
+        """Returns the error for requests that come while the server stops."""
         return ApiError(
             503, "The server is stopping; ask again in a moment.", "unavailable_error",
             retry_after_s=5.0,

@@ -1,4 +1,4 @@
-"""From what went wrong to what the client is told: one table, OpenAI's shape.
+"""From exceptions to HTTP errors: one table, OpenAI's shape.
 
 Every error answer is {"error": {"message", "type", "param", "code"}}; see `ApiError`.
 """
@@ -22,7 +22,7 @@ LOST_RETRY_S = 2.0  # when to ask again after a node was lost: it is noticed wit
 
 @dataclass(eq=False)
 class ApiError(DllamaError):
-    """An error with its HTTP status; `extra` holds fields beside OpenAI's four."""
+    """An error with its HTTP status; `extra` holds fields that OpenAI's errors do not have."""
 
     status: int
     message: str
@@ -66,7 +66,7 @@ STATUS: tuple[tuple[type[DllamaError], int, str], ...] = (
 
 
 def api_error(error: DllamaError) -> ApiError:
-    """What a client is told of `error`."""
+    """Returns the error that a client gets for `error`."""
     if isinstance(error, ApiError):
         return error
     status, kind = next((s, k) for cls, s, k in STATUS if isinstance(error, cls))
@@ -83,7 +83,8 @@ def api_error(error: DllamaError) -> ApiError:
 
 
 def unforeseen() -> ApiError:
-    """For what nobody foresaw; the log has the traceback, the client must not."""
+    """Returns the error for an exception without a sentence: the log has the traceback, the client
+    must not."""
     return ApiError(
         500,
         "The server met an error that it did not expect while answering this request; "
@@ -94,7 +95,7 @@ def unforeseen() -> ApiError:
 
 
 def prompt_too_long(n_prompt: int, max_seq_len: int) -> ApiError:
-    """The prompt leaves no room for even one token of an answer."""
+    """Returns the error for a prompt that leaves no room for even one token of an answer."""
     return ApiError(
         400,
         f"The prompt has {n_prompt} tokens, but the context holds {max_seq_len} tokens for prompt "

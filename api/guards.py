@@ -1,5 +1,5 @@
-"""What stands between the socket and every route: errors become JSON, keys are checked, and
-browsers hear whether they may call (CORS)."""
+"""Middlewares of every route: errors become JSON, API keys are checked, and browsers are told from
+which origins they may call (CORS)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
-    """The error in the shape that the clients of this route read."""
+    """Returns the error in the shape that the clients of this route read."""
     is_anthropic = request.path.startswith(ANTHROPIC)
     body = error_body(error) if is_anthropic else error.body()
     return json_response(body, status=error.status, headers=error.headers)
@@ -34,7 +34,8 @@ def error_response(request: web.Request, error: ApiError) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers every exception in OpenAI's shape; what nobody foresaw is logged and a 500."""
+    """Answers every exception in the shape of the route's API; an unexpected one is logged and a
+    500."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:
@@ -52,7 +53,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Response:
-    """aiohttp's own refusals (no such route, wrong method, ...), dressed like ours."""
+    """Returns aiohttp's own refusal (no such route, wrong method, ...) in the shape of ours."""
     if refusal.status == 404:
         error = ApiError(
             404, f"There is no route {request.path:.200}; GET / lists them.", "not_found_error"
@@ -73,7 +74,7 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
 
 @web.middleware
 async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """401 without one of the configured API keys, except for public routes."""
+    """Answers 401 without one of the configured API keys, except on public routes."""
     keys = request.app[CONTEXT].config.api_keys
     if keys and request.path not in PUBLIC_PATHS and not has_key(request, keys):
         raise bad_api_key()
@@ -81,7 +82,8 @@ async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
-    """Whether a key was sent; takes the same time whichever key is right, and how much of it."""
+    """True if a key was sent. Takes the same time whichever key is right, and however much of
+    it."""
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     sent = [request.headers.get("X-Api-Key", "")]
     if scheme.lower() == "bearer":
@@ -91,14 +93,14 @@ def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
 
 
 def digest(key: str) -> bytes:
-    """Of one length whatever the key's, which comparing would tell otherwise."""
+    """Returns a hash of a fixed length, since comparing would tell the length of a key."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 @web.middleware
 async def preflight_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The first to see a request: its connection is not silent. OPTIONS is answered for every
-    route and needs no key, as browsers send none."""
+    """Answers OPTIONS on every route, without a key, as browsers send none. The first guard to see
+    a request, so it notes that the connection has brought one."""
     request.app[CONTEXT].silent.note(request)
     if request.method != "OPTIONS":
         return await handler(request)
@@ -115,7 +117,7 @@ async def preflight_answered(request: web.Request, handler: Handler) -> web.Stre
 
 
 async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Names the calling origin as welcome if it is, in every response, streams too."""
+    """Allows the calling origin if it is configured, in every response, streams too."""
     origin = request.headers.get("Origin")
     if origin is None:
         return

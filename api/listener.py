@@ -20,15 +20,15 @@ SWEEP_S = 1.0
 
 
 def unix_path(host: str) -> Path | None:
-    """The path of a unix socket that `host` names ("unix:/run/d.sock", or any path that ends in
-    .sock), None for an address."""
+    """Returns the path of a unix socket that `host` names ("unix:/run/d.sock", or any path that
+    ends in .sock), None for an address."""
     if host.startswith(UNIX):
         return Path(host.removeprefix(UNIX))
     return Path(host) if host.endswith(".sock") else None
 
 
 def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | None:
-    """What TLS needs, None without files. Raises ConfigError where they do not serve."""
+    """Returns the TLS context, None without files. Raises ConfigError if they cannot be used."""
     if cert_file is None and key_file is None:
         return None
     if cert_file is None or key_file is None:
@@ -49,7 +49,7 @@ def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext
 async def listen(
     runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None
 ) -> web.BaseSite:
-    """Opens the port or the socket; ConfigError says what to do if that fails."""
+    """Opens the port or the socket. Raises ConfigError with a sentence that says what to do."""
     path = unix_path(host)
     if path is not None:
         return await listen_unix(runner, path, tls)
@@ -93,7 +93,7 @@ async def listen_unix(
 
 
 def is_left_behind(path: Path) -> bool:
-    """Whether there is a socket at which nobody answers."""
+    """True if there is a socket on which no process listens."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return False
@@ -108,7 +108,7 @@ def is_left_behind(path: Path) -> bool:
 
 
 def shown_url(runner: web.AppRunner, host: str, tls: ssl.SSLContext | None) -> str:
-    """Where the server is reached from this machine."""
+    """Returns the URL of the server on this machine."""
     scheme = "http" if tls is None else "https"
     path = unix_path(host)
     if path is not None:
@@ -117,7 +117,7 @@ def shown_url(runner: web.AppRunner, host: str, tls: ssl.SSLContext | None) -> s
 
 
 def display_host(host: str) -> str:
-    """The host as a URL has it; a wildcard is shown as the address that works from here."""
+    """Returns the host as a URL has it; a wildcard becomes the address that works from here."""
     if host in ("", "0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
@@ -133,11 +133,11 @@ class SilentConnections:
         self._since: dict[int, float] = {}
 
     def note(self, request: web.Request) -> None:
-        """A request has come over its connection."""
+        """Records that a request has come over its connection."""
         self._spoken.add(id(request.protocol))
 
     def sweep(self, server: web.Server, now: float) -> int:
-        """Closes what has been silent for too long; how many that were."""
+        """Closes connections that have been silent for too long, and returns how many."""
         connections = {id(connection): connection for connection in server.connections}
         self._spoken &= connections.keys()
         silent = connections.keys() - self._spoken

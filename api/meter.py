@@ -38,13 +38,13 @@ class Meter:
         self._slots: dict[int, Measured] = {}
 
     def opened(self, sequence: Measured) -> int:
-        """Notes that a sequence begins; the number it has until it ends, the lowest free one."""
+        """Records that a sequence begins. Returns its number until it ends, the lowest free one."""
         slot = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
         self._slots[slot] = sequence
         return slot
 
     def closed(self, slot: int) -> None:
-        """Notes that a sequence has ended, and what it was; unknown numbers are passed over."""
+        """Records that a sequence has ended, and its counts; unknown numbers are ignored."""
         sequence = self._slots.pop(slot, None)
         if sequence is None or sequence.first_at is None:
             return
@@ -56,18 +56,18 @@ class Meter:
         self.n_tokens_max = max(self.n_tokens_max, sequence.n_prompt + sequence.n_completion)
 
     def sequences(self) -> Iterator[tuple[int, Measured]]:
-        """Those that are open, the oldest first, with their numbers."""
+        """Yields the open sequences with their numbers, the oldest first."""
         yield from self._slots.items()
 
     def first_token(self, seconds: float) -> None:
         self._first.append(seconds)
 
     def gap(self, seconds: float) -> None:
-        """The time between two tokens of one sequence."""
+        """Records the time between two tokens of one sequence."""
         self._gaps.append(seconds)
 
     def latency_ms(self) -> dict[str, float | None]:
-        """Medians and 95th percentiles in milliseconds, None before the first token."""
+        """Returns medians and 95th percentiles in milliseconds, None before the first token."""
         first, gaps = sorted(self._first), sorted(self._gaps)
         return {
             "ttft_p50": percentile_ms(first, 0.50),
@@ -78,7 +78,7 @@ class Meter:
 
 
 def percentile_ms(ordered: list[float], share: float) -> float | None:
-    """The smallest value that at least `share` of `ordered` seconds do not exceed."""
+    """Returns the smallest value that at least `share` of `ordered` seconds do not exceed."""
     if not ordered:
         return None
     rank = max(0, -int(-len(ordered) * share // 1) - 1)
@@ -94,3 +94,17 @@ class LastScrape:
     prompt_s: float = 0.0
     predicted_tokens: int = 0
     predicted_s: float = 0.0
+
+    def rates(self, meter: Meter) -> tuple[float, float]:
+        """Returns tokens a second since the last call, of prompts and of answers."""
+        prompt = rate(meter.n_prompt_tokens - self.prompt_tokens, meter.prompt_s - self.prompt_s)
+        predicted = rate(
+            meter.n_predicted_tokens - self.predicted_tokens, meter.predicted_s - self.predicted_s
+        )
+        self.prompt_tokens, self.prompt_s = meter.n_prompt_tokens, meter.prompt_s
+        self.predicted_tokens, self.predicted_s = meter.n_predicted_tokens, meter.predicted_s
+        return prompt, predicted
+
+
+def rate(amount: float, per: float) -> float:
+    return amount / per if per > 0 else 0.0

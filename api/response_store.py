@@ -24,7 +24,7 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Keeps what was used last; what was left longest ago goes first."""
+    """Keeps the responses used last; the least recently used are evicted first."""
 
     def __init__(self, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
         self._max_responses, self._max_bytes = max_responses, max_bytes
@@ -51,7 +51,8 @@ class ResponseStore:
         return found
 
     def earlier(self, response_id: str | None) -> list[Json]:
-        """The conversation to go on with; RequestError where it is not known (any more)."""
+        """Returns the conversation of a response. Raises RequestError if it is not stored (any
+        more)."""
         if response_id is None:
             return []
         found = self.find(response_id)
@@ -65,7 +66,7 @@ class ResponseStore:
         return found.messages
 
     def remove(self, response_id: str) -> bool:
-        """False where there is none of this id."""
+        """Removes a response; False if there is none of this id."""
         found = self._stored.pop(response_id, None)
         if found is not None:
             self.n_bytes -= found.n_bytes

@@ -17,17 +17,18 @@ from api.listener import listen, shown_url
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 30.0  # answers may go on for so long after a signal
+DRAIN_S = 30.0  # how long answers may continue after a signal
 LAST_WORDS_S = 1.0  # for a client to take the reason why its answer ends
 KEEP_ALIVE_S = 75.0  # a connection without a request, after its first; as nginx has it
 MAX_LINE_BYTES = MAX_HEADER_BYTES = 8190  # of the request line, and of each header
 MAX_HEADERS = 128
-LINGER_S = 5.0  # an oversized body is read and dropped for so long, so that its sender sees the 413
+LINGER_S = 5.0  # how long an oversized body is read and dropped, so that its sender sees the 413
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner whose handlers are cancelled when their client leaves, which frees sequences."""
+    """Returns a runner whose handlers are cancelled when their client leaves, which frees
+    sequences."""
     return web.AppRunner(
         app,
         handler_cancellation=True,
@@ -87,8 +88,8 @@ async def silent_ones_closed(runner: web.AppRunner) -> AsyncIterator[None]:
 
 
 async def finish(app: web.Application, drain_s: float) -> None:
-    """Waits for open requests; ends what is left of them with a reason, and those that do not
-    take it by force."""
+    """Waits for open requests; ends the rest of them with a reason, and by force those that do not
+    end."""
     context = app[CONTEXT]
     context.is_stopping = True
     if context.generating:

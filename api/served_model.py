@@ -23,7 +23,8 @@ class TextDecoder(Protocol):
 
 
 class TextCodec(Protocol):
-    """What the server needs of a dllama.tokenizer.Tokenizer; used by several threads at once."""
+    """The part of a dllama.tokenizer.Tokenizer that the server uses, from several threads at
+    once."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -43,7 +44,7 @@ class TextCodec(Protocol):
 
 
 class PromptTemplate(Protocol):
-    """What the server needs of a dllama.chat.ChatTemplate. Raises TemplateError."""
+    """The part of a dllama.chat.ChatTemplate that the server uses. Raises TemplateError."""
 
     def render(
         self,
@@ -100,7 +101,7 @@ class ServedModel:
 
 
 class ModelRegistry:
-    """All models of a server; the first is the one a request gets that names none."""
+    """All models of a server; the first answers requests that name none."""
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._models = tuple(models)
@@ -118,7 +119,8 @@ class ModelRegistry:
         return self._models
 
     def find(self, name: str | None) -> ServedModel:
-        """The model called `name`, or the first for None; ApiError 404 if there is none."""
+        """Returns the model called `name`, or the first for None. Raises ApiError 404 if there is
+        none."""
         if name is None:
             return self._models[0]
         if name not in self._by_name:

@@ -35,13 +35,13 @@ class MessageReader:
         return self._calls is not None and self._calls.n_complete > 0
 
     def push(self, text: str) -> list[Part]:
-        """The parts that are certain by now."""
+        """Returns the parts that no later text can change."""
         if self._splitter is None:
             return self._read(text)
         return self._split(self._splitter.push(text))
 
     def finish(self) -> list[Part]:
-        """The parts that were held back; the text has ended."""
+        """Returns the parts that were held back; the text has ended."""
         parts = [] if self._splitter is None else self._split(self._splitter.flush())
         if self._calls is not None:
             parts += self._calls.flush()
@@ -78,7 +78,7 @@ class AnswerPlan:
     max_line_s: float | None = None
 
     def reader(self, index: int) -> MessageReader | None:
-        """A reader for the choice `index`; None where the text is the whole answer."""
+        """Returns a reader for the choice `index`, None if the text is the whole answer."""
         if not self.is_message or (self.tags is None and not self.tool_names):
             return None
         splitter = ReasoningSplitter(self.tags, is_open=self.is_open) if self.tags else None
@@ -86,7 +86,7 @@ class AnswerPlan:
         return MessageReader(index, splitter, calls)
 
     def line_rules(self) -> LineRules | None:
-        """Rules for one sequence; None where every line may stand."""
+        """Returns rules for one sequence, None if every line may stand."""
         if not self.n_indent and self.max_line_s is None:
             return None
         return LineRules(self.n_indent, self.max_line_s)
@@ -96,14 +96,14 @@ PLAIN = AnswerPlan()  # any text
 
 
 def text_plan(form: AnswerFormat | None) -> AnswerPlan:
-    """The plan of a text completion."""
+    """Returns the plan of a text completion."""
     return PLAIN if form is None else AnswerPlan(whole_answer(form.part))
 
 
 def chat_plan(
     model: ServedModel, conversation: Conversation, form: AnswerFormat | None, prompt: str
 ) -> AnswerPlan:
-    """The plan of the next message after `prompt`, which the conversation was rendered to."""
+    """Returns the plan of the next message; `prompt` is the conversation as text."""
     tags, tools, dialect = model.think_tags, conversation.tools, model.tool_dialect
     thoughts = None
     if tags is not None and not conversation.is_continued:
@@ -134,7 +134,7 @@ def chat_plan(
 
 
 def control_id(model: ServedModel, text: str) -> int | None:
-    """The control token that `text` is, None where it is ordinary text."""
+    """Returns the control token that `text` is, None if it is ordinary text."""
     ids = model.tokenizer.encode(text, parse_special=True)
     if len(ids) != 1:
         return None

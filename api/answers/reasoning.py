@@ -33,7 +33,7 @@ TAGS = (
 
 
 def tags_of(template_source: str) -> ThinkTags | None:
-    """The marks that a chat template knows; None where it knows no thoughts."""
+    """Returns the marks that a chat template writes around thoughts, None if it writes none."""
     for tags in TAGS:
         head = tags.opening.partition("<|message|>")[0]
         if head in template_source or (tags.closing in template_source and tags is TAGS[0]):
@@ -42,26 +42,27 @@ def tags_of(template_source: str) -> ThinkTags | None:
 
 
 def is_opened(prompt: str, tags: ThinkTags) -> bool:
-    """Whether a prompt ends within thoughts, so that the answer goes on with them."""
+    """True if a prompt ends within thoughts, so that the answer begins with them."""
     return prompt.rstrip().endswith(tags.opening)
 
 
 def without_thoughts(prompt: str, tags: ThinkTags) -> str:
-    """The prompt with the thoughts it opens closed at once, for a model that must not think."""
+    """Returns the prompt with the thoughts that it opens closed at once: the model must not
+    think."""
     return f"{prompt.rstrip()}\n\n{tags.closing}\n\n" if is_opened(prompt, tags) else prompt
 
 
 class _State(StrEnum):
     BEGIN = "begin"  # nothing but white space so far
     THOUGHTS = "thoughts"
-    AFTER = "after"  # white space behind the thoughts
+    AFTER = "after"  # white space after the thoughts
     CONTENT = "content"
 
 
 class ReasoningSplitter:
-    """Text in pieces of any cut to pieces of (is_reasoning, text), the same for every cut.
+    """Splits text, however it is cut into pieces, into (is_reasoning, text) pairs.
 
-    Thoughts are looked for at the beginning only. White space around them belongs to nobody.
+    Thoughts stand at the beginning only. White space around them is dropped.
     """
 
     def __init__(self, tags: ThinkTags, *, is_open: bool) -> None:
@@ -71,12 +72,12 @@ class ReasoningSplitter:
         self._has_thought = False
 
     def push(self, text: str) -> list[tuple[bool, str]]:
-        """What is certain by now."""
+        """Returns the pieces that no later text can change."""
         self._held += text
         return [piece for piece in self._take() if piece[1]]
 
     def flush(self) -> list[tuple[bool, str]]:
-        """What was held back, once no more text comes."""
+        """Returns the text that was held back; no more text comes."""
         held, self._held = self._held, ""
         if self._state is _State.THOUGHTS:
             held = held.rstrip() if self._has_thought else held.strip()
@@ -116,7 +117,7 @@ class ReasoningSplitter:
 
 
 def held_back(text: str, mark: str) -> int:
-    """The length of the longest end of `text` that a mark may begin with."""
+    """Returns the length of the longest end of `text` that `mark` may begin with."""
     for n in range(min(len(text), len(mark) - 1), 0, -1):
         if mark.startswith(text[-n:]):
             return n

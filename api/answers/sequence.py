@@ -18,11 +18,11 @@ from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
 class AnswerSequence:
-    """A choice while it comes. `finish` is None until it is complete, and `n_computed` counts the
-    tokens whose keys and values are computed, where the request wants to hear of its progress.
+    """One choice of an answer while it is generated. `finish` is None until it is complete.
+    `n_computed` counts the tokens in the KV cache, if the request wants its progress.
 
-    Nothing is produced after a stop string: the engine is told to forget the sequence on the
-    token that completes it, and tokens that were under way are not counted.
+    Nothing is produced after a stop string: the engine is told to abort the sequence on the token
+    that completes it, and tokens that were under way are not counted.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class AnswerSequence:
         self._n_decoded = self._n_shown = 0  # characters of all tokens, and those that were read
         self._new_tokens: list[int] = []  # no event has told them yet
         self._has_probs = submit.sampling.n_probs is not None
+        # Text that passes through as it is, which is most, takes a shorter way.
+        self._is_plain = not (self._reader or self._rules or self._has_probs or self._tells_usage)
         self._waiting: list[AnswerToken] = []  # no event has told their probabilities yet
 
     def start(self) -> Start:
@@ -82,7 +84,7 @@ class AnswerSequence:
 
     @property
     def seed(self) -> int:
-        """The seed that gives the same answer again."""
+        """Returns the seed that gives the same answer again."""
         return self._submit.sampling.seed
 
     async def read(self) -> list[Event]:
@@ -112,17 +114,16 @@ class AnswerSequence:
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
-        """The text that an output adds; sets `finish` where it is the last."""
-        probs = output.probs or repeat(None)
-        pieces = list(map(self._take, output.tokens, probs))
+        """Returns the text that an output adds; sets `finish` if it is the last."""
+        text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
         if self._scanner.found is not None:
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.STOP
         elif output.finish is not None:
-            pieces += [self._scanner.push(self._decoder.flush()), self._scanner.flush()]
+            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
-        return "".join(pieces)
+        return text
 
     def _take(self, token: int, probs: TokenProbs | None) -> str:
         if self._scanner.found is not None:
@@ -136,7 +137,10 @@ class AnswerSequence:
         return self._scanner.push(text)
 
     def _events(self, text: str) -> list[Event]:
-        """The parts that more text makes; at the end also what was held back, and the `Finish`."""
+        """Returns the parts of more text; at the end also what was held back, and the `Finish`."""
+        if self._is_plain and self.finish is None:
+            tokens, self._new_tokens = self._new_tokens, []
+            return [Text(self.index, text, tokens)]
         if self._rules is not None:
             text = self._ruled(text)
         parts: list[Part] = []
@@ -156,7 +160,7 @@ class AnswerSequence:
         return events
 
     def _ruled(self, text: str) -> str:
-        """The part of a text that the rules of lines let through; ends the sequence where they
+        """Returns the part of a text that the line rules let through; ends the sequence if they
         do."""
         rules = self._rules
         assert rules is not None
@@ -184,8 +188,8 @@ class AnswerSequence:
         return told
 
     def _told_probs(self) -> Probs:
-        """The tokens whose text has been read since the last call; at the end, all but those of a
-        stop string."""
+        """Returns the tokens whose text was read since the last call; at the end, all but those of
+        a stop string."""
         n = len(self._waiting)
         if self.finish is None or self._scanner.found is not None:
             n = sum(token.offset < self._n_shown for token in self._waiting)
@@ -203,12 +207,13 @@ class AnswerSequence:
         )
 
     def usage(self) -> Usage:
-        """Its tokens and times so far."""
+        """Returns the sequence's tokens and times so far."""
         return usage_of([self], 1)
 
     def _clock(self, output: Output) -> None:
         now = time.perf_counter()
-        self.n_cached = max(self.n_cached, output.n_cached)
+        if output.n_cached > self.n_cached:
+            self.n_cached = output.n_cached
         self.n_drafted += output.n_drafted
         self.n_accepted += output.n_accepted
         if self.first_at is None:
@@ -220,7 +225,7 @@ class AnswerSequence:
             self.last_at = now
 
     def interrupt(self, reason: str) -> None:
-        """Ends the sequence in the engine; who reads it hears a ClusterError with the reason."""
+        """Ends the sequence in the engine; its reader gets a ClusterError with the reason."""
         if self.finish is None and self._outputs is not None:
             self._interruption = ClusterError(reason)
             self._engine.abort(self._submit.id)
@@ -236,7 +241,7 @@ class AnswerSequence:
 
 
 def usage_of(sequences: Sequence[AnswerSequence], n: int) -> Usage:
-    """The usage of sequences of which `n` at a time share a prompt."""
+    """Returns the usage of sequences of which `n` at a time share a prompt."""
     firsts = sequences[::n]
     times = [(s.submitted_at, s.first_at or s.submitted_at, s.last_at) for s in sequences]
     return Usage(

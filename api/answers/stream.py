@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from api.answers.events import Event, Start
+from api.answers.events import Event, Finish, Start
 from api.answers.plan import PLAIN, AnswerPlan
 from api.answers.sequence import AnswerSequence, usage_of
 from api.answers.stop import StopTable
@@ -25,7 +25,7 @@ class AnswerStream:
         self._reads: dict[asyncio.Task[list[Event]], AnswerSequence] = {}
 
     def start(self) -> list[Start]:
-        """Hands all of them to the engine or none: EngineBusy leaves nothing behind."""
+        """Hands all of them to the engine; EngineBusy leaves none there."""
         try:
             return [sequence.start() for sequence in self.sequences]
         except BaseException:
@@ -33,13 +33,14 @@ class AnswerStream:
             raise
 
     @property
-    def is_finished(self) -> bool:
+    def _is_finished(self) -> bool:
         all_read = not self._reads
         return all_read and all(sequence.finish is not None for sequence in self.sequences)
 
     async def next(self) -> list[Event] | None:
-        """The next events of any sequence, which may be none yet; the last are a `Finish` and the
-        `Usage`. None after that. May be cancelled and called again. Raises ClusterError."""
+        """Returns the next events of any sequence; an empty list while text is held back. The last
+        events are a `Finish` and the `Usage`; None after that. May be cancelled and called again.
+        Raises ClusterError."""
         if len(self.sequences) == 1:  # the usual case needs no tasks
             only = self.sequences[0]
             if only.finish is not None:
@@ -51,12 +52,12 @@ class AnswerStream:
                 return None
             del self._reads[task]
             events = task.result()
-        if self.is_finished:
+        if events and type(events[-1]) is Finish and self._is_finished:
             events.append(usage_of(self.sequences, self._n))
         return events
 
     async def _first_read(self) -> asyncio.Task[list[Event]] | None:
-        """The task of the first sequence that has something to say; None if all are finished."""
+        """Returns the task of the first sequence that has events, None if all are finished."""
         waited_for = set(map(id, self._reads.values()))
         for sequence in self.sequences:
             if sequence.finish is None and id(sequence) not in waited_for:
@@ -92,7 +93,7 @@ def make_answers(
     meter: Meter,
     plan: AnswerPlan = PLAIN,
 ) -> AnswerStream:
-    """One sequence for each prompt and each of its n samplings, in OpenAI's order."""
+    """Returns a sequence for each prompt and each of its n samplings, in OpenAI's order."""
     options = request.options
     stops = StopTable(request.stops)
     stop_ids = [] if request.ignore_eos else list(model.stop_ids)

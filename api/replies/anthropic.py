@@ -35,7 +35,7 @@ ERROR_TYPES = {
 
 
 def error_body(error: ApiError) -> Json:
-    """An error as Anthropic's clients read it; the field at fault is named in the sentence."""
+    """Returns an error as Anthropic's clients read it; the sentence names the field at fault."""
     kind = ERROR_TYPES.get(error.status, "invalid_request_error")
     if error.status >= 500 and error.status not in ERROR_TYPES:
         kind = "api_error"
@@ -46,7 +46,7 @@ def error_body(error: ApiError) -> Json:
 
 
 def usage_json(usage: Usage) -> Json:
-    """Tokens that were found in the cache do not count as input here."""
+    """Returns Anthropic's `usage`; tokens that were found in the cache are not input there."""
     return {
         "input_tokens": usage.n_prompt - usage.n_cached,
         "cache_creation_input_tokens": 0,
@@ -56,7 +56,7 @@ def usage_json(usage: Usage) -> Json:
 
 
 def stop_of(finish: Finish | None) -> Json:
-    """Why the message ended."""
+    """Returns why the message ended."""
     assert finish is not None, "the message is complete"
     reason, word = "end_turn", None
     if finish.reason is FinishReason.LENGTH:
@@ -169,5 +169,5 @@ class AnthropicWriter:
 
 
 def told(name: str, **fields: object) -> bytes:
-    """A server-sent event, whose name is in its data too."""
+    """Returns a server-sent event; its name is in its data too."""
     return named_event(name, {"type": name, **fields})

@@ -35,24 +35,24 @@ class ReplyWriter(Protocol):
     def id(self) -> str: ...
 
     def whole(self, events: Sequence[Event]) -> object:
-        """The JSON of a complete answer."""
+        """Returns the JSON of a complete answer."""
         ...
 
     def streamed(self, event: Event) -> bytes:
-        """The server-sent events for an event; b"" for none."""
+        """Returns the server-sent events for an event, b"" for none."""
         ...
 
     def failed(self, error: ApiError) -> bytes:
-        """The server-sent events that tell why the answer breaks off."""
+        """Returns the server-sent events that say why the answer breaks off."""
         ...
 
     def ended(self) -> bytes:
-        """The end of a stream, also of one that has failed: readers wait for it."""
+        """Returns the end of a stream, also of one that has failed: readers wait for it."""
         ...
 
 
 def data_event(data: object) -> bytes:
-    """A server-sent event without a name."""
+    """Returns a server-sent event without a name."""
     return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
@@ -61,7 +61,7 @@ def named_event(name: str, data: object) -> bytes:
 
 
 class ReaderGone(Exception):
-    """The client has left, or has taken nothing for so long that it counts as gone."""
+    """Raised when the client has left, or has read nothing for `stall_timeout_s`."""
 
 
 class EventStream:
@@ -75,7 +75,7 @@ class EventStream:
 
     async def run(self, sending: Coroutine[None, None, None]) -> web.StreamResponse:
         """Opens the stream, sends what `sending` sends, and ends it. Errors become events; a
-        reader that is gone is only logged."""
+        reader that has left is only logged."""
         try:
             await self.response.prepare(self._request)  # from here on errors are events
         except BaseException:
@@ -99,10 +99,12 @@ class EventStream:
 
     async def send(self, events: Sequence[Event]) -> None:
         """Sends the events in the writer's words. Raises ReaderGone."""
-        await self._write(b"".join(map(self._writer.streamed, events)))
+        streamed = self._writer.streamed
+        data = streamed(events[0]) if len(events) == 1 else b"".join(map(streamed, events))
+        await self._write(data)
 
     async def ping(self) -> None:
-        """A comment, which readers skip, to show that the stream lives."""
+        """Sends a comment, which readers skip, to show that the stream lives."""
         await self._write(b":\n\n")
 
     async def _write(self, data: bytes) -> None:

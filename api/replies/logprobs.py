@@ -13,7 +13,7 @@ Json = dict[str, object]
 
 
 def token_label(data: bytes) -> str:
-    """A token's text; for a part of a character its bytes, as OpenAI writes them."""
+    """Returns a token's text; for a part of a character its bytes, as OpenAI writes them."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -21,8 +21,9 @@ def token_label(data: bytes) -> str:
 
 
 def token_entry(probs: TokenProbs, codec: TextCodec, *, has_ids: bool, is_post: bool) -> Json:
-    """A token and its alternatives: OpenAI's, or with `has_ids` an element of llama-server's
-    `completion_probabilities`; with `is_post` the values are probabilities, not logarithms."""
+    """Returns a token and its alternatives: OpenAI's, or with `has_ids` an element of
+    llama-server's `completion_probabilities`; with `is_post` the values are probabilities, not
+    logarithms."""
     value, alternatives = ("prob", "top_probs") if is_post else ("logprob", "top_logprobs")
 
     def entry(token: int, amount: float) -> Json:
@@ -38,7 +39,7 @@ def token_entry(probs: TokenProbs, codec: TextCodec, *, has_ids: bool, is_post: 
 
 
 def text_logprobs(told: Probs, codec: TextCodec) -> Json:
-    """OpenAI's four lists; the token itself is among its alternatives, as there."""
+    """Returns OpenAI's four lists; the token itself is among its alternatives."""
 
     def label(token: int) -> str:
         return token_label(codec.token_bytes(token))
@@ -69,11 +70,11 @@ class LogprobWriter:
     is_post: bool
 
     def streamed(self, told: Probs) -> Json | None:
-        """A chunk's `logprobs`: None without tokens."""
+        """Returns a chunk's `logprobs`, None without tokens."""
         return self.whole(told) if told else None
 
     def whole(self, told: Probs) -> Json | None:
-        """A whole choice's `logprobs`."""
+        """Returns a whole choice's `logprobs`."""
         if self.style is None:
             return None
         if self.style is LogprobStyle.TEXT:

@@ -24,7 +24,7 @@ SETTING_NAMES = {"dry_phrases": None, "dry_breakers": None, "logit_bias": None}
 def generation_settings(
     wanted: NativeRequest, sampling: SamplingParams, stops: Sequence[str]
 ) -> Json:
-    """How the answer was made; minus infinity is null, as JSON has none."""
+    """Returns how the answer was made; minus infinity is null, as JSON has none."""
     told = {f.name: getattr(sampling, f.name) for f in fields(SamplingParams)}
     settings: dict[str, Any] = {k: v for k, v in told.items() if SETTING_NAMES.get(k, k)}
     settings |= {
@@ -118,12 +118,12 @@ class NativeWriter:
         }
 
     def _chunk(self, event: Text | Progress, told: Json, more: Json) -> bytes:
-        """A piece of the answer, or news of the prompt."""
+        """Returns a piece of the answer, or progress of the prompt."""
         timings = {} if event.usage is None else {"timings": self._timings(event.usage)}
         return data_event({**self._head(event.index, is_end=False), **told, **timings, **more})
 
     def _probabilities(self, told: Probs) -> Json:
-        """`completion_probabilities` of these tokens, if they are wanted."""
+        """Returns `completion_probabilities` of these tokens, if they are wanted."""
         if not told or not self._wanted.n_predict:
             return {}
         return {"completion_probabilities": self._logprobs.entries(told)}
@@ -135,7 +135,7 @@ class NativeWriter:
         return timings
 
     def _answer(self, index: int, *, is_stream: bool) -> Json:
-        """A complete choice; at the end of a stream without what chunks have told."""
+        """Returns a complete choice; at the end of a stream without what its chunks have."""
         said, finish, wanted = self._said[index], self._said[index].finish, self._wanted
         assert finish is not None, "the choice is complete"
         usage = finish.usage
@@ -165,8 +165,8 @@ class NativeWriter:
 
 
 def picked(answer: Json, names: Sequence[str]) -> Json:
-    """The fields that were asked for, all where none were; "a/b" is b of a, under its own name.
-    Names of nothing are passed over."""
+    """Returns the fields of `names`, all if there are none; "a/b" is b of a, under the name b.
+    Unknown names are ignored."""
     if not names:
         return answer
     found: Json = {}

@@ -1,5 +1,5 @@
 """Answers of OpenAI's chat and text completions: whole and in chunks, with llama-server's `timings`
-and `prompt_progress` beside OpenAI's fields."""
+and `prompt_progress` added."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dllama.requests import FinishReason
 class ChatWriter:
     """`chat.completion` and its chunks."""
 
-    name, chunk_name = "chat.completion", "chat.completion.chunk"
+    name, chunk_name, text_key = "chat.completion", "chat.completion.chunk", "content"
 
     def __init__(
         self, answer_id: str, model: ServedModel, request: GenerationRequest, config: ApiConfig
@@ -53,20 +53,17 @@ class ChatWriter:
         self._n_open = 0  # choices that are not finished
         self._last: Json = {}  # the chunk that the answer's end is told with
         # The same objects for every piece of text: what is streamed most is made but once.
-        self._text: Json = {}
-        self._choice = self._text_choice()
+        self._choice, self._text = self._text_choice()
         self._text_chunk: Json = {**self._chunk_head, "choices": [self._choice]}
 
     # ---- how a chat differs from a text
-    def _text_choice(self) -> Json:
-        """The choice of a chunk of text, whose text is the "content" of `self._text`."""
-        return {"index": 0, "delta": self._text, "logprobs": None, "finish_reason": None}
-
-    def _set_text(self, text: str) -> None:
-        self._text["content"] = text
+    def _text_choice(self) -> tuple[Json, Json]:
+        """Returns the choice of a chunk of text, and the object in it that has the text."""
+        delta: Json = {"content": ""}
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}, delta
 
     def _opening(self, index: int) -> Json | None:
-        """The first chunk of a choice, before any text."""
+        """Returns the first chunk of a choice, before any text."""
         return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
 
     def _closing(self, index: int) -> Json:
@@ -79,15 +76,18 @@ class ChatWriter:
     def streamed(self, event: Event) -> bytes:
         if type(event) is Text:
             self._choice["index"] = event.index
-            self._set_text(event.text)
-            return self._sent(event, self._choice, self._text_chunk)
+            self._text[self.text_key] = event.text
+            if event.probs or event.usage is not None:
+                return self._sent(event, self._choice, self._text_chunk)
+            self._choice["logprobs"] = None
+            return data_event(self._text_chunk)
         if isinstance(event, Start):
             self._n_open += 1
             opening = self._opening(event.index)
             return b"" if opening is None else data_event(opening)
         if isinstance(event, Progress):
             self._choice["index"] = event.index
-            self._set_text("")
+            self._text[self.text_key] = ""
             return data_event({**self._text_chunk, "prompt_progress": progress_of(event)})
         if isinstance(event, Finish):
             return self._finish(event)
@@ -107,7 +107,7 @@ class ChatWriter:
         return data_event(chunk)
 
     def _finish(self, event: Finish) -> bytes:
-        """The chunk of a finished choice; that of the last one waits for the usage."""
+        """Returns the chunk of a finished choice; that of the last one waits for the usage."""
         self._n_open -= 1
         chunk = self._closing(event.index)
         choice = choice_of(chunk)
@@ -119,7 +119,8 @@ class ChatWriter:
         return b""
 
     def _end(self, usage: Usage) -> bytes:
-        """The last finish reason and, if asked for, the usage; the last event has the timings."""
+        """Returns the last finish reason and, if asked for, the usage; the last event has the
+        timings."""
         if not self._includes_usage:
             return data_event({**self._last, **end_of(usage)})
         told = {**self._chunk_head, "choices": [], "usage": usage_json(usage), **end_of(usage)}
@@ -151,12 +152,11 @@ class TextWriter(ChatWriter):
     """`text_completion`, whose chunks have the same name."""
 
     name = chunk_name = "text_completion"
+    text_key = "text"
 
-    def _text_choice(self) -> Json:
-        return {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
-
-    def _set_text(self, text: str) -> None:
-        self._choice["text"] = text
+    def _text_choice(self) -> tuple[Json, Json]:
+        choice: Json = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+        return choice, choice
 
     def _opening(self, index: int) -> Json | None:
         return None
@@ -169,7 +169,7 @@ class TextWriter(ChatWriter):
 
 
 def choice_of(chunk: Json) -> Json:
-    """The one choice of a chunk."""
+    """Returns the one choice of a chunk."""
     choices = chunk["choices"]
     assert isinstance(choices, list)
     choice: Json = choices[0]
@@ -177,7 +177,7 @@ def choice_of(chunk: Json) -> Json:
 
 
 def delta_of(part: Part) -> Json:
-    """OpenAI's `delta` for a part of a message."""
+    """Returns OpenAI's `delta` for a part of a message."""
     if isinstance(part, Text):
         return {"content": part.text}
     if isinstance(part, Thought):
@@ -190,13 +190,13 @@ def delta_of(part: Part) -> Json:
 
 
 def message_of(choice: Message) -> Json:
-    """The assistant's message."""
+    """Returns the assistant's message."""
     told = assistant_message(choice.text, choice.thoughts, choice.calls)
     return {"role": told["role"], "content": told["content"], "refusal": None, **told}
 
 
 def reason_of(finish: Finish | None) -> str:
-    """OpenAI's finish reason."""
+    """Returns OpenAI's finish reason."""
     assert finish is not None, "the choice is complete"
     is_call = finish.has_calls and finish.reason is FinishReason.STOP
     return "tool_calls" if is_call else str(finish.reason)
@@ -212,13 +212,13 @@ def usage_json(usage: Usage) -> Json:
 
 
 def end_of(usage: Usage) -> Json:
-    """The fields at the end of an answer that OpenAI has not: its times, and the seed that gives
-    the first choice again; the others' are the next ones."""
+    """Returns the fields at the end of an answer that OpenAI does not have: its times, and the
+    seed of the first choice; the other choices have the seeds after it."""
     return {"timings": timings_of(usage), "seed": usage.seed}
 
 
 def timings_of(usage: Usage) -> Json:
-    """llama-server's `timings`."""
+    """Returns llama-server's `timings`."""
     n_prompt = usage.n_prompt - usage.n_cached
     prompt_ms, predicted_ms = 1000 * usage.prompt_s, 1000 * usage.completion_s
     timings = {
@@ -238,8 +238,8 @@ def timings_of(usage: Usage) -> Json:
 
 
 def progress_of(progress: Progress) -> Json:
-    """llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and the
-    milliseconds since the request was handed to the engine."""
+    """Returns llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and
+    the milliseconds since the request was handed to the engine."""
     return {
         "total": progress.n_prompt,
         "cache": progress.n_cached,

@@ -185,7 +185,7 @@ class ResponsesWriter:
         return b""  # response.completed, .incomplete or .failed is the last event
 
 
-# The names of a text's events, and what they have besides.
+# The names of a text's events, and their additional fields.
 TEXT_EVENTS: dict[str, tuple[str, Json]] = {
     "message": ("output_text", {"logprobs": []}),
     "reasoning": ("reasoning_text", {}),

@@ -9,12 +9,16 @@ import orjson
 from api.answers.events import Call
 from api.requests.answer_format import AnswerFormat, named_schema
 from api.requests.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
     ChatRequest,
     Conversation,
     TemplateMessage,
     assistant_message,
+    effort,
     is_continued,
     message,
+    thinking_kwargs,
     tool_result,
 )
 from api.requests.fields import (
@@ -23,7 +27,6 @@ from api.requests.fields import (
     Field,
     a_list,
     a_text,
-    an_object,
     boolean,
     check_names,
     integer,
@@ -33,7 +36,6 @@ from api.requests.fields import (
 )
 from api.requests.generation import COMMON, parse_common
 from api.requests.openai import messages_list
-from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
 from api.tools.tool_request import NamedFunction, ToolChoice, ToolRequest, choose_tools, make_tools
 from dllama.errors import RequestError
 
@@ -105,7 +107,7 @@ def system_messages(system: object) -> list[TemplateMessage]:
 
 def text_block(block: object, path: str) -> str:
     """The text of a block that may be nothing else."""
-    found = an_object(block, path)
+    found = mapping(block, path)
     if found.get("type") != "text":
         raise unsupported(path, found.get("type"), "'text' here")
     return a_text(found, "text", path)
@@ -131,7 +133,7 @@ def user_messages(blocks: list[object], path: str) -> list[TemplateMessage]:
     texts: list[str] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
-        found = an_object(block, where)
+        found = mapping(block, where)
         if found.get("type") == "tool_result":
             results.append(result_message(found, where))
         elif found.get("type") == "text":
@@ -159,7 +161,7 @@ def assistant_messages(blocks: list[object], path: str) -> list[TemplateMessage]
     calls: list[Call] = []
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
-        found = an_object(block, where)
+        found = mapping(block, where)
         kind = found.get("type")
         if kind == "text":
             texts.append(a_text(found, "text", where))
@@ -173,7 +175,7 @@ def assistant_messages(blocks: list[object], path: str) -> list[TemplateMessage]
 
 
 def tool_use(block: Mapping[str, object], path: str) -> Call:
-    arguments = orjson.dumps(an_object(block.get("input", {}), f"{path}.input")).decode()
+    arguments = orjson.dumps(mapping(block.get("input", {}), f"{path}.input")).decode()
     return Call(a_text(block, "id", path), a_text(block, "name", path), arguments)
 
 
@@ -203,10 +205,10 @@ CHOICES: dict[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "no
 
 def a_tool(tool: object, path: str) -> Mapping[str, object]:
     """The function that a tool describes."""
-    found = an_object(tool, path)
+    found = mapping(tool, path)
     if found.get("type", "custom") not in ("custom", None):
         raise unsupported(path, found["type"], "'custom' tools, which the client runs")
-    schema = an_object(found.get("input_schema", {}), f"{path}.input_schema")
+    schema = mapping(found.get("input_schema", {}), f"{path}.input_schema")
     function: dict[str, object] = {"name": a_text(found, "name", path), "parameters": schema}
     if found.get("description") is not None:
         function["description"] = a_text(found, "description", path)
@@ -214,9 +216,9 @@ def a_tool(tool: object, path: str) -> Mapping[str, object]:
 
 
 def parse_thinking(body: Body, strength: str | None) -> dict[str, object]:
-    """The template's variables; `strength` is the effort that `output_config` asks for. The
-    template's own `enable_thinking` goes before `thinking`. A budget of tokens that the whole
-    answer could not exceed is no limit; a smaller one cannot be kept to."""
+    """Returns the template's variables; `strength` is the effort of `output_config`. An
+    `enable_thinking` among `chat_template_kwargs` overrides `thinking`. A budget of tokens that
+    the whole answer could not exceed is no limit; a smaller one is refused."""
     thinking = THINKING.of(body)
     kind = None if thinking is None else thinking.get("type")
     if thinking is not None and kind not in ("enabled", "disabled", "adaptive"):
@@ -249,7 +251,7 @@ def parse_output_config(
         if name == "effort":
             strength = effort(value, path)
         elif name == "format":
-            asked = an_object(value, path)
+            asked = mapping(value, path)
             if asked.get("type") != "json_schema":
                 raise unsupported(path, asked.get("type"), "'json_schema'")
             form = named_schema({"schema": asked.get("schema")}, path, path)

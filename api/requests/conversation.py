@@ -1,20 +1,27 @@
-"""A chat as the chat template takes it: its messages, its tools, and how it is to be rendered.
+"""A chat as the chat template takes it: its messages, its tools, and the fields about the model's
+thoughts, which are variables of the template.
 
-Every API's parser makes the messages with the functions here; what they must hold is checked by
-dllama.chat.messages before a template sees them."""
+Every API's parser makes the messages with the functions here; dllama.chat.messages checks what they
+hold before a template sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api.answers.events import Call
 from api.answers.reasoning import ReasoningFormat
+from api.requests.fields import Field, boolean, mapping, wrong
 from api.requests.generation import GenerationRequest
 from api.tools.tool_request import ToolRequest
 from dllama.errors import RequestError
 
 TemplateMessage = dict[str, object]
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+# Arguments that a chat template's caller sets itself.
+RESERVED_KWARGS = frozenset({"self", "messages", "tools", "add_generation_prompt"})
 
 
 def message(role: object, content: object) -> TemplateMessage:
@@ -96,4 +103,66 @@ def _check_continued(messages: list[TemplateMessage], add: bool | None) -> None:
         f"The last message cannot be continued: {reason}. End with a user message, or with one "
         "assistant message that is the beginning of the answer.",
         param="messages",
+    )
+
+
+def template_kwargs(value: object, name: str) -> dict[str, object]:
+    """Reads arguments for the chat template, except those that the server sets."""
+    kwargs = mapping(value, name)
+    for key in kwargs:
+        if key in RESERVED_KWARGS:
+            raise RequestError(f"`{name}` may not set `{key}`; leave it out.", param=name)
+    if "enable_thinking" in kwargs:  # "false" would be true for a template
+        boolean(kwargs["enable_thinking"], f"{name}.enable_thinking")
+    return kwargs
+
+
+def reasoning_format(value: object, name: str) -> ReasoningFormat:
+    if value not in list(ReasoningFormat):
+        raise wrong(name, f"one of {', '.join(ReasoningFormat)}", value)
+    return ReasoningFormat(str(value))
+
+
+def effort(value: object, name: str) -> str:
+    if value not in _EFFORTS:
+        raise wrong(name, f"one of {', '.join(_EFFORTS)}", value)
+    return str(value)
+
+
+TEMPLATE_KWARGS: Field[dict[str, object], dict[str, object]] = Field(
+    ("chat_template_kwargs",), template_kwargs, {}
+)
+ENABLE_THINKING = Field(("enable_thinking",), boolean, None)
+REASONING_FORMAT = Field(("reasoning_format",), reasoning_format, ReasoningFormat.AUTO)
+REASONING_EFFORT = Field(("reasoning_effort",), effort, None)
+
+THINKING: tuple[Field[object, object], ...] = (
+    TEMPLATE_KWARGS, ENABLE_THINKING, REASONING_FORMAT, REASONING_EFFORT,
+)  # fmt: skip
+
+
+def thinking_kwargs(
+    kwargs: Mapping[str, object],
+    enabled: bool | None,
+    strength: str | None,
+    effort_name: str = "reasoning_effort",
+) -> dict[str, object]:
+    """The variables of the chat template: `kwargs`, with `enable_thinking` and `reasoning_effort`
+    as other fields of the request say. Raises RequestError if two of them disagree."""
+    kwargs = dict(kwargs)
+    if strength == "none":
+        if enabled:
+            raise _disagree(effort_name)
+        enabled = False
+    elif strength is not None and kwargs.setdefault("reasoning_effort", strength) != strength:
+        raise _disagree(effort_name)
+    if enabled is not None and kwargs.setdefault("enable_thinking", enabled) != enabled:
+        raise _disagree("enable_thinking")
+    return kwargs
+
+
+def _disagree(name: str) -> RequestError:
+    return RequestError(
+        f"`{name}` and another field say different things about thinking; send one of them.",
+        param=name,
     )

@@ -87,6 +87,6 @@ def slot_session(slot: int) -> str:
 
 
 def may_shift(model: ServedModel, options: EngineOptions) -> bool:
-    """True if a sequence goes on when its context is full."""
+    """True if a sequence's context shifts when it is full."""
     asked = options.context_shift
     return model.facts.context_shift if asked is None else asked

@@ -109,12 +109,6 @@ def mapping(value: object, name: str) -> dict[str, object]:
     return value
 
 
-def an_object(value: object, path: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise wrong(path, "an object", value)
-    return value
-
-
 def a_list(value: object, path: str) -> list[object]:
     if not isinstance(value, list):
         raise wrong(path, "a list", value)

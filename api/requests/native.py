@@ -77,7 +77,7 @@ class NativeRequest:
 
 
 def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeRequest:
-    """The shared and native fields of a body, which may have those of its route's `own` besides;
+    """Parses the shared and native fields of a body; `own` are more fields of the route.
     RequestError names the field at fault."""
     check_fields(body, (*GENERATION, *NATIVE, *own), route)
     n_predict = N_PREDICT.of(body)
@@ -100,7 +100,8 @@ def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeR
 def parse_native_completion(
     body: Body, route: str
 ) -> tuple[NativeRequest, list[MixedPrompt], bool]:
-    """A body of /completion: the request, its prompts, and whether an array is to be answered."""
+    """Parses a body of /completion: the request, its prompts, and true if the answer is an
+    array."""
     request = parse_native(body, route, PROMPT)
     found = PROMPT.of(body)
     if found is None:
@@ -155,7 +156,7 @@ class InfillParts:
 
 
 def parse_infill(body: Body, route: str) -> tuple[NativeRequest, InfillParts]:
-    """A body of /infill; RequestError names the field at fault."""
+    """Parses a body of /infill. RequestError names the field at fault."""
     request = parse_native(body, route, *INFILL)
     prefix, suffix = PREFIX.of(body), SUFFIX.of(body)
     for name, value in (("input_prefix", prefix), ("input_suffix", suffix)):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.requests.conversation import ChatRequest, Conversation, TemplateMessage, is_continued
+from api.requests.conversation import (
+    ENABLE_THINKING,
+    REASONING_EFFORT,
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
+    THINKING,
+    ChatRequest,
+    Conversation,
+    TemplateMessage,
+    is_continued,
+    thinking_kwargs,
+)
 from api.requests.fields import MAX_INT, Body, Field, boolean, check_fields, integer, wrong
 from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
 from api.requests.sampling import (
@@ -13,14 +24,6 @@ from api.requests.sampling import (
     TOP_LOGPROBS,
     told_of_chat,
     told_of_text,
-)
-from api.requests.thinking import (
-    ENABLE_THINKING,
-    REASONING_EFFORT,
-    REASONING_FORMAT,
-    TEMPLATE_KWARGS,
-    THINKING,
-    thinking_kwargs,
 )
 from api.tools.tool_request import (
     MAX_TOOLS,

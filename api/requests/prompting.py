@@ -1,4 +1,4 @@
-"""From what a request says to the tokens, stop ids and sampling that an engine gets."""
+"""From a typed request to the tokens and the sampling parameters that an engine gets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from dllama.errors import RequestError, TemplateError
 from dllama.requests import SamplingParams
 from dllama.tokenizer.dry_breakers import breaker_tokens
 
-MAX_DRAWN_SEED = 1 << 32  # a seed is told back, and any JSON reader keeps such a number whole
+MAX_DRAWN_SEED = (
+    1 << 32
+)  # a seed is in the answer, and every JSON reader keeps such a number exactly
 LONG_CHARS = 8192  # about 2 ms of rendering and encoding; more goes to a thread
-MESSAGE_CHARS = 128  # rendering one message takes as long as encoding so many characters
+MESSAGE_CHARS = 128  # rendering one message takes as long as encoding this many characters
 
 
 def render(model: ServedModel, conversation: Conversation) -> str:
-    """The text a model reads for a conversation. Raises RequestError and TemplateError."""
+    """Returns the prompt of a conversation as text. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
     dialect, kwargs = model.tool_dialect, conversation.kwargs
     if "reasoning_effort" in kwargs and not model.knows_effort:
@@ -54,21 +56,22 @@ def render(model: ServedModel, conversation: Conversation) -> str:
 
 
 def text_of(content: object) -> str:
-    """The text of a message's checked content; parts are joined as templates join them."""
+    """Returns the text of a message's checked content; parts are joined as templates join them."""
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content)
     return str(content)
 
 
 def encode(model: ServedModel, text: str) -> list[int]:
-    """Its ids, special tokens parsed; BOS where the model wants one and the text has none."""
+    """Returns the ids of a text, special tokens parsed; with BOS if the model wants one and the
+    text has none."""
     bos = model.tokenizer.bos_text
     has_bos = bool(bos) and text.startswith(bos)
     return model.tokenizer.encode(text, add_special=not has_bos, parse_special=True)
 
 
 def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
-    """RequestError unless all `ids` are in the vocabulary."""
+    """Raises RequestError unless all `ids` are in the vocabulary."""
     size = model.tokenizer.vocab_size
     for token_id in ids:
         if not 0 <= token_id < size:
@@ -82,8 +85,7 @@ def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
 def check_length(
     model: ServedModel, ids: list[int], param: str, options: EngineOptions | None = None
 ) -> None:
-    """Raises unless a prompt has a token at least, and leaves room for one in the context or may
-    outgrow it."""
+    """Raises if a prompt is empty, or leaves no room in a context that may not shift."""
     if not ids:
         raise RequestError(
             f"`{param}` is empty: it has no token to continue from; send some text.", param=param
@@ -107,7 +109,7 @@ class ChatPrompt:
 async def chat_prompt(
     model: ServedModel, conversation: Conversation, options: EngineOptions | None = None
 ) -> ChatPrompt:
-    """The prompt of a chat. A long one is made in a thread."""
+    """Returns the prompt of a chat. A long one is made in a thread."""
     options = options or EngineOptions()
 
     def make() -> ChatPrompt:
@@ -122,8 +124,8 @@ async def chat_prompt(
 
 
 def count_system(model: ServedModel, conversation: Conversation, ids: list[int]) -> int:
-    """How many of a prompt's first tokens come before anything that the user says: those that it
-    has in common with a chat of the same system prompt."""
+    """Returns the number of a prompt's first tokens that belong to the system prompt: those that a
+    chat of the same system prompt begins with too."""
     first = conversation.messages[0]
     if first.get("role") not in ("system", "developer"):
         return 0
@@ -139,7 +141,7 @@ def count_system(model: ServedModel, conversation: Conversation, ids: list[int])
 
 
 def is_long(conversation: Conversation) -> bool:
-    """Whether rendering and encoding would hold up the event loop; a guess from its size."""
+    """True if rendering and encoding would hold up the event loop; an estimate from the size."""
     n_chars = LONG_CHARS if conversation.tools.rendered else 0
     for message in conversation.messages:
         content = message.get("content")
@@ -153,8 +155,8 @@ def is_long(conversation: Conversation) -> bool:
 async def text_ids(
     model: ServedModel, prompt: Prompt, param: str = "prompt", options: EngineOptions | None = None
 ) -> list[int]:
-    """A prompt of /v1/completions, or a text to embed, in tokens. A long text is encoded in a
-    thread."""
+    """Returns the tokens of a prompt of /v1/completions, or of a text to embed. A long text is
+    encoded in a thread."""
     if isinstance(prompt, str):
         if len(prompt) > LONG_CHARS:
             ids = await asyncio.to_thread(encode, model, prompt)
@@ -168,7 +170,7 @@ async def text_ids(
 
 
 async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOptions) -> list[int]:
-    """A prompt of /completion in tokens; BOS is added only before a text that begins it."""
+    """Returns the tokens of a prompt of /completion; BOS is added only if it begins with text."""
     parts = [prompt] if isinstance(prompt, str) else prompt
 
     def make() -> list[int]:
@@ -192,7 +194,7 @@ async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOpti
 def sampling_of(
     model: ServedModel, request: GenerationRequest, default: SamplingParams
 ) -> list[SamplingParams]:
-    """How each of the request's n sequences is sampled: alike, with seeds one apart."""
+    """Returns the parameters of each of the request's n sequences, with seeds one apart."""
     bias: dict[int, float] = {}
     for key, amount in request.bias:
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)
@@ -208,8 +210,9 @@ def sampling_of(
 
 
 def infill_ids(model: ServedModel, parts: InfillParts) -> list[int]:
-    """The prompt that asks for the middle: the extra files, the prefix, the suffix, and the token
-    after which the middle follows. ApiError 501 for a vocabulary without such tokens."""
+    """Returns the fill-in-the-middle prompt: the additional files, the prefix, the suffix, and the
+    token after which the middle follows. Raises ApiError 501 for a vocabulary without such
+    tokens."""
     fim = model.facts.fim
     if fim is None:
         raise ApiError(

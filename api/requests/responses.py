@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from api.answers.events import Call, Message
 from api.requests.answer_format import AnswerFormat, named_schema, response_format
 from api.requests.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
     ChatRequest,
     Conversation,
     TemplateMessage,
     assistant_message,
+    effort,
     is_continued,
     message,
+    thinking_kwargs,
     tool_call,
     tool_result,
 )
@@ -23,7 +27,6 @@ from api.requests.fields import (
     Field,
     a_list,
     a_text,
-    an_object,
     boolean,
     check_names,
     check_off,
@@ -34,7 +37,6 @@ from api.requests.fields import (
     wrong,
 )
 from api.requests.generation import COMMON, INCLUDE_OBFUSCATION, parse_common
-from api.requests.thinking import REASONING_FORMAT, TEMPLATE_KWARGS, effort, thinking_kwargs
 from api.tools.tool_request import NamedFunction, Tool, ToolChoice, choose_tools, make_tools
 from dllama.errors import RequestError
 
@@ -46,8 +48,8 @@ def input_value(value: object, name: str) -> object:
 
 
 def includes(value: object, name: str) -> list[object]:
-    """What may be asked for besides; reasoning is never encrypted here, so there is nothing to
-    add."""
+    """Reads `include`: reasoning is never encrypted here, so the one value that is taken adds
+    nothing."""
     found = a_list(value, name)
     for item in found:
         if item != "reasoning.encrypted_content":
@@ -94,8 +96,8 @@ NAMES = HARMLESS | {field.names[0] for field in FIELDS}
 
 @dataclass(frozen=True, slots=True)
 class ResponsesRequest:
-    """`chat` is what to answer; `messages` are those to remember, all but the instructions;
-    `echo` is what a response repeats of its request."""
+    """`chat` is the request to answer; `messages` is the conversation to store, without the
+    instructions; `echo` holds the fields of the request that a response repeats."""
 
     chat: ChatRequest
     messages: list[TemplateMessage]
@@ -133,7 +135,7 @@ def parse_responses(body: Body, earlier: Sequence[TemplateMessage], route: str) 
 
 
 def refuse_unsupported(body: Body) -> None:
-    """Raises RequestError for a job in the background, and for cutting the input."""
+    """Raises RequestError for background jobs and truncation."""
     if BACKGROUND.of(body):
         raise RequestError("`background` is not supported; leave it out.", param="background")
     if TRUNCATION.of(body) != "disabled":
@@ -152,14 +154,14 @@ def refuse_unsupported(body: Body) -> None:
 
 
 def input_messages(asked: object) -> list[TemplateMessage]:
-    """The template's messages for the items of an input."""
+    """Returns the template's messages for the items of an input."""
     if isinstance(asked, str):
         return [message("user", asked)]
     messages: list[TemplateMessage] = []
     thoughts: list[str] = []
     for i, item in enumerate(a_list(asked, "input")):
         path = f"input[{i}]"
-        found = an_object(item, path)
+        found = mapping(item, path)
         kind = found.get("type", "message")
         if kind == "message":
             messages.append(a_message(found, path))
@@ -188,11 +190,11 @@ def a_message(item: Mapping[str, object], path: str) -> TemplateMessage:
 
 
 def content_text(parts: list[object], path: str) -> str:
-    """The text of the parts of an item's content."""
+    """Returns the text of the parts of an item's content."""
     texts = []
     for i, part in enumerate(parts):
         where = f"{path}.content[{i}]"
-        found = an_object(part, where)
+        found = mapping(part, where)
         kind = found.get("type")
         if kind == "refusal":
             texts.append(a_text(found, "refusal", where))
@@ -224,7 +226,7 @@ def call_output(item: Mapping[str, object], path: str) -> TemplateMessage:
 
 def reasoning_texts(item: Mapping[str, object], path: str) -> list[str]:
     parts = a_list(item.get("content") or [], f"{path}.content")
-    found = [an_object(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
+    found = [mapping(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
     return [a_text(part, "text", f"{path}.content[{i}]") for i, part in enumerate(found)]
 
 
@@ -235,8 +237,8 @@ def parse_tools(tools: list[object] | None) -> tuple[Tool, ...]:
 
 
 def a_tool(tool: object, path: str) -> Mapping[str, object]:
-    """The function that a tool describes."""
-    found = an_object(tool, path)
+    """Returns the function that a tool describes."""
+    found = mapping(tool, path)
     if found.get("type") != "function":
         raise unsupported(path, found.get("type"), "'function' tools, which the client runs")
     names = ("name", "description", "parameters", "strict")
@@ -244,7 +246,7 @@ def a_tool(tool: object, path: str) -> Mapping[str, object]:
 
 
 def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
-    """The form that `text` asks for."""
+    """Returns the form that `text` asks for."""
     form = None
     for name, value in (text or {}).items():
         path = f"text.{name:.100}"
@@ -253,7 +255,7 @@ def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
         if name == "verbosity":
             check_off("verbosity", value, path)
         elif name == "format":
-            asked = an_object(value, path)
+            asked = mapping(value, path)
             if asked.get("type") == "json_schema":
                 form = named_schema(asked, path, path)
             else:
@@ -264,8 +266,8 @@ def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
 
 
 def parse_reasoning(reasoning: Mapping[str, object] | None) -> str | None:
-    """The effort that `reasoning` asks for; a summary is not made, the thoughts themselves are
-    shown."""
+    """Returns the effort that `reasoning` asks for. A summary is not made; the thoughts themselves
+    are shown."""
     strength = None
     for name, value in (reasoning or {}).items():
         path = f"reasoning.{name:.100}"
@@ -277,14 +279,14 @@ def parse_reasoning(reasoning: Mapping[str, object] | None) -> str | None:
 
 
 def said_messages(said: Message) -> list[TemplateMessage]:
-    """The messages of an answer, for the conversation that continues it."""
+    """Returns the messages of an answer, for the conversation that continues it."""
     if not said.text and not said.calls:
         return []
     return [assistant_message(said.text, said.thoughts, said.calls)]
 
 
 def echo_of(body: Body, is_stored: bool) -> dict[str, object]:
-    """What a response repeats of its request, with OpenAI's values for what was not said."""
+    """Returns the fields of the request that a response repeats, with OpenAI's defaults."""
     names = ("instructions", "max_output_tokens", "previous_response_id", "temperature", "top_p",
              "user", "max_tool_calls", "safety_identifier", "prompt_cache_key")  # fmt: skip
     return {

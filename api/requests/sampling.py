@@ -1,5 +1,5 @@
-"""The fields of a body that say how tokens are chosen and what is told of their probabilities,
-where they are more than a number under the name it has in SamplingParams."""
+"""The fields of sampling and of probabilities that are more than a number under the name it has in
+SamplingParams."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def breakers(value: object, name: str) -> tuple[str, ...]:
 
 
 def count_or_false(value: object, name: str) -> int | None:
-    """How many alternatives; false, as chat has it, is none at all."""
+    """Reads the number of alternatives; false, as in chats, means no probabilities at all."""
     return None if value is False else integer(0, MAX_TOP_LOGPROBS)(value, name)
 
 
@@ -80,8 +80,8 @@ Asked = tuple[int, LogprobStyle]  # how many alternatives of each token, and how
 
 
 def sampling_of_body(body: Body, asked: Asked | None = None) -> dict[str, Any]:
-    """The fields of SamplingParams that a body sets, but for seed, bias and breakers. `asked` is
-    what the route's own field wants to be told, besides `n_probs`."""
+    """Returns the fields of SamplingParams that a body sets, but for seed, bias and breakers.
+    `asked` is what the route's own field of probabilities asks for, in addition to `n_probs`."""
     found: dict[str, Any] = {field.names[0]: field.of(body) for field in NUMBERS}
     found["samplers"] = SAMPLER_LIST.of(body)
     n_probs, is_post = N_PROBS.of(body) or None, POST_SAMPLING_PROBS.of(body)
@@ -99,14 +99,15 @@ def sampling_of_body(body: Body, asked: Asked | None = None) -> dict[str, Any]:
 
 
 def style_of(sampling: Mapping[str, object], asked: Asked | None) -> LogprobStyle | None:
-    """How the probabilities are told that `sampling_of_body` has found to be wanted."""
+    """Returns the style of the probabilities that `sampling_of_body` has found to be wanted."""
     if asked is not None:
         return asked[1]
     return LogprobStyle.NATIVE if "n_probs" in sampling else None
 
 
 def told_of_chat(body: Body) -> Asked | None:
-    """OpenAI's `logprobs` and `top_logprobs` of a chat: how many alternatives; None for neither."""
+    """Reads OpenAI's `logprobs` and `top_logprobs` of a chat: the number of alternatives, None for
+    no probabilities."""
     is_on, n = CHAT_LOGPROBS.of(body), TOP_LOGPROBS.of(body)
     if not is_on and n:
         raise RequestError(
@@ -117,6 +118,6 @@ def told_of_chat(body: Body) -> Asked | None:
 
 
 def told_of_text(body: Body) -> Asked | None:
-    """OpenAI's `logprobs` of a text completion."""
+    """Reads OpenAI's `logprobs` of a text completion."""
     n = TEXT_LOGPROBS.of(body)
     return None if n is None else (n, LogprobStyle.TEXT)

@@ -4,13 +4,14 @@ their answers to a writer, whole or as they come. Every generating route ends he
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
 from aiohttp import web
 
-from api.answers.events import Event
+from api.answers.events import Event, Usage
 from api.answers.plan import AnswerPlan
 from api.answers.stream import AnswerStream, make_answers
 from api.body import json_response
@@ -29,8 +30,8 @@ def new_id(prefix: str) -> str:
 async def check_ready(
     request: web.Request, model: ServedModel, wanted: GenerationRequest
 ) -> GenerationRequest:
-    """The request with the session of its headers. Raises EngineBusy unless the engine can serve
-    it, and RequestError if its grammar cannot be compiled."""
+    """Returns the request with the session of its headers. Raises EngineBusy unless the engine is
+    ready, and RequestError if the grammar cannot be compiled."""
     refuse_unless_ready(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()
@@ -80,7 +81,8 @@ async def stream(
     config = request.app[CONTEXT].config
     first = await next_within(answers, config.headers_after_s)
     events = EventStream(request, config, writer)
-    return await events.run(send_all(events, answers, starts, first, ping_s))
+    pause_s = None if math.isinf(ping_s) else ping_s
+    return await events.run(send_all(events, answers, starts, first, pause_s))
 
 
 async def send_all(
@@ -88,7 +90,7 @@ async def send_all(
     answers: AnswerStream,
     starts: list[Event],
     events: list[Event] | None,
-    ping_s: float,
+    ping_s: float | None,
 ) -> None:
     """Sends every event of a stream; `events` is what has been read already."""
     await stream.send(starts)
@@ -97,15 +99,15 @@ async def send_all(
             await stream.ping()
         else:
             await stream.send(events)
-            if answers.is_finished:
+            if events and type(events[-1]) is Usage:
                 return
         events = await next_within(answers, ping_s)
 
 
-async def next_within(answers: AnswerStream, seconds: float) -> list[Event] | None:
-    """The next events, or None if there are none within that time."""
+async def next_within(answers: AnswerStream, seconds: float | None) -> list[Event] | None:
+    """The next events, or None if there are none within that time; None waits for ever."""
     try:
-        async with asyncio.timeout(seconds if seconds != float("inf") else None):
+        async with asyncio.timeout(seconds):
             return await answers.next()
     except TimeoutError:
         return None

@@ -27,7 +27,7 @@ POOLINGS = ("mean", "last", "cls")
 
 
 def choice(*words: str) -> Reader[str]:
-    """One of some words."""
+    """Returns a reader of one of these words."""
 
     def read(value: object, name: str) -> str:
         if not isinstance(value, str) or value not in words:
@@ -58,7 +58,7 @@ class EmbeddingRequest:
 
 
 def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
-    """RequestError names the field at fault."""
+    """Parses a body. RequestError names the field at fault."""
     check_fields(body, FIELDS, route)
     texts = INPUT.of(body)
     if texts is None:
@@ -76,8 +76,8 @@ def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
 
 
 def normalised(vector: np.ndarray, norm: int) -> np.ndarray:
-    """The vector (dim,) over its norm: -1 leaves it, 0 scales its largest value to 32760 (for
-    int16), 2 is Euclid's, any other p the p-norm. The zero vector stays."""
+    """Returns the vector (dim,) over its norm: -1 leaves it, 0 scales its largest value to 32760
+    (for int16), 2 is Euclid's, any other p the p-norm. The zero vector stays."""
     values = vector.astype(np.float64)
     if norm < 0:
         return vector
@@ -90,7 +90,7 @@ def normalised(vector: np.ndarray, norm: int) -> np.ndarray:
 
 
 async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, ServedModel, Vectors]:
-    """The request, its model, and a vector for each text."""
+    """Returns the request, its model, and a vector for each text."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     wanted = parse_embedding(body, request.path)
@@ -128,7 +128,8 @@ def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
 
 
 async def embed(model: ServedModel, prompts: Sequence[list[int]], pooling: str) -> list[np.ndarray]:
-    """A vector for each prompt, computed together. However this ends, nothing stays behind."""
+    """Returns a vector for each prompt, computed together. However this ends, the engine keeps
+    none of them."""
     embedding_id = new_id("embd")
     submits = [
         Submit(f"{embedding_id}-{i}", ids, pooling=pooling, cache_prompt=False)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from api.context import CONTEXT, ApiContext
+from api.meter import Meter, rate
 from api.routes.slots import occupied
 from api.served_model import ServedModel
 from dllama.errors import ClusterError
@@ -52,62 +53,55 @@ def exposition(samples: list[Sample]) -> str:
 def llama_samples(
     context: ApiContext, model: ServedModel, stats: Mapping[str, Any]
 ) -> Iterator[Sample]:
-    """llama-server's. Rates are averages since the last call of this."""
-    meter, last = context.meter, context.last_scrape
-
-    def sample(name: str, kind: str, text: str, value: float) -> Sample:
-        return Sample(f"llamacpp:{name}", kind, text, value)
-
-    steps = stats.get("steps", {})
-    n_decode = steps.get("decode", 0)
-    rows = occupied(context, model)
-    n_open = sum(1 for _ in meter.sequences())
-    n_running = sum(row is not None for row in rows)
-    yield sample("prompt_tokens_total", "counter", "Prompt tokens computed.", meter.n_prompt_tokens)
-    yield sample(
-        "prompt_tokens_cached_total", "counter", "Prompt tokens found in the KV cache.",
-        meter.n_cached_tokens,
-    )  # fmt: skip
-    yield sample("prompt_seconds_total", "counter", "Seconds to first tokens.", meter.prompt_s)
-    yield sample("tokens_predicted_total", "counter", "Tokens generated.", meter.n_predicted_tokens)
-    yield sample(
-        "tokens_predicted_seconds_total", "counter", "Seconds of generating.", meter.predicted_s
-    )
-    yield sample("n_decode_total", "counter", "Steps of the engine.", steps.get("total", 0))
-    yield sample(
-        "n_tokens_max", "counter", "Most tokens of one sequence so far.", meter.n_tokens_max
-    )
-    yield sample(
-        "prompt_tokens_seconds", "gauge", "Prompt tokens a second since the last scrape.",
-        rate(meter.n_prompt_tokens - last.prompt_tokens, meter.prompt_s - last.prompt_s),
-    )  # fmt: skip
-    yield sample(
-        "predicted_tokens_seconds", "gauge", "Generated tokens a second since the last scrape.",
-        rate(
-            meter.n_predicted_tokens - last.predicted_tokens, meter.predicted_s - last.predicted_s
-        ),
-    )  # fmt: skip
-    yield sample("requests_processing", "gauge", "Sequences that run.", n_running)
-    yield sample("requests_deferred", "gauge", "Sequences that wait.", n_open - n_running)
-    yield sample(
-        "n_busy_slots_per_decode", "gauge", "Sequences continued by a step, on average.",
-        rate(steps.get("decode_tokens", 0), n_decode),
-    )  # fmt: skip
+    """Yields llama-server's metrics. Rates are averages since the last scrape."""
     guesses = stats.get("speculation", {})
-    for name, key, text in GUESSES:
-        yield sample(f"spec_decode_num_{name}_total", "counter", text, guesses.get(key, 0))
-    last.prompt_tokens, last.prompt_s = meter.n_prompt_tokens, meter.prompt_s
-    last.predicted_tokens, last.predicted_s = meter.n_predicted_tokens, meter.predicted_s
+    for sample in (
+        *counters(context.meter, stats),
+        *gauges(context, model, stats),
+        *(
+            Sample(f"spec_decode_num_{name}_total", "counter", text, guesses.get(key, 0))
+            for name, key, text in GUESSES
+        ),
+    ):
+        yield sample._replace(name=f"llamacpp:{sample.name}")
 
 
-def rate(amount: float, per: float) -> float:
-    return amount / per if per > 0 else 0.0
+def counters(meter: Meter, stats: Mapping[str, Any]) -> list[Sample]:
+    n_steps = stats.get("steps", {}).get("total", 0)
+    rows = (
+        ("prompt_tokens_total", "Prompt tokens computed.", meter.n_prompt_tokens),
+        ("prompt_tokens_cached_total", "Prompt tokens found in the KV cache.",
+         meter.n_cached_tokens),
+        ("prompt_seconds_total", "Seconds to first tokens.", meter.prompt_s),
+        ("tokens_predicted_total", "Tokens generated.", meter.n_predicted_tokens),
+        ("tokens_predicted_seconds_total", "Seconds of generating.", meter.predicted_s),
+        ("n_decode_total", "Steps of the engine.", n_steps),
+        ("n_tokens_max", "Most tokens of one sequence so far.", meter.n_tokens_max),
+    )  # fmt: skip
+    return [Sample(name, "counter", text, value) for name, text, value in rows]
+
+
+def gauges(context: ApiContext, model: ServedModel, stats: Mapping[str, Any]) -> list[Sample]:
+    steps = stats.get("steps", {})
+    n_open = sum(1 for _ in context.meter.sequences())
+    n_running = sum(row is not None for row in occupied(context, model))
+    prompt_rate, predicted_rate = context.last_scrape.rates(context.meter)
+    rows = (
+        ("prompt_tokens_seconds", "Prompt tokens a second since the last scrape.", prompt_rate),
+        ("predicted_tokens_seconds", "Generated tokens a second since the last scrape.",
+         predicted_rate),
+        ("requests_processing", "Sequences that run.", n_running),
+        ("requests_deferred", "Sequences that wait.", n_open - n_running),
+        ("n_busy_slots_per_decode", "Sequences continued by a step, on average.",
+         rate(steps.get("decode_tokens", 0), steps.get("decode", 0))),
+    )  # fmt: skip
+    return [Sample(name, "gauge", text, value) for name, text, value in rows]
 
 
 def own_samples(
     context: ApiContext, model: ServedModel, stats: Mapping[str, Any]
 ) -> Iterator[Sample]:
-    """What llama-server has no name for."""
+    """Yields the metrics that llama-server has no name for."""
 
     def sample(name: str, kind: str, text: str, value: float) -> Sample:
         return Sample(f"dllama:{name}", kind, text, value)

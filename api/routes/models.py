@@ -1,4 +1,4 @@
-"""What a server says of itself: its models, its health, its figures."""
+"""Models, properties, health and figures of the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dllama.errors import ClusterError, EngineBusy
 
 
 def describe(model: ServedModel) -> dict[str, object]:
-    """A model as /v1/models lists it."""
+    """Returns a model as /v1/models lists it."""
     return {
         "id": model.id,
         "object": "model",
@@ -30,7 +30,7 @@ def describe(model: ServedModel) -> dict[str, object]:
 
 
 def meta_of(model: ServedModel) -> dict[str, object]:
-    """llama-server's `meta` of a model."""
+    """Returns llama-server's `meta` of a model."""
     facts = model.facts
     return {
         "vocab_type": facts.vocab_type,
@@ -45,7 +45,7 @@ def meta_of(model: ServedModel) -> dict[str, object]:
 
 
 def ollama_like(model: ServedModel) -> dict[str, object]:
-    """A model as Ollama's clients read it, who look for it under `models`."""
+    """Returns a model as Ollama's clients read it, who look for it under `models`."""
     details = {
         "parent_model": "", "format": "gguf", "family": "", "families": [""],
         "parameter_size": "", "quantization_level": model.facts.file_type,
@@ -100,8 +100,8 @@ async def one_model(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 once every model serves, else 503 with how far the first of the others is; also while
-    the server finishes what it has begun."""
+    """Answers 200 once every model serves, else 503 with the progress of the first that does not;
+    also while the server stops."""
     context = request.app[CONTEXT]
     if context.is_stopping:
         told = context.stopping()
@@ -119,7 +119,8 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def stats(request: web.Request) -> web.Response:
-    """The engine's figures and the server's own; without an engine that answers, the latter."""
+    """Answers with the engine's figures and the server's own; with the latter alone if the engine
+    does not answer."""
     context = request.app[CONTEXT]
     model = context.models.find(request.query.get("model"))
     state = model.engine.state

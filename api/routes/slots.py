@@ -35,8 +35,8 @@ Rows = list[AnswerSequence | None]
 
 
 def occupied(context: ApiContext, model: ServedModel) -> Rows:
-    """The sequence in each of the model's places. The engine runs the oldest; those that it cannot
-    run yet have none."""
+    """Returns the sequence in each of the model's slots. The engine runs the oldest; those that
+    wait have no slot."""
     rows: Rows = [None] * model.facts.n_slots
     moved: list[AnswerSequence] = []
     for slot, sequence in context.meter.sequences():
@@ -80,7 +80,7 @@ def slot_row(index: int, model: ServedModel, sequence: AnswerSequence | None) ->
 
 
 async def slots(request: web.Request) -> web.Response:
-    """With ?fail_on_no_slot=1 a 503 where none is free."""
+    """Answers what each slot does; with ?fail_on_no_slot=1 a 503 if none is free."""
     context = request.app[CONTEXT]
     model = context.models.find(request.query.get("model"))
     rows = occupied(context, model)
@@ -142,7 +142,7 @@ def action_of(value: str | None) -> SessionAction:
 
 
 def told(action: SessionAction, filename: str, reply: SessionReply) -> Json:
-    """llama-server's answer."""
+    """Returns llama-server's answer."""
     tokens, n_bytes, ms = NAMES[action]
     answer: Json = {tokens: reply.n_tokens}
     if n_bytes is not None:

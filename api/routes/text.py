@@ -26,7 +26,7 @@ TOKENS = Field(("tokens",), token_ids, None)
 async def read_checked(
     request: web.Request, *fields: Field[object, object]
 ) -> tuple[Body, ServedModel]:
-    """The body, which has only these fields and `model`, and the model it names."""
+    """Returns the body, which has only these fields and `model`, and the model that it names."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     check_fields(body, (*fields, MODEL), request.path)

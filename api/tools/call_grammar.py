@@ -36,7 +36,7 @@ def answer_grammar(
     thoughts: Thoughts | None,
     control_id: ControlId,
 ) -> str | None:
-    """The grammar for an engine; None where any text will do."""
+    """Returns the grammar for an engine, None if any text will do."""
     if form is None and not tools.offered:
         return None
     rules = _Rules(control_id)
@@ -65,7 +65,8 @@ class _Rules:
         self._control_id = control_id
 
     def literal(self, text: str) -> str:
-        """The text, or the control token that it is; a control token may begin a longer text."""
+        """Returns the text as Lark has it, or the control token that it is; a control token may
+        begin a longer text."""
         if not text:
             return ""
         for end in _mark_ends(text):
@@ -75,7 +76,7 @@ class _Rules:
         return json.dumps(text, ensure_ascii=False)
 
     def up_to(self, name: str, mark: str, text: str = "ANY") -> None:
-        """A rule of any text up to the first mark, and the mark."""
+        """Adds a rule of any text up to the first mark, and the mark."""
         token = self._control_id(mark)
         if token is not None:
             self.lines.append(f"{name}: {text} <[{token}]>")
@@ -83,7 +84,7 @@ class _Rules:
             self.lines.append(f"{name}[lazy]: {text} {json.dumps(mark, ensure_ascii=False)}")
 
     def thoughts(self, thoughts: Thoughts | None) -> str:
-        """What the beginning of `start` is; adds its rules."""
+        """Returns the beginning of `start`, and adds its rules."""
         if thoughts is None:
             return ""
         self.up_to("thoughts_end", thoughts.tags.closing)
@@ -93,7 +94,8 @@ class _Rules:
         return "thoughts " if thoughts.is_open else "thoughts? "
 
     def add_calls(self, dialect: ToolDialect, tools: ToolRequest) -> None:
-        """`calls`: all of an answer's calls; `marked_calls`: what follows the mark of the first."""
+        """Adds `calls`, all of an answer's calls, and `marked_calls`, what follows the mark of the
+        first."""
         literal, lines = self.literal, self.lines
         names = [tool.name for tool in tools.offered]
         for i, name in enumerate(names):
@@ -112,7 +114,7 @@ class _Rules:
         )
 
     def add_free_text(self, dialect: ToolDialect, tools: ToolRequest) -> list[str]:
-        """Text without calls, or with calls at its end: the alternatives of `start`."""
+        """Returns the alternatives of `start`: text without calls, or with calls at its end."""
         text = "ANY"
         if dialect.is_bare:
             names = "|".join(_regex_text(tool.name) for tool in tools.offered)
@@ -126,7 +128,7 @@ class _Rules:
 
 
 def _mark_ends(text: str) -> Sequence[int]:
-    """Where a control token that begins `text` may end: behind its closing bracket."""
+    """Returns where a control token that begins `text` may end: after its closing bracket."""
     if not text.startswith(("<", "[")):
         return ()
     return [match.end() for match in re.finditer(r"[>\]]", text)]

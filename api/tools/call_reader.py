@@ -14,7 +14,7 @@ from api.tools.dialects import ToolDialect
 class _State(StrEnum):
     BEGIN = "begin"  # a bare call may begin here
     TEXT = "text"
-    MARKED = "marked"  # behind the mark, or behind a call: another one may begin
+    MARKED = "marked"  # after the mark, or after a call: another one may begin
     ARGUMENTS = "arguments"
 
 
@@ -34,7 +34,7 @@ class CallReader:
         self._end = _ObjectEnd()
 
     def push(self, text: str) -> list[Part]:
-        """What is certain by now."""
+        """Returns the parts that no later text can change."""
         self._held += text
         parts: list[Part] = []
         while found := list(self._step()):
@@ -42,7 +42,7 @@ class CallReader:
         return [part for part in parts if not isinstance(part, Text) or part.text]
 
     def flush(self) -> list[Part]:
-        """What was held back, once no more text comes."""
+        """Returns the text that was held back; no more text comes."""
         held, self._held = self._held, ""
         if self._state is _State.MARKED and self._call < 0:
             held = self._dialect.mark + held
@@ -51,7 +51,7 @@ class CallReader:
         return [Text(self._index, held)] if held else []
 
     def _step(self) -> Iterator[Part]:
-        """One change of state; nothing where more text is needed."""
+        """Yields the parts of one change of state; none if more text is needed."""
         if self._state is _State.BEGIN:
             yield from self._begin()
         elif self._state is _State.TEXT:
@@ -115,7 +115,8 @@ class _ObjectEnd:
         self._escaped = False
 
     def find(self, text: str) -> int | None:
-        """The length of the part of `text` up to and with the object's end; None for all."""
+        """Returns the length of the part of `text` up to and with the object's end; None for
+        all."""
         for i, char in enumerate(text):
             if self._escaped:
                 self._escaped = False

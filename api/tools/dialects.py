@@ -33,11 +33,11 @@ class ToolDialect:
     describes_tools: bool = True  # the template does, so that the server need not
 
     def head(self, name: str) -> str:
-        """The text of a call up to its arguments."""
+        """Returns the text of a call up to its arguments."""
         return f'{{"name": {json.dumps(name)}, "{self.arguments_key}": '
 
     def new_id(self) -> str:
-        """An id for a call, as the dialect's templates take it."""
+        """Returns an id for a call, as the dialect's templates take it."""
         if self.has_short_ids:
             return "".join(secrets.choice(_LETTERS) for _ in range(SHORT_ID_CHARS))
         return f"call_{secrets.token_hex(12)}"
@@ -86,8 +86,8 @@ TOOL_DIALECTS = (HERMES, MISTRAL, LLAMA3)
 
 
 def dialect_of(template_sources: tuple[str, ...]) -> ToolDialect:
-    """The dialect that a model's chat templates are written for; the generic one where they know
-    no tools. The source for conversations with tools comes first."""
+    """Returns the dialect that a model's chat templates are written for; the generic one if they
+    know no tools. The template for conversations with tools comes first."""
     for source in template_sources:
         if "tools" not in source:
             continue

@@ -26,7 +26,8 @@ The result of a call comes back to you between <tool_response> and </tool_respon
 
 
 def told_in_words(messages: Messages, tools: ToolRequest, dialect: ToolDialect) -> Messages:
-    """The messages as a template without tools can render them; others pass as they are."""
+    """Returns the messages as a template without tools can render them; other dialects'
+    unchanged."""
     if dialect is not GENERIC:
         return messages
     told = _merged([_as_text(message) for message in messages])
@@ -34,7 +35,7 @@ def told_in_words(messages: Messages, tools: ToolRequest, dialect: ToolDialect) 
 
 
 def describe(tools: ToolRequest) -> str:
-    """What a model is told of its tools."""
+    """Returns the description of the tools for the system message."""
     shown = "\n".join(
         json.dumps(tool.raw["function"], ensure_ascii=False) for tool in tools.rendered
     )
@@ -70,8 +71,8 @@ def _plain(content: object) -> str:
 
 
 def _merged(messages: Sequence[dict[str, object]]) -> Messages:
-    """Users' messages in a row as one: results of tools make such rows, which many templates
-    refuse."""
+    """Joins consecutive messages of the user: results of tools make such rows, which many
+    templates refuse."""
     merged: Messages = []
     for message in messages:
         before = merged[-1] if merged else {}
@@ -92,7 +93,7 @@ def _with_system(messages: Messages, text: str) -> Messages:
 
 
 def fitting_ids(messages: Messages, dialect: ToolDialect) -> Messages:
-    """The messages with ids that fit: a call and its result keep the same one."""
+    """Returns the messages with ids that fit; a call and its result keep the same one."""
     if not dialect.has_short_ids:
         return messages
     fitted = []
@@ -109,7 +110,7 @@ def fitting_ids(messages: Messages, dialect: ToolDialect) -> Messages:
 
 
 def short_id(call_id: str) -> str:
-    """Nine letters and digits for any id; one that fits stays."""
+    """Returns nine letters and digits for any id; one that fits stays."""
     if _SHORT.fullmatch(call_id):
         return call_id
     return sha256(call_id.encode()).hexdigest()[:SHORT_ID_CHARS]

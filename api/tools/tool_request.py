@@ -44,7 +44,7 @@ class ToolRequest:
         return [tool.raw for tool in self.rendered] or None
 
     async def check(self) -> None:
-        """Raises RequestError where a tool's parameters are no JSON schema that can be kept."""
+        """Raises RequestError if a tool's parameters are no JSON schema that can be compiled."""
         if self.offered:
             await asyncio.to_thread(self._check)
 
@@ -65,8 +65,9 @@ ToolChoice = Literal["auto", "none", "required"] | NamedFunction
 def make_tools(
     functions: Sequence[Mapping[str, object]], paths: Sequence[str], schema: str = "parameters"
 ) -> tuple[Tool, ...]:
-    """The tools that `functions` describe: `name`, `description`, `parameters`. Errors name their
-    `paths` in the request, where the parameters are the field `schema`. Raises RequestError."""
+    """Returns the tools that `functions` describe: `name`, `description`, `parameters`. Errors
+    name their `paths` in the request, where the parameters are the field `schema`. Raises
+    RequestError."""
     if len(functions) > MAX_TOOLS:
         raise wrong("tools", f"a list of at most {MAX_TOOLS} tools", functions)
     found = [make_tool(f, path, schema) for f, path in zip(functions, paths, strict=True)]
@@ -105,7 +106,7 @@ def make_tool(function: Mapping[str, object], path: str, schema: str) -> Tool:
 
 
 def choose_tools(found: tuple[Tool, ...], choice: ToolChoice, *, is_parallel: bool) -> ToolRequest:
-    """The tools that a choice leaves. Raises RequestError if it leaves none to call."""
+    """Returns the tools that a choice leaves. Raises RequestError if it leaves none to call."""
     if choice == "auto":
         return ToolRequest(found, found, False, is_parallel)
     if choice == "none":

@@ -280,6 +280,9 @@ def test_slots_and_metrics_tell_what_runs() -> None:
             values = metrics_of(await server.get("/metrics"))
             assert values["llamacpp:requests_processing"] == 2
             assert values["llamacpp:requests_deferred"] == 1
+            gate.release(2)  # two steps: the prompts are read, and every first token is sent
+            while rows[0]["next_token"][0]["n_remain"] == 5:
+                rows = (await server.get("/slots")).json
             gate.release(100)
             answers = await asyncio.gather(*waiting)
             assert sorted(answer.json["id_slot"] for answer in answers) == [0, 1, 2]

@@ -1,5 +1,5 @@
-"""The vocabulary of a family's table of tensors: what each is called, how large it is, how it is
-cut over ranks. Knows no files, no kernels and no family."""
+"""The rows of a family's table of tensors: the names, the size and the cut over ranks of each.
+Knows no files, no kernels and no family."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Axis(StrEnum):
     VOCAB = "vocab_size"
 
     def size(self, config: ModelConfig) -> int:
-        """How many values the axis has in a model."""
+        """Returns the number of values of the axis in a model."""
         size: int = getattr(config, self.value)
         return size
 
@@ -78,5 +78,5 @@ class Tensor:
         return rows, self.cols.size(config)
 
     def n_experts(self, config: ModelConfig) -> int:
-        """How many matrices of the same shape the tensor holds."""
+        """Returns the number of matrices, all of the same shape, that the tensor holds."""
         return 1 if self.experts is None else self.experts(config)

@@ -52,7 +52,7 @@ class Weights:
         return head + sum(layer.n_bytes for layer in self.layers)
 
     def linears(self, name: str) -> list[Linear]:
-        """The matrices of a name in all layers, as far as this rank has them."""
+        """Returns this rank's matrices of a name, of all layers."""
         return [linear for layer in self.layers for linear in layer.experts(name)]
 
 

@@ -42,7 +42,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a test measured: means over its repeats; milliseconds are per token."""
+    """The result of a test: means over its repeats; milliseconds are per token."""
 
     test: str
     threads: int

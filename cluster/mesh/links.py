@@ -48,7 +48,7 @@ class Phase(IntEnum):
 
 
 class Key(NamedTuple):
-    """What a receiver waits for."""
+    """The key of a message that a receiver waits for."""
 
     sequence: int
     phase: int  # a Phase
@@ -62,8 +62,8 @@ class Arrived(NamedTuple):
 
 
 def uses_shared_memory() -> bool:
-    """Whether ranks of one machine may share memory: DLLAMA_SHARED_MEMORY=0 keeps all on ZeroMQ,
-    to measure what machines of a network would see."""
+    """Returns whether ranks of one machine may share memory: DLLAMA_SHARED_MEMORY=0 keeps all on
+    ZeroMQ, to measure the network's share on one machine."""
     return IS_SUPPORTED and os.environ.get("DLLAMA_SHARED_MEMORY", "1") != "0"
 
 

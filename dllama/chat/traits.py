@@ -40,7 +40,7 @@ class Arguments(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a template can read. The defaults are those of a template that takes whatever is
+    """The traits of a template. The defaults are those of a template that takes whatever is
     sent."""
 
     has_system: bool = True

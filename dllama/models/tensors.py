@@ -11,10 +11,11 @@ from dllama.config import ModelConfig
 
 
 class Axis(StrEnum):
-    """What one side of a tensor counts; each value names a size of ModelConfig.
+    """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
     The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Others are not.
+    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Other axes are
+    not cut.
     """
 
     DIM = "dim"

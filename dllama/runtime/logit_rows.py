@@ -21,7 +21,7 @@ def encode_part(
     logits: np.ndarray, n_vocab: int, vocab_start: int, counts: np.ndarray, state: RunState,
     team: np.ndarray,
 ) -> bytes:  # fmt: skip
-    """Returns the part of rank 0's rows that this rank has: of its logits (R, >= n_vocab)."""
+    """Encodes this rank's part for rank 0, of its logits (R, >= n_vocab)."""
     n = len(counts)
     pieces = [np.int32(n_vocab).tobytes()]
     if n and n_vocab:

@@ -22,7 +22,7 @@ from kernels.weights.dequantize import dequantize
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What one rank holds of a model; `vocab_start` is the id of its head's first row."""
+    """One rank's share of a model; `vocab_start` is the id of its head's first row."""
 
     config: ModelConfig
     family: Family

@@ -26,7 +26,7 @@ VOCAB_UNIT = 16  # rows in a packed group
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one rank holds: KV heads (with their query heads), hidden columns, vocabulary rows."""
+    """The share of one rank: KV heads (with their query heads), hidden columns, vocabulary rows."""
 
     rank: int
     world_size: int
@@ -164,7 +164,7 @@ def _hidden_unit(hidden_dim: int, align: int, world_size: int) -> int:
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:
-    """Whole units for each weight, n_units in all, each at least `minimum`.
+    """Returns a number of units for each weight, n_units in all, each at least `minimum`.
 
     Largest remainder; ties go to the lowest rank, so that every node computes the same plan.
     """

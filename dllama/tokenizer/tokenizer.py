@@ -57,7 +57,8 @@ class Tokenizer:
 
     @property
     def is_fast(self) -> bool:
-        """Whether the `tokenizers` library encodes, and not the slower merge by score."""
+        """Returns whether the `tokenizers` library encodes, instead of the slower merge by
+        score."""
         return isinstance(self._engine, LibraryEngine)
 
     @property
@@ -175,7 +176,8 @@ class Tokenizer:
         return self.token_bytes(token).decode("utf-8", "replace")
 
     def is_special(self, token: int) -> bool:
-        """Whether the token is taken out of text as a whole before anything else."""
+        """Returns whether the encoder takes the token out of a text as a whole, before any
+        merging."""
         self._check(token)
         return self._types[token] in _SPECIAL_TYPES
 

@@ -17,7 +17,7 @@ from dllama.cli.flags.settings import (
     DEFAULT_DRAFT,
     DEFAULT_STEP_TOKENS,
     MAX_BATCH,
-    MAX_GUESS,
+    MAX_SPECULATE,
     EngineSettings,
 )
 from dllama.container import cpu_limit
@@ -57,21 +57,23 @@ def positive(text: str) -> int:
     return number
 
 
-def guess_length(text: str) -> int:
+def speculation_length(text: str) -> int:
     """An argparse type: the number of tokens drafted at a time, `auto` or `off`."""
     named = {"auto": AUTO_SPECULATE, "off": 0}
-    number = named[text] if text in named else int(text) if text.isdigit() else MAX_GUESS + 1
-    if number > MAX_GUESS:
+    number = named[text] if text in named else int(text) if text.isdigit() else MAX_SPECULATE + 1
+    if number > MAX_SPECULATE:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither auto nor off nor a number up to {MAX_GUESS}"
+            f"{text!r} is neither auto nor off nor a number up to {MAX_SPECULATE}"
         )
     return number
 
 
 def draft_length(text: str) -> int:
     """An argparse type: the number of tokens that a draft model drafts at a time."""
-    if not text.isdigit() or not 1 <= int(text) <= MAX_GUESS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens from 1 to {MAX_GUESS}")
+    if not text.isdigit() or not 1 <= int(text) <= MAX_SPECULATE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of tokens from 1 to {MAX_SPECULATE}"
+        )
     return int(text)
 
 
@@ -152,7 +154,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help="prompt tokens computed between two tokens of running answers",
     )  # fmt: skip
     model.add_argument(
-        "--speculate", metavar="N|auto|off", type=guess_length, default="auto",
+        "--speculate", metavar="N|auto|off", type=speculation_length, default="auto",
         help="tokens of an answer that are guessed from what stood before and checked in one step; "
         "the answer stays the same. auto: as many as save time",
     )  # fmt: skip

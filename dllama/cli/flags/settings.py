@@ -15,7 +15,7 @@ DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
 AUTO_SPECULATE = -1  # dllama.engine.speculative.speculation.AUTO: as many drafted tokens as pay
-MAX_GUESS = 32  # dllama.engine.speculative.speculation.MAX_FORCED
+MAX_SPECULATE = 32  # dllama.engine.speculative.speculation.MAX_FORCED
 DEFAULT_DRAFT = 8  # dllama.engine.speculative.model_drafter.DEFAULT_DRAFT
 
 

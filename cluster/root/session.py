@@ -173,7 +173,7 @@ class ClusterSession:
         if config.advertise is None and all(
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
-            listen_on = "127.0.0.1"  # nobody else is meant
+            listen_on = "127.0.0.1"  # no other machine connects
         mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports)
         endpoints: list[str] = []
         for link in self.links:

@@ -52,7 +52,7 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
 def cut_tensors(source: WeightSource, shard: Shard) -> TensorFeed:
     """Yields a rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
 
-    Memory behind a tensor is given back once the next one is asked for.
+    The memory of a tensor is given back once the next one is asked for.
     """
     cuts = cut_manifest(source.config, source.tensors, shard)
 

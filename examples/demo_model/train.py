@@ -142,7 +142,7 @@ def measure(model: Model, head: TopicHead, corpus: Corpus) -> Measured:
         wrong.index_add_(0, batch.at // batch.tokens.shape[1], misses)
         n_right += int((wrong == 0).sum())
         after = batch.asked_at.diff(append=torch.zeros(1, dtype=torch.int64))
-        ends = torch.nonzero(after != 1).flatten()  # of questions, padding behind
+        ends = torch.nonzero(after != 1).flatten()  # of questions, then padding
         n_named += int(named[ends[: len(documents)]].sum())
     model.train()
     n = corpus.n_documents

@@ -45,7 +45,7 @@ from dllama.formats import open_model
 
 SCENARIOS = ("load", "intrusion", "turn")
 CHAT_MARGIN = 256  # tokens of a chat's template, its last words and the answer to them
-ROWS_EXPECTED = 4  # of a long prompt a step computes at least this many, or the scenario is too long
+ROWS_EXPECTED = 4  # rows of a long prompt in a step, at least; else its scenario is too long
 BENCH_S = 600.0
 WIDTH = 120  # of what is printed to a file
 DLLAMA = "import sys; from dllama.cli.main import main; sys.exit(main())"  # as its script does

@@ -1,4 +1,5 @@
-"""What this machine's memory and integer units can do: the ceilings speeds are compared with."""
+"""Measures this machine's memory bandwidth and integer rate: the ceilings that speeds are compared
+with."""
 
 from __future__ import annotations
 

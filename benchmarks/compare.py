@@ -91,7 +91,8 @@ def model_file(shape: str, qtype: str, *, is_m: bool = False) -> Path:
 
 
 def multiplied_weights(path: Path) -> dict[str, int]:
-    """How many weights a token of a prompt meets in matrices, and how many more in the head."""
+    """Returns the number of weights that a token of a prompt is multiplied with in the layers, and
+    in the head."""
     with closing(open_model(path)) as source:
         sizes = {name: t.rows * t.cols for name, t in source.tensors.items() if t.rows > 1}
     embed = sizes.pop("embed")
@@ -160,7 +161,7 @@ def run_case(
 def _other_peer(
     path: Path, threads: int, ours: list[str], args: argparse.Namespace, stack: ExitStack
 ) -> tuple[str, list[str]] | None:
-    """What ours is compared with, and how it is started."""
+    """Returns the name of the other program and the command that starts it."""
     if args.distributed_llama:
         binary = str(Path(args.distributed_llama).resolve())
         workers = local_workers(args.nodes - 1, their_worker(binary, threads))
@@ -206,7 +207,7 @@ def run_test(
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and how fast it is."""
+    """Returns the facts of the machine that was measured on, and its speed."""
     n = os.cpu_count() or 1
     return {
         **machine_facts(),
@@ -216,7 +217,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Returns the facts of the machine that was measured on."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()

@@ -15,9 +15,9 @@ Row = Mapping[str, Any]
 
 
 def speed_table(rows: Sequence[Row], facts: Row) -> Table:
-    """A line for each test. The shares are of what the machine was measured to do: of memory's
-    bandwidth for decoding, of the rate of integer products for everything that reads block weights
-    for many tokens."""
+    """A line for each test. Shares are relative to the measured ceilings of the machine: of
+    memory's bandwidth for decoding, of the rate of integer products for everything that reads block
+    weights for many tokens."""
     other = _other(rows)
     names = ["model", "threads", "test", "tokens/s", "min-max", "memory", "int8", "network ms"]
     view = _view([*names, *([other, "ratio"] if other else [])])
@@ -50,7 +50,7 @@ def cost_table(rows: Sequence[Row]) -> Table:
 
 
 def memory_share(row: Row, facts: Row) -> float | None:
-    """The part of the bandwidth of so many threads that decoding one sequence took."""
+    """Returns the part of the threads' memory bandwidth that decoding one sequence used."""
     test = parse_test(row["test"])
     full = facts["memory_gb_per_s"].get(str(row["threads"] * row["nodes"]))
     if not test.is_decode or test.batch > 1 or not full:
@@ -59,7 +59,7 @@ def memory_share(row: Row, facts: Row) -> float | None:
 
 
 def int8_share(row: Row, facts: Row) -> float | None:
-    """The part of the integer products that so many threads can do."""
+    """Returns the part of the threads' rate of integer products that a test used."""
     test = parse_test(row["test"])
     full = facts["int8_gop_per_s"].get(str(row["threads"] * row["nodes"]))
     is_float = row["model"].endswith(("F16", "BF16", "F32"))

@@ -50,7 +50,7 @@ STATUSES = frozenset({200, 400, 404, 405, 408, 413, 501, 503})
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a server holds when nobody asks for anything."""
+    """The resources that a server holds without requests."""
 
     files: int
     threads: int
@@ -109,7 +109,7 @@ class Fuzz:
             orjson.loads(data)
 
     def holdings(self) -> Holdings:
-        """What is held, once it has stopped to change, or after SETTLE_S."""
+        """Returns the resources once they no longer change, or after SETTLE_S."""
         until_s = time.monotonic() + SETTLE_S
         found = self._holdings()
         while time.monotonic() < until_s and (found.pages or found.sequences):
@@ -145,7 +145,7 @@ class Fuzz:
 
 
 def fuzz(model: str, n_requests: int) -> tuple[Fuzz, Holdings, Holdings]:
-    """Sends so many requests; the fuzz, closed, and what was held before and after."""
+    """Sends `n_requests` requests; returns the fuzz, closed, and the holdings before and after."""
     chosen = EngineSettings(model=model, threads=1, ctx_size=CONTEXT, kv_tokens=CONTEXT * 8)
     running = Fuzz(build_engine(chosen, lambda share, text: None, with_grammars=True), chosen)
     running.start()
@@ -171,7 +171,7 @@ def fuzz(model: str, n_requests: int) -> tuple[Fuzz, Holdings, Holdings]:
 
 
 def leaks(before: Holdings, after: Holdings) -> list[str]:
-    """What was left behind, in words; threads of the pool for long texts may be new."""
+    """Returns the leaks in words; threads of the pool for long texts may be new."""
     found = []
     for name, allowed in (("files", 4), ("threads", 40), ("tasks", 0)):
         more = getattr(after, name) - getattr(before, name)

@@ -101,7 +101,7 @@ ROUTES = SERVED + unsupported_routes()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent; the client of a request that `leaves` closes its connection at once."""
+    """One request; a client that `leaves` closes its connection at once."""
 
     method: str
     path: str

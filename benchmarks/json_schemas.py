@@ -1,6 +1,7 @@
-"""Answers to JSON schemas made by chance: how many of them are valid. Bounded in time and number.
+"""Counts the valid answers to random JSON schemas. Bounded in time and number.
 
-python -m benchmarks.json_schemas --n 1000"""
+python -m benchmarks.json_schemas --n 1000
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def prompt_of(schema: Schema, tokenizer: Tokenizer, template: ChatTemplate) -> l
 def submits(
     seeds: range, tokenizer: Tokenizer, template: ChatTemplate, max_tokens: int
 ) -> list[Submit]:
-    """A request for each seed, at one temperature after the other."""
+    """Returns a request for each seed, at alternating temperatures."""
     stops = sorted(tokenizer.eog_ids | template_stop_ids(template, tokenizer))
     return [
         Submit(
@@ -56,7 +57,8 @@ def submits(
 def answers(
     engine: Engine, requests: list[Submit], deadline_s: float
 ) -> dict[str, tuple[list[int], FinishReason | None, str | None]]:
-    """Tokens, end and error of every request; those that were not done in time have no end."""
+    """Returns tokens, finish and error of every request; requests that were not done in time have
+    no finish."""
     found: dict[str, tuple[list[int], FinishReason | None, str | None]] = {
         request.id: ([], None, None) for request in requests
     }

@@ -45,7 +45,7 @@ from dllama.formats import open_model
 
 SCENARIOS = ("load", "intrusion", "turn")
 CHAT_MARGIN = 256  # tokens of a chat's template, its last words and the answer to them
-ROWS_EXPECTED = 4  # of a long prompt a step computes at least so many, or its scenario is too long
+ROWS_EXPECTED = 4  # rows of a long prompt in a step, at least; else its scenario is too long
 BENCH_S = 600.0
 WIDTH = 120  # of what is printed to a file
 DLLAMA = "import sys; from dllama.cli.main import main; sys.exit(main())"  # as its script does
@@ -53,7 +53,7 @@ DLLAMA = "import sys; from dllama.cli.main import main; sys.exit(main())"  # as 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, with all lengths cut to the model's context."""
+    """The plan of the measurement, with all lengths cut to the model's context."""
 
     model: str
     threads: int
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def server_room(self) -> Room:
-        """One sequence more than clients: the long prompt is not to wait for one of them."""
+        """One sequence more than clients: the long prompt must not wait for a place."""
         each = self.load.n_prompt + max(
             self.load.n_tokens, self.intrusion_room if "intrusion" in self.scenarios else 0
         )
@@ -84,7 +84,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Findings:
-    """All that one kind of server has shown."""
+    """The results of one kind of server."""
 
     rounds: list[Json] = field(default_factory=list)
     scenarios: dict[str, Json] = field(default_factory=dict)
@@ -206,7 +206,8 @@ def measure(plan: Plan, rounds: int, llama_server: str | None) -> Json:
 
 
 def tell(news: str) -> None:
-    """A line on stderr, with the time of day: a load test is long, and may be broken off."""
+    """Prints a line on stderr, with the time of day: a load test is long, and may be
+    interrupted."""
     print(f"{time.strftime('%H:%M:%S')} {news}", file=sys.stderr, flush=True)
 
 

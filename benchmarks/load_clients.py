@@ -28,8 +28,9 @@ WORDS = ("one", "of", "the", "old", "stone", "rivers", "that", "run", "north", "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much is asked: `clients` at once, each with a prompt of `n_prompt` random tokens below
-    `vocab_size` and an answer of `n_tokens`. Without a temperature the server's own is used."""
+    """The load of a scenario: `clients` at once, each with a prompt of `n_prompt` random tokens
+    below `vocab_size` and an answer of `n_tokens`. Without a temperature the server's own is
+    used."""
 
     clients: int
     n_prompt: int
@@ -50,7 +51,7 @@ class Load:
 
 
 class Clients:
-    """As many connections to one server as are wanted."""
+    """Connections to one server, without a limit on their number."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -170,7 +171,7 @@ async def play_intrusion(clients: Clients, load: Load, n_long: int, seed: int, r
 
 
 def raise_failures(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Raises what one that should ask on has failed with."""
+    """Raises the error of a client that has ended too early."""
     for task in tasks:
         if task.done():
             task.result()
@@ -180,9 +181,9 @@ async def play_turn(clients: Clients, load: Load, n_chat: int, repeats: int) -> 
     """A chat of some `n_chat` tokens, turn by turn, whose last turn is asked with and without
     reuse, `repeats` times with other last words.
 
-    What the assistant has said is given, not what it answered: random weights make tokens that
-    no text is tokenized to, and nobody's cache could find those again. It is read once as the
-    beginning of an answer, and so is in the cache as an answer would be.
+    The assistant's messages are given, not its real answers: random weights make tokens that no
+    text is tokenized to, and no cache could find those again. It is read once as the beginning of
+    an answer, and so is in the cache as an answer would be.
     """
     n_words = max(2, n_chat // (2 * TURNS - 1) - await n_dressing(clients))
     messages: list[Json] = []

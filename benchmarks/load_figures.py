@@ -1,4 +1,4 @@
-"""What streams of tokens come to: rates, percentiles and ratios. Knows no server and no clock."""
+"""The figures of streams of tokens: rates, percentiles and ratios. Knows no server and no clock."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
 
 def decode_rate(streams: Sequence[Stream]) -> float:
     """Tokens per second while every stream had begun and none had ended, which is what a benchmark
-    of decoding measures. Texts that hold several tokens count as so many."""
+    of decoding measures. A text of several tokens counts as all of them."""
     begin_s = max(s.stamps[0] for s in streams)
     end_s = min(s.stamps[-1] for s in streams)
     if end_s <= begin_s:

@@ -25,7 +25,8 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a server is started with: sequences at once, tokens of one, and of all together."""
+    """The room that a server is started with: sequences at once, tokens of one, and of all
+    together."""
 
     threads: int
     sequences: int

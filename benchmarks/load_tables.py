@@ -1,4 +1,4 @@
-"""The figures of a load test as people read them."""
+"""The tables of a load test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SERVERS = ("dllama", "llama-server")
 
 
 def show(console: Console, found: dict[str, Any]) -> None:
-    """Prints what was found: a table a scenario, a row a server."""
+    """Prints the results: a table a scenario, a row a server."""
     bench = found.get("bench_tokens_per_s")
     decodes = f"; dllama bench decodes {bench:.1f} tokens/s" if bench else ""
     facts = f"{found['model']}, {found['threads']} threads, {found['workers']} workers"

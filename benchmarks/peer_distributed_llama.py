@@ -54,7 +54,7 @@ class Program:
         self._random = random.Random(0)
 
     def prompt(self, n_tokens: int) -> str:
-        """A text of so many tokens, the one that begins it among them."""
+        """Returns a text of `n_tokens` tokens, BOS included."""
         ids = range(256, min(5000, self._tokenizer.vocab_size))
         pieces = [self._tokenizer.token_text(i) for i in ids]
         words = [piece for piece in pieces if re.fullmatch(r" [a-z]{1,4}", piece)]

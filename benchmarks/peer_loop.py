@@ -1,4 +1,4 @@
-"""What every peer of a comparison does: test names in, a line of JSON out for each.
+"""The main loop of every peer of a comparison: test names in, a line of JSON out for each.
 
 The first line of stdin says how many KV pages the longest test needs; when the peer is ready it
 says so. The standard library alone: the interpreters of other engines run it too.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Ready(NamedTuple):
-    """A loaded peer: `measure` makes of a test's name what is told of it, `tokens_per_s` at
+    """A loaded peer: `measure` returns the figures of a test by its name, `tokens_per_s` at
     least."""
 
     version: str
@@ -23,8 +23,8 @@ class Ready(NamedTuple):
 
 
 def serve(load: Callable[[int], Ready], *, who: int = resource.RUSAGE_SELF) -> None:
-    """Loads with so many pages, then measures line by line to the end of stdin. The peak of memory
-    is that of `who`: the process, or its children."""
+    """Loads with the pages of the first line, then measures line by line to the end of stdin. The
+    peak of memory is that of `who`: the process, or its children."""
     started = time.perf_counter()
     ready = load(int(json.loads(sys.stdin.readline())["pages"]))
     load_s = time.perf_counter() - started

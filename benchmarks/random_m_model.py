@@ -31,8 +31,8 @@ def write_random_m(
     path: Path, config: ModelConfig, qtype: QType, *, seed: int = 0,
     on_bytes: Callable[[int], None] = lambda n: None,
 ) -> None:  # fmt: skip
-    """Writes `path` and the tokenizer; `on_bytes` hears of every piece. Raises ValueError for what
-    the format cannot say."""
+    """Writes `path` and the tokenizer; `on_bytes` is called for every piece. Raises ValueError for
+    models that the format cannot describe."""
     rng = np.random.Generator(np.random.SFC64(seed))
     with m_stream(path, config, qtype) as out:
         for tensor in m_tensors(config, qtype):

@@ -119,7 +119,7 @@ def write_random(
 def random_blocks(
     rng: np.random.Generator, name: str, rows: int, cols: int, qtype: QType
 ) -> Iterator[np.ndarray]:
-    """The blocks of one tensor, uint8, in pieces of whole rows."""
+    """Yields the blocks of one tensor, uint8, in pieces of whole rows."""
     short = name.rpartition(".")[2]
     step = max(1, PIECE_BYTES // max(4 * cols, row_bytes(qtype, cols)))
     for first in range(0, rows, step):
@@ -155,7 +155,7 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
 
 
 class Codes(NamedTuple):
-    """What random bits of a block stand for before its float16 scale: their standard deviation,
+    """The meaning of a block's random bits before its float16 scale: their standard deviation,
     where the scale lies, and for types with a minimum where that is and how large in scales, so
     that weights are about 0 on average. The scale may be a power of two in a byte instead."""
 

@@ -1,4 +1,4 @@
-"""JSON schemas of many kinds, made by chance from a seed: what structured output is tried with."""
+"""JSON schemas of many kinds, drawn at random from a seed, to test structured output with."""
 
 from __future__ import annotations
 

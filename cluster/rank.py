@@ -77,7 +77,7 @@ class LoadRank(Protocol):
 def move_kv(rank: Rank, call: KvCall, n_pages: int, directory: Path, tick: Tick) -> KvDone:
     """Saves or restores pages as a KvCall says; the answer holds the reason where it failed.
 
-    Raises ProtocolError where no root of ours would have asked for it.
+    Raises ProtocolError for a call that is not valid.
     """
     check_kv_call(call, n_pages)
     do = rank.save_kv if call.is_save else rank.load_kv

@@ -31,7 +31,7 @@ _IPV6_CHARACTERS = frozenset(string.hexdigits + ":.%" + string.ascii_letters)  #
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a worker daemon listens."""
+    """The address at which a worker daemon listens."""
 
     host: str
     port: int = DEFAULT_PORT
@@ -41,7 +41,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`host`, `host:port`, `[ipv6]:port` or `[ipv6]`. Raises ConfigError."""
+    """Parses `host`, `host:port`, `[ipv6]:port` or `[ipv6]`. Raises ConfigError."""
     text = text.strip()
     host, colon, port = text.rpartition(":")
     if text.startswith("[") and text.endswith("]"):
@@ -63,7 +63,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_addresses(text: str) -> list[Address]:
-    """A comma-separated list of distinct worker addresses. Raises ConfigError."""
+    """Parses a comma-separated list of distinct worker addresses. Raises ConfigError."""
     addresses = [parse_address(part) for part in text.split(",") if part.strip()]
     for address in addresses:
         if addresses.count(address) > 1:

@@ -48,7 +48,7 @@ class ThreadCollective:
         total = self._group.partials[0].copy()
         for partial in self._group.partials[1:]:
             total += partial
-        self._group.meet(self._rank)  # nobody may change its x before all have added it
+        self._group.meet(self._rank)  # no rank may change its x before all have added it
         np.copyto(out, total)
 
     def gather(self, part: bytes) -> list[bytes] | None:

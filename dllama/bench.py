@@ -42,7 +42,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a test measured: means over its repeats; milliseconds are per token."""
+    """The result of a test: means over its repeats; milliseconds are per token."""
 
     test: str
     threads: int
@@ -87,7 +87,7 @@ class Bench:
         )  # fmt: skip
 
     def _once(self, test: Test) -> tuple[float, dict[str, float]]:
-        """Seconds of one run, and where rank 0 spent them, in milliseconds per token."""
+        """Returns the seconds of one run, and rank 0's times in milliseconds per token."""
         if test.depth:
             for sequence in range(test.batch):
                 self._prefill(test, sequence, 0, test.depth)
@@ -149,7 +149,7 @@ class Bench:
 def tests(
     prompts: list[int], gens: list[int], depths: list[int], batches: list[int]
 ) -> Iterator[Test]:
-    """Prompts at every depth, decodes at every depth in every batch."""
+    """Returns the tests: prompts at every depth, decodes at every depth in every batch."""
     for depth in depths:
         for n in prompts:
             if n:

@@ -1,4 +1,4 @@
-"""How ranks meet inside a forward pass. The model sees this and never a rank number."""
+"""The seam between ranks inside a forward pass. The model sees a Collective and never a rank."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Collective(Protocol):
 
 
 class SoloCollective:
-    """A cluster of one: nothing to add, nothing to wait for."""
+    """The Collective of a single rank: adds nothing and waits for nothing."""
 
     def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
         if out is not x:

@@ -1,4 +1,4 @@
-"""What a model is: sizes and constants, frozen, the same on every rank. Knows no files."""
+"""The config of a model: sizes and constants, frozen, the same on every rank. Knows no files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RopeScalingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the context a model was trained on.
+    """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
     `high_freq_factor` by llama3; the betas, `extrapolation` and `attention_factor` by yarn.

@@ -1,7 +1,5 @@
-"""What a container (a cgroup, man 7 cgroups) leaves to this process: less than the machine has.
-
-Both versions of cgroups are read; where there is no limit, or no Linux, there is none to tell.
-"""
+"""Limits of the container (a cgroup, man 7 cgroups) that this process runs in. Both versions of
+cgroups are read; without a limit, or on other systems than Linux, the result is None."""
 
 from __future__ import annotations
 
@@ -13,7 +11,8 @@ _UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
 
 
 def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Bytes the container may still take; cached files count as free, they give way."""
+    """Returns the bytes the container may still take. Cached files count as free, since they can be
+    dropped."""
     left = []
     for folder in _folders(root, own, "memory"):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
@@ -24,7 +23,7 @@ def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:
-    """Cores' worth of time the container may use."""
+    """Returns the processor time that the container may use, in cores."""
     limits = []
     for folder in _folders(root, own, "cpu"):
         words = _text(folder / "cpu.max").split()
@@ -39,7 +38,8 @@ def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:
 
 
 def _folders(root: Path, own: Path, controller: str) -> list[Path]:
-    """Where the controller's files of this process are: its group, and those above it."""
+    """Returns the folders of the controller's files: those of this process's group and of the
+    groups above it."""
     found: list[Path] = []
     for line in _text(own).splitlines():
         _, _, rest = line.partition(":")

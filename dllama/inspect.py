@@ -1,5 +1,5 @@
-"""What a model file holds, as plain data and as a table for the terminal. Shows files that this
-version cannot run, too, and says why."""
+"""The contents of a model file, as plain data and as a table for the terminal. Files that this
+version cannot run are shown too, with the reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """All that `dllama inspect` says. `config` is None where the file cannot be run; then
+    """The facts that `dllama inspect` shows. `config` is None where the file cannot be run; then
     `unsupported` says why. `tokenizer` is None where the file has none."""
 
     path: str
@@ -105,7 +105,8 @@ def _describe_gguf(path: Path) -> ModelFacts:
 
 
 def _try_config(path: Path) -> tuple[ModelConfig | None, str | None]:
-    """The config of a GGUF file that can be run, or the sentence that says why it cannot."""
+    """Returns the config of a GGUF file that can be run, or the sentence that says why it
+    cannot."""
     try:
         source = GgufSource(path)
     except ModelFileError as error:
@@ -162,7 +163,8 @@ def _token_id(metadata: Mapping[str, object], which: str) -> int | None:
 
 
 def _groups(rows: Sequence[tuple[str, tuple[int, ...], str, int | None]]) -> list[TensorGroup]:
-    """One group for each role, in file order; a role with several shapes has several groups."""
+    """Returns one group for each role, in file order; a role with several shapes has several
+    groups."""
     groups: dict[tuple[str, tuple[int, ...]], TensorGroup] = {}
     for name, dims, type_name, n_bytes in rows:
         role = _LAYER.sub(r"\1.*.", name)
@@ -175,7 +177,8 @@ def _groups(rows: Sequence[tuple[str, tuple[int, ...], str, int | None]]) -> lis
 
 
 def render(facts: ModelFacts) -> RenderableType:
-    """The facts for a terminal: a sheet, the tensors by role, and what stands in the way."""
+    """Returns the facts for a terminal: a sheet, the tensors by role, and why the file cannot be
+    run."""
     parts: list[RenderableType] = [_sheet(facts)]
     if facts.groups:
         parts += [Text(), _tensor_table(facts.groups)]

@@ -1,5 +1,4 @@
-"""Keys and values as every rank knows them: the type they are kept in, and how those of a sequence
-move when its context is full."""
+"""The storage type of keys and values, and their move when a sequence's context is full."""
 
 from __future__ import annotations
 
@@ -10,7 +9,8 @@ from dllama.limits import Int32s
 
 
 class KvType(StrEnum):
-    """Named as in the file formats; see kernels.attention.kv_pages."""
+    """Storage types of keys and values, named as in file formats; see
+    kernels.attention.kv_pages."""
 
     F16 = "f16"
     Q8_0 = "q8_0"  # blocks of 32 with one scale: 0.53 of the memory
@@ -18,12 +18,11 @@ class KvType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KvShift:
-    """Of a sequence's `n_tokens` computed tokens the first `n_keep` stay, the next `n_drop` are
-    forgotten, and the others move to the positions before them, their keys turned accordingly.
-
-    A page of `to_pages` is the page at the same place of `from_pages` or none of them; pages
-    that lie wholly within the kept tokens are the same in both.
-    """
+    """The move of a sequence's keys and values when its context is full. Of its `n_tokens` computed
+    tokens the first `n_keep` stay, the next `n_drop` are dropped, and the others move to the
+    positions before them; their keys are rotated back. A page of `to_pages` is either the page at
+    the same place of `from_pages` or not in `from_pages`; pages that lie wholly within the kept
+    tokens are the same in both."""
 
     n_tokens: int
     n_keep: int

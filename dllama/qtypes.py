@@ -47,7 +47,7 @@ class QType(IntEnum):
 
 
 class Block(NamedTuple):
-    """How many values a block of a type holds, and in how many bytes."""
+    """The values and the bytes of one block of a type."""
 
     values: int
     bytes: int
@@ -93,7 +93,8 @@ COMPUTABLE: frozenset[QType] = frozenset(QType[name.upper()] for name in ALL_TYP
 
 
 def row_bytes(qtype: QType, cols: int) -> int:
-    """Bytes of one row of `cols` values. Raises ValueError where a row would end inside a block."""
+    """Returns the bytes of one row of `cols` values. Raises ValueError where a row would end inside
+    a block."""
     block = BLOCK[qtype]
     if cols % block.values:
         raise ValueError(

@@ -26,7 +26,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is sampled; may differ from request to request.
+    """The sampling parameters of one sequence.
 
     logit_bias comes first, then `samplers` in their order; mirostat 1 or 2 replaces all of them but
     the logits processors and temperature. Penalties look at the last `repeat_last_n` tokens of
@@ -113,9 +113,9 @@ SAMPLING_NUMBERS = numbers_of(SamplingParams)
 
 @dataclass(frozen=True, slots=True)
 class TokenProbs:
-    """How likely a token was: its natural log-probability by the model's logits or, with
-    `post_sampling_probs`, its probability among what the samplers left. `top_ids` are the
-    likeliest tokens, the best first, and `top_values` the same of each."""
+    """The probability of a token: its natural log-probability by the model's logits or, with
+    `post_sampling_probs`, its probability among what the samplers left. `top_ids` are the likeliest
+    tokens, the best first, and `top_values` the same of each."""
 
     token: int
     value: float
@@ -128,13 +128,13 @@ class Submit:
     """A sequence to continue. Ends at any of `stop_ids` (not part of the answer), after
     `max_tokens` (None: as far as the context goes), or where the context is full; with
     `context_shift` it goes on there: the first `n_keep` tokens stay (-1: the whole prompt), the
-    older half of the others is forgotten. `cache_prompt` lets it find what others computed, and
-    others find what it does. `session_id` names a conversation, whose pages leave the cache last.
-    `deadline_s` is how long after its arrival it ends with an error, whatever it has. `grammar`
-    (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
+    older half of the others is forgotten. `cache_prompt` lets it reuse the KV pages of other
+    sequences, and others reuse its own. `session_id` names a conversation, whose pages leave the
+    cache last. `deadline_s` is how long after its arrival it ends with an error, finished or not.
+    `grammar` (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
     `draft_max` tokens at most are drafted at a time (None: as the engine decides, 0: none), none
-    where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; that
-    changes how soon tokens come, never which."""
+    where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; drafts
+    change the speed, never the tokens."""
 
     id: Id
     tokens: Prompt
@@ -156,7 +156,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Forget a sequence, running or waiting; unknown ids are ignored. Nothing is answered."""
+    """Ends a sequence, running or waiting; unknown ids are ignored. There is no reply."""
 
     id: Id
 
@@ -188,8 +188,8 @@ class SessionCall:
 
 @dataclass(frozen=True, slots=True)
 class SessionReply:
-    """What became of a SessionCall: why not (`error`), or the tokens that were saved, restored or
-    erased, and the bytes of all ranks' files."""
+    """The result of a SessionCall: the reason of a failure (`error`), or the tokens that were
+    saved, restored or erased, and the bytes of all ranks' files."""
 
     id: Id
     error: str | None = None
@@ -200,10 +200,10 @@ class SessionReply:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one step brought to one sequence. `tokens` are new ids (a stop id is left out);
-    `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache.
-    `probs` has an entry for each of `tokens` where the request asked for them.
-    `retry_after_s` is set on an error that is only a lack of room (HTTP 503)."""
+    """The result of one step for one sequence. `tokens` are new ids (a stop id is left out);
+    `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache. `probs`
+    has an entry for each of `tokens` where the request asked for them. `retry_after_s` is set on an
+    error that only means a lack of room (HTTP 503)."""
 
     id: Id
     tokens: Prompt
@@ -226,7 +226,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """Where an engine is: "loading" (with progress 0..1 and a line of text), "ready",
+    """The state of an engine: "loading" (with progress 0..1 and a line of text), "ready",
     "recovering" (a worker is lost; while weights are sent again it is "loading") or "failed" (for
     good). In all but "ready" requests are refused with 503."""
 

@@ -13,8 +13,8 @@ from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
-    """The angle each pair turns by per position, float64 (rotary_dim / 2,), and the magnitude that
-    cosines and sines are multiplied by (1.0 but for YaRN).
+    """Returns the angle each pair turns by per position, float64 (rotary_dim / 2,), and the
+    magnitude that cosines and sines are multiplied by (1.0 but for YaRN).
 
     Pair j of a head is its values j and j + rotary_dim / 2.
     """
@@ -37,7 +37,8 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
 
 
 def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """Short waves stay, long ones are stretched by the factor, those between are blended."""
+    """Llama 3's scaling: short waves stay, long ones are stretched by the factor, those between are
+    interpolated."""
     turns = scaling.original_max_seq_len * frequency / (2 * math.pi)  # over the trained context
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -46,8 +47,8 @@ def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
 
 
 def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> np.ndarray:
-    """Pairs that turn more than beta_fast times in the trained context stay, those that turn
-    less than beta_slow times are stretched, a linear ramp over the pairs lies between."""
+    """YaRN's scaling: pairs that turn more than beta_fast times in the trained context stay, those
+    that turn less than beta_slow times are stretched, a linear ramp over the pairs lies between."""
     last = config.rotary_dim - 1
     low = max(math.floor(_pair_turning(scaling.beta_fast, scaling, config)), 0)
     high = min(math.ceil(_pair_turning(scaling.beta_slow, scaling, config)), last)
@@ -58,7 +59,8 @@ def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> n
 
 
 def _pair_turning(times: float, scaling: RopeScaling, config: ModelConfig) -> float:
-    """Which pair (a fraction) turns `times` over the context the model was trained on."""
+    """Returns the pair (a fraction) that turns `times` over the context the model was trained
+    on."""
     wave = scaling.original_max_seq_len / (times * 2 * math.pi)
     return config.rotary_dim * math.log(wave) / (2 * math.log(config.rope_theta))
 

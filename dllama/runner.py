@@ -1,4 +1,4 @@
-"""The seam between the engine's brain and whatever computes a step."""
+"""The seam between the engine and the computation of a step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Runner(Protocol):
 
     @property
     def n_pages(self) -> int:
-        """KV pages there are room for; steps name pages 0 .. n_pages - 1."""
+        """The number of KV pages; steps name pages 0 .. n_pages - 1."""
         ...
 
     @property
@@ -37,14 +37,14 @@ class Runner(Protocol):
         ...
 
     def run(self, step: Step) -> list[LogitRow]:
-        """Logits for each of `step.logits_at`. Raises PeerLost when a node is gone; the runner
-        then needs `recover()` before the next step, and all KV is lost."""
+        """Returns the logits for each of `step.logits_at`. Raises PeerLost when a node is lost; the
+        runner then needs `recover()` before the next step, and all KV is lost."""
         ...
 
     @property
     def hidden(self) -> np.ndarray:
-        """(H, dim) float32: the states after the last norm of the rows `hidden_at` of the step
-        that ran last; read it before the next."""
+        """Returns the states (H, dim) float32 after the last norm of the rows `hidden_at` of the
+        step that ran last; read it before the next."""
         ...
 
     def shift(self, shift: KvShift) -> None:
@@ -53,13 +53,14 @@ class Runner(Protocol):
 
     @property
     def fingerprint(self) -> bytes:
-        """32 bytes that another model, or another cut of it over ranks, does not have: keys and
-        values are of use to none of those."""
+        """Returns 32 bytes that differ between models, and between cuts of one model over ranks.
+        Saved keys and values can be used only where they are equal."""
         ...
 
     def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        """Writes these pages to a file called after `name` on every rank; the bytes of all files.
-        `stamp`, 16 bytes, has to be told again to read them. Raises SessionFileError, PeerLost."""
+        """Writes these pages to a file called after `name` on every rank; returns the bytes of all
+        files. The same `stamp`, 16 bytes, is needed to read them. Raises SessionFileError,
+        PeerLost."""
         ...
 
     def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
@@ -67,7 +68,7 @@ class Runner(Protocol):
         ...
 
     def idle(self) -> None:
-        """Called between steps when there is nothing to do; watches over peers. Raises PeerLost."""
+        """Watches over peers; called between steps while there is no work. Raises PeerLost."""
         ...
 
     def recover(self) -> None:

@@ -1,4 +1,4 @@
-"""One ragged batch: all that a rank ever learns of requests."""
+"""One ragged batch: everything that a rank learns about requests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not nee
 class Step:
     """T tokens of S sequences, in order: sequence s owns the rows starts[s]:starts[s+1].
 
-    A decoding sequence is a chunk of one row; nothing else tells decode from prefill. Keys and
-    values of the token at position p of sequence s live in page pages[s, p // PAGE_TOKENS].
+    A decoding sequence is a chunk of one row; there is no other difference between decode and
+    prefill. Keys and values of the token at position p of sequence s live in page pages[s, p //
+    PAGE_TOKENS].
     """
 
     tokens: Int32s  # (T,) int32
@@ -40,13 +41,14 @@ class Step:
 
     @property
     def is_decode(self) -> bool:
-        """Whether every row continues an answer: what reads a prompt has rows without logits."""
+        """Returns whether every row continues an answer: steps that read prompts have rows without
+        logits."""
         return len(self.logits_at) == len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class LogitRow:
-    """What a row of logits tells the sampler: the whole row, or its largest entries.
+    """One row of logits for the sampler: the whole row, or its largest entries.
 
     `ids` is None for a whole row (then `logits` is (vocab_size,)); otherwise ids (k,) int32 and
     logits (k,) float32 are sorted by falling logit, ties by rising id. `log_sum_exp` is over

@@ -47,7 +47,7 @@ class TensorInfo:
         return self.name.rpartition(".")[2]
 
     def of_one_expert(self) -> TensorInfo:
-        """The same for one of its matrices."""
+        """Returns the info of one expert's matrix."""
         return replace(self, rows=self.rows // self.n_experts, n_experts=1)
 
     @property
@@ -61,7 +61,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class TensorFeed:
-    """A rank's tensors on their way: all of them announced, then each with its raw blocks.
+    """A rank's tensors in transit: first the manifest of all, then each tensor's raw blocks.
 
     `arrays` are uint8 (rows, bytes of a row) in the order of `manifest`; an array may be
     overwritten once the next one is asked for.
@@ -75,7 +75,8 @@ class TensorFeed:
 
 
 class WeightSource(Protocol):
-    """A model's weights, read a cut at a time. Implementations map files and copy late."""
+    """A model's weights, read a cut at a time. Implementations map files and copy nothing before it
+    is needed."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -84,13 +85,12 @@ class WeightSource(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]: ...
 
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
-        """The raw blocks of a cut, uint8 of shape (len(rows), bytes of one cut row). Of a tensor of
-        several experts `rows` are those of each, and the cuts of all follow one another.
+        """Returns the raw blocks of a cut, uint8 of shape (len(rows), bytes of one cut row). Of a
+        tensor of several experts `rows` are those of each, and the cuts of all follow one another.
 
-        Rows are in the house's order (RoPE in half-split style). `cols` must begin and end at
-        block borders (ValueError). A view of the file where rows need no reordering.
-        Raises ModelFileError where the file is damaged, UnknownTensorType where there is no
-        kernel for the type.
+        Rows are in our order (RoPE in half-split style). `cols` must begin and end at block borders
+        (ValueError). A view of the file where rows need no reordering. Raises ModelFileError where
+        the file is damaged, UnknownTensorType where there is no kernel for the type.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""From the blocks that files store back to float32. The plain meaning of each type, for writers,
+"""Decodes the blocks that files store to float32. The plain meaning of each type, for writers,
 inspection and tests; kernels have their own ways."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""From float32 rows to the blocks that files store. NumPy only, as bytes-exact as ggml's own
-reference quantizers (ggml-quants.c); what writes models uses it, nothing that runs them."""
+"""Encodes float32 rows as the blocks that files store. NumPy only, as bytes-exact as ggml's own
+reference quantizers (ggml-quants.c); used where models are written, never where they run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From a ModelConfig to the metadata and tensor list of a GGUF file: gguf_config and gguf_source
-read backwards. llama.cpp reads what this writes."""
+"""Makes the metadata and the tensor list of a GGUF file from a ModelConfig: the inverse of
+gguf_config and gguf_source. llama.cpp reads what this writes."""
 
 from __future__ import annotations
 

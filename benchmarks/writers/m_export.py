@@ -1,4 +1,4 @@
-"""From a ModelConfig to distributed-llama's .m file: m_file read backwards."""
+"""Writes distributed-llama's .m file from a ModelConfig: the inverse of m_file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dllama.qtypes import QType
 
 def m_stream(path: Path, config: ModelConfig, qtype: QType) -> StreamedFile:
     """A file to write the blocks of m_tensors(config, qtype) to, in that order. Raises ValueError
-    for what the format cannot say: other architectures, biases, factors, fractions."""
+    for models that the format cannot describe: other architectures, biases, factors, fractions."""
     pairs = b"".join(
         struct.pack("<ii", key, value) for key, value in _header(config, qtype).items()
     )

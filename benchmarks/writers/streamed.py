@@ -1,5 +1,5 @@
-"""Files written front to back, tensor by tensor, without holding one whole. They appear under
-their name only when complete, so nobody meets half a model."""
+"""Files written front to back, tensor by tensor, without holding one whole. They appear under their
+name only when complete, so half a model is never seen."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class MeshCollective:
                 self._blocks.append(Block(number, part, owner, receivers, message, wire))
 
     def is_scattered(self, n_rows: int, wire_bytes: int, sum_bytes: int) -> bool:
-        """Whether reduce-scatter and all-gather beat sending all to all.
+        """Returns whether reduce-scatter and all-gather beat sending all to all.
 
         Each rank sends N - 1 payloads plainly; scattered, it sends N - 1 Nth parts of partials in
         the wire type and as many of sums in float32. The second hop must be worth a quarter.

@@ -1,4 +1,5 @@
-"""The links of the mesh: one inbox a rank, one way out to every other. Knows bytes, not sums.
+"""The links of the mesh: one inbox a rank, and one outgoing link to every other. Knows bytes, not
+sums.
 
 A message is one ZeroMQ frame: a fixed header and a payload. One frame costs 20 us less a round
 trip than two, and a fixed header less than msgpack: on this link microseconds count. Between ranks
@@ -47,7 +48,7 @@ class Phase(IntEnum):
 
 
 class Key(NamedTuple):
-    """What a receiver waits for."""
+    """The key of a message that a receiver waits for."""
 
     sequence: int
     phase: int  # a Phase
@@ -61,8 +62,8 @@ class Arrived(NamedTuple):
 
 
 def uses_shared_memory() -> bool:
-    """Whether ranks of one machine may share memory: DLLAMA_SHARED_MEMORY=0 keeps all on ZeroMQ,
-    to measure what machines of a network would see."""
+    """Returns whether ranks of one machine may share memory: DLLAMA_SHARED_MEMORY=0 keeps all on
+    ZeroMQ, to measure the network's share on one machine."""
     return IS_SUPPORTED and os.environ.get("DLLAMA_SHARED_MEMORY", "1") != "0"
 
 
@@ -79,7 +80,7 @@ class MeshLinks:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.peers: Sequence[str] = ()  # endpoints by rank
-        self.hosts: Sequence[str] = ()  # what to call the ranks in messages
+        self.hosts: Sequence[str] = ()  # the names of the ranks in errors
         self._context = context
         self._inbox: Socket | None = None
         self._outs: dict[int, Socket] = {}
@@ -96,7 +97,7 @@ class MeshLinks:
         return bind_first_free(self._inbox, host, ports)
 
     def connect(self, peers: Sequence[str]) -> None:
-        """Opens the ways out; `peers` are endpoints by rank, the own one is ignored."""
+        """Opens the outgoing links; `peers` are endpoints by rank, this rank's own is ignored."""
         self.peers = peers
         self.hosts = self.hosts or peers
         for rank, peer in enumerate(peers):
@@ -116,7 +117,7 @@ class MeshLinks:
         """Says hello to a rank, and offers it a ring in case it is on this machine."""
         offer = b""
         if uses_shared_memory():
-            with suppress(OSError):  # no memory to share: ZeroMQ does it all
+            with suppress(OSError):  # no memory to share: everything goes by ZeroMQ
                 self._rings[rank] = RingWriter()
                 offer = self._rings[rank].offer
         hello = bytearray(HEADER_BYTES) + offer
@@ -136,7 +137,7 @@ class MeshLinks:
         HEADER.pack_into(buffer, 0, MAGIC, phase, self.rank, block, self.epoch, sequence, compute)
 
     def send(self, rank: int, message: bytes | bytearray | memoryview) -> None:
-        """Hands on a whole message (header and payload), which is copied."""
+        """Sends a whole message (header and payload), which is copied."""
         out, ring = self._outs[rank], self._rings.get(rank)
         sleeps = None if ring is None else ring.write(message)
         if sleeps is not None:
@@ -160,7 +161,7 @@ class MeshLinks:
         return self._early.pop(key)
 
     def lost_rank(self) -> int | None:
-        """A rank whose link broke, rank 0 first; None while all hold."""
+        """Returns a rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
 
     @property
@@ -203,7 +204,7 @@ class MeshLinks:
         self.check()
 
     def check(self) -> None:
-        """Raises PeerLost where a link broke."""
+        """Raises PeerLost if a link broke."""
         lost = self.lost_rank()
         if lost is not None:
             self._drain()  # what it still sent is not needed, but its inbox should not block it
@@ -215,7 +216,7 @@ class MeshLinks:
             )
 
     def _keep(self, message: bytes) -> None:
-        """Files a message under its key; drops what is no message of this epoch."""
+        """Stores a message under its key; drops messages of other epochs and anything else."""
         if message == WAKE_UP:
             return
         if len(message) < HEADER_BYTES:

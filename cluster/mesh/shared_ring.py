@@ -59,12 +59,12 @@ class RingWriter:
 
     @property
     def offer(self) -> bytes:
-        """What the reader needs to find this ring."""
+        """Returns the bytes by which the reader finds this ring."""
         return OFFER.pack(os.getpid(), self._fd, self._nonce)
 
     def write(self, message: bytes | bytearray | memoryview) -> bool | None:
-        """Writes a message; whether the reader has to be woken. None where there is no reader or
-        no room, and nothing was written."""
+        """Writes a message; returns whether the reader has to be woken, or None if nothing was
+        written because there is no reader or no room."""
         words, n_bytes = self._words, len(message)
         is_full = self._n_written - int(words[kernels.READ]) >= N_SLOTS
         if not words[_ATTACHED] or is_full or n_bytes > SLOT_BYTES - _LENGTH.size:
@@ -83,7 +83,7 @@ class RingWriter:
 
 
 class RingReader:
-    """The receiving end of a ring that somebody offered."""
+    """The receiving end of a ring that a writer offered."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -93,7 +93,7 @@ class RingReader:
 
     @classmethod
     def attach(cls, offer: bytes | memoryview) -> RingReader | None:
-        """The ring of an offer, or None where it is not to be found on this machine."""
+        """Opens the ring of an offer; None if the ring is not on this machine."""
         if not IS_SUPPORTED or len(offer) != OFFER.size:
             return None
         pid, number, nonce = OFFER.unpack(offer)
@@ -115,7 +115,8 @@ class RingReader:
         return cls(memory)
 
     def take(self) -> bytes:
-        """The next message, which must be there. Raises ProtocolError where its length is none."""
+        """Returns the next message, which must be there. Raises ProtocolError if its length is
+        impossible."""
         at = HEADER_BYTES + self.n_read % N_SLOTS * SLOT_BYTES
         (n_bytes,) = _LENGTH.unpack_from(self._memory, at)
         if not 0 <= n_bytes <= SLOT_BYTES - _LENGTH.size:

@@ -73,7 +73,8 @@ def n_blocks(cols: int) -> int:
 
 
 def make_codec(sync_type: SyncType) -> SyncCodec:
-    """The codec of a type, its kernels compiled: the first call in a step costs no more."""
+    """Returns the codec of a type with its kernels compiled, so that its first call in a step costs
+    no more than others."""
     if sync_type is SyncType.F32:
         return F32Codec()
     codec = Q80Codec()
@@ -85,7 +86,7 @@ def make_codec(sync_type: SyncType) -> SyncCodec:
 
 
 def _q80_parts(wire: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Scales (T, blocks) float16 and values (T, cols) int8 of a wire buffer, as views."""
+    """Returns scales (T, blocks) float16 and values (T, cols) int8 of a wire buffer, as views."""
     rows, cols = shape
     n_scale_bytes = 2 * rows * n_blocks(cols)
     scales = wire[:n_scale_bytes].view("<f2").reshape(rows, -1)

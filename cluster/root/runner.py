@@ -25,14 +25,14 @@ from kernels.cpu import isa
 
 log = logging.getLogger(__name__)
 
-RECOVER_HELLO_S = 2.0  # a recovery that finds nobody is tried again soon
+RECOVER_HELLO_S = 2.0  # a recovery that reaches no worker is tried again soon
 
 
 class ClusterRunner:
     """Computes steps on the root and its workers; see dllama.runner.Runner.
 
     `start()` brings the cluster up and has to come first; the source stays open until close().
-    `on_progress` hears of weights as workers take them in.
+    `on_progress` is called as workers take in weights.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ClusterRunner:
         session = self._living()
         try:
             return session.run(step)
-        except BaseException:  # whatever it was, ranks are now in the middle of a step
+        except BaseException:  # after any error, ranks are in the middle of a step
             self._end_session()
             raise
 

@@ -1,7 +1,7 @@
-"""One life of a cluster, from hello to the first lost peer: all that carries its epoch.
+"""One life of a cluster, from hello to the first lost peer: all state that belongs to its epoch.
 
 One thread. While it waits it reads what daemons and ranks have said; a worker that failed, fell
-silent, stands still or cut a link is a PeerLost, and the session is then of no more use.
+silent, stands still or cut a link is a PeerLost, and the session is then over.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ STATS_TIMEOUT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RootParts:
-    """What every session of a runner is built of."""
+    """The parts that all sessions of a runner share."""
 
     source: WeightSource
     config: ClusterConfig
@@ -173,7 +173,7 @@ class ClusterSession:
         if config.advertise is None and all(
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
-            listen_on = "127.0.0.1"  # nobody else is meant
+            listen_on = "127.0.0.1"  # no other machine connects
         mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports)
         endpoints: list[str] = []
         for link in self.links:
@@ -245,7 +245,7 @@ class ClusterSession:
 
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
-        """One step on all ranks."""
+        """Runs one step on all ranks."""
         started = time.perf_counter_ns()
         before = copy(self._mesh.times)
         logits = self._compute(step)
@@ -276,7 +276,7 @@ class ClusterSession:
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
     def idle(self) -> None:
-        """Looks after the workers and the links of the mesh. Raises PeerLost."""
+        """Checks the workers and the links of the mesh. Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
             lost = self._mesh.links.lost_rank()
@@ -284,7 +284,8 @@ class ClusterSession:
                 raise self.links.of_rank(lost).lost("closed its link")
 
     def rank_figures(self) -> list[RankFigures]:
-        """Every rank's figures, rank 0 first; zeros for one that does not answer at once."""
+        """Returns every rank's figures, rank 0 first; zeros for one that does not answer at
+        once."""
         own = self._mesh.links
         weights_bytes = sum(info.n_bytes for info in self._manifests[0])
         number = secrets.randbits(31)

@@ -1,6 +1,6 @@
-"""What is done to messages before a template sees them, so that it need not know all that clients
-send. Each adaptation is a function of one row of the table at the end; none changes its input, and
-none does anything to messages that the template takes as they are."""
+"""Adapts messages to what a template can read, which is less than clients may send. Each adaptation
+is a function of one row of the table at the end; none changes its input, and none does anything to
+messages that the template takes as they are."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return super().call(__context, __obj, *args, **kwargs)
 
     def join_texts(self, parts: Iterable[object]) -> str:
-        """What the operator `~` does."""
+        """Computes the operator `~`, limited."""
         return join_limited(map(str, parts))
 
 

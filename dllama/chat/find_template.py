@@ -1,4 +1,4 @@
-"""Which chat template a model is served with: the one asked for, its own, or ChatML."""
+"""Finds the chat template that a model is served with: the one asked for, its own, or ChatML."""
 
 from __future__ import annotations
 

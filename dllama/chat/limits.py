@@ -1,5 +1,6 @@
-"""Limits on what a chat template can make of little: it is code that came with a model, and a few
-letters of Jinja suffice to fill a machine's memory. Each check raises jinja2's SecurityError."""
+"""Limits on the memory and time that a chat template can use: it is code that came with a model,
+and a few letters of Jinja suffice to fill a machine's memory. Each check raises jinja2's
+SecurityError."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What a list of chat messages must be, checked before a template sees it.
+"""Checks a list of chat messages before a template sees it.
 
-Each refusal is a RequestError whose `param` is the path of the field at fault."""
+Each refusal is a RequestError whose `param` is the path of the field at fault.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipytho
 
 
 def check_messages(messages: object) -> None:
-    """Returns where `messages` is a conversation that a template can be given."""
+    """Checks that `messages` is a conversation that a template can be given. Raises
+    RequestError."""
     if not isinstance(messages, list):
         raise _wrong("messages", messages, "a list of messages")
     if not messages:

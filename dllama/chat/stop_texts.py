@@ -1,4 +1,4 @@
-"""Where an assistant's turn ends, by what a chat template writes after it."""
+"""Finds the texts that end an assistant's turn: those that a chat template writes after it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPECIAL = re.compile(r"\s*(<\|[^|<>]+\|>|<｜[^｜]+｜>|</?[A-Za-z_]+>|\[/?[A-
 
 
 def stop_texts(template: ChatTemplate) -> tuple[str, ...]:
-    """Texts spelled like special tokens that follow an assistant's words in the template's
+    """Returns texts spelled like special tokens that follow an assistant's words in the template's
     prompts, such as "<|eot_id|>"; empty where it writes none."""
     found = (_SPECIAL.match(tail) for tail in _tails(template))
     return tuple(dict.fromkeys(match.group(1) for match in found if match))
@@ -39,8 +39,8 @@ def template_stop_ids(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset
 
 
 def _tails(template: ChatTemplate) -> list[str]:
-    """What follows the assistant's words, of each conversation the template takes, without tools
-    and with one: a model may have a template for each."""
+    """Returns the text after the assistant's words, for each conversation that the template takes,
+    without tools and with one: a model may have a template for each."""
     tails: list[str] = []
     for conversation, tools in product(_CONVERSATIONS, (None, [PROBE_TOOL])):
         try:

@@ -1,4 +1,5 @@
-"""What a chat template can and cannot do, found by rendering small conversations with it."""
+"""The traits of a chat template (what it can read), found by rendering small conversations with
+it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Arguments(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """The defaults are those of a template that takes whatever is sent."""
+    """The traits of a template. The defaults are those of a template that takes whatever is
+    sent."""
 
     has_system: bool = True
     takes_parts: bool = False  # content as a list of {"type": "text", ...}

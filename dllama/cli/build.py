@@ -1,4 +1,4 @@
-"""Puts the parts together: a model file and settings become a running engine."""
+"""Builds a running engine from a model file and settings."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from kernels.cache import on_compile
 
 log = logging.getLogger(__name__)
 
-KV_SHARE = 4  # the KV cache takes at most this part of the free memory unless it is told a size
-FULL_CONTEXTS = 4  # and never more than so many full conversations
+KV_SHARE = 4  # by default the KV cache takes at most 1 / KV_SHARE of the free memory
+FULL_CONTEXTS = 4  # and at most the pages of FULL_CONTEXTS full conversations
 
 Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of text
 
 
 def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> int:
-    """KV pages there will be room for."""
+    """Returns the number of KV pages."""
     assert settings.max_batch <= MAX_LOGIT_ROWS
     one = -(-config.max_seq_len // PAGE_TOKENS)
     if settings.kv_tokens:
@@ -71,7 +71,7 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
 def build_engine(
     settings: EngineSettings, report: Report, *, with_grammars: bool = False
 ) -> Engine:
-    """An engine over whatever runner the settings ask for; one that answers requests of others
+    """Builds an engine over the runner that the settings ask for; an engine that serves requests
     needs grammars."""
     draft_model = build_draft_model(settings, report)
     runner: Runner | None = None
@@ -95,9 +95,9 @@ def build_engine(
 
 
 def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | None:
-    """The small model that guesses, on this machine alone, if there is one. It is loaded before
-    the large one, so that what it takes is gone when that one's need is compared with what is left.
-    Raises ConfigError where its vocabulary is another one; what build_runner raises."""
+    """Loads the draft model, if one is named, on this machine. It is loaded before the large model,
+    whose need is then compared with the memory that is left. Raises ConfigError where the two
+    vocabularies differ, and as build_runner does."""
     path = settings.draft_model
     if path is None:
         return None
@@ -124,8 +124,8 @@ def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | 
 
 
 def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | None:
-    """What follows the grammars of requests, over the model's vocabulary; None where there is no
-    tokenizer, or none that ends an answer: then requests with a grammar are refused."""
+    """Returns the grammar masks over the model's vocabulary; None where there is no tokenizer, or
+    no token that ends an answer: then requests with a grammar are refused."""
     named = Path(settings.tokenizer) if settings.tokenizer else None
     try:
         tokenizer = load_tokenizer(settings.model, named)
@@ -140,7 +140,7 @@ def _session_dir(settings: EngineSettings) -> Path | None:
 
 
 def _step_rows(settings: EngineSettings) -> int:
-    """Rows of a step: prompt tokens and one for every running sequence."""
+    """Returns the rows of a step: prompt tokens and one for every running sequence."""
     return settings.max_step_tokens + settings.max_batch
 
 
@@ -185,7 +185,7 @@ def _cluster_runner(
 
 @contextlib.contextmanager
 def _compiling(report: Report) -> Iterator[None]:
-    """Tells of kernels that are compiled on the way, which only a first start does."""
+    """Reports the kernels that are compiled meanwhile, which happens at a first start only."""
     n = 0
 
     def tell(name: str) -> None:

@@ -1,5 +1,5 @@
-"""The model file as the command line wants it: its name and the context that will be served, and
-the tokenizer that goes with it."""
+"""Opens the model file of the command line, under the name and with the context that will be
+served, and finds its tokenizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Renamed:
 
 
 def context_size(config: ModelConfig, asked: int) -> int:
-    """Tokens a conversation may have. Raises ConfigError where more was asked than was trained."""
+    """Returns the tokens that a conversation may have. Raises ConfigError for more than the model
+    was trained with."""
     if asked > config.max_seq_len:
         raise ConfigError(
             f"--ctx-size {asked} is more than the {config.max_seq_len} tokens this model was "
@@ -38,7 +39,7 @@ def context_size(config: ModelConfig, asked: int) -> int:
 
 
 def open_source(settings: EngineSettings) -> Renamed:
-    """The model file, with the context length that will be served."""
+    """Opens the model file, with the context length that will be served."""
     source = open_model(settings.model)
     config = source.config
     context = context_size(config, settings.ctx_size)
@@ -50,13 +51,14 @@ T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
 
 
 def metadata_of(model: str, tokenizer: Path | None) -> Mapping[str, object]:
-    """GGUF metadata of the file the tokenizer comes from; empty for other formats."""
+    """Returns the GGUF metadata of the file that the tokenizer comes from; empty for other
+    formats."""
     path = tokenizer or Path(model)
     return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else {}
 
 
 def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
-    """The tokenizer named, or the model file's own, or the .t file beside a .m file.
+    """Loads the tokenizer named, or the model file's own, or the .t file beside a .m file.
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """

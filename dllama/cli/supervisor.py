@@ -14,7 +14,7 @@ from dllama.cli.flags.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
-STOP_S = 5.0  # an engine has so long to end by itself
+STOP_S = 5.0  # time an engine has to end by itself
 QUICK_S = 30.0  # one that ends sooner than this after its start did not work
 MAX_QUICK = 3  # in a row: then it is left down
 CHECK_S = 0.2
@@ -38,7 +38,7 @@ class EngineSupervisor:
                 sys.executable, "-m", "dllama.cli.engine", "--endpoint", self._endpoint,
                 "--settings", self._settings.to_json(), "--log-level", self._log_level,
             ],
-            stdin=subprocess.PIPE,  # its end tells the engine that nobody needs it any more
+            stdin=subprocess.PIPE,  # the engine ends when this pipe does
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -74,7 +74,7 @@ class EngineSupervisor:
         return code
 
     def stop(self) -> None:
-        """Ends the engine: by closing its stdin, and the hard way after a while."""
+        """Ends the engine: by closing its stdin, and by killing it after STOP_S."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -89,7 +89,7 @@ class EngineSupervisor:
 
 
 def _cause(code: int) -> str:
-    """An exit code in words."""
+    """Returns an exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

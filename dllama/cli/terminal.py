@@ -1,4 +1,4 @@
-"""What people see: errors, notes and progress on stderr; decoration only on a terminal."""
+"""The output for people: errors, notes and progress on stderr; decoration only on a terminal."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def note(text: str) -> None:
-    """A line for the user, on stderr."""
+    """Prints a line for the user, on stderr."""
     stderr.print(escape(text))
 
 
 def complain(error: BaseException) -> None:
-    """An error as one sentence on stderr."""
+    """Prints an error as one sentence, on stderr."""
     stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def set_up_logging(level: str) -> None:
-    """One event a line on stderr."""
+    """Sets up logging: one event a line, on stderr."""
     logging.basicConfig(
         level=level.upper(),
         stream=sys.stderr,

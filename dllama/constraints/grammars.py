@@ -42,7 +42,8 @@ class Part:
 
 
 def json_part(schema: object) -> Part:
-    """Answers that are JSON valid under `schema`. Raises RequestError where a schema is none."""
+    """Returns the grammar of JSON that is valid under `schema`. Raises RequestError for a wrong
+    schema."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     if not isinstance(schema, dict):
@@ -52,7 +53,7 @@ def json_part(schema: object) -> Part:
 
 
 def source_part(kind: GrammarKind, source: object) -> Part:
-    """The grammar of a text (or of a schema) in one of the kinds. Raises RequestError."""
+    """Returns the grammar of a text (or of a schema) in one of the kinds. Raises RequestError."""
     if kind is GrammarKind.JSON_SCHEMA:
         return json_part(source)
     assert isinstance(source, str), "all but schemas are texts"
@@ -64,12 +65,12 @@ def source_part(kind: GrammarKind, source: object) -> Part:
 
 
 def grammar_text(*parts: dict[str, object]) -> str:
-    """The text that an engine takes; the first part is where an answer begins."""
+    """Returns the grammar as an engine takes it; the first part is where an answer begins."""
     return json.dumps({"grammars": list(parts)}, ensure_ascii=False)
 
 
 def whole_answer(part: Part) -> str:
-    """Answers that are the part and nothing else."""
+    """Returns the grammar of answers that are the part and nothing else."""
     return grammar_text(part.named("answer"))
 
 
@@ -123,7 +124,8 @@ def _byte_tokenizer() -> LLTokenizer:
 
 
 def gbnf_to_lark(source: str) -> str:
-    """llama.cpp's grammar notation as Lark. Raises RequestError where the source is no GBNF."""
+    """Translates llama.cpp's grammar notation to Lark. Raises RequestError where the source is no
+    GBNF."""
     try:
         return str(convert(source))
     except RecursionError:

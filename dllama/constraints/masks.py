@@ -15,9 +15,9 @@ from threading import Lock
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from dllama.constraints.closing import Closing
+from dllama.constraints.completions import CompletionFinder
+from dllama.constraints.token_budget import TokenBudget
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
-from dllama.constraints.ways_out import WaysOut
 from dllama.errors import DllamaError, RequestError
 
 N_THREADS = 2  # a grammar that takes long to compile must not hold up the masks of the others
@@ -33,7 +33,7 @@ class GrammarMasks:
         self.end_ids = np.array(vocabulary.end_ids, np.int64)
         self.n_tokens = len(vocabulary.tokens)
         self._tokenizer = _tokenizer_of(vocabulary)
-        self.ways_out = WaysOut(vocabulary)
+        self.completions = CompletionFinder(vocabulary)
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(N_THREADS, thread_name_prefix="masks")
@@ -47,11 +47,11 @@ class GrammarMasks:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def begin(self, constraint: GrammarConstraint) -> Future[np.ndarray]:
-        """Has the next mask of a constraint computed in the background."""
+        """Starts computing the next mask of a constraint in the background."""
         return self._pool.submit(constraint.compute)
 
     def matcher(self, grammar: str) -> LLMatcher:
-        """A matcher at the grammar's beginning, compiled at most once while it is remembered.
+        """Returns a matcher at the grammar's beginning; a cached grammar is not compiled again.
         Raises RequestError."""
         with self._lock:
             known = self._compiled.get(grammar)
@@ -80,7 +80,7 @@ class GrammarConstraint:
     ) -> None:
         self._masks = masks
         self._n_left = n_left
-        self._closing = Closing(masks.ways_out)
+        self._budget = TokenBudget(masks.completions)
         self._grammar = grammar
         self._stop_ids = np.array(sorted(stop_ids), np.int64)
         self._matcher: LLMatcher | None = None
@@ -88,15 +88,15 @@ class GrammarConstraint:
         self._pending: Future[np.ndarray] | None = masks.begin(self)
 
     def compute(self) -> np.ndarray:
-        """The mask's bits (words,) uint32, as llguidance writes them, and how far it is to the
-        end. Raises DllamaError."""
+        """Returns the mask's bits (words,) uint32, as llguidance writes them; looks for a
+        completion, if one is due. Raises DllamaError."""
         if self._matcher is None:
             self._matcher = self._masks.matcher(self._grammar)
         words = self._words
         self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         self._raise_errors(self._matcher)
         if self._n_left is not None:
-            self._closing.look(self._matcher, self._n_left)
+            self._budget.look(self._matcher, self._n_left)
         return words
 
     def mask(self) -> np.ndarray:
@@ -120,7 +120,7 @@ class GrammarConstraint:
         assert self._pending is None and self._matcher is not None, "mask() comes before keep()"
         if self._n_left is None:
             return token
-        return self._closing.keep(self._matcher, token, self._n_left)
+        return self._budget.keep(self._matcher, token, self._n_left)
 
     def advance(self, token: int) -> bool:
         assert self._pending is None and self._matcher is not None, "mask() comes before advance()"
@@ -144,8 +144,8 @@ class GrammarConstraint:
 
 
 class _Vocabulary(TokenizerWrapper):
-    """What llguidance reads to build its table of tokens, and asks for the tokens of text that a
-    grammar leaves no choice about. Its threads take the GIL for that, some 50 µs."""
+    """The vocabulary as llguidance reads it to build its table of tokens. It also calls this object
+    for the tokens of text that a grammar forces; its threads take the GIL for that, some 50 µs."""
 
     def __init__(self, vocabulary: VocabularyBytes) -> None:
         self._vocabulary = vocabulary
@@ -169,7 +169,8 @@ class _Vocabulary(TokenizerWrapper):
 
 
 def _tokenizer_of(vocabulary: VocabularyBytes) -> LLTokenizer:
-    """The same vocabulary as llguidance wants it. Raises DllamaError where no token ends a text."""
+    """Returns the vocabulary as a tokenizer of llguidance. Raises DllamaError where no token ends a
+    text."""
     if not vocabulary.end_ids:
         raise DllamaError(
             "the tokenizer names no token that ends an answer, and grammars need one; give "

@@ -1,4 +1,4 @@
-"""What is done to a JSON schema before it becomes a grammar."""
+"""Narrows a JSON schema before it becomes a grammar, so that every answer comes to an end."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _BY_NAME = ("properties", "$defs", "definitions")  # keywords whose value holds 
 
 
 def closed(schema: Mapping[str, object]) -> dict[str, object]:
-    """The schema, but an object that names its properties, and says nothing of others, has no
-    others: a small model would never stop to invent some. All that the result allows, the
-    schema allows too.
+    """Returns the schema with objects closed: one that names its properties, and says nothing of
+    others, gets no others, because a small model would never stop inventing some. Everything that
+    the result allows, the schema allows too.
 
     Schemas that describe one object in several places (`allOf`, a `$ref` beside other words) are
     left as they are: closing each place would leave nothing.
@@ -59,7 +59,7 @@ def closed(schema: Mapping[str, object]) -> dict[str, object]:
 
 
 def _is_merged(value: object) -> bool:
-    """Whether the schema describes some object in several places."""
+    """Returns whether the schema describes some object in several places."""
     if isinstance(value, list):
         return any(map(_is_merged, value))
     if not isinstance(value, dict):
@@ -70,8 +70,8 @@ def _is_merged(value: object) -> bool:
 
 
 def _bounded(value: object) -> object:
-    """The schema with a pattern for each format that would let a text go on for ever, and limits
-    for numbers."""
+    """Returns the schema with a pattern for each format whose texts have no greatest length, and
+    limits for numbers."""
     if isinstance(value, list):
         return [_bounded(item) for item in value]
     if not isinstance(value, dict):
@@ -85,7 +85,7 @@ def _bounded(value: object) -> object:
 
 
 def _number_limits(schema: Mapping[str, object]) -> dict[str, object]:
-    """The bounds and the precision that a schema of numbers lacks."""
+    """Returns the bounds and the precision that a schema of numbers lacks."""
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
     if not {"integer", "number"}.intersection(k for k in kinds if isinstance(k, str)):

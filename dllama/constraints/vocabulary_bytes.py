@@ -1,5 +1,5 @@
-"""What a grammar has to know of a vocabulary, and nothing else of a tokenizer: the bytes of each
-token, which tokens are no text, and how a piece of text is usually written in tokens."""
+"""The part of a vocabulary that a grammar needs: the bytes of each token, the tokens that are not
+text, and the usual tokens of a piece of text."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class TokenTable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyBytes:
-    """`tokens[i]` are the bytes of token i; `control_ids` are never made from text; `end_ids`
-    end a generation. `encode` gives the tokens of a piece of text as the model is used to them,
-    for what a grammar leaves no choice about."""
+    """`tokens[i]` are the bytes of token i; `control_ids` are never made from text; `end_ids` end a
+    generation. `encode` gives the tokens of a piece of text as the model is used to them, for text
+    that a grammar forces."""
 
     tokens: list[bytes]
     control_ids: list[int]
@@ -46,7 +46,7 @@ class VocabularyBytes:
         )
 
     def byte_ids(self) -> dict[int, int]:
-        """The first token that writes a single byte, for each byte that has one."""
+        """Returns the first token that writes a single byte, for each byte that has one."""
         control = set(self.control_ids)
         ids: dict[int, int] = {}
         for token, text in enumerate(self.tokens):

@@ -33,7 +33,7 @@ _FOREIGN: dict[bytes, str] = {
 
 
 def open_model(path: str | Path) -> WeightSource:
-    """The weights in a model file; a GgufSource, which has `.metadata` too, for GGUF.
+    """Opens the weights in a model file; those of GGUF are a GgufSource, which has `.metadata` too.
 
     Raises ModelFileError where there is no such file, or it is no model of a known format, or is
     damaged; UnknownTensorType where a tensor has a type without a kernel.
@@ -48,7 +48,7 @@ def open_model(path: str | Path) -> WeightSource:
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first four bytes of a file. Raises ModelFileError where it cannot be read."""
+    """Returns the first four bytes of a file. Raises ModelFileError where it cannot be read."""
     file = MappedFile(path)
     try:
         return file.buffer[:4]

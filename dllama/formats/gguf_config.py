@@ -1,4 +1,4 @@
-"""From GGUF metadata to a ModelConfig. Knows the metadata keys of the Llama family and which of
+"""Makes a ModelConfig of GGUF metadata. Knows the metadata keys of the Llama family and which of
 them would change the results in ways that this version does not compute."""
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: GgufFile) -> int:
 
 
 def _max_seq_len(keys: ArchKeys) -> int:
-    """The context length; cut to the sliding window, where there is one, because up to there
-    full attention gives the very same results."""
+    """Returns the context length, limited to the sliding window, where there is one, because up to
+    there full attention gives the very same results."""
     context = keys.integer("context_length")
     if keys.raw("attention.sliding_window") in (None, 0):
         return context

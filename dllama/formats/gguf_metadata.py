@@ -40,7 +40,8 @@ class GgufMetadata(Mapping[str, object]):
         return len(self._entries)
 
     def array_length(self, key: str) -> int | None:
-        """How many items an array has, without loading it; None where there is no array."""
+        """Returns the number of items of an array, without loading it; None where there is no
+        array."""
         value = self._entries.get(key)
         if isinstance(value, LazyStrings | LazyNumbers):
             return value.count

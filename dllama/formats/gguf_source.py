@@ -1,4 +1,4 @@
-"""A GGUF file as a WeightSource: their tensor names become ours here, and RoPE order too."""
+"""A GGUF file as a WeightSource: translates tensor names, and the order of rotary rows, to ours."""
 
 from __future__ import annotations
 
@@ -53,14 +53,15 @@ def their_name(name: str, tensor: Tensor) -> str:
 
 def _placements(file: GgufFile, config: ModelConfig) -> list[Placement]:
     tensors = {their_name(name, t): (name, t) for name, t in model_tensors(config).items()}
-    _refuse_strangers(file, tensors)
+    _refuse_unused(file, tensors)
     return [
         _placement(file, config, theirs, name, tensor) for theirs, (name, tensor) in tensors.items()
     ]
 
 
-def _refuse_strangers(file: GgufFile, known: Container[str]) -> None:
-    """A tensor nobody would use (an output bias, a scale) means that results would be wrong."""
+def _refuse_unused(file: GgufFile, known: Container[str]) -> None:
+    """Raises ModelFileError for tensors that the family does not use (an output bias, a scale):
+    without them the results would be wrong."""
     for theirs in file.tensors:
         if theirs not in known and _LAYER.sub("blk.{i}.", theirs) not in UNUSED:
             raise ModelFileError(

@@ -1,4 +1,4 @@
-"""What must hold of a model's config and tensors, whatever file format they come from."""
+"""Checks of a model's config and tensors that hold for every file format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def check_heads(config: ModelConfig, path: Path) -> None:
 
 
 def require_computable(qtype: QType | None, type_name: str, tensor: str, path: Path) -> QType:
-    """The type, where there are kernels for it; otherwise UnknownTensorType names both."""
+    """Returns the type if there are kernels for it. Otherwise raises UnknownTensorType, which names
+    tensor and type."""
     if qtype is not None and qtype in COMPUTABLE:
         return qtype
     known = ", ".join(sorted(q.name for q in COMPUTABLE))

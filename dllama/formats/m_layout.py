@@ -1,7 +1,8 @@
-"""What distributed-llama's .m files hold: header keys and the order of tensors.
+"""The layout of distributed-llama's .m files: header keys and the order of tensors.
 
 Source: distributed-llama, src/llm.cpp and converter/writer.py (v0.16). Little-endian int32 pairs
-after a magic number and the header's size; tensors follow without names, padding or alignment."""
+after a magic number and the header's size; tensors follow without names, padding or alignment.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class MKey(IntEnum):
 
 
 class MRope(IntEnum):
-    """How pairs lie: LLAMA and LLAMA3_1 side by side, FALCON half a head apart."""
+    """Layouts of rotary pairs: LLAMA and LLAMA3_1 side by side, FALCON half a head apart."""
 
     LLAMA = 0
     FALCON = 1

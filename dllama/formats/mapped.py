@@ -13,7 +13,7 @@ _PAGE = mmap.PAGESIZE
 
 
 class MappedFile:
-    """A whole file as bytes that cost no memory until they are looked at.
+    """A whole file as bytes that cost no memory until they are read.
 
     Every range is checked against the size before it is used, so a corrupt length can neither
     allocate nor crash. Raises ModelFileError where the path is no readable, non-empty file.
@@ -26,7 +26,8 @@ class MappedFile:
         self._bytes = np.frombuffer(self.buffer, np.uint8)
 
     def view(self, offset: int, n_bytes: int, what: str) -> np.ndarray:
-        """The bytes [offset, offset + n_bytes) as uint8 (n_bytes,), a view; `what` names them."""
+        """Returns the bytes [offset, offset + n_bytes) as uint8 (n_bytes,), a view; `what` names
+        them in errors."""
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.size:
             raise ModelFileError(
                 f"{self.path}: {what} needs the bytes {offset} to {offset + n_bytes}, but the file "
@@ -41,7 +42,7 @@ class MappedFile:
         start = -(-offset // _PAGE) * _PAGE
         end = (offset + n_bytes) // _PAGE * _PAGE
         if offset + n_bytes >= self.size:
-            end = self.size  # nobody else lives on the last page
+            end = self.size  # the last page holds nothing else
         if end > start and len(self._bytes) and hasattr(mmap, "MADV_DONTNEED"):
             self.buffer.madvise(mmap.MADV_DONTNEED, start, end - start)
 

@@ -19,8 +19,9 @@ from dllama.weight_source import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a tensor lies. `interleaved` says how heads are made up where the file keeps rotary
-    pairs side by side (the rows 2j and 2j + 1 of a head); None where rows are in our order."""
+    """The place of a tensor in a file. `interleaved` gives the layout of heads where the file keeps
+    rotary pairs side by side (the rows 2j and 2j + 1 of a head); None where rows are in our
+    order."""
 
     info: TensorInfo
     file: MappedFile
@@ -97,7 +98,7 @@ def _cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:
 
 
 def _check_bias_order(place: Placement) -> None:
-    """A vector in blocks cannot be reordered without requantizing it, which we never do."""
+    """Raises ModelFileError for an interleaved bias in blocks: it cannot be requantized."""
     info = place.info
     in_blocks = info.qtype not in COMPUTABLE or BLOCK[info.qtype].values > 1
     if place.interleaved is not None and info.rows == 1 and in_blocks:

@@ -16,9 +16,9 @@ class RotaryPairs(NamedTuple):
 
 
 def half_split_order(wanted: range, pairs: RotaryPairs) -> np.ndarray:
-    """Where our rows `wanted` lie among interleaved ones: per head, our row j is theirs 2j and our
-    row j + rotary_dim / 2 is theirs 2j + 1; rows that are not rotated stay. int64 (len(wanted),).
-    """
+    """Returns the places of our rows `wanted` among interleaved ones: per head, our row j is theirs
+    2j and our row j + rotary_dim / 2 is theirs 2j + 1; rows that are not rotated stay. int64
+    (len(wanted),)."""
     head, j = np.divmod(np.arange(wanted.start, wanted.stop), pairs.head_dim)
     half = pairs.rotary_dim // 2
     theirs = np.where(j < pairs.rotary_dim, 2 * (j % half) + j // half, j)
@@ -27,5 +27,5 @@ def half_split_order(wanted: range, pairs: RotaryPairs) -> np.ndarray:
 
 
 def interleaved_order(n_rows: int, pairs: RotaryPairs) -> np.ndarray:
-    """Which of our rows comes next in an interleaved file: the inverse of half_split_order."""
+    """Returns our row for each row of an interleaved file: the inverse of half_split_order."""
     return np.argsort(half_split_order(range(n_rows), pairs))

@@ -1,4 +1,4 @@
-"""What a family of models is: its table of tensors, what its config says, its two half layers."""
+"""A family of models: its table of tensors, its fields of a config, its two half layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Family:
     """One architecture. A module of this package makes one; `dllama.models.FAMILIES` lists them."""
 
     arch: str  # `general.architecture` of GGUF files
-    title: str  # the models people know it by
+    title: str  # its models, as they are commonly called
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig

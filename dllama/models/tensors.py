@@ -1,5 +1,5 @@
-"""The vocabulary of a family's table of tensors: what each is called, how large it is, how it is
-cut over ranks. Knows no files, no kernels and no family."""
+"""The rows of a family's table of tensors: the names, the size and the cut over ranks of each.
+Knows no files, no kernels and no family."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dllama.config import ModelConfig
 
 
 class Axis(StrEnum):
-    """What one side of a tensor counts; each value names a size of ModelConfig.
+    """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
     The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Others are not.
+    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Other axes are
+    not cut.
     """
 
     DIM = "dim"
@@ -25,7 +26,7 @@ class Axis(StrEnum):
     VOCAB = "vocab_size"
 
     def size(self, config: ModelConfig) -> int:
-        """How many values the axis has in a model."""
+        """Returns the number of values of the axis in a model."""
         size: int = getattr(config, self.value)
         return size
 
@@ -78,5 +79,5 @@ class Tensor:
         return rows, self.cols.size(config)
 
     def n_experts(self, config: ModelConfig) -> int:
-        """How many matrices of the same shape the tensor holds."""
+        """Returns the number of matrices, all of the same shape, that the tensor holds."""
         return 1 if self.experts is None else self.experts(config)

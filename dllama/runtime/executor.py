@@ -1,5 +1,5 @@
-"""Runs the pieces of a forward pass, and for steps of few rows replays them as captured graphs:
-such steps are so short that finding out what to call takes longer than many a kernel.
+"""Runs the pieces of a forward pass; for steps of few rows it replays them as captured graphs. Such
+steps are short: choosing the kernels to call takes longer than many of the kernels do.
 
 A piece of a step calls the same kernels with the same arrays as that of any other step with as many
 rows, sequences and wanted logits. Capturing takes some 0.2 ms a kernel, so it is done where several
@@ -19,7 +19,7 @@ from dllama.step import MAX_LOGIT_ROWS
 from kernels.program import Program, recording
 
 FEW_ROWS = 8  # of a step that is captured: with more, computing takes long enough
-ALIKE_BEFORE = 3  # steps that follow each other, before one is captured
+ALIKE_BEFORE = 3  # steps of one shape before the next one is captured
 
 Shape = tuple[int, int, int]  # rows, sequences, rows of logits
 
@@ -58,7 +58,8 @@ class Executor:
         return len(self._graphs)
 
     def begin(self, rows: Rows) -> Rows:
-        """The rows of a step that begins; those of few in arrays that stay where they are."""
+        """Returns the rows of a step that begins; those of a small step in arrays that stay where
+        they are."""
         shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
         self._n_alike = self._n_alike + 1 if shape == self._shape else 1
         self._shape, self._next = shape, 0
@@ -71,7 +72,7 @@ class Executor:
         return self._settled(rows)
 
     def run(self, piece: Callable[..., None], *args: Any) -> None:
-        """Does the next piece of the step, as it was captured or by `piece(*args)`."""
+        """Runs the next piece of the step: replays its captured graph, or calls `piece(*args)`."""
         if self._replaying is not None:
             self._replaying[self._next].run()
             self._next += 1
@@ -83,7 +84,7 @@ class Executor:
             piece(*args)
 
     def end(self) -> None:
-        """Keeps what was captured: all pieces of the step have run."""
+        """Keeps the captured graph after the last piece of the step."""
         if self._captured is not None:
             self._graphs[self._shape] = self._captured
 

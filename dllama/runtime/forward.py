@@ -1,7 +1,7 @@
-"""The forward pass: what a paper says, over whatever share a rank holds.
+"""The forward pass as in the paper, over the share of the model that a rank holds.
 
-Knows no rank and no socket: shapes tell how many heads and columns are here, and a Collective adds
-up what the others have.
+Knows no rank and no socket: array shapes give its numbers of heads and columns, and a Collective
+adds the parts of all ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Run = Callable[..., None]
 
 
 def forward(weights: Weights, ops: Ops, comm: Collective, run: Run) -> None:
-    """Logits of the step's wanted rows over this rank's part of the vocabulary, in state.logits.
+    """Computes the logits of the step's wanted rows over this rank's part of the vocabulary, in
+    state.logits.
 
     The residual stream holds the embedded tokens, and afterwards the last layer's states.
     Raises PeerLost.

@@ -1,4 +1,4 @@
-"""A rank's KV pages in a file of its own: written whole, checked whole before anybody uses them.
+"""A rank's KV pages in a file of its own: written whole, checked whole before they are used.
 
 Layout, little-endian: HEADER, then per layer the keys of all pages and the values of all pages,
 then a BLAKE2b digest of everything before it.
@@ -22,8 +22,8 @@ _SAMPLED_ROWS = 4
 
 
 def model_fingerprint(source: WeightSource, cut: str) -> bytes:
-    """32 bytes that depend on the model's config, on its tensors' shapes and types, on the first
-    rows of each, and on how it is cut over ranks (`cut` in words of the caller)."""
+    """Returns 32 bytes that depend on the model's config, on its tensors' shapes and types, on the
+    first rows of each, and on how it is cut over ranks (`cut` in words of the caller)."""
     digest = hashlib.blake2b(f"{source.config!r}|{cut}".encode(), digest_size=32)
     for name in sorted(source.tensors):
         info = source.tensors[name]
@@ -43,12 +43,12 @@ Tick = Callable[[], None]
 
 
 def file_name(name: str, fingerprint: bytes, rank: int) -> str:
-    """What a rank's file is called: saves of several models and clusters share a directory."""
+    """Returns the name of a rank's file: saves of several models and clusters share a directory."""
     return f"{name}-{fingerprint[:6].hex()}.rank{rank}.kv"
 
 
 def mark_of(fingerprint: bytes, stamp: bytes, rank: int) -> bytes:
-    """The mark of one rank's file of one save."""
+    """Returns the mark of one rank's file of one save."""
     return hashlib.blake2b(fingerprint + stamp + bytes([rank]), digest_size=MARK_BYTES).digest()
 
 
@@ -80,8 +80,8 @@ def write_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick
 
 def read_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
     """Reads what write_pages wrote into these pages, in their order; the bytes of the file. Raises
-    SessionFileError where it is not the same model's, cut's, rank's and save's, or is damaged:
-    what is in the pages then is nobody's."""
+    SessionFileError where it is not the same model's, cut's, rank's and save's, or is damaged: the
+    contents of the pages are then undefined."""
     header = _header(kv, len(pages), mark)
     n_data = sum(a[0, 0].nbytes for a in kv) * len(pages) * kv.keys.shape[0]
     n_wanted = len(header) + n_data + _DIGEST_BYTES
@@ -112,7 +112,7 @@ def read_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick:
 
 
 def _pieces(kv: KvPages, pages: Sequence[int]) -> Iterator[np.ndarray]:
-    """Views of the pages, a page of a layer each, in the order of the file."""
+    """Yields views of the pages, a page of a layer each, in the order of the file."""
     for layer in range(kv.keys.shape[0]):
         for array in kv:
             for page in pages:

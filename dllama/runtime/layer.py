@@ -15,7 +15,7 @@ NONE = np.zeros(0, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a rank holds of layer `index`. `previous` is the layer before, None for the first.
+    """A rank's share of layer `index`. `previous` is the layer before, None for the first.
 
     Names are those of the family's table; tensors that are packed together go by their joint name.
     """

@@ -87,11 +87,11 @@ class LinearBuilder:
         return last.format == format_name(info.qtype) and last.rows + info.rows <= last.max_rows
 
     def linear(self) -> Linear:
-        """What was added."""
+        """Returns the matrices that were added."""
         parts = tuple((column, packing.packed()) for column, packing in self._parts)
         return Linear(parts, parts[0][1].cols, self._rows, self._first_own_col)
 
 
 def format_name(qtype: QType) -> str:
-    """The kernels' name for a storage type."""
+    """Returns the kernels' name for a storage type."""
     return qtype.name.lower()

@@ -1,4 +1,4 @@
-"""A session without workers: rank 0 of one holds the whole model, on this machine."""
+"""The Runner without workers: rank 0 of one holds the whole model, on this machine."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ class LocalRunner:
         kv_type: KvType = KvType.F16, kv_dir: Path | None = None,
         available_bytes: int | None = None, on_progress: Callable[[float, str], None] | None = None,
     ) -> LocalRunner:  # fmt: skip
-        """Packs the whole model. `on_progress` hears the share that is done and what is loading.
+        """Packs the whole model. `on_progress` gets the part that is loaded, 0..1, and the name of
+        what is loading.
 
         Raises ConfigError before anything is loaded where the model does not fit in
-        `available_bytes` (None: it is not asked); ModelFileError.
+        `available_bytes` (None: not checked); ModelFileError.
         """
         config = source.config
         [shard] = plan_for(config, source.tensors, [1.0])
@@ -114,10 +115,10 @@ class LocalRunner:
         return self._model.hidden
 
     def idle(self) -> None:
-        """Nobody to watch over."""
+        """Does nothing: there are no peers."""
 
     def recover(self) -> None:
-        """Nothing can be lost."""
+        """Does nothing: there is no peer to lose."""
 
     def stats(self) -> list[dict[str, object]]:
         weights, threads = self._model.weights, self._model.team.n_threads
@@ -132,7 +133,7 @@ class LocalRunner:
 def _reporting(
     tensors: TensorFeed, on_progress: Callable[[float, str], None] | None
 ) -> Iterator[tuple[TensorInfo, np.ndarray]]:
-    """The tensors; tells how far they are packed."""
+    """Yields the tensors and reports the progress of packing."""
     total, done = sum(info.n_bytes for info in tensors.manifest), 0
     for info, raw in tensors:
         yield info, raw
@@ -142,4 +143,4 @@ def _reporting(
 
 
 def _no_watchdog() -> None:
-    """Nobody waits for this rank but its owner."""
+    """Does nothing: no daemon watches this rank."""

@@ -1,4 +1,5 @@
-"""From each rank's slice of the logits to the rows the sampler reads, by way of a few bytes.
+"""Encodes each rank's slice of the logits in few bytes, and joins the slices to the rows of the
+sampler.
 
 A part is: int32 n_vocab, then tops and sums (R,) float32, then for each row either its k candidates
 (ids int32, values float32) or, where the whole row is wanted, its n_vocab logits.
@@ -20,7 +21,7 @@ def encode_part(
     logits: np.ndarray, n_vocab: int, vocab_start: int, counts: np.ndarray, state: RunState,
     team: np.ndarray,
 ) -> bytes:  # fmt: skip
-    """What rank 0 needs of this rank's logits (R, >= n_vocab)."""
+    """Encodes this rank's part for rank 0, of its logits (R, >= n_vocab)."""
     n = len(counts)
     pieces = [np.int32(n_vocab).tobytes()]
     if n and n_vocab:
@@ -66,7 +67,7 @@ class _Part:
 
 
 def merge_parts(parts: list[bytes], counts: np.ndarray) -> list[LogitRow]:
-    """The rows as the sampler wants them, from every rank's part in rank order.
+    """Returns the rows for the sampler, from every rank's part in rank order.
 
     Raises ProtocolError where a part is shorter than it says.
     """
@@ -95,7 +96,7 @@ def _merge_row(
 
 
 def _log_sum_exp(parts: list[tuple[float, float]]) -> float:
-    """The log of the whole softmax's denominator, from each slice's (top, sum).
+    """Returns the log of the whole softmax's denominator, from each slice's (top, sum).
 
     Not a number where the logits are none: the sampler then ends that sequence with a reason.
     """

@@ -1,4 +1,5 @@
-"""What a rank is told of its tensors before they come, checked: kernels index memory by it."""
+"""Checks the manifest, the list of a rank's tensors, before they arrive: kernels index memory by
+it."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from dllama.weight_source import TensorInfo
 
 
 def table_of(config: ModelConfig, layer: int) -> dict[str, Tensor]:
-    """The tensors of one layer by their short names."""
+    """Returns the table rows of one layer by their short names."""
     return {t.name: t for t in FAMILIES[config.arch].layer_tensors(config, layer)}
 
 
 def manifest_by_layer(
     config: ModelConfig, manifest: Sequence[TensorInfo]
 ) -> list[list[TensorInfo]]:
-    """The tensors of each layer, in the manifest's order.
+    """Returns the tensors of each layer, in the manifest's order.
 
     Raises ModelFileError for tensors that the family does not have, or whose sizes fit neither
     the config nor each other.
@@ -62,7 +63,8 @@ def _check_layer(config: ModelConfig, table: dict[str, Tensor], infos: list[Tens
 def _check_side(
     config: ModelConfig, info: TensorInfo, axis: Axis, size: int, held: dict[Axis, int]
 ) -> None:
-    """One side of a tensor: as the config says, or where it is cut as the layer's others are."""
+    """Checks one side of a tensor: it is as the config says or, if cut, as in the layer's other
+    tensors."""
     is_whole = axis in (Axis.DIM, Axis.HEAD)
     expected = axis.size(config) if is_whole else held.setdefault(axis, size)
     if size != expected:

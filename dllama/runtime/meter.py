@@ -1,7 +1,7 @@
-"""Where the time of a rank's last steps went: the numbers behind a row of GET /stats.
+"""Measures where the time of a rank's last steps goes, for its row of GET /stats.
 
 Steps that only decode are kept apart from those that read prompts: a token of a prompt costs a
-fraction of one that is generated, and figures of both together would tell of neither.
+fraction of one that is generated, and figures over both would describe neither.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import psutil
 
 from dllama.step import Step
 
-RECENT_STEPS = 64  # of either kind that figures are over
+RECENT_STEPS = 64  # steps of each kind that the figures cover
 
 
 @dataclass(slots=True)
 class SyncTimes:
-    """Where the time of a rank went, in nanoseconds since the start."""
+    """The time of a rank, by what it was spent on, in nanoseconds since the start."""
 
     compute_ns: int = 0
     wait_ns: int = 0
@@ -110,7 +110,7 @@ class RankMeter:
 
 @dataclass(frozen=True, slots=True)
 class RankIdentity:
-    """What does not change of a rank: its place, its machine and its share."""
+    """The constant part of a rank's row: its place, its machine and its share."""
 
     rank: int
     host: str
@@ -121,8 +121,9 @@ class RankIdentity:
 
 
 def stats_row(who: RankIdentity, figures: RankFigures, rss_bytes: int) -> dict[str, object]:
-    """One rank's row of `workers` in GET /stats. Times are per token over the last steps that only
-    decoded, zero before there are any; `prefill_tokens_per_s` is over those that read prompts."""
+    """Returns one rank's row of `workers` in GET /stats. Times are per token over the last steps
+    that only decoded, zero before there are any; `prefill_tokens_per_s` is over those that read
+    prompts."""
     tokens_ms = 1e6 * max(figures.n_tokens, 1)
     weights_read = figures.weights_bytes * figures.n_steps
     return {
@@ -144,7 +145,7 @@ def stats_row(who: RankIdentity, figures: RankFigures, rss_bytes: int) -> dict[s
 
 
 def rss_bytes() -> int:
-    """Memory of this process that is resident now."""
+    """Returns the resident memory of this process, in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 

@@ -21,7 +21,7 @@ from kernels.weights.layout import Activations, Needs
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A step as the kernels want it: contiguous int32 arrays, and each row's page."""
+    """A step as the kernels read it: contiguous int32 arrays, and each row's page."""
 
     n: int  # T
     starts: np.ndarray  # (S + 1,)
@@ -55,7 +55,7 @@ class Ops:
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
 
     def begin(self, rows: Rows) -> None:
-        """Turns to a step's rows, whose embeddings are in the residual stream."""
+        """Begins a step of these rows, whose embeddings are in the residual stream."""
         state, self.rows = self._state, rows
         self.x = state.x[: rows.n]  # (T, dim): the residual stream
         self.partial = state.partial[: rows.n]  # (T, width): this rank's part of a sum, or the sum

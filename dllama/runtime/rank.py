@@ -43,10 +43,10 @@ class RankModel:
         max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
         kv_type: KvType = KvType.F16, progress: np.ndarray | None = None,
     ) -> RankModel:  # fmt: skip
-        """Packs this rank's cut and allocates all that computing needs.
+        """Packs this rank's cut and allocates its state and thread team.
 
-        `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared
-        memory: its first word grows with every kernel, for a watchdog to see.
+        `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared memory:
+        its first word grows with every kernel, for a watchdog to read.
         """
         if n_pages < 1 or max_step_tokens < 1:
             raise ConfigError(
@@ -68,9 +68,9 @@ class RankModel:
         return model
 
     def _warm_up(self) -> None:
-        """Runs one token through everything, so that kernels are compiled or read from the cache
-        now and not inside the first request, and the most frequent step is recorded. The page it
-        writes is nobody's yet."""
+        """Runs one token through the whole model, so that kernels are compiled or read from the
+        cache now and not inside the first request, and the most frequent step is recorded. No
+        sequence owns the page it writes."""
         one = np.zeros(1, np.int32)
         step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
@@ -83,7 +83,7 @@ class RankModel:
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
     ) -> list[LogitRow] | None:
-        """Logits of `step.logits_at` on rank 0, None elsewhere.
+        """Returns the logits of `step.logits_at` on rank 0, None elsewhere.
 
         `embed_rows` uint8 (T, row bytes) are the raw embedding rows of the step's tokens.
         Raises PeerLost; ConfigError where a step is larger than what was planned for.
@@ -116,15 +116,17 @@ class RankModel:
         )  # fmt: skip
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Writes pages to a file; its bytes. Raises SessionFileError."""
+        """Writes pages to a file; returns its bytes. Raises SessionFileError."""
         return write_pages(path, self.state.kv, pages, mark, tick)
 
     def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Reads what save_kv wrote. Raises SessionFileError."""
+        """Reads the pages that save_kv wrote; returns the bytes of the file. Raises
+        SessionFileError."""
         return read_pages(path, self.state.kv, pages, mark, tick)
 
     def _last_states(self, x: np.ndarray) -> np.ndarray:
-        """What the head would read of the last layer's states x (H, dim): (H, dim) float32."""
+        """Returns the input of the head, (H, dim) float32, for the last layer's states x (H,
+        dim)."""
         mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
         scale = 1.0 / np.sqrt(mean_square + self.weights.config.norm_epsilon)
         states: np.ndarray = (x * scale).astype(np.float32) * self.weights.norm
@@ -143,5 +145,6 @@ class RankModel:
 
 
 def progress_memory(buffer: memoryview | bytearray) -> np.ndarray:
-    """A buffer of STATE_WORDS * 8 bytes, such as a shared mapping, as RankModel.load wants it."""
+    """Returns a view of a buffer of STATE_WORDS * 8 bytes, such as a shared mapping, for
+    RankModel.load."""
     return np.frombuffer(buffer, np.int64, STATE_WORDS)

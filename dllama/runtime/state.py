@@ -1,4 +1,4 @@
-"""What changes while a rank computes: KV pages and scratch buffers, all allocated once."""
+"""The mutable state of a rank: KV pages and scratch buffers, all allocated once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunState:
 
 
 def columns_of(w: Linear) -> tuple[int, int]:
-    """What tells the inputs of matrices that are cut by columns apart."""
+    """Returns the key of a matrix's input: matrices of equal keys, cut by columns, share one."""
     return w.cols, w.first_own_col
 
 
@@ -62,7 +62,7 @@ def allocate(
     weights: Weights, *, kv_type: KvType, n_pages: int, max_tokens: int, max_logits: int,
     n_threads: int,
 ) -> RunState:  # fmt: skip
-    """Buffers for one rank; the KV pages are by far the largest."""
+    """Allocates the buffers of one rank; the KV pages are by far the largest."""
     config, f32 = weights.config, np.float32
     half = config.rotary_dim // 2
     longest = min(config.max_seq_len, n_pages * PAGE)
@@ -90,19 +90,19 @@ def allocate(
 
 
 def _widest(weights: Weights, name: str) -> int:
-    """Columns that the output of the largest of all layers' matrices of a name needs."""
+    """Returns the most columns that the output of a matrix of this name has in any layer."""
     return max((linear.width for linear in weights.linears(name)), default=0)
 
 
 def _inputs(weights: Weights, name: str, max_tokens: int) -> dict[tuple[int, int], Inputs]:
-    """Inputs for the matrices of a name, mostly of one shape in all layers."""
+    """Returns the inputs for the matrices of a name, mostly of one shape in all layers."""
     linears = {columns_of(w): w for w in weights.linears(name)}
     return {columns: _inputs_of(w, max_tokens) for columns, w in linears.items()}
 
 
 def _inputs_of(w: Linear, max_tokens: int) -> Inputs:
-    """One row more than there are tokens, for the view from the first own column on, which
-    reaches into the row behind."""
+    """Allocates the input of a matrix, with one row more than there are tokens: the view from the
+    first own column on reaches into the next row."""
     whole = activations(max_tokens + 1, w.cols)
     n, width = whole.rows.shape
     begin, end = w.first_own_col, w.first_own_col + (n - 1) * width

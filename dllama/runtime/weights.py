@@ -22,7 +22,7 @@ from kernels.weights.dequantize import dequantize
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What one rank holds of a model; `vocab_start` is the id of its head's first row."""
+    """One rank's share of a model; `vocab_start` is the id of its head's first row."""
 
     config: ModelConfig
     family: Family
@@ -52,7 +52,7 @@ class Weights:
         return head + sum(layer.n_bytes for layer in self.layers)
 
     def linears(self, name: str) -> list[Linear]:
-        """The matrices of a name in all layers, as far as this rank has them."""
+        """Returns this rank's matrices of a name, of all layers."""
         return [linear for layer in self.layers for linear in layer.experts(name)]
 
 

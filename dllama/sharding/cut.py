@@ -26,11 +26,12 @@ class Cut:
 
 
 def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: Shard) -> list[Cut]:
-    """The rank's tensors in feed order: layer by layer, then the last norm and its vocabulary.
+    """Returns the rank's tensors in feed order: layer by layer, then the last norm and its
+    vocabulary.
 
     Tensors of which the rank holds nothing are left out. A tied head is cut from `embed` and goes
-    by the name `wcls`; the embedding itself is fed to nobody. Columns are cut outward to whole
-    quant blocks: those of another rank that come along are multiplied by zeros
+    by the name `wcls`; the embedding itself is not fed. Columns are cut outward to whole quant
+    blocks: those of another rank that come along are multiplied by zeros
     (`TensorInfo.first_own_col`). Raises ModelFileError where a tensor is missing.
     """
     family = FAMILIES[config.arch]
@@ -49,9 +50,9 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
 
 
 def cut_tensors(source: WeightSource, shard: Shard) -> TensorFeed:
-    """A rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
+    """Yields a rank's tensors in feed order, each uint8 (rows, bytes of a cut row).
 
-    Memory behind a tensor is given back once the next one is asked for.
+    The memory of a tensor is given back once the next one is asked for.
     """
     cuts = cut_manifest(source.config, source.tensors, shard)
 
@@ -73,7 +74,8 @@ def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
 
 
 def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
-    """Whether a rank holds any of a tensor. Norms of heads are of use only where there are some."""
+    """Returns whether a rank holds any of a tensor. A rank without heads holds no norms of
+    heads."""
     if tensor.cols is Axis.HEAD:
         return len(shard.kv_heads) > 0
     axes = [axis for axis in (tensor.rows, tensor.cols) if axis is not None]

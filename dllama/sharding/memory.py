@@ -1,4 +1,4 @@
-"""What a rank will need, said before anything is loaded."""
+"""The memory that a rank will need, known before anything is loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class NodeMemory:
 
 
 def kv_page_bytes(config: ModelConfig, n_kv_heads: int, kv_type: KvType = KvType.F16) -> int:
-    """Bytes of one KV page on a rank: keys and values of its `n_kv_heads` heads in all layers."""
+    """Returns the bytes of one KV page on a rank: keys and values of its `n_kv_heads` heads in all
+    layers."""
     return page_bytes(kv_type, config.n_layers, n_kv_heads, config.head_dim)
 
 
@@ -43,7 +44,8 @@ def memory_needed(
     max_step_tokens: int,
     kv_type: KvType = KvType.F16,
 ) -> int:
-    """Bytes a rank will hold at its peak: weights, KV pages, scratch, and the process itself.
+    """Returns the bytes a rank will hold at its peak: weights, KV pages, scratch, and the process
+    itself.
 
     While loading, one tensor exists twice: as it came and as it is packed.
     """
@@ -60,7 +62,7 @@ def memory_needed(
 
 
 def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int:
-    """Columns of the widest input over an axis, those that come along with blocks included."""
+    """Returns the columns of the widest input over an axis, with those of shared blocks."""
     widths = (
         cut.info.cols
         for cut in cuts

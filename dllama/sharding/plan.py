@@ -1,4 +1,5 @@
-"""Who holds which part of a model. Pure arithmetic: knows no sockets, files or threads."""
+"""Plans which rank holds which part of a model. Pure arithmetic: knows no sockets, files or
+threads."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ VOCAB_UNIT = 16  # rows in a packed group
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one rank holds: KV heads (with their query heads), hidden columns, vocabulary rows."""
+    """The share of one rank: KV heads (with their query heads), hidden columns, vocabulary rows."""
 
     rank: int
     world_size: int
@@ -34,7 +35,8 @@ class Shard:
     vocab: range
 
     def part(self, axis: Axis, config: ModelConfig) -> range | None:
-        """The values of an axis that this rank holds; None for all of an axis that is not cut."""
+        """Returns the values of an axis that this rank holds; None for all of an axis that is not
+        cut."""
         if axis is Axis.HEADS:
             return _scaled(self.kv_heads, config.group_size * config.head_dim)
         if axis is Axis.KV_HEADS:
@@ -76,7 +78,8 @@ def plan_shards(
 def plan_for(
     config: ModelConfig, tensors: Mapping[str, TensorInfo], shares: Sequence[float]
 ) -> list[Shard]:
-    """The plan for a model file: block borders are taken from the types of its own tensors."""
+    """Returns the plan for a model file: block borders are taken from the types of its own
+    tensors."""
     return plan_shards(
         config,
         shares,
@@ -86,8 +89,8 @@ def plan_for(
 
 
 def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:
-    """Columns at whose multiples the matrices over an axis can be cut, whatever their types in
-    each layer."""
+    """Returns the number of columns at whose multiples the matrices over an axis can be cut,
+    whatever their types in each layer."""
     table = model_tensors(config)
     blocks = [
         BLOCK[info.qtype].values
@@ -161,7 +164,7 @@ def _hidden_unit(hidden_dim: int, align: int, world_size: int) -> int:
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:
-    """Whole units for each weight, n_units in all, each at least `minimum`.
+    """Returns a number of units for each weight, n_units in all, each at least `minimum`.
 
     Largest remainder; ties go to the lowest rank, so that every node computes the same plan.
     """
@@ -178,7 +181,7 @@ def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[i
 
 
 def _ranges(counts: Sequence[int], unit: int, end: int) -> list[range]:
-    """Consecutive ranges of counts[r] units; the last unit may be short."""
+    """Returns consecutive ranges of counts[r] units; the last unit may be short."""
     ranges, start = [], 0
     for count in counts:
         stop = min(end, start + count * unit)

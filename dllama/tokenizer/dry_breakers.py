@@ -1,4 +1,4 @@
-"""Which tokens stand for the texts that end a repetition (DRY's sequence breakers). A text may lie
+"""Finds the tokens of the texts that end a repetition (DRY's sequence breakers). A text may lie
 inside one token, or begin at the end of one and go on in the next ones.
 
 Source: the rule of llama.cpp (src/llama-sampling.cpp, get_overlapping_token_sequences).
@@ -17,7 +17,7 @@ _MAX_TAIL = 20  # tokens of a breaker after the one it begins in
 
 
 class Vocabulary(Protocol):
-    """What is asked of a tokenizer. It is kept as a key, for which any object will do."""
+    """The part of a tokenizer that is read here; it also serves as the key of a cache."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -30,7 +30,8 @@ class Vocabulary(Protocol):
 def breaker_tokens(
     tokenizer: Vocabulary, texts: Iterable[str]
 ) -> tuple[list[int], list[list[int]]]:
-    """The tokens that hold one of the texts whole, and the sequences of several tokens that do."""
+    """Returns the tokens that hold one of the texts whole, and the sequences of several tokens that
+    do."""
     singles: set[int] = set()
     phrases: list[list[int]] = []
     for text in dict.fromkeys(texts):
@@ -57,13 +58,13 @@ def _tokens_of(tokenizer: Vocabulary, text: str) -> tuple[list[int], list[list[i
 
 @lru_cache(maxsize=8)
 def _all_bytes(tokenizer: Vocabulary) -> tuple[bytes, np.ndarray]:
-    """The bytes of all tokens, one behind the other, and where each ends (vocab_size,)."""
+    """Returns the bytes of all tokens, concatenated, and the end of each (vocab_size,)."""
     pieces = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     return b"".join(pieces), np.cumsum([len(piece) for piece in pieces])
 
 
 def _tokens_with(data: bytes, ends: np.ndarray, wanted: bytes) -> list[int]:
-    """The tokens whose bytes have `wanted` in them, rising."""
+    """Returns the tokens whose bytes contain `wanted`, in rising order."""
     found: list[int] = []
     at = data.find(wanted)
     while at >= 0:
@@ -77,7 +78,7 @@ def _tokens_with(data: bytes, ends: np.ndarray, wanted: bytes) -> list[int]:
 
 
 def _tokens_ending(data: bytes, ends: np.ndarray, wanted: bytes) -> list[int]:
-    """The tokens whose bytes end with `wanted`, rising."""
+    """Returns the tokens whose bytes end with `wanted`, in rising order."""
     raw = np.frombuffer(data, np.uint8)
     sizes = np.diff(ends, prepend=0)
     tokens = np.flatnonzero(sizes >= len(wanted))
@@ -87,7 +88,8 @@ def _tokens_ending(data: bytes, ends: np.ndarray, wanted: bytes) -> list[int]:
 
 
 def _continuation(tokenizer: Vocabulary, tail: bytes) -> list[int]:
-    """How a text goes on in tokens; [] for a part of a character, which no text begins with."""
+    """Returns the tokens that the rest of a text is written with; [] for a part of a character,
+    with which no text begins."""
     try:
         text = tail.decode()
     except UnicodeDecodeError:

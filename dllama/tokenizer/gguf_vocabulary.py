@@ -39,7 +39,7 @@ _DEFAULTS = {Kind.SPM: _Defaults(bos_id=1, eos_id=2, unk_id=0), Kind.BPE: _Defau
 
 
 def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
-    """The vocabulary in a file's metadata, or TokenizerError where there is none to be made."""
+    """Returns the vocabulary in a file's metadata. Raises TokenizerError where none can be made."""
     kind = _kind(metadata)
     tokens = _texts(metadata, "tokens")
     n, defaults = len(tokens), _DEFAULTS[kind]

@@ -1,8 +1,10 @@
-"""How byte-level BPE cuts text into words before merging: one row for each `tokenizer.ggml.pre`.
+"""Rules by which byte-level BPE cuts text into words before merging: one row for each
+`tokenizer.ggml.pre`.
 
 Sources: the `pre_tokenizer` of the models' tokenizer.json files, and llama.cpp's table of names
 (src/llama-vocab.cpp). Expressions are applied one after another; each cuts the pieces that the
-one before left, into matches and what lies between them. Syntax: Oniguruma."""
+one before left, into matches and what lies between them. Syntax: Oniguruma.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from dllama.errors import TokenizerError
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """`add_bos` is what holds where the file does not say; with `ignore_merges` a word that is a
-    token as a whole is taken whole, whatever the merges say."""
+    """One rule. `add_bos` is the default where the file does not say; with `ignore_merges` a word
+    that is a token as a whole is taken whole, whatever the merges say."""
 
     patterns: tuple[str, ...]
     add_bos: bool = False

@@ -88,7 +88,7 @@ MIDDLES = (
 REPOS = ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>")
 SEPARATORS = ("<|file_sep|>",)
 
-# Keys of a GGUF file, behind "tokenizer.ggml."; the second of each is what older files have.
+# Keys of a GGUF file, after "tokenizer.ggml."; the second of each is what older files have.
 KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prefix": (("fim_pre_token_id", "prefix_token_id"), PREFIXES),
     "suffix": (("fim_suf_token_id", "suffix_token_id"), SUFFIXES),

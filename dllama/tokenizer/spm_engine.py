@@ -102,7 +102,7 @@ def _merges_by_score(ids: Mapping[str, int], scores: Mapping[str, float]) -> lis
 
 
 def _covers_its_letters(ids: Mapping[str, int]) -> bool:
-    """Whether every letter of every piece is a piece, as the library needs."""
+    """Returns whether every letter of every piece is a piece, as the library needs."""
     return all(letter in ids for letter in set("".join(ids)))
 
 
@@ -114,8 +114,8 @@ def _tied_pieces(ids: Mapping[str, int], scores: Mapping[str, float]) -> list[st
 
 
 def _is_one_run(tied: list[str], ids: Mapping[str, int]) -> bool:
-    """Whether the pieces are all runs of one letter, and runs of it occur in no other piece: then
-    what becomes of a run depends on nothing but its length."""
+    """Returns whether the pieces are all runs of one letter, with runs of it in no other piece: the
+    ids of a run then depend on its length alone."""
     letter = tied[0][0]
     if any(piece != letter * len(piece) for piece in tied):
         return False

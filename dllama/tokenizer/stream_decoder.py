@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Pieces(Protocol):
-    """What decoding needs to know of a tokenizer."""
+    """The part of a tokenizer that decoding reads."""
 
     @property
     def add_space_prefix(self) -> bool: ...
@@ -21,12 +21,12 @@ class Pieces(Protocol):
 
 
 class StreamDecoder:
-    """Text of tokens that arrive bit by bit: never half a character, U+FFFD for invalid bytes.
+    """Decodes tokens that arrive one by one: never half a character, U+FFFD for invalid bytes.
 
     All that `push` and `flush` return, joined, is what decoding all tokens at once gives. The
     encoder puts a space before the text of a SentencePiece model, and after each special token;
     decoding takes it away again, unless the tokens continue a prompt: then the space is text.
-    Control tokens in `kept` are not skipped: they are marks that somebody reads.
+    Control tokens in `kept` are not skipped: they are marks that the server reads.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, ids: Iterable[int]) -> str:
-        """The text that the tokens complete; "" while a character is unfinished."""
+        """Returns the text that the tokens complete; "" while a character is unfinished."""
         return self._utf8.decode(b"".join(map(self._bytes_of, ids)))
 
     def flush(self) -> str:
-        """What is left: U+FFFD for a character that never was finished."""
+        """Returns the rest: U+FFFD for a character that was never completed."""
         return self._utf8.decode(b"", final=True)
 
     def _bytes_of(self, token: int) -> bytes:

@@ -28,7 +28,7 @@ _KEYS = {
     5: "pad_id",
     6: "chat_eos_id",  # older files: one more end id
     7: "chat_template",
-    8: "chat_stop",  # older files: so many bytes to skip
+    8: "chat_stop",  # older files: number of bytes to skip
     9: "n_eos_tokens",
     10: "add_bos",
 }
@@ -36,7 +36,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class TFile:
-    """What a `.t` file says. `tokens` are raw bytes; of equal length with `scores`."""
+    """The contents of a `.t` file. `tokens` are raw bytes; there is one score for each."""
 
     tokens: list[bytes]
     scores: list[float]

@@ -28,7 +28,8 @@ def vocabulary_of_t_file(contents: TFile) -> Vocabulary:
 
 
 def _find_byte_run(tokens: list[bytes]) -> int | None:
-    """Where the bytes 0 to 255 stand in a row; byte-level BPE begins with b"!", not with 0."""
+    """Returns where the bytes 0 to 255 stand in a row; byte-level BPE begins with b"!", not with
+    0."""
     for i, token in enumerate(tokens[: len(tokens) - 255]):
         if token == b"\0" and tokens[i : i + 256] == _ALL_BYTES:
             return i

@@ -19,7 +19,7 @@ from dllama.tokenizer.t_file import read_t_file
 from dllama.tokenizer.t_vocabulary import vocabulary_of_t_file
 from dllama.tokenizer.vocabulary import BYTE_TEXTS, SPACE_MARK, Kind, TokenType, Vocabulary
 
-# The library's own threads would compete with the compute threads; whoever sets it, keeps it.
+# The library's own threads would compete with the compute threads; a user's own setting stays.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _SPECIAL_TYPES = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
@@ -57,7 +57,8 @@ class Tokenizer:
 
     @property
     def is_fast(self) -> bool:
-        """Whether the `tokenizers` library encodes, and not the slower merge by score."""
+        """Returns whether the `tokenizers` library encodes, instead of the slower merge by
+        score."""
         return isinstance(self._engine, LibraryEngine)
 
     @property
@@ -175,12 +176,14 @@ class Tokenizer:
         return self.token_bytes(token).decode("utf-8", "replace")
 
     def is_special(self, token: int) -> bool:
-        """Whether the token is taken out of text as a whole before anything else."""
+        """Returns whether the encoder takes the token out of a text as a whole, before any
+        merging."""
         self._check(token)
         return self._types[token] in _SPECIAL_TYPES
 
     def is_control(self, token: int) -> bool:
-        """Whether the token is no text: left out of answers, and never made from plain text."""
+        """Returns whether the token is a control token: left out of answers, never made from plain
+        text."""
         self._check(token)
         return self._types[token] in _CONTROL_TYPES
 

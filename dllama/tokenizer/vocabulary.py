@@ -1,6 +1,7 @@
-"""What a tokenizer is made of, whatever file it came from: pieces, their types, and flags.
+"""The parts of a tokenizer, whatever file it came from: pieces, their types, and flags.
 
-Knows no file format and no algorithm; readers make a Vocabulary, engines use it."""
+Knows no file format and no algorithm; readers make a Vocabulary, engines use it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ BYTE_TEXTS = {f"<0x{b:02X}>": b for b in range(256)}  # how SentencePiece writes
 
 
 class Kind(StrEnum):
-    """How text becomes pieces."""
+    """The algorithm that turns text into pieces."""
 
     SPM = "spm"  # SentencePiece: merge by score, bytes as a fall-back
     BPE = "bpe"  # byte-level BPE: split by regex, then merge by rank

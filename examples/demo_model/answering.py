@@ -49,7 +49,8 @@ class Answerer:
         max_tokens: int,
         on_done: Callable[[int], None] = lambda n: None,
     ) -> list[Answer]:
-        """The greedy answers, in order; `on_done` hears how many are there."""
+        """Returns the greedy answers, in order; `on_done` is called with the number of finished
+        ones."""
         tokens: dict[str, list[int]] = {}
         ends: dict[str, FinishReason] = {}
         for i, messages in enumerate(conversations):

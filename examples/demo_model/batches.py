@@ -57,9 +57,9 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCut:
-    """Which documents end early: a `share` of those with one answer, `after` tokens into it. What
-    an answer is gets decided at its beginning, and the rest is soon known by heart: the time is
-    better spent on more questions."""
+    """Which documents end early: a `share` of those with one answer, `after` tokens into it. An
+    answer is decided at its beginning, and the rest is soon known by heart: time is better spent on
+    more questions."""
 
     share: float
     after: int
@@ -167,8 +167,8 @@ class Batch:
 def make_batch(
     corpus: Corpus, documents: np.ndarray, *, question_share: float, opening: float, seed: int
 ) -> Batch:
-    """All tokens of answers count, the first OPENING_TOKENS of each `opening` times as much: which
-    answer it is gets decided there. Of the other tokens a random share counts."""
+    """All tokens of answers count, the first OPENING_TOKENS of each `opening` times as much: the
+    choice of the answer is made there. Of the other tokens a random share counts."""
     rng = np.random.default_rng((seed, int(documents[0])))
     bounds = [(int(corpus.starts[d]), int(corpus.starts[d + 1])) for d in documents]
     width = _padded(max(end - start for start, end in bounds))

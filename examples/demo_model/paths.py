@@ -1,4 +1,4 @@
-"""Where training writes and evaluation reads; relative to the repository."""
+"""The paths that training writes and evaluation reads, relative to the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How training goes: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of training: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainingLine:
         self._bar.stop()
 
     def update(self, step: int, loss: float, n_tokens: int) -> None:
-        """`step` steps are done; the last had this loss and so many tokens."""
+        """Records that `step` steps are done, and the loss and the tokens of the last."""
         n_seen = step - self._first_step
         weight = min(SMOOTH, 1 - 1 / n_seen)
         self.loss = weight * self.loss + (1 - weight) * loss

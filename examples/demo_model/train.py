@@ -47,7 +47,7 @@ console = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the result."""
+    """The settings that decide the result."""
 
     seed: int = 1
     n_documents: int = 200_000
@@ -142,7 +142,7 @@ def measure(model: Model, head: TopicHead, corpus: Corpus) -> Measured:
         wrong.index_add_(0, batch.at // batch.tokens.shape[1], misses)
         n_right += int((wrong == 0).sum())
         after = batch.asked_at.diff(append=torch.zeros(1, dtype=torch.int64))
-        ends = torch.nonzero(after != 1).flatten()  # of questions, padding behind
+        ends = torch.nonzero(after != 1).flatten()  # of questions, then padding
         n_named += int(named[ends[: len(documents)]].sum())
     model.train()
     n = corpus.n_documents
@@ -166,7 +166,7 @@ def make_optimizers(
 
 
 class Training:
-    """A model on its way; `step` steps are done."""
+    """A model in training; `step` steps are done."""
 
     def __init__(self, settings: Settings, corpus: Corpus, vocab_size: int, work: Path) -> None:
         torch.manual_seed(settings.seed)
@@ -189,7 +189,7 @@ class Training:
         self._path = work / "checkpoint.pt"
 
     def learn_words(self) -> None:
-        """What the embeddings start from: the words that tell topics apart."""
+        """Trains the initial embeddings: the words that tell topics apart."""
         config, seed = self.model.config, self.settings.seed
         found = embeddings_of_topics(
             self.corpus, config.vocab_size, config.dim, self.settings.topic, seed
@@ -227,7 +227,7 @@ class Training:
         return True
 
     def train_step(self) -> tuple[float, int]:
-        """One step of the optimizer; its loss and its tokens, without padding."""
+        """Makes one step of the optimizer; returns its loss and its tokens, without padding."""
         s = self.settings
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -121,7 +121,7 @@ def check_length(model: str, longest: int) -> None:
 
 
 def table(model: str, results: list[Result]) -> Table:
-    """The results as people read them."""
+    """Returns the results as a table for people."""
     view = Table(title=f"{model}  ({cpu_name()}, {isa()})", title_justify="left")
     for name in ("test", "threads", "nodes", "tokens/s", "±", "GB/s", "compute ms", "wait ms",
                  "network ms"):  # fmt: skip

@@ -35,7 +35,7 @@ class ChatClient:
         self.messages: list[dict[str, str]] = []
 
     def ask(self, text: str) -> Iterator[str]:
-        """Sends the next message; yields the answer as it comes. What was said stays in the
+        """Sends the next message; yields the answer as it comes. Message and answer stay in the
         conversation only if the answer came whole or was interrupted by the user."""
         messages = [*self.messages, {"role": "user", "content": text}]
         pieces: list[str] = []
@@ -68,7 +68,8 @@ class ChatClient:
 
 
 def _deltas(response: http.client.HTTPResponse) -> Iterator[str]:
-    """The text in a stream of server-sent events. Raises DllamaError with the server's words."""
+    """Yields the text in a stream of server-sent events. Raises DllamaError with the server's
+    words."""
     if response.status != 200:
         raise DllamaError(_message(response.read(), response.status))
     for line in response:

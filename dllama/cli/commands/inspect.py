@@ -1,4 +1,4 @@
-"""dllama inspect: what a model file holds."""
+"""dllama inspect: the contents of a model file."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def find_facts(
     speculates: bool,
     saves_sessions: bool,
 ) -> ModelFacts:
-    """The type of a file is that of most of its weights."""
+    """Returns the facts about the model; the type of a file is that of most of its weights."""
     by_type: dict[str, int] = {}
     for info in source.tensors.values():
         by_type[info.qtype.name] = by_type.get(info.qtype.name, 0) + info.n_bytes
@@ -156,12 +156,12 @@ def served_model(
 
 
 def model_id(path: str) -> str:
-    """What requests call a model: its file's name without the ending."""
+    """Returns the name of a model in requests: its file's name without the ending."""
     return Path(path).name.removesuffix(".gguf").removesuffix(".m")
 
 
 async def watch_loading(client: ZmqEngineClient, label: str) -> None:
-    """Shows how loading goes until the engine is ready or has failed."""
+    """Shows the progress of loading until the engine is ready or has failed."""
     line = LoadingLine(label)
     try:
         while client.state.state == "loading":

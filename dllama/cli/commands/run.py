@@ -51,8 +51,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def prompt_text(args: argparse.Namespace) -> str:
-    """The prompt: what was typed; a word that is just - stands for what is piped in, and so does
-    no prompt at all. Raises RequestError without either."""
+    """Returns the prompt as it was typed; a single - stands for the piped text, and so does no
+    prompt at all. Raises RequestError without either."""
     words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
     typed = " ".join(word for word in words if word != "-")
     piped = sys.stdin.read().rstrip("\n") if "-" in words else ""
@@ -65,7 +65,7 @@ def prompt_text(args: argparse.Namespace) -> str:
 def encode_prompt(
     args: argparse.Namespace, tokenizer: Tokenizer
 ) -> tuple[list[int], frozenset[int]]:
-    """The prompt's ids, and the ids that end the answer."""
+    """Returns the prompt's ids, and the ids that end the answer."""
     text = prompt_text(args)
     if args.raw:
         return tokenizer.encode(text, add_special=True), tokenizer.eog_ids

@@ -41,14 +41,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
+    """Returns a port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Child:
-    """A process of this cluster, its words kept in a file for when it fails."""
+    """A process of this cluster, its output kept in a file, to be shown if it fails."""
 
     def __init__(self, name: str, folder: Path, *args: str) -> None:
         self.name, self._log = name, folder / f"{name}.log"
@@ -105,7 +105,7 @@ def local_cluster(
 
 
 def wait_until_ready(url: str, children: list[Child]) -> None:
-    """Shows how loading goes. Raises ClusterError where a process ends or time runs out."""
+    """Shows the progress of loading. Raises ClusterError where a process ends or time runs out."""
     line = LoadingLine("starting")
     until_s = time.monotonic() + START_S
     try:

@@ -17,7 +17,7 @@ from dllama.cli.flags.settings import (
     DEFAULT_DRAFT,
     DEFAULT_STEP_TOKENS,
     MAX_BATCH,
-    MAX_GUESS,
+    MAX_SPECULATE,
     EngineSettings,
 )
 from dllama.container import cpu_limit
@@ -57,21 +57,23 @@ def positive(text: str) -> int:
     return number
 
 
-def guess_length(text: str) -> int:
-    """An argparse type: how many tokens are guessed at a time."""
+def speculation_length(text: str) -> int:
+    """An argparse type: the number of tokens drafted at a time, `auto` or `off`."""
     named = {"auto": AUTO_SPECULATE, "off": 0}
-    number = named[text] if text in named else int(text) if text.isdigit() else MAX_GUESS + 1
-    if number > MAX_GUESS:
+    number = named[text] if text in named else int(text) if text.isdigit() else MAX_SPECULATE + 1
+    if number > MAX_SPECULATE:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither auto nor off nor a number up to {MAX_GUESS}"
+            f"{text!r} is neither auto nor off nor a number up to {MAX_SPECULATE}"
         )
     return number
 
 
 def draft_length(text: str) -> int:
-    """An argparse type: how many tokens a draft model guesses at a time."""
-    if not text.isdigit() or not 1 <= int(text) <= MAX_GUESS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens from 1 to {MAX_GUESS}")
+    """An argparse type: the number of tokens that a draft model drafts at a time."""
+    if not text.isdigit() or not 1 <= int(text) <= MAX_SPECULATE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of tokens from 1 to {MAX_SPECULATE}"
+        )
     return int(text)
 
 
@@ -102,8 +104,8 @@ def share_list(text: str) -> tuple[float, ...]:
 
 
 def default_threads() -> int:
-    """Physical cores this process may use: a second thread on a core only adds noise, and one more
-    than a container's share of time only waits."""
+    """Returns the number of physical cores this process may use: a second thread on a core only
+    adds noise, and a thread beyond a container's processor time only waits."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = cpu_limit()
@@ -112,7 +114,7 @@ def default_threads() -> int:
 
 
 def add_model_flag(parser: argparse._ActionsContainer) -> None:
-    """--model, for the commands that fall back to the model in the package."""
+    """Adds --model, for the commands that use the model in the package by default."""
     parser.add_argument(
         "-m", "--model", metavar="FILE", default=str(DEFAULT_MODEL),
         help="a GGUF or distributed-llama .m file (default: the small model that comes with "
@@ -121,7 +123,7 @@ def add_model_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def add_kv_flag(parser: argparse._ActionsContainer) -> None:
-    """--kv-type, for whatever computes."""
+    """Adds --kv-type, for the commands that compute."""
     parser.add_argument(
         "--kv-type", choices=[str(kind) for kind in KvType], default=str(KvType.F16),
         help="what keys and values are kept as: q8_0 takes 0.53 of the memory of f16, rounded",
@@ -129,7 +131,7 @@ def add_kv_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """--model and everything about how it is run."""
+    """Adds --model and the flags of the engine."""
     model = parser.add_argument_group("model")
     add_model_flag(model)
     model.add_argument(
@@ -152,7 +154,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         help="prompt tokens computed between two tokens of running answers",
     )  # fmt: skip
     model.add_argument(
-        "--speculate", metavar="N|auto|off", type=guess_length, default="auto",
+        "--speculate", metavar="N|auto|off", type=speculation_length, default="auto",
         help="tokens of an answer that are guessed from what stood before and checked in one step; "
         "the answer stays the same. auto: as many as save time",
     )  # fmt: skip
@@ -173,7 +175,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
-    """--workers and how the work is shared."""
+    """Adds --workers and the flags of the cluster."""
     cluster = parser.add_argument_group("machines")
     cluster.add_argument(
         "-t", "--threads", metavar="N", type=positive, default=default_threads(),
@@ -198,7 +200,7 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_settings(args: argparse.Namespace) -> EngineSettings:
-    """Raises ConfigError where flags do not fit each other."""
+    """Returns the settings of the engine. Raises ConfigError where flags do not fit each other."""
     if args.shares and len(args.shares) != len(args.workers) + 1:
         raise ConfigError(
             f"--shares names {len(args.shares)} machines, but there are {len(args.workers) + 1}: "

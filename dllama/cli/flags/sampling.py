@@ -51,7 +51,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def given_fields(args: argparse.Namespace) -> dict[str, object]:
-    """The fields of a request that the flags set."""
+    """Returns the fields of a request that the flags set."""
     fields = {n.name: getattr(args, n.name) for n in SAMPLING_NUMBERS}
     fields["seed"] = args.seed
     fields["samplers"] = args.samplers
@@ -62,7 +62,8 @@ def given_fields(args: argparse.Namespace) -> dict[str, object]:
 def sampling_params(
     args: argparse.Namespace, tokenizer: Tokenizer, drawn_seed: int
 ) -> SamplingParams:
-    """What the flags come to for an engine, with `drawn_seed` where they name none."""
+    """Returns the sampling parameters of the flags, with `drawn_seed` as seed where they name
+    none."""
     fields = given_fields(args)
     if fields.get("seed", -1) == -1:  # as in the API: any
         fields["seed"] = drawn_seed

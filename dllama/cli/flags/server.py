@@ -81,7 +81,8 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:
-    """The HTTP side of the flags. Raises ConfigError where the key file cannot be used."""
+    """Returns the settings of the HTTP server. Raises ConfigError where the key file cannot be
+    used."""
     return ServerSettings(
         host=args.host,
         port=args.port,
@@ -98,7 +99,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
 
 
 def all_keys(flags: Iterable[tuple[str, ...]], file: Path | None) -> tuple[str, ...]:
-    """The keys of the flags and the file; where there are neither, those of the environment."""
+    """Returns the keys of the flags and the file; without any, those of the environment."""
     keys = [key for group in flags for key in group]
     if file is not None:
         keys += keys_of_file(file)
@@ -108,7 +109,8 @@ def all_keys(flags: Iterable[tuple[str, ...]], file: Path | None) -> tuple[str, 
 
 
 def keys_of_file(path: Path) -> list[str]:
-    """The keys in a file, of which there must be one: a server must not be open by mistake."""
+    """Returns the keys in a file, of which there must be one: a server must not be open by
+    mistake."""
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -1,4 +1,4 @@
-"""What the command line asked for, as frozen objects; read once, passed on, never changed."""
+"""The settings that the command line asks for, as frozen objects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ DEFAULT_DRAIN_S = 30.0  # what most supervisors wait before they kill
 DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
-AUTO_SPECULATE = -1  # dllama.engine.speculative.speculation.AUTO: as many guesses as pay
-MAX_GUESS = 32  # dllama.engine.speculative.speculation.MAX_FORCED
+AUTO_SPECULATE = -1  # dllama.engine.speculative.speculation.AUTO: as many drafted tokens as pay
+MAX_SPECULATE = 32  # dllama.engine.speculative.speculation.MAX_FORCED
 DEFAULT_DRAFT = 8  # dllama.engine.speculative.model_drafter.DEFAULT_DRAFT
 
 
@@ -30,9 +30,9 @@ class EngineSettings:
     kv_type: str = "f16"  # a dllama.kv.KvType
     max_batch: int = DEFAULT_BATCH
     max_step_tokens: int = DEFAULT_STEP_TOKENS
-    speculate: int = AUTO_SPECULATE  # tokens that are guessed at a time
-    draft_model: str | None = None  # the file of one that guesses too, beside what stood before
-    draft_max: int = DEFAULT_DRAFT  # tokens that it guesses at a time
+    speculate: int = AUTO_SPECULATE  # tokens that are drafted at a time
+    draft_model: str | None = None  # the file of a model that drafts too
+    draft_max: int = DEFAULT_DRAFT  # tokens that it drafts at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"

@@ -106,7 +106,7 @@ class Writer:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """All that a question's topic may be: facts, and the other kinds of exchanges."""
+        """Returns all possible topics of a question: facts, and the other kinds of exchanges."""
         return (*self._by_id, *SHARES)
 
     def documents(self, n: int) -> Iterator[Document]:
@@ -202,6 +202,6 @@ class Writer:
 
 
 def _weight(fact: Fact) -> float:
-    """How often a fact comes: the more ways to ask there are, the more there is to learn."""
+    """Returns the weight of a fact: the more ways to ask for it, the more there is to learn."""
     n = 2.5 * len(fact.do) + len(fact.what) + len(fact.ask) + 12
     return n * (2 if fact.id in FIRST_QUESTIONS else 1)

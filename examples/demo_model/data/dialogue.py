@@ -1,4 +1,4 @@
-"""What all generators make: exchanges, and the dialogues they are strung into."""
+"""The output of all generators: exchanges, and the dialogues they are strung into."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Prompts that no answer fits: gibberish, signs, word salad, made-up words, long pastes, code; and
-what a very small model says to them."""
+the answers of a very small model to them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.build import build_draft_model, build_engine
-from dllama.cli.flags.settings import DEFAULT_DRAFT, MAX_GUESS, EngineSettings
+from dllama.cli.flags.settings import DEFAULT_DRAFT, MAX_SPECULATE, EngineSettings
 from dllama.cli.model_file import check_same_vocabulary
 from dllama.engine.speculative import model_drafter, speculation
 from dllama.errors import ConfigError, ModelFileError
@@ -35,7 +35,7 @@ def settings(model: Path, **named: object) -> EngineSettings:
 
 
 def test_the_server_knows_the_engine_s_limits() -> None:
-    assert DEFAULT_DRAFT == model_drafter.DEFAULT_DRAFT and MAX_GUESS == speculation.MAX_FORCED
+    assert DEFAULT_DRAFT == model_drafter.DEFAULT_DRAFT and MAX_SPECULATE == speculation.MAX_FORCED
 
 
 @pytest.mark.parametrize(("draft", "is_alike"), [("toy", True), ("small", False)])

@@ -235,7 +235,7 @@ def test_forced_text_is_written_as_it_is_whatever_a_tokenizer_says() -> None:
         for token in b"abc":
             assert np.flatnonzero(constraint.mask()).tolist() == [token]
             constraint.advance(token)
-        way = masks.ways_out.find(
+        way = masks.completions.find(
             masks.matcher(whole_answer(source_part(GrammarKind.REGEX, "abc"))), 9
         )
         assert way == [*b"abc"]

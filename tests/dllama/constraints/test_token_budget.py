@@ -54,7 +54,7 @@ def masks(tokenizer: Tokenizer) -> Iterator[GrammarMasks]:
 
 
 def shortest(masks: GrammarMasks, grammar: str) -> list[int]:
-    way = masks.ways_out.find(masks.matcher(grammar), 512)
+    way = masks.completions.find(masks.matcher(grammar), 512)
     assert way is not None
     return way
 

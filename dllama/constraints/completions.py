@@ -1,7 +1,7 @@
-"""The shortest way from anywhere in a grammar to a text that may end there, more or less.
+"""Finds short completions: tokens that lead from anywhere in a grammar to a text that may end.
 
-Answers have a last token. What is begun by then and not ended, an open bracket, a missing member,
-makes the whole of a JSON answer worthless; so somebody has to know how many tokens its end takes.
+An answer has a last token. An open bracket or a missing member there makes the whole of a JSON
+answer worthless, so the number of tokens that its end takes must be known before.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from llguidance import LLMatcher
 
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 
-LONGEST = 512  # tokens; what needs more is not looked for
-N_ORDERS = 4  # in which the bytes are tried that begin different things
-# What ends something comes first, what begins something last.
+LONGEST = 512  # tokens of a completion; longer ones are not searched for
+N_ORDERS = 4  # orders in which the letters are tried
+# Bytes that end something are tried first, bytes that begin something last.
 _BRACKETS = b"}]"
 _ENDS = _BRACKETS + b'",:'
 _PLAIN = b"0123456789nullfalsetrue"
@@ -24,10 +24,10 @@ _WORDS = bytes(chain(b"_", range(ord("a"), ord("z") + 1), range(ord("A"), ord("Z
 _BEGINS = b"-.+{[()<>=/@# \n"
 
 
-class WaysOut:
-    """Finds ways for one vocabulary: a step at a time, by the first token of a single byte that
-    the grammar allows. Which of several words leads out of a recursion no byte tells, so words are
-    tried in several orders."""
+class CompletionFinder:
+    """Finds completions for one vocabulary, a step at a time: by the first token of a single byte
+    that the grammar allows. No byte tells which of several words ends a recursion, so letters are
+    tried in several orders. A completion is short, but not always the shortest."""
 
     def __init__(self, vocabulary: VocabularyBytes) -> None:
         self._n_words = (len(vocabulary.tokens) + 31) // 32
@@ -40,17 +40,17 @@ class WaysOut:
         ]
 
     def find(self, matcher: LLMatcher, at_most: int) -> list[int] | None:
-        """Tokens behind which the text may end, at most so many; none where it may end here; None
-        where no way was found. The matcher stays where it is."""
+        """Returns up to `at_most` tokens after which the text may end: none where it may end here,
+        None where no completion was found. The matcher stays where it is."""
         for order in self._orders:
-            way = self._follow(matcher.deep_copy(), order, min(at_most, LONGEST))
-            if way is not None:
-                return way
+            completion = self._follow(matcher.deep_copy(), order, min(at_most, LONGEST))
+            if completion is not None:
+                return completion
         return None
 
     def _follow(self, matcher: LLMatcher, order: np.ndarray, at_most: int) -> list[int] | None:
         words = np.zeros(self._n_words, np.uint32)
-        way: list[int] = []
+        completion: list[int] = []
         while not matcher.is_accepting():
             step = matcher.compute_ff_tokens()  # what the grammar leaves no choice about
             if not step:
@@ -59,13 +59,14 @@ class WaysOut:
                 if not len(allowed):
                     return None
                 step = [self._first(allowed)]
-            if len(way) + len(step) > at_most or not matcher.consume_tokens(step):
+            if len(completion) + len(step) > at_most or not matcher.consume_tokens(step):
                 return None
-            way += step
-        return None if matcher.is_error() else way
+            completion += step
+        return None if matcher.is_error() else completion
 
     def _first(self, allowed: np.ndarray) -> int:
-        """Where a bracket and a letter may both stand, a text is open and no bracket ends it."""
+        """Returns the token to try. A bracket where a letter may stand too is part of an open
+        string, which it does not end."""
         first = int(allowed[0])
         if first in self._brackets and self._letter in allowed:
             later = [int(token) for token in allowed if token not in self._brackets]
@@ -76,7 +77,7 @@ class WaysOut:
 
 
 def _orders() -> list[bytes]:
-    """Each byte once, in N_ORDERS orders."""
+    """Returns all bytes, each once, in N_ORDERS orders."""
     rng = random.Random(0)
     words = [_WORDS, _WORDS[::-1]]
     words += [bytes(rng.sample(_WORDS, len(_WORDS))) for _ in range(N_ORDERS - len(words))]

@@ -318,14 +318,14 @@ def test_a_sleeping_rank_is_woken_by_a_message_in_its_ring(
         raise PeerLost("nobody woke rank 0", rank=1, host="there")
 
     mesh.ranks[0].links.watch = watch
-    x = np.ones((1, 8), np.float32)
+    x, total = np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32)
 
-    def late() -> np.ndarray:
+    def late() -> None:
         threading.Event().wait(0.3)  # rank 0 polls for a millisecond, then it sleeps
-        return mesh.ranks[1].all_reduce(x)
+        mesh.ranks[1].all_reduce(x, np.zeros_like(x))
 
-    sums = run_ranks([lambda: mesh.ranks[0].all_reduce(x), late])
-    assert np.array_equal(sums[0], 2 * x)  # type: ignore[arg-type]
+    run_ranks([lambda: mesh.ranks[0].all_reduce(x, total), late])
+    assert np.array_equal(total, 2 * x)
 
 
 def test_a_payload_of_another_size_is_an_error(make_mesh: Callable[..., MeshOfThreads]) -> None:

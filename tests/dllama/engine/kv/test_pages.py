@@ -173,5 +173,17 @@ def test_the_page_that_was_released_longest_ago_is_evicted_first() -> None:
     assert [bool(pool.find([key])) for key in keys] == [False, False, True]
 
 
+def test_contents_that_are_listed_already_stay_where_they_are() -> None:
+    pool, key = PagePool(3), page_key(b"", [1])
+    pages = pool.allocate(2)
+    assert pages is not None
+    for page in pages:
+        pool.publish(page, key)
+    assert pool.find([key]) == pages[:1]
+    pool.release(pages)
+    assert pool.n_kept == 1 and pool.find([key]) == pages[:1]
+    pool.check_integrity()
+
+
 def test_pages_for_rounds_up() -> None:
     assert [pages_for(n) for n in (0, 1, PAGE_TOKENS, PAGE_TOKENS + 1)] == [0, 1, 1, 2]

@@ -42,6 +42,10 @@ def test_a_shift_unpublishes_the_pages_that_it_overwrites() -> None:
     assert kv.pool.find(keys) == pages[:1], "kept tokens can still be found"
     assert kv.pool.find(keys[1:]) == [] == kv.pool.find(keys[2:])
     kv.check_integrity([sequence])
+    published = kv.pool.published()
+    kv.grow(sequence)
+    kv.note_computed(sequence, 1)
+    assert kv.pool.published() == published, "pages after dropped tokens are nobody else's"
 
 
 def test_a_shift_writes_to_no_page_that_another_sequence_reads() -> None:

@@ -276,6 +276,7 @@ def test_strangers_and_stale_epochs_are_dropped(
     assert (sums[0] == xs[0] + xs[1]).all()
 
 
+@pytest.mark.timeout(20)  # a message that is kept is waited for
 @pytest.mark.parametrize(("rank", "sequence"), [(0, 1), (9, 1), (1, 10_000)])
 def test_a_message_that_no_peer_sends_is_an_error(
     make_mesh: Callable[..., MeshOfThreads], rank: int, sequence: int
@@ -291,6 +292,7 @@ def test_a_message_that_no_peer_sends_is_an_error(
             mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
 
 
+@pytest.mark.timeout(20)  # a message that is kept is waited for
 def test_a_message_of_a_collective_that_is_over_is_an_error(
     make_mesh: Callable[..., MeshOfThreads],
 ) -> None:

@@ -89,6 +89,7 @@ def test_credit_for_several_chunks_is_for_the_oldest() -> None:
     [
         Chunk(1, 0, np.zeros(16, np.uint8)),
         Chunk(0, 4, np.zeros(12, np.uint8)),
+        Chunk(0, 4, np.zeros(4, np.uint8)),
         Chunk(0, 0, np.zeros(17, np.uint8)),
         Chunk(0, 0, np.zeros(0, np.uint8)),
         Chunk(0, 0, np.zeros((4, 4), np.uint8)),

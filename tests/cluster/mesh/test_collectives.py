@@ -217,6 +217,7 @@ def test_waiting_for_a_slow_rank_is_told_from_the_network(
     assert slow.compute_ns > 0.9e9 * slow_s > fast.compute_ns
 
 
+@pytest.mark.timeout(20)  # nothing else ends the wait
 def test_a_rank_that_leaves_is_noticed_while_waiting(
     make_mesh: Callable[..., MeshOfThreads],
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -28,8 +29,10 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def build(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree, built in a copy of it."""
+    folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for package in PACKAGES:
         shutil.copytree(
@@ -41,14 +44,23 @@ def build(folder: Path) -> Path:
     isolation = ["--no-build-isolation"] if is_new else []
     words = ["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     run(*words, *isolation, "--wheel-dir", str(folder), str(source), cwd=folder)
-    [wheel] = folder.glob("dllama-*.whl")
-    return wheel
+    [built] = folder.glob("dllama-*.whl")
+    return built
+
+
+def test_a_wheel_holds_every_package_and_the_model(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    assert any(name.startswith("dllama/data/") and name.endswith(".gguf") for name in held)
+    listed = {str(path.relative_to(HOUSE)) for p in PACKAGES for path in (HOUSE / p).rglob("*.py")}
+    assert listed <= held
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
 
 
 @pytest.mark.timeout(600)  # kernels in another place are compiled anew
-def test_an_installed_wheel_answers(tmp_path: Path) -> None:
+def test_an_installed_wheel_answers(wheel: Path, tmp_path: Path) -> None:
     """As the checkout does, letter for letter, by the model that comes with it."""
-    wheel, site, elsewhere = build(tmp_path), tmp_path / "site", tmp_path / "elsewhere"
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     run(*words, "--target", str(site), str(wheel), cwd=elsewhere)

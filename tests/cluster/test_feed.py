@@ -73,7 +73,8 @@ def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
 
 def test_credit_for_several_chunks_is_for_the_oldest() -> None:
     infos = [TensorInfo(f"t{n}", QType.F32, 1, n) for n in (1, 2, 3, 4)]
-    feed = RankFeed(infos, iter([(t, np.zeros((1, t.n_bytes), np.uint8)) for t in infos]))
+    arrays = [(info, np.zeros((1, info.n_bytes), np.uint8)) for info in infos]
+    feed = RankFeed(TensorFeed(infos, arrays))
     assert len(list(feed.next_chunks())) == 4
     taken = []
     for n_chunks in (2, 1, 1):
@@ -88,6 +89,7 @@ def test_credit_for_several_chunks_is_for_the_oldest() -> None:
     [
         Chunk(1, 0, np.zeros(16, np.uint8)),
         Chunk(0, 4, np.zeros(12, np.uint8)),
+        Chunk(0, 4, np.zeros(4, np.uint8)),
         Chunk(0, 0, np.zeros(17, np.uint8)),
         Chunk(0, 0, np.zeros(0, np.uint8)),
         Chunk(0, 0, np.zeros((4, 4), np.uint8)),

@@ -47,6 +47,12 @@ def test_denominator_and_rows_of_their_own_count() -> None:
     assert np.array_equal(ids[2], np.argsort(-logits[2], kind="stable")[:256])
 
 
+@pytest.mark.parametrize("n_vocab", [1, 15, 16, 17, 31, 48])
+def test_every_logit_is_in_the_denominator(n_vocab: int) -> None:
+    _, _, tops, sums = _scan(np.full((1, n_vocab + 3), 2.0, np.float32), n_vocab, [1])
+    assert tops[0] == 2.0 and sums[0] == pytest.approx(n_vocab, rel=1e-6)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_strange_logits_do_not_hang_or_escape(bad: float) -> None:
     logits = np.zeros((1, 300), np.float32)

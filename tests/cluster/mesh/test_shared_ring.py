@@ -18,6 +18,7 @@ from cluster.mesh.shared_ring import (
     IS_SUPPORTED,
     N_SLOTS,
     OFFER,
+    RING_BYTES,
     SLOT_BYTES,
     RingReader,
     RingWriter,
@@ -45,6 +46,17 @@ def test_nothing_is_written_before_a_reader_is_there() -> None:
     writer = RingWriter()
     assert writer.write(b"lost") is None
     writer.close()
+
+
+def test_memory_that_may_shrink_is_not_attached() -> None:
+    """It has the size and the nonce, but no seals."""
+    nonce, fd = 12345, os.memfd_create("unsealed")
+    try:
+        os.ftruncate(fd, RING_BYTES)
+        os.pwrite(fd, nonce.to_bytes(8, "little"), 0)
+        assert RingReader.attach(OFFER.pack(os.getpid(), fd, nonce)) is None
+    finally:
+        os.close(fd)
 
 
 @settings(max_examples=50)

@@ -74,6 +74,20 @@ def test_answers_alone_are_measured_again_and_again() -> None:
     assert rows.count(0) == 2 and max(rows) == round((SLOWDOWN - 1.0) * 20)
 
 
+def test_after_the_oldest_the_shortest_prompts_go_first() -> None:
+    assert fair_shares([100, 30, 10], 60) == [30, 20, 10]
+    assert fair_shares([100, 5, 10], 60) == [45, 5, 10]
+
+
+def test_steps_of_another_load_are_forgotten() -> None:
+    pace = Pace(1000)
+    for _ in range(3):
+        pace.note(0, 1, 0.01)
+    pace.note(0, 8, 0.1)
+    pace.note(100, 8, 0.2)  # a millisecond a row
+    assert pace.prefill_rows(8) == pytest.approx((SLOWDOWN - 1.0) * 100, abs=1)
+
+
 @given(pending=st.lists(st.integers(1, 300), max_size=8), budget=st.integers(0, 256))
 def test_shares_are_the_budget_and_everybody_comes_to_an_end(
     pending: list[int], budget: int

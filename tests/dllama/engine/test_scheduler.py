@@ -139,6 +139,19 @@ def test_clear_forgets_everyone_oldest_first() -> None:
     assert scheduler.remove("a") is None
 
 
+def test_a_sequence_that_has_ended_is_not_late() -> None:
+    scheduler = make_scheduler()
+    for name, deadline_s in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        sequence = make_sequence(name, 5)
+        sequence.deadline_s = deadline_s
+        scheduler.add(sequence)
+    assert [s.id for s in scheduler.all_late(2.0)] == ["a", "b"]
+    scheduler.remove("a")
+    assert [s.id for s in scheduler.all_late(2.0)] == ["b"]
+    scheduler.clear()
+    assert scheduler.all_late(9.0) == []
+
+
 @pytest.mark.parametrize(
     "limits",
     [

@@ -104,6 +104,19 @@ def test_every_value_type_is_read(tmp_path: Path) -> None:
     assert_same_metadata(path)
 
 
+def test_any_byte_but_0_is_true(tmp_path: Path) -> None:
+    path = tmp_path / "bools.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_array("x.bools", [True, False, True])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    at = after(path, b"x.bools", 4 + 4 + 8)  # type, element type, count
+    found = GgufFile(patched(path, path, at, b"\x02")).metadata["x.bools"]
+    assert isinstance(found, np.ndarray) and found.tolist() == [True, False, True]
+
+
 def test_version_2_is_read_like_version_3(toy: Path, tmp_path: Path) -> None:
     old = patched(toy, tmp_path / "old.gguf", 4, struct.pack("<I", 2))
     assert GgufFile(old).version == 2
@@ -115,6 +128,20 @@ def patched(source: Path, target: Path, at: int, raw: bytes) -> Path:
     data[at : at + len(raw)] = raw
     target.write_bytes(data)
     return target
+
+
+def after(path: Path, name: bytes, n_bytes: int) -> int:
+    """The place so many bytes after a name's only occurrence."""
+    data = path.read_bytes()
+    assert data.count(name) == 1
+    return data.index(name) + len(name) + n_bytes
+
+
+def test_an_offset_that_is_not_aligned_is_refused(toy: Path, tmp_path: Path) -> None:
+    at = after(toy, b"output_norm.weight", 4 + 8 + 4)  # dimensions, the only one, type
+    bad = patched(toy, tmp_path / "bad.gguf", at, struct.pack("<Q", 8))
+    with pytest.raises(ModelFileError, match="lies at offset 8, which is no multiple"):
+        GgufFile(bad)
 
 
 @pytest.mark.parametrize(
@@ -220,3 +247,16 @@ def test_parts_under_wrong_names_are_noticed(parts: list[Path], tmp_path: Path) 
     shutil.copy(parts[0], tmp_path / "toy-00004-of-00003.gguf")
     with pytest.raises(ModelFileError, match="no part 00004 of 00003"):
         open_model(tmp_path / "toy-00004-of-00003.gguf")
+
+
+@pytest.mark.parametrize("promised", [5, 50])
+def test_parts_hold_as_many_tensors_as_the_first_promises(
+    parts: list[Path], tmp_path: Path, promised: int
+) -> None:
+    for part in parts:
+        shutil.copy(part, tmp_path)
+    first = tmp_path / parts[0].name
+    at = after(first, b"split.tensors.count", 4)
+    patched(first, first, at, struct.pack("<I", promised))
+    with pytest.raises(ModelFileError, match=f"the first one promises {promised}"):
+        GgufFile(first)

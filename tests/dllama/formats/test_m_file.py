@@ -110,6 +110,18 @@ def test_a_wrong_header_gets_a_sentence(
         open_model(with_header(toy, tmp_path / "bad.m", changes))
 
 
+def test_a_key_that_comes_twice_is_refused(toy: Path, tmp_path: Path) -> None:
+    raw = toy.read_bytes()
+    size = struct.unpack_from("<i", raw, 4)[0]
+    again = struct.pack("<ii", MKey.VERSION, 0)
+    bad = tmp_path / "bad.m"
+    bad.write_bytes(
+        raw[:4] + struct.pack("<i", size + len(again)) + raw[8:size] + again + raw[size:]
+    )
+    with pytest.raises(ModelFileError, match="header key 0 is unknown or comes twice"):
+        open_model(bad)
+
+
 def test_files_of_another_age_or_kind_get_a_sentence(toy: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.m"
     for magic, sentence in (

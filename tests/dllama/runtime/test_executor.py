@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.collective import SoloCollective
 from dllama.qtypes import QType
 from dllama.runtime.executor import ALIKE_BEFORE, FEW_ROWS
+from dllama.runtime.ops import rows_of
 from dllama.step import Step
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy
@@ -65,3 +67,17 @@ def test_replays_change_nothing(tmp_path: Path, qtype: QType, shares: list[float
         assert len(found) == len(plain)
         for a, b in zip(found, plain, strict=True):
             assert np.array_equal(a, b)
+
+
+def test_a_step_begins_with_its_own_rows(tmp_path: Path) -> None:
+    """Whether they are moved to arrays that stay where they are or not."""
+    ranks = Ranks(write_toy(tmp_path / "toy.gguf"), [1.0], [SoloCollective()])
+    executor = ranks.models[0].executor
+    for step in steps():
+        rows = rows_of(step)
+        begun = executor.begin(rows)
+        assert begun.n == rows.n
+        assert np.array_equal(begun.pages[:, : rows.pages.shape[1]], rows.pages)
+        for name in ("starts", "positions", "row_pages", "logits_at"):
+            assert np.array_equal(getattr(begun, name), getattr(rows, name)), name
+    ranks.close()

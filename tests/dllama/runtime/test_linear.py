@@ -28,3 +28,16 @@ def test_rows_that_are_too_long(qtype: QType, fits: bool) -> None:
             return
         with pytest.raises(ModelFileError, match=rf"w2 has {cols} columns; of {qtype.name} .*"):
             builder.add(info, raw)
+
+
+def test_neighbours_of_one_type_are_packed_as_one() -> None:
+    kinds = [("wq", QType.Q8_0, 32), ("wk", QType.Q8_0, 16), ("wv", QType.F16, 16)]
+    with Team(1) as team:
+        builder = LinearBuilder(team.state, 64)
+        for name, qtype, rows in kinds:
+            info = TensorInfo(f"layers.0.{name}", qtype, rows, 64)
+            builder.add(info, np.zeros((rows, info.row_bytes), np.uint8))
+        linear = builder.linear()
+    parts = [(first, packed.format, packed.rows) for first, packed in linear.parts]
+    assert parts == [(0, "q8_0", 48), (48, "f16", 16)]
+    assert (linear.out_dim, linear.cols, linear.width) == (64, 64, 64)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dllama.engine.engine import Engine
-from dllama.errors import ConfigError
+from dllama.errors import ConfigError, ProtocolError
 from dllama.formats import open_model
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.runtime.logit_rows import merge_parts
@@ -34,6 +34,23 @@ def test_log_sum_exp_over_ranks() -> None:
     [row] = merge_parts(parts, np.array([0], np.int32))
     assert abs(row.log_sum_exp - np.log(np.exp(values).sum())) < 1e-6
     assert np.array_equal(row.logits, values.astype(np.float32))
+
+
+def test_candidates_of_all_ranks_come_best_first_and_equal_ones_by_id() -> None:
+    def listed(ids: list[int], values: list[float]) -> bytes:
+        kept = np.array(ids, np.int32).tobytes() + np.array(values, np.float32).tobytes()
+        return _part([values[0]], [1.0], [0.0] * 3)[:-12] + kept
+
+    parts = [listed([2, 0], [5.0, 3.0]), listed([4, 3], [5.0, 4.0]), listed([7, 6], [6.0, 5.0])]
+    [row] = merge_parts(parts, np.array([2], np.int32))
+    assert row.ids is not None and (row.ids.tolist(), row.logits.tolist()) == ([7, 2], [6.0, 5.0])
+
+
+@pytest.mark.parametrize("n_missing", [1, 4, 12])
+def test_a_part_that_ends_too_soon_is_refused(n_missing: int) -> None:
+    whole = _part([1.0], [1.0], [1.0, 0.0])
+    with pytest.raises(ProtocolError, match="were announced"):
+        merge_parts([whole[:-n_missing]], np.array([0], np.int32))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,14 @@ from dllama.models import FAMILIES, model_tensors
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest, cut_tensors
-from dllama.sharding.memory import NodeMemory, check_fits, kv_page_bytes, memory_needed
+from dllama.sharding.memory import (
+    PROCESS_BYTES,
+    WIRE_BYTES,
+    NodeMemory,
+    check_fits,
+    kv_page_bytes,
+    memory_needed,
+)
 from dllama.sharding.plan import Shard, plan_for, plan_shards
 from tests.cluster.array_source import ArraySource, small_config
 
@@ -93,6 +102,41 @@ def test_a_missing_tensor_is_named() -> None:
     del tensors["layers.1.w3"]
     with pytest.raises(ModelFileError, match=r"layers\.1\.w3"):
         cut_manifest(config, tensors, plan_shards(config, [1.0])[0])
+
+
+@pytest.mark.parametrize(("name", "side"), [("w1", "rows"), ("wo", "cols")])
+def test_a_tensor_smaller_than_the_header_says_is_refused(name: str, side: str) -> None:
+    config = small_config()
+    tensors = dict(ArraySource(config).tensors)
+    info = tensors[f"layers.1.{name}"]
+    tensors[info.name] = replace(info, **{side: getattr(info, side) - 1})
+    for shard in plan_shards(config, [1.0, 1.0])[1:]:
+        with pytest.raises(ModelFileError, match=rf"layers\.1\.{name} has .* own header"):
+            cut_manifest(config, tensors, shard)
+
+
+def test_the_largest_tensor_needs_room_twice() -> None:
+    config = small_config()
+    tensors = ArraySource(config).tensors
+    for shard in plan_shards(config, [1.0, 1.0]):
+        sizes = [cut.info.n_bytes for cut in cut_manifest(config, tensors, shard)]
+        pages = 7 * kv_page_bytes(config, len(shard.kv_heads))
+        least = sum(sizes) + max(sizes) + pages + PROCESS_BYTES + WIRE_BYTES
+        needed = memory_needed(config, tensors, shard, n_pages=7, max_step_tokens=1)
+        assert least < needed < least + max(sizes)
+
+
+def test_columns_that_come_along_with_blocks_need_memory() -> None:
+    """Two ranks of one KV head each, whose columns are either half of one block."""
+    config = small_config(dim=64, n_heads=8, n_kv_heads=4, head_dim=8)
+    tensors = ArraySource(config, QType.Q8_0).tensors
+    first, second = (
+        memory_needed(
+            config, tensors, Shard(0, 2, heads, range(32), range(50)), n_pages=1, max_step_tokens=64
+        )
+        for heads in (range(1), range(1, 2))
+    )
+    assert first == second
 
 
 def test_memory_counts_weights_and_pages() -> None:

@@ -42,3 +42,36 @@ def test_a_shift_unpublishes_the_pages_that_it_overwrites() -> None:
     assert kv.pool.find(keys) == pages[:1], "kept tokens can still be found"
     assert kv.pool.find(keys[1:]) == [] == kv.pool.find(keys[2:])
     kv.check_integrity([sequence])
+    published = kv.pool.published()
+    kv.grow(sequence)
+    kv.note_computed(sequence, 1)
+    assert kv.pool.published() == published, "pages after dropped tokens are nobody else's"
+
+
+def test_a_shift_writes_to_no_page_that_another_sequence_reads() -> None:
+    max_len = 4 * PAGE_TOKENS
+    kv, tokens = KvCache(8, max_len), prompt(max_len)
+    a, b = (
+        Sequence.from_submit(Submit(name, asked, GREEDY, context_shift=True, n_keep=2), 97, 0.0)
+        for name, asked in (("a", tokens), ("b", tokens[: 3 * PAGE_TOKENS + 1]))
+    )
+    assert kv.admit(a, 0)
+    kv.note_computed(a, max_len - 1)
+    assert kv.admit(b, 0)
+    shared = list(b.pages[:3])
+    assert shared == list(a.pages[:3])
+    shift = kv.shift(a)
+    assert shift.from_pages[:3].tolist() == shared
+    assert set(shift.to_pages.tolist()).isdisjoint(b.pages)
+    assert kv.pool.find(b.page_keys(3)) == shared, "what they hold is still there"
+    kv.check_integrity([a, b])
+
+
+def test_drafts_leave_spare_pages_to_others() -> None:
+    kv = KvCache(4, 4 * PAGE_TOKENS)
+    sequence = Sequence.from_submit(Submit("a", prompt(PAGE_TOKENS), GREEDY), 97, 0.0)
+    assert kv.admit(sequence, 0) and kv.pool.n_free == 3
+    assert kv.reserve(sequence, PAGE_TOKENS + 8, n_spare=2) == PAGE_TOKENS
+    assert kv.pool.n_free == 2
+    assert kv.reserve(sequence, PAGE_TOKENS + 8, n_spare=3) == PAGE_TOKENS, "what it has, it keeps"
+    assert kv.reserve(sequence, PAGE_TOKENS + 8, n_spare=1) == PAGE_TOKENS + 8

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dllama.engine.kv.index import page_key
+from dllama.engine.kv.index import PageIndex, Tail, page_key
 from dllama.engine.kv.pages import PagePool, pages_for
 from dllama.step import PAGE_TOKENS
 
@@ -171,6 +171,51 @@ def test_the_page_that_was_released_longest_ago_is_evicted_first() -> None:
     assert [bool(pool.find([key])) for key in keys] == [False, True, True]
     assert pool.allocate(1) is not None
     assert [bool(pool.find([key])) for key in keys] == [False, False, True]
+
+
+def test_contents_that_are_listed_already_stay_where_they_are() -> None:
+    pool, key = PagePool(3), page_key(b"", [1])
+    pages = pool.allocate(2)
+    assert pages is not None
+    for page in pages:
+        pool.publish(page, key)
+    assert pool.find([key]) == pages[:1]
+    pool.release(pages)
+    assert pool.n_kept == 1 and pool.find([key]) == pages[:1]
+    pool.check_integrity()
+
+
+def test_the_last_page_of_a_sequence_is_evicted_before_its_first() -> None:
+    pool = PagePool(3)
+    keys = [key_of((1,)), key_of((1, 1)), key_of((1, 1, 1))]
+    pages = pool.allocate(3)
+    assert pages is not None
+    for page, key in zip(pages, keys, strict=True):
+        pool.publish(page, key)
+    pool.release(pages)
+    for n_left in (2, 1, 0):
+        assert pool.allocate(1) is not None
+        assert pool.find(keys) == pages[:n_left]
+
+
+def test_of_several_tails_the_one_that_matches_most_is_found() -> None:
+    index = PageIndex()
+    for page, tokens in enumerate(([1, 9], [1, 2, 3], [1, 2, 8])):
+        index.add_tail(page, b"", tokens)
+    assert index.find_tail(b"", [1, 2, 3, 4]) == Tail(1, 3)
+    assert index.find_tail(b"", [7]) is None and index.find_tail(b"another", [1]) is None
+
+
+def test_a_tail_is_found_once_its_owner_has_left() -> None:
+    pool = PagePool(2)
+    pages = pool.allocate(1)
+    assert pages is not None
+    pool.publish_tail(pages[0], b"", [1, 2])
+    assert pool.find_tail(b"", [1, 2]) is None
+    pool.release(pages)
+    assert pool.find_tail(b"", [1, 2]) == Tail(pages[0], 2)
+    pool.take(pages[0])
+    assert pool.find_tail(b"", [1, 2]) is None
 
 
 def test_pages_for_rounds_up() -> None:

@@ -73,3 +73,15 @@ def test_old_measurements_are_forgotten() -> None:
     for _ in range(MEMORY * LASTING + 1):
         costs.note(5, 0.1)
     assert costs.curve(1, 1) is None
+
+
+def test_a_new_measurement_takes_the_place_of_old_ones() -> None:
+    costs = StepCosts()
+    for _ in range(BASES):
+        costs.note(1, 0.1)
+    for _ in range(BASES * LASTING + 1):
+        costs.note(5, 0.1)
+    costs.note(1, 0.3)
+    assert costs.seconds(1) is None, "one is too few"
+    costs.note(1, 0.4)
+    assert costs.seconds(1) == 0.3

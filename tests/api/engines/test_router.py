@@ -1,0 +1,28 @@
+"""Outputs that a reader has not taken in yet are one by the time it asks."""
+
+from __future__ import annotations
+
+import asyncio
+
+from api.engines.router import OutputRouter
+from dllama.requests import FinishReason, Output, TokenProbs
+
+
+def test_unread_outputs_are_merged_and_their_counts_added() -> None:
+    async def read() -> Output:
+        router = OutputRouter(max_open=1)
+        stream = router.open("a")
+        probs = [TokenProbs(token, -1.0, [], []) for token in (5, 6, 7)]
+        router.deliver([
+            Output("a", [5], n_prompt=9, n_cached=4, probs=probs[:1], n_drafted=3, n_accepted=1),
+            Output("another", [1], n_drafted=50),
+            Output("a", [6, 7], FinishReason.STOP, probs=probs[1:], n_drafted=2, n_accepted=2),
+        ])  # fmt: skip
+        assert len(router) == 0
+        return await anext(stream)
+
+    output = asyncio.run(read())
+    assert (output.tokens, output.finish) == ([5, 6, 7], FinishReason.STOP)
+    assert (output.n_prompt, output.n_cached) == (9, 4)
+    assert (output.n_drafted, output.n_accepted) == (5, 3)
+    assert output.probs is not None and [p.token for p in output.probs] == [5, 6, 7]

@@ -146,7 +146,7 @@ def run_case(
 ) -> list[dict[str, Any]]:
     """All tests of one model and thread count, the peers in turn."""
     pages = max(parse_test(t).n_pages for t in tests)
-    ours = [sys.executable, "-m", "benchmarks.peer_dllama", str(path), str(threads)]
+    ours = [sys.executable, "-m", "benchmarks.peers.with_dllama", str(path), str(threads)]
     with ExitStack() as stack:
         workers = stack.enter_context(local_workers(args.nodes - 1, our_worker(threads)))
         peers = [Peer("dllama", [*ours, *workers], pages)]
@@ -165,13 +165,13 @@ def _other_peer(
     if args.distributed_llama:
         binary = str(Path(args.distributed_llama).resolve())
         workers = local_workers(args.nodes - 1, their_worker(binary, threads))
-        module = "benchmarks.peer_distributed_llama"
+        module = "benchmarks.peers.with_distributed_llama"
         command = [sys.executable, "-m", module, binary, str(path), str(threads)]
         return "distributed-llama", [*command, *stack.enter_context(workers)]
     if args.nodes > 1:  # the same threads in one node
         return "one node", [*ours[:-1], str(threads * args.nodes)]
     if args.peer_python:
-        module = "benchmarks.peer_llama_cpp"
+        module = "benchmarks.peers.with_llama_cpp"
         return "llama.cpp", [args.peer_python, "-m", module, str(path.resolve()), str(threads)]
     return None
 

@@ -29,7 +29,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.compare import ROOT, free_port, local_workers, machine_facts
-from benchmarks.load_clients import (
+from benchmarks.load.clients import (
     Clients,
     Load,
     clients_of,
@@ -37,9 +37,9 @@ from benchmarks.load_clients import (
     play_load,
     play_turn,
 )
-from benchmarks.load_figures import Json, median_row
-from benchmarks.load_server import LoadError, Room, llama_server_command, root_command, serving
-from benchmarks.load_tables import show
+from benchmarks.load.figures import Json, median_row
+from benchmarks.load.server import LoadError, Room, llama_server_command, root_command, serving
+from benchmarks.load.tables import show
 from dllama.cli.flags.arguments import DEFAULT_MODEL, default_threads, positive
 from dllama.formats import open_model
 

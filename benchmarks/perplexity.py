@@ -31,7 +31,7 @@ from dllama.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 64  # of logits a step may ask for
-PEER = Path(__file__).with_name("peer_llama_perplexity.py")
+PEER = Path(__file__).parent / "peers" / "llama_perplexity.py"
 
 
 def windows_of(ids: list[int], width: int) -> list[list[int]]:

@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.compare_tables import int8_share, memory_share
-from benchmarks.peer_distributed_llama import Program, Rates, read_rates
+from benchmarks.peers.with_distributed_llama import Program, Rates, read_rates
 from benchmarks.random_m_model import main as write_m
 from dllama.formats import open_model
 from dllama.qtypes import QType
 from dllama.tokenizer import Tokenizer
-from tests.reference_forward import reference_logits
+from tests.references.forward import reference_logits
 
 SAID = """🔶 Pred  122 ms Sync    0 ms | Sent     0 kB Recv     0 kB | jLI
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load.server import LoadError, Room, llama_server_command, serving
 from benchmarks.load_api import main, make_parser, make_plan, scenario_list
-from benchmarks.load_server import LoadError, Room, llama_server_command, serving
 from tests.toy_models import write_toy
 
 STAND_IN = """#!{python}

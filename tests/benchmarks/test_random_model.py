@@ -14,7 +14,7 @@ from dllama.formats import open_model
 from dllama.formats.gguf_source import GgufSource
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
-from tests.reference_forward import reference_logits, tensor_values
+from tests.references.forward import reference_logits, tensor_values
 
 
 @pytest.mark.parametrize("qtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "MXFP4"])

@@ -12,7 +12,7 @@ from dllama.config import RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.formats.gguf_source import GgufSource
 from dllama.qtypes import QType
-from tests.reference_forward import reference_greedy, reference_logits
+from tests.references.forward import reference_greedy, reference_logits
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 

@@ -17,7 +17,7 @@ from examples.demo_model.data.conversations import Writer
 from examples.demo_model.data.dialogue import segments
 from examples.demo_model.export import count_parameters, export_gguf
 from examples.demo_model.tokenizer import tokenizer_metadata, train_tokenizer
-from tests.reference_forward import tensor_values
+from tests.references.forward import tensor_values
 
 MAX_BYTES = 8_000_000
 CONFIG = ModelConfig(

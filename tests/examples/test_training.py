@@ -45,7 +45,7 @@ from examples.demo_model.train import (  # noqa: E402
     learning_rate,
     measure,
 )
-from tests.reference_forward import reference_logits  # noqa: E402
+from tests.references.forward import reference_logits  # noqa: E402
 
 SMALL = ModelConfig(
     arch="llama", name="small", dim=64, hidden_dim=96, n_layers=2, n_heads=4, n_kv_heads=2,

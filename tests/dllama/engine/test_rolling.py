@@ -14,7 +14,7 @@ from dllama.kv import KvShift
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import PAGE_TOKENS, Step
 from tests.ranks_runner import RanksRunner
-from tests.shifting_reference import ShiftingReference
+from tests.references.shifting import ShiftingReference
 from tests.toy_models import write_toy
 
 CONTEXT = 80  # two and a half pages

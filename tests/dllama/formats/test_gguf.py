@@ -14,7 +14,7 @@ from dllama.errors import ModelFileError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile, part_paths
 from dllama.qtypes import QType
-from tests.reference_forward import reference_logits
+from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 

@@ -15,7 +15,7 @@ from dllama.formats import open_model
 from dllama.formats.m_file import MFileSource
 from dllama.formats.m_layout import MKey
 from dllama.qtypes import QType
-from tests.reference_forward import tensor_values
+from tests.references.forward import tensor_values
 from tests.toy_models import write_toy
 
 

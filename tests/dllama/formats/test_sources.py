@@ -18,7 +18,7 @@ from dllama.models import model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo, WeightSource
 from tests.dllama.formats.crafted import rewrite
-from tests.reference_forward import reference_logits, tensor_values
+from tests.references.forward import reference_logits, tensor_values
 from tests.toy_models import toy_tensor, write_toy
 
 KINDS = [

@@ -14,7 +14,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.formats import open_model
 from dllama.qtypes import COMPUTABLE, QType
 from tests.local_model import Ranks, local_runner, make_step
-from tests.reference_forward import reference_logits
+from tests.references.forward import reference_logits
 
 pytest.importorskip("gguf", reason="the oracle for block formats is the gguf package")
 

@@ -27,7 +27,7 @@ from dllama.weight_source import WeightSource
 from kernels.activations import activations, prepare
 from kernels.matmul.multiply import matmul
 from kernels.team import Team
-from tests.reference_forward import tensor_values
+from tests.references.forward import tensor_values
 from tests.toy_models import write_toy
 
 N_EXPERTS = 3

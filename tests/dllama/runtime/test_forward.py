@@ -16,7 +16,7 @@ from dllama.formats import open_model
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
 from tests.local_model import Ranks, load_whole, local_runner, make_step
-from tests.reference_forward import reference_logits
+from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 

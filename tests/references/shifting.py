@@ -7,7 +7,7 @@ import numpy as np
 
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
-from tests.reference_forward import feed_forward, norm, tensor_values
+from tests.references.forward import feed_forward, norm, tensor_values
 
 
 class ShiftingReference:

@@ -1,7 +1,8 @@
 """distributed-llama as a peer of a comparison, by its own program and the rates that it prints.
 
-`python -m benchmarks.peer_distributed_llama PROGRAM MODEL.m THREADS [HOST:PORT ...]`; the tokenizer
-is the .t file beside the model. Same protocol as peer_dllama.py. The program is started for every
+`python -m benchmarks.peers.with_distributed_llama PROGRAM MODEL.m THREADS [HOST:PORT ...]`; the
+tokenizer
+is the .t file beside the model. Same protocol as with_dllama.py. The program is started for every
 test, as it has no benchmark; loading is not in its rates, and neither are its threads' starts and
 its sampling. It computes one sequence at a time: tests of a batch are answered with null.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.names import parse_test
-from benchmarks.peer_loop import Ready, serve
+from benchmarks.peers.loop import Ready, serve
 from dllama.step import PAGE_TOKENS
 from dllama.tokenizer import Tokenizer
 

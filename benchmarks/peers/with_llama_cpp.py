@@ -2,7 +2,7 @@
 
 Run by an interpreter that has llama-cpp-python built for the native processor
 (CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python); it
-imports nothing of dllama. Same protocol and definitions as peer_dllama.py: random tokens, logits of
+imports nothing of dllama. Same protocol and definitions as with_dllama.py: random tokens, logits of
 the last row of a prompt and of every decoded token, nothing sampled.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import llama_cpp as ll
 import numpy as np
 
-from benchmarks.peer_loop import Ready, serve
+from benchmarks.peers.loop import Ready, serve
 
 N_BATCH, N_UBATCH, MAX_SEQUENCES = 2048, 512, 64
 _NAME = re.compile(r"(pp|tg)(\d+)(?:xb(\d+))?(?:@d(\d+))?")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.load_clients import read_events
-from benchmarks.load_figures import (
+from benchmarks.load.clients import read_events
+from benchmarks.load.figures import (
     Stream,
     decode_rate,
     intrusion_row,
@@ -18,7 +18,7 @@ from benchmarks.load_figures import (
     percentile,
     turn_row,
 )
-from benchmarks.load_server import LoadError
+from benchmarks.load.server import LoadError
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 100))

@@ -17,8 +17,8 @@ from itertools import count
 import aiohttp
 import orjson
 
-from benchmarks.load_figures import Json, Stream, intrusion_row, load_row, turn_row
-from benchmarks.load_server import LoadError
+from benchmarks.load.figures import Json, Stream, intrusion_row, load_row, turn_row
+from benchmarks.load.server import LoadError
 
 REQUEST_S = 600.0  # no answer takes longer
 POLL_S = 0.02

@@ -1,7 +1,7 @@
 """dllama as a peer of a comparison: reads test names, answers with tokens per second.
 
-One process a model and thread count. `python -m benchmarks.peer_dllama MODEL THREADS [WORKERS]`;
-then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON line on stdout.
+One process a model and thread count: `python -m benchmarks.peers.with_dllama MODEL THREADS
+[WORKERS]`; then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON line on stdout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, closing
 
 from benchmarks.names import parse_test
-from benchmarks.peer_loop import Ready, serve
+from benchmarks.peers.loop import Ready, serve
 from dllama.bench import Bench
 from dllama.cli.build import build_runner
 from dllama.cli.flags.settings import EngineSettings

@@ -1,7 +1,8 @@
 """dllama as a peer of a comparison: reads test names, answers with tokens per second.
 
 One process a model and thread count: `python -m benchmarks.peers.with_dllama MODEL THREADS
-[WORKERS]`; then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON line on stdout.
+[WORKERS]`; then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON line
+on stdout.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(wildcard $(PACKAGES))
 	$(BIN)/ruff check --fix $(wildcard $(PACKAGES))
 
-# Puts small faults into a copy, one at a time, and says which no test catches. About half an hour.
+# Puts small faults into a copy, one at a time, and says which no test catches. About an hour.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults $(FAULTS)
 

@@ -57,3 +57,4 @@ Id = Annotated[str, MaxLength(256)]
 Tokens = Annotated[list[Token], MaxLength(MAX_ENTRIES)]
 Prompt = Annotated[list[Token], MaxLength(1 << 22)]  # no context is that long
 Int32s = Annotated[np.ndarray, Array(np.int32)]
+Count = Annotated[int, Range(0, (1 << 63) - 1)]

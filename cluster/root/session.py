@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import zmq
@@ -299,7 +299,7 @@ class ClusterSession:
             for link in self.links:
                 answer = link.answer(RankStats)
                 if answer is not None and answer.number == number:
-                    answers[link.rank] = RankFigures(*astuple(answer)[1:])
+                    answers[link.rank] = answer.figures
         return [answers.get(shard.rank, RankFigures()) for shard in self.shards]
 
     def close(self) -> None:

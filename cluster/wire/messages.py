@@ -14,15 +14,15 @@ import numpy as np
 from cluster.wire.codec import Codec
 from dllama.config import ModelConfig
 from dllama.kv import KvShift, KvType
-from dllama.limits import Array, Int32s, MaxLength, Range
+from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
+from dllama.runtime.meter import RankFigures
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 
 MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 50 bytes each
 
 Bytes = Annotated[np.ndarray, Array(np.uint8)]
-Count = Annotated[int, Range(0, (1 << 63) - 1)]
 Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
 
@@ -180,21 +180,10 @@ class StatsCall:
 
 @dataclass(frozen=True, slots=True)
 class RankStats:
-    """Rank to root: sums over the last steps that only decoded, and two over the last that read
-    prompts (see dllama.runtime.meter)."""
+    """Rank to root: its figures, for a StatsCall of the same number."""
 
     number: Count
-    n_steps: Count
-    n_tokens: Count
-    elapsed_ns: Count
-    compute_ns: Count
-    wait_ns: Count
-    network_ns: Count
-    sent_bytes: Count
-    received_bytes: Count
-    weights_bytes: Count
-    prefill_tokens: Count
-    prefill_ns: Count
+    figures: RankFigures
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class WorkerSession:
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
         figures = self._meter.figures(self._weights_bytes, links.sent_bytes, links.received_bytes)
-        return RankStats(number, *figures)
+        return RankStats(number, figures)
 
     def _check_peers(self) -> None:
         self._progress.beat()

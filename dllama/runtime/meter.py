@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
+from dllama.limits import Count
 from dllama.step import Step
 
 RECENT_STEPS = 64  # steps of each kind that the figures cover
@@ -37,20 +38,21 @@ class StepTimes(NamedTuple):
     network_ns: int = 0
 
 
-class RankFigures(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RankFigures:
     """Sums over the last steps of a rank: of those that only decoded, but for the last two."""
 
-    n_steps: int = 0
-    n_tokens: int = 0
-    elapsed_ns: int = 0
-    compute_ns: int = 0
-    wait_ns: int = 0
-    network_ns: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    weights_bytes: int = 0
-    prefill_tokens: int = 0
-    prefill_ns: int = 0
+    n_steps: Count = 0
+    n_tokens: Count = 0
+    elapsed_ns: Count = 0
+    compute_ns: Count = 0
+    wait_ns: Count = 0
+    network_ns: Count = 0
+    sent_bytes: Count = 0
+    received_bytes: Count = 0
+    weights_bytes: Count = 0
+    prefill_tokens: Count = 0
+    prefill_ns: Count = 0
 
 
 class RankMeter:

@@ -31,6 +31,7 @@ from dllama.config import RopeScaling, RopeScalingKind
 from dllama.errors import ProtocolError
 from dllama.kv import KvType
 from dllama.qtypes import QType
+from dllama.runtime.meter import RankFigures
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
@@ -49,7 +50,7 @@ MESSAGES: list[Message] = [
     StepCall(
         Step(ONE, ONE, np.array([0, 1], np.int32), ONE[None], ONE, ONE), np.zeros((1, 8), np.uint8)
     ),
-    RankStats(*range(12)),
+    RankStats(0, RankFigures(*range(1, 12))),
     Failed("out of memory", -1),
 ]
 

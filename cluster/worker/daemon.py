@@ -37,7 +37,7 @@ from cluster.wire.messages import (
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
-from dllama.errors import ProtocolError
+from dllama.errors import DllamaError, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,9 @@ class Worker:
         except ProtocolError as error:  # perhaps another version: it can read the head of this
             log.warning("refused a message: %s", error)
             answer = describe_machine(self._config.threads, self._config.release)
+        except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
+            log.error("could not open a session: %s", error)
+            answer = Refused(f"it could not start a process: {error}")
         except Exception as error:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")

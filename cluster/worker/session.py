@@ -48,6 +48,7 @@ from cluster.wire.messages import (
 )
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
+from dllama.descriptors import check_free
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
@@ -260,10 +261,12 @@ def end_with_daemon(lifeline: int) -> None:
 
 
 def main(load_rank: LoadRank) -> int:
-    """Runs the session described on standard input; returns its exit code."""
+    """Runs the session described on standard input; returns its exit code. Raises ConfigError where
+    the links to the other ranks need more file descriptors than there are."""
     line = sys.stdin.buffer.readline()
     config = SessionConfig(**json.loads(line))
     prefix = f"%(asctime)s %(levelname)s rank {config.rank}: %(message)s"
     logging.basicConfig(level=logging.INFO, format=prefix)
     end_with_daemon(sys.stdin.fileno())
+    check_free(8 + 8 * config.world_size, f"a rank of {config.world_size}")
     return WorkerSession(config, load_rank).run()

@@ -157,6 +157,6 @@ def speak(client: ChatClient, text: str) -> None:
     except KeyboardInterrupt:
         stderr.print("[dim](stopped)[/]", end="")
     except DllamaError as error:
-        complain(error)
+        complain(str(error))
     sys.stdout.write("\n")
     sys.stdout.flush()

@@ -41,11 +41,12 @@ def available_memory() -> int:
     return free if left is None else min(free, left)
 
 
-def describe_machine(threads: int, release: str = __version__) -> Welcome:
-    """Returns the Welcome message of this node, as of now."""
+def describe_machine(daemon: str, threads: int, release: str = __version__) -> Welcome:
+    """Returns the Welcome message of a daemon on this node, as of now."""
     memory = psutil.virtual_memory()
     return Welcome(
         release,
+        daemon,
         socket.gethostname(),
         machine_id(),
         cpu_name(),

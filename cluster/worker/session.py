@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
 from copy import copy
@@ -245,7 +246,10 @@ def kv_directory() -> Path:
     """Where a worker keeps the keys and values of saved sessions: $DLLAMA_SESSIONS, else a folder
     beside the compiled kernels."""
     chosen = os.environ.get("DLLAMA_SESSIONS")
-    return Path(chosen) if chosen else cache_root().parent / "sessions"
+    if chosen:
+        return Path(chosen)
+    root = cache_root()  # None where the user has no home
+    return (root.parent if root else Path(tempfile.gettempdir()) / "dllama") / "sessions"
 
 
 def end_with_daemon(lifeline: int) -> None:

@@ -30,7 +30,7 @@ from dllama.runtime.rank import RankModel
 from dllama.sharding.memory import kv_page_bytes
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
-from kernels.cache import on_compile
+from kernels.kernel import on_compile
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from pathlib import Path
 import zmq
 
 from cluster.feed import received_tensors
-from cluster.machine import available_memory
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
@@ -49,6 +48,7 @@ from cluster.wire.messages import (
 )
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
+from dllama.container import available_memory
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes

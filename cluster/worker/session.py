@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import threading
 import time
 from copy import copy
@@ -54,6 +53,7 @@ from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
+from dllama.temporary import places
 from kernels.cache import cache_root
 
 log = logging.getLogger(__name__)
@@ -250,7 +250,7 @@ def kv_directory() -> Path:
     if chosen:
         return Path(chosen)
     root = cache_root()  # None where the user has no home
-    return (root.parent if root else Path(tempfile.gettempdir()) / "dllama") / "sessions"
+    return root.parent / "sessions" if root else Path(places()[0]) / f"dllama-{os.getuid()}"
 
 
 def end_with_daemon(lifeline: int) -> None:

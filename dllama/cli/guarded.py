@@ -19,7 +19,9 @@ def guarded(main: Callable[[list[str] | None], int]) -> Callable[[], int]:
         try:
             code = _with_sentences(main)
         except KeyboardInterrupt:
-            _complain("interrupted.")
+            from dllama.cli.terminal import note
+
+            note("interrupted")
             code = INTERRUPTED
         cause = stdout_error()
         if cause is None:

@@ -15,13 +15,19 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def note(text: str) -> None:
-    """Prints a line for the user, on stderr. It is never broken: it may hold a URL."""
-    stderr.print(escape(text), soft_wrap=True)
+    """Prints a line for the user, on stderr: broken between words on a terminal, and nowhere else,
+    since it may hold a URL."""
+    stderr.print(escape(text), soft_wrap=not stderr.is_terminal)
 
 
 def complain(text: str) -> None:
     """Prints an error, which is one sentence, on stderr."""
     stderr.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def count_of(n: int, noun: str) -> str:
+    """Returns a number of things: "1 worker", "2 workers"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def show(view: RenderableType) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import FrameType
 
 from dllama.child_python import child_command, child_environment
-from dllama.cli.commands.chat import ChatClient, talk
+from dllama.cli.chat_client import ChatClient
+from dllama.cli.commands.chat import talk
 from dllama.cli.flags.arguments import add_model_flag, default_threads, port_number, positive
-from dllama.cli.terminal import LoadingLine, note
+from dllama.cli.terminal import LoadingLine, count_of, note
 from dllama.errors import ClusterError
 from dllama.temporary import temporary_folder
 
@@ -149,7 +150,8 @@ def run(args: argparse.Namespace) -> int:
     extra: list[str] = getattr(args, "rest", [])
     port = args.port or free_port()
     with local_cluster(args.model, args.n_workers, port, extra) as (url, children):
-        note(f"{args.n_workers} workers and a root serve {args.model} at {url}/v1")
+        workers = count_of(args.n_workers, "worker")
+        note(f"{workers} and a root serve {args.model} at {url}/v1")
         if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):
             print(url, flush=True)
             while True:

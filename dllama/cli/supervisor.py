@@ -48,7 +48,15 @@ class EngineSupervisor:
         try:
             while True:
                 started_s = time.monotonic()
-                self._process = self._spawn()
+                try:
+                    self._process = self._spawn()
+                except OSError as error:  # no memory, no file descriptors
+                    cause = f"The engine cannot be started: {error}."
+                    self._client.engine_died(cause, is_restarting=self._was_ready)
+                    if not self._was_ready:
+                        return
+                    await asyncio.sleep(RETRY_S)
+                    continue
                 code = await self._ended(self._process)
                 state = self._client.state
                 has_failed = state.state == "failed"

@@ -15,21 +15,22 @@ from api.body import json_response
 from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
-from api.replies.anthropic import error_body
+from api.replies import anthropic, ollama
 from api.routes.table import PUBLIC_PATHS
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
 
-ANTHROPIC = "/v1/messages"
+# The errors of other makers' APIs, by how their routes begin; all others are OpenAI's.
+ERROR_BODIES = {"/v1/messages": anthropic.error_body, "/api/": ollama.error_body}
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
     """Returns the error in the shape that the clients of this route read."""
-    is_anthropic = request.path.startswith(ANTHROPIC)
-    body = error_body(error) if is_anthropic else error.body()
-    return json_response(body, status=error.status, headers=error.headers)
+    of_maker = (body for start, body in ERROR_BODIES.items() if request.path.startswith(start))
+    body_of = next(of_maker, ApiError.body)
+    return json_response(body_of(error), status=error.status, headers=error.headers)
 
 
 @web.middleware

@@ -17,7 +17,8 @@ from api.answers.stream import AnswerStream, make_answers
 from api.body import json_response
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
-from api.replies.event_stream import EventStream, ReplyWriter
+from api.replies.client_sink import ClientSink
+from api.replies.event_stream import SSE, EventStream, ReplyWriter, StreamForm
 from api.requests.generation import GenerationRequest
 from api.served_model import ServedModel
 from dllama.requests import SamplingParams
@@ -48,9 +49,10 @@ async def answer(
     plan: AnswerPlan,
     *,
     ping_s: float | None = None,
+    form: StreamForm = SSE,
 ) -> web.StreamResponse:
-    """Has the engine continue every prompt, and answers whole or in a stream. `ping_s` None is
-    the server's own.
+    """Has the engine continue every prompt, and answers whole or in a stream of this form.
+    `ping_s` None is the server's own.
 
     However this ends (also by cancellation, when the client leaves), no sequence stays behind.
     """
@@ -61,7 +63,8 @@ async def answer(
     try:
         events: list[Event] = [*answers.start()]
         if wanted.stream:
-            return await stream(request, answers, events, writer, ping_s or context.config.ping_s)
+            pause_s = ping_s or context.config.ping_s
+            return await stream(request, answers, events, writer, pause_s, form)
         while (more := await answers.next()) is not None:
             events += more
         return json_response(writer.whole(events))
@@ -75,14 +78,17 @@ async def stream(
     starts: list[Event],
     writer: ReplyWriter,
     ping_s: float,
+    form: StreamForm,
 ) -> web.StreamResponse:
-    """The answer as server-sent events. An error before the first of them is raised, and becomes
-    an HTTP error; a later one is sent as an event, and the stream ends properly all the same."""
+    """The answer in a stream. An error before its first event is raised, and becomes an HTTP
+    error; a later one is sent in the stream, which ends properly all the same."""
     config = request.app[CONTEXT].config
     first = await next_within(answers, config.headers_after_s)
-    events = EventStream(request, config, writer)
+    sink = ClientSink(request, config, form)
+    events = EventStream(writer, sink, form)
     pause_s = None if math.isinf(ping_s) else ping_s
-    return await events.run(send_all(events, answers, starts, first, pause_s))
+    await events.run(send_all(events, answers, starts, first, pause_s))
+    return sink.response
 
 
 async def send_all(

@@ -12,7 +12,18 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
+from api.routes import (
+    chat,
+    embeddings,
+    metrics,
+    models,
+    native,
+    ollama,
+    ollama_embeddings,
+    responses,
+    slots,
+    text,
+)
 
 
 class Route(NamedTuple):
@@ -26,10 +37,17 @@ class Route(NamedTuple):
     is_public: bool = False
 
 
+OLLAMA = "Ollama is running"
+
+
 async def index(request: web.Request) -> web.Response:
+    """The list of routes. Clients of Ollama look for its one sentence here, some in plain text."""
     context = request.app[CONTEXT]
+    if request.headers.get("Accept", "").startswith("text/plain"):
+        return web.Response(text=OLLAMA)
     return json_response(
         {
+            "ollama": OLLAMA,
             "server": context.config.fingerprint,
             "models": [model.id for model in context.models.all()],
             "routes": shown_routes(),
@@ -64,6 +82,26 @@ ROUTES = (
           native.completion, "llama-server's own completion"),
     Route("POST", ("/infill",),
           native.infill, "the middle between `input_prefix` and `input_suffix`"),
+    Route("POST", ("/api/chat",),
+          ollama.chat, "Ollama's chat, in lines of JSON or whole"),
+    Route("POST", ("/api/generate",),
+          ollama.generate, "Ollama's answer to a prompt, in lines of JSON or whole"),
+    Route("POST", ("/api/embed",),
+          ollama_embeddings.new_embeddings, "texts as vectors, as Ollama answers"),
+    Route("POST", ("/api/embeddings",),
+          ollama_embeddings.old_embeddings, "a text as a vector, as Ollama did before"),
+    Route("GET", ("/api/tags",),
+          ollama.tags, "the models served here, as Ollama lists them"),
+    Route("GET", ("/api/ps",),
+          ollama.ps, "the models that are loaded, as Ollama lists them"),
+    Route("POST", ("/api/show",),
+          ollama.show, 'one of them: {"model": "..."}'),
+    Route("GET", ("/api/version",),
+          ollama.version, "the version of Ollama whose API this is"),
+    Route("POST", ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
+          ollama.no_management, "Ollama's care of model files: a 501, the model is --model"),
+    Route("DELETE", ("/api/delete",),
+          ollama.no_management, "the same"),
     Route("GET", ("/v1/models", "/models"),
           models.list_models, "the models served here", is_public=True),
     Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),

@@ -29,6 +29,7 @@ from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
 from dllama.errors import ConfigError
+from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
@@ -44,6 +45,7 @@ def find_facts(
     metadata: Mapping[str, object],
     *,
     path: str,
+    file_metadata: GgufMetadata,
     n_ctx_train: int,
     n_slots: int,
     context_shift: bool,
@@ -56,6 +58,9 @@ def find_facts(
         by_type[info.qtype.name] = by_type.get(info.qtype.name, 0) + info.n_bytes
     return ModelFacts(
         path=path,
+        arch=source.config.arch,
+        modified_s=Path(path).stat().st_mtime,
+        metadata=file_metadata,
         file_type=max(by_type, key=by_type.__getitem__),
         vocab_type=VOCAB_TYPES[tokenizer.kind],
         n_ctx_train=n_ctx_train,
@@ -141,6 +146,7 @@ def served_model(
                 template,
                 metadata,
                 path=engine.model,
+                file_metadata=metadata_of(engine.model, None) if server.tokenizer else metadata,
                 n_ctx_train=source.trained_context,
                 n_slots=engine.max_batch,
                 context_shift=engine.context_shift,

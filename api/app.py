@@ -26,7 +26,14 @@ def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
     app.add_routes(served_routes() + unsupported_routes())
     app.on_response_prepare.append(guards.add_cors_headers)
     app.cleanup_ctx.append(engines)
+    app.cleanup_ctx.append(streams)
     return app
+
+
+async def streams(app: web.Application) -> AsyncIterator[None]:
+    """Ends the answers that go on without a client before the engines close."""
+    yield
+    await app[CONTEXT].streams.close()
 
 
 async def engines(app: web.Application) -> AsyncIterator[None]:

@@ -22,6 +22,7 @@ from api.routes import (
     ollama_embeddings,
     responses,
     slots,
+    streams,
     text,
 )
 
@@ -74,6 +75,12 @@ ROUTES = (
           responses.retrieve, "a stored response"),
     Route("DELETE", ("/v1/responses/{id}",),
           responses.remove, "forget a stored response"),
+    Route("GET", ("/v1/stream",),
+          streams.resume, "an answer's bytes again, then live: ?conv_id=ID&from=0"),
+    Route("DELETE", ("/v1/stream",),
+          streams.end, "end the answer of a conversation: ?conv_id=ID"),
+    Route("POST", ("/v1/streams/lookup",),
+          streams.lookup, 'streams that are kept: {"conversation_ids": ["..."]}'),
     Route("POST", ("/v1/embeddings",),
           embeddings.openai_embeddings, 'texts as vectors: {"input": "..."}'),
     Route("POST", ("/embedding", "/embeddings"),

@@ -10,13 +10,15 @@ from api import guards
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.routes.table import served_routes, unsupported_routes
+from api.routes.vertex import vertex_routes
 from api.served_model import ModelRegistry
 
 
 def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
     """Returns the HTTP server for `models`, ready for api.serve.serve.
 
-    Starts the engine clients when it starts and closes them when it stops.
+    Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
+    where two routes would have the same path.
     """
     app = web.Application(
         middlewares=[guards.preflight_answered, guards.errors_as_json, guards.keys_checked],
@@ -24,6 +26,8 @@ def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
     )
     app[CONTEXT] = ApiContext(models, config)
     app.add_routes(served_routes() + unsupported_routes())
+    if config.vertex is not None:
+        app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)
     app.cleanup_ctx.append(engines)
     app.cleanup_ctx.append(streams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import orjson
 from aiohttp import web
@@ -13,10 +14,17 @@ from api.errors import ApiError, body_too_large
 from api.requests.fields import Body
 from dllama.errors import RequestError
 
+# The object of a request that came within another, which has been read; of the task alone that
+# answers it.
+GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
+
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
     """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too
     much."""
+    given = GIVEN_BODY.get()
+    if given is not None:
+        return given
     if request.content_length is not None and request.content_length > config.max_body_bytes:
         raise body_too_large(config.max_body_bytes)
     try:

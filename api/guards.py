@@ -77,9 +77,14 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
 async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers 401 without one of the configured API keys, except on public routes."""
     keys = request.app[CONTEXT].config.api_keys
-    if keys and request.path not in PUBLIC_PATHS and not has_key(request, keys):
+    if keys and not is_public(request) and not has_key(request, keys):
         raise bad_api_key()
     return await handler(request)
+
+
+def is_public(request: web.Request) -> bool:
+    vertex = request.app[CONTEXT].config.vertex
+    return request.path in PUBLIC_PATHS or (vertex is not None and request.path == vertex.health)
 
 
 def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:

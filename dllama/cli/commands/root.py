@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.flags.vertex import at_vertex_port, vertex_of
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
@@ -179,6 +181,9 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
+    vertex = vertex_of(os.environ)
+    if vertex is not None:
+        server = at_vertex_port(server, os.environ)
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
     with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
         endpoint = f"ipc://{folder}/engine"
@@ -190,6 +195,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 api_keys=server.api_keys,
                 cors_origins=server.cors_origins,
                 max_body_bytes=server.max_body_mb << 20,
+                vertex=vertex,
             ),
         )
         tokenizer = str(server.tokenizer) if server.tokenizer else None

@@ -9,8 +9,6 @@ import pytest
 from api.config import ApiConfig, VertexRoutes
 from api.routes.table import ROUTES
 from api.routes.vertex import MAX_INSTANCES, format_name
-from dllama.cli.flags.settings import ServerSettings
-from dllama.cli.flags.vertex import at_vertex_port, vertex_of
 from dllama.errors import ConfigError
 from tests.api.serving import Reply, Server, ask, run, says, serving_engine, until
 from tests.scripted_runner import ScriptedEngine
@@ -121,16 +119,3 @@ def test_the_usual_health_may_be_vertexs_too() -> None:
     health = ask(ScriptedEngine(says("a")), lambda server: server.get("/health"), vertex=config)
     assert health.status == 200
     assert any("/health" in route.paths for route in ROUTES)
-
-
-def test_the_environment() -> None:
-    assert vertex_of({}) is None and vertex_of({"AIP_MODE": "OTHER"}) is None
-    environ = {"AIP_MODE": "PREDICTION"}
-    assert vertex_of(environ) == VertexRoutes("/predict", "")
-    more = {"AIP_PREDICT_ROUTE": "v1/predict", "AIP_HEALTH_ROUTE": "/up", "AIP_HTTP_PORT": "8501"}
-    assert vertex_of(environ | more) == VertexRoutes("/v1/predict", "/up")
-    assert at_vertex_port(ServerSettings(port=9000), environ | more).port == 8501
-    assert at_vertex_port(ServerSettings(port=9000), environ).port == 8080
-    for wrong in ("0", "70000", "http", "-1", "8_0"):
-        with pytest.raises(ConfigError, match="AIP_HTTP_PORT"):
-            at_vertex_port(ServerSettings(), {"AIP_HTTP_PORT": wrong})

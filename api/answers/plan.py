@@ -10,6 +10,7 @@ from api.answers.events import Part, Text, Thought
 from api.answers.reasoning import ReasoningFormat, ReasoningSplitter, ThinkTags, is_opened
 from api.answers.stop import LineRules
 from api.requests.answer_format import AnswerFormat
+from api.requests.continuation import is_within_thoughts
 from api.requests.conversation import Conversation
 from api.served_model import ServedModel
 from api.tools.call_grammar import Thoughts, answer_grammar
@@ -70,7 +71,8 @@ class AnswerPlan:
     kept: frozenset[int] = frozenset()
     is_message: bool = False
     tags: ThinkTags | None = None  # of thoughts that are split off
-    is_open: bool = False  # the prompt has begun them
+    is_open: bool = False  # the prompt has opened them
+    is_begun: bool = False  # and ends in the middle of them
     tool_names: tuple[str, ...] = ()
     dialect: ToolDialect = field(default=GENERIC)
     tells_usage: bool = False
@@ -81,7 +83,9 @@ class AnswerPlan:
         """Returns a reader for the choice `index`, None if the text is the whole answer."""
         if not self.is_message or (self.tags is None and not self.tool_names):
             return None
-        splitter = ReasoningSplitter(self.tags, is_open=self.is_open) if self.tags else None
+        splitter = None
+        if self.tags:
+            splitter = ReasoningSplitter(self.tags, is_open=self.is_open, is_begun=self.is_begun)
         calls = CallReader(self.dialect, self.tool_names, index) if self.tool_names else None
         return MessageReader(index, splitter, calls)
 
@@ -105,11 +109,7 @@ def chat_plan(
 ) -> AnswerPlan:
     """Returns the plan of the next message; `prompt` is the conversation as text."""
     tags, tools, dialect = model.think_tags, conversation.tools, model.tool_dialect
-    thoughts = None
-    if tags is not None and not conversation.is_continued:
-        is_open = is_opened(prompt, tags)
-        if is_open or not prompt.rstrip().endswith(tags.closing):  # closed: it must not think
-            thoughts = Thoughts(tags, is_open)
+    thoughts = None if tags is None else thoughts_ahead(conversation, prompt, tags)
     grammar = answer_grammar(
         form=None if form is None else form.part,
         tools=tools,
@@ -128,9 +128,22 @@ def chat_plan(
         is_message=True,
         tags=thoughts.tags if thoughts is not None and is_split else None,
         is_open=thoughts is not None and thoughts.is_open,
+        is_begun=thoughts is not None and conversation.is_continued,
         tool_names=tuple(tool.name for tool in tools.offered),
         dialect=dialect,
     )
+
+
+def thoughts_ahead(conversation: Conversation, prompt: str, tags: ThinkTags) -> Thoughts | None:
+    """Returns the thoughts that the next message may begin with, None if it has none: they are
+    over, or closed because the model must not think."""
+    if conversation.is_continued:
+        is_open = is_within_thoughts(conversation.messages[-1], tags)
+        return Thoughts(tags, is_open) if is_open else None
+    is_open = is_opened(prompt, tags)
+    if is_open or not prompt.rstrip().endswith(tags.closing):
+        return Thoughts(tags, is_open)
+    return None
 
 
 def control_id(model: ServedModel, text: str) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from api.answers.reasoning import without_thoughts
 from api.errors import ApiError, prompt_too_long
+from api.requests.continuation import continued_prompt
 from api.requests.conversation import Conversation
 from api.requests.engine_options import EngineOptions, may_shift
 from api.requests.fields import MAX_SEED
@@ -40,26 +41,19 @@ def render(model: ServedModel, conversation: Conversation) -> str:
             " leave it out, or send 'none' for no thoughts.",
             param="reasoning_effort",
         )
-    messages = told_in_words(conversation.messages, conversation.tools, dialect)
+    template = model.chat_template
+    messages = told_in_words(
+        conversation.messages, conversation.tools, dialect, writes_calls=template.writes_calls
+    )
     messages = fitting_ids(messages, dialect)
     tools = conversation.tools.raw if dialect.describes_tools else None
-    template = model.chat_template
     if not conversation.is_continued:
         add = conversation.add_generation_prompt
         prompt = template.render(messages, tools, add, **kwargs)
         if model.think_tags is not None and kwargs.get("enable_thinking") is False:
             return without_thoughts(prompt, model.think_tags)
         return prompt
-    *before, last = messages
-    opened = template.render(before, tools, True, **kwargs)
-    return opened + text_of(last["content"])
-
-
-def text_of(content: object) -> str:
-    """Returns the text of a message's checked content; parts are joined as templates join them."""
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
-    return str(content)
+    return continued_prompt(template, messages, tools, kwargs, model.think_tags)
 
 
 def encode(model: ServedModel, text: str) -> list[int]:

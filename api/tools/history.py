@@ -25,11 +25,16 @@ function's parameters:
 The result of a call comes back to you between <tool_response> and </tool_response>."""
 
 
-def told_in_words(messages: Messages, tools: ToolRequest, dialect: ToolDialect) -> Messages:
+def told_in_words(
+    messages: Messages, tools: ToolRequest, dialect: ToolDialect, *, writes_calls: bool = False
+) -> Messages:
     """Returns the messages as a template without tools can render them; other dialects'
-    unchanged."""
+    unchanged. A template may know calls (`writes_calls`) all the same: a history of them is then
+    the template's, unless the answer is to call tools too."""
     if dialect is not GENERIC:
         return messages
+    if writes_calls and not tools.rendered and not any(map(_has_text_and_calls, messages)):
+        return [{**m, "content": None} if m.get("tool_calls") else m for m in messages]
     told = _merged([_as_text(message) for message in messages])
     return _with_system(told, describe(tools)) if tools.rendered else told
 
@@ -53,6 +58,11 @@ def _as_text(message: dict[str, object]) -> dict[str, object]:
         kept = {k: v for k, v in message.items() if k != "tool_calls"}
         return {**kept, "content": f"{content}\n{written}" if content else written}
     return message
+
+
+def _has_text_and_calls(message: Mapping[str, object]) -> bool:
+    """True for a message of which such templates write the text and drop the calls."""
+    return bool(message.get("tool_calls") and message.get("content"))
 
 
 def _call_text(call: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from traceback import extract_tb
@@ -28,6 +29,7 @@ class CompiledTemplate:
     ) -> None:
         self.name = name
         self._given = {"bos_token": bos_token, "eos_token": eos_token}
+        self._now = now
         try:
             self._render = ChatEnvironment(now).compile_counted(source)
         except jinja2.TemplateSyntaxError as error:
@@ -51,7 +53,7 @@ class CompiledTemplate:
         """The prompt. `more` are variables that callers choose, such as enable_thinking."""
         variables = {
             **self._given,
-            "documents": None,
+            **self._always(tools),
             **more,
             "messages": messages,
             "tools": tools,
@@ -70,6 +72,18 @@ class CompiledTemplate:
                 f"{_sentence(error)} Change the messages, or choose another template with "
                 f"--chat-template."
             ) from error
+
+    def _always(self, tools: Sequence[Mapping[str, object]] | None) -> dict[str, object]:
+        """The variables that a template finds whoever calls: transformers' `documents`, and those
+        of llama-server. Models whose templates read them were trained with them."""
+        now = self._now()
+        return {
+            "documents": None,
+            "enable_thinking": True,
+            "date_string": now.strftime("%d %b %Y"),
+            "datetime": now.strftime("%b %d %Y"),
+            "functions": json.dumps(tools, ensure_ascii=False, indent=2) if tools else "",
+        }
 
 
 def _sentence(error: Exception) -> str:

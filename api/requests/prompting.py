@@ -57,11 +57,14 @@ def render(model: ServedModel, conversation: Conversation) -> str:
 
 
 def encode(model: ServedModel, text: str) -> list[int]:
-    """Returns the ids of a text, special tokens parsed; with BOS if the model wants one and the
-    text has none."""
-    bos = model.tokenizer.bos_text
-    has_bos = bool(bos) and text.startswith(bos)
-    return model.tokenizer.encode(text, add_special=not has_bos, parse_special=True)
+    """Returns the ids of a text that an answer is to follow, special tokens parsed."""
+    return model.tokenizer.encode_prompt(text)
+
+
+def encode_whole(model: ServedModel, text: str) -> list[int]:
+    """Returns the ids of a text that is complete, special tokens parsed, between BOS and EOS if
+    the model wants them."""
+    return model.tokenizer.encode(text, add_special=True, parse_special=True)
 
 
 def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
@@ -147,15 +150,21 @@ def is_long(conversation: Conversation) -> bool:
 
 
 async def text_ids(
-    model: ServedModel, prompt: Prompt, param: str = "prompt", options: EngineOptions | None = None
+    model: ServedModel,
+    prompt: Prompt,
+    param: str = "prompt",
+    options: EngineOptions | None = None,
+    *,
+    is_answered: bool = True,
 ) -> list[int]:
-    """Returns the tokens of a prompt of /v1/completions, or of a text to embed. A long text is
-    encoded in a thread."""
+    """Returns the tokens of a prompt of /v1/completions, or of a text to embed, which no answer
+    follows. A long text is encoded in a thread."""
+    encoder = encode if is_answered else encode_whole
     if isinstance(prompt, str):
         if len(prompt) > LONG_CHARS:
-            ids = await asyncio.to_thread(encode, model, prompt)
+            ids = await asyncio.to_thread(encoder, model, prompt)
         else:
-            ids = encode(model, prompt)
+            ids = encoder(model, prompt)
     else:
         ids = prompt
         check_ids(model, ids, param)
@@ -230,5 +239,4 @@ def infill_ids(model: ServedModel, parts: InfillParts) -> list[int]:
         prompt += [fim.separator, *ids("filename\n")]
     prompt += [fim.prefix, *ids(parts.prefix), *ids(parts.middle)]
     prompt += [fim.suffix, *ids(parts.suffix), fim.middle]
-    bos = model.tokenizer.encode("", add_special=True)
-    return [*bos, *prompt]
+    return [*encode(model, ""), *prompt]

@@ -68,15 +68,13 @@ def encode_prompt(
     """Returns the prompt's ids, and the ids that end the answer."""
     text = prompt_text(args)
     if args.raw:
-        return tokenizer.encode(text, add_special=True), tokenizer.eog_ids
+        return tokenizer.encode_prompt(text, parse_special=False), tokenizer.eog_ids
     metadata = metadata_of(args.model, args.tokenizer)
     template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
         messages.insert(0, {"role": "system", "content": args.system})
-    rendered = template.render(messages)
-    has_bos = bool(tokenizer.bos_text) and rendered.startswith(tokenizer.bos_text)
-    ids = tokenizer.encode(rendered, add_special=not has_bos, parse_special=True)
+    ids = tokenizer.encode_prompt(template.render(messages))
     return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
 
 

@@ -102,7 +102,7 @@ def test_long_runs_do_not_blow_up(name: str) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_odd_characters_survive(name: str) -> None:
     tokenizer = real_tokenizer(name)
-    for text in ("\0", "a\0b", "\ufeff", "\uffff", "\U0010ffff", "e\u0301", "\r\n", "🤷🏽‍♂️"):
+    for text in ("\0", "a\0b", "\ufeff", "\uffff", "\U0010ffff", "x\u0301", "\r\n", "🤷🏽‍♂️"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode(tokenizer.encode("x\ud83dy")) == "x\ufffdy"
     assert tokenizer.decode(tokenizer.encode("\ud83d\ude00")) == "😀"

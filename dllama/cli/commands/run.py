@@ -55,7 +55,8 @@ def prompt_text(args: argparse.Namespace) -> str:
     prompt at all. Raises RequestError without either."""
     words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
     typed = " ".join(word for word in words if word != "-")
-    piped = sys.stdin.read().rstrip("\n") if "-" in words else ""
+    # A piped file may begin with a byte order mark, which is no text.
+    piped = sys.stdin.read().removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
     text = "\n".join(part for part in (piped, typed) if part)
     if not text:
         raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')

@@ -31,7 +31,7 @@ class CompiledTemplate:
         self._given = {"bos_token": bos_token, "eos_token": eos_token}
         self._now = now
         try:
-            self._render = ChatEnvironment(now).compile_counted(source)
+            self._template = ChatEnvironment(now).compile_counted(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"The chat template ({name}) is no valid Jinja: {error.message}, line "
@@ -60,7 +60,7 @@ class CompiledTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return self._render(variables)
+            return self._template.render(variables)
         except Refusal as error:
             raise TemplateError(
                 f"The model's chat template ({self.name}) refuses these messages: "
@@ -77,13 +77,15 @@ class CompiledTemplate:
         """The variables that a template finds whoever calls: transformers' `documents`, and those
         of llama-server. Models whose templates read them were trained with them."""
         now = self._now()
-        return {
+        found: dict[str, object] = {
             "documents": None,
             "enable_thinking": True,
             "date_string": now.strftime("%d %b %Y"),
             "datetime": now.strftime("%b %d %Y"),
-            "functions": json.dumps(tools, ensure_ascii=False, indent=2) if tools else "",
         }
+        if "functions" in self._template.names:  # written only for those that read it
+            found["functions"] = json.dumps(tools, ensure_ascii=False, indent=2) if tools else ""
+        return found
 
 
 def _sentence(error: Exception) -> str:

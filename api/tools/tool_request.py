@@ -108,14 +108,17 @@ def _absent(given: Mapping[str, object], defaults: Mapping[str, object]) -> dict
     return {key: value for key, value in defaults.items() if key not in given}
 
 
-def in_their_envelopes(
-    tools: Sequence[Tool], sent: Sequence[Mapping[str, object]]
-) -> tuple[Tool, ...]:
+def in_their_envelopes(tools: Sequence[Tool], sent: Sequence[object]) -> tuple[Tool, ...]:
     """Returns the tools as a client of OpenAI's chats sent them: a template sees every key of the
     object around a function too, in the client's order."""
+    envelopes: dict[object, Mapping[str, object]] = {}
+    for envelope in sent:
+        function = envelope.get("function") if isinstance(envelope, Mapping) else None
+        if isinstance(envelope, Mapping) and isinstance(function, Mapping):
+            envelopes.setdefault(function.get("name"), envelope)
     return tuple(
-        replace(tool, raw={**envelope, "function": tool.raw["function"]})
-        for tool, envelope in zip(tools, sent, strict=True)
+        replace(tool, raw={**envelopes[tool.name], "function": tool.raw["function"]})
+        for tool in tools
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from api.requests.openai import parse_conversation
 from api.requests.prompting import render
 from api.tools.dialects import GENERIC
 from tests.api.prompts import SPECIALS, model_with, prompts, source_of
+from tests.api.serving import masks, run, says, serving, tokenizer
 from tests.dllama.chat.conversations import oracle, user
+from tests.scripted_runner import ScriptedEngine
 from tests.shared_data import shared_names
 
 NAMES = [name.removeprefix("templates/") for name in shared_names("templates/*.jinja")]
@@ -58,6 +61,30 @@ def test_the_clients_own_order(name: str) -> None:
     wanted = oracle(source, HI, TOOLS, True, **SPECIALS)
     assert wanted is not None
     assert prompts(source, {"messages": HI, "tools": TOOLS}) == [wanted]
+
+
+def test_every_api_tells_the_same_tools() -> None:
+    tool = TOOLS[0]["function"]
+    anthropic = {**tool, "input_schema": tool["parameters"]}
+    del anthropic["parameters"]
+    engine = ScriptedEngine(says("a"), max_len=4096, constraints=masks())
+
+    async def body() -> None:
+        model = replace(model_with(source_of(QWEN), engine), max_seq_len=4096)
+        async with serving(model) as server:
+            for path, sent in (
+                ("/v1/chat/completions", {"messages": HI, "tools": TOOLS[:1]}),
+                ("/v1/messages", {"messages": HI, "tools": [anthropic], "max_tokens": 9}),
+                ("/v1/responses", {"input": "Hi", "tools": [{"type": "function", **tool}]}),
+            ):
+                reply = await server.post(path, sent)
+                assert reply.status == 200, reply.data
+
+    run(body)
+    wanted = oracle(source_of(QWEN), [user("Hi")], TOOLS[:1], True, **SPECIALS)
+    assert wanted is not None
+    tokens = tokenizer().encode_prompt(wanted)
+    assert [submit.tokens for submit in engine.submitted] == [tokens] * 3
 
 
 def test_what_is_missing_comes_last() -> None:

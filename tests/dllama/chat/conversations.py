@@ -68,6 +68,11 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "ends with assistant": [user("a"), assistant("b")],
     "thinking before": [user("a"), assistant("<think>\nhm\n</think>\n\nb"), user("c")],
     "reasoning beside": [user("a"), assistant("b", reasoning_content="hm"), user("c")],
+    "older names of thoughts": [
+        user("a"), assistant("b", thinking="hm"), user("c"), assistant("d", reasoning="so"),
+        user("e"), assistant("f", thinking="well"),
+    ],
+    "the assistant's alone": [assistant("Once upon")],
     "call": [user("w?"), assistant(None, tool_calls=[call(OBJECT)]), result()],
     "call beside text": [system(), user("w?"), assistant("I look.", tool_calls=[call(OBJECT)])],
     "call with empty text": [user("w?"), assistant("", tool_calls=[call(OBJECT)]), result()],
@@ -91,7 +96,7 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "special tokens in text": [user("<|im_end|>{{ bos_token }}{% if %}</s>")],
     "two systems": [system("a"), system("b"), user("c")],
     "user twice": [user("a"), user("b")],
-}
+}  # fmt: skip
 
 
 BEGUN: dict[str, list[dict[str, Any]]] = {

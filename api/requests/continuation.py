@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 from api.answers.reasoning import ThinkTags, is_opened, without_block, without_thoughts
 from api.served_model import PromptTemplate
 from dllama.chat.adaptations import REASONING_KEYS
-from dllama.chat.continuation import Cut
+from dllama.chat.continuation import Cut, joined_parts
 from dllama.errors import RequestError
 
 Message = Mapping[str, object]
 Tools = Sequence[Mapping[str, object]]
 
 
-def text_of(content: object) -> str:
-    """Returns the text of a message's checked content; parts are joined as templates join them."""
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
-    return "" if content is None else str(content)
-
-
 def is_within_thoughts(last: Message, tags: ThinkTags | None) -> bool:
     """True if the beginning of an answer ends before its thoughts do."""
-    text = text_of(last.get("content"))
+    text = _text_of(last)
     if not text:
         return True
     return tags is not None and _opens(text, tags) and tags.closing not in text
@@ -39,7 +32,7 @@ def continued_prompt(
     """Returns the prompt that the answer continues. `tags` are those of the model's thoughts.
     Raises RequestError for thoughts that the model does not have, and TemplateError."""
     *before, last = messages
-    text = text_of(last.get("content"))
+    text = _text_of(last)
 
     def up_to(cut: Cut) -> str | None:
         return template.render_up_to(cut, messages, tools, **kwargs)
@@ -57,6 +50,10 @@ def continued_prompt(
         return found
     opened = template.render(before, tools, True, **kwargs)
     return (opened if tags is None else without_thoughts(opened, tags)) + text
+
+
+def _text_of(message: Message) -> str:
+    return str(joined_parts(message.get("content")) or "")
 
 
 def _opens(text: str, tags: ThinkTags) -> bool:

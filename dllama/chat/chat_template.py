@@ -8,7 +8,7 @@ from functools import cached_property
 
 from dllama.chat.adaptations import Messages, adapt
 from dllama.chat.compiled import CompiledTemplate
-from dllama.chat.continuation import CUTS, Cut
+from dllama.chat.continuation import CUTS, Cut, joined_parts
 from dllama.chat.traits import Traits, find_traits
 
 Tools = Sequence[Mapping[str, object]]
@@ -80,7 +80,10 @@ class ChatTemplate:
         def render(adapted: Messages) -> str:
             return template.render(adapted, list(tools) if tools else None, False, kwargs)
 
-        return CUTS[cut](render, adapt(messages, traits))
+        *before, last = messages
+        if not traits.takes_parts:
+            last = {**last, "content": joined_parts(last.get("content"))}
+        return CUTS[cut](render, adapt([*before, last], traits))
 
     @property
     def writes_calls(self) -> bool:

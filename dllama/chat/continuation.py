@@ -47,6 +47,14 @@ def text_before(render: Render, messages: Messages) -> str | None:
     return head if mark else None
 
 
+def joined_parts(content: object) -> object:
+    """Returns a content of parts as the text that is continued, with blank lines between them, as
+    llama-server has it; transformers continues parts only in templates that know them."""
+    if isinstance(content, list):
+        return "\n\n".join(part["text"] for part in content)
+    return content
+
+
 def _marked(content: object) -> object:
     if isinstance(content, list):
         *parts, last = content

@@ -139,10 +139,10 @@ def test_a_history_of_calls_is_written_as_the_template_does() -> None:
         assert TEXT in prompt and "<tool_response>" in prompt
 
 
-def test_parts_of_text_are_joined_as_in_every_message() -> None:
+def test_parts_of_text_are_joined_as_llama_server_does() -> None:
     parts = [{"type": "text", "text": "The"}, {"type": "text", "text": "answer"}]
     body = {"messages": [user("Hi"), assistant(parts)]}
-    assert prompts(source_of(R1), body) == ["<s><｜User｜>Hi<｜Assistant｜>The\nanswer"]
+    assert prompts(source_of(R1), body) == ["<s><｜User｜>Hi<｜Assistant｜>The\n\nanswer"]
 
 
 REFUSED = [

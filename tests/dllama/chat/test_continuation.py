@@ -86,3 +86,7 @@ def test_what_a_template_leaves_out_cannot_be_continued() -> None:
     template = ChatTemplate("{% for m in messages[:-1] %}{{ m.content }}{% endfor %}")
     messages = [user("Hi"), assistant("The", reasoning_content="So")]
     assert [template.render_up_to(cut, messages) for cut in Cut] == [None, None, None]
+    short = "{% for m in messages %}{{ m.content[-25:] }}{% endfor %}"
+    messages = [user("Hi"), assistant("The answer is")]
+    assert ChatTemplate(short).render_up_to(Cut.AFTER_TEXT, messages) is None
+    assert oracle(short, messages, None, False, continue_final_message=True) is None

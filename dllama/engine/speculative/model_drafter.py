@@ -237,6 +237,7 @@ class DraftModel:
                 pages=pages,
                 logits_at=np.array(logits_at, np.int32),
                 candidates=np.ones(len(logits_at), np.int32),
+                copies=np.array(self.kv.take_copies(), np.int32).reshape(-1, 2),
             )
         )
 

@@ -30,7 +30,7 @@ def list_path(pool: PagePool, page: int, path: Path) -> None:
 
 
 def n_alike(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 paths = st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple)  # few: they recur

@@ -56,9 +56,10 @@ class Step:
 class LogitRow:
     """One row of logits for the sampler: the whole row, or its largest entries.
 
-    `ids` is None for a whole row (then `logits` is (vocab_size,)); otherwise ids (k,) int32 and
+    `ids` is None for a whole row (then `logits` is (n_tokens,)); otherwise ids (k,) int32 and
     logits (k,) float32 are sorted by falling logit, ties by rising id. `log_sum_exp` is over
-    the whole vocabulary either way.
+    all tokens either way. Rows of a padded vocabulary that stand for no token are in none of
+    them.
     """
 
     ids: np.ndarray | None

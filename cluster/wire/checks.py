@@ -42,6 +42,7 @@ def check_config(config: ModelConfig) -> None:
         config.head_dim, config.vocab_size, config.max_seq_len,
     )  # fmt: skip
     is_sound = config.arch in FAMILIES and all(0 < size <= MAX_DIMENSION for size in sizes)
+    is_sound = is_sound and 0 < config.n_tokens <= config.vocab_size
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")

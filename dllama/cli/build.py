@@ -77,7 +77,7 @@ def build_engine(
     runner: Runner | None = None
     try:
         runner = build_runner(settings, report)
-        masks = grammar_masks(settings, runner.config.vocab_size) if with_grammars else None
+        masks = grammar_masks(settings, runner.config.n_tokens) if with_grammars else None
         return Engine(
             runner,
             constraints=masks,

@@ -255,7 +255,7 @@ class Engine:
                 "id of its own",
                 param="id",
             )
-        vocab_size = self._runner.config.vocab_size
+        vocab_size = self._runner.config.n_tokens
         check_submit(submit, vocab_size)
         submit = fitted(submit, self.max_len)
         sequence = Sequence.from_submit(submit, vocab_size, self._clock())

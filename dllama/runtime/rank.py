@@ -98,7 +98,7 @@ class RankModel:
         if len(step.hidden_at) or len(self.hidden):
             self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
-            self.state.logits[: len(step.logits_at)], self.weights.n_vocab,
+            self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
             self.weights.vocab_start, step.candidates, self.state, self.team.state,
         )  # fmt: skip
         parts = comm.gather(part)

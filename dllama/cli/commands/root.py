@@ -118,11 +118,6 @@ def served_model(
     source = open_source(engine)
     try:
         tokenizer = load_tokenizer(engine.model, server.tokenizer)
-        if tokenizer.vocab_size > source.config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only knows "
-                f"{source.config.vocab_size}; name the tokenizer that belongs to it (--tokenizer)"
-            )
         metadata = metadata_of(engine.model, server.tokenizer)
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
@@ -174,6 +169,7 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
+    engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
     with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
@@ -186,9 +182,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 max_body_bytes=server.max_body_mb << 20,
             ),
         )
-        tokenizer = str(server.tokenizer) if server.tokenizer else None
-        settings = replace(engine, name=model.id, tokenizer=tokenizer)
-        supervisor = EngineSupervisor(settings, endpoint, client, log_level)
+        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 

@@ -163,7 +163,7 @@ class DraftModel:
 
     @property
     def vocab_size(self) -> int:
-        return self.runner.config.vocab_size
+        return self.runner.config.n_tokens
 
     def draft(self, requests: Many[DraftRequest], min_chance: float = 0.0) -> list[Draft]:
         """A draft for each request, empty where it has no room or no page; a draft ends after a

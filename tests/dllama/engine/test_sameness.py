@@ -153,9 +153,7 @@ def test_what_is_found_within_a_page_gives_the_bits_of_a_fresh_prompt(
     base = [(7 * k) % 350 for k in range(77)]
     prompts = [[*base[:n], *base[n + 3 :]] for n in (51, 0, 31, 33, 64, 70)] + [base, base]
     sampling = SamplingParams(temperature=0.8, seed=3, n_probs=2)
-    submits = [
-        Submit(f"p{i}", tokens, sampling, max_tokens=8) for i, tokens in enumerate(prompts)
-    ]
+    submits = [Submit(f"p{i}", tokens, sampling, max_tokens=8) for i, tokens in enumerate(prompts)]
     engine, fresh = (Engine(ranks, max_step_tokens=112) for ranks in (runner, other))
     private = [replace(submit, cache_prompt=False) for submit in submits]
     n_found = []

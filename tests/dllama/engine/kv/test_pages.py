@@ -30,7 +30,9 @@ def list_path(pool: PagePool, page: int, path: Path) -> None:
 
 
 def n_alike(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 paths = st.lists(st.integers(0, 1), min_size=1, max_size=3).map(tuple)  # few: they recur
@@ -250,7 +252,8 @@ def test_the_longest_beginning_is_found(
         index.remove(page)
     index.check_integrity()
     found = index.find_within(b"before", wanted)
-    left = [n_alike(held[page], wanted) for page in index.keys()]
+    pages = index.keys()
+    left = [n_alike(held[page], wanted) for page in pages]
     assert (found.n if found else 0) == max(left, default=0)
     assert found is None or n_alike(held[found.page], wanted) == found.n
 

@@ -28,7 +28,9 @@ def ask(engine: Engine, runner: HistoryRunner, submit: Submit) -> tuple[list[int
 
 
 def n_alike(a: list[int], b: list[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def test_a_chat_with_a_changed_end_finds_all_before_the_change() -> None:

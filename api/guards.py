@@ -81,6 +81,17 @@ async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResp
     return await handler(request)
 
 
+@web.middleware
+async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Wakes a model that sleeps, before any request that sends something. Requests that only look
+    (GET) neither wake it nor keep it awake, nor do those of routes that do not exist."""
+    sleep = request.app[CONTEXT].sleep
+    if sleep is None or request.method != "POST" or request.match_info.http_exception is not None:
+        return await handler(request)
+    async with sleep.request():
+        return await handler(request)
+
+
 def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
     """True if a key was sent. Takes the same time whichever key is right, and however much of
     it."""

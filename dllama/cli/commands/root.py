@@ -20,6 +20,7 @@ from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.serve import serve
 from api.served_model import ModelFacts, ModelRegistry, ServedModel
+from api.sleep import IdleSleep
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
@@ -174,6 +175,12 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
         model = served_model(engine, server, client)
+        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
+        sleep = (
+            None
+            if server.sleep_idle_s is None
+            else IdleSleep(client, supervisor, server.sleep_idle_s)
+        )
         app = build_app(
             ModelRegistry([model]),
             ApiConfig(
@@ -181,8 +188,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 cors_origins=server.cors_origins,
                 max_body_bytes=server.max_body_mb << 20,
             ),
+            sleep,
         )
-        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
@@ -196,6 +203,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         def on_ready(url: str) -> None:
             tasks.append(asyncio.create_task(supervisor.run()))
             tasks.append(asyncio.create_task(announce(url)))
+            if sleep is not None:
+                tasks.append(asyncio.create_task(sleep.watch()))
 
         try:
             await serve(

@@ -14,7 +14,7 @@ from dllama.requests import EngineState
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 1.0  # interval of checks while there is work
+CHECK_S = 0.25  # interval of checks while there is work
 
 
 class WatchedEngine(Protocol):

@@ -94,10 +94,14 @@ class MessageClient(ABC):
         self._state = EngineState("loading" if is_restarting else "failed", detail=reason)
         self._lose(reason)
 
-    async def engine_sleeps(self) -> None:
-        """Called by the supervisor before it ends an engine without work. From now on the state is
-        "sleeping", and its last figures are those of `stats`."""
+    def engine_sleeps(self) -> None:
+        """Called by the supervisor before it ends an engine without work, and when one cannot be
+        woken."""
         self._state = EngineState("sleeping")
+
+    async def keep_figures(self) -> None:
+        """Called before an engine that sleeps is ended: its last figures are those of `stats` from
+        now on."""
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(LAST_STATS_S):
                 self._last_stats = await self._ask_stats()

@@ -88,7 +88,8 @@ class EngineSupervisor:
         """Ends the engine, whose memory is then free for sure; its sessions on workers end too."""
         async with self._changing:
             self._is_wanted.clear()  # it is not started again either, should it crash now
-            await self._client.engine_sleeps()
+            self._client.engine_sleeps()
+            await self._client.keep_figures()
             await self._end()
 
     async def wake(self) -> None:
@@ -104,7 +105,7 @@ class EngineSupervisor:
             finally:
                 self._is_waking = False
             if self._wake_failure is not None:
-                await self._client.engine_sleeps()
+                self._client.engine_sleeps()
                 raise EngineBusy(
                     "The model slept and cannot be loaded again: "
                     f"{self._wake_failure} The next request tries it once more.",

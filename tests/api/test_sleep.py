@@ -30,7 +30,8 @@ class ThreadSleeper:
 
     async def sleep(self) -> None:
         self.n_sleeps += 1
-        await self._client.engine_sleeps()
+        self._client.engine_sleeps()
+        await self._client.keep_figures()
         await self._client.close()
 
     async def wake(self) -> None:
@@ -38,7 +39,7 @@ class ThreadSleeper:
         self._client.engine_wakes()
         await asyncio.sleep(0.05)  # so that others come meanwhile
         if self.fails:
-            await self._client.engine_sleeps()
+            self._client.engine_sleeps()
             raise EngineBusy("a worker is away", retry_after_s=3.0)
         await self._client.start()
 
@@ -171,7 +172,9 @@ def test_a_client_that_leaves_does_not_stop_the_others_from_waking_it() -> None:
             await case.until_asleep()
             asking = [asyncio.create_task(case.server.chat()) for _ in range(2)]
             await until(lambda: case.sleeper.n_wakes == 1)
-            assert (await case.server.get("/health")).status == 200, "requests wait, none is refused"
+            assert (await case.server.get("/health")).status == 200, (
+                "requests wait, none is refused"
+            )
             asking[0].cancel()
             assert (await asking[1]).status == 200 and case.sleeper.n_wakes == 1
 
@@ -187,6 +190,7 @@ def test_requests_that_are_refused_anyway_do_not_wake_it() -> None:
             key = {"Authorization": "Bearer secret"}
             assert (await case.server.post("/nowhere", {}, headers=key)).status == 404
             assert (await case.server.post("/health", {}, headers=key)).status == 405
+            assert (await case.server.post("/v1/rerank", {}, headers=key)).status == 501
             assert case.sleeper.n_wakes == 0
             assert (await case.server.post("/tokenize", {"content": ""}, headers=key)).status == 200
             assert case.sleeper.n_wakes == 1

@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 
 from cluster.feed import Feeder, FeedProgress, RankFeed
-from cluster.machine import available_memory, machine_id
+from cluster.machine import machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import LoadRank, Rank
 from cluster.root.kv_broadcast import KvBroadcast
@@ -37,6 +37,7 @@ from cluster.wire.messages import (
     Welcome,
     pack,
 )
+from dllama.container import available_memory
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
@@ -112,7 +113,7 @@ class ClusterSession:
         if config.warm_up:
             max_seq_len = self._parts.source.config.max_seq_len
             for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
-                self._compute(step)
+                self._compute(step, is_warm_up=True)
         for link in self.links:
             link.watch_from_now()
             link.hang_timeout_s = config.hang_timeout_s
@@ -253,10 +254,10 @@ class ClusterSession:
         self._meter.add(step, elapsed, before, self._mesh.times)
         return logits
 
-    def _compute(self, step: Step) -> list[LogitRow]:
+    def _compute(self, step: Step, *, is_warm_up: bool = False) -> list[LogitRow]:
         assert self._rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
-        frames = pack(StepCall(step, rows), self.epoch)
+        frames = pack(StepCall(step, rows, is_warm_up), self.epoch)
         with self.links.explained():
             for link in self.links:
                 link.send_session(frames)

@@ -74,7 +74,6 @@ class RankModel:
         one = np.zeros(1, np.int32)
         step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
-        row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
         settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
@@ -89,6 +88,7 @@ class RankModel:
         Raises PeerLost; ConfigError where a step is larger than what was planned for.
         """
         self._check(step)
+        self._copy_pages(step.copies)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
         self._ops.begin(self.executor.begin(rows_of(step)))
@@ -97,22 +97,28 @@ class RankModel:
         if len(step.hidden_at) or len(self.hidden):
             self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
-            self.state.logits[: len(step.logits_at)], self.weights.n_vocab,
+            self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
             self.weights.vocab_start, step.candidates, self.state, self.team.state,
         )  # fmt: skip
         parts = comm.gather(part)
         return None if parts is None else merge_parts(parts, step.candidates)
+
+    def _copy_pages(self, copies: np.ndarray) -> None:
+        """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is
+        overwritten before it is read."""
+        for source, target in copies.tolist():
+            for pages in self.state.kv:
+                pages[:, target] = pages[:, source]
 
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
         weights, kv = self.weights, self.state.kv
         if weights.n_kv_heads == 0:
             return
-        # Copies: what came over a link is read-only, for which numba would compile anew.
         shift_keys(
-            self.team.state, kv.keys, kv.values, np.array(shift.from_pages, np.int32),
-            np.array(shift.to_pages, np.int32), shift.n_keep, shift.n_drop,
-            shift.n_tokens - shift.n_drop, weights.inv_freq, weights.config.head_dim,
+            self.team.state, kv.keys, kv.values, shift.from_pages, shift.to_pages,
+            shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop, weights.inv_freq,
+            weights.config.head_dim,
         )  # fmt: skip
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:

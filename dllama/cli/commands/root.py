@@ -21,6 +21,7 @@ from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.serve import serve
 from api.served_model import ModelFacts, ModelRegistry, ServedModel
+from api.sleep import IdleSleep
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
@@ -125,11 +126,6 @@ def served_model(
     source = open_source(engine)
     try:
         tokenizer = load_tokenizer(engine.model, server.tokenizer)
-        if tokenizer.vocab_size > source.config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only knows "
-                f"{source.config.vocab_size}; name the tokenizer that belongs to it (--tokenizer)"
-            )
         metadata = metadata_of(engine.model, server.tokenizer)
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
@@ -185,10 +181,17 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
     if vertex is not None:
         server = at_vertex_port(server, os.environ)
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
+    engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
     with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
         model = served_model(engine, server, client)
+        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
+        sleep = (
+            None
+            if server.sleep_idle_s is None
+            else IdleSleep(client, supervisor, server.sleep_idle_s)
+        )
         app = build_app(
             ModelRegistry([model]),
             ApiConfig(
@@ -197,10 +200,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 max_body_bytes=server.max_body_mb << 20,
                 vertex=vertex,
             ),
+            sleep,
         )
-        tokenizer = str(server.tokenizer) if server.tokenizer else None
-        settings = replace(engine, name=model.id, tokenizer=tokenizer)
-        supervisor = EngineSupervisor(settings, endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
@@ -214,6 +215,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         def on_ready(url: str) -> None:
             tasks.append(asyncio.create_task(supervisor.run()))
             tasks.append(asyncio.create_task(announce(url)))
+            if sleep is not None:
+                tasks.append(asyncio.create_task(sleep.watch()))
 
         try:
             await serve(

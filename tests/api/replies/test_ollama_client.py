@@ -217,7 +217,7 @@ def test_probabilities() -> None:
     with listening(engine) as url, ollama.Client(host=url) as client:
         whole = client.chat("toy", HI, **asked).logprobs
         parts = list(client.generate("toy", "Hi", stream=True, **asked))
-        plain = client.chat("toy", HI, logprobs=True)
+        plain = client.chat("toy", HI, logprobs=True, options={"temperature": 0})
     streamed = [entry for part in parts for entry in part.logprobs or []]
     for told in (whole, streamed):
         assert [entry.logprob for entry in told] == pytest.approx([-0.5] * len(ids), abs=1e-6)
@@ -260,7 +260,7 @@ def test_streamed_tools_and_thoughts() -> None:
 @pytest.mark.parametrize(
     ("think", "knows_effort", "told"),
     [(True, False, "True."), (False, False, "False."), ("high", False, "True."),
-     ("high", True, "Truehigh."), (True, True, "True."), (None, True, ".")],
+     ("high", True, "Truehigh."), (True, True, "True."), (None, True, "True.")],
 )  # fmt: skip
 def test_think_sets_the_templates_variables(think, knows_effort, told) -> None:
     with thinking_client(knows_effort=knows_effort) as (client, engine):

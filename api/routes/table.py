@@ -152,6 +152,9 @@ UNSUPPORTED = {
     "/v1/moderations": "judge texts: no model it runs was trained for that",
     "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
     "/props": "change its properties while it runs: restart it",
+    "/v1/chat/completions/control": (
+        "end the thoughts of an answer that is written: ask for none with `enable_thinking`: false"
+    ),
 }  # fmt: skip
 
 

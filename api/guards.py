@@ -16,7 +16,7 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.replies import anthropic, ollama
-from api.routes.table import PUBLIC_PATHS, UNSUPPORTED
+from api.routes.table import PUBLIC_PATHS, QUIET_PATHS, UNSUPPORTED
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
@@ -90,10 +90,11 @@ def is_public(request: web.Request) -> bool:
 @web.middleware
 async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Wakes a model that sleeps, before any request that sends something. Requests that only look
-    (GET) neither wake it nor keep it awake, nor do those of routes that do not exist."""
+    (GET, and the POSTs of the table that say so) neither wake it nor keep it awake, nor do those
+    of routes that do not exist."""
     sleep = request.app[CONTEXT].sleep
     is_refused = request.match_info.http_exception is not None or request.path in UNSUPPORTED
-    if sleep is None or request.method != "POST" or is_refused:
+    if sleep is None or request.method != "POST" or is_refused or request.path in QUIET_PATHS:
         return await handler(request)
     async with sleep.request():
         return await handler(request)

@@ -17,7 +17,11 @@ from tests.api.serving import Server, run, says, served, serving, until
 from tests.scripted_runner import ScriptedEngine
 
 AFTER_S = 0.2
-LOOKS = ("/health", "/props", "/v1/models", "/models", "/metrics", "/stats", "/slots", "/")
+LOOKS = (
+    "/health", "/props", "/v1/models", "/models", "/metrics", "/stats", "/slots", "/",
+    "/api/tags", "/api/ps", "/api/version",
+)  # fmt: skip
+QUESTIONS = (("/v1/streams/lookup", {"conversation_ids": ["a"]}), ("/api/show", {"model": "toy"}))
 
 
 class ThreadSleeper:
@@ -89,6 +93,10 @@ def test_who_only_looks_neither_wakes_it_nor_keeps_it_awake() -> None:
             await case.until_asleep()
             for path in LOOKS:
                 assert (await server.get(path)).status == 200
+            for path, asked in QUESTIONS:
+                assert (await server.post(path, asked)).status == 200
+            assert (await server.post("/api/pull", {"model": "toy"})).status == 501
+            assert (await server.get("/api/ps")).json == {"models": []}
             assert (await server.get("/metrics")).data == awake
             asleep = (await server.get("/stats")).json
             assert asleep["state"] == "sleeping" and stats["state"] == "ready"
@@ -105,6 +113,8 @@ def test_who_only_looks_neither_wakes_it_nor_keeps_it_awake() -> None:
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
         ("/completion", {"prompt": "Once", "n_predict": 3}),
         ("/v1/embeddings", {"input": "Once"}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/api/generate", {}),  # without a prompt, which loads a model
         ("/tokenize", {"content": "Once"}),
         ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "Hi"}]}),
     ],

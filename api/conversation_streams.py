@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
+from typing import NamedTuple
 
 from api.replies.event_stream import StreamForm
 from dllama.errors import DllamaError, EngineBusy
@@ -26,12 +27,20 @@ MAX_READ_BYTES = 64 * 1024  # at a time
 BUSY_RETRY_S = 5.0
 
 
+class Conversation(NamedTuple):
+    """A conversation as its client names it; `owner` is the API key of that client, "" where the
+    server has none: nobody else finds its stream."""
+
+    owner: str
+    id: str
+
+
 @dataclass(eq=False)
 class ConversationStream:
     """The bytes of one answer. Of those that ever came, `n_total`, the first `n_dropped` are gone.
     A `StreamSink`: its writer never waits for a reader."""
 
-    conversation_id: str
+    conversation: Conversation
     form: StreamForm
     started_at: int  # unix time, s
     completed_at: int = 0  # 0 while it is written
@@ -103,27 +112,27 @@ class ConversationStreams:
 
     def __init__(self, kept_s: float = KEPT_S) -> None:
         self._kept_s = kept_s
-        self._streams: dict[str, ConversationStream] = {}  # the oldest first
+        self._streams: dict[Conversation, ConversationStream] = {}  # the oldest first
         self._writing: dict[ConversationStream, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not yet gone
 
     def open(
         self,
-        conversation_id: str,
+        conversation: Conversation,
         form: StreamForm,
         write: Callable[[ConversationStream], Coroutine[None, None, None]],
     ) -> ConversationStream:
         """Starts a stream that `write` fills, in a task of its own. Raises EngineBusy if too many
         are being written."""
-        self.remove(conversation_id)
+        self.remove(conversation)
         if len(self._writing) >= MAX_LIVE:
             raise EngineBusy(
                 f"{MAX_LIVE} answers are being written that go on without their clients, and this "
                 "server takes no more at a time; ask again in a moment.",
                 retry_after_s=BUSY_RETRY_S,
             )
-        stream = ConversationStream(conversation_id, form, int(time()))
-        self._streams[conversation_id] = stream
+        stream = ConversationStream(conversation, form, int(time()))
+        self._streams[conversation] = stream
         self._writing[stream] = task = asyncio.create_task(write(stream))
         task.add_done_callback(partial(self._written, stream))
         return stream
@@ -136,27 +145,31 @@ class ConversationStreams:
         if isinstance(error, Exception):  # the client whose request it was hears it, if it is there
             stream.failure = error
             if not isinstance(error, DllamaError):
-                log.error("the stream of %s failed", stream.conversation_id, exc_info=error)
+                log.error("the stream of %s failed", stream.conversation.id, exc_info=error)
         stream.end()
-        if error is not None or self.find(stream.conversation_id) is not stream:
+        if error is not None or self.find(stream.conversation) is not stream:
             self._forget(stream)
             return
         loop = asyncio.get_running_loop()
         stream.forgetting = loop.call_later(self._kept_s, self._forget, stream)
         self._evict()
 
-    def find(self, conversation_id: str) -> ConversationStream | None:
-        return self._streams.get(conversation_id)
+    def find(self, conversation: Conversation) -> ConversationStream | None:
+        return self._streams.get(conversation)
 
-    def of(self, conversation_ids: Iterable[str]) -> list[ConversationStream]:
-        """Returns the streams of these conversations, and of `ID::MODEL` for each ID: clients keep
-        an answer for each model so."""
-        wanted = set(conversation_ids)
-        return [s for name, s in self._streams.items() if not wanted.isdisjoint(_names(name))]
+    def of(self, owner: str, ids: Iterable[str]) -> list[ConversationStream]:
+        """Returns the streams of these conversations of one owner, and of `ID::MODEL` for each ID:
+        clients keep an answer for each model so."""
+        wanted = set(ids)
+        return [
+            stream
+            for conversation, stream in self._streams.items()
+            if conversation.owner == owner and not wanted.isdisjoint(_names(conversation.id))
+        ]
 
-    def remove(self, conversation_id: str) -> None:
+    def remove(self, conversation: Conversation) -> None:
         """Forgets a stream, and ends the answer that fills it; unknown ones are ignored."""
-        stream = self._streams.get(conversation_id)
+        stream = self._streams.get(conversation)
         if stream is None:
             return
         self._forget(stream)
@@ -178,8 +191,8 @@ class ConversationStreams:
     def _forget(self, stream: ConversationStream) -> None:
         if stream.forgetting is not None:
             stream.forgetting.cancel()
-        if self._streams.get(stream.conversation_id) is stream:
-            del self._streams[stream.conversation_id]
+        if self._streams.get(stream.conversation) is stream:
+            del self._streams[stream.conversation]
 
     def _evict(self) -> None:
         """Forgets complete streams, those that were complete first, until the rest is within the

@@ -45,8 +45,8 @@ async def replay(
             data = await stream.read(offset)
         await sink.close()
     except OffsetLost as lost:
-        log.warning("a reader of %s is too slow: %s", stream.conversation_id, lost)
+        log.warning("a reader of %s is too slow: %s", stream.conversation.id, lost)
         sink.break_off()
     except ReaderGone as gone:
-        log.info("a reader of %s is gone: %s", stream.conversation_id, gone)
+        log.info("a reader of %s is gone: %s", stream.conversation.id, gone)
     return sink.response

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from api.conversation_streams import Conversation
+from api.keys import key_of
 from api.requests.fields import Field, a_list, string
 from dllama.errors import RequestError
 
@@ -12,11 +14,18 @@ MAX_CONVERSATION_CHARS = 512  # clients add the name of a model
 MAX_CONVERSATIONS = 1024  # of one look-up
 
 
-def conversation_id(headers: Mapping[str, str]) -> str | None:
+def conversation_of(headers: Mapping[str, str], keys: Sequence[str]) -> Conversation | None:
     """Returns the conversation that a request's answer belongs to, None if it names none. Raises
     RequestError for a name that is too long."""
     found = headers.get(CONVERSATION_HEADER, "")
-    return checked_id(found, CONVERSATION_HEADER) if found else None
+    if not found:
+        return None
+    return Conversation(owner_of(headers, keys), checked_id(found, CONVERSATION_HEADER))
+
+
+def owner_of(headers: Mapping[str, str], keys: Sequence[str]) -> str:
+    """Returns the one of the server's keys that a request carries, "" if the server has none."""
+    return key_of(headers, keys) or ""
 
 
 def asked_id(query: Mapping[str, str]) -> str:

@@ -17,13 +17,13 @@ from api.answers.plan import AnswerPlan
 from api.answers.stream import AnswerStream, make_answers
 from api.body import json_response
 from api.context import CONTEXT
-from api.conversation_streams import ConversationStream
+from api.conversation_streams import Conversation, ConversationStream
 from api.engines.client import refuse_unless_ready
 from api.replies.client_sink import ClientSink
 from api.replies.event_stream import SSE, EventStream, ReplyWriter, StreamForm
 from api.replies.replay import replay
 from api.requests.generation import GenerationRequest
-from api.requests.stream_options import conversation_id
+from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
 from dllama.requests import SamplingParams
 
@@ -65,7 +65,8 @@ async def answer(
         plan = replace(plan, tells_usage=True)
     answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
     pause_s = ping_s or context.config.ping_s
-    conversation = conversation_id(request.headers) if wanted.stream else None
+    keys = context.config.api_keys
+    conversation = conversation_of(request.headers, keys) if wanted.stream else None
     if conversation is not None:
         return await kept_stream(request, conversation, answers, writer, pause_s, form)
     try:
@@ -100,7 +101,7 @@ async def stream(
 
 async def kept_stream(
     request: web.Request,
-    conversation: str,
+    conversation: Conversation,
     answers: AnswerStream,
     writer: ReplyWriter,
     ping_s: float,

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api import conversation_streams
-from api.conversation_streams import ConversationStream, ConversationStreams, OffsetLost
+from api.conversation_streams import (
+    Conversation,
+    ConversationStream,
+    ConversationStreams,
+    OffsetLost,
+)
 from api.replies.event_stream import SSE
 from api.requests.stream_options import MAX_CONVERSATION_CHARS, MAX_CONVERSATIONS
 from dllama.errors import EngineBusy
@@ -28,6 +33,10 @@ def writes(*pieces: bytes) -> Write:
     return write
 
 
+def named(name: str) -> Conversation:
+    return Conversation("", name)
+
+
 async def never_ends(stream: ConversationStream) -> None:
     await asyncio.Event().wait()
 
@@ -36,7 +45,7 @@ async def never_ends(stream: ConversationStream) -> None:
 @given(st.lists(st.binary(max_size=30), max_size=12), st.integers(1, 40), st.integers(0, 200))
 def test_it_holds_the_newest_bytes(pieces: list[bytes], limit: int, offset: int) -> None:
     async def check() -> None:
-        stream = ConversationStream("a", SSE, 0)
+        stream = ConversationStream(named("a"), SSE, 0)
         for piece in pieces:
             await stream.write(piece)
             assert stream.n_kept <= limit
@@ -56,7 +65,7 @@ def test_it_holds_the_newest_bytes(pieces: list[bytes], limit: int, offset: int)
 
 def test_several_readers_wait_for_the_same_bytes() -> None:
     async def body() -> None:
-        stream = ConversationStream("a", SSE, 0)
+        stream = ConversationStream(named("a"), SSE, 0)
         readers = [asyncio.create_task(stream.read(0)) for _ in range(3)]
         await asyncio.sleep(0)
         await stream.write(b"news")
@@ -72,13 +81,13 @@ def test_several_readers_wait_for_the_same_bytes() -> None:
 def test_a_complete_stream_is_forgotten_in_time() -> None:
     async def body() -> None:
         streams = ConversationStreams(kept_s=0.05)
-        stream = streams.open("a", SSE, writes(b"x"))
+        stream = streams.open(named("a"), SSE, writes(b"x"))
         await until(lambda: stream.is_done)
-        assert streams.find("a") is stream
-        await until(lambda: streams.find("a") is None)
-        again = streams.open("a", SSE, never_ends)
+        assert streams.find(named("a")) is stream
+        await until(lambda: streams.find(named("a")) is None)
+        again = streams.open(named("a"), SSE, never_ends)
         await asyncio.sleep(0.1)  # the timer of the first leaves the second alone
-        assert streams.find("a") is again
+        assert streams.find(named("a")) is again
         await streams.close()
 
     run(body)
@@ -90,15 +99,15 @@ def test_the_oldest_complete_streams_make_room(monkeypatch) -> None:
 
     async def body() -> None:
         streams = ConversationStreams()
-        live = streams.open("live", SSE, never_ends)
+        live = streams.open(named("live"), SSE, never_ends)
         for name in "abcde":
-            stream = streams.open(name, SSE, writes(b"x"))
+            stream = streams.open(named(name), SSE, writes(b"x"))
             await until(lambda stream=stream: stream.is_done)
-        assert [name for name in "abcde" if streams.find(name)] == ["c", "d", "e"]
-        big = streams.open("big", SSE, writes(b"x" * 9))
+        assert [name for name in "abcde" if streams.find(named(name))] == ["c", "d", "e"]
+        big = streams.open(named("big"), SSE, writes(b"x" * 9))
         await until(lambda: big.is_done)
-        assert [name for name in "abcde" if streams.find(name)] == ["e"]
-        assert streams.find("big") is big and streams.find("live") is live
+        assert [name for name in "abcde" if streams.find(named(name))] == ["e"]
+        assert streams.find(named("big")) is big and streams.find(named("live")) is live
         await streams.close()
 
     run(body)
@@ -110,14 +119,14 @@ def test_too_many_at_once_are_refused(monkeypatch) -> None:
     async def body() -> None:
         streams = ConversationStreams()
         for name in "ab":
-            streams.open(name, SSE, never_ends)
+            streams.open(named(name), SSE, never_ends)
         with pytest.raises(EngineBusy, match="2 answers"):
-            streams.open("c", SSE, never_ends)
-        streams.remove("a")
-        streams.open("c", SSE, never_ends)
-        streams.open("b", SSE, never_ends)  # in its own place
+            streams.open(named("c"), SSE, never_ends)
+        streams.remove(named("a"))
+        streams.open(named("c"), SSE, never_ends)
+        streams.open(named("b"), SSE, never_ends)  # in its own place
         await streams.close()
-        assert streams.of(["a", "b", "c"]) == []
+        assert streams.of("", ["a", "b", "c"]) == []
 
     run(body)
 
@@ -125,9 +134,9 @@ def test_too_many_at_once_are_refused(monkeypatch) -> None:
 def test_a_stream_that_is_removed_before_it_begins_ends_all_the_same() -> None:
     async def body() -> None:
         streams = ConversationStreams()
-        stream = streams.open("a", SSE, never_ends)
-        streams.remove("a")
-        assert await stream.read(0) == b"" and streams.find("a") is None
+        stream = streams.open(named("a"), SSE, never_ends)
+        streams.remove(named("a"))
+        assert await stream.read(0) == b"" and streams.find(named("a")) is None
         await streams.close()
 
     run(body)
@@ -139,9 +148,9 @@ def test_what_went_wrong_is_kept_and_the_stream_is_not() -> None:
 
     async def body() -> None:
         streams = ConversationStreams()
-        stream = streams.open("a", SSE, fails)
+        stream = streams.open(named("a"), SSE, fails)
         assert await stream.read(0) == b""
-        assert isinstance(stream.failure, EngineBusy) and streams.find("a") is None
+        assert isinstance(stream.failure, EngineBusy) and streams.find(named("a")) is None
 
     run(body)
 

@@ -10,7 +10,7 @@ import pytest
 
 from api.config import ApiConfig
 from api.context import CONTEXT
-from api.conversation_streams import MAX_STREAM_BYTES, ConversationStream
+from api.conversation_streams import MAX_STREAM_BYTES, Conversation, ConversationStream
 from api.replies.event_stream import SSE
 from tests.api.serving import Server, ask, run, says, serving_engine, until
 from tests.scripted_runner import ScriptedEngine
@@ -20,6 +20,7 @@ HI = [{"role": "user", "content": "Hi"}]
 ID = "conv-1::org/model:Q8_0"
 HEADERS = {"X-Conversation-Id": ID}
 AT = {"conv_id": ID}
+NAMED = Conversation("", ID)
 BODIES = {
     "/v1/chat/completions": {"messages": HI},
     "/v1/completions": {"prompt": "Hi"},
@@ -90,7 +91,7 @@ def test_a_reader_joins_while_the_answer_is_written() -> None:
             asked = {"messages": HI, "stream": True}
             post = asyncio.create_task(server.post("/v1/chat/completions", asked, headers=HEADERS))
             streams = server.app[CONTEXT].streams
-            await until(lambda: streams.find(ID) is not None)
+            await until(lambda: streams.find(NAMED) is not None)
             [state] = (await server.post("/v1/streams/lookup", {"conversation_ids": [ID]})).json
             assert (state["is_done"], state["completed_at"]) == (False, 0)
             reader = asyncio.create_task(server.get("/v1/stream", params=AT))
@@ -151,11 +152,11 @@ def test_only_streams_are_kept_and_only_those_that_began() -> None:
             for wrong, status in ({"n": "many"}, 400), ({}, 503):
                 reply = await server.post("/v1/chat/completions", asked | wrong, headers=HEADERS)
                 assert reply.status == status and reply.error["message"]
-                await until(lambda: streams.find(ID) is None)
+                await until(lambda: streams.find(NAMED) is None)
         async with serving_engine(ScriptedEngine(says(TEXT))) as server:
             await server.chat(headers=HEADERS)
             reply = await server.post("/v1/chat/completions", {"messages": HI}, headers=HEADERS)
-            assert reply.status == 200 and server.app[CONTEXT].streams.find(ID) is None
+            assert reply.status == 200 and server.app[CONTEXT].streams.find(NAMED) is None
             long = {"X-Conversation-Id": "x" * 513}
             reply = await server.post(
                 "/v1/chat/completions", {"messages": HI, "stream": True}, headers=long
@@ -191,7 +192,7 @@ def test_bytes_that_are_gone_are_not_skipped() -> None:
 
     async def body() -> None:
         async with serving_engine(ScriptedEngine(says(TEXT))) as server:
-            stream = server.app[CONTEXT].streams.open(ID, SSE, write)
+            stream = server.app[CONTEXT].streams.open(NAMED, SSE, write)
             await until(lambda: stream.is_done)
             reply = await server.get("/v1/stream", params=AT)
             assert reply.status == 400 and str(1 << 20) in reply.error["message"]
@@ -239,17 +240,27 @@ def test_a_lookup_tells_of_nothing_that_was_not_named() -> None:
     run(body)
 
 
-def test_a_key_is_needed() -> None:
+def test_a_key_is_needed_and_finds_its_own_streams_only() -> None:
     async def body() -> None:
-        config = ApiConfig(api_keys=("secret",))
+        config = ApiConfig(api_keys=("secret", "other"))
         async with serving_engine(ScriptedEngine(says(TEXT)), config) as server:
-            key = {"Authorization": "Bearer secret"}
+            key, again = {"Authorization": "Bearer secret"}, {"X-Api-Key": "secret"}
+            other = {"Authorization": "Bearer other"}
             asked = {"prompt": "Hi", "stream": True}
-            await server.post("/completion", asked, headers=HEADERS | key)
+            sent = await server.post("/completion", asked, headers=HEADERS | key)
+            ids = {"conversation_ids": [ID]}
             for method, path in (
                 ("GET", "/v1/stream"), ("DELETE", "/v1/stream"), ("POST", "/v1/streams/lookup")
             ):  # fmt: skip
                 assert (await server.request(method, path, params=AT)).status == 401
-            assert (await server.get("/v1/stream", params=AT, headers=key)).status == 200
+            assert (await server.get("/v1/stream", params=AT, headers=other)).status == 404
+            assert (await server.post("/v1/streams/lookup", ids, headers=other)).json == []
+            gone = await server.request("DELETE", "/v1/stream", params=AT, headers=other)
+            assert gone.status == 204
+            await server.post("/completion", asked, headers=HEADERS | other)
+            for own in (key, again):
+                kept = await server.get("/v1/stream", params=AT, headers=own)
+                assert kept.status == 200 and kept.data == sent.data
+                assert len((await server.post("/v1/streams/lookup", ids, headers=own)).json) == 1
 
     run(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import aiohttp
 import orjson
 import pytest
 
@@ -262,5 +263,27 @@ def test_a_key_is_needed_and_finds_its_own_streams_only() -> None:
                 kept = await server.get("/v1/stream", params=AT, headers=own)
                 assert kept.status == 200 and kept.data == sent.data
                 assert len((await server.post("/v1/streams/lookup", ids, headers=own)).json) == 1
+
+    run(body)
+
+
+def test_a_reader_that_is_too_slow_is_cut_off_and_notices() -> None:
+    goes_on = asyncio.Event()
+
+    async def write(stream: ConversationStream) -> None:
+        await stream.write(b"begun")
+        await goes_on.wait()
+        for _ in range(5):  # at once, so that no reader keeps up
+            await stream.write(b"x" * (1 << 20))
+
+    async def body() -> None:
+        async with serving_engine(ScriptedEngine(says(TEXT))) as server:
+            server.app[CONTEXT].streams.open(NAMED, SSE, write)
+            url = server.url + "/v1/stream"
+            async with server.session.get(url, params=AT) as reply:
+                assert await reply.content.readexactly(5) == b"begun"
+                goes_on.set()
+                with pytest.raises(aiohttp.ClientError):
+                    await reply.read()
 
     run(body)

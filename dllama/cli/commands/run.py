@@ -15,6 +15,7 @@ from dllama.cli.flags.arguments import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.cli.terminal import LoadingLine, note
+from dllama.cli.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
 from dllama.engine.submit_check import check_sampling
 from dllama.errors import ConfigError, RequestError
@@ -54,9 +55,9 @@ def prompt_text(args: argparse.Namespace) -> str:
     """Returns the prompt as it was typed; a single - stands for the piped text, and so does no
     prompt at all. Raises RequestError without either."""
     words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
-    typed = " ".join(word for word in words if word != "-")
+    typed = typed_text(" ".join(word for word in words if word != "-"), "the prompt")
     # A piped file may begin with a byte order mark, which is no text.
-    piped = sys.stdin.read().removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
+    piped = piped_text(sys.stdin).removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
     text = "\n".join(part for part in (piped, typed) if part)
     if not text:
         raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
@@ -74,7 +75,7 @@ def encode_prompt(
     template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
-        messages.insert(0, {"role": "system", "content": args.system})
+        messages.insert(0, {"role": "system", "content": typed_text(args.system, "--system")})
     ids = tokenizer.encode_prompt(template.render(messages))
     return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
 

@@ -27,6 +27,21 @@ def seconds(text: str) -> float:
     return value
 
 
+def idle_seconds(text: str) -> float | None:
+    """An argparse type: more than 0 seconds, or -1 for never."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value == -1:
+        return None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds above 0, and not -1, which stands for never"
+        )
+    return value
+
+
 def megabytes(text: str) -> int:
     """An argparse type: a size of 1 MB or more."""
     if not text.isdigit() or not 1 <= int(text) <= 1024:
@@ -67,6 +82,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="the largest request that is read",
     )  # fmt: skip
     server.add_argument(
+        "--sleep-idle-seconds", metavar="N", type=idle_seconds, default="-1",
+        help="free the weights, on workers too, after N seconds without a request; the next one "
+        "loads them again and waits for it; -1 never",
+    )  # fmt: skip
+    server.add_argument(
         "--alias", metavar="NAME,...", type=comma_list, default=(),
         help="names that requests may call the model by",
     )  # fmt: skip
@@ -95,6 +115,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         ssl_key_file=args.ssl_key_file,
         drain_s=args.drain_timeout,
         max_body_mb=args.max_body,
+        sleep_idle_s=args.sleep_idle_seconds,
     )
 
 

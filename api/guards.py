@@ -114,9 +114,12 @@ def digest(key: str) -> bytes:
 async def preflight_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers OPTIONS on every route, without a key, as browsers send none. The first guard to see
     a request, so it notes that the connection has brought one."""
-    request.app[CONTEXT].silent.note(request)
-    if request.method != "OPTIONS":
-        return await handler(request)
+    with request.app[CONTEXT].silent.request_on(request):
+        return preflight(request) if request.method == "OPTIONS" else await handler(request)
+
+
+def preflight(request: web.Request) -> web.Response:
+    """Returns the answer to a browser that asks what it may send."""
     asked = request.headers.get("Access-Control-Request-Headers")
     return web.Response(
         content_type="text/html",

@@ -37,9 +37,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Daemon to root: what this node is. `machine` is equal for nodes that share memory."""
+    """Daemon to root: what this node is. `daemon` is another one for each daemon, `machine` is
+    equal for nodes that share memory."""
 
     release: str
+    daemon: str
     host: str
     machine: str
     cpu: str

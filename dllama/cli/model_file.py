@@ -10,7 +10,8 @@ from pathlib import Path
 from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError, TokenizerError
-from dllama.formats import first_bytes, open_model
+from dllama.formats import check_is_model, first_bytes, open_model
+from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
@@ -83,6 +84,7 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
+    check_is_model(Path(model))
     path = _tokenizer_path(model, tokenizer)
     if tokenizer is None and not path.exists():
         raise TokenizerError(
@@ -91,6 +93,9 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
         )
     if first_bytes(path) == T_MAGIC:
         return Tokenizer.from_t_file(path)
+    if first_bytes(path) != GGUF_MAGIC:
+        what = describe_foreign(first_bytes(path, HEAD_BYTES))
+        raise TokenizerError(f"{path} is {what}. Expected a .t tokenizer or a GGUF file.")
     return Tokenizer.from_gguf_metadata(metadata_of(model, path))
 
 

@@ -7,10 +7,10 @@ import asyncio
 import logging
 import signal
 import subprocess
-import sys
 import time
 
 from api.engines.zmq_client import ZmqEngineClient
+from dllama.child_python import child_command, child_environment
 from dllama.cli.flags.settings import EngineSettings
 from dllama.errors import EngineBusy
 
@@ -44,9 +44,10 @@ class EngineSupervisor:
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                sys.executable, "-m", "dllama.cli.engine", "--endpoint", self._endpoint,
+                *child_command("dllama.cli.engine"), "--endpoint", self._endpoint,
                 "--settings", self._settings.to_json(), "--log-level", self._log_level,
             ],
+            env=child_environment(),
             stdin=subprocess.PIPE,  # the engine ends when this pipe does
         )  # fmt: skip
 

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,15 +25,19 @@ from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.guarded import guarded
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
-from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
+from dllama.cli.terminal import LoadingLine, note, set_up_logging
+from dllama.descriptors import check_free, raise_limit
 from dllama.errors import ConfigError
+from dllama.temporary import socket_folder
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
 from dllama.weight_source import WeightSource
 
+ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few connections
 VOCAB_TYPES = {Kind.SPM: 1, Kind.BPE: 2}  # llama.cpp's numbers
 
 
@@ -171,7 +174,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
     engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
-    with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
+    with socket_folder("dllama-", "engine") as folder:
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
         model = served_model(engine, server, client)
@@ -224,6 +227,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging(args.log_level)
+    raise_limit()
+    check_free(ROOT_DESCRIPTORS, "dllama-root")
     return asyncio.run(run_server(engine_settings(args), server_settings(args), args.log_level))
 
 

@@ -137,7 +137,7 @@ def keys_of_file(path: Path) -> list[str]:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"The API keys of {path} cannot be read: it is no file.")
             data = file.read(MAX_KEY_FILE_BYTES + 1)
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The API keys of {path} cannot be read: {error}.") from error
     lines = (line.strip() for line in text.splitlines())

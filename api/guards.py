@@ -91,7 +91,8 @@ async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Wakes a model that sleeps, before any request that sends something. Requests that only look
     (GET, and the POSTs of the table that say so) neither wake it nor keep it awake, nor do those
     of routes that do not exist."""
-    sleep = request.app[CONTEXT].sleep
+    context = request.app[CONTEXT]
+    sleep = None if context.is_stopping else context.sleep
     is_refused = request.match_info.http_exception is not None or request.path in UNSUPPORTED
     if sleep is None or request.method != "POST" or is_refused or request.path in QUIET_PATHS:
         return await handler(request)

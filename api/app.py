@@ -23,7 +23,7 @@ def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
         client_max_size=config.max_body_bytes,
     )
     app[CONTEXT] = ApiContext(models, config)
-    app.add_routes(served_routes() + unsupported_routes())
+    app.add_routes(served_routes(config.prefix) + unsupported_routes(config.prefix))
     app.on_response_prepare.append(guards.add_cors_headers)
     app.cleanup_ctx.append(engines)
     return app

@@ -13,6 +13,25 @@ from api.errors import ApiError, body_too_large
 from api.requests.fields import Body
 from dllama.errors import RequestError
 
+# Fields that say what an answer may be, of which a request has one at most.
+FORMS = ("grammar", "json_schema")
+ANY_FORM = (
+    *FORMS, "regex", "response_format", "guided_json", "guided_grammar", "guided_regex", "text",
+    "tools",
+)  # fmt: skip
+
+
+async def read_request(request: web.Request, config: ApiConfig) -> Body:
+    """Returns the body of a request for an answer: what it does not say, or leaves null, is as the
+    server's flags have it. Raises as read_object."""
+    body = await read_object(request, config)
+    if not config.fields:
+        return body
+    said = {name: value for name, value in body.items() if value is not None}
+    has_form = any(name in said for name in ANY_FORM)
+    assumed = {n: v for n, v in config.fields.items() if not (has_form and n in FORMS)}
+    return {**assumed, **said}
+
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
     """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too

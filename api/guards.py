@@ -22,13 +22,15 @@ from dllama.errors import DllamaError
 log = logging.getLogger(__name__)
 
 ANTHROPIC = "/v1/messages"
+OPENAI = "/v1/"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
     """Returns the error in the shape that the clients of this route read."""
-    is_anthropic = request.path.startswith(ANTHROPIC)
-    body = error_body(error) if is_anthropic else error.body()
+    path = request.app[CONTEXT].route_of(request)
+    is_anthropic = path.startswith(ANTHROPIC)
+    body = error_body(error) if is_anthropic else error.body(has_number=not path.startswith(OPENAI))
     return json_response(body, status=error.status, headers=error.headers)
 
 
@@ -75,8 +77,9 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
 @web.middleware
 async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers 401 without one of the configured API keys, except on public routes."""
-    keys = request.app[CONTEXT].config.api_keys
-    if keys and request.path not in PUBLIC_PATHS and not has_key(request, keys):
+    context = request.app[CONTEXT]
+    keys = context.config.api_keys
+    if keys and context.route_of(request) not in PUBLIC_PATHS and not has_key(request, keys):
         raise bad_api_key()
     return await handler(request)
 

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -44,6 +45,19 @@ def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext
             f"({error.strerror or error}); give a PEM certificate and its unencrypted PEM key."
         ) from error
     return context
+
+
+async def listen_all(
+    runner: web.AppRunner, hosts: Sequence[str], port: int, tls: ssl.SSLContext | None
+) -> list[web.BaseSite]:
+    """Opens the port on every address, and the sockets among them; port 0 is one free port for all.
+    Raises ConfigError with a sentence that says what to do."""
+    sites: list[web.BaseSite] = []
+    for host in hosts:
+        sites.append(await listen(runner, host, port, tls))
+        if port == 0 and unix_path(host) is None:
+            port = runner.addresses[-1][1]
+    return sites
 
 
 async def listen(

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
 from api.answers.sequence import AnswerSequence
 from api.context import CONTEXT, ApiContext
-from api.listener import listen, shown_url
+from api.listener import listen_all, shown_url
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 async def serve(
     app: web.Application,
-    host: str,
+    hosts: Sequence[str],
     port: int,
     *,
     tls: ssl.SSLContext | None = None,
@@ -55,21 +55,23 @@ async def serve(
     """Serves until SIGTERM, SIGINT or `stop`; then says so (/health and new requests get a 503),
     lets those at work finish for `drain_s` seconds and aborts the rest.
 
-    `host` may name a unix socket (api.listener.unix_path). `on_ready` hears the URL; port 0 picks
-    a free port. Raises ConfigError if the address cannot be had, in which case nothing was started.
+    One of `hosts` may name a unix socket (api.listener.unix_path). `on_ready` hears the URL of the
+    first; port 0 picks a free port. Raises ConfigError if an address cannot be had, in which case
+    nothing was started.
     """
     stop = stop or asyncio.Event()
     runner = make_runner(app)
     try:
         await runner.setup()
-        site = await listen(runner, host, port, tls)
+        sites = await listen_all(runner, hosts, port, tls)
         async with silent_ones_closed(runner):
             with stopping_on_signals(stop):
                 if on_ready is not None:
-                    on_ready(shown_url(runner, host, tls))
+                    on_ready(shown_url(runner, hosts[0], tls))
                 await stop.wait()
             await finish(app, drain_s)
-        await site.stop()
+        for site in sites:
+            await site.stop()
     finally:
         await runner.cleanup()
 

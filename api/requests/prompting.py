@@ -33,7 +33,7 @@ MESSAGE_CHARS = 128  # rendering one message takes as long as encoding this many
 def render(model: ServedModel, conversation: Conversation) -> str:
     """Returns the prompt of a conversation as text. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
-    dialect, kwargs = model.tool_dialect, conversation.kwargs
+    dialect, kwargs = model.tool_dialect, {**model.template_kwargs, **conversation.kwargs}
     if "reasoning_effort" in kwargs and not model.knows_effort:
         raise RequestError(
             f"`reasoning_effort` means nothing to {model.id}, whose chat template knows no efforts;"

@@ -10,13 +10,15 @@ from dataclasses import replace
 from aiohttp import web
 
 from api.answers.plan import chat_plan, text_plan
-from api.body import json_response, read_object
+from api.body import json_response, read_object, read_request
+from api.config import ApiConfig
 from api.context import CONTEXT
 from api.replies.anthropic import AnthropicWriter
 from api.replies.event_stream import ReplyWriter
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
 from api.requests.conversation import ChatRequest
+from api.requests.fields import Body
 from api.requests.openai import parse_chat, parse_completion
 from api.requests.prompting import chat_prompt, encode, render, sampling_of, text_ids
 from api.routes.answering import answer, check_ready, new_id
@@ -27,7 +29,8 @@ from dllama.errors import RequestError
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        asked = parse_chat(await read_object(request, context.config), request.path)
+        body = await read_request(request, context.config)
+        asked = with_prefill(parse_chat(body, request.path), body, context.config)
         model = context.models.find(asked.generation.model)
         writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
         return await answer_chat(request, model, asked, writer)
@@ -37,10 +40,19 @@ async def messages(request: web.Request) -> web.StreamResponse:
     """Anthropic's Messages API."""
     context = request.app[CONTEXT]
     with context.generation():
-        asked = parse_messages(await read_object(request, context.config), request.path)
+        body = await read_request(request, context.config)
+        asked = with_prefill(parse_messages(body, request.path), body, context.config)
         model = context.models.find(asked.generation.model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
         return await answer_chat(request, model, asked, writer)
+
+
+def with_prefill(asked: ChatRequest, body: Body, config: ApiConfig) -> ChatRequest:
+    """Returns the request with a last message of the assistant taken as a whole one, where the
+    server is told so and the request says nothing else."""
+    if config.prefills or body.get("continue_final_message") is not None:
+        return asked
+    return replace(asked, conversation=replace(asked.conversation, is_continued=False))
 
 
 async def answer_chat(
@@ -61,7 +73,7 @@ async def answer_chat(
 async def completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, texts = parse_completion(body, request.path)
         model = context.models.find(wanted.model)
         if len(texts) * wanted.n > context.config.max_sequences:

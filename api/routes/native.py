@@ -8,7 +8,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from api.answers.plan import text_plan
-from api.body import read_object
+from api.body import read_request
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.replies.native import NativeWriter
@@ -22,7 +22,7 @@ from dllama.errors import RequestError
 async def completion(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, given, is_list = parse_native_completion(body, request.path)
         model = context.models.find(wanted.generation.model)
         n_sequences = len(given) * wanted.generation.n
@@ -41,7 +41,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
 async def infill(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, parts = parse_infill(body, request.path)
         model = context.models.find(wanted.generation.model)
         ids = await asyncio.to_thread(infill_ids, model, parts)

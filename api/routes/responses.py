@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from api.answers.events import Message
-from api.body import json_response, read_object
+from api.body import json_response, read_request
 from api.context import CONTEXT
 from api.errors import ApiError
 from api.replies.event_stream import Json
@@ -17,7 +17,7 @@ from api.routes.chat import answer_chat, count_tokens
 async def read(request: web.Request) -> ResponsesRequest:
     """The request of a body, with the conversation that it continues."""
     context = request.app[CONTEXT]
-    body = await read_object(request, context.config)
+    body = await read_request(request, context.config)
     earlier = context.responses.earlier(PREVIOUS.of(body))
     return parse_responses(body, earlier, request.path)
 

@@ -65,7 +65,7 @@ ROUTES = (
     Route("POST", ("/infill",),
           native.infill, "the middle between `input_prefix` and `input_suffix`"),
     Route("GET", ("/v1/models", "/models"),
-          models.list_models, "the models served here", is_public=True),
+          models.list_models, "the models served here"),
     Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),
           models.one_model, "one of them"),
     Route("GET", ("/props",),
@@ -111,8 +111,9 @@ UNSUPPORTED = {
 
 
 async def not_supported(request: web.Request) -> web.StreamResponse:
+    path = request.app[CONTEXT].route_of(request)
     raise ApiError(
-        501, f"This server does not {UNSUPPORTED[request.path]}.", "not_supported_error",
+        501, f"This server does not {UNSUPPORTED[path]}.", "not_supported_error",
         code="not_supported",
     )  # fmt: skip
 
@@ -122,11 +123,13 @@ def shown_routes() -> dict[str, str]:
     return {f"{r.method} {r.paths[0].replace(':.+', '')}": r.about for r in ROUTES}
 
 
-def served_routes() -> list[web.RouteDef]:
-    """The routes of the table, for aiohttp."""
+def served_routes(prefix: str = "") -> list[web.RouteDef]:
+    """The routes of the table, for aiohttp, all under `prefix`."""
     make = {"GET": web.get, "POST": web.post, "DELETE": web.delete}
-    return [make[route.method](path, route.handler) for route in ROUTES for path in route.paths]
+    return [
+        make[route.method](prefix + path, route.handler) for route in ROUTES for path in route.paths
+    ]
 
 
-def unsupported_routes() -> list[web.RouteDef]:
-    return [web.post(path, not_supported) for path in UNSUPPORTED]
+def unsupported_routes(prefix: str = "") -> list[web.RouteDef]:
+    return [web.post(prefix + path, not_supported) for path in UNSUPPORTED]

@@ -1,5 +1,5 @@
-"""A pytest plugin for the test-suite of llama-server: nothing is downloaded, and every test's end is
-written down as a line of JSON, so that a file that is stopped loses only what has not run."""
+"""A pytest plugin for the test-suite of llama-server: nothing is downloaded, and the end of every
+test is a line of JSON, so that a file that is stopped loses only what has not run."""
 
 from __future__ import annotations
 

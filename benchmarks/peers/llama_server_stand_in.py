@@ -1,5 +1,5 @@
-"""Stands for llama-server in the test-suite of llama.cpp: its arguments in, dllama-root with the same
-flags out.
+"""Stands for llama-server in the test-suite of llama.cpp: its arguments in, dllama-root with the
+same flags out.
 
 Only what names a model is changed, since the suite names models that it downloads: the tiny one is
 the local file. A server that needs another model, or none, cannot be run offline; the reason is
@@ -42,7 +42,9 @@ def translated(arguments: Sequence[str], model: str) -> list[str]:
             others.append(word)
     if not named:
         tools = [word for word in others if word in ROUTER]
-        raise CannotRun("is about " + ("tools of llama-server" if "--tools" in tools else "router mode"))
+        raise CannotRun(
+            "is about " + ("tools of llama-server" if "--tools" in tools else "router mode")
+        )
     wanted = " ".join(named.values())
     if not any(wanted.endswith(name) for name in TINY):
         raise CannotRun(f"needs the model {wanted}")

@@ -1,9 +1,9 @@
 """Runs llama-server's own test-suite against dllama-root, offline, and prints a table by file.
 
 None of it is here: the suite is the folder tools/server/tests of a checkout of llama.cpp. It is
-copied for the run, and starts a stand-in for llama-server (llama_server_stand_in.py). Tests of other
-models than stories260K, of downloads, of the router mode and of llama-server's own tools cannot run
-offline and are counted apart. The interpreter needs pytest, requests, wget, openai and filelock.
+copied for the run, and starts a stand-in for llama-server (llama_server_stand_in.py). Tests of
+other models than stories260K, of downloads, of the router mode and of llama-server's own tools
+cannot run offline and are counted apart. The interpreter needs pytest, requests, wget, openai and filelock.
 
   python -m benchmarks.peers.llama_server_suite llama.cpp/tools/server/tests stories260K.gguf
 """
@@ -26,7 +26,7 @@ from benchmarks.peers.llama_server_stand_in import MODEL_VARIABLE, NOTES_VARIABL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUTCOMES = ("passed", "failed", "skipped", "cannot run")
-STAND_IN = "#!/bin/sh\nexec {python} -m benchmarks.peers.llama_server_stand_in \"$@\"\n"
+STAND_IN = '#!/bin/sh\nexec {python} -m benchmarks.peers.llama_server_stand_in "$@"\n'
 
 Line = dict[str, str]  # test, outcome, reason
 
@@ -56,14 +56,17 @@ def environment_of(folder: Path, model: Path, port: int) -> dict[str, str]:
     }
 
 
-def run_file(file: Path, tests: Path, environment: dict[str, str], args: argparse.Namespace) -> list[Line]:
+def run_file(
+    file: Path, tests: Path, environment: dict[str, str], args: argparse.Namespace
+) -> list[Line]:
     """Runs a file of the suite and returns the lines of its tests; one that is stopped has the line
     of a failure more."""
     record = Path(environment[RECORD_VARIABLE])
     record.write_text("")
     program = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p",
-        "benchmarks.peers.llama_server_plugin", "-m", "not slow", "--timeout", str(args.test_timeout),
+        "benchmarks.peers.llama_server_plugin", "-m", "not slow", "--timeout",
+        str(args.test_timeout),
         str(file.relative_to(tests)),
     ]  # fmt: skip
     if args.only:

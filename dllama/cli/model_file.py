@@ -3,6 +3,7 @@ served, and finds its tokenizer."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
 from dllama.weight_source import WeightSource
 
+log = logging.getLogger(__name__)
+
 
 class Renamed:
     """A WeightSource under another config: the context and the name the command line asked for."""
@@ -28,13 +31,14 @@ class Renamed:
 
 
 def context_size(config: ModelConfig, asked: int) -> int:
-    """Returns the tokens that a conversation may have. Raises ConfigError for more than the model
-    was trained with."""
+    """Returns the tokens that a conversation may have: at most those that the model was trained
+    for, which is told."""
     if asked > config.max_seq_len:
-        raise ConfigError(
-            f"--ctx-size {asked} is more than the {config.max_seq_len} tokens this model was "
-            "trained for; ask for at most that"
-        )
+        log.warning(
+            "--ctx-size %d is more than the %d tokens this model was trained for; these are served",
+            asked, config.max_seq_len,
+        )  # fmt: skip
+        return config.max_seq_len
     return asked or min(config.max_seq_len, DEFAULT_CONTEXT)
 
 

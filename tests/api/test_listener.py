@@ -35,7 +35,7 @@ class Serving:
         self.urls: list[str] = []
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(
-            serve(an_app(config), host, 0, stop=self._stop, on_ready=self.urls.append, **more)  # type: ignore[arg-type]
+            serve(an_app(config), [host], 0, stop=self._stop, on_ready=self.urls.append, **more)  # type: ignore[arg-type]
         )
 
     async def __aenter__(self) -> str:
@@ -66,7 +66,7 @@ def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
                 assert path.stat().st_mode & 0o777 == 0o600
                 assert await ask_over(path) == 200
                 with pytest.raises(ConfigError, match="in use"):
-                    await serve(an_app(), host, 0)
+                    await serve(an_app(), [host], 0)
         with socket.socket(socket.AF_UNIX) as dead:
             path.unlink(missing_ok=True)
             dead.bind(str(path))
@@ -75,10 +75,10 @@ def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
         path.unlink(missing_ok=True)
         path.write_text("precious")
         with pytest.raises(ConfigError, match="no socket"):
-            await serve(an_app(), str(path), 0)
+            await serve(an_app(), [str(path)], 0)
         assert path.read_text() == "precious"
         with pytest.raises(ConfigError, match="100 characters"):
-            await serve(an_app(), f"unix:{tmp_path}/{'x' * 200}", 0)
+            await serve(an_app(), [f"unix:{tmp_path}/{'x' * 200}"], 0)
 
     run(body)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -13,22 +14,27 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from api.answers.reasoning import tags_of
+from api.answers.reasoning import ReasoningFormat, tags_of
 from api.app import build_app
 from api.config import ApiConfig
 from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
+from api.requests.generation import parse_common
 from api.serve import serve
 from api.served_model import ModelFacts, ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
+from dllama.cli.flags.contexts import add_context_flags, with_context_flags
+from dllama.cli.flags.defaults import add_default_flags
+from dllama.cli.flags.environment import environment_flags
+from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
-from dllama.errors import ConfigError
+from dllama.errors import ConfigError, RequestError
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
@@ -100,10 +106,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
     )  # fmt: skip
     text.add_argument(
-        "--chat-template", metavar="FILE|NAME",
-        help="a Jinja file or a built-in name such as chatml (default: the model's own)",
+        "--chat-template", metavar="FILE|NAME|TEXT",
+        help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "
+        "model's own)",
     )  # fmt: skip
+    text.add_argument(
+        "--chat-template-file", metavar="FILE", help="the same, as llama-server calls it"
+    )
+    add_context_flags(parser)
+    add_default_flags(parser)
     add_server_flags(parser)
+    add_foreign_flags(parser)
     return parser
 
 
@@ -125,9 +138,11 @@ def served_model(
             )
         metadata = metadata_of(engine.model, server.tokenizer)
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
+        file_name = engine.name or model_id(engine.model)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
         return ServedModel(
-            id=engine.name or model_id(engine.model),
+            id=server.aliases[0] if server.aliases else file_name,
+            file_name=file_name,
             tokenizer=tokenizer,
             chat_template=template,
             engine=client,
@@ -135,6 +150,9 @@ def served_model(
             created=int(time.time()),
             stop_ids=tuple(sorted(stop_ids)),
             aliases=server.aliases,
+            tags=server.tags,
+            template_kwargs=server.defaults.template_kwargs,
+            reasoning=ReasoningFormat(server.defaults.reasoning_format),
             facts=find_facts(
                 source,
                 tokenizer,
@@ -171,6 +189,36 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
         line.close()
 
 
+def api_config(server: ServerSettings) -> ApiConfig:
+    """Returns the configuration of the HTTP server. Raises ConfigError where the flags set a field
+    of requests to what no request may say."""
+    defaults = server.defaults
+    try:
+        parse_common(defaults.fields, max_tokens=None)
+    except RequestError as error:
+        raise ConfigError(
+            f"A flag about what requests mean by default is wrong: {error}"
+        ) from error
+    return ApiConfig(
+        api_keys=server.api_keys,
+        cors_origins=server.cors_origins,
+        max_body_bytes=server.max_body_mb << 20,
+        prefix=server.api_prefix,
+        body_timeout_s=server.timeout_s,
+        stall_timeout_s=server.timeout_s,
+        ping_s=server.ping_s,
+        shows_slots=server.shows_slots,
+        takes_props=server.takes_props,
+        has_page=server.has_page,
+        is_verbose=server.is_verbose,
+        fields=defaults.fields,
+        n_predict=defaults.n_predict,
+        prefills=defaults.prefills,
+        pooling=defaults.pooling or "mean",
+        embd_normalize=defaults.embd_normalize,
+    )
+
+
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
@@ -180,11 +228,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         model = served_model(engine, server, client)
         app = build_app(
             ModelRegistry([model]),
-            ApiConfig(
-                api_keys=server.api_keys,
-                cors_origins=server.cors_origins,
-                max_body_bytes=server.max_body_mb << 20,
-            ),
+            api_config(server),
         )
         tokenizer = str(server.tokenizer) if server.tokenizer else None
         settings = replace(engine, name=model.id, tokenizer=tokenizer)
@@ -205,7 +249,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 
         try:
             await serve(
-                app, server.host, server.port, tls=tls, stop=stop, on_ready=on_ready,
+                app, server.hosts, server.port, tls=tls, stop=stop, on_ready=on_ready,
                 drain_s=server.drain_s,
             )  # fmt: skip
         finally:
@@ -219,9 +263,15 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 
 
 def run(argv: list[str] | None) -> int:
-    args = build_parser().parse_args(argv)
-    set_up_logging(args.log_level)
-    return asyncio.run(run_server(engine_settings(args), server_settings(args), args.log_level))
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args([*environment_flags(os.environ), *words])
+    level = "debug" if args.verbose else args.log_level
+    set_up_logging(level)
+    taken = list(dict.fromkeys(taken_flags(args)))
+    if taken:
+        log.warning("taken, but without effect here: %s", ", ".join(taken))
+    engine = with_context_flags(engine_settings(args), args)
+    return asyncio.run(run_server(engine, server_settings(args), level))
 
 
 main = guarded(run)

@@ -101,8 +101,8 @@ def prompt_too_long(n_prompt: int, max_seq_len: int) -> ApiError:
     return ApiError(
         400,
         f"The prompt of {n_prompt} tokens exceeds the available context size of {max_seq_len} "
-        "tokens for prompt and answer together; shorten the prompt or start the server with a larger "
-        "--ctx-size.",
+        "tokens for prompt and answer together; shorten the prompt or start the server with a "
+        "larger --ctx-size.",
         "exceed_context_size_error",
         code="context_length_exceeded",
         extra={"n_prompt_tokens": n_prompt, "n_ctx": max_seq_len},

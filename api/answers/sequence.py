@@ -14,7 +14,7 @@ from api.answers.stop import StopScanner, StopTable
 from api.meter import Meter
 from api.served_model import ServedModel
 from dllama.errors import ClusterError
-from dllama.requests import FinishReason, Output, Submit, TokenProbs
+from dllama.requests import FinishReason, Output, SamplingParams, Submit, TokenProbs
 
 
 class AnswerSequence:
@@ -51,6 +51,7 @@ class AnswerSequence:
         self._reader = plan.reader(index)  # None where all of the text is the answer
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
+        self._tells_progress = submit.wants_progress
         self._decoder = (
             model.tokenizer.decoder(skip_special=True, kept=plan.kept)
             if plan.kept
@@ -83,9 +84,13 @@ class AnswerSequence:
         return self._submit.max_tokens
 
     @property
+    def sampling(self) -> SamplingParams:
+        return self._submit.sampling
+
+    @property
     def seed(self) -> int:
         """Returns the seed that gives the same answer again."""
-        return self._submit.sampling.seed
+        return self.sampling.seed
 
     async def read(self) -> list[Event]:
         """The next events, the last of them a `Finish` if the sequence is complete. None where
@@ -103,14 +108,11 @@ class AnswerSequence:
                 self.finish = FinishReason.ABORT
                 break
             self._clock(output)
-            if self._submit.wants_progress and output.n_computed > self.n_computed:
-                self.n_computed = output.n_computed
-                if not output.tokens and output.finish is None:
-                    return [self._progress()]
+            progress = self._progress(output) if self._tells_progress else []
             text = self._text_of(output)
             self._n_shown += len(text)
-            if text:
-                return self._events(text)
+            if text or progress:
+                return [*progress, *(self._events(text) if text or self.finish else [])]
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
@@ -148,9 +150,11 @@ class AnswerSequence:
             parts = self._reader.push(text) if text else []
             if self.finish is not None:
                 parts += self._reader.finish()
+        elif text and self._has_probs:
+            parts = self._by_token(text)
         elif text:
             parts = [Text(self.index, text, self._told_tokens())]
-        if parts and self._has_probs:
+        if parts and self._has_probs and self._reader is not None:
             parts[0] = replace(parts[0], probs=self._told_probs())
         if parts and self._tells_usage:
             parts = [replace(part, usage=self.usage()) for part in parts]
@@ -158,6 +162,25 @@ class AnswerSequence:
         if self.finish is not None:
             events.append(self._finished(self.finish))
         return events
+
+    def _by_token(self, text: str) -> list[Part]:
+        """Returns a part for each token of the text; tokens that only begin a character go with the
+        one that completes it."""
+        told = self._told_probs()
+        begin = self._n_shown - len(text)  # of the text, in the answer
+        parts: list[Part] = []
+        first = done = 0
+        for i in range(len(told)):
+            end = told[i + 1].offset - begin if i + 1 < len(told) else len(text)
+            if end > done:
+                probs = told[first : i + 1]
+                ids = [one.probs.token for one in probs]
+                parts.append(Text(self.index, text[done:end], ids, probs))
+                first, done = i + 1, end
+        if done < len(text):
+            parts.append(Text(self.index, text[done:], (), told[first:]))
+        del self._new_tokens[: len(told)]
+        return parts
 
     def _ruled(self, text: str) -> str:
         """Returns the part of a text that the line rules let through; ends the sequence if they
@@ -196,15 +219,29 @@ class AnswerSequence:
         told, self._waiting = self._waiting[:n], self._waiting[n:]
         return told
 
-    def _progress(self) -> Progress:
-        return Progress(
-            self.index,
-            self.n_prompt,
-            self.n_cached,
-            min(self.n_computed, self.n_prompt),
-            time.perf_counter() - self.submitted_at,
-            self.usage() if self._tells_usage else None,
-        )
+    def _progress(self, output: Output) -> list[Event]:
+        """Returns the progress of the prompt: first what was found in the cache, and at the first
+        token all of it."""
+        told: list[Event] = []
+        if self.n_computed == 0:
+            self.n_computed = self.n_cached
+            told.append(self._progress_at(0.0))
+        n_computed = min(output.n_computed, self.n_prompt)
+        if output.tokens:
+            n_computed, self._tells_progress = self.n_prompt, False
+        if n_computed > self.n_computed or output.tokens:
+            self.n_computed = n_computed
+            told.append(self._progress_at(time.perf_counter() - self.submitted_at))
+        return told
+
+    def _progress_at(self, elapsed_s: float) -> Progress:
+        usage = None
+        if self._tells_usage:
+            usage = replace(
+                self.usage(), n_prompt=self.n_computed, prompt_s=elapsed_s, n_completion=0,
+                n_timed=0, completion_s=0.0,
+            )  # fmt: skip
+        return Progress(self.index, self.n_prompt, self.n_cached, self.n_computed, elapsed_s, usage)
 
     def usage(self) -> Usage:
         """Returns the sequence's tokens and times so far."""

@@ -20,7 +20,7 @@ from api.answers.events import (
 )
 from api.errors import ApiError
 from api.replies.event_stream import Json, named_event
-from api.replies.openai import timings_of
+from api.replies.timings import timings_of
 from dllama.requests import FinishReason
 
 OnComplete = Callable[[Json, Message], None]

@@ -196,7 +196,7 @@ OFF: dict[str, tuple[object, ...]] = {
     "adaptive_target": (-1,),
     "adaptive_decay": (0.9,),
     "return_tokens": (False,),
-    "verbose": (False,), "lora": ([],), "n_discard": (0,), "n_cache_reuse": (0,),
+    "lora": ([],), "n_discard": (0,), "n_cache_reuse": (0,),
     "backend_sampling": (False,), "t_max_predict_ms": (-1, 0), "n_indent": (0,),
     "response_fields": ([],), "reasoning_control": (False,), "reasoning_budget_tokens": (-1,),
     "thinking_budget_tokens": (-1,), "reasoning_budget_message": ("",),

@@ -169,8 +169,14 @@ async def text_ids(
     return ids
 
 
-async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOptions) -> list[int]:
-    """Returns the tokens of a prompt of /completion; BOS is added only if it begins with text."""
+async def mixed_ids(
+    model: ServedModel,
+    prompt: MixedPrompt,
+    options: EngineOptions | None = None,
+    param: str = "prompt",
+) -> list[int]:
+    """Returns the tokens of a prompt of /completion, or of a text to embed; BOS is added only if it
+    begins with text."""
     parts = [prompt] if isinstance(prompt, str) else prompt
 
     def make() -> list[int]:
@@ -186,8 +192,8 @@ async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOpti
 
     n_chars = sum(len(part) for part in parts if isinstance(part, str))
     ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
-    check_ids(model, ids, "prompt")
-    check_length(model, ids, "prompt", options)
+    check_ids(model, ids, param)
+    check_length(model, ids, param, options)
     return ids
 
 

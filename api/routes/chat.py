@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aiohttp import web
@@ -15,15 +16,18 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.replies.anthropic import AnthropicWriter
 from api.replies.event_stream import ReplyWriter
+from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
 from api.requests.conversation import ChatRequest
 from api.requests.fields import Body
+from api.requests.generation import GenerationRequest
 from api.requests.openai import parse_chat, parse_completion
 from api.requests.prompting import chat_prompt, encode, render, sampling_of, text_ids
 from api.routes.answering import answer, check_ready, new_id
 from api.served_model import ServedModel
 from dllama.errors import RequestError
+from dllama.requests import SamplingParams
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -66,8 +70,29 @@ async def answer_chat(
     if wanted.options.n_keep is None:
         wanted = replace(wanted, options=replace(wanted.options, n_keep=prompt.n_system))
     plan = chat_plan(model, conversation, wanted.form, prompt.text)
-    samplings = sampling_of(model, wanted, request.app[CONTEXT].config.sampling)
+    config = request.app[CONTEXT].config
+    samplings = sampling_of(model, wanted, config.sampling)
+    if isinstance(writer, ChatWriter):
+        explain(writer, made_of(model, wanted, [prompt.ids], samplings, is_chat=True), config)
     return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan)
+
+
+def made_of(
+    model: ServedModel,
+    wanted: GenerationRequest,
+    prompts: Sequence[Sequence[int]],
+    samplings: Sequence[SamplingParams],
+    *,
+    is_chat: bool,
+) -> Made:
+    n_predict = -1 if wanted.max_tokens is None else wanted.max_tokens
+    return Made(model, wanted, prompts, samplings, n_predict, is_chat)
+
+
+def explain(writer: ChatWriter, made: Made, config: ApiConfig) -> None:
+    """Has the answer tell how it was made, if the request or the server's flags want that."""
+    if made.wanted.is_verbose or config.is_verbose:
+        writer.explain(made)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
@@ -86,6 +111,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
         samplings = sampling_of(model, wanted, context.config.sampling)
         writer = TextWriter(new_id("cmpl"), model, wanted, context.config)
+        explain(writer, made_of(model, wanted, prompts, samplings, is_chat=False), context.config)
         plan = text_plan(wanted.form)
         return await answer(request, model, wanted, prompts, samplings, writer, plan)
 

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
+from api.page import page
 from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
 
 
@@ -27,14 +28,16 @@ class Route(NamedTuple):
 
 
 async def index(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
-    return json_response(
-        {
-            "server": context.config.fingerprint,
-            "models": [model.id for model in context.models.all()],
-            "routes": shown_routes(),
-        }
-    )
+    """Answers with a page, or to clients that ask for JSON with that; both are public, and name no
+    model."""
+    config = request.app[CONTEXT].config
+    if "application/json" in request.headers.get("Accept", ""):
+        return json_response({"server": config.fingerprint, "routes": shown_routes()})
+    if not config.has_page:
+        raise ApiError(
+            404, "This server was started with --no-ui and has no page.", "not_found_error"
+        )
+    return web.Response(text=page(config, shown_routes()), content_type="text/html")
 
 
 ROUTES = (
@@ -70,6 +73,8 @@ ROUTES = (
           models.one_model, "one of them"),
     Route("GET", ("/props",),
           models.props, "the model's properties and the server's defaults"),
+    Route("POST", ("/props",),
+          models.set_props, "taken with --props, and sets nothing"),
     Route("GET", ("/slots",),
           slots.slots, "what runs now"),
     Route("POST", ("/slots/{id}",),
@@ -91,7 +96,7 @@ ROUTES = (
     Route("GET", ("/lora-adapters",),
           models.no_adapters, "LoRA adapters: always none"),
     Route("GET", ("/",),
-          index, "this list", is_public=True),
+          index, "a page with this list; JSON with `Accept: application/json`", is_public=True),
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
@@ -106,7 +111,6 @@ UNSUPPORTED = {
     "/v1/images/generations": "draw: no model it runs makes images",
     "/v1/moderations": "judge texts: no model it runs was trained for that",
     "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
-    "/props": "change its properties while it runs: restart it",
 }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 None of it is here: the suite is the folder tools/server/tests of a checkout of llama.cpp. It is
 copied for the run, and starts a stand-in for llama-server (llama_server_stand_in.py). Tests of
 other models than stories260K, of downloads, of the router mode and of llama-server's own tools
-cannot run offline and are counted apart. The interpreter needs pytest, requests, wget, openai and filelock.
+cannot run offline and are counted apart. The interpreter needs pytest, requests, wget, openai and
+filelock.
 
   python -m benchmarks.peers.llama_server_suite llama.cpp/tools/server/tests stories260K.gguf
 """

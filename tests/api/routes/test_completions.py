@@ -47,7 +47,7 @@ def test_a_chat_answer_is_whole_and_counted() -> None:
     assert body["object"] == "chat.completion"
     assert body["id"].startswith("chatcmpl-")
     assert body["model"] == "toy"
-    assert body["system_fingerprint"].startswith("dllama")
+    assert body["system_fingerprint"].startswith("build-dllama")
     (choice,) = body["choices"]
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"] == TEXT
@@ -77,7 +77,8 @@ def test_a_chat_stream_is_what_openai_documents() -> None:
     events = reply.events
     assert {e["object"] for e in events} == {"chat.completion.chunk"}
     assert len({(e["id"], e["created"], e["model"], e["system_fingerprint"]) for e in events}) == 1
-    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": None}
+    assert all(e["choices"][0]["delta"].get("content") != "" for e in events[:-1])
     assert [e["choices"][0]["finish_reason"] for e in events[:-1]] == [None] * (len(events) - 2) + [
         "stop"
     ]

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,21 +74,33 @@ def run_file(
     if args.only:
         program += ["-k", args.only]
     log = tests.parent / f"{file.stem}.log"
-    is_stopped = False
-    with log.open("w") as output:
-        try:
-            subprocess.run(
-                program, cwd=tests, env=environment, stdout=output, stderr=subprocess.STDOUT,
-                timeout=args.file_timeout, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            is_stopped = True
+    is_stopped = not finishes(program, tests, environment, log, args.file_timeout)
     if args.logs is not None:
         shutil.copy(log, args.logs)
     lines: list[Line] = [json.loads(line) for line in record.read_text().splitlines()]
     if is_stopped:
         lines.append({"test": file.name, "outcome": "failed", "reason": "the file took too long"})
     return lines
+
+
+def finishes(
+    program: list[str], folder: Path, environment: dict[str, str], log: Path, timeout_s: float
+) -> bool:
+    """Runs a program to its end; one that takes too long is ended with all that it has started."""
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            program, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            running.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+    return True
 
 
 def row(name: str, lines: Sequence[Line]) -> str:
@@ -113,6 +126,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended too
     found: list[Line] = []
     print(f"{'file':<32}" + "".join(f"{outcome:>12}" for outcome in OUTCOMES))
     with tempfile.TemporaryDirectory(prefix="llama-suite-") as name:

@@ -38,6 +38,9 @@ def template_caps(template: Renderer) -> dict[str, bool]:
         except TemplateError:
             return ""
 
+    def anywhere(messages: Sequence[Message]) -> str:
+        return text(messages) + text(messages, has_tools=True)  # some are for tools only
+
     one, two = _called(1), _called(2)
     with_tools = text([_USER], has_tools=True)
     called, called_twice = text(one, has_tools=True), text(two, has_tools=True)
@@ -49,8 +52,8 @@ def template_caps(template: Renderer) -> dict[str, bool]:
         "supports_tools": "qtool" in with_tools,
         "supports_tool_calls": "Qvalue1" in called,
         "supports_parallel_tool_calls": "Qvalue1" in called_twice and "Qvalue2" in called_twice,
-        "supports_system_role": "Qsystemtext" in text([_SYSTEM, _USER]),
-        "supports_preserve_reasoning": _THOUGHT in text([_USER, thoughtful, _USER]),
+        "supports_system_role": "Qsystemtext" in anywhere([_SYSTEM, _USER]),
+        "supports_preserve_reasoning": _THOUGHT in anywhere([_USER, thoughtful, _USER]),
         "supports_reasoning_effort": efforts[0] != efforts[1],
         "supports_object_arguments": "Qvalue1" in called,
     }

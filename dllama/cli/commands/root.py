@@ -16,14 +16,13 @@ from pathlib import Path
 
 from api.answers.reasoning import ReasoningFormat, tags_of
 from api.app import build_app
-from api.config import ApiConfig
 from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
-from api.requests.generation import parse_common
 from api.serve import serve
 from api.served_model import ModelFacts, ModelRegistry, ServedModel
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
+from dllama.cli.api_config import api_config
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
@@ -32,9 +31,10 @@ from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
+from dllama.cli.model_sampling import model_sampling
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
-from dllama.errors import ConfigError, RequestError
+from dllama.errors import ConfigError
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
@@ -189,36 +189,6 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
         line.close()
 
 
-def api_config(server: ServerSettings) -> ApiConfig:
-    """Returns the configuration of the HTTP server. Raises ConfigError where the flags set a field
-    of requests to what no request may say."""
-    defaults = server.defaults
-    try:
-        parse_common(defaults.fields, max_tokens=None)
-    except RequestError as error:
-        raise ConfigError(
-            f"A flag about what requests mean by default is wrong: {error}"
-        ) from error
-    return ApiConfig(
-        api_keys=server.api_keys,
-        cors_origins=server.cors_origins,
-        max_body_bytes=server.max_body_mb << 20,
-        prefix=server.api_prefix,
-        body_timeout_s=server.timeout_s,
-        stall_timeout_s=server.timeout_s,
-        ping_s=server.ping_s,
-        shows_slots=server.shows_slots,
-        takes_props=server.takes_props,
-        has_page=server.has_page,
-        is_verbose=server.is_verbose,
-        fields=defaults.fields,
-        n_predict=defaults.n_predict,
-        prefills=defaults.prefills,
-        pooling=defaults.pooling or "mean",
-        embd_normalize=defaults.embd_normalize,
-    )
-
-
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
@@ -228,7 +198,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         model = served_model(engine, server, client)
         app = build_app(
             ModelRegistry([model]),
-            api_config(server),
+            api_config(server, model_sampling(metadata_of(engine.model, None))),
         )
         tokenizer = str(server.tokenizer) if server.tokenizer else None
         settings = replace(engine, name=model.id, tokenizer=tokenizer)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.commands.root import api_config, build_parser
+from dllama.cli.api_config import api_config
+from dllama.cli.commands.root import build_parser
 from dllama.cli.flags.arguments import engine_settings
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags

@@ -206,6 +206,8 @@ def sampling_of(
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)
         check_ids(model, ids, "logit_bias")
         bias.update(dict.fromkeys(ids, amount))
+    if request.ignore_eos:  # it is never drawn: after it the model would begin another text
+        bias.update(dict.fromkeys(model.stop_ids, float("-inf")))
     seed = secrets.randbelow(MAX_DRAWN_SEED) if request.seed is None else request.seed
     changes: dict[str, Any] = {**request.sampling, "logit_bias": bias or default.logit_bias}
     sampling = replace(default, **changes)

@@ -184,7 +184,7 @@ def test_the_end_of_the_context_says_length() -> None:
     assert reply.json["usage"]["total_tokens"] == MAX_SEQ_LEN
 
 
-def test_every_end_of_generation_token_ends_and_ignore_eos_drops_them() -> None:
+def test_every_end_of_generation_token_ends_and_ignore_eos_draws_none() -> None:
     for end in tokenizer().eog_ids:
         engine = ScriptedEngine(lambda submit, end=end: [72, end, 73])
         assert ask(engine, lambda server: server.complete()).json["choices"][0]["text"] == "i"[
@@ -193,8 +193,14 @@ def test_every_end_of_generation_token_ends_and_ignore_eos_drops_them() -> None:
     engine = ScriptedEngine(lambda submit: [72, tokenizer().eos_id, 73])
     reply = ask(engine, lambda server: server.complete(ignore_eos=True, max_tokens=3))
     assert engine.submitted[0].stop_ids == []
-    assert reply.json["choices"][0]["text"] == tokenizer().decode([72, 73])
+    bias = engine.submitted[0].sampling.logit_bias
+    assert bias == dict.fromkeys(tokenizer().eog_ids, float("-inf"))
+    assert reply.json["choices"][0]["text"].startswith(tokenizer().decode([72]))
     assert reply.json["choices"][0]["finish_reason"] == "length"
+    native = ask(engine, lambda s: s.post("/completion", {"prompt": "a", "ignore_eos": True}))
+    told = native.json["generation_settings"]["logit_bias"]
+    assert sorted(entry["token"] for entry in told) == sorted(tokenizer().eog_ids)
+    assert {entry["bias"] for entry in told} == {None}
 
 
 def test_n_answers_have_seeds_one_apart_and_share_the_prompt() -> None:

@@ -228,8 +228,8 @@ class AnswerSequence:
             told.append(self._progress_at(0.0))
         n_computed = min(output.n_computed, self.n_prompt)
         if output.tokens:
-            n_computed, self._tells_progress = self.n_prompt, False
-        if n_computed > self.n_computed or output.tokens:
+            self._tells_progress = False  # the prompt is read
+        if n_computed > self.n_computed:
             self.n_computed = n_computed
             told.append(self._progress_at(time.perf_counter() - self.submitted_at))
         return told

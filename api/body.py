@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 
 import orjson
 from aiohttp import web
@@ -51,7 +52,7 @@ async def read_object(request: web.Request, config: ApiConfig) -> Body:
     except (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError) as error:
         raise RequestError(f"The request body cannot be read: {error}.") from error
     try:
-        value = orjson.loads(data)
+        value = orjson.loads(data.removeprefix(BOM_UTF8))  # files that curl sends begin with it
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"The request body is not JSON ({error}); send a JSON object in UTF-8."

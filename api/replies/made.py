@@ -48,7 +48,7 @@ class Made:
             "generation_settings": generation_settings(
                 self.wanted, sampling, self.n_predict, is_chat=self.is_chat
             ),
-            "prompt": self.model.tokenizer.decode(prompt),
+            "prompt": self.model.tokenizer.decode(prompt, is_continuation=True),
             "has_new_line": "\n" in said.text,
             "truncated": is_limit and n_known >= self.model.max_seq_len,
             "stop_type": "limit" if is_limit else "word" if word else "eos",

@@ -107,7 +107,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
         )
     check_dimensions(model, wanted.dimensions)
     refuse_unless_ready(model.engine.state)
-    ids = [await mixed_ids(model, text, param="input") for text in wanted.texts]
+    ids = [await mixed_ids(model, text, param="input", is_answered=False) for text in wanted.texts]
     if wanted.pooling == "none":
         check_floats(model, ids)
     found = await embed(model, ids, wanted.pooling)

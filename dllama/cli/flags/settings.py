@@ -85,3 +85,4 @@ class ServerSettings:
     ping_s: float = DEFAULT_PING_S
     is_verbose: bool = False
     defaults: RequestDefaults = field(default_factory=RequestDefaults)
+    sleep_idle_s: float | None = None  # without work, until the weights are freed; None: never

@@ -1,4 +1,5 @@
-"""The page that browsers see at GET /: what the server is, and its routes. It loads nothing."""
+"""The page that browsers see at GET /: what the server is, and its routes. It loads nothing; beside
+it are files for which a browser still asks that has seen llama-server's page at this address."""
 
 from __future__ import annotations
 
@@ -21,6 +22,14 @@ padding: 0 1em }} td {{ padding: 0 1.5em 0 0; vertical-align: top }}</style>
 {rows}
 </table>
 </html>
+"""
+# That page has left a worker in the browser, which would go on showing it instead of this one.
+SERVICE_WORKER = """self.addEventListener('install', () => self.skipWaiting());
+self.addEventListener('activate', async () => {
+  await self.registration.unregister();
+  for (const name of await caches.keys()) await caches.delete(name);
+  for (const client of await self.clients.matchAll()) client.navigate(client.url);
+});
 """
 ROW = "<tr><td><code>{route}</code><td>{about}"
 

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.page import page
+from api.page import SERVICE_WORKER, page
 from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
 
 
@@ -38,6 +38,18 @@ async def index(request: web.Request) -> web.Response:
             404, "This server was started with --no-ui and has no page.", "not_found_error"
         )
     return web.Response(text=page(config, shown_routes()), content_type="text/html")
+
+
+async def page_file(request: web.Request) -> web.Response:
+    """A file beside the page; see api/page.py."""
+    config = request.app[CONTEXT].config
+    name = request.app[CONTEXT].route_of(request)
+    if name == "/sw.js":
+        return web.Response(text=SERVICE_WORKER, content_type="text/javascript")
+    if name == "/manifest.webmanifest":
+        manifest = {"name": "dllama", "start_url": f"{config.prefix}/", "display": "browser"}
+        return json_response(manifest)
+    return json_response({"version": config.fingerprint})
 
 
 ROUTES = (
@@ -97,6 +109,8 @@ ROUTES = (
           models.no_adapters, "LoRA adapters: always none"),
     Route("GET", ("/",),
           index, "a page with this list; JSON with `Accept: application/json`", is_public=True),
+    Route("GET", ("/sw.js", "/manifest.webmanifest", "/_app/version.json"),
+          page_file, "files of the page", is_public=True),
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)

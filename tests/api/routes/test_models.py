@@ -91,6 +91,12 @@ def test_the_page_and_a_prefix(prefix: str) -> None:
             assert page.data.startswith(b"<!doctype html>") and b"/v1/messages" in page.data
             assert f"{prefix}/v1".encode() in page.data
             assert (await server.get(f"{prefix}/health")).status == 200
+            worker = await server.get(f"{prefix}/sw.js")
+            assert "javascript" in worker.headers["Content-Type"]
+            assert b"unregister" in worker.data
+            manifest = (await server.get(f"{prefix}/manifest.webmanifest")).json
+            assert manifest["start_url"] == f"{prefix}/"
+            assert (await server.get(f"{prefix}/_app/version.json")).json["version"]
             key = {"Authorization": "Bearer secret"}
             assert (await server.get(f"{prefix}/v1/models")).status == 401
             assert (await server.get(f"{prefix}/v1/models", headers=key)).status == 200

@@ -16,7 +16,7 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.replies.anthropic import error_body
-from api.routes.table import PUBLIC_PATHS, UNSUPPORTED
+from api.routes.table import PUBLIC_PATHS, REFUSED_PATHS
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
     (GET) neither wake it nor keep it awake, nor do those of routes that do not exist."""
     sleep = request.app[CONTEXT].sleep
     path = request.app[CONTEXT].route_of(request)
-    is_refused = request.match_info.http_exception is not None or path in UNSUPPORTED
+    is_refused = request.match_info.http_exception is not None or path in REFUSED_PATHS
     if sleep is None or request.method != "POST" or is_refused:
         return await handler(request)
     async with sleep.request():

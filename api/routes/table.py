@@ -136,6 +136,19 @@ async def not_supported(request: web.Request) -> web.StreamResponse:
     )  # fmt: skip
 
 
+# Features of llama-server that are always off here, answered as it answers where they are.
+DISABLED = {
+    "/cors-proxy": "calls no other servers for web pages; let the page call them itself",
+    "/tools": "runs no tools; clients run their own",
+}
+REFUSED_PATHS = frozenset({*UNSUPPORTED, *DISABLED})
+
+
+async def disabled(request: web.Request) -> web.StreamResponse:
+    path = request.app[CONTEXT].route_of(request)
+    raise ApiError(403, f"This server {DISABLED[path]}.", "feature_disabled")
+
+
 def shown_routes() -> dict[str, str]:
     """The routes by method and first path, and what each is about."""
     return {f"{r.method} {r.paths[0].replace(':.+', '')}": r.about for r in ROUTES}
@@ -150,4 +163,7 @@ def served_routes(prefix: str = "") -> list[web.RouteDef]:
 
 
 def unsupported_routes(prefix: str = "") -> list[web.RouteDef]:
-    return [web.post(prefix + path, not_supported) for path in UNSUPPORTED]
+    refused = [web.post(prefix + path, not_supported) for path in UNSUPPORTED]
+    for path in DISABLED:
+        refused += [make(prefix + path, disabled) for make in (web.get, web.post)]
+    return refused

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 MODEL_VARIABLE = "LLAMA_SUITE_MODEL"  # the local file of the tiny model
+ROUTER_VARIABLE = "LLAMA_SUITE_ROUTER"  # set where a server without a model is a router of several
 NOTES_VARIABLE = "LLAMA_SUITE_NOTES"  # where reasons are noted, a line each
 CANNOT_RUN = 77  # the exit status, as of a skipped test in automake
 
@@ -28,8 +29,9 @@ class CannotRun(Exception):
     """Raised for a server that needs what is not on this machine."""
 
 
-def translated(arguments: Sequence[str], model: str) -> list[str]:
-    """Returns the arguments for dllama-root. Raises CannotRun."""
+def translated(arguments: Sequence[str], model: str, *, is_router: bool) -> list[str]:
+    """Returns the arguments for dllama-root. A server without a model gets the tiny one, unless a
+    router of several is meant. Raises CannotRun."""
     named: dict[str, str] = {}
     others: list[str] = []
     words = iter(arguments)
@@ -40,6 +42,8 @@ def translated(arguments: Sequence[str], model: str) -> list[str]:
             raise CannotRun(f"needs the model of {word} {Path(next(words, '')).name}")
         else:
             others.append(word)
+    if not named and not is_router and not set(ROUTER) & set(others):
+        return ["--model", model, *others]
     if not named:
         tools = [word for word in others if word in ROUTER]
         raise CannotRun(
@@ -54,7 +58,8 @@ def translated(arguments: Sequence[str], model: str) -> list[str]:
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """Becomes dllama-root, or notes why it cannot and exits."""
     try:
-        own = translated(arguments, environment[MODEL_VARIABLE])
+        is_router = bool(environment.get(ROUTER_VARIABLE))
+        own = translated(arguments, environment[MODEL_VARIABLE], is_router=is_router)
     except CannotRun as reason:
         with Path(environment[NOTES_VARIABLE]).open("a") as notes:
             notes.write(f"{reason}\n")

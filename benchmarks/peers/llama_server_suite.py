@@ -24,9 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers.llama_server_plugin import RECORD_VARIABLE
-from benchmarks.peers.llama_server_stand_in import MODEL_VARIABLE, NOTES_VARIABLE
+from benchmarks.peers.llama_server_stand_in import MODEL_VARIABLE, NOTES_VARIABLE, ROUTER_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ROUTERS = ("test_router", "test_mcp_servers", "test_tools_builtin")  # of several models, of tools
 OUTCOMES = ("passed", "failed", "skipped", "cannot run")
 STAND_IN = '#!/bin/sh\nexec {python} -m benchmarks.peers.llama_server_stand_in "$@"\n'
 
@@ -65,6 +66,7 @@ def run_file(
     of a failure more."""
     record = Path(environment[RECORD_VARIABLE])
     record.write_text("")
+    environment = {**environment, ROUTER_VARIABLE: "1" if file.stem in ROUTERS else ""}
     program = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p",
         "benchmarks.peers.llama_server_plugin", "-m", "not slow", "--timeout",

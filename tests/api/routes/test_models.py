@@ -110,6 +110,16 @@ def test_the_page_and_a_prefix(prefix: str) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("path", ["/cors-proxy", "/tools"])
+def test_features_that_are_always_off(path: str) -> None:
+    async def body() -> None:
+        async with serving_engine(ScriptedEngine(says("x"))) as server:
+            for reply in (await server.get(path), await server.post(path, {})):
+                assert (reply.status, reply.error["type"]) == (403, "feature_disabled")
+
+    run(body)
+
+
 def test_without_a_page() -> None:
     async def body() -> None:
         async with serving_engine(ScriptedEngine(says("x")), ApiConfig(has_page=False)) as server:

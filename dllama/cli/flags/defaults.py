@@ -108,8 +108,6 @@ def add_thinking_flags(group: argparse._ActionsContainer) -> None:
                        help="-1: thoughts as long as they are, 0: none")  # fmt: skip
     group.add_argument("--reasoning-effort", choices=EFFORTS,
                        help="how much it thinks, where its template knows")  # fmt: skip
-    group.add_argument("--reasoning-preserve", action=argparse.BooleanOptionalAction, default=False,
-                       help=argparse.SUPPRESS)  # fmt: skip
     group.add_argument("--chat-template-kwargs", metavar="JSON", type=json_object, default={},
                        help="variables of the chat template")  # fmt: skip
     group.add_argument("--prefill-assistant", action=argparse.BooleanOptionalAction, default=True,

@@ -59,7 +59,10 @@ FOREIGN = (
             "--cache-type-v-draft --spec-ngram-mod-n-min --spec-ngram-mod-n-max "
             "--spec-ngram-mod-n-match -cd --ctx-size-draft", 1, ANY, GUESS),
     Foreign("--spec-default", 0, ANY, GUESS),
-    Foreign("--log-file --log-colors --log-prompts-dir", 1, ANY, LOGS),
+    Foreign("--log-file --log-colors --log-prompts-dir -lv --verbosity --log-verbosity", 1, ANY,
+            LOGS),
+    Foreign("--reasoning-preserve --no-reasoning-preserve", 0, ANY,
+            "past thoughts, which are written as the chat template writes them"),
     Foreign("--log-disable --log-prefix --no-log-prefix --log-timestamps --no-log-timestamps "
             "--log-jsonl --no-log-jsonl", 0, ANY, LOGS),
     Foreign("--path --ui-config --webui-config --ui-config-file --webui-config-file "
@@ -76,6 +79,10 @@ FOREIGN = (
     Foreign("-mm --mmproj -mmu --mmproj-url", 1, (), IMAGES),
     Foreign("-hf -hfr --hf-repo -hff --hf-file -hft --hf-token -mu --model-url -dr --docker-repo "
             "-hfd -hfrd --hf-repo-draft --spec-draft-hf", 1, (), LOAD),
+    Foreign("--embd-gemma-default --fim-qwen-1.5b-default --fim-qwen-3b-default "
+            "--fim-qwen-7b-default --fim-qwen-7b-spec --fim-qwen-14b-spec --fim-qwen-30b-default "
+            "--gpt-oss-20b-default --gpt-oss-120b-default --vision-gemma-4b-default "
+            "--vision-gemma-12b-default", 0, (), LOAD),
     Foreign("--models-dir --models-preset --models-max", 1, (), ROUTER),
     Foreign("--tools --tools-runtime --mcp-servers-config --mcp-servers-json", 1, (), TOOLS),
     Foreign("-ag --agent --ui-mcp-proxy --webui-mcp-proxy", 0, (), TOOLS),

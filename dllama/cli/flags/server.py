@@ -118,9 +118,6 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="tell everything on stderr, and in `__verbose` of each answer",
     )  # fmt: skip
     server.add_argument(
-        "-lv", "--verbosity", "--log-verbosity", metavar="N", type=int, help=argparse.SUPPRESS
-    )
-    server.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
         help="how much to tell on stderr",
     )  # fmt: skip

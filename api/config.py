@@ -19,6 +19,14 @@ def system_fingerprint() -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class VertexRoutes:
+    """The paths at which Google's Vertex AI calls a container; no `health` if empty."""
+
+    predict: str
+    health: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiConfig:
     """Limits and habits of the HTTP server.
 
@@ -49,3 +57,4 @@ class ApiConfig:
     pooling: str = "mean"  # of embeddings
     embd_normalize: int = 2
     fingerprint: str = field(default_factory=system_fingerprint)
+    vertex: VertexRoutes | None = None  # None outside of Vertex AI

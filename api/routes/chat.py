@@ -15,7 +15,7 @@ from api.body import json_response, read_object, read_request
 from api.config import ApiConfig
 from api.context import CONTEXT
 from api.replies.anthropic import AnthropicWriter
-from api.replies.event_stream import ReplyWriter
+from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
@@ -60,7 +60,11 @@ def with_prefill(asked: ChatRequest, body: Body, config: ApiConfig) -> ChatReque
 
 
 async def answer_chat(
-    request: web.Request, model: ServedModel, asked: ChatRequest, writer: ReplyWriter
+    request: web.Request,
+    model: ServedModel,
+    asked: ChatRequest,
+    writer: ReplyWriter,
+    form: StreamForm = SSE,
 ) -> web.StreamResponse:
     """Answers a chat, whatever API it came by, in the words of the writer."""
     conversation = asked.conversation
@@ -74,7 +78,7 @@ async def answer_chat(
     samplings = sampling_of(model, wanted, config.sampling)
     if isinstance(writer, ChatWriter):
         explain(writer, made_of(model, wanted, [prompt.ids], samplings, is_chat=True), config)
-    return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan)
+    return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan, form=form)
 
 
 def made_of(

@@ -13,26 +13,46 @@ from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
 from api.page import SERVICE_WORKER, page
-from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
+from api.routes import (
+    chat,
+    embeddings,
+    metrics,
+    models,
+    native,
+    ollama,
+    ollama_embeddings,
+    responses,
+    slots,
+    streams,
+    text,
+)
 
 
 class Route(NamedTuple):
     """`paths` are one route under several names, of which the first is shown. `about` is shown
-    with it. A public route needs no API key."""
+    with it. A public route needs no API key. A POST that does not wake a model that sleeps only
+    looks."""
 
     method: str
     paths: tuple[str, ...]
     handler: Handler
     about: str
     is_public: bool = False
+    wakes: bool = True
+
+
+OLLAMA = "Ollama is running"
 
 
 async def index(request: web.Request) -> web.Response:
-    """Answers with a page, or to clients that ask for JSON with that; both are public, and name no
-    model."""
-    config = request.app[CONTEXT].config
-    if "application/json" in request.headers.get("Accept", ""):
-        return json_response({"server": config.fingerprint, "routes": shown_routes()})
+    """Answers with a page, to clients that ask for JSON with that, and to those that ask for plain
+    text with the sentence that clients of Ollama look for. All are public, and name no model."""
+    config, accept = request.app[CONTEXT].config, request.headers.get("Accept", "")
+    if accept.startswith("text/plain"):
+        return web.Response(text=OLLAMA)
+    if "application/json" in accept:
+        told = {"ollama": OLLAMA, "server": config.fingerprint, "routes": shown_routes()}
+        return json_response(told)
     if not config.has_page:
         raise ApiError(
             404, "This server was started with --no-ui and has no page.", "not_found_error"
@@ -71,6 +91,12 @@ ROUTES = (
           responses.retrieve, "a stored response"),
     Route("DELETE", ("/v1/responses/{id}",),
           responses.remove, "forget a stored response"),
+    Route("GET", ("/v1/stream",),
+          streams.resume, "an answer's bytes again, then live: ?conv_id=ID&from=0"),
+    Route("DELETE", ("/v1/stream",),
+          streams.end, "end the answer of a conversation: ?conv_id=ID"),
+    Route("POST", ("/v1/streams/lookup",),
+          streams.lookup, 'streams that are kept: {"conversation_ids": ["..."]}', wakes=False),
     Route("POST", ("/v1/embeddings",),
           embeddings.openai_embeddings, 'texts as vectors: {"input": "..."}'),
     Route("POST", ("/embedding", "/embeddings"),
@@ -79,6 +105,27 @@ ROUTES = (
           native.completion, "llama-server's own completion"),
     Route("POST", ("/infill",),
           native.infill, "the middle between `input_prefix` and `input_suffix`"),
+    Route("POST", ("/api/chat",),
+          ollama.chat, "Ollama's chat, in lines of JSON or whole"),
+    Route("POST", ("/api/generate",),
+          ollama.generate, "Ollama's answer to a prompt, in lines of JSON or whole"),
+    Route("POST", ("/api/embed",),
+          ollama_embeddings.new_embeddings, "texts as vectors, as Ollama answers"),
+    Route("POST", ("/api/embeddings",),
+          ollama_embeddings.old_embeddings, "a text as a vector, as Ollama did before"),
+    Route("GET", ("/api/tags",),
+          ollama.tags, "the models served here, as Ollama lists them"),
+    Route("GET", ("/api/ps",),
+          ollama.ps, "the models that are loaded, as Ollama lists them"),
+    Route("POST", ("/api/show",),
+          ollama.show, 'one of them: {"model": "..."}', wakes=False),
+    Route("GET", ("/api/version",),
+          ollama.version, "the version of Ollama whose API this is"),
+    Route("POST", ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
+          ollama.no_management, "Ollama's care of model files: a 501, the model is --model",
+          wakes=False),
+    Route("DELETE", ("/api/delete",),
+          ollama.no_management, "the same"),
     Route("GET", ("/v1/models", "/models"),
           models.list_models, "the models served here"),
     Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),
@@ -114,6 +161,7 @@ ROUTES = (
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
+QUIET_PATHS = frozenset(path for route in ROUTES if not route.wakes for path in route.paths)
 
 RERANK = "rank texts: no model it runs was trained for that"
 AUDIO = "hear: no model it runs takes sound"
@@ -125,6 +173,9 @@ UNSUPPORTED = {
     "/v1/images/generations": "draw: no model it runs makes images",
     "/v1/moderations": "judge texts: no model it runs was trained for that",
     "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
+    "/v1/chat/completions/control": (
+        "end the thoughts of an answer that is written: ask for none with `enable_thinking`: false"
+    ),
 }  # fmt: skip
 
 

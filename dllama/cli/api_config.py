@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from api.config import ApiConfig
+from api.config import ApiConfig, VertexRoutes
 from api.requests.generation import parse_common
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError, RequestError
 from dllama.requests import SamplingParams
 
 
-def api_config(server: ServerSettings, sampling: SamplingParams | None = None) -> ApiConfig:
+def api_config(
+    server: ServerSettings,
+    sampling: SamplingParams | None = None,
+    vertex: VertexRoutes | None = None,
+) -> ApiConfig:
     """Returns the configuration of the HTTP server; `sampling` is the model's own. Raises
     ConfigError where the flags set a field of requests to what no request may say."""
     defaults = server.defaults
@@ -24,6 +28,7 @@ def api_config(server: ServerSettings, sampling: SamplingParams | None = None) -
         cors_origins=server.cors_origins,
         max_body_bytes=server.max_body_mb << 20,
         prefix=server.api_prefix,
+        vertex=vertex,
         body_timeout_s=server.timeout_s,
         stall_timeout_s=server.timeout_s,
         ping_s=server.ping_s,

@@ -48,6 +48,26 @@ def test_request_before_flag_before_model(path: str) -> None:
     assert (told.sampling.temperature, told.sampling.seed) == (0.5, 42)
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_flags_count_for_clients_of_ollama_too(path: str) -> None:
+    fields = {"temperature": 0.5, "seed": 42, "grammar": 'root ::= "x"'}
+    asked: dict[str, object] = {"messages": HI} if path == "/api/chat" else {"prompt": "Hi"}
+
+    def told(**body: object):
+        engine = ScriptedEngine(says("x"), constraints=masks())
+        sent = {"model": "toy", **asked, **body}
+        reply = ask(engine, lambda s: s.post(path, sent), sampling=MODEL, fields=fields)
+        assert reply.status == 200, reply.data
+        return engine.submitted[0]
+
+    flags = told()
+    assert (flags.sampling.temperature, flags.sampling.seed) == (0.5, 42)
+    assert flags.sampling.top_k == 7 and flags.grammar is not None
+    own = told(options={"temperature": 0.7}, format="json")
+    assert (own.sampling.temperature, own.sampling.seed) == (0.7, 42)
+    assert own.grammar not in (None, flags.grammar)
+
+
 def test_a_seed_of_minus_one_is_drawn_though_a_flag_names_one() -> None:
     seeds = {
         submitted("/completion", {"seed": -1}, fields={"seed": 42}).sampling.seed for _ in range(3)

@@ -75,7 +75,7 @@ def test_health_and_index() -> None:
                 assert (reply.status, reply.json) == (200, {"status": "ok"})
             headers = {"Accept": "application/json"}
             told = (await server.get("/", headers=headers)).json
-            assert set(told) == {"server", "routes"}
+            assert set(told) == {"ollama", "server", "routes"}
             routes = told["routes"]
             known = {
                 f"{route.method} {route.resource.canonical}"

@@ -13,9 +13,8 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from api.answers.reasoning import tags_of
+from api.answers.reasoning import ReasoningFormat, tags_of
 from api.app import build_app
-from api.config import ApiConfig
 from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.serve import serve
@@ -23,12 +22,18 @@ from api.served_model import ModelFacts, ModelRegistry, ServedModel
 from api.sleep import IdleSleep
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
+from dllama.cli.api_config import api_config
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
+from dllama.cli.flags.contexts import add_context_flags, with_context_flags
+from dllama.cli.flags.defaults import add_default_flags
+from dllama.cli.flags.environment import environment_flags
+from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.flags.vertex import at_vertex_port, vertex_of
 from dllama.cli.guarded import guarded
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
+from dllama.cli.model_sampling import model_sampling
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, note, set_up_logging
 from dllama.descriptors import check_free, raise_limit
@@ -111,10 +116,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
     )  # fmt: skip
     text.add_argument(
-        "--chat-template", metavar="FILE|NAME",
-        help="a Jinja file or a built-in name such as chatml (default: the model's own)",
+        "--chat-template", metavar="FILE|NAME|TEXT",
+        help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "
+        "model's own)",
     )  # fmt: skip
+    text.add_argument(
+        "--chat-template-file", metavar="FILE", help="the same, as llama-server calls it"
+    )
+    add_context_flags(parser)
+    add_default_flags(parser)
     add_server_flags(parser)
+    add_foreign_flags(parser)
     return parser
 
 
@@ -131,9 +143,11 @@ def served_model(
         tokenizer = load_tokenizer(engine.model, server.tokenizer)
         metadata = metadata_of(engine.model, server.tokenizer)
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
+        file_name = engine.name or model_id(engine.model)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
         return ServedModel(
-            id=engine.name or model_id(engine.model),
+            id=server.aliases[0] if server.aliases else file_name,
+            file_name=file_name,
             tokenizer=tokenizer,
             chat_template=template,
             engine=client,
@@ -141,6 +155,9 @@ def served_model(
             created=int(time.time()),
             stop_ids=tuple(sorted(stop_ids)),
             aliases=server.aliases,
+            tags=server.tags,
+            template_kwargs=server.defaults.template_kwargs,
+            reasoning=ReasoningFormat(server.defaults.reasoning_format),
             facts=find_facts(
                 source,
                 tokenizer,
@@ -197,12 +214,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         )
         app = build_app(
             ModelRegistry([model]),
-            ApiConfig(
-                api_keys=server.api_keys,
-                cors_origins=server.cors_origins,
-                max_body_bytes=server.max_body_mb << 20,
-                vertex=vertex,
-            ),
+            api_config(server, model_sampling(metadata_of(engine.model, None)), vertex),
             sleep,
         )
         stop = asyncio.Event()
@@ -223,7 +235,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 
         try:
             await serve(
-                app, server.host, server.port, tls=tls, stop=stop, on_ready=on_ready,
+                app, server.hosts, server.port, tls=tls, stop=stop, on_ready=on_ready,
                 drain_s=server.drain_s,
             )  # fmt: skip
         finally:
@@ -237,11 +249,17 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 
 
 def run(argv: list[str] | None) -> int:
-    args = build_parser().parse_args(argv)
-    set_up_logging(args.log_level)
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args([*environment_flags(os.environ), *words])
+    level = "debug" if args.verbose else args.log_level
+    set_up_logging(level)
+    taken = list(dict.fromkeys(taken_flags(args)))
+    if taken:
+        log.warning("taken, but without effect here: %s", ", ".join(taken))
     raise_limit()
     check_free(ROOT_DESCRIPTORS, "dllama-root")
-    return asyncio.run(run_server(engine_settings(args), server_settings(args), args.log_level))
+    engine = with_context_flags(engine_settings(args), args)
+    return asyncio.run(run_server(engine, server_settings(args), level))
 
 
 main = guarded(run)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.api_config import api_config
-from dllama.cli.commands.root import build_parser
 from dllama.cli.flags.arguments import engine_settings
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
 from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
+from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.errors import ConfigError

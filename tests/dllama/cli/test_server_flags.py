@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.commands.root import build_parser
+from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import KEYS_VARIABLE, LLAMA_KEYS_VARIABLE, server_settings
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError

@@ -10,23 +10,43 @@ from api import guards
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.routes.table import served_routes, unsupported_routes
+from api.routes.vertex import vertex_routes
 from api.served_model import ModelRegistry
+from api.sleep import IdleSleep
 
 
-def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.serve.serve.
+def build_app(
+    models: ModelRegistry, config: ApiConfig, sleep: IdleSleep | None = None
+) -> web.Application:
+    """Returns the HTTP server for `models`, ready for api.serve.serve; `sleep` wakes an engine that
+    sleeps.
 
-    Starts the engine clients when it starts and closes them when it stops.
+    Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
+    where two routes would have the same path.
     """
     app = web.Application(
-        middlewares=[guards.preflight_answered, guards.errors_as_json, guards.keys_checked],
+        middlewares=[
+            guards.preflight_answered,
+            guards.errors_as_json,
+            guards.keys_checked,
+            guards.awake,
+        ],
         client_max_size=config.max_body_bytes,
     )
-    app[CONTEXT] = ApiContext(models, config)
-    app.add_routes(served_routes() + unsupported_routes())
+    app[CONTEXT] = ApiContext(models, config, sleep)
+    app.add_routes(served_routes(config.prefix) + unsupported_routes(config.prefix))
+    if config.vertex is not None:
+        app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)
     app.cleanup_ctx.append(engines)
+    app.cleanup_ctx.append(streams)
     return app
+
+
+async def streams(app: web.Application) -> AsyncIterator[None]:
+    """Ends the answers that go on without a client before the engines close."""
+    yield
+    await app[CONTEXT].streams.close()
 
 
 async def engines(app: web.Application) -> AsyncIterator[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
+from contextvars import ContextVar
 
 import orjson
 from aiohttp import web
@@ -10,13 +12,39 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from api.config import ApiConfig
 from api.errors import ApiError, body_too_large
+from api.requests.answer_format import FLAG_FORMS
 from api.requests.fields import Body
 from dllama.errors import RequestError
+
+# The object of a request that came within another, which has been read; of the task alone that
+# answers it.
+GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
+
+# Fields that say what an answer may be, of which a request has one at most.
+ANY_FORM = (
+    *FLAG_FORMS, "regex", "response_format", "guided_json", "guided_grammar", "guided_regex",
+    "text", "tools",
+)  # fmt: skip
+
+
+async def read_request(request: web.Request, config: ApiConfig) -> Body:
+    """Returns the body of a request for an answer: what it does not say, or leaves null, is as the
+    server's flags have it. Raises as read_object."""
+    body = await read_object(request, config)
+    if not config.fields:
+        return body
+    said = {name: value for name, value in body.items() if value is not None}
+    has_form = any(name in said for name in ANY_FORM)
+    assumed = {n: v for n, v in config.fields.items() if not (has_form and n in FLAG_FORMS)}
+    return {**assumed, **said}
 
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
     """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too
     much."""
+    given = GIVEN_BODY.get()
+    if given is not None:
+        return given
     if request.content_length is not None and request.content_length > config.max_body_bytes:
         raise body_too_large(config.max_body_bytes)
     try:
@@ -32,7 +60,7 @@ async def read_object(request: web.Request, config: ApiConfig) -> Body:
     except (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError) as error:
         raise RequestError(f"The request body cannot be read: {error}.") from error
     try:
-        value = orjson.loads(data)
+        value = orjson.loads(data.removeprefix(BOM_UTF8))  # files that curl sends begin with it
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"The request body is not JSON ({error}); send a JSON object in UTF-8."

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from api.config import ApiConfig
+from api.conversation_streams import ConversationStreams
 from api.errors import ApiError
 from api.listener import SilentConnections
 from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
+from api.sleep import IdleSleep
 
 
 @dataclass(slots=True)
@@ -23,9 +25,11 @@ class ApiContext:
 
     models: ModelRegistry
     config: ApiConfig
+    sleep: IdleSleep | None = None
     meter: Meter = field(default_factory=Meter)
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)
+    streams: ConversationStreams = field(default_factory=ConversationStreams)
     silent: SilentConnections = field(init=False)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
@@ -40,20 +44,32 @@ class ApiContext:
             retry_after_s=5.0,
         )  # fmt: skip
 
+    def route_of(self, request: web.Request) -> str:
+        """Returns the path of a request, less the prefix that all of them have here."""
+        return request.path.removeprefix(self.config.prefix) or "/"
+
     @contextmanager
     def generation(self) -> Iterator[None]:
         """Counts the current task among the open requests; 503 once the server is stopping."""
         if self.is_stopping:
             raise self.stopping()
-        task = asyncio.current_task()
-        assert task is not None, "a handler runs in a task"
         self.meter.n_open += 1
         self.meter.n_total += 1
+        try:
+            with self.waited_for():
+                yield
+        finally:
+            self.meter.n_open -= 1
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Has a server that stops wait for the current task."""
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
         self.generating.add(task)
         try:
             yield
         finally:
-            self.meter.n_open -= 1
             self.generating.discard(task)
 
 

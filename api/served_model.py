@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from api.answers.reasoning import ThinkTags
+from api.answers.reasoning import ReasoningFormat, ThinkTags
 from api.engines.client import EngineClient
 from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
+from dllama.chat.continuation import Cut
 from dllama.errors import ConfigError
+from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer.special_tokens import FimTokens
 
 
@@ -29,14 +31,13 @@ class TextCodec(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    @property
-    def bos_text(self) -> str: ...
-
     def encode(
         self, text: str, *, add_special: bool = False, parse_special: bool = False
     ) -> list[int]: ...
 
-    def decode(self, ids: Sequence[int], /) -> str: ...
+    def encode_prompt(self, text: str, /) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], /, *, is_continuation: bool = False) -> str: ...
 
     def decoder(self, skip_special: bool = True, *, kept: Collection[int] = ()) -> TextDecoder: ...
 
@@ -46,6 +47,9 @@ class TextCodec(Protocol):
 class PromptTemplate(Protocol):
     """The part of a dllama.chat.ChatTemplate that the server uses. Raises TemplateError."""
 
+    @property
+    def writes_calls(self) -> bool: ...
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],
@@ -54,13 +58,25 @@ class PromptTemplate(Protocol):
         **kwargs: object,
     ) -> str: ...
 
+    def render_up_to(
+        self,
+        cut: Cut,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        **kwargs: object,
+    ) -> str | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of a model's file and vocabulary, for /v1/models, /props and /infill: 0 or "" if
-    unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights."""
+    unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights; the file was
+    written at `modified_s` (unix time), and `metadata` is empty where it is no GGUF."""
 
     path: str = ""
+    arch: str = ""
+    modified_s: float = 0.0
+    metadata: GgufMetadata = field(default_factory=lambda: GgufMetadata({}), compare=False)
     file_type: str = ""
     vocab_type: int = 0  # llama.cpp's number: 1 SentencePiece, 2 byte-level BPE
     n_ctx_train: int = 0
@@ -94,10 +110,15 @@ class ServedModel:
     think_tags: ThinkTags | None = None  # around its thoughts, if it has any
     facts: ModelFacts = field(default_factory=ModelFacts)
     knows_effort: bool = False  # its chat template asks for `reasoning_effort`
+    file_name: str = ""  # also a name in requests
+    tags: tuple[str, ...] = ()  # told to clients, no more
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)  # where requests set none
+    reasoning: ReasoningFormat = ReasoningFormat.AUTO  # where requests say "auto"
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.id, *self.aliases)
+        names = (self.id, *self.aliases, self.file_name)
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 class ModelRegistry:

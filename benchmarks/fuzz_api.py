@@ -35,9 +35,9 @@ from api.serve import make_runner
 from api.served_model import ModelRegistry
 from benchmarks.fuzz_bodies import Request, requests
 from dllama.cli.build import build_engine
-from dllama.cli.commands.root import served_model
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.model_facts import served_model
 from dllama.engine.engine import Engine
 
 AT_ONCE = 4  # requests of one example
@@ -45,7 +45,7 @@ TIMEOUT_S = 30.0  # a request that takes longer hangs
 TOLD_EVERY = 1000  # answers
 CONTEXT = 256  # tokens: answers without a limit end soon
 SETTLE_S = 20.0  # after which nothing may be left of the last requests
-STATUSES = frozenset({200, 400, 404, 405, 408, 413, 501, 503})
+STATUSES = frozenset({200, 204, 400, 404, 405, 408, 413, 501, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ class Fuzz:
 
     async def _one(self, session: aiohttp.ClientSession, request: Request) -> None:
         url = URL(self._url + request.path, encoded=True)
-        async with session.request(request.method, url, data=request.data or None) as response:
+        async with session.request(
+            request.method, url, data=request.data or None, headers=request.headers
+        ) as response:
             if request.leaves:
                 self.left += 1
                 response.close()

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import repeat
 
+from api.answers.by_token import parts_by_token
 from api.answers.events import AnswerToken, Event, Finish, Part, Probs, Progress, Start, Text, Usage
 from api.answers.plan import AnswerPlan
 from api.answers.stop import StopScanner, StopTable
 from api.meter import Meter
 from api.served_model import ServedModel
 from dllama.errors import ClusterError
-from dllama.requests import FinishReason, Output, Submit, TokenProbs
+from dllama.requests import FinishReason, Output, SamplingParams, Submit, TokenProbs
 
 
 class AnswerSequence:
@@ -48,15 +49,18 @@ class AnswerSequence:
         self.n_drafted = self.n_accepted = 0  # tokens that were guessed, and that came true
         self._engine = model.engine
         self._submit = submit
-        self._reader = plan.reader(index)  # None where all of the text is the answer
+        self._scanner = StopScanner(stops)
+        # None where all of the text is the answer
+        self._reader = plan.reader(index, self._scanner)
+        self._parts: list[Part] = []  # of the reader; no event has told them yet
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
+        self._tells_progress = submit.wants_progress
         self._decoder = (
             model.tokenizer.decoder(skip_special=True, kept=plan.kept)
             if plan.kept
             else model.tokenizer.decoder(skip_special=True)
         )
-        self._scanner = StopScanner(stops)
         self._meter = meter
         self._outputs: AsyncIterator[Output] | None = None
         self._interruption: ClusterError | None = None
@@ -83,9 +87,13 @@ class AnswerSequence:
         return self._submit.max_tokens
 
     @property
+    def sampling(self) -> SamplingParams:
+        return self._submit.sampling
+
+    @property
     def seed(self) -> int:
         """Returns the seed that gives the same answer again."""
-        return self._submit.sampling.seed
+        return self.sampling.seed
 
     async def read(self) -> list[Event]:
         """The next events, the last of them a `Finish` if the sequence is complete. None where
@@ -101,26 +109,30 @@ class AnswerSequence:
                 if self._interruption is not None:
                     raise self._interruption from None
                 self.finish = FinishReason.ABORT
+                self._end_parts()
                 break
             self._clock(output)
-            if self._submit.wants_progress and output.n_computed > self.n_computed:
-                self.n_computed = output.n_computed
-                if not output.tokens and output.finish is None:
-                    return [self._progress()]
+            progress = self._progress(output) if self._tells_progress else []
             text = self._text_of(output)
-            self._n_shown += len(text)
-            if text:
-                return self._events(text)
+            if self._reader is None:
+                self._n_shown += len(text)
+            else:
+                self._n_shown = self._n_decoded - self._scanner.n_open
+            if text or progress:
+                return [*progress, *(self._events(text) if text or self.finish else [])]
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
-        """Returns the text that an output adds; sets `finish` if it is the last."""
+        """Returns the text that an output adds, which a reader has read to parts; sets `finish` if
+        it is the last."""
         text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
         if self._scanner.found is not None:
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.STOP
         elif output.finish is not None:
-            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
+            text += self._passed(self._decoder.flush())
+            text += "" if self._reader else self._scanner.flush()
+            self._end_parts()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
         return text
@@ -134,7 +146,19 @@ class AnswerSequence:
             self._waiting.append(AnswerToken(probs, self._n_decoded))
         text = self._decoder.push([token])
         self._n_decoded += len(text)
-        return self._scanner.push(text)
+        return self._passed(text)
+
+    def _passed(self, text: str) -> str:
+        """Returns the text that is certain to stay; with a reader, all text, read to parts."""
+        if self._reader is None:
+            return self._scanner.push(text)
+        self._parts += self._reader.push(text)
+        return text
+
+    def _end_parts(self) -> None:
+        """Has the reader give what it held back: no more text comes."""
+        if self._reader is not None:
+            self._parts += self._reader.finish()
 
     def _events(self, text: str) -> list[Event]:
         """Returns the parts of more text; at the end also what was held back, and the `Finish`."""
@@ -145,12 +169,14 @@ class AnswerSequence:
             text = self._ruled(text)
         parts: list[Part] = []
         if self._reader is not None:
-            parts = self._reader.push(text) if text else []
-            if self.finish is not None:
-                parts += self._reader.finish()
+            parts, self._parts = self._parts, []
+        elif text and self._has_probs:
+            told = self._told_probs()
+            parts = [*parts_by_token(self.index, text, told, self._n_shown - len(text))]
+            del self._new_tokens[: len(told)]
         elif text:
             parts = [Text(self.index, text, self._told_tokens())]
-        if parts and self._has_probs:
+        if parts and self._has_probs and self._reader is not None:
             parts[0] = replace(parts[0], probs=self._told_probs())
         if parts and self._tells_usage:
             parts = [replace(part, usage=self.usage()) for part in parts]
@@ -196,15 +222,29 @@ class AnswerSequence:
         told, self._waiting = self._waiting[:n], self._waiting[n:]
         return told
 
-    def _progress(self) -> Progress:
-        return Progress(
-            self.index,
-            self.n_prompt,
-            self.n_cached,
-            min(self.n_computed, self.n_prompt),
-            time.perf_counter() - self.submitted_at,
-            self.usage() if self._tells_usage else None,
-        )
+    def _progress(self, output: Output) -> list[Event]:
+        """Returns the progress of the prompt: first what was found in the cache, and at the first
+        token all of it."""
+        told: list[Event] = []
+        if self.n_computed == 0:
+            self.n_computed = self.n_cached
+            told.append(self._progress_at(0.0))
+        n_computed = min(output.n_computed, self.n_prompt)
+        if output.tokens:
+            self._tells_progress = False  # the prompt is read
+        if n_computed > self.n_computed:
+            self.n_computed = n_computed
+            told.append(self._progress_at(time.perf_counter() - self.submitted_at))
+        return told
+
+    def _progress_at(self, elapsed_s: float) -> Progress:
+        usage = None
+        if self._tells_usage:
+            usage = replace(
+                self.usage(), n_prompt=self.n_computed, prompt_s=elapsed_s, n_completion=0,
+                n_timed=0, completion_s=0.0,
+            )  # fmt: skip
+        return Progress(self.index, self.n_prompt, self.n_cached, self.n_computed, elapsed_s, usage)
 
     def usage(self) -> Usage:
         """Returns the sequence's tokens and times so far."""

@@ -212,7 +212,8 @@ def a_tool(tool: object, path: str) -> Mapping[str, object]:
     function: dict[str, object] = {"name": a_text(found, "name", path), "parameters": schema}
     if found.get("description") is not None:
         function["description"] = a_text(found, "description", path)
-    return function
+    usual = ("name", "description", "parameters", "strict")  # the order models have seen most
+    return {key: function[key] for key in usual if key in function}
 
 
 def parse_thinking(body: Body, strength: str | None) -> dict[str, object]:

@@ -181,7 +181,7 @@ SAMPLING = {n.name: sampling_number(n) for n in SAMPLING_NUMBERS}
 IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prompt_cache_options", "prediction",
+        "prompt_cache_retention", "prompt_cache_options", "prediction", "backend_sampling",
     }
 )  # fmt: skip
 
@@ -196,8 +196,8 @@ OFF: dict[str, tuple[object, ...]] = {
     "adaptive_target": (-1,),
     "adaptive_decay": (0.9,),
     "return_tokens": (False,),
-    "verbose": (False,), "lora": ([],), "n_discard": (0,), "n_cache_reuse": (0,),
-    "backend_sampling": (False,), "t_max_predict_ms": (-1, 0), "n_indent": (0,),
+    "lora": ([],), "n_discard": (0,), "n_cache_reuse": (0,),
+    "t_max_predict_ms": (-1, 0), "n_indent": (0,),
     "response_fields": ([],), "reasoning_control": (False,), "reasoning_budget_tokens": (-1,),
     "thinking_budget_tokens": (-1,), "reasoning_budget_message": ("",),
 }  # fmt: skip

@@ -4,7 +4,7 @@ Knows fields and ranges, not models: what needs a vocabulary is checked later (p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.requests.answer_format import (
@@ -59,10 +59,12 @@ STOP: Field[tuple[str, ...], tuple[str, ...]] = Field(("stop",), stop_strings, (
 RETURN_PROGRESS = Field(("return_progress",), boolean, False)
 TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
 
+VERBOSE = Field(("verbose",), boolean, False)
+
 # OpenAI's chat and text completions have these too, and llama-server's own routes.
 GENERATION: tuple[Field[object, object], ...] = (
     *COMMON, *PROBS_FIELDS, STREAM_OPTIONS, STOP, RETURN_PROGRESS, TIMINGS_PER_TOKEN,
-    RESPONSE_FORMAT,
+    RESPONSE_FORMAT, VERBOSE,
 )  # fmt: skip
 
 
@@ -88,6 +90,7 @@ class GenerationRequest:
     timings_per_token: bool = False
     options: EngineOptions = field(default_factory=EngineOptions)
     form: AnswerFormat | None = None
+    is_verbose: bool = False  # the answer tells how it was made
 
 
 def parse_common(
@@ -128,10 +131,10 @@ def parse_generation(
     body: Body, *, max_tokens: int | None, n: int, asked: Asked | None = None
 ) -> GenerationRequest:
     """The fields of GENERATION. RequestError names the field at fault."""
-    options = STREAM_OPTIONS.of(body)
+    options, is_verbose = STREAM_OPTIONS.of(body), VERBOSE.of(body)
     check_fields(options, (INCLUDE_USAGE, INCLUDE_OBFUSCATION), "`stream_options`")
     INCLUDE_OBFUSCATION.of(options)
-    return parse_common(
+    common = parse_common(
         body,
         max_tokens=max_tokens,
         stops=STOP.of(body),
@@ -140,3 +143,4 @@ def parse_generation(
         asked=asked,
         form=RESPONSE_FORMAT.of(body),
     )
+    return replace(common, is_verbose=is_verbose)

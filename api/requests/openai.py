@@ -13,6 +13,8 @@ from api.requests.conversation import (
     ChatRequest,
     Conversation,
     TemplateMessage,
+    continuation,
+    ending_in,
     is_continued,
     thinking_kwargs,
 )
@@ -31,6 +33,7 @@ from api.tools.tool_request import (
     Tool,
     ToolChoice,
     choose_tools,
+    in_their_envelopes,
     make_tools,
 )
 from dllama.errors import RequestError
@@ -79,7 +82,8 @@ def tools(value: object, name: str) -> tuple[Tool, ...]:
             wanted = "an object with `name` and `parameters`"
             raise wrong(f"{name}[{i}].function", wanted, function)
         functions.append(function)
-    return make_tools(functions, [f"{name}[{i}].function" for i in range(len(functions))])
+    found = make_tools(functions, [f"{name}[{i}].function" for i in range(len(functions))])
+    return in_their_envelopes(found, value)
 
 
 def tool_choice(value: object, name: str) -> ToolChoice:
@@ -100,7 +104,7 @@ BEST_OF = Field(("best_of",), integer(1, MAX_N), None)
 PROMPT = Field(("prompt",), prompts, None)
 MESSAGES = Field(("messages",), messages_list, None)
 ADD_GENERATION_PROMPT = Field(("add_generation_prompt",), boolean, None)
-CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), boolean, None)
+CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), continuation, None)
 TOOLS: Field[tuple[Tool, ...], tuple[Tool, ...]] = Field(("tools",), tools, ())
 TOOL_CHOICE: Field[ToolChoice, ToolChoice] = Field(("tool_choice",), tool_choice, "auto")
 PARALLEL = Field(("parallel_tool_calls",), boolean, True)
@@ -126,10 +130,12 @@ def parse_conversation(body: Body) -> Conversation:
             '{"role": "user", "content": "Hello"}.',
             param="messages",
         )
-    add = ADD_GENERATION_PROMPT.of(body)
+    add, part = ADD_GENERATION_PROMPT.of(body), CONTINUE_FINAL_MESSAGE.of(body)
+    messages = ending_in(messages, part)
+    continued = None if part is None else bool(part)
     return Conversation(
         messages,
-        is_continued=is_continued(messages, add, CONTINUE_FINAL_MESSAGE.of(body)),
+        is_continued=is_continued(messages, add, continued),
         kwargs=thinking_kwargs(
             TEMPLATE_KWARGS.of(body), ENABLE_THINKING.of(body), REASONING_EFFORT.of(body)
         ),

@@ -182,6 +182,7 @@ class ClusterRunner:
         except BaseException:
             session.close()
             raise
+        self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
         self._session = session
 
     def _living(self) -> ClusterSession:

@@ -147,10 +147,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """Root to ranks: a step, and the raw embedding rows of its tokens."""
+    """Root to ranks: a step, and the raw embedding rows of its tokens. A step that only warms the
+    ranks up is in nobody's figures."""
 
     step: Step
     embed_rows: Annotated[np.ndarray, Array(np.uint8, ndim=2)]  # (T, row_bytes)
+    is_warm_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

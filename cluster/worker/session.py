@@ -192,7 +192,8 @@ class WorkerSession:
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
-                self._meter.add(step, elapsed, before, self._mesh.times)
+                if not message.is_warm_up:
+                    self._meter.add(step, elapsed, before, self._mesh.times)
             elif isinstance(message, KvShift):
                 check_shift(message, limits)
                 rank.shift(message)

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _MAX_FILE_BYTES = 1 << 20  # the longest templates have 20 kB
 _FALLBACK = "chatml"
+_BYTE_ORDER_MARK = "\ufeff"  # editors write it before a text, and converters keep it
 
 
 def find_template(
@@ -26,8 +27,8 @@ def find_template(
     tokenizer: Tokenizer | None = None,
     now: Callable[[], datetime] = datetime.now,
 ) -> ChatTemplate:
-    """The template of `override` (a name of BUILTIN_TEMPLATES, a file, or Jinja itself), else the
-    one in the metadata, else the tokenizer's own, else ChatML.
+    """The template of `override` (a name of BUILTIN_TEMPLATES, a file, or the text itself), else
+    the one in the metadata, else the tokenizer's own, else ChatML.
 
     The texts of BOS and EOS are the tokenizer's where one is given, else the metadata's. Raises
     TemplateError where there is no such template, or it is broken.
@@ -45,7 +46,12 @@ def find_template(
         own = own or dict(tokenizer.chat_templates if tokenizer is not None else {})
         name, source, tool_source = _choose(own)
     return ChatTemplate(
-        source, bos_token=bos, eos_token=eos, name=name, tool_source=tool_source, now=now
+        source.removeprefix(_BYTE_ORDER_MARK),
+        bos_token=bos,
+        eos_token=eos,
+        name=name,
+        tool_source=tool_source and tool_source.removeprefix(_BYTE_ORDER_MARK),
+        now=now,
     )
 
 
@@ -68,13 +74,15 @@ def _read_override(override: str) -> tuple[str, str]:
     if name in BUILTIN_TEMPLATES:
         return name, BUILTIN_TEMPLATES[name]
     path = Path(override)
+    if any(mark.isspace() for mark in override) and not is_file(path):
+        return "given on the command line", override  # a text without any Jinja
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise TemplateError(
                 f"The chat template file {path} has {path.stat().st_size} bytes; at most "
                 f"{_MAX_FILE_BYTES} are read. Is it a chat template?"
             )
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(BUILTIN_TEMPLATES)
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
@@ -82,6 +90,13 @@ def _read_override(override: str) -> tuple[str, str]:
             f"There is no chat template {override!r}: it is none of the built-in ones ({known}), "
             f"and as a file it cannot be read ({reason})."
         ) from error
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that no path can be
+        return False
 
 
 def _token_text(metadata: Mapping[str, object], name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tokenizers import Regex
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from dllama.errors import TokenizerError
@@ -24,7 +25,12 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
     """
     pre = find_pre_tokenizer(vocabulary.pre)
     ids = vocabulary.mergeable()
-    merges = [pair for pair in vocabulary.merges if _is_possible(pair, ids)]
+    # In line, as a vocabulary may have 300,000 merges.
+    merges = [
+        (left, right)
+        for left, right in vocabulary.merges
+        if left in ids and right in ids and left + right in ids
+    ]
     n_lost = len(vocabulary.merges) - len(merges)
     if n_lost:
         log.warning("%d of %d merges make no known token; ignored", n_lost, len(vocabulary.merges))
@@ -34,6 +40,8 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
             "Convert it again, or give another one with --tokenizer."
         )
     engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=pre.ignore_merges))
+    if pre.is_nfc:
+        engine.normalizer = NFC()
     cuts = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
     letters = ByteLevel(add_prefix_space=False, use_regex=False)
     engine.pre_tokenizer = Sequence([*cuts, letters])
@@ -52,8 +60,3 @@ def split_merges(lines: Iterable[str]) -> list[tuple[str, str]]:
             )
         merges.append((line[:at], line[at + 1 :]))
     return merges
-
-
-def _is_possible(pair: tuple[str, str], ids: dict[str, int]) -> bool:
-    left, right = pair
-    return left in ids and right in ids and left + right in ids

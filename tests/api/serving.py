@@ -20,6 +20,7 @@ from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
 from api.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
+from api.sleep import IdleSleep
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
 from dllama.constraints.masks import GrammarMasks
@@ -151,8 +152,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*models: ServedModel, config: ApiConfig | None = None) -> AsyncIterator[Server]:
-    app = build_app(ModelRegistry(models), config or ApiConfig())
+async def serving(
+    *models: ServedModel, config: ApiConfig | None = None, sleep: IdleSleep | None = None
+) -> AsyncIterator[Server]:
+    app = build_app(ModelRegistry(models), config or ApiConfig(), sleep)
     runner = make_runner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -56,7 +56,8 @@ def prompt_text(args: argparse.Namespace) -> str:
     prompt at all. Raises RequestError without either."""
     words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
     typed = typed_text(" ".join(word for word in words if word != "-"), "the prompt")
-    piped = piped_text(sys.stdin).rstrip("\n") if "-" in words else ""
+    # A piped file may begin with a byte order mark, which is no text.
+    piped = piped_text(sys.stdin).removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
     text = "\n".join(part for part in (piped, typed) if part)
     if not text:
         raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
@@ -69,15 +70,13 @@ def encode_prompt(
     """Returns the prompt's ids, and the ids that end the answer."""
     text = prompt_text(args)
     if args.raw:
-        return tokenizer.encode(text, add_special=True), tokenizer.eog_ids
+        return tokenizer.encode_prompt(text, parse_special=False), tokenizer.eog_ids
     metadata = metadata_of(args.model, args.tokenizer)
     template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
         messages.insert(0, {"role": "system", "content": typed_text(args.system, "--system")})
-    rendered = template.render(messages)
-    has_bos = bool(tokenizer.bos_text) and rendered.startswith(tokenizer.bos_text)
-    ids = tokenizer.encode(rendered, add_special=not has_bos, parse_special=True)
+    ids = tokenizer.encode_prompt(template.render(messages))
     return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
 
 

@@ -11,7 +11,7 @@ import psutil
 
 from cluster.wire.messages import Welcome
 from dllama import __version__
-from dllama.container import memory_left
+from dllama.container import available_memory
 from kernels.cpu import isa
 
 
@@ -32,13 +32,6 @@ def cpu_name() -> str:
             if line.startswith(("model name", "Model")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def available_memory() -> int:
-    """Returns the bytes that can be allocated without swapping and within a container's limit."""
-    free = int(psutil.virtual_memory().available)
-    left = memory_left()
-    return free if left is None else min(free, left)
 
 
 def describe_machine(threads: int, release: str = __version__) -> Welcome:

@@ -1,13 +1,24 @@
-"""Limits of the container (a cgroup, man 7 cgroups) that this process runs in. Both versions of
-cgroups are read; without a limit, or on other systems than Linux, the result is None."""
+"""Free memory, and the limits of the container (a cgroup, man 7 cgroups) that this process runs in.
+
+Both versions of cgroups are read; without a limit, or on other systems than Linux, a limit is None.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
+
+
+def available_memory() -> int:
+    """Returns the bytes that can be allocated without swapping and within a container's limit."""
+    free = int(psutil.virtual_memory().available)
+    left = memory_left()
+    return free if left is None else min(free, left)
 
 
 def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:

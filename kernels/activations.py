@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.arrays import aligned
 from kernels.emit.emitter import Emit
 from kernels.emit.exponential import exp_f32
 from kernels.emit.intrinsics import address, f32_bits
-from kernels.emit.jit import jitted, kernel, reordered
+from kernels.emit.jit import intrinsic, jitted, kernel, reordered
+from kernels.emit.later import types
 from kernels.emit.vectors import F32, F32X16, I8, I32, I32X16
 from kernels.matmul.tiles import (
     MANY_FROM,
@@ -184,7 +183,8 @@ def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, need
             if before.size > 0:
                 _rms_norm_row(row, before, epsilon, a[0][t])
             else:
-                a[0][t, : row.size] = row
+                for i in range(row.size):
+                    a[0][t, i] = row[i]
             _lay_out(a, t, n_tokens, needs)
         if first == end:
             return

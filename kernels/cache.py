@@ -1,79 +1,156 @@
-"""Compiled kernels on disk: one folder for each state of the kernels' source, and a report of each
-kernel that is not there yet."""
+"""Compiled kernels on disk: a folder for each state of the kernels' source, a file for each kernel
+and the kinds of its arguments.
+
+A file that cannot be read, is cut short or was damaged counts as absent; a folder that cannot be
+written means that every start compiles anew. Both are told once.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
+import logging
 import os
+import struct
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import llvmlite
-import numba
-from numba.core import config, event
+import llvmlite.binding as llvm
 
 from kernels.cpu import isa
 
+log = logging.getLogger(__name__)
 
-def cache_root() -> Path:
-    """The folder for compiled kernels: $DLLAMA_CACHE, else the user's cache folder."""
+MAGIC = b"dllama kernel 1\n"
+_DIGEST_BYTES = 32
+_HEAD = struct.Struct("<BI")  # has_result, the bytes of the first object
+
+
+class Code(NamedTuple):
+    """The object code of a kernel and of the function that hands it its arguments."""
+
+    objects: tuple[bytes, bytes]
+    has_result: bool
+
+
+def cache_root() -> Path | None:
+    """The folder for compiled kernels: $DLLAMA_CACHE, else the user's cache folder; None where the
+    user has no home."""
     if chosen := os.environ.get("DLLAMA_CACHE"):
         return Path(chosen) / "kernels"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if xdg.is_absolute():  # the specification says to ignore others
+        return xdg / "dllama" / "kernels"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "dllama" / "kernels"
+        return home / "Library" / "Caches" / "dllama" / "kernels"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "dllama" / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dllama" / "kernels"
+        return Path(os.environ.get("LOCALAPPDATA", home)) / "dllama" / "kernels"
+    return home / ".cache" / "dllama" / "kernels"
 
 
+@functools.cache
 def source_key() -> str:
-    """A hash that changes whenever a compiled kernel could. numba itself only watches the one file
-    that holds a function, not the intrinsics it is made of."""
+    """A hash that changes whenever a compiled kernel could."""
     key = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         key.update(file.read_bytes())
-    for fact in (numba.__version__, llvmlite.__version__, sys.version, isa()):
+    facts = (_numba_version(), llvmlite.__version__, sys.version, isa(), llvm.get_host_cpu_name(),
+             llvm.get_host_cpu_features().flatten())  # fmt: skip
+    for fact in facts:
         key.update(fact.encode())
     return key.hexdigest()[:16]
 
 
-def use_shared_cache() -> None:
-    """Points numba's on-disk cache at a folder shared by all processes of this user."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return
-    folder = cache_root() / source_key()
+def _numba_version() -> str:
+    """What tells numba's versions apart, without importing numba."""
+    found = importlib.util.find_spec("numba")
+    if found is None or found.origin is None:
+        return ""
+    return Path(found.origin).with_name("_version.py").read_text()
+
+
+def folder() -> Path | None:
+    """The folder of the kernels of this source on this processor."""
+    root = cache_root()
+    return None if root is None else root / source_key()
+
+
+def _file(name: str, kinds: tuple[object, ...]) -> Path | None:
+    where = folder()
+    key = hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]
+    return None if where is None else where / f"{name}.{key}"
+
+
+def read(name: str, kinds: tuple[object, ...]) -> Code | None:
+    """The code of a kernel for arguments of these kinds; None if it is not there whole."""
+    file = _file(name, kinds)
+    if file is None:
+        return None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        data = file.read_bytes()
     except OSError:
-        return  # numba falls back to its own choice, or compiles anew
-    config.CACHE_DIR = str(folder)
+        return None
+    code = _decoded(data)
+    if code is None:
+        _tell(
+            f"The compiled kernel {file} is damaged and is compiled anew; nothing else is needed."
+        )
+    return code
 
 
-class _Listener(event.Listener):
-    def __init__(self, callback: Callable[[str], None]) -> None:
-        self._callback, self._depth = callback, 0
-
-    def on_start(self, e: Any) -> None:
-        # Compiling a kernel compiles what it calls: only the outermost one is reported.
-        if self._depth == 0:
-            function = e.data["dispatcher"].py_func
-            self._callback(f"{function.__module__.removeprefix('kernels.')}.{function.__name__}")
-        self._depth += 1
-
-    def on_end(self, e: Any) -> None:
-        self._depth -= 1
+def _decoded(data: bytes) -> Code | None:
+    start = len(MAGIC) + _DIGEST_BYTES
+    body = data[start:]
+    is_whole = data.startswith(MAGIC) and len(body) >= _HEAD.size
+    if not is_whole or hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
+        return None
+    has_result, n_bytes = _HEAD.unpack_from(body)
+    objects = body[_HEAD.size :]
+    return Code((objects[:n_bytes], objects[n_bytes:]), bool(has_result))
 
 
-@contextmanager
-def on_compile(callback: Callable[[str], None]) -> Iterator[None]:
-    """Calls `callback` with the name of each kernel that is compiled instead of loaded from the
-    cache, while the context lasts."""
-    listener = _Listener(callback)
-    event.register("numba:compile", listener)
+def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
+    """Keeps the code for the next start, where the disk allows it."""
+    file = _file(name, kinds)
+    if file is None:
+        _tell(
+            "Compiled kernels are not kept, as this user has no home: every start compiles them "
+            "anew, which takes minutes; set DLLAMA_CACHE to a folder that can be written."
+        )
+        return
+    body = _HEAD.pack(code.has_result, len(code.objects[0])) + b"".join(code.objects)
     try:
-        yield
-    finally:
-        event.unregister("numba:compile", listener)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(file, MAGIC + hashlib.sha256(body).digest() + body)
+    except OSError as error:
+        _tell(
+            f"Compiled kernels are not kept ({error.strerror or error}: {file.parent}): every "
+            "start compiles them anew, which takes minutes; set DLLAMA_CACHE to a folder that "
+            "can be written."
+        )
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    """Writes beside the file and renames: other processes see all of it or nothing."""
+    handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        Path(name).replace(file)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@functools.cache
+def _tell(message: str) -> None:
+    if _tell.cache_info().currsize == 0:  # what holds for one file holds for the others
+        log.warning("%s", message)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from kernels.emit.emitter import Emit
 from kernels.emit.exponential import emit_exp, exp_f32
 from kernels.emit.intrinsics import address
-from kernels.emit.jit import jitted, kernel, reordered
+from kernels.emit.jit import intrinsic, jitted, kernel, reordered
+from kernels.emit.later import types
 from kernels.emit.vectors import F32X16
 from kernels.team import claim, region
 

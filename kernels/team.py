@@ -20,9 +20,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.extending import intrinsic
 
 from kernels.arrays import aligned
 from kernels.emit.intrinsics import (
@@ -34,8 +31,9 @@ from kernels.emit.intrinsics import (
     atomic_store,
     pause,
 )
-from kernels.emit.jit import jitted, kernel, named
-from kernels.emit.vectors import I64
+from kernels.emit.jit import intrinsic, jitted, kernel, named
+from kernels.emit.later import cgutils, types
+from kernels.emit.vectors import I32, I64
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
@@ -56,12 +54,31 @@ _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98}.get(plat
 HAS_FUTEX = _ON_LINUX and _SYS_FUTEX > 0
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 
-_syscall = types.ExternalFunction(
-    "syscall",
-    types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64),
-)
-_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
-_sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+@intrinsic
+def _syscall(typingctx: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+    """The system call of six numbers."""
+    return types.int64(*[types.int64] * 6), _calls("syscall", I64, [I64] * 6)
+
+
+@intrinsic
+def _usleep(typingctx: Any, microseconds: Any) -> Any:
+    return types.int32(types.uint32), _calls("usleep", I32, [I32])
+
+
+@intrinsic
+def _sched_yield(typingctx: Any) -> Any:
+    return types.int32(), _calls("sched_yield", I32, [])
+
+
+def _calls(name: str, result: Any, args: list[Any]) -> Any:
+    """The emitter of a call of a C function."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(result, args)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+    return codegen
 
 
 @intrinsic
@@ -212,7 +229,7 @@ def _help(team, thread):
                     _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
                     atomic_add(base + PARKED, -1)
                 else:
-                    _usleep(types.uint32(NAP_US))
+                    _usleep(np.uint32(NAP_US))
         seen = atomic_load(base + EPOCH)
         if atomic_load(base + STOP) != 0:
             return
@@ -250,6 +267,7 @@ class Team:
         self._scratch = aligned((n_threads, SCRATCH_BYTES), np.uint8)
         self.state[SCRATCH // 8] = self._scratch.ctypes.data
         self.n_threads = n_threads
+        _help.prepare(self.state, 1)  # here, so that a thread has nothing left to load
         self._helpers = [
             threading.Thread(target=_help, args=(self.state, i), name=f"compute-{i}", daemon=True)
             for i in range(1, n_threads)

@@ -70,15 +70,11 @@ def _candidates(team: Team) -> None:
 
 
 def _weights(team: Team, name: str) -> None:
-    """Raw rows come writable over a link and read-only from a file: two types to numba."""
-    ours = np.zeros((ROWS, format_of(name).layout.row_bytes(COLS)), np.uint8)
-    files = ours.copy()
-    files.flags.writeable = False
+    raw = np.zeros((ROWS, format_of(name).layout.row_bytes(COLS)), np.uint8)
     a, out = activations(1, COLS), np.zeros((1, ROWS), np.float32)
     many, out_of_many = activations(MOST_TOKENS, COLS), np.zeros((MOST_TOKENS, ROWS), np.float32)
-    for raw in (ours, files):
-        packed = pack(team.state, name, [raw], COLS)
-        matmul(team.state, packed, a, 1, out)
-        if MANY_FROM <= MOST_TOKENS:
-            matmul(team.state, packed, many, MANY_FROM, out_of_many)
-        dequantize(name, raw[:1], np.zeros((1, COLS), np.float32))
+    packed = pack(team.state, name, [raw], COLS)
+    matmul(team.state, packed, a, 1, out)
+    if MANY_FROM <= MOST_TOKENS:
+        matmul(team.state, packed, many, MANY_FROM, out_of_many)
+    dequantize(name, raw[:1], np.zeros((1, COLS), np.float32))

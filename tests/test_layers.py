@@ -14,7 +14,7 @@ ONLY_IN = {
     "zmq": ("cluster", "api.engines.zmq_client"),
     "msgpack": ("cluster",),
     "aiohttp": ("api",),
-    "numba": ("kernels", "dllama.engine"),
+    "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "llguidance": ("dllama.constraints",),
 }

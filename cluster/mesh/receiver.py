@@ -34,13 +34,13 @@ class BusyPollReceiver:
     def __init__(self) -> None:
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
-        self._counters = np.empty(0, np.int64)
+        self._addresses = np.empty(0, np.int64)
         self._seen = np.empty(0, np.int64)
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
         self._rings.append(ring)
-        self._counters = np.array([kernels.counter_address(r.words) for r in self._rings])
+        self._addresses = np.array([r.address for r in self._rings])
         self._seen = np.array([r.n_read for r in self._rings], np.int64)
 
     def receive(self, receiver: Socket) -> list[bytes]:
@@ -79,7 +79,7 @@ class BusyPollReceiver:
     def _look_at_rings(self, n_looks: int) -> bytes | None:
         if not self._rings:
             return None
-        i: int = kernels.wait_any(self._counters, self._seen, n_looks)
+        i: int = kernels.wait_any(self._addresses, self._seen, n_looks)
         if i < 0:
             return None
         message = self._rings[i].take()
@@ -88,13 +88,13 @@ class BusyPollReceiver:
 
     def _sleep(self, receiver: Socket) -> list[bytes]:
         for ring in self._rings:
-            kernels.fall_asleep(ring.words, 1)
+            kernels.fall_asleep(ring.address, 1)
         try:
             message = self._look_at_rings(1)  # it may have come before the writer knew
             return sleep_for_message(receiver) if message is None else [message]
         finally:
             for ring in self._rings:
-                kernels.fall_asleep(ring.words, 0)
+                kernels.fall_asleep(ring.address, 0)
 
 
 def sleep_for_message(receiver: Socket) -> list[bytes]:

@@ -53,6 +53,7 @@ class RingWriter:
             os.close(self._fd)
             raise
         self._words = np.frombuffer(self._memory, np.int64, HEADER_BYTES // 8)
+        self._address = self._words.ctypes.data
         self._nonce = secrets.randbits(62) + 1
         self._words[_NONCE] = self._nonce
         self._n_written = 0
@@ -74,7 +75,7 @@ class RingWriter:
         at += _LENGTH.size
         self._memory[at : at + n_bytes] = message
         self._n_written += 1
-        return bool(kernels.publish(words, self._n_written))
+        return bool(kernels.publish(self._address, self._n_written))
 
     def close(self) -> None:
         del self._words
@@ -88,6 +89,7 @@ class RingReader:
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
         self.words = np.frombuffer(memory, np.int64, HEADER_BYTES // 8)
+        self.address = self.words.ctypes.data
         self.n_read = 0
         self.words[_ATTACHED] = 1
 

@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 
 from cluster.feed import Feeder, FeedProgress, RankFeed
-from cluster.machine import available_memory, machine_id
+from cluster.machine import machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import LoadRank, Rank
 from cluster.root.kv_broadcast import KvBroadcast
@@ -37,6 +37,7 @@ from cluster.wire.messages import (
     Welcome,
     pack,
 )
+from dllama.container import available_memory
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors

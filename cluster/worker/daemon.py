@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from cluster.machine import available_memory, describe_machine
+from cluster.machine import describe_machine
 from cluster.mesh.sync_type import SyncType
 from cluster.sockets import (
     DEFAULT_PORT,
@@ -37,6 +37,7 @@ from cluster.wire.messages import (
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
+from dllama.container import available_memory
 from dllama.errors import ProtocolError
 
 log = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import threading
 import time
 from copy import copy
@@ -19,7 +20,6 @@ from pathlib import Path
 import zmq
 
 from cluster.feed import received_tensors
-from cluster.machine import available_memory
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
@@ -48,6 +48,7 @@ from cluster.wire.messages import (
 )
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
+from dllama.container import available_memory
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
@@ -245,7 +246,10 @@ def kv_directory() -> Path:
     """Where a worker keeps the keys and values of saved sessions: $DLLAMA_SESSIONS, else a folder
     beside the compiled kernels."""
     chosen = os.environ.get("DLLAMA_SESSIONS")
-    return Path(chosen) if chosen else cache_root().parent / "sessions"
+    if chosen:
+        return Path(chosen)
+    root = cache_root()  # None where the user has no home
+    return (root.parent if root else Path(tempfile.gettempdir()) / "dllama") / "sessions"
 
 
 def end_with_daemon(lifeline: int) -> None:

@@ -6,31 +6,26 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from cluster.feed import FeedProgress
-from cluster.machine import available_memory
-from cluster.mesh.sync_type import SyncType
-from cluster.root.runner import ClusterRunner
-from cluster.root.session_plan import ClusterConfig
-from cluster.sockets import parse_addresses
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_source
 from dllama.config import ModelConfig
-from dllama.constraints.masks import GrammarMasks
-from dllama.constraints.vocabulary_bytes import VocabularyBytes
+from dllama.constraints.background import BackgroundMasks
+from dllama.container import available_memory
+from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
-from dllama.errors import ConfigError, ModelFileError, TokenizerError
+from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.kv import KvType
 from dllama.runner import Runner
 from dllama.runtime.local_runner import LocalRunner
-from dllama.runtime.rank import RankModel
 from dllama.sharding.memory import kv_page_bytes
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
-from kernels.cache import on_compile
+from kernels.kernel import on_compile
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +72,9 @@ def build_engine(
     runner: Runner | None = None
     try:
         runner = build_runner(settings, report)
-        masks = grammar_masks(settings, runner.config.vocab_size) if with_grammars else None
+        vocab_size = runner.config.vocab_size
+        load = partial(load_masks, settings, vocab_size)
+        masks = BackgroundMasks(load) if with_grammars else None
         return Engine(
             runner,
             constraints=masks,
@@ -123,16 +120,15 @@ def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | 
     )
 
 
-def grammar_masks(settings: EngineSettings, vocab_size: int) -> GrammarMasks | None:
-    """Returns the grammar masks over the model's vocabulary; None where there is no tokenizer, or
-    no token that ends an answer: then requests with a grammar are refused."""
+def load_masks(settings: EngineSettings, vocab_size: int) -> ConstraintMaker:
+    """Returns the grammar masks over the model's vocabulary. Raises TokenizerError, ModelFileError,
+    or DllamaError where no token ends an answer."""
+    from dllama.constraints.masks import GrammarMasks
+    from dllama.constraints.vocabulary_bytes import VocabularyBytes
+
     named = Path(settings.tokenizer) if settings.tokenizer else None
-    try:
-        tokenizer = load_tokenizer(settings.model, named)
-        return GrammarMasks(VocabularyBytes.of(tokenizer), vocab_size)
-    except (TokenizerError, ModelFileError) as error:
-        log.warning("there are no grammars: %s", error)
-        return None
+    tokenizer = load_tokenizer(settings.model, named)
+    return GrammarMasks(VocabularyBytes.of(tokenizer), vocab_size)
 
 
 def _session_dir(settings: EngineSettings) -> Path | None:
@@ -157,6 +153,14 @@ def _local_runner(
 def _cluster_runner(
     source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
 ) -> Runner:
+    # Imported here, as a node without workers need not wait for sockets and messages.
+    from cluster.feed import FeedProgress
+    from cluster.mesh.sync_type import SyncType
+    from cluster.root.runner import ClusterRunner
+    from cluster.root.session_plan import ClusterConfig
+    from cluster.sockets import parse_addresses
+    from dllama.runtime.rank import RankModel
+
     config = ClusterConfig(
         workers=parse_addresses(",".join(settings.workers)),
         n_pages=n_pages,

@@ -74,7 +74,6 @@ class RankModel:
         one = np.zeros(1, np.int32)
         step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
         row = np.zeros((1, row_bytes(self._embed_qtype, self.weights.config.dim)), np.uint8)
-        row.flags.writeable = False  # as rows are that arrive over a link: another type to numba
         settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
@@ -108,11 +107,10 @@ class RankModel:
         weights, kv = self.weights, self.state.kv
         if weights.n_kv_heads == 0:
             return
-        # Copies: what came over a link is read-only, for which numba would compile anew.
         shift_keys(
-            self.team.state, kv.keys, kv.values, np.array(shift.from_pages, np.int32),
-            np.array(shift.to_pages, np.int32), shift.n_keep, shift.n_drop,
-            shift.n_tokens - shift.n_drop, weights.inv_freq, weights.config.head_dim,
+            self.team.state, kv.keys, kv.values, shift.from_pages, shift.to_pages,
+            shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop, weights.inv_freq,
+            weights.config.head_dim,
         )  # fmt: skip
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:

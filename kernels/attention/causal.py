@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from kernels.arrays import aligned
 from kernels.attention.kv_pages import LANES, PAGE, padded
@@ -47,7 +46,7 @@ class Scratch(NamedTuple):
     partials: np.ndarray  # (n, words of a state): chunks' states that are not folded yet
 
 
-@register_jitable
+@jitted
 def state_words(head_dim: int) -> int:
     """A state: sums (QUERIES, padded head_dim), the largest scores and the totals."""
     return QUERIES * padded(head_dim) + 2 * LANES
@@ -71,8 +70,10 @@ def scratch(n_threads: int, head_dim: int, max_tokens: int) -> Scratch:
 @jitted
 def _begin(state, width):
     """Makes it the state of no tokens."""
-    state[:] = np.float32(0)
-    state[QUERIES * width : QUERIES * width + LANES] = np.float32(LOWEST_SCORE)
+    for i in range(state.size):
+        state[i] = np.float32(0)
+    for i in range(QUERIES * width, QUERIES * width + LANES):
+        state[i] = np.float32(LOWEST_SCORE)
 
 
 @jitted
@@ -108,7 +109,7 @@ def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head
     _, n_heads, kv_head = heads
     width = padded(head_dim)
     q = buffer[: head_dim * n]
-    scores = buffer[QUERIES * head_dim : QUERIES * (head_dim + ROW)].reshape(QUERIES, ROW)
+    scores = buffer[QUERIES * head_dim : QUERIES * (head_dim + ROW)]  # (QUERIES, ROW)
     decays = buffer[buffer.size - LANES :]
     _begin(part, width)
     tops, totals = part[QUERIES * width :], part[QUERIES * width + LANES :]
@@ -129,7 +130,8 @@ def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head
             n_tokens = min(PAGE, last - (first + i) * PAGE + 1)
             mix_page(n, page, (at, address(page), address(part), address(decays),
                                n_tokens, width))  # fmt: skip
-            decays[:] = np.float32(1)
+            for j in range(LANES):
+                decays[j] = np.float32(1)
 
 
 @jitted
@@ -218,7 +220,8 @@ def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys
         _attend(qkv, tile, heads, (first, end), positions, pages, keys, values, head_dim, buffer)
         _, whole, _ = _states(buffer, head_dim)
         if n_shared > 0:
-            partials[item, :] = whole
+            for i in range(whole.size):
+                partials[item, i] = whole[i]
         else:
             _write_rows(tile, heads, head_dim, whole, out)
 

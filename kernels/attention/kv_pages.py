@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from kernels.arrays import aligned
 from kernels.emit.intrinsics import f16_to_f32, f32_bits, f32_to_f16
@@ -39,7 +38,7 @@ class KvPages(NamedTuple):
     values: np.ndarray
 
 
-@register_jitable
+@jitted
 def padded(head_dim: int) -> int:
     """The values of a token with its padding to whole vectors."""
     return -(-head_dim // LANES) * LANES

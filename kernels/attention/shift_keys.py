@@ -6,8 +6,6 @@ distance it moves it is the key of its new position, but for the rounding of its
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from kernels.attention.kv_pages import PAGE, copy_key, copy_value, get_key, padded, put_key
@@ -54,14 +52,8 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
 
 
 @kernel
-def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq,
-                head_dim):  # fmt: skip
-    cosine = np.empty(inv_freq.size, np.float32)
-    sine = np.empty(inv_freq.size, np.float32)
-    for j in range(inv_freq.size):
-        angle = n_drop * inv_freq[j]
-        cosine[j], sine[j] = math.cos(angle), math.sin(angle)
-    buffers = np.empty((team[N_THREADS // 8], head_dim), np.float32)
+def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine, sine,
+                buffers):  # fmt: skip
     _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine,
                         sine, buffers))  # fmt: skip
 
@@ -78,5 +70,8 @@ def shift_keys(
     from_pages. Kept tokens that share a page with moved ones are copied where that page changes.
     inv_freq (rotary_dim / 2,) float64 is the angle each pair rotates by per position.
     """
-    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, inv_freq,
-                head_dim)  # fmt: skip
+    angles = n_drop * inv_freq
+    cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    buffers = np.empty((team[N_THREADS // 8], head_dim), np.float32)
+    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine, sine,
+                buffers)  # fmt: skip

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.attention.kv_pages import BLOCK, LANES, PAGE
 from kernels.emit.emitter import Emit, emitted_function
 from kernels.emit.exponential import emit_exp
+from kernels.emit.jit import intrinsic
+from kernels.emit.later import types
 from kernels.emit.vectors import F32, F32X16, I8X16, I32, I32X16, I64, Value
 
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers

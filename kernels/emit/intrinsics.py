@@ -6,10 +6,9 @@ import sys
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from kernels.emit.jit import intrinsic
+from kernels.emit.later import cgutils, types
 from kernels.emit.vectors import F16, F32, I16, I32, I64
 
 

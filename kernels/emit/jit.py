@@ -1,48 +1,91 @@
-"""The decorators that compile: by what the compiler may do to sums, and with names to cache by."""
+"""The decorators of kernels and their pieces. They only record: numba is imported, and what they
+stand for is made, when a kernel has to be compiled."""
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
-from types import FunctionType
+from functools import cached_property
 from typing import Any
 
-from numba import njit
-
-from kernels.cache import use_shared_cache
-
-use_shared_cache()  # before any kernel is defined: numba asks for the folder at decoration
+from kernels.kernel import Kernel
 
 MATH: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": True}
 
-jitted: Any = njit(**MATH)
-"""A piece of a kernel: multiplications and additions may fuse, sums keep their order."""
 
-reordered: Any = njit(**FAST)
-"""A loop whose sum may be added in another order. One compiled loop serves every row, so that a
-row's result still does not depend on its batch."""
+class Jitted:
+    """A piece of a kernel: a function that numba compiles as a part of those that call it. Called
+    from Python, it runs as Python."""
 
-inlined: Any = njit(inline="always")
-"""Compiled as a part of its caller, under its caller's rules."""
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.py_func, self._options = function, options
 
-kernel: Any = njit(nogil=True, cache=True, **MATH)
-"""A function that Python calls: without the GIL, and kept on disk. It must close over nothing, see
-`kernel_of`."""
+    def __call__(self, *args: Any) -> Any:
+        return self.py_func(*args)
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """numba's own object for this function."""
+        from numba import njit
+
+        import kernels.emit.compile  # noqa: F401  (tells numba what a Jitted is)
+
+        return njit(**self._options)(self.py_func)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dispatcher, name)
 
 
-def exact_kernel(signature: Any) -> Any:
-    """A decorator for a kernel of one signature whose float steps are done as written, none of them
-    fused: ranks on different processors must get the same bits."""
-    return njit(signature, nogil=True, cache=True)
+class Intrinsic:
+    """A function that emits the instructions of its calls: intrinsic(typing context, *types)
+    returns (signature, function that emits)."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @cached_property
+    def numbas(self) -> Any:
+        """numba's own object for this function."""
+        from numba.extending import intrinsic
+
+        return intrinsic(self._function)
+
+
+intrinsic = Intrinsic
+
+
+def jitted(function: Callable[..., Any]) -> Any:
+    """A piece of a kernel: multiplications and additions may fuse, sums keep their order."""
+    return Jitted(function, MATH)
+
+
+def reordered(function: Callable[..., Any]) -> Any:
+    """A loop whose sum may be added in another order. One compiled loop serves every row, so that a
+    row's result still does not depend on its batch."""
+    return Jitted(function, FAST)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compiled as a part of its caller, under its caller's rules."""
+    return Jitted(function, {"inline": "always"})
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """A function that Python calls: without the GIL, and kept on disk."""
+    return Kernel(function, MATH)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Kernel:
+    """A kernel whose float steps are done as written, none of them fused: ranks on different
+    processors must get the same bits."""
+    return Kernel(function, {})
 
 
 def named(name: str) -> Callable[[Any], Any]:
-    """A decorator that names a function made inside another, before it is compiled.
-
-    Compiled functions find each other by name, also those that came from the cache and were
-    compiled in different processes: two with the same name and the same types would be mixed up.
-    """
+    """A decorator that names a function made inside another: kernels are kept on disk by their
+    names."""
 
     def rename(function: Any) -> Any:
         function.__name__ = function.__qualname__ = name
@@ -51,21 +94,12 @@ def named(name: str) -> Callable[[Any], Any]:
     return rename
 
 
-_body: Any = None  # a name for _call to compile with; kernel_of puts each kernel's own in its place
-
-
-def _call(first, second):
-    _body(first, second)
-
-
-def kernel_of(name: str, body: Any) -> Any:
+def kernel_of(name: str, body: Any) -> Kernel:
     """The kernel `name`(first, second) of a jitted function body(first, second): one way to make
-    the kernels of all weight types.
+    the kernels of all weight types."""
 
-    numba keys its cache on a function's closure, and a compiled function there has another key in
-    each process: a kernel that closed over its body would be compiled anew at every start. So the
-    body is a global of the kernel, in a namespace of its own, and the name, which has to be unique,
-    tells the cached files apart.
-    """
-    space = {"__name__": body.py_func.__module__, "__builtins__": builtins, "_body": body}
-    return kernel(named(name)(FunctionType(_call.__code__, space)))
+    def call(first: Any, second: Any) -> None:
+        body(first, second)
+
+    call.__module__ = body.py_func.__module__
+    return kernel(named(name)(call))

@@ -2,7 +2,7 @@
 
 A quant type is a module of this package with a FORMAT: the layout of its blocks, how they are read
 and unpacked, and the kernels made for it. The three plain number types share `floats`. A type's
-module is imported, and with it numba, when the type is first asked for.
+module is imported when the type is first asked for.
 """
 
 from __future__ import annotations

@@ -14,12 +14,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.emit.emitter import Emit, emitted_function
 from kernels.emit.intrinsics import address
-from kernels.emit.jit import named
+from kernels.emit.jit import intrinsic, named
+from kernels.emit.later import types
 from kernels.emit.vectors import F32X16, I8X64, I32X16, I64, Value
 from kernels.matmul.blocks import add_block, add_minima
 from kernels.matmul.runs import store_tile

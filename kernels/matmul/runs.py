@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.emit.emitter import Emit, Variable, emitted_function
-from kernels.emit.jit import jitted
+from kernels.emit.jit import intrinsic, jitted
+from kernels.emit.later import types
 from kernels.emit.vectors import I64, Value
 from kernels.matmul.tiles import MANY_FROM
 from kernels.weights.layout import GROUP

@@ -12,15 +12,16 @@ from kernels.weights.layout import BlockType, FloatType
 
 
 def block_dequantizer(fmt: BlockType) -> Any:
-    """A jitted function f(raw, out) for one quant type."""
+    """A jitted function f(raw, (quants, scales, out)) for one quant type: quants (values,) uint8
+    and scales (2, values / 16) float32 are scratch buffers."""
     read_quants, read_scales, value = fmt.read_quants, fmt.read_scales, _value_of(fmt)
     n_values, raw_bytes = fmt.values, fmt.raw_bytes
 
     @jitted
     @named(f"dequantize_rows_{fmt.name}")
-    def dequantize_rows(raw, out):
-        q = np.empty(n_values, np.uint8)
-        scale, minimum = np.empty((2, n_values // 16), np.float32)
+    def dequantize_rows(raw, args):
+        q, scales, out = args
+        scale, minimum = scales[0], scales[1]
         for t in range(raw.shape[0]):
             for unit in range(raw.shape[1] // raw_bytes):
                 read_quants(raw[t], unit * raw_bytes, q)
@@ -68,4 +69,11 @@ def float_dequantizer(fmt: FloatType) -> Any:
 
 def dequantize(fmt: str, raw: np.ndarray, out: np.ndarray) -> None:
     """Writes rows of raw blocks, uint8 (T, bytes of a row), to out (T, cols) float32."""
-    format_of(fmt).dequantize(raw, out)
+    kernels = format_of(fmt)
+    layout = kernels.layout
+    if isinstance(layout, FloatType):
+        kernels.dequantize(raw, out)
+        return
+    quants = np.empty(layout.values, np.uint8)
+    scales = np.empty((2, layout.values // 16), np.float32)
+    kernels.dequantize(raw, (quants, scales, out))

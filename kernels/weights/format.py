@@ -14,8 +14,9 @@ from kernels.weights.packing_tiles import packer
 
 
 class Format(NamedTuple):
-    """A type's layout and kernels: dequantize(raw, out), and pack, multiply and multiply_many of
-    (team, arguments). multiply_many is None where any number of tokens takes the same kernel."""
+    """A type's layout and kernels: dequantize of (raw, out), or (raw, (quants, scales, out)) for a
+    quant type, and pack, multiply and multiply_many of (team, arguments). multiply_many is None
+    where any number of tokens takes the same kernel."""
 
     layout: BlockType | FloatType
     dequantize: Any

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.emit.emitter import Emit, emitted_function
 from kernels.emit.intrinsics import address
-from kernels.emit.jit import named
+from kernels.emit.jit import intrinsic, named
+from kernels.emit.later import types
 from kernels.emit.vectors import I16X16, I32, I32X16, Value
 from kernels.team import claim, region
 from kernels.weights.layout import GROUP, WORD_BYTES, BlockType, FloatType

@@ -4,19 +4,13 @@ run on: nothing is fused or reordered."""
 from __future__ import annotations
 
 import numpy as np
-from numba import boolean, float32, int8, types, void
 
 from kernels.emit.jit import exact_kernel
-
-FLOATS = types.Array(float32, 2, "C")
-INPUT_FLOATS = types.Array(float32, 2, "C", readonly=True)
-INPUT_INTS = types.Array(int8, 2, "C", readonly=True)
-INTS = types.Array(int8, 2, "C")
 
 MAX_SCALE = np.float32(65504.0)  # the largest float16
 
 
-@exact_kernel(void(INPUT_FLOATS, FLOATS))
+@exact_kernel
 def block_scales(x, scales):
     """scales (T, blocks) = the largest magnitude of each block of x (T, cols) / 127."""
     rows, cols = x.shape
@@ -28,7 +22,7 @@ def block_scales(x, scales):
             scales[t, b] = min(largest / np.float32(127.0), MAX_SCALE)
 
 
-@exact_kernel(void(INPUT_FLOATS, INPUT_FLOATS, INTS))
+@exact_kernel
 def quantize(x, scales, values):
     """values (T, cols) int8 = x / its block's scale, rounded to even and clipped to +-127."""
     rows, cols = x.shape
@@ -41,7 +35,7 @@ def quantize(x, scales, values):
                 values[t, i] = np.int8(min(max(rounded, np.float32(-127.0)), np.float32(127.0)))
 
 
-@exact_kernel(void(INPUT_INTS, INPUT_FLOATS, FLOATS, boolean))
+@exact_kernel
 def add_quantized(values, scales, out, is_first):
     """out (T, cols) += values * scales; `is_first` overwrites out instead."""
     rows, cols = out.shape

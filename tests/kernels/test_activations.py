@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import njit
 
 from kernels.activations import activations, add_rms_norm, prepare, swiglu
 from kernels.emit.exponential import exp_f32
+from kernels.emit.jit import kernel
 from kernels.matmul.expanded import NARROWEST
 from kernels.matmul.tiles import (
     MANY_BLOCK,
@@ -24,7 +24,7 @@ from kernels.matmul.tiles import (
 from kernels.weights.layout import Needs
 
 
-@njit
+@kernel
 def _exp_all(x, out):
     for i in range(x.size):
         out[i] = exp_f32(x[i])

@@ -41,7 +41,7 @@ def test_attention_is_right_on(name: str) -> None:
 
 def test_asking_for_what_the_processor_lacks_is_a_sentence() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", "import kernels.emit.jit"],
+        [sys.executable, "-c", "import kernels.formats.q4_0"],
         env={**os.environ, "DLLAMA_ISA": "quantum"}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode != 0

@@ -21,11 +21,12 @@ class Flags(NamedTuple):
 @kernel
 def _mixed(x, parts, flags, factor, small, n, nothing):
     first, (second, third) = parts
+    up, twice = flags
     for i in range(n):
         value = np.float64(x[i, 0]) * factor + first[i] + second[0, i] * third
-        if flags.twice:
+        if twice:
             value *= 2
-        x[i, 1] = np.float32(value + small if flags.up else value - small)
+        x[i, 1] = np.float32(value + small if up else value - small)
     if nothing.size:
         x[:, :] = 0
 
@@ -108,7 +109,5 @@ def test_what_has_no_fixed_place_is_refused() -> None:
     def count(items):
         return len(items)
 
-    with recording() as calls:
+    with pytest.raises(TypeError, match="a str cannot be an argument of a kernel"):
         launch(count, "text")
-    with pytest.raises(TypeError, match="cannot be recorded"):
-        Program(calls)

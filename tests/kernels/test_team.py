@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
 
+from kernels.emit.jit import kernel
 from kernels.team import Team, claim, region
 
 
@@ -22,7 +22,7 @@ def _count_body(thread, team, hits):
             hits[j] += 1
 
 
-@njit(nogil=True)
+@kernel
 def _count(team, hits):
     _count_body(team, (team, hits))
 

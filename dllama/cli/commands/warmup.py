@@ -21,8 +21,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
-    from kernels.cache import cache_root, on_compile, source_key
+    from kernels.cache import folder
     from kernels.cpu import cpu_name, isa
+    from kernels.kernel import on_compile
     from kernels.team import Team
     from kernels.warm_up import pieces
 
@@ -43,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
             compile_piece(team)
             progress.advance(task)
     seconds = time.monotonic() - started_s
-    where = cache_root() / source_key()
+    where = folder()
     note(
         f"{len(names)} kernels compiled for {cpu_name()} ({isa()}) in {seconds:.0f} s, "
-        f"kept in {where}"
+        + (f"kept in {where}" if where else "kept nowhere")
         if names
         else f"everything was compiled already, in {where}"
     )

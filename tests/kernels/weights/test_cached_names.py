@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 
 
 WARM_UP = """
-from kernels.cache import on_compile
+from kernels.kernel import on_compile
 from kernels.team import Team
 from kernels.warm_up import pieces
 
@@ -54,7 +54,7 @@ def run(code: str, *args: str, **environment: str) -> str:
 
 def test_kernels_of_two_processes_do_not_stand_in_for_each_other(tmp_path: Path) -> None:
     def packed(*names: str) -> str:
-        return run(PACK, *names, DLLAMA_CACHE=str(tmp_path), NUMBA_CACHE_DIR="")
+        return run(PACK, *names, DLLAMA_CACHE=str(tmp_path))
 
     alone = [packed("q4_0"), packed("q8_0")]
     assert packed("q4_0", "q8_0") == "".join(alone)

@@ -9,6 +9,7 @@ from aiohttp import web
 from api import guards
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
+from api.left_out import add_left_out_header
 from api.routes.table import served_routes, unsupported_routes
 from api.served_model import ModelRegistry
 
@@ -25,6 +26,7 @@ def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
     app[CONTEXT] = ApiContext(models, config)
     app.add_routes(served_routes() + unsupported_routes())
     app.on_response_prepare.append(guards.add_cors_headers)
+    app.on_response_prepare.append(add_left_out_header)
     app.cleanup_ctx.append(engines)
     return app
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from api.config import ApiConfig
 from api.errors import ApiError
+from api.left_out import LeftOut
 from api.listener import SilentConnections
 from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
@@ -27,11 +28,13 @@ class ApiContext:
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)
     silent: SilentConnections = field(init=False)
+    left_out: LeftOut = field(init=False)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.silent = SilentConnections(self.config.header_timeout_s)
+        self.left_out = LeftOut(is_strict=self.config.strict_fields)
 
     def stopping(self) -> ApiError:
         """Returns the error for requests that come while the server stops."""

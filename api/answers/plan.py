@@ -76,6 +76,7 @@ class AnswerPlan:
     tells_usage: bool = False
     n_indent: int = 0
     max_line_s: float | None = None
+    is_silent: bool = False  # nothing is said: the prompt is only read
 
     def reader(self, index: int) -> MessageReader | None:
         """Returns a reader for the choice `index`, None if the text is the whole answer."""

@@ -51,6 +51,7 @@ class AnswerSequence:
         self._reader = plan.reader(index)  # None where all of the text is the answer
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
+        self._is_silent = plan.is_silent
         self._decoder = (
             model.tokenizer.decoder(skip_special=True, kept=plan.kept)
             if plan.kept
@@ -123,10 +124,12 @@ class AnswerSequence:
             text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
+            if self._is_silent:
+                text, self.finish = "", FinishReason.LENGTH
         return text
 
     def _take(self, token: int, probs: TokenProbs | None) -> str:
-        if self._scanner.found is not None:
+        if self._is_silent or self._scanner.found is not None:
             return ""
         self.n_completion += 1
         self._new_tokens.append(token)

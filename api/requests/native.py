@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.requests.engine_options import ID_SLOT
-from api.requests.fields import MAX_INT, Body, Field, boolean, check_fields, integer, string, wrong
+from api.requests.fields import MAX_INT, Body, Field, boolean, integer, string, wrong
 from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
+from api.requests.verdicts import NATIVE as NATIVE_RULES
+from api.requests.verdicts import check_fields
 from dllama.errors import RequestError
 
 MixedPrompt = str | list[int | str]  # one prompt; a list mixes ids and texts
@@ -79,11 +81,11 @@ class NativeRequest:
 def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeRequest:
     """Parses the shared and native fields of a body; `own` are more fields of the route.
     RequestError names the field at fault."""
-    check_fields(body, (*GENERATION, *NATIVE, *own), route)
+    left_out = check_fields(body, (*GENERATION, *NATIVE, *own), route, NATIVE_RULES)
     n_predict = N_PREDICT.of(body)
     # Nothing is read without drawing a token: for 0 it is drawn and not told.
     max_tokens = None if n_predict < 0 else max(n_predict, 1)
-    generation = parse_generation(body, max_tokens=max_tokens, n=N.of(body))
+    generation = parse_generation(body, max_tokens=max_tokens, n=N.of(body), left_out=left_out)
     ping, limit_ms = SSE_PING_INTERVAL.of(body), T_MAX_PREDICT_MS.of(body)
     return NativeRequest(
         generation=generation,

@@ -34,12 +34,6 @@ def render(model: ServedModel, conversation: Conversation) -> str:
     """Returns the prompt of a conversation as text. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
     dialect, kwargs = model.tool_dialect, conversation.kwargs
-    if "reasoning_effort" in kwargs and not model.knows_effort:
-        raise RequestError(
-            f"`reasoning_effort` means nothing to {model.id}, whose chat template knows no efforts;"
-            " leave it out, or send 'none' for no thoughts.",
-            param="reasoning_effort",
-        )
     messages = told_in_words(conversation.messages, conversation.tools, dialect)
     messages = fitting_ids(messages, dialect)
     tools = conversation.tools.raw if dialect.describes_tools else None
@@ -60,6 +54,12 @@ def text_of(content: object) -> str:
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content)
     return str(content)
+
+
+def effort_left_out(model: ServedModel, conversation: Conversation) -> tuple[str, ...]:
+    """Returns the name of an effort that is asked for and that the chat template does not know."""
+    is_lost = "reasoning_effort" in conversation.kwargs and not model.knows_effort
+    return ("reasoning_effort",) if is_lost else ()
 
 
 def encode(model: ServedModel, text: str) -> list[int]:
@@ -198,8 +198,8 @@ def sampling_of(
     bias: dict[int, float] = {}
     for key, amount in request.bias:
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)
-        check_ids(model, ids, "logit_bias")
-        bias.update(dict.fromkeys(ids, amount))
+        known = (i for i in ids if 0 <= i < model.tokenizer.vocab_size)  # no other is ever drawn
+        bias.update(dict.fromkeys(known, amount))
     seed = secrets.randbelow(MAX_DRAWN_SEED) if request.seed is None else request.seed
     changes: dict[str, Any] = {**request.sampling, "logit_bias": bias or default.logit_bias}
     sampling = replace(default, **changes)

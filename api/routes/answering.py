@@ -31,7 +31,8 @@ async def check_ready(
     request: web.Request, model: ServedModel, wanted: GenerationRequest
 ) -> GenerationRequest:
     """Returns the request with the session of its headers. Raises EngineBusy unless the engine is
-    ready, and RequestError if the grammar cannot be compiled."""
+    ready, and RequestError if the grammar cannot be compiled. Has told what is left out."""
+    request.app[CONTEXT].left_out.tell(request, wanted.left_out)
     refuse_unless_ready(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()
@@ -57,6 +58,8 @@ async def answer(
     context = request.app[CONTEXT]
     if wanted.timings_per_token:
         plan = replace(plan, tells_usage=True)
+    if wanted.max_tokens == 0:
+        plan = replace(plan, is_silent=True)
     answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
     try:
         events: list[Event] = [*answers.start()]

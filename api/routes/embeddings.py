@@ -14,10 +14,11 @@ from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.replies.event_stream import Json
-from api.requests.fields import MAX_INT, Body, Field, Reader, check_fields, integer, wrong
+from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
 from api.requests.openai import Prompt, prompts
 from api.requests.prompting import text_ids
+from api.requests.verdicts import EMBEDDINGS, check_fields
 from api.routes.answering import new_id
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, RequestError
@@ -55,11 +56,12 @@ class EmbeddingRequest:
     dimensions: int | None
     pooling: str
     norm: int
+    left_out: tuple[str, ...]
 
 
 def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
     """Parses a body. RequestError names the field at fault."""
-    check_fields(body, FIELDS, route)
+    left_out = check_fields(body, FIELDS, route, EMBEDDINGS)
     texts = INPUT.of(body)
     if texts is None:
         raise RequestError(
@@ -72,6 +74,7 @@ def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
         dimensions=DIMENSIONS.of(body),
         pooling=POOLING.of(body),
         norm=NORMALIZE.of(body),
+        left_out=left_out,
     )
 
 
@@ -94,6 +97,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     wanted = parse_embedding(body, request.path)
+    context.left_out.tell(request, wanted.left_out)
     model = context.models.find(wanted.model)
     if len(wanted.texts) > context.config.max_sequences:
         raise RequestError(

@@ -96,7 +96,7 @@ async def props(request: web.Request) -> web.Response:
 
 
 async def one_model(request: web.Request) -> web.Response:
-    return json_response(describe(request.app[CONTEXT].models.find(request.match_info["name"])))
+    return json_response(describe(request.app[CONTEXT].models.named(request.match_info["name"])))
 
 
 async def health(request: web.Request) -> web.Response:

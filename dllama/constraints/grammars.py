@@ -55,6 +55,24 @@ def json_part(schema: object) -> Part:
     return Part("json_schema", {**closed(schema), "x-guidance": whitespace})
 
 
+def refuse_faults(schema: object, param: str, *, only_malformed: bool = False) -> None:
+    """Raises RequestError for the first keyword of a schema that a grammar cannot hold; with
+    `only_malformed` for the first with a value that JSON Schema does not know."""
+    for fault in nearest(schema).faults:
+        if fault.is_malformed:
+            raise RequestError(
+                f"`{param}` is no JSON schema: the value at {fault.path:.200} may not be "
+                f"{str(fault.value)[:60]!r}. Correct it.",
+                param=param,
+            )
+        if not only_malformed:
+            raise RequestError(
+                f"`{param}` has a keyword that this server cannot hold an answer to, at "
+                f"{fault.path:.200}. Leave it out, or do not ask for `strict`.",
+                param=param,
+            )
+
+
 def nearest_object(schema: dict[str, object]) -> Part:
     """Returns the grammar of JSON objects that is nearest to `schema`; there is one for any."""
     key = json.dumps(schema, default=str)

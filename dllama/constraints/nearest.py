@@ -39,6 +39,7 @@ class Fault:
 
     path: str  # a JSON pointer
     is_malformed: bool
+    value: object = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -75,22 +76,22 @@ class _Walk:
         self._root = root
         self._names: dict[str, str] = {}  # of definitions, by the references to them
 
-    def fault(self, path: str, *, is_malformed: bool) -> _Gone:
-        self.faults.append(Fault(path, is_malformed))
+    def fault(self, path: str, value: object, *, is_malformed: bool) -> _Gone:
+        self.faults.append(Fault(path, is_malformed, value))
         return _GONE
 
     def schema(self, value: object, path: str, depth: int) -> dict[str, object] | bool:
         if isinstance(value, bool):
             return value
         if not isinstance(value, dict) or depth > MAX_DEPTH:
-            self.fault(path or "/", is_malformed=not isinstance(value, dict))
+            self.fault(path or "/", value, is_malformed=not isinstance(value, dict))
             return True
         found: dict[str, object] = {}
         for key, inner in _modern(value).items():
             where = f"{path}/{key}"
             if key in UNSUPPORTED:
                 if inner is not False or key in ("not", "if"):  # `uniqueItems: false` says nothing
-                    self.fault(where, is_malformed=False)
+                    self.fault(where, inner, is_malformed=False)
             elif key in _RULES:
                 kept = _RULES[key](self, inner, where, depth)
                 if kept is not _GONE:
@@ -105,17 +106,17 @@ class _Walk:
         for low, high in _PAIRS:
             least, most = found.get(low), found.get(high)
             if isinstance(least, int) and isinstance(most, int) and least > most:
-                self.fault(f"{path}/{low}", is_malformed=False)
+                self.fault(f"{path}/{low}", least, is_malformed=False)
                 del found[low], found[high]
 
     def reference(self, value: object, path: str, depth: int) -> object:
         if not isinstance(value, str):
-            return self.fault(path, is_malformed=True)
+            return self.fault(path, value, is_malformed=True)
         if value not in self._names:
             target = _target(self._root, value)
             is_local = value.startswith("#")
             if target is None or len(self._names) >= MAX_REFERENCES:
-                return self.fault(path, is_malformed=is_local)
+                return self.fault(path, value, is_malformed=is_local)
             name = self._names[value] = f"d{len(self._names)}"
             self.definitions[name] = True  # until the target, which may refer to itself, is known
             self.definitions[name] = self.schema(target, value.removeprefix("#"), depth + 1)
@@ -194,26 +195,26 @@ def _inner(walk: _Walk, value: object, path: str, depth: int) -> object:
 
 def _by_name(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, dict):
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     return {name: walk.schema(v, f"{path}/{_step(name)}", depth + 1) for name, v in value.items()}
 
 
 def _by_pattern(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, dict):
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     found = {}
     for pattern, inner in value.items():
         where = f"{path}/{_step(pattern)}"
         if nearest_pattern(pattern) == pattern:
             found[pattern] = walk.schema(inner, where, depth + 1)
         else:
-            walk.fault(where, is_malformed=False)
+            walk.fault(where, inner, is_malformed=False)
     return found or _GONE
 
 
 def _alternatives(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, list) or not value:
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     return [walk.schema(inner, f"{path}/{i}", depth + 1) for i, inner in enumerate(value)]
 
 
@@ -223,7 +224,7 @@ def _type(walk: _Walk, value: object, path: str, depth: int) -> object:
     kinds = value if isinstance(value, list) else [value]
     known = [kind for kind in kinds if isinstance(kind, str) and kind in _TYPES]
     if len(known) < len(kinds) or not known:
-        walk.fault(path, is_malformed=True)
+        walk.fault(path, value, is_malformed=True)
     if len(known) < len(kinds):
         return _GONE  # a type that is unknown may be any
     return list(dict.fromkeys(known)) or _GONE
@@ -231,53 +232,53 @@ def _type(walk: _Walk, value: object, path: str, depth: int) -> object:
 
 def _enum(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, list) or not value:
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     return value
 
 
 def _required(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     return list(dict.fromkeys(value))
 
 
 def _number(walk: _Walk, value: object, path: str, depth: int) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     return value
 
 
 def _multiple(walk: _Walk, value: object, path: str, depth: int) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     if not PRECISE[0] <= value <= PRECISE[1]:
-        return walk.fault(path, is_malformed=False)
+        return walk.fault(path, value, is_malformed=False)
     return value
 
 
 def _count(walk: _Walk, value: object, path: str, depth: int) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     if value != int(value) if isfinite(value) else True:
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     if value > (MAX_LEAST if path.rpartition("/")[2].startswith("min") else MAX_MOST):
-        return walk.fault(path, is_malformed=False)
+        return walk.fault(path, value, is_malformed=False)
     return int(value)
 
 
 def _pattern(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, str):
-        return walk.fault(path, is_malformed=True)
+        return walk.fault(path, value, is_malformed=True)
     near = nearest_pattern(value)
     if near != value:
-        walk.fault(path, is_malformed=False)
+        walk.fault(path, value, is_malformed=False)
     return _GONE if near is None else near
 
 
 def _format(walk: _Walk, value: object, path: str, depth: int) -> object:
     if not isinstance(value, str):
-        return walk.fault(path, is_malformed=True)
-    return value if is_format(value) else walk.fault(path, is_malformed=False)
+        return walk.fault(path, value, is_malformed=True)
+    return value if is_format(value) else walk.fault(path, value, is_malformed=False)
 
 
 def _as_it_is(walk: _Walk, value: object, path: str, depth: int) -> object:

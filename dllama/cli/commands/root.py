@@ -184,6 +184,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 api_keys=server.api_keys,
                 cors_origins=server.cors_origins,
                 max_body_bytes=server.max_body_mb << 20,
+                strict_fields=server.strict_fields,
             ),
         )
         tokenizer = str(server.tokenizer) if server.tokenizer else None

@@ -10,7 +10,6 @@ from api.answers.events import Call
 from api.requests.conversation import TemplateMessage, message, tool_call, tool_result
 from api.requests.fields import a_list, a_text, mapping, unsupported
 from api.requests.message_forms import TEXT_PARTS, without_empty_end
-from dllama.errors import RequestError
 
 # Items that hold what this server cannot read or find, without which the conversation is another.
 _REFUSED = frozenset({"item_reference", "compaction"})
@@ -94,9 +93,7 @@ class ItemReader:
 
     def _other_call(self, item: Mapping[str, object], kind: str, path: str) -> None:
         """Adds a call whose arguments stand in the item itself, and the result if it has one."""
-        call_id = item.get("call_id") or item.get("id")
-        if not isinstance(call_id, str):
-            raise RequestError(f"`{path}.call_id` is missing; send a text.", param=path)
+        call_id = str(item.get("call_id") or item.get("id") or path)
         arguments = item.get("arguments")
         if not isinstance(arguments, str):
             kept = {k: v for k, v in item.items() if k not in _NOT_ARGUMENTS and v is not None}

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import aiohttp
@@ -92,6 +92,12 @@ def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = (
         stop_ids=tuple(sorted(tokenizer().eog_ids)),
         aliases=aliases,
     )
+
+
+def roomy_model(text: str, room: int = 4096) -> ServedModel:
+    """A model that says `text`, follows grammars, and whose context holds longer conversations."""
+    engine = ScriptedEngine(says(text), constraints=masks(), max_len=room)
+    return replace(served(InProcessEngineClient(engine)), max_seq_len=room)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""docs/fields.md, made of the parsers and of their tables: `python -m tests.api.requests.fields_page`
-writes it."""
+"""docs/fields.md, made of the parsers and of their tables. This writes it:
+`python -m tests.api.requests.fields_page`."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ PARTS: dict[str, tuple[Fields, Rules]] = {
 
 HEAD = """# Fields of requests
 
-What becomes of every field that clients of OpenAI, Anthropic and llama-server are known to send. The
-page is made of the parsers and tables in `api/requests/` (`python -m tests.api.requests.fields_page`),
-and a test compares.
+What becomes of every field that clients of OpenAI, Anthropic and llama-server are known to send.
+The page is made of the parsers and tables in `api/requests/`, and a test compares.
 
 - **honoured**: it changes the answer as its maker says.
 - **taken**: it cannot change the answer.
 - **left out**: it could, and does not. The header `X-Dllama-Ignored` of the response names it, and
-  the log does once. So it is with fields that are not on this page. A server that was started with
-  `--strict-fields` refuses all of them by name.
+  the log does once. So it is with fields whose cell is empty, or that are not on this page. A
+  server that was started with `--strict-fields` refuses all of them by name.
 - **refused**: an answer without it would be wrong: a 400 whose `param` is its name.
 
-Null, `""`, `[]` and `{}` say nothing, and neither does the default of a field (in parentheses): they
-are never refused. Whole numbers may be written as 8.0. A number outside its range means the nearest
-inside, where llama-server has it so. Of several names of one field the first counts.
+Null, `""`, `[]` and `{}` say nothing, and neither does the default of a field (in parentheses):
+they are never refused. Whole numbers may be written as 8.0. A number outside its range means the
+nearest inside, where llama-server has it so. Of several names of one field the first counts.
 """
 TAIL = """
 ## Tools, messages, schemas
 
 - **Tools** that the client runs (`function`, Anthropic's `custom`) are honoured. All others
-  (`web_search`, `code_interpreter`, `mcp`, `custom` of OpenAI, computer use, ...) are left out, and so
-  is a second tool of the same name. `tool_choice` is refused if it forces one that cannot be called.
+  (`web_search`, `code_interpreter`, `mcp`, `custom` of OpenAI, computer use, ...) are left out,
+  and so is a second tool of the same name. `tool_choice` is refused if it forces one that cannot
+  be called.
 - **Parameters** of a tool: the arguments of a call follow the nearest grammar to the JSON schema.
   Keywords that no grammar knows (`not`, `if`, `uniqueItems`, `contains`, `propertyNames`,
   `dependentRequired`, `unevaluatedProperties`, look-arounds of a `pattern`, unknown values of
   `format`, ...) do not count. With `strict: true` they are refused with their path.
-- **`response_format`**, `json_schema`, `text.format`, `output_config.format`: the same, and keywords
-  that do not count are named in the header. What is no JSON schema is refused.
-- **Parts of messages**: text is honoured, and Anthropic's `document` with text and `search_result`.
-  Images, sound and files are refused. Thoughts of other servers that are encrypted are taken. Calls
-  and results of tools that ran elsewhere are left out, but what a client's own tool (a shell, a
-  patch) was asked and has answered is honoured.
+- **`response_format`**, `json_schema`, `text.format`, `output_config.format`: the same, and
+  keywords that do not count are named in the header. What is no JSON schema is refused.
+- **Parts of messages**: text is honoured, and Anthropic's `document` with text and
+  `search_result`. Images, sound and files are refused. Thoughts of other servers that are
+  encrypted are taken. Calls and results of tools that ran elsewhere are left out, but what a
+  client's own tool (a shell, a patch) was asked and has answered is honoured.
 - **`model`**: a server of one model serves it under any name, and the reply tells its own; with
   several models an unknown name is a 404.
 """
@@ -91,7 +91,7 @@ def cell(name: str, fields: Fields, rules: Rules) -> str:
     if any(name in field.names for field in fields):
         return Verdict.HONOURED
     rule = rules.get(name)
-    return Verdict.LEFT_OUT if rule is None else f"{rule.verdict}{offs(rule)}"
+    return "" if rule is None else f"{rule.verdict}{offs(rule)}"
 
 
 def offs(rule: Rule) -> str:

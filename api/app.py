@@ -12,18 +12,27 @@ from api.context import CONTEXT, ApiContext
 from api.left_out import add_left_out_header
 from api.routes.table import served_routes, unsupported_routes
 from api.served_model import ModelRegistry
+from api.sleep import IdleSleep
 
 
-def build_app(models: ModelRegistry, config: ApiConfig) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.serve.serve.
+def build_app(
+    models: ModelRegistry, config: ApiConfig, sleep: IdleSleep | None = None
+) -> web.Application:
+    """Returns the HTTP server for `models`, ready for api.serve.serve; `sleep` wakes an engine that
+    sleeps.
 
     Starts the engine clients when it starts and closes them when it stops.
     """
     app = web.Application(
-        middlewares=[guards.preflight_answered, guards.errors_as_json, guards.keys_checked],
+        middlewares=[
+            guards.preflight_answered,
+            guards.errors_as_json,
+            guards.keys_checked,
+            guards.awake,
+        ],
         client_max_size=config.max_body_bytes,
     )
-    app[CONTEXT] = ApiContext(models, config)
+    app[CONTEXT] = ApiContext(models, config, sleep)
     app.add_routes(served_routes() + unsupported_routes())
     app.on_response_prepare.append(guards.add_cors_headers)
     app.on_response_prepare.append(add_left_out_header)

@@ -16,6 +16,7 @@ from api.listener import SilentConnections
 from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
+from api.sleep import IdleSleep
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class ApiContext:
 
     models: ModelRegistry
     config: ApiConfig
+    sleep: IdleSleep | None = None
     meter: Meter = field(default_factory=Meter)
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)

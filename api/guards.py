@@ -16,7 +16,7 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.replies.anthropic import error_body
-from api.routes.table import PUBLIC_PATHS
+from api.routes.table import PUBLIC_PATHS, UNSUPPORTED
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,18 @@ async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResp
     return await handler(request)
 
 
+@web.middleware
+async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Wakes a model that sleeps, before any request that sends something. Requests that only look
+    (GET) neither wake it nor keep it awake, nor do those of routes that do not exist."""
+    sleep = request.app[CONTEXT].sleep
+    is_refused = request.match_info.http_exception is not None or request.path in UNSUPPORTED
+    if sleep is None or request.method != "POST" or is_refused:
+        return await handler(request)
+    async with sleep.request():
+        return await handler(request)
+
+
 def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
     """True if a key was sent. Takes the same time whichever key is right, and however much of
     it."""
@@ -101,9 +113,12 @@ def digest(key: str) -> bytes:
 async def preflight_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers OPTIONS on every route, without a key, as browsers send none. The first guard to see
     a request, so it notes that the connection has brought one."""
-    request.app[CONTEXT].silent.note(request)
-    if request.method != "OPTIONS":
-        return await handler(request)
+    with request.app[CONTEXT].silent.request_on(request):
+        return preflight(request) if request.method == "OPTIONS" else await handler(request)
+
+
+def preflight(request: web.Request) -> web.Response:
+    """Returns the answer to a browser that asks what it may send."""
     asked = request.headers.get("Access-Control-Request-Headers")
     return web.Response(
         content_type="text/html",

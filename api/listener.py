@@ -9,14 +9,18 @@ import socket
 import ssl
 import stat
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from aiohttp import web
 
+from api.acceptor import BACKLOG, listening
 from dllama.errors import ConfigError
 
 UNIX = "unix:"
 SWEEP_S = 1.0
+MIN_IDLE_S = 1.0  # a request may be on its way
 
 
 def unix_path(host: str) -> Path | None:
@@ -46,16 +50,19 @@ def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext
     return context
 
 
-async def listen(
-    runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None
-) -> web.BaseSite:
-    """Opens the port or the socket. Raises ConfigError with a sentence that says what to do."""
+async def listen(server: web.Server, host: str, port: int) -> list[socket.socket]:
+    """Opens the port or the socket and returns what listens there. Raises ConfigError with a
+    sentence that says what to do."""
     path = unix_path(host)
     if path is not None:
-        return await listen_unix(runner, path, tls)
-    site = web.TCPSite(runner, host, port, ssl_context=tls)
+        return await listen_unix(server, path)
+    loop = asyncio.get_running_loop()
     try:
-        await site.start()
+        bound = await loop.create_server(server, host, port, start_serving=False)
+        try:
+            return listening(bound)
+        finally:
+            bound.close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             reason = "another program listens there; stop it or choose another --port"
@@ -66,12 +73,9 @@ async def listen(
         raise ConfigError(f"The server cannot listen on {host} port {port}: {reason}.") from error
     except OverflowError as error:
         raise ConfigError(f"The port {port} does not exist; choose one up to 65535.") from error
-    return site
 
 
-async def listen_unix(
-    runner: web.AppRunner, path: Path, tls: ssl.SSLContext | None
-) -> web.BaseSite:
+async def listen_unix(server: web.Server, path: Path) -> list[socket.socket]:
     """Opens a unix socket; one that a dead server left behind is replaced."""
     if await asyncio.to_thread(is_left_behind, path):
         path.unlink(missing_ok=True)
@@ -80,16 +84,19 @@ async def listen_unix(
             f"The server cannot listen on {path}: something is there already, and it is in use or "
             "no socket; remove it or choose another --host."
         )
-    site = web.UnixSite(runner, path, ssl_context=tls)
+    made = socket.socket(socket.AF_UNIX)
     try:
-        await site.start()
+        made.bind(str(path))
+        made.listen(BACKLOG)
     except OSError as error:
+        made.close()
         raise ConfigError(
             f"The server cannot listen on {path}: {error.strerror or error}; choose a path of at "
             "most 100 characters in a directory that this user may write."
         ) from error
+    made.setblocking(False)
     path.chmod(0o600)  # who may talk to the server is for its owner to widen
-    return site
+    return [made]
 
 
 def is_left_behind(path: Path) -> bool:
@@ -107,13 +114,13 @@ def is_left_behind(path: Path) -> bool:
     return False
 
 
-def shown_url(runner: web.AppRunner, host: str, tls: ssl.SSLContext | None) -> str:
+def shown_url(listeners: Sequence[socket.socket], host: str, tls: ssl.SSLContext | None) -> str:
     """Returns the URL of the server on this machine."""
     scheme = "http" if tls is None else "https"
     path = unix_path(host)
     if path is not None:
         return f"{scheme}+unix://{path}"
-    return f"{scheme}://{display_host(host)}:{runner.addresses[0][1]}"
+    return f"{scheme}://{display_host(host)}:{listeners[0].getsockname()[1]}"
 
 
 def display_host(host: str) -> str:
@@ -125,24 +132,47 @@ def display_host(host: str) -> str:
 
 class SilentConnections:
     """Closes connections on which no request arrives for `header_timeout_s`: each holds a file
-    handle. Between requests aiohttp's own keep-alive timeout does the same."""
+    descriptor. Between requests aiohttp's own keep-alive timeout does the same, and `make_room`
+    where descriptors are needed sooner."""
 
     def __init__(self, header_timeout_s: float) -> None:
         self._header_timeout_s = header_timeout_s
         self._spoken: set[int] = set()
-        self._since: dict[int, float] = {}
+        self._at_work: set[int] = set()
+        self._since: dict[int, float] = {}  # when one was first seen idle
 
-    def note(self, request: web.Request) -> None:
-        """Records that a request has come over its connection."""
-        self._spoken.add(id(request.protocol))
+    @contextmanager
+    def request_on(self, request: web.Request) -> Iterator[None]:
+        """Records that a request has come over its connection, and is being answered meanwhile."""
+        key = id(request.protocol)
+        self._spoken.add(key)
+        self._at_work.add(key)
+        self._since.pop(key, None)
+        try:
+            yield
+        finally:
+            self._at_work.discard(key)
 
     def sweep(self, server: web.Server, now: float) -> int:
         """Closes connections that have been silent for too long, and returns how many."""
+        spoken = self._spoken
+        return self._close_idle(server, now, self._header_timeout_s, lambda key: key in spoken)
+
+    def make_room(self, server: web.Server, now: float) -> int:
+        """Closes connections without a request at work, also those that had one before, and returns
+        how many."""
+        return self._close_idle(server, now, MIN_IDLE_S, lambda key: False)
+
+    def _close_idle(
+        self, server: web.Server, now: float, idle_s: float, is_kept: Callable[[int], bool]
+    ) -> int:
         connections = {id(connection): connection for connection in server.connections}
         self._spoken &= connections.keys()
-        silent = connections.keys() - self._spoken
-        self._since = {key: self._since.get(key, now) for key in silent}
-        late = [key for key, since in self._since.items() if now - since > self._header_timeout_s]
+        idle = connections.keys() - self._at_work
+        self._since = {key: self._since.get(key, now) for key in idle}
+        late = [
+            key for key, since in self._since.items() if now - since > idle_s and not is_kept(key)
+        ]
         for key in late:
             connections[key].force_close()
         return len(late)

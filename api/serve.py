@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
+from api.acceptor import Acceptor, room_for_connections
 from api.answers.sequence import AnswerSequence
 from api.context import CONTEXT, ApiContext
 from api.listener import listen, shown_url
@@ -62,16 +65,34 @@ async def serve(
     runner = make_runner(app)
     try:
         await runner.setup()
-        site = await listen(runner, host, port, tls)
-        async with silent_ones_closed(runner):
-            with stopping_on_signals(stop):
-                if on_ready is not None:
-                    on_ready(shown_url(runner, host, tls))
-                await stop.wait()
-            await finish(app, drain_s)
-        await site.stop()
+        assert runner.server is not None, "the runner is set up"
+        listeners = await listen(runner.server, host, port)
+        with accepting(runner, listeners, tls):
+            async with silent_ones_closed(runner):
+                with stopping_on_signals(stop):
+                    if on_ready is not None:
+                        on_ready(shown_url(listeners, host, tls))
+                    await stop.wait()
+                await finish(app, drain_s)
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def accepting(
+    runner: web.AppRunner, listeners: list[socket.socket], tls: ssl.SSLContext | None
+) -> Iterator[None]:
+    """Accepts connections for as long as this lasts."""
+    server, silent = runner.server, runner.app[CONTEXT].silent
+    assert server is not None, "the runner is set up"
+    acceptor = Acceptor(
+        server, tls, lambda: silent.make_room(server, time.monotonic()), room_for_connections()
+    )
+    acceptor.add(listeners)
+    try:
+        yield
+    finally:
+        acceptor.close()
 
 
 @asynccontextmanager

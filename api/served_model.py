@@ -10,6 +10,7 @@ from api.answers.reasoning import ThinkTags
 from api.engines.client import EngineClient
 from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
+from dllama.chat.continuation import Cut
 from dllama.errors import ConfigError
 from dllama.tokenizer.special_tokens import FimTokens
 
@@ -29,14 +30,13 @@ class TextCodec(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    @property
-    def bos_text(self) -> str: ...
-
     def encode(
         self, text: str, *, add_special: bool = False, parse_special: bool = False
     ) -> list[int]: ...
 
-    def decode(self, ids: Sequence[int], /) -> str: ...
+    def encode_prompt(self, text: str, /) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], /, *, is_continuation: bool = False) -> str: ...
 
     def decoder(self, skip_special: bool = True, *, kept: Collection[int] = ()) -> TextDecoder: ...
 
@@ -46,6 +46,9 @@ class TextCodec(Protocol):
 class PromptTemplate(Protocol):
     """The part of a dllama.chat.ChatTemplate that the server uses. Raises TemplateError."""
 
+    @property
+    def writes_calls(self) -> bool: ...
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],
@@ -53,6 +56,14 @@ class PromptTemplate(Protocol):
         add_generation_prompt: bool = True,
         **kwargs: object,
     ) -> str: ...
+
+    def render_up_to(
+        self,
+        cut: Cut,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        **kwargs: object,
+    ) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_machine(threads: int, release: str = __version__) -> Welcome:
-    """Returns the Welcome message of this node, as of now."""
+def describe_machine(daemon: str, threads: int, release: str = __version__) -> Welcome:
+    """Returns the Welcome message of a daemon on this node, as of now."""
     memory = psutil.virtual_memory()
     return Welcome(
         release,
+        daemon,
         socket.gethostname(),
         machine_id(),
         cpu_name(),

@@ -58,6 +58,13 @@ class ModelConfig:
     has_qk_norm: bool = False
     is_tied: bool = False  # the output head is the embedding table
     partial_rotary_dim: int | None = None  # values of a head that are rotated; None: all
+    tokenizer_size: int | None = None  # tokens of the tokenizer; None: as many as the model's
+
+    @property
+    def n_tokens(self) -> int:
+        """Ids that stand for text, from 0 on. A padded vocabulary has rows without a token after
+        them, which no answer may name."""
+        return self.vocab_size if self.tokenizer_size is None else self.tokenizer_size
 
     @property
     def rotary_dim(self) -> int:

@@ -218,8 +218,9 @@ class StepDone:
 @dataclass(frozen=True, slots=True)
 class EngineState:
     """The state of an engine: "loading" (with progress 0..1 and a line of text), "ready",
-    "recovering" (a worker is lost; while weights are sent again it is "loading") or "failed" (for
-    good). In all but "ready" requests are refused with 503."""
+    "recovering" (a worker is lost; while weights are sent again it is "loading"), "failed" (for
+    good) or "sleeping" (its process was ended for want of work; the server's client says so). In
+    all but "ready" requests are refused with 503."""
 
     state: Id
     progress: float = 0.0

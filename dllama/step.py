@@ -10,6 +10,7 @@ import numpy as np
 from dllama.limits import Array, Int32s, Local
 
 NO_ROWS = np.zeros(0, np.int32)
+NO_COPIES = np.zeros((0, 2), np.int32)
 
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
@@ -32,6 +33,11 @@ class Step:
     # (S, max_pages) int32; entries beyond a sequence's length are -1
     logits_at: Int32s  # (R,) int32: the rows whose logits are wanted
     candidates: Int32s  # (R,) int32: how many of the largest logits; 0 for the whole row
+    copies: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(
+        default_factory=lambda: NO_COPIES
+    )
+    # (C, 2) int32: pages whose contents are copied, from and to, one after the other, before
+    # anything is computed: sequences that begin alike and differ within a page
     hidden_at: Annotated[np.ndarray, Local()] = field(default_factory=lambda: NO_ROWS)
     # (H,) int32: the rows whose last states rank 0 keeps; no other rank needs to know them
 
@@ -50,9 +56,10 @@ class Step:
 class LogitRow:
     """One row of logits for the sampler: the whole row, or its largest entries.
 
-    `ids` is None for a whole row (then `logits` is (vocab_size,)); otherwise ids (k,) int32 and
+    `ids` is None for a whole row (then `logits` is (n_tokens,)); otherwise ids (k,) int32 and
     logits (k,) float32 are sorted by falling logit, ties by rising id. `log_sum_exp` is over
-    the whole vocabulary either way.
+    all tokens either way. Rows of a padded vocabulary that stand for no token are in none of
+    them.
     """
 
     ids: np.ndarray | None

@@ -55,12 +55,15 @@ class Ranks:
     """Several ranks of one model in this process, in threads, over any collectives."""
 
     def __init__(
-        self, path: Path, shares: list[float], comms: list[Collective], *, n_pages: int = 32
-    ) -> None:
+        self, path: Path, shares: list[float], comms: list[Collective], *, n_pages: int = 32,
+        kv_type: KvType = KvType.F16,
+    ) -> None:  # fmt: skip
         self.source = open_model(path)
         self.embedding = EmbeddingTable(self.source)
         shards = plan_for(self.source.config, self.source.tensors, shares)
-        self.models = [load_rank(self.source, shard, n_pages=n_pages) for shard in shards]
+        self.models = [
+            load_rank(self.source, shard, n_pages=n_pages, kv_type=kv_type) for shard in shards
+        ]
         self.comms = comms
 
     def run(self, step: Step) -> list[LogitRow]:

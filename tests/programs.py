@@ -28,7 +28,10 @@ class Program:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *args], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [sys.executable, "-m", "dllama", *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
 
     def stop(self) -> None:
@@ -47,7 +50,7 @@ class Program:
 
 def start_worker(folder: Path, port: int) -> Program:
     return Program(
-        folder / f"worker-{port}.log", "dllama.cli.commands.worker", "--host", "127.0.0.1",
+        folder / f"worker-{port}.log", "worker", "--host", "127.0.0.1",
         "--port", str(port), "--threads", "1",
     )  # fmt: skip
 
@@ -104,7 +107,7 @@ def root(folder: Path, model: Path | str, *args: str) -> Iterator[Server]:
     """A root that serves `model`, once it is ready."""
     port = own_port()
     program = Program(
-        folder / f"root-{port}.log", "dllama.cli.commands.root", "--model", str(model), "--port",
+        folder / f"root-{port}.log", "root", "--model", str(model), "--port",
         str(port), "--threads", "1", *args,
     )  # fmt: skip
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift
+from dllama.kv import KvShift, KvType
 from dllama.step import LogitRow, Step
 from tests.local_model import Ranks
 
@@ -18,10 +18,12 @@ from tests.local_model import Ranks
 class RanksRunner(Ranks):
     """Satisfies dllama.runner.Runner; counts the rows it computes."""
 
-    def __init__(self, path: Path, world_size: int, *, n_pages: int = 32) -> None:
+    def __init__(
+        self, path: Path, world_size: int, *, n_pages: int = 32, kv_type: KvType = KvType.F16
+    ) -> None:
         group = ThreadGroup(world_size)
         comms = [ThreadCollective(group, rank) for rank in range(world_size)]
-        super().__init__(path, [1.0] * world_size, list(comms), n_pages=n_pages)
+        super().__init__(path, [1.0] * world_size, list(comms), n_pages=n_pages, kv_type=kv_type)
         self.n_pages = n_pages
         self.n_rows = 0
         self.n_shifts = 0

@@ -123,6 +123,8 @@ class ScriptedRunner:
             raise self.fails_with
         check_step(step, self._n_pages, self._config.vocab_size)
         self.n_steps += 1
+        for source, target in step.copies.tolist():
+            self._tokens[target] = self._tokens[source]
         rows = []
         candidates = dict(zip(step.logits_at.tolist(), step.candidates.tolist(), strict=True))
         for sequence, (begin, end) in enumerate(pairwise(step.starts.tolist())):

@@ -37,7 +37,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _floor(module: str) -> int | None:
-    if module == "dllama.cli" or module.startswith("dllama.cli."):
+    if module in ("dllama.cli", "dllama.__main__") or module.startswith("dllama.cli."):
         return FLOORS["dllama.cli"]
     return FLOORS.get(module.split(".")[0])
 

@@ -48,8 +48,10 @@ def write_toy(
     rope_scaling: RopeScaling | None = None,
     rope_factors: tuple[float, ...] | None = None,
     tokenizer: Literal["bpe", "spm"] = "bpe",
+    n_tokens: int | None = None,
 ) -> Path:
-    """Writes a toy model and returns its path. A matrix whose columns are no multiple of the
+    """Writes a toy model and returns its path; a GGUF has a tokenizer of `n_tokens`, by default of
+    `vocab_size`. A matrix whose columns are no multiple of the
     block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in .m."""
     config = ModelConfig(
         arch=arch,
@@ -72,7 +74,7 @@ def write_toy(
     if fmt == "m":
         _write_m(path, config, qtype, seed)
     else:
-        _write_gguf(path, config, qtype, seed, TOKENIZERS[tokenizer](vocab_size))
+        _write_gguf(path, config, qtype, seed, TOKENIZERS[tokenizer](n_tokens or vocab_size))
     return path
 
 

@@ -18,17 +18,19 @@ class ReasoningFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ThinkTags:
-    """The marks around a model's thoughts."""
+    """The marks around a model's thoughts, and what the models write after the first one."""
 
     opening: str
     closing: str
+    lead: str = ""
 
 
 TAGS = (
-    ThinkTags("<think>", "</think>"),  # DeepSeek, Qwen, SmolLM and most others
+    ThinkTags("<think>", "</think>", "\n"),  # DeepSeek, Qwen, SmolLM and most others
     ThinkTags("[THINK]", "[/THINK]"),  # Mistral
     ThinkTags("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss
     ThinkTags("<seed:think>", "</seed:think>"),
+    ThinkTags("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere's Command
 )
 
 
@@ -52,6 +54,15 @@ def without_thoughts(prompt: str, tags: ThinkTags) -> str:
     return f"{prompt.rstrip()}\n\n{tags.closing}\n\n" if is_opened(prompt, tags) else prompt
 
 
+def without_block(prompt: str, tags: ThinkTags) -> str:
+    """Returns the prompt without the empty thoughts that it ends with, if it does."""
+    end = prompt.rstrip()
+    if not end.endswith(tags.closing):
+        return prompt
+    head = end.removesuffix(tags.closing).rstrip()
+    return head.removesuffix(tags.opening) if head.endswith(tags.opening) else prompt
+
+
 class _State(StrEnum):
     BEGIN = "begin"  # nothing but white space so far
     THOUGHTS = "thoughts"
@@ -62,14 +73,15 @@ class _State(StrEnum):
 class ReasoningSplitter:
     """Splits text, however it is cut into pieces, into (is_reasoning, text) pairs.
 
-    Thoughts stand at the beginning only. White space around them is dropped.
+    Thoughts stand at the beginning only. White space around them is dropped. `is_open`: the prompt
+    has opened them; `is_begun`: and it has some of their text, which goes on.
     """
 
-    def __init__(self, tags: ThinkTags, *, is_open: bool) -> None:
+    def __init__(self, tags: ThinkTags, *, is_open: bool, is_begun: bool = False) -> None:
         self._tags = tags
         self._state = _State.THOUGHTS if is_open else _State.BEGIN
         self._held = ""
-        self._has_thought = False
+        self._has_thought = is_begun
 
     def push(self, text: str) -> list[tuple[bool, str]]:
         """Returns the pieces that no later text can change."""

@@ -48,7 +48,10 @@ class AnswerSequence:
         self.n_drafted = self.n_accepted = 0  # tokens that were guessed, and that came true
         self._engine = model.engine
         self._submit = submit
-        self._reader = plan.reader(index)  # None where all of the text is the answer
+        self._scanner = StopScanner(stops)
+        # None where all of the text is the answer
+        self._reader = plan.reader(index, self._scanner)
+        self._parts: list[Part] = []  # of the reader; no event has told them yet
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
         self._is_silent = plan.is_silent
@@ -57,7 +60,6 @@ class AnswerSequence:
             if plan.kept
             else model.tokenizer.decoder(skip_special=True)
         )
-        self._scanner = StopScanner(stops)
         self._meter = meter
         self._outputs: AsyncIterator[Output] | None = None
         self._interruption: ClusterError | None = None
@@ -102,6 +104,7 @@ class AnswerSequence:
                 if self._interruption is not None:
                     raise self._interruption from None
                 self.finish = FinishReason.ABORT
+                self._end_parts()
                 break
             self._clock(output)
             if self._submit.wants_progress and output.n_computed > self.n_computed:
@@ -109,19 +112,25 @@ class AnswerSequence:
                 if not output.tokens and output.finish is None:
                     return [self._progress()]
             text = self._text_of(output)
-            self._n_shown += len(text)
+            if self._reader is None:
+                self._n_shown += len(text)
+            else:
+                self._n_shown = self._n_decoded - self._scanner.n_open
             if text:
                 return self._events(text)
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
-        """Returns the text that an output adds; sets `finish` if it is the last."""
+        """Returns the text that an output adds, which a reader has read to parts; sets `finish` if
+        it is the last."""
         text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
         if self._scanner.found is not None:
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.STOP
         elif output.finish is not None:
-            text += self._scanner.push(self._decoder.flush()) + self._scanner.flush()
+            text += self._passed(self._decoder.flush())
+            text += "" if self._reader else self._scanner.flush()
+            self._end_parts()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
             if self._is_silent:
@@ -137,7 +146,19 @@ class AnswerSequence:
             self._waiting.append(AnswerToken(probs, self._n_decoded))
         text = self._decoder.push([token])
         self._n_decoded += len(text)
-        return self._scanner.push(text)
+        return self._passed(text)
+
+    def _passed(self, text: str) -> str:
+        """Returns the text that is certain to stay; with a reader, all text, read to parts."""
+        if self._reader is None:
+            return self._scanner.push(text)
+        self._parts += self._reader.push(text)
+        return text
+
+    def _end_parts(self) -> None:
+        """Has the reader give what it held back: no more text comes."""
+        if self._reader is not None:
+            self._parts += self._reader.finish()
 
     def _events(self, text: str) -> list[Event]:
         """Returns the parts of more text; at the end also what was held back, and the `Finish`."""
@@ -148,9 +169,7 @@ class AnswerSequence:
             text = self._ruled(text)
         parts: list[Part] = []
         if self._reader is not None:
-            parts = self._reader.push(text) if text else []
-            if self.finish is not None:
-                parts += self._reader.finish()
+            parts, self._parts = self._parts, []
         elif text:
             parts = [Text(self.index, text, self._told_tokens())]
         if parts and self._has_probs:

@@ -71,6 +71,7 @@ class StopScanner:
         self._table = table
         self._state = 0
         self._held = ""  # the end of the text, which may be the beginning of a stop string
+        self._n_cut = 0  # characters of the stop string, and of what came after it
 
     def push(self, text: str) -> str:
         """The part of all text so far, not yet returned, that is certain to stay."""
@@ -82,6 +83,7 @@ class StopScanner:
             if table.match[state]:
                 self.found = table.match[state]
                 whole, self._held = self._held + text[: i + 1], ""
+                self._n_cut = len(self.found) + len(text) - (i + 1)
                 return whole[: len(whole) - len(self.found)]
         self._state = state
         whole = self._held + text
@@ -94,6 +96,11 @@ class StopScanner:
         held, self._held = self._held, ""
         self._state = 0
         return held
+
+    @property
+    def n_open(self) -> int:
+        """Characters at the end of all text so far that are not certain to stay, or do not."""
+        return len(self._held) + self._n_cut
 
 
 class LineRules:

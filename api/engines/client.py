@@ -21,6 +21,11 @@ class EngineClient(Protocol):
         """The latest known state; does not wait."""
         ...
 
+    @property
+    def n_open(self) -> int:
+        """Sequences that have not ended."""
+        ...
+
     def submit(self, submit: Submit) -> AsyncIterator[Output]:
         """Starts a sequence; iterate to get its Outputs up to and including the one with `finish`.
 
@@ -70,6 +75,11 @@ def refuse_unless_ready(state: EngineState) -> None:
         raise EngineBusy(
             f"The cluster has lost a node and is recovering{detail}; ask again in a moment.",
             retry_after_s=RECOVERING_RETRY_S,
+        )
+    if state.state == "sleeping":
+        raise EngineBusy(
+            f"The model sleeps, as nobody asked it anything{detail}; ask again in a moment.",
+            retry_after_s=LOADING_RETRY_S,
         )
     raise EngineBusy(
         f"The engine of this model has failed{detail}; see the server's log and restart it.",

@@ -4,6 +4,7 @@ Lives on the event loop alone."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ from dllama.requests import (
 log = logging.getLogger(__name__)
 
 MAX_OPEN = 1024  # sequences running or waiting in one engine
+LAST_STATS_S = 2.0  # for the figures of an engine that goes to sleep
 
 
 class MessageClient(ABC):
@@ -40,6 +42,7 @@ class MessageClient(ABC):
         self._state = state
         self._queries: dict[str, asyncio.Future[StatsReply | SessionReply]] = {}
         self._query_ids = itertools.count()
+        self._last_stats: dict[str, object] = {}  # of an engine that sleeps
 
     @abstractmethod
     def _send(self, message: ToEngine) -> None:
@@ -48,6 +51,10 @@ class MessageClient(ABC):
     @property
     def state(self) -> EngineState:
         return self._state
+
+    @property
+    def n_open(self) -> int:
+        return len(self._router)
 
     def submit(self, submit: Submit) -> AsyncIterator[Output]:
         refuse_unless_ready(self._state)
@@ -67,6 +74,9 @@ class MessageClient(ABC):
                 log.warning("abort of %s could not be sent: the engine is gone", request_id)
 
     async def stats(self) -> dict[str, object]:
+        return self._last_stats if self._state.state == "sleeping" else await self._ask_stats()
+
+    async def _ask_stats(self) -> dict[str, object]:
         try:
             reply = await self._ask(StatsQuery(f"stats-{next(self._query_ids)}"))
         except EngineBusy as error:
@@ -83,6 +93,22 @@ class MessageClient(ABC):
     def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
         self._state = EngineState("loading" if is_restarting else "failed", detail=reason)
         self._lose(reason)
+
+    def engine_sleeps(self) -> None:
+        """Called by the supervisor before it ends an engine without work, and when one cannot be
+        woken."""
+        self._state = EngineState("sleeping")
+
+    async def keep_figures(self) -> None:
+        """Called before an engine that sleeps is ended: its last figures are those of `stats` from
+        now on."""
+        with contextlib.suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(LAST_STATS_S):
+                self._last_stats = await self._ask_stats()
+
+    def engine_wakes(self) -> None:
+        """Called by the supervisor when it starts an engine that slept."""
+        self._state = EngineState("loading", detail="the model slept and is loaded again")
 
     async def _ask(self, query: StatsQuery | SessionCall) -> StatsReply | SessionReply:
         """The engine's reply to a query with an id of its own. Raises EngineBusy, ClusterError."""

@@ -152,7 +152,7 @@ class NativeWriter:
             "tokens": [] if is_stream else tokens,
             "model": self._model.id,
             "generation_settings": generation_settings(wanted, sampling, wanted.generation.stops),
-            "prompt": self._model.tokenizer.decode(prompt),
+            "prompt": self._model.tokenizer.decode(prompt, is_continuation=True),
             "has_new_line": "\n" in text,
             "truncated": is_limit and n_known >= self._model.max_seq_len,
             "stop_type": "limit" if is_limit else "word" if word else "eos",

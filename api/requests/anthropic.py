@@ -165,7 +165,8 @@ def a_tool(tool: object, path: str) -> Mapping[str, object]:
         function["description"] = a_text(found, "description", path)
     if found.get("strict") is not None:
         function["strict"] = boolean(found["strict"], f"{path}.strict")
-    return function
+    usual = ("name", "description", "parameters", "strict")  # the order models have seen most
+    return {key: function[key] for key in usual if key in function}
 
 
 def thinking_left_out(body: Body) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from api.answers.reasoning import ReasoningFormat
 from api.requests.fields import Field, boolean, mapping, wrong
 from api.requests.generation import GenerationRequest
 from api.tools.tool_request import ToolRequest
+from dllama.chat.adaptations import REASONING_KEYS
 from dllama.errors import RequestError
 
 TemplateMessage = dict[str, object]
@@ -95,7 +96,7 @@ def _check_continued(messages: list[TemplateMessage], add: bool | None) -> None:
         reason = "it has tool calls"
     elif len(messages) > 1 and messages[-2].get("role") == "assistant":
         reason = "the one before it is the assistant's too"
-    elif not last.get("content"):
+    elif not last.get("content") and not has_thoughts(last):
         reason = "it has no content"
     else:
         return
@@ -104,6 +105,33 @@ def _check_continued(messages: list[TemplateMessage], add: bool | None) -> None:
         "assistant message that is the beginning of the answer.",
         param="messages",
     )
+
+
+def has_thoughts(told: TemplateMessage) -> bool:
+    return any(told.get(key) for key in REASONING_KEYS)
+
+
+def continuation(value: object, name: str) -> bool | str:
+    """Reads a boolean, or the name of the part of the last message that the answer continues."""
+    if isinstance(value, str) and value in ("content", *REASONING_KEYS):
+        return value
+    if not isinstance(value, bool):
+        raise wrong(name, "true, false, content or reasoning_content", value)
+    return value
+
+
+def ending_in(messages: list[TemplateMessage], part: bool | str | None) -> list[TemplateMessage]:
+    """Returns the messages up to the part of the last one that is to be continued: thoughts end
+    before the content."""
+    if part not in REASONING_KEYS or not messages:
+        return messages
+    if not has_thoughts(messages[-1]):
+        raise RequestError(
+            f"`continue_final_message` is {part!r}, but the last message has no thoughts; send "
+            "them as its `reasoning_content`.",
+            param="continue_final_message",
+        )
+    return [*messages[:-1], {**messages[-1], "content": ""}]
 
 
 def template_kwargs(value: object, name: str) -> dict[str, object]:

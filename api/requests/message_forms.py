@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from dllama.chat.adaptations import REASONING_KEYS
+
 Message = dict[str, object]
 
-THOUGHTS = ("reasoning_content", "reasoning")
 # Types of parts that are text, and where they have it.
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
@@ -31,7 +32,7 @@ def _is_empty(message: Message) -> bool:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(p.get("text")) for p in content if isinstance(p, Mapping))
-    return not content and not any(message.get(key) for key in ("tool_calls", *THOUGHTS))
+    return not content and not any(message.get(key) for key in ("tool_calls", *REASONING_KEYS))
 
 
 def _in_one_form(message: Message) -> Message:
@@ -51,7 +52,7 @@ def _in_one_form(message: Message) -> Message:
         content = refusal
     if isinstance(content, list):
         content = [_a_part(part) for part in content] or ""
-    may_be_null = any(found.get(key) for key in ("tool_calls", *THOUGHTS))
+    may_be_null = any(found.get(key) for key in ("tool_calls", *REASONING_KEYS))
     if content is None and not may_be_null and ("content" in found or _is_assistant(found)):
         content = ""
     if content is not None or "content" in found:

@@ -13,6 +13,8 @@ from api.requests.conversation import (
     ChatRequest,
     Conversation,
     TemplateMessage,
+    continuation,
+    ending_in,
     is_continued,
     thinking_kwargs,
 )
@@ -22,6 +24,7 @@ from api.requests.fields import (
     a_list,
     boolean,
     integer,
+    mapping,
     token_limit,
     whole,
     wrong,
@@ -39,7 +42,13 @@ from api.requests.tool_forms import function_of, tool_choice, tool_kind
 from api.requests.verdicts import CHAT as CHAT_RULES
 from api.requests.verdicts import COMPLETION as COMPLETION_RULES
 from api.requests.verdicts import check_fields
-from api.tools.tool_request import Offer, ToolChoice, choose_tools, make_tools
+from api.tools.tool_request import (
+    Offer,
+    ToolChoice,
+    choose_tools,
+    in_their_envelopes,
+    make_tools,
+)
 from dllama.errors import RequestError
 
 Prompt = str | list[int]
@@ -76,6 +85,7 @@ def prompts(value: object, name: str) -> list[Prompt]:
 
 def tools(value: object, name: str) -> Offer:
     """A list of functions; other tools are left out."""
+    sent: list[Mapping[str, object]] = []
     functions: list[Mapping[str, object]] = []
     paths: list[str] = []
     left_out: list[str] = []
@@ -83,11 +93,13 @@ def tools(value: object, name: str) -> Offer:
         path = f"{name}[{i}]"
         kind = tool_kind(tool, path)
         if kind == "function":
+            sent.append(mapping(tool, path))
             functions.append(function_of(tool, path))
             paths.append(f"{path}.function")
         else:
             left_out.append(f"{path}:{kind}")
-    return make_tools(functions, paths, left_out=left_out)
+    offer = make_tools(functions, paths, left_out=left_out)
+    return offer._replace(tools=in_their_envelopes(offer.tools, sent))
 
 
 MAX_TOKENS = Field(("n_predict", "max_completion_tokens", "max_tokens"), token_limit, None)
@@ -96,7 +108,7 @@ BEST_OF = Field(("best_of",), integer(1, MAX_N), None)
 PROMPT = Field(("prompt",), prompts, None)
 MESSAGES = Field(("messages",), messages_list, None)
 ADD_GENERATION_PROMPT = Field(("add_generation_prompt",), boolean, None)
-CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), boolean, None)
+CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), continuation, None)
 TOOLS: Field[Offer, Offer] = Field(("tools",), tools, Offer())
 TOOL_CHOICE: Field[ToolChoice, ToolChoice] = Field(("tool_choice",), tool_choice, "auto")
 PARALLEL = Field(("parallel_tool_calls",), boolean, True)
@@ -122,10 +134,12 @@ def parse_conversation(body: Body) -> Conversation:
             '{"role": "user", "content": "Hello"}.',
             param="messages",
         )
-    add = ADD_GENERATION_PROMPT.of(body)
+    add, part = ADD_GENERATION_PROMPT.of(body), CONTINUE_FINAL_MESSAGE.of(body)
+    messages = ending_in(messages, part)
+    continued = None if part is None else bool(part)
     return Conversation(
         messages,
-        is_continued=is_continued(messages, add, CONTINUE_FINAL_MESSAGE.of(body)),
+        is_continued=is_continued(messages, add, continued),
         kwargs=thinking_kwargs(
             TEMPLATE_KWARGS.of(body), ENABLE_THINKING.of(body), REASONING_EFFORT.of(body)
         ),

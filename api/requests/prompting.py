@@ -10,6 +10,7 @@ from typing import Any
 
 from api.answers.reasoning import without_thoughts
 from api.errors import ApiError, prompt_too_long
+from api.requests.continuation import continued_prompt
 from api.requests.conversation import Conversation
 from api.requests.engine_options import EngineOptions, may_shift
 from api.requests.fields import MAX_SEED
@@ -34,26 +35,19 @@ def render(model: ServedModel, conversation: Conversation) -> str:
     """Returns the prompt of a conversation as text. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
     dialect, kwargs = model.tool_dialect, conversation.kwargs
-    messages = told_in_words(conversation.messages, conversation.tools, dialect)
+    template = model.chat_template
+    messages = told_in_words(
+        conversation.messages, conversation.tools, dialect, writes_calls=template.writes_calls
+    )
     messages = fitting_ids(messages, dialect)
     tools = conversation.tools.raw if dialect.describes_tools else None
-    template = model.chat_template
     if not conversation.is_continued:
         add = conversation.add_generation_prompt
         prompt = template.render(messages, tools, add, **kwargs)
         if model.think_tags is not None and kwargs.get("enable_thinking") is False:
             return without_thoughts(prompt, model.think_tags)
         return prompt
-    *before, last = messages
-    opened = template.render(before, tools, True, **kwargs)
-    return opened + text_of(last["content"])
-
-
-def text_of(content: object) -> str:
-    """Returns the text of a message's checked content; parts are joined as templates join them."""
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
-    return str(content)
+    return continued_prompt(template, messages, tools, kwargs, model.think_tags)
 
 
 def effort_left_out(model: ServedModel, conversation: Conversation) -> tuple[str, ...]:
@@ -63,11 +57,14 @@ def effort_left_out(model: ServedModel, conversation: Conversation) -> tuple[str
 
 
 def encode(model: ServedModel, text: str) -> list[int]:
-    """Returns the ids of a text, special tokens parsed; with BOS if the model wants one and the
-    text has none."""
-    bos = model.tokenizer.bos_text
-    has_bos = bool(bos) and text.startswith(bos)
-    return model.tokenizer.encode(text, add_special=not has_bos, parse_special=True)
+    """Returns the ids of a text that an answer is to follow, special tokens parsed."""
+    return model.tokenizer.encode_prompt(text)
+
+
+def encode_whole(model: ServedModel, text: str) -> list[int]:
+    """Returns the ids of a text that is complete, special tokens parsed, between BOS and EOS if
+    the model wants them."""
+    return model.tokenizer.encode(text, add_special=True, parse_special=True)
 
 
 def check_ids(model: ServedModel, ids: list[int], param: str) -> None:
@@ -153,15 +150,21 @@ def is_long(conversation: Conversation) -> bool:
 
 
 async def text_ids(
-    model: ServedModel, prompt: Prompt, param: str = "prompt", options: EngineOptions | None = None
+    model: ServedModel,
+    prompt: Prompt,
+    param: str = "prompt",
+    options: EngineOptions | None = None,
+    *,
+    is_answered: bool = True,
 ) -> list[int]:
-    """Returns the tokens of a prompt of /v1/completions, or of a text to embed. A long text is
-    encoded in a thread."""
+    """Returns the tokens of a prompt of /v1/completions, or of a text to embed, which no answer
+    follows. A long text is encoded in a thread."""
+    encoder = encode if is_answered else encode_whole
     if isinstance(prompt, str):
         if len(prompt) > LONG_CHARS:
-            ids = await asyncio.to_thread(encode, model, prompt)
+            ids = await asyncio.to_thread(encoder, model, prompt)
         else:
-            ids = encode(model, prompt)
+            ids = encoder(model, prompt)
     else:
         ids = prompt
         check_ids(model, ids, param)
@@ -236,5 +239,4 @@ def infill_ids(model: ServedModel, parts: InfillParts) -> list[int]:
         prompt += [fim.separator, *ids("filename\n")]
     prompt += [fim.prefix, *ids(parts.prefix), *ids(parts.middle)]
     prompt += [fim.suffix, *ids(parts.suffix), fim.middle]
-    bos = model.tokenizer.encode("", add_special=True)
-    return [*bos, *prompt]
+    return [*encode(model, ""), *prompt]

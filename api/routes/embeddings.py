@@ -107,7 +107,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
         )
     check_dimensions(model, wanted.dimensions)
     refuse_unless_ready(model.engine.state)
-    ids = [await text_ids(model, text, "input") for text in wanted.texts]
+    ids = [await text_ids(model, text, "input", is_answered=False) for text in wanted.texts]
     vectors = await embed(model, ids, wanted.pooling)
     return wanted, model, Vectors(ids, [normalised(v, wanted.norm) for v in vectors])
 

@@ -109,8 +109,13 @@ def own_samples(
     meter = context.meter
     yield sample("requests_total", "counter", "Requests for answers.", meter.n_total)
     yield sample("requests_open", "gauge", "Requests for answers that are open.", meter.n_open)
-    is_ready = model.engine.state.state == "ready"
-    yield sample("ready", "gauge", "1 while the model serves.", float(is_ready))
+    is_ready = model.engine.state.state in ("ready", "sleeping")
+    yield sample(
+        "ready",
+        "gauge",
+        "1 while the model serves, or sleeps until it is asked something.",
+        float(is_ready),
+    )
     for name, milliseconds in meter.latency_ms().items():
         if milliseconds is not None:
             yield sample(f"{name}_ms", "gauge", "Latency of the recent past.", milliseconds)

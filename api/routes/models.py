@@ -90,7 +90,7 @@ async def props(request: web.Request) -> web.Response:
             "bos_token": facts.bos_text,
             "eos_token": facts.eos_text,
             "build_info": context.config.fingerprint,
-            "is_sleeping": False,
+            "is_sleeping": model.engine.state.state == "sleeping",
         }
     )
 
@@ -101,7 +101,7 @@ async def one_model(request: web.Request) -> web.Response:
 
 async def health(request: web.Request) -> web.Response:
     """Answers 200 once every model serves, else 503 with the progress of the first that does not;
-    also while the server stops."""
+    also while the server stops. A model that sleeps serves: requests wait until it is awake."""
     context = request.app[CONTEXT]
     if context.is_stopping:
         told = context.stopping()
@@ -109,6 +109,8 @@ async def health(request: web.Request) -> web.Response:
         return json_response(stopping | told.body(), status=told.status, headers=told.headers)
     for model in request.app[CONTEXT].models.all():
         state = model.engine.state
+        if state.state == "sleeping" or (context.sleep is not None and context.sleep.is_waking):
+            continue
         try:
             refuse_unless_ready(state)
         except EngineBusy as busy:

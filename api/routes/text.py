@@ -69,8 +69,11 @@ async def detokenize(request: web.Request) -> web.Response:
     if ids is None:
         raise missing("tokens", '{"tokens": [1, 2, 3]}')
     check_ids(model, ids, "tokens")
-    decode = model.tokenizer.decode
-    text = await asyncio.to_thread(decode, ids) if len(ids) > LONG_CHARS else decode(ids)
+
+    def decode() -> str:  # with the space before a SentencePiece text, which is one of its tokens
+        return model.tokenizer.decode(ids, is_continuation=True)
+
+    text = await asyncio.to_thread(decode) if len(ids) > LONG_CHARS else decode()
     return json_response({"content": text})
 
 

@@ -73,6 +73,14 @@ LLAMA3 = ToolDialect(
     is_bare=True,
     is_single=True,
 )
+FIREFUNCTION = ToolDialect(
+    name="firefunction",  # Firefunction v2
+    signs=("functools[",),
+    mark="functools[",
+    opening="functools[",
+    between=", ",
+    closing="]",
+)
 GENERIC = ToolDialect(
     name="generic",  # templates that know no tools: told in words, see history.py
     signs=(),
@@ -82,7 +90,7 @@ GENERIC = ToolDialect(
     between="\n",
     describes_tools=False,
 )
-TOOL_DIALECTS = (HERMES, MISTRAL, LLAMA3)
+TOOL_DIALECTS = (HERMES, MISTRAL, FIREFUNCTION, LLAMA3)
 
 
 def dialect_of(template_sources: tuple[str, ...]) -> ToolDialect:

@@ -14,6 +14,7 @@ from api.tools.tool_request import ToolRequest
 Messages = list[dict[str, object]]
 _SHORT = re.compile(rf"[A-Za-z0-9]{{{SHORT_ID_CHARS}}}")
 
+_RESULT_ROLES = ("tool", "function", "ipython")
 _INSTRUCTION = """\
 You may call functions to help with the user's request. These are the functions, as JSON:
 {tools}
@@ -25,11 +26,17 @@ function's parameters:
 The result of a call comes back to you between <tool_response> and </tool_response>."""
 
 
-def told_in_words(messages: Messages, tools: ToolRequest, dialect: ToolDialect) -> Messages:
-    """Returns the messages as a template without tools can render them; other dialects'
-    unchanged."""
-    if dialect is not GENERIC:
+def told_in_words(
+    messages: Messages, tools: ToolRequest, dialect: ToolDialect, *, writes_calls: bool = False
+) -> Messages:
+    """Returns the messages as a template without tools can render them; unchanged those of other
+    dialects, and those that have nothing of tools. A template may know calls (`writes_calls`) all
+    the same: a history of them is then the template's, unless the answer is to call tools too."""
+    knows_of_tools = bool(tools.rendered) or any(map(_is_of_tools, messages))
+    if dialect is not GENERIC or not knows_of_tools:
         return messages
+    if writes_calls and not tools.rendered and not any(map(_has_text_and_calls, messages)):
+        return [{**m, "content": None} if m.get("tool_calls") else m for m in messages]
     told = _merged([_as_text(message) for message in messages])
     return _with_system(told, describe(tools)) if tools.rendered else told
 
@@ -45,7 +52,7 @@ def describe(tools: ToolRequest) -> str:
 
 def _as_text(message: dict[str, object]) -> dict[str, object]:
     role, content = message.get("role"), _plain(message.get("content"))
-    if role in ("tool", "function", "ipython"):
+    if role in _RESULT_ROLES:
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     calls = message.get("tool_calls")
     if role == "assistant" and isinstance(calls, list) and calls:
@@ -53,6 +60,16 @@ def _as_text(message: dict[str, object]) -> dict[str, object]:
         kept = {k: v for k, v in message.items() if k != "tool_calls"}
         return {**kept, "content": f"{content}\n{written}" if content else written}
     return message
+
+
+def _is_of_tools(message: Mapping[str, object]) -> bool:
+    """True for a message that calls tools, or is the result of a call."""
+    return bool(message.get("tool_calls")) or message.get("role") in _RESULT_ROLES
+
+
+def _has_text_and_calls(message: Mapping[str, object]) -> bool:
+    """True for a message of which such templates write the text and drop the calls."""
+    return bool(message.get("tool_calls") and message.get("content"))
 
 
 def _call_text(call: object) -> str:

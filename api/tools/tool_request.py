@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from api.requests.fields import wrong
@@ -153,15 +153,34 @@ def make_tool(function: Mapping[str, object], path: str, schema: str) -> Tool:
         raise wrong(f"{path}.{schema}", "a JSON schema of an object", parameters)
     if strict and parameters.get("type", "object") != "object":
         raise wrong(f"{path}.{schema}", "a JSON schema of an object", parameters)
-    parameters = {"type": "object", **parameters}
-    # Templates read these without asking whether they are there.
-    shown = {"properties": {}, **parameters}
-    raw = {**function, "description": description or "", "parameters": shown}
-    if description is None and "strict" in raw:
-        raw.pop("strict")
-    told: dict[str, object] = {"type": "function", "function": raw}
-    schema_of = {"type": "object", **parameters}
-    return Tool(name, schema_of, told, f"{path}.{schema}", is_strict=bool(strict))
+    # Everything stays where the client put it, because templates write tools out as they are;
+    # what templates read without asking whether it is there follows at the end.
+    schema_shown = {**parameters, **_absent(parameters, _NO_PARAMETERS)}
+    shown = {**function, "description": description or "", "parameters": schema_shown}
+    told: dict[str, object] = {"type": "function", "function": shown}
+    whole = {"type": "object", **parameters}
+    return Tool(name, whole, told, f"{path}.{schema}", is_strict=bool(strict))
+
+
+def _absent(given: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    """Returns the defaults of keys that are not given."""
+    return {key: value for key, value in defaults.items() if key not in given}
+
+
+def in_their_envelopes(
+    tools: Sequence[Tool], sent: Sequence[Mapping[str, object]]
+) -> tuple[Tool, ...]:
+    """Returns the tools as a client of OpenAI's chats sent them: a template sees every key of the
+    object around a function too, in the client's order."""
+    envelopes: dict[object, Mapping[str, object]] = {}
+    for envelope in sent:
+        function = envelope.get("function")
+        if isinstance(function, Mapping):
+            envelopes.setdefault(function.get("name"), envelope)
+    return tuple(
+        replace(tool, raw={**envelopes.get(tool.name, tool.raw), "function": tool.raw["function"]})
+        for tool in tools
+    )
 
 
 def choose_tools(offer: Offer, choice: ToolChoice, *, is_parallel: bool) -> ToolRequest:

@@ -15,6 +15,7 @@ from cluster.root.session import ClusterSession, RootParts
 from cluster.root.session_plan import ClusterConfig
 from dllama import __version__
 from dllama.config import ModelConfig
+from dllama.descriptors import check_free
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.kv import KvShift
 from dllama.runtime.embedding import EmbeddingTable
@@ -173,12 +174,15 @@ class ClusterRunner:
             self._rank = None
 
     def _open(self, hello_timeout_s: float) -> None:
+        n_workers = len(self._config.workers)
+        check_free(16 + 12 * n_workers, f"a cluster of {n_workers + 1} machines")
         session = ClusterSession(self._parts, self._meter)
         try:
             self._rank = session.open(self._rank, hello_timeout_s)
         except BaseException:
             session.close()
             raise
+        self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
         self._session = session
 
     def _living(self) -> ClusterSession:

@@ -113,7 +113,7 @@ class ClusterSession:
         if config.warm_up:
             max_seq_len = self._parts.source.config.max_seq_len
             for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
-                self._compute(step)
+                self._compute(step, is_warm_up=True)
         for link in self.links:
             link.watch_from_now()
             link.hang_timeout_s = config.hang_timeout_s
@@ -254,10 +254,10 @@ class ClusterSession:
         self._meter.add(step, elapsed, before, self._mesh.times)
         return logits
 
-    def _compute(self, step: Step) -> list[LogitRow]:
+    def _compute(self, step: Step, *, is_warm_up: bool = False) -> list[LogitRow]:
         assert self._rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
-        frames = pack(StepCall(step, rows), self.epoch)
+        frames = pack(StepCall(step, rows, is_warm_up), self.epoch)
         with self.links.explained():
             for link in self.links:
                 link.send_session(frames)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.root.reach import check_distinct, check_names, why_silent
 from cluster.root.worker_link import WorkerLink
 from cluster.sockets import Address, Context
 from cluster.wire.messages import Hello, Message, Welcome
@@ -40,15 +41,20 @@ class WorkerLinks:
     def greet(self, timeout_s: float) -> list[Welcome]:
         """Greets every worker and returns their Welcome messages.
 
-        Raises PeerLost for one that does not answer, ProtocolError for one of another version.
+        Raises ConfigError for one under two names, PeerLost for one that does not answer,
+        ProtocolError for one of another version.
         """
+        check_names([link.address for link in self._links], timeout_s)
         for link in self._links:
             link.tell_daemon(Hello(self._release))
-        silent = (
-            f"did not answer within {timeout_s:g} s; start `dllama-worker` there, or check its "
-            "address, its port and the firewalls on the way"
-        )
-        return self.await_all(Welcome, timeout_s, silent, is_watching=False)
+        silent = f"did not answer within {timeout_s:g} s"
+        try:
+            welcomes = self.await_all(Welcome, timeout_s, silent, is_watching=False)
+        except PeerLost as lost:
+            link = self.of_rank(lost.rank)
+            raise link.lost(f"{silent}: {why_silent(link.address)}") from None
+        check_distinct([link.address for link in self._links], welcomes)
+        return welcomes
 
     def await_all(
         self, kind: type[M], timeout_s: float, silent: str, *, is_watching: bool = True

@@ -42,6 +42,7 @@ def check_config(config: ModelConfig) -> None:
         config.head_dim, config.vocab_size, config.max_seq_len,
     )  # fmt: skip
     is_sound = config.arch in FAMILIES and all(0 < size <= MAX_DIMENSION for size in sizes)
+    is_sound = is_sound and 0 < config.n_tokens <= config.vocab_size
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
@@ -83,6 +84,8 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
     _check(_within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
     _check(len(step.candidates) == len(step.logits_at), "every logits row has a count")
     _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
+    _check(step.copies.shape[1] == 2, "a copy names two pages")
+    _check(_within(step.copies, 0, limits.n_pages), "copied pages exist")
     _check_pages(step, limits)
     return step
 

@@ -37,9 +37,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Daemon to root: what this node is. `machine` is equal for nodes that share memory."""
+    """Daemon to root: what this node is. `daemon` is another one for each daemon, `machine` is
+    equal for nodes that share memory."""
 
     release: str
+    daemon: str
     host: str
     machine: str
     cpu: str
@@ -145,10 +147,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """Root to ranks: a step, and the raw embedding rows of its tokens."""
+    """Root to ranks: a step, and the raw embedding rows of its tokens. A step that only warms the
+    ranks up is in nobody's figures."""
 
     step: Step
     embed_rows: Annotated[np.ndarray, Array(np.uint8, ndim=2)]  # (T, row_bytes)
+    is_warm_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

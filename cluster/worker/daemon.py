@@ -6,6 +6,7 @@ It computes nothing, so it always answers in time, and no message ends it.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from cluster.wire.messages import (
     Refused,
     SessionEnded,
     SessionReady,
+    Welcome,
     pack,
     unpack,
 )
@@ -38,7 +40,7 @@ from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
 from dllama.container import available_memory
-from dllama.errors import ProtocolError
+from dllama.errors import DllamaError, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Worker:
         self._config = config
         self._sessions: dict[int, SessionProcess] = {}  # by epoch
         self._is_running = False
+        self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
     def start(self) -> None:
@@ -132,12 +135,18 @@ class Worker:
             answer = self._answer(identity, epoch, message)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
             log.warning("refused a message: %s", error)
-            answer = describe_machine(self._config.threads, self._config.release)
+            answer = self._welcome()
+        except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
+            log.error("could not open a session: %s", error)
+            answer = Refused(f"it could not start a process: {error}")
         except Exception as error:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
             self._send(identity, epoch, answer)
+
+    def _welcome(self) -> Welcome:
+        return describe_machine(self._id, self._config.threads, self._config.release)
 
     def _answer(self, identity: bytes, epoch: int, message: Message) -> Message | None:
         if isinstance(message, Hello):
@@ -147,7 +156,7 @@ class Worker:
                     message.release,
                     self._config.release,
                 )
-            return describe_machine(self._config.threads, self._config.release)
+            return self._welcome()
         if isinstance(message, OpenSession):
             return self._open(identity, epoch, message)
         if isinstance(message, CloseSession):

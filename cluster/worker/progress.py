@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from dllama.temporary import temporary_file
 from kernels.team import TICKET
 
 KERNEL_WORDS = 64  # the state of the rank's thread team, which holds its counter
@@ -32,10 +32,8 @@ class ProgressFile:
 
     @classmethod
     def create(cls) -> ProgressFile:
-        """A fresh file in the system's temporary folder, removed by close()."""
-        with tempfile.NamedTemporaryFile(prefix="dllama-rank-", delete=False) as file:
-            file.write(bytes(8 * WORDS))
-        return cls(Path(file.name), is_owner=True)
+        """Returns a fresh file, removed by close(). Raises ConfigError where there is no place."""
+        return cls(temporary_file("dllama-rank-", bytes(8 * WORDS)), is_owner=True)
 
     @property
     def kernel_words(self) -> np.ndarray:

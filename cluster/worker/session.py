@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import threading
 import time
 from copy import copy
@@ -49,10 +48,12 @@ from cluster.wire.messages import (
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
 from dllama.container import available_memory
+from dllama.descriptors import check_free
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
+from dllama.temporary import places
 from kernels.cache import cache_root
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,8 @@ class WorkerSession:
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
-                self._meter.add(step, elapsed, before, self._mesh.times)
+                if not message.is_warm_up:
+                    self._meter.add(step, elapsed, before, self._mesh.times)
             elif isinstance(message, KvShift):
                 check_shift(message, limits)
                 rank.shift(message)
@@ -249,7 +251,7 @@ def kv_directory() -> Path:
     if chosen:
         return Path(chosen)
     root = cache_root()  # None where the user has no home
-    return (root.parent if root else Path(tempfile.gettempdir()) / "dllama") / "sessions"
+    return root.parent / "sessions" if root else Path(places()[0]) / f"dllama-{os.getuid()}"
 
 
 def end_with_daemon(lifeline: int) -> None:
@@ -264,10 +266,12 @@ def end_with_daemon(lifeline: int) -> None:
 
 
 def main(load_rank: LoadRank) -> int:
-    """Runs the session described on standard input; returns its exit code."""
+    """Runs the session described on standard input; returns its exit code. Raises ConfigError where
+    the links to the other ranks need more file descriptors than there are."""
     line = sys.stdin.buffer.readline()
     config = SessionConfig(**json.loads(line))
     prefix = f"%(asctime)s %(levelname)s rank {config.rank}: %(message)s"
     logging.basicConfig(level=logging.INFO, format=prefix)
     end_with_daemon(sys.stdin.fileno())
+    check_free(8 + 8 * config.world_size, f"a rank of {config.world_size}")
     return WorkerSession(config, load_rank).run()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
-import dllama
 from cluster.worker.progress import ProgressFile
 from cluster.worker.session import SessionConfig
+from dllama.child_python import child_command, child_environment
 
-SESSION_COMMAND = (sys.executable, "-m", "dllama.cli.worker_session")
+SESSION_COMMAND = tuple(child_command("dllama.cli.worker_session"))
 KILL_AFTER_S = 2.0
 
 
@@ -41,13 +38,11 @@ class SessionProcess:
     def start(self, command: Sequence[str], progress: ProgressFile) -> None:
         """Starts the process, in a session of its own: Ctrl-C at the daemon is not for it."""
         self._progress = progress
-        house = str(Path(dllama.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (house, os.environ.get("PYTHONPATH", ""))))
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
             start_new_session=True,
         )
         self._watched = psutil.Process(self._process.pid)

@@ -11,7 +11,7 @@ from typing import Any
 from dllama.chat.traits import Arguments, Traits
 
 Messages = list[dict[str, Any]]
-_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _ROLES = {"developer": "system", "function": "tool"}
 
 
@@ -32,7 +32,7 @@ def _name_reasoning(messages: Messages, traits: Traits) -> Messages:
     """Reasoning under the names that templates read, whichever one it was sent by."""
     named: Messages = []
     for message in messages:
-        found = [message[key] for key in _REASONING_KEYS if message.get(key) is not None]
+        found = [message[key] for key in REASONING_KEYS if message.get(key) is not None]
         if found:
             message = {"thinking": found[0], **message, "reasoning_content": found[0]}
         named.append(message)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 
-from dllama.chat.adaptations import adapt
+from dllama.chat.adaptations import Messages, adapt
 from dllama.chat.compiled import CompiledTemplate
+from dllama.chat.continuation import CUTS, Cut, joined_parts
 from dllama.chat.traits import Traits, find_traits
 
 Tools = Sequence[Mapping[str, object]]
@@ -17,8 +18,8 @@ class ChatTemplate:
     """A chat template, compiled once; safe to use from several threads at once.
 
     `tool_source` is another template for conversations with tools, where a model has one.
-    `sources` are both, the one for tools first. `now` is what the template's `strftime_now`
-    tells. Raises TemplateError for bad Jinja.
+    `sources` are both, the one for tools first. `now` is what `strftime_now` and the
+    variables of the date tell. Raises TemplateError for bad Jinja.
     """
 
     def __init__(
@@ -57,14 +58,44 @@ class ChatTemplate:
         """The prompt of a conversation that `check_messages` has passed.
 
         `kwargs` are further variables of the template: enable_thinking, date_string, documents.
+        Those of `CompiledTemplate` hold where they say nothing.
         Raises TemplateError where the template refuses the messages or fails on them.
         """
-        template, traits = (
-            (self._with_tools, self._tool_traits) if tools else (self._plain, self._plain_traits)
-        )
+        template, traits = self._for(tools)
         return template.render(
             adapt(messages, traits), list(tools) if tools else None, add_generation_prompt, kwargs
         )
+
+    def render_up_to(
+        self,
+        cut: Cut,
+        messages: Sequence[Mapping[str, object]],
+        tools: Tools | None = None,
+        **kwargs: object,
+    ) -> str | None:
+        """The prompt that ends within the last message, where `cut` says; None if the template
+        does not write that part of it. Raises TemplateError as `render` does."""
+        template, traits = self._for(tools)
+
+        def render(adapted: Messages) -> str:
+            return template.render(adapted, list(tools) if tools else None, False, kwargs)
+
+        *before, last = messages
+        if not traits.takes_parts:
+            last = {**last, "content": joined_parts(last.get("content"))}
+        return CUTS[cut](render, adapt([*before, last], traits))
+
+    @property
+    def writes_calls(self) -> bool:
+        """Whether the template writes a history's tool calls and their results, if it is told of no
+        tools."""
+        return self._plain_traits.writes_calls
+
+    def _for(self, tools: Tools | None) -> tuple[CompiledTemplate, Traits]:
+        """The template of conversations with these tools, and its traits."""
+        if tools:
+            return self._with_tools, self._tool_traits
+        return self._plain, self._plain_traits
 
     @cached_property
     def _plain_traits(self) -> Traits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from traceback import extract_tb
@@ -28,8 +29,9 @@ class CompiledTemplate:
     ) -> None:
         self.name = name
         self._given = {"bos_token": bos_token, "eos_token": eos_token}
+        self._now = now
         try:
-            self._render = ChatEnvironment(now).compile_counted(source)
+            self._template = ChatEnvironment(now).compile_counted(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"The chat template ({name}) is no valid Jinja: {error.message}, line "
@@ -51,14 +53,14 @@ class CompiledTemplate:
         """The prompt. `more` are variables that callers choose, such as enable_thinking."""
         variables = {
             **self._given,
-            "documents": None,
+            **self._always(tools),
             **more,
             "messages": messages,
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return self._render(variables)
+            return self._template.render(variables)
         except Refusal as error:
             raise TemplateError(
                 f"The model's chat template ({self.name}) refuses these messages: "
@@ -70,6 +72,20 @@ class CompiledTemplate:
                 f"{_sentence(error)} Change the messages, or choose another template with "
                 f"--chat-template."
             ) from error
+
+    def _always(self, tools: Sequence[Mapping[str, object]] | None) -> dict[str, object]:
+        """The variables that a template finds whoever calls: transformers' `documents`, and those
+        of llama-server. Models whose templates read them were trained with them."""
+        now = self._now()
+        found: dict[str, object] = {
+            "documents": None,
+            "enable_thinking": True,
+            "date_string": now.strftime("%d %b %Y"),
+            "datetime": now.strftime("%b %d %Y"),
+        }
+        if "functions" in self._template.names:  # written only for those that read it
+            found["functions"] = json.dumps(tools, ensure_ascii=False, indent=2) if tools else ""
+        return found
 
 
 def _sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError as JinjaError
 from jinja2 import nodes
@@ -33,6 +33,13 @@ class Refusal(JinjaError):
     """A template called raise_exception: the messages are not as it wants them."""
 
 
+class CountedTemplate(NamedTuple):
+    """`render` makes a text of variables; `names` are all that the template names."""
+
+    render: Callable[[Mapping[str, object]], str]
+    names: frozenset[str]
+
+
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """Compiles chat templates. `now` is what `strftime_now` tells."""
 
@@ -51,10 +58,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda form: now().strftime(form)
 
-    def compile_counted(self, source: str) -> Callable[[Mapping[str, object]], str]:
-        """A function from variables to text, which raises whatever goes wrong in a template.
-        Raises jinja2's TemplateSyntaxError."""
+    def compile_counted(self, source: str) -> CountedTemplate:
+        """A template that raises whatever goes wrong in it. Raises jinja2's TemplateSyntaxError."""
         tree = self.parse(source)
+        names = frozenset(name.name for name in tree.find_all(nodes.Name))
         turn = f"_turn_{token_hex(8)}"  # a name that no template can know, and set to another thing
         for loop in tree.find_all(nodes.For):
             loop.body.insert(0, _count_turn(turn, loop.lineno))
@@ -66,7 +73,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             turns = TurnCounter()
             return join_limited(template.generate({**variables, turn: turns.count}))
 
-        return render
+        return CountedTemplate(render, names)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Operators, but for those that would make a huge value."""

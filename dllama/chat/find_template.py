@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _MAX_FILE_BYTES = 1 << 20  # the longest templates have 20 kB
 _FALLBACK = "chatml"
+_BYTE_ORDER_MARK = "\ufeff"  # editors write it before a text, and converters keep it
 
 
 def find_template(
@@ -45,7 +46,12 @@ def find_template(
         own = own or dict(tokenizer.chat_templates if tokenizer is not None else {})
         name, source, tool_source = _choose(own)
     return ChatTemplate(
-        source, bos_token=bos, eos_token=eos, name=name, tool_source=tool_source, now=now
+        source.removeprefix(_BYTE_ORDER_MARK),
+        bos_token=bos,
+        eos_token=eos,
+        name=name,
+        tool_source=tool_source and tool_source.removeprefix(_BYTE_ORDER_MARK),
+        now=now,
     )
 
 
@@ -74,7 +80,7 @@ def _read_override(override: str) -> tuple[str, str]:
                 f"The chat template file {path} has {path.stat().st_size} bytes; at most "
                 f"{_MAX_FILE_BYTES} are read. Is it a chat template?"
             )
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(BUILTIN_TEMPLATES)
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"

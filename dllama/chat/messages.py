@@ -5,6 +5,7 @@ Each refusal is a RequestError whose `param` is the path of the field at fault.
 
 from __future__ import annotations
 
+from dllama.chat.adaptations import REASONING_KEYS
 from dllama.errors import RequestError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
@@ -40,8 +41,10 @@ def _check_message(message: object, path: str) -> None:
     calls = message.get("tool_calls")
     if calls is not None:
         _check_tool_calls(calls, role, f"{path}.tool_calls")
-    _check_content(message.get("content"), f"{path}.content", may_be_null=bool(calls))
-    for key in ("name", "tool_call_id", "reasoning_content", "reasoning"):
+    has_thoughts = any(message.get(key) for key in REASONING_KEYS)
+    may_be_null = bool(calls) or (has_thoughts and role == "assistant")
+    _check_content(message.get("content"), f"{path}.content", may_be_null=may_be_null)
+    for key in ("name", "tool_call_id", *REASONING_KEYS):
         if message.get(key) is not None and not isinstance(message[key], str):
             raise _wrong(f"{path}.{key}", message[key], "a text")
 
@@ -51,8 +54,8 @@ def _check_content(content: object, path: str, *, may_be_null: bool) -> None:
         if may_be_null:
             return
         raise RequestError(
-            f"`{path}` is missing; send a text (only an assistant message with `tool_calls` may "
-            f"do without).",
+            f"`{path}` is missing; send a text (only an assistant message with `tool_calls` or "
+            f"thoughts may do without).",
             param=path,
         )
     if isinstance(content, str):

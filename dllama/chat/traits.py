@@ -12,6 +12,7 @@ from dllama.errors import TemplateError
 
 _SYSTEM = "Qsystemtext"
 _USER = "Qusertext"
+_RESULT = "qresulttext"
 _KEY, _VALUE = "qkey", "qvalue"
 _CALL_ID = "abcdef123"  # nine letters and digits, which Mistral's templates insist on
 PROBE_TOOL: dict[str, object] = {
@@ -48,6 +49,7 @@ class Traits:
     wants_parts: bool = False  # content as such a list only
     takes_null: bool = True  # content None beside tool calls
     arguments: Arguments = Arguments.ANY
+    writes_calls: bool = False  # calls of tools, and their results
 
 
 def find_traits(template: CompiledTemplate) -> Traits:
@@ -62,6 +64,7 @@ def find_traits(template: CompiledTemplate) -> Traits:
         wants_parts=probe.takes_parts() and _USER not in probe.text([_user(_USER)]),
         takes_null=probe.takes_null(arguments),
         arguments=arguments,
+        writes_calls=probe.writes_calls(arguments),
     )
 
 
@@ -105,6 +108,12 @@ class _Probe:
         form: object = _AS_TEXT if arguments is Arguments.TEXT else _AS_OBJECT
         null, empty = self.text(_call(form, None)), self.text(_call(form, ""))
         return bool(null) and null.count("None") <= empty.count("None")
+
+    def writes_calls(self, arguments: Arguments) -> bool:
+        form: object = _AS_TEXT if arguments is Arguments.TEXT else _AS_OBJECT
+        result = {"role": "tool", "tool_call_id": _CALL_ID, "content": _RESULT}
+        text = self.text([*_call(form, None), result])
+        return _VALUE in text and _RESULT in text
 
     def _with_call(self, arguments: object) -> str:
         """A tool call, rendered; templates differ in what content they want beside one."""

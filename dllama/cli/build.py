@@ -72,7 +72,7 @@ def build_engine(
     runner: Runner | None = None
     try:
         runner = build_runner(settings, report)
-        vocab_size = runner.config.vocab_size
+        vocab_size = runner.config.n_tokens
         load = partial(load_masks, settings, vocab_size)
         masks = BackgroundMasks(load) if with_grammars else None
         return Engine(

@@ -10,12 +10,13 @@ import sys
 from cluster.engine_server import EngineServer
 from dllama.cli.build import build_engine
 from dllama.cli.flags.settings import EngineSettings
+from dllama.cli.guarded import guarded
 from dllama.cli.terminal import set_up_logging
 
 log = logging.getLogger(__name__)
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="dllama engine", description=__doc__)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     return server.run()
 
+
+main = guarded(run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
 
-from dllama.cli.flags.arguments import make_parser
-from dllama.cli.terminal import guarded, set_up_logging
+from dllama.cli.guarded import guarded
 
 DESCRIPTION = """Run large language models on the computers you already have."""
 
@@ -29,6 +29,8 @@ PROGRAMS = ("root", "worker")  # commands that are programs too, and read their 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands, or of one."""
+    from dllama.cli.flags.arguments import make_parser
+
     parser = make_parser("dllama", DESCRIPTION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
@@ -39,20 +41,30 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def run_program(name: str, argv: list[str] | None) -> int:
+    """Runs a command that is a program too, and returns its exit code."""
+    code: int = importlib.import_module(f"dllama.cli.commands.{name}").run(argv)
+    return code
+
+
 def start(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command = words[0] if words else ""
     if command in PROGRAMS:
-        program: int = importlib.import_module(f"dllama.cli.commands.{command}").run(words[1:])
-        return program
+        return run_program(command, words[1:])
     parser = build_parser(command)
     args, rest = parser.parse_known_args(words)
     if rest and command != "up":  # up hands on what it does not know to the root
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
+    from dllama.cli.terminal import set_up_logging
+
     set_up_logging("warning")
     code: int = args.run(args)
     return code
 
 
+# The console scripts. What a command needs is imported within the guard, which says what fails.
 main = guarded(start)
+root = guarded(functools.partial(run_program, "root"))
+worker = guarded(functools.partial(run_program, "worker"))

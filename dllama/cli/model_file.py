@@ -10,10 +10,12 @@ from pathlib import Path
 from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError, TokenizerError
-from dllama.formats import first_bytes, open_model
+from dllama.formats import check_is_model, first_bytes, open_model
+from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
+from dllama.tokenizer.t_file import count_tokens
 from dllama.weight_source import WeightSource
 
 
@@ -39,12 +41,32 @@ def context_size(config: ModelConfig, asked: int) -> int:
 
 
 def open_source(settings: EngineSettings) -> Renamed:
-    """Opens the model file, with the context length that will be served."""
+    """Opens the model file, with the context length and the number of tokens that will be served.
+    Raises ConfigError where the tokenizer has more tokens than the model."""
     source = open_model(settings.model)
     config = source.config
     context = context_size(config, settings.ctx_size)
+    n_tokens = _n_tokens(settings) or config.tokenizer_size
+    if n_tokens is not None and n_tokens > config.vocab_size:
+        source.close()
+        raise ConfigError(
+            f"the tokenizer has {n_tokens} tokens, but the model only knows {config.vocab_size}; "
+            "name the tokenizer that belongs to it (--tokenizer)"
+        )
     name = settings.name or config.name
-    return Renamed(source, replace(config, max_seq_len=context, name=name))
+    served = replace(config, max_seq_len=context, name=name, tokenizer_size=n_tokens)
+    return Renamed(source, served)
+
+
+def _n_tokens(settings: EngineSettings) -> int | None:
+    """Returns the number of tokens of a tokenizer outside of the model file; None without one."""
+    named = Path(settings.tokenizer) if settings.tokenizer else None
+    path = _tokenizer_path(settings.model, named)
+    if path == Path(settings.model) or not path.exists():
+        return None
+    if first_bytes(path) == T_MAGIC:
+        return count_tokens(path)
+    return GgufFile(path).metadata.array_length("tokenizer.ggml.tokens")
 
 
 T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
@@ -62,17 +84,28 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
-    path = tokenizer or Path(model)
-    if tokenizer is None and first_bytes(path) != GGUF_MAGIC:
-        path = Path(model).with_suffix(".t")
-        if not path.exists():
-            raise TokenizerError(
-                f"{model} holds no tokenizer and there is no {path.name} beside it; name the "
-                "model's .t file, or a GGUF of the same model, with --tokenizer"
-            )
+    check_is_model(Path(model))
+    path = _tokenizer_path(model, tokenizer)
+    if tokenizer is None and not path.exists():
+        raise TokenizerError(
+            f"{model} holds no tokenizer and there is no {path.name} beside it; name the "
+            "model's .t file, or a GGUF of the same model, with --tokenizer"
+        )
     if first_bytes(path) == T_MAGIC:
         return Tokenizer.from_t_file(path)
+    if first_bytes(path) != GGUF_MAGIC:
+        what = describe_foreign(first_bytes(path, HEAD_BYTES))
+        raise TokenizerError(f"{path} is {what}. Expected a .t tokenizer or a GGUF file.")
     return Tokenizer.from_gguf_metadata(metadata_of(model, path))
+
+
+def _tokenizer_path(model: str, tokenizer: Path | None) -> Path:
+    """Returns the file of the tokenizer, which may be missing: the one named, the model's own, or
+    the .t file beside a .m file."""
+    if tokenizer is not None:
+        return tokenizer
+    path = Path(model)
+    return path if first_bytes(path) == GGUF_MAGIC else path.with_suffix(".t")
 
 
 def check_same_vocabulary(model: str, tokenizer: Path | None, draft_model: str) -> None:

@@ -1,4 +1,5 @@
-"""Starts an engine process, notices when it ends, and starts it anew."""
+"""Starts an engine process, notices when it ends, and starts it anew; ends it for as long as it
+sleeps."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ import asyncio
 import logging
 import signal
 import subprocess
-import sys
 import time
 
 from api.engines.zmq_client import ZmqEngineClient
+from dllama.child_python import child_command, child_environment
 from dllama.cli.flags.settings import EngineSettings
+from dllama.errors import EngineBusy
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ STOP_S = 5.0  # time an engine has to end by itself
 QUICK_S = 30.0  # one that ends sooner than this after its start did not work
 MAX_QUICK = 3  # in a row: then it is left down
 CHECK_S = 0.2
+WAKE_CHECK_S = 0.01  # while requests wait
 RETRY_S = 3.0
 
 
@@ -31,18 +34,25 @@ class EngineSupervisor:
         self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False  # a first load that fails is for the user to mend
+        self._is_wanted = asyncio.Event()  # else it sleeps
+        self._is_wanted.set()
+        self._is_resting = asyncio.Event()  # there is no process
+        self._changing = asyncio.Lock()  # an engine that goes to sleep is woken afterwards
+        self._is_waking = False
+        self._wake_failure: str | None = None
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                sys.executable, "-m", "dllama.cli.engine", "--endpoint", self._endpoint,
+                *child_command("dllama.cli.engine"), "--endpoint", self._endpoint,
                 "--settings", self._settings.to_json(), "--log-level", self._log_level,
             ],
+            env=child_environment(),
             stdin=subprocess.PIPE,  # the engine ends when this pipe does
         )  # fmt: skip
 
     async def run(self) -> None:
-        """Starts the engine, and again whenever it crashes; ends with the task."""
+        """Starts the engine, and again whenever it crashes or is woken; ends with the task."""
         n_quick = 0
         try:
             while True:
@@ -52,6 +62,13 @@ class EngineSupervisor:
                 state = self._client.state
                 has_failed = state.state == "failed"
                 cause = state.detail if has_failed else f"The engine ended ({_cause(code)})."
+                if self._is_waking:
+                    self._wake_failure = cause
+                    self._is_wanted.clear()
+                if not self._is_wanted.is_set():
+                    n_quick = 0
+                    await self._rest()
+                    continue
                 is_quick = not has_failed and time.monotonic() - started_s < QUICK_S
                 n_quick = n_quick + 1 if is_quick else 0
                 if (has_failed and not self._was_ready) or n_quick >= MAX_QUICK:
@@ -66,6 +83,56 @@ class EngineSupervisor:
                     await asyncio.sleep(RETRY_S)
         finally:
             self.stop()
+
+    # ---- sleep (api.sleep.Sleeper)
+    async def sleep(self) -> None:
+        """Ends the engine, whose memory is then free for sure; its sessions on workers end too."""
+        async with self._changing:
+            self._is_wanted.clear()  # it is not started again either, should it crash now
+            self._client.engine_sleeps()
+            await self._client.keep_figures()
+            await self._end()
+
+    async def wake(self) -> None:
+        """Starts the engine again and returns once it is ready. Raises EngineBusy where it fails:
+        it can be woken again."""
+        async with self._changing:
+            self._client.engine_wakes()
+            self._is_waking, self._wake_failure = True, None
+            self._is_wanted.set()
+            try:
+                while self._client.state.state != "ready" and self._wake_failure is None:
+                    await asyncio.sleep(WAKE_CHECK_S)
+            finally:
+                self._is_waking = False
+            if self._wake_failure is not None:
+                self._client.engine_sleeps()
+                raise EngineBusy(
+                    "The model slept and cannot be loaded again: "
+                    f"{self._wake_failure} The next request tries it once more.",
+                    retry_after_s=RETRY_S,
+                )
+
+    async def _rest(self) -> None:
+        """Waits until the engine is wanted again."""
+        self._process = None
+        self._is_resting.set()
+        await self._is_wanted.wait()
+        self._is_resting.clear()
+
+    async def _end(self) -> None:
+        """Ends the engine as `stop` does, but lets the server work on meanwhile."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._is_resting.wait()
+        except TimeoutError:
+            log.warning("the engine did not end by itself and is killed")
+            if process is not None:
+                process.kill()
+            await self._is_resting.wait()
 
     async def _ended(self, process: subprocess.Popen[bytes]) -> int:
         while (code := process.poll()) is None:

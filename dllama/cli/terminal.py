@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Callable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from dllama.errors import DllamaError
+PIPED_WIDTH = 10_000  # columns: nothing is cut that a program reads
 
 stderr = Console(stderr=True, highlight=False)
 
 
 def note(text: str) -> None:
-    """Prints a line for the user, on stderr."""
-    stderr.print(escape(text))
+    """Prints a line for the user, on stderr: broken between words on a terminal, and nowhere else,
+    since it may hold a URL."""
+    stderr.print(escape(text), soft_wrap=not stderr.is_terminal)
 
 
-def complain(error: BaseException) -> None:
-    """Prints an error as one sentence, on stderr."""
-    stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+def complain(text: str) -> None:
+    """Prints an error, which is one sentence, on stderr."""
+    stderr.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def count_of(n: int, noun: str) -> str:
+    """Returns a number of things: "1 worker", "2 workers"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def show(view: RenderableType) -> None:
+    """Prints a table on stdout: as wide as the terminal, or as the table is where it is piped."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    console.print(view)
 
 
 def set_up_logging(level: str) -> None:
@@ -32,23 +46,6 @@ def set_up_logging(level: str) -> None:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
-
-
-def guarded(main: Callable[[list[str] | None], int]) -> Callable[[], int]:
-    """A console command: errors meant for users become a sentence and exit code 1."""
-
-    def run() -> int:
-        try:
-            return main(None)
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:
-            return 141
-        except DllamaError as error:
-            complain(error)
-            return 1
-
-    return run
 
 
 class LoadingLine:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 
 from cluster.worker.session import main as run_session
+from dllama.cli.guarded import guarded
 from dllama.runtime.rank import RankModel
 
 
-def main() -> int:
+def run(argv: list[str] | None) -> int:
     return run_session(RankModel.load)
 
+
+main = guarded(run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,8 +25,8 @@ N_KEPT = 64  # compiled grammars; a copy of one costs a hundredth of compiling i
 
 
 class GrammarMasks:
-    """A ConstraintMaker over one vocabulary; `vocab_size` is the model's, which may be larger
-    than the tokenizer's."""
+    """A ConstraintMaker over one vocabulary; `vocab_size` is the length of a row of logits, which
+    may be more than the tokens of the vocabulary."""
 
     def __init__(self, vocabulary: VocabularyBytes, vocab_size: int) -> None:
         self.vocab_size = vocab_size

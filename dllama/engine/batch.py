@@ -75,6 +75,7 @@ class Batch:
 
     chunks: list[Chunk]
     shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in this order
+    copies: list[tuple[int, int]] = field(default_factory=list)  # of pages, see Step.copies
 
     @property
     def n_decode(self) -> int:
@@ -122,6 +123,7 @@ class Batch:
             pages=pages,
             logits_at=np.array(logits_at, np.int32),
             candidates=np.array(candidates, np.int32),
+            copies=np.array(self.copies, np.int32).reshape(-1, 2),
             hidden_at=np.array(hidden_at, np.int32),
         )
 

@@ -190,7 +190,9 @@ class Engine:
     def recover(self) -> None:
         """Brings the nodes back. Raises ClusterError where that fails: try again later."""
         self._runner.recover()
+        n_preempted = self._scheduler.n_preempted
         self._scheduler = self._new_scheduler()  # the cluster may have another size now
+        self._scheduler.n_preempted = n_preempted
         self._lost = None
 
     def stats(self) -> dict[str, object]:
@@ -255,7 +257,7 @@ class Engine:
                 "id of its own",
                 param="id",
             )
-        vocab_size = self._runner.config.vocab_size
+        vocab_size = self._runner.config.n_tokens
         check_submit(submit, vocab_size)
         submit = fitted(submit, self.max_len)
         sequence = Sequence.from_submit(submit, vocab_size, self._clock())

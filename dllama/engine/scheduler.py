@@ -152,7 +152,7 @@ class Scheduler:
         reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
         shares = fair_shares([self.kv.n_ready(sequence) for sequence in reading], budget)
         chunks += [Chunk(s, n) for s, n in zip(reading, shares, strict=True) if n]
-        return Batch(chunks, shifts) if chunks else None
+        return Batch(chunks, shifts, self.kv.take_copies()) if chunks else None
 
     def note_computed(self, sequence: Sequence, n: int) -> None:
         """Records that the next `n` tokens of a sequence are computed."""

@@ -59,9 +59,10 @@ class Sequence:
     n_keep: int = 0
     n_computed: int = 0
     n_dropped: int = 0
+    has_run: bool = False  # also where it was pre-empted since
     n_cached: int = 0  # prompt tokens found in the KV cache when it first began to run
     keys: list[bytes] = field(default_factory=list)  # of its full pages, computed on demand
-    n_published: int = 0  # pages that others can find, from the first on
+    n_published: int = 0  # full pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
     state: SequenceState = SequenceState.WAITING
     pooler: Pooler | None = None  # for a text to embed
@@ -128,11 +129,19 @@ class Sequence:
 
     def page_keys(self, n: int) -> list[bytes]:
         """The keys of the first `n` pages, all of them full."""
+        self._hash_pages(n)
+        return self.keys[:n]
+
+    def key_before(self, page: int) -> bytes:
+        """The key of the tokens before the page of this number; empty for the first."""
+        self._hash_pages(page)
+        return self.keys[page - 1] if page else b""
+
+    def _hash_pages(self, n: int) -> None:
         while len(self.keys) < n:
             begin = len(self.keys) * PAGE_TOKENS
             before = self.keys[-1] if self.keys else b""
             self.keys.append(page_key(before, self.tokens[begin : begin + PAGE_TOKENS]))
-        return self.keys[:n]
 
     def take_probs(self) -> list[TokenProbs] | None:
         """Takes the undelivered probabilities; None without any."""

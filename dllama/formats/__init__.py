@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dllama.errors import ModelFileError
+from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf_source import GgufSource
 from dllama.formats.m_file import MFileSource
@@ -19,18 +20,6 @@ FORMATS: dict[bytes, tuple[str, Callable[[Path], WeightSource]]] = {
 }
 """The first bytes of a file, the format's name, and what opens it."""
 
-_FOREIGN: dict[bytes, str] = {
-    b"FUGG": "a big-endian GGUF file; convert it with gguf_convert_endian of llama.cpp",
-    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint; convert it to GGUF first",
-    b"lmgg": "a GGML file from before GGUF; download the model as GGUF",
-    b"tjgg": "a GGJT file from before GGUF; download the model as GGUF",
-    b"\x00\xcd\xab\x00": "a .m file from before distributed-llama 0.12; convert the model again",
-    b"\x01\xcd\xab\x00": "a .m file from before distributed-llama 0.12; convert the model again",
-    b"\x24\x71\x56\x00": "a tokenizer (.t), not a model; name the .m file that belongs to it",
-    b"vers": "a Git LFS pointer, not the model itself; download it with git lfs pull",
-}
-"""Files that people take for models, by their first bytes."""
-
 
 def open_model(path: str | Path) -> WeightSource:
     """Opens the weights in a model file; those of GGUF are a GgufSource, which has `.metadata` too.
@@ -39,18 +28,23 @@ def open_model(path: str | Path) -> WeightSource:
     damaged; UnknownTensorType where a tensor has a type without a kernel.
     """
     path = Path(path)
-    magic = first_bytes(path)
-    if magic in FORMATS:
-        return FORMATS[magic][1](path)
-    known = " or ".join(name for name, _ in FORMATS.values())
-    what = _FOREIGN.get(magic, f"no model file: it begins with {magic!r}")
-    raise ModelFileError(f"{path} is {what}. Expected a {known} file.")
+    check_is_model(path)
+    return FORMATS[first_bytes(path)][1](path)
 
 
-def first_bytes(path: Path) -> bytes:
-    """Returns the first four bytes of a file. Raises ModelFileError where it cannot be read."""
+def check_is_model(path: Path) -> None:
+    """Raises ModelFileError, with what it is instead, where a file is no model of a known format,
+    whatever its name says."""
+    if first_bytes(path) not in FORMATS:
+        known = " or ".join(name for name, _ in FORMATS.values())
+        what = describe_foreign(first_bytes(path, HEAD_BYTES))
+        raise ModelFileError(f"{path} is {what}. Expected a {known} file.")
+
+
+def first_bytes(path: Path, n_bytes: int = 4) -> bytes:
+    """Returns the first bytes of a file. Raises ModelFileError where it cannot be read."""
     file = MappedFile(path)
     try:
-        return file.buffer[:4]
+        return file.buffer[:n_bytes]
     finally:
         file.close()

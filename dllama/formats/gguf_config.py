@@ -63,6 +63,7 @@ def model_config(file: GgufFile) -> ModelConfig:
         rope_scaling=_rope_scaling(keys, file),
         rope_factors=_rope_factors(file),
         is_tied="output.weight" not in file.tensors,
+        tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
         **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)

@@ -21,7 +21,10 @@ def encode_part(
     logits: np.ndarray, n_vocab: int, vocab_start: int, counts: np.ndarray, state: RunState,
     team: np.ndarray,
 ) -> bytes:  # fmt: skip
-    """Encodes this rank's part for rank 0, of its logits (R, >= n_vocab)."""
+    """Encodes this rank's part for rank 0, of the first `n_vocab` of its logits (R, >= n_vocab):
+    those of tokens. Logits of padding are left out of the sums too: a token's log-probability is
+    then that of the distribution that tokens are drawn from, and those of all tokens add up to 1.
+    """
     n = len(counts)
     pieces = [np.int32(n_vocab).tobytes()]
     if n and n_vocab:

@@ -77,6 +77,11 @@ class RankMeter:
         (self._decode if step.is_decode else self._prefill).append(times)
         self.since_start = _sum([self.since_start, times])
 
+    def forget_steps(self) -> None:
+        """Forgets the last steps, but not the sum of all."""
+        self._decode.clear()
+        self._prefill.clear()
+
     @property
     def n_decode(self) -> int:
         """Steps that `decode` sums up."""

@@ -88,6 +88,7 @@ class RankModel:
         Raises PeerLost; ConfigError where a step is larger than what was planned for.
         """
         self._check(step)
+        self._copy_pages(step.copies)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
         self._ops.begin(self.executor.begin(rows_of(step)))
@@ -96,11 +97,18 @@ class RankModel:
         if len(step.hidden_at) or len(self.hidden):
             self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
-            self.state.logits[: len(step.logits_at)], self.weights.n_vocab,
+            self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
             self.weights.vocab_start, step.candidates, self.state, self.team.state,
         )  # fmt: skip
         parts = comm.gather(part)
         return None if parts is None else merge_parts(parts, step.candidates)
+
+    def _copy_pages(self, copies: np.ndarray) -> None:
+        """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is
+        overwritten before it is read."""
+        for source, target in copies.tolist():
+            for pages in self.state.kv:
+                pages[:, target] = pages[:, source]
 
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""

@@ -46,6 +46,11 @@ class Weights:
         return 0 if self.wcls is None else self.wcls.out_dim
 
     @property
+    def n_tokens(self) -> int:
+        """Those of them that stand for tokens: the last ones may be padding."""
+        return min(self.n_vocab, max(0, self.config.n_tokens - self.vocab_start))
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of matrices that this rank holds: what one decoded token reads at most."""
         head = 0 if self.wcls is None else self.wcls.n_bytes

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tokenizers import Regex
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from dllama.errors import TokenizerError
@@ -34,6 +35,8 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
             "Convert it again, or give another one with --tokenizer."
         )
     engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=pre.ignore_merges))
+    if pre.is_nfc:
+        engine.normalizer = NFC()
     cuts = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
     letters = ByteLevel(add_prefix_space=False, use_regex=False)
     engine.pre_tokenizer = Sequence([*cuts, letters])

@@ -1,5 +1,5 @@
-"""Rules by which byte-level BPE cuts text into words before merging: one row for each
-`tokenizer.ggml.pre`.
+"""Rules by which byte-level BPE normalizes text and cuts it into words before merging: one row for
+each `tokenizer.ggml.pre`.
 
 Sources: the `pre_tokenizer` of the models' tokenizer.json files, and llama.cpp's table of names
 (src/llama-vocab.cpp). Expressions are applied one after another; each cuts the pieces that the
@@ -8,7 +8,7 @@ one before left, into matches and what lies between them. Syntax: Oniguruma.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dllama.errors import TokenizerError
 
@@ -16,11 +16,13 @@ from dllama.errors import TokenizerError
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
     """One rule. `add_bos` is the default where the file does not say; with `ignore_merges` a word
-    that is a token as a whole is taken whole, whatever the merges say."""
+    that is a token as a whole is taken whole, whatever the merges say; `is_nfc`: letters and their
+    accents are composed first (Unicode's normal form C)."""
 
     patterns: tuple[str, ...]
     add_bos: bool = False
     ignore_merges: bool = False
+    is_nfc: bool = False
 
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -124,8 +126,19 @@ _GROUPS: tuple[tuple[PreTokenizer, str], ...] = (
     (PreTokenizer((_SEED,)), "seed-coder"),
 )
 
+# GGUF files do not tell of normalizers. These names are of tokenizers that have NFC, in classes of
+# transformers or in the makers' own code; the others leave the text as it is.
+_NFC = frozenset(
+    {
+        *("qwen2", "qwen35", "deepseek-r1-qwen", "f2llmv2"),  # Qwen2Tokenizer and descendants
+        "command-r",  # CohereTokenizer
+        *("mpt", "olmo", "modern-bert"),  # GPTNeoXTokenizer
+        "hunyuan",  # the code that Qwen's first models came with
+    }
+)
+
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
-    name: row for row, names in _GROUPS for name in names.split()
+    name: replace(row, is_nfc=name in _NFC) for row, names in _GROUPS for name in names.split()
 }
 
 

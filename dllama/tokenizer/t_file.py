@@ -49,17 +49,27 @@ class TFile:
 def read_t_file(path: str | Path) -> TFile:
     """The contents of a `.t` file, or ModelFileError saying what is wrong with it."""
     path = Path(path)
+    return _Reader(path, _contents(path)).read()
+
+
+def count_tokens(path: Path) -> int:
+    """Returns the number of tokens of a `.t` file, as its header says. Raises ModelFileError."""
+    return _Reader(path, _contents(path, 8 + 8 * _MAX_KEYS)).read_count()
+
+
+def _contents(path: Path, n: int = -1) -> bytes:
+    """Returns the first n bytes of a file, or all."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ModelFileError(
                 f"{path} has {path.stat().st_size} bytes, too many for a tokenizer; was a model "
                 f"given for it?"
             )
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(n)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelFileError(f"The tokenizer file {path} cannot be read: {reason}.") from error
-    return _Reader(path, data).read()
 
 
 def write_t_file(path: str | Path, contents: TFile) -> None:
@@ -117,6 +127,12 @@ class _Reader:
             add_bos=keys.get("add_bos", 1 if bos_id >= 0 else 0) == 1,
             chat_template=template.decode("utf-8", "replace") or None,
         )
+
+    def read_count(self) -> int:
+        n = self._read_keys().get("vocab_size", 0)
+        if n <= 0:
+            raise self._corrupt(f"it claims a vocabulary of {n} tokens")
+        return n
 
     def _read_keys(self) -> dict[str, int]:
         magic, header_bytes = struct.unpack("<ii", self._take(8, "the header"))

@@ -131,11 +131,22 @@ class Tokenizer:
             else:
                 ids += self._engine.encode(self._prepared(part, after_special))
                 after_special = False
-        if add_special and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
-            ids.insert(0, self.bos_id)
+        if add_special:
+            ids = self._with_bos(ids)
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
+
+    def encode_prompt(self, text: str, *, parse_special: bool = True) -> list[int]:
+        """The ids of a text that an answer is to follow: BOS is added where the model wants it, but
+        never EOS, which would end the text before its answer begins."""
+        return self._with_bos(self.encode(text, parse_special=parse_special))
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        """The ids after BOS, if the model wants one there and they do not begin with it."""
+        if not self.add_bos or self.bos_id is None or ids[:1] == [self.bos_id]:
+            return ids
+        return [self.bos_id, *ids]
 
     def encode_inside(self, text: str) -> list[int]:
         """The ids of a text that stands within another: no space is put before it, no token of

@@ -20,6 +20,7 @@ from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
 from api.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
+from api.sleep import IdleSleep
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
 from dllama.constraints.masks import GrammarMasks
@@ -94,10 +95,17 @@ def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = (
     )
 
 
-def roomy_model(text: str, room: int = 4096) -> ServedModel:
-    """A model that says `text`, follows grammars, and whose context holds longer conversations."""
-    engine = ScriptedEngine(says(text), constraints=masks(), max_len=room)
-    return replace(served(InProcessEngineClient(engine)), max_seq_len=room)
+ROOM = 32_768  # tokens of a context that holds whole conversations with tools
+
+
+def roomy_engine(text: str) -> ScriptedEngine:
+    """An engine that says `text`, follows grammars, and has a context of ROOM tokens."""
+    return ScriptedEngine(says(text), constraints=masks(), max_len=ROOM)
+
+
+def roomy_model(engine: ScriptedEngine) -> ServedModel:
+    """The model of a roomy engine."""
+    return replace(served(InProcessEngineClient(engine)), max_seq_len=ROOM)
 
 
 @dataclass(frozen=True)
@@ -157,8 +165,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*models: ServedModel, config: ApiConfig | None = None) -> AsyncIterator[Server]:
-    app = build_app(ModelRegistry(models), config or ApiConfig())
+async def serving(
+    *models: ServedModel, config: ApiConfig | None = None, sleep: IdleSleep | None = None
+) -> AsyncIterator[Server]:
+    app = build_app(ModelRegistry(models), config or ApiConfig(), sleep)
     runner = make_runner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -113,10 +113,13 @@ def chunk(tokens: list[int], position: int, pages: list[int], candidates: int = 
     )
 
 
-def read(runner: Runner, tokens: list[int], pages: list[int], n_each: int = 60) -> LogitRow:
-    """Computes a sequence in these pages, `n_each` tokens a step; its last row of logits."""
-    for begin in range(0, len(tokens), n_each):
-        [row] = runner.run(chunk(tokens[begin : begin + n_each], begin, pages))
+def read(
+    runner: Runner, tokens: list[int], pages: list[int], n_each: int = 60, begin: int = 0
+) -> LogitRow:
+    """Computes tokens of a sequence from position `begin` on, in these pages, `n_each` a step;
+    returns the last row of logits."""
+    for i in range(0, len(tokens), n_each):
+        [row] = runner.run(chunk(tokens[i : i + n_each], begin + i, pages))
     return LogitRow(row.ids, row.logits.copy(), row.log_sum_exp)
 
 
@@ -162,6 +165,28 @@ def test_neither_chunks_nor_pages_change_a_row(case: Case) -> None:
     expected = read(case.runner, TEXT, [0, 1, 2])
     for n_each, pages in ((1, [0, 1, 2]), (7, [9, 3, 8]), (33, [2, 1, 0])):
         assert np.array_equal(read(case.runner, TEXT, pages, n_each).logits, expected.logits)
+
+
+def test_a_copied_page_is_as_good_as_a_computed_one(case: Case) -> None:
+    """Two sequences begin with pages of another, each copied as far as it is wanted; the second
+    copy overwrites what the first has read."""
+    first = read(case.runner, TEXT, [0, 1, 2])
+    expected = read(case.runner, [*TEXT[:50], 9, 8], [3, 4])
+    copies = np.array([[1, 5], [2, 1], [0, 0]], np.int32)
+    rows = case.runner.run(
+        Step(
+            tokens=np.array([9, 8, TEXT[69]], np.int32),
+            positions=np.array([50, 51, 69], np.int32),
+            starts=np.array([0, 2, 3], np.int32),
+            pages=np.array([[0, 5, -1], [0, 6, 1]], np.int32),
+            logits_at=np.array([1], np.int32),
+            candidates=np.zeros(1, np.int32),
+            copies=np.concatenate([np.array([[1, 6]], np.int32), copies]),
+        )
+    )
+    assert np.array_equal(rows[0].logits, expected.logits)
+    again = read(case.runner, TEXT[69:], [0, 6, 1], begin=69)
+    assert np.array_equal(again.logits, first.logits)
 
 
 def test_hidden_states_are_those_of_the_rows_that_were_asked_for(case: Case) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from dllama.bench import Bench, Result, tests
@@ -18,7 +17,7 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.settings import MAX_BATCH, EngineSettings
-from dllama.cli.terminal import LoadingLine, note, stderr
+from dllama.cli.terminal import LoadingLine, note, show, stderr
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa
@@ -104,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([r.to_json() for r in results], indent=1))
     else:
-        Console().print(table(args.model, results))
+        show(table(args.model, results))
     return 0
 
 

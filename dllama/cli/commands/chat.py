@@ -3,101 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import InMemoryHistory
+from rich.console import Console
+from rich.text import Text
 
+from dllama.cli.chat_client import ChatClient, Piece
+from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
-from dllama.cli.terminal import complain, note, stderr
-from dllama.errors import ClusterError, ConfigError, DllamaError
+from dllama.cli.terminal import complain, count_of, note
+from dllama.cli.text_input import next_line, typed_text
+from dllama.cli.word_wrap import WordWrap
+from dllama.errors import DllamaError, RequestError
 
-HELP = "/help this list   /clear a new conversation   /undo the last exchange   /exit or Ctrl-D"
-TIMEOUT_S = 600.0
-
-
-class ChatClient:
-    """One conversation with an OpenAI-compatible server."""
-
-    def __init__(self, url: str, api_key: str | None, fields: dict[str, object]) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no address of a server; write http://127.0.0.1:8080")
-        self._parts, self._fields = parts, fields
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self.messages: list[dict[str, str]] = []
-
-    def ask(self, text: str) -> Iterator[str]:
-        """Sends the next message; yields the answer as it comes. Message and answer stay in the
-        conversation only if the answer came whole or was interrupted by the user."""
-        messages = [*self.messages, {"role": "user", "content": text}]
-        pieces: list[str] = []
-        try:
-            for piece in self._stream({**self._fields, "messages": messages, "stream": True}):
-                pieces.append(piece)
-                yield piece
-        finally:
-            if pieces:
-                messages.append({"role": "assistant", "content": "".join(pieces)})
-                self.messages = messages
-
-    def _stream(self, body: dict[str, object]) -> Iterator[str]:
-        secure = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=TIMEOUT_S)
-        try:
-            path = self._parts.path.rstrip("/").removesuffix("/v1")
-            connection.request(
-                "POST", f"{path}/v1/chat/completions", json.dumps(body), self._headers
-            )
-            yield from _deltas(connection.getresponse())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ClusterError(
-                f"the server at {self._parts.geturl()} cannot be reached: {error}; start it with "
-                "dllama-root, or name another with --url"
-            ) from error
-        finally:
-            connection.close()
-
-
-def _deltas(response: http.client.HTTPResponse) -> Iterator[str]:
-    """Yields the text in a stream of server-sent events. Raises DllamaError with the server's
-    words."""
-    if response.status != 200:
-        raise DllamaError(_message(response.read(), response.status))
-    for line in response:
-        if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-            continue
-        event = json.loads(line[6:])
-        if "error" in event:
-            raise DllamaError(str(event["error"].get("message", event["error"])))
-        for choice in event.get("choices", ()):
-            if piece := choice.get("delta", {}).get("content"):
-                yield piece
-
-
-def _message(body: bytes, status: int) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {body[:200]!r}"
+COMMANDS = {
+    "/help": "this list",
+    "/clear": "begins a new conversation",
+    "/undo": "takes the last exchange back",
+    "/exit": "ends the chat; so does Ctrl-D",
+}
+HELP = "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items())
+KEY_VARIABLE = "DLLAMA_API_KEY"
+LEAVE = ("/exit", "/bye", "/quit")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     parser = commands.add_parser(
-        "chat", help=summary, description="Talk to a running server. " + HELP
-    )
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default: here)")
-    parser.add_argument("--api-key", default=os.environ.get("DLLAMA_API_KEY"))
+        "chat", help=summary, description="Talk to a running server.",
+        epilog="in the chat:\n" + HELP + "\n  Ctrl-C   ends an answer",
+        formatter_class=HelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server")
+    parser.add_argument(
+        "--api-key", metavar="KEY",
+        help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",
+    )  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="a system message")
-    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="end answers after N tokens")
     add_sampling_flags(parser)
     parser.set_defaults(run=run)
 
@@ -106,57 +52,119 @@ def run(args: argparse.Namespace) -> int:
     fields = given_fields(args)
     if args.max_tokens is not None:
         fields["max_tokens"] = args.max_tokens
-    client = ChatClient(args.url, args.api_key, fields)
+    client = ChatClient(args.url, args.api_key or os.environ.get(KEY_VARIABLE), fields)
     if args.system:
-        client.messages.append({"role": "system", "content": args.system})
-    return talk(client, bool(args.system))
+        client.messages.append({"role": "system", "content": typed_text(args.system, "--system")})
+    return talk(client)
 
 
-def talk(client: ChatClient, has_system: bool = False) -> int:
-    """Reads lines and prints answers until the user leaves; without a terminal, until input
-    ends."""
+def talk(client: ChatClient) -> int:
+    """Reads lines and prints answers until the user leaves. Without a terminal, until input ends;
+    the exit code then says whether all were answered."""
     is_live = sys.stdin.isatty() and sys.stdout.isatty()
     session: PromptSession[str] | None = None
     if is_live:
         session = PromptSession(history=InMemoryHistory())
-        note(f"say something; {HELP}")
+        note("say something; /help lists the commands, Ctrl-D ends the chat")
+    code = 0
     while True:
         try:
-            text = (session.prompt(">>> ") if session else input()).strip()
+            text = (session.prompt(">>> ") if session else next_line(sys.stdin)).strip()
         except KeyboardInterrupt:
+            if not is_live:
+                raise
             continue
         except EOFError:
-            return 0
-        if text in ("/exit", "/bye", "/quit"):
-            return 0
+            return code
+        except RequestError as error:  # a line that is no text
+            complain(str(error))
+            code = 1
+            continue
+        if text in LEAVE:
+            return code
         if text.startswith("/"):
-            command(client, text, has_system)
-        elif text:
-            speak(client, text)
+            command(client, text)
+        elif text and not speak(client, text, is_live) and not is_live:
+            code = 1
 
 
-def command(client: ChatClient, text: str, has_system: bool) -> None:
+def command(client: ChatClient, text: str) -> None:
     """Carries out a line that begins with a slash."""
-    first = 1 if has_system else 0
+    first = 1 if client.messages[:1] and client.messages[0]["role"] == "system" else 0
     if text == "/clear":
         del client.messages[first:]
         note("a new conversation")
     elif text == "/undo":
         del client.messages[max(first, len(client.messages) - 2) :]
-        note(f"{len(client.messages) - first} messages are left")
+        n_left = (len(client.messages) - first) // 2
+        note(f"the conversation has {count_of(n_left, 'exchange')}")
     else:
-        note(HELP if text in ("/help", "/?") else f"there is no command {text}; {HELP}")
+        note(HELP if text in ("/help", "/?") else f"there is no command {text}; there are\n{HELP}")
 
 
-def speak(client: ChatClient, text: str) -> None:
-    """Prints one answer as it comes; Ctrl-C ends it."""
+def speak(client: ChatClient, text: str, is_live: bool) -> bool:
+    """Prints one answer as it comes; Ctrl-C ends it. Returns whether it came."""
+    page = Page(is_live)
     try:
         for piece in client.ask(text):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            page.add(piece)
+        page.end("(the answer reached the limit of its tokens)" if client.is_cut_off else "")
     except KeyboardInterrupt:
-        stderr.print("[dim](stopped)[/]", end="")
+        page.end("(stopped)")
+        if not is_live:
+            raise
     except DllamaError as error:
-        complain(error)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+        page.end()
+        complain(str(error))
+        return False
+    return True
+
+
+class Page:
+    """Where an answer is printed: on a terminal in whole words, with its thoughts dimmed; else the
+    answer alone, as it is."""
+
+    def __init__(self, is_live: bool) -> None:
+        self._is_live = is_live
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._wrap = WordWrap(lambda: shutil.get_terminal_size().columns)
+        self._is_thinking = self._has_text = False
+
+    def add(self, piece: Piece) -> None:
+        if piece.is_thought and not self._is_thinking:
+            self._begin_thoughts()
+        elif self._is_thinking and not piece.is_thought:
+            self._end_thoughts()
+        if not self._is_live:
+            if not piece.is_thought:
+                sys.stdout.write(piece.text)
+                sys.stdout.flush()
+            return
+        self._print(self._wrap.push(piece.text), piece.is_thought)
+
+    def end(self, remark: str = "") -> None:
+        """Ends the line; a remark follows on one of its own."""
+        if not self._is_live:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            return
+        self._print(self._wrap.flush() + "\n", self._is_thinking)
+        if remark:
+            self._print(remark + "\n", is_dim=True)
+
+    def _begin_thoughts(self) -> None:
+        self._is_thinking = True
+        if self._is_live:
+            self._print("thinking…\n", is_dim=True)
+        else:
+            note("thinking…")
+
+    def _end_thoughts(self) -> None:
+        self._is_thinking = False
+        if self._is_live:
+            self._print(self._wrap.flush() + "\n\n", is_dim=True)
+            self._wrap = WordWrap(lambda: shutil.get_terminal_size().columns)
+
+    def _print(self, text: str, is_dim: bool) -> None:
+        if text:
+            self._console.print(Text(text, "dim" if is_dim else ""), end="")

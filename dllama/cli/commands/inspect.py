@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from rich.console import Console
-
+from dllama.cli.terminal import show
 from dllama.inspect import describe, render
 
 
@@ -26,5 +25,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts.as_json(), indent=1))
     else:
-        Console().print(render(facts))
+        show(render(facts))
     return 0

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,20 +19,25 @@ from api.engines.zmq_client import ZmqEngineClient
 from api.listener import tls_context
 from api.serve import serve
 from api.served_model import ModelFacts, ModelRegistry, ServedModel
+from api.sleep import IdleSleep
 from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.guarded import guarded
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
-from dllama.cli.terminal import LoadingLine, guarded, note, set_up_logging
+from dllama.cli.terminal import LoadingLine, note, set_up_logging
+from dllama.descriptors import check_free, raise_limit
 from dllama.errors import ConfigError
+from dllama.temporary import socket_folder
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
 from dllama.weight_source import WeightSource
 
+ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few connections
 VOCAB_TYPES = {Kind.SPM: 1, Kind.BPE: 2}  # llama.cpp's numbers
 
 
@@ -118,11 +122,6 @@ def served_model(
     source = open_source(engine)
     try:
         tokenizer = load_tokenizer(engine.model, server.tokenizer)
-        if tokenizer.vocab_size > source.config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only knows "
-                f"{source.config.vocab_size}; name the tokenizer that belongs to it (--tokenizer)"
-            )
         metadata = metadata_of(engine.model, server.tokenizer)
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
@@ -174,10 +173,17 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
-    with tempfile.TemporaryDirectory(prefix="dllama-") as folder:
+    engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
+    with socket_folder("dllama-", "engine") as folder:
         endpoint = f"ipc://{folder}/engine"
         client = ZmqEngineClient(endpoint, bind=True)
         model = served_model(engine, server, client)
+        supervisor = EngineSupervisor(replace(engine, name=model.id), endpoint, client, log_level)
+        sleep = (
+            None
+            if server.sleep_idle_s is None
+            else IdleSleep(client, supervisor, server.sleep_idle_s)
+        )
         app = build_app(
             ModelRegistry([model]),
             ApiConfig(
@@ -186,10 +192,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 max_body_bytes=server.max_body_mb << 20,
                 strict_fields=server.strict_fields,
             ),
+            sleep,
         )
-        tokenizer = str(server.tokenizer) if server.tokenizer else None
-        settings = replace(engine, name=model.id, tokenizer=tokenizer)
-        supervisor = EngineSupervisor(settings, endpoint, client, log_level)
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
@@ -203,6 +207,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
         def on_ready(url: str) -> None:
             tasks.append(asyncio.create_task(supervisor.run()))
             tasks.append(asyncio.create_task(announce(url)))
+            if sleep is not None:
+                tasks.append(asyncio.create_task(sleep.watch()))
 
         try:
             await serve(
@@ -222,6 +228,8 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging(args.log_level)
+    raise_limit()
+    check_free(ROOT_DESCRIPTORS, "dllama-root")
     return asyncio.run(run_server(engine_settings(args), server_settings(args), args.log_level))
 
 

@@ -15,6 +15,7 @@ from dllama.cli.flags.arguments import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.cli.terminal import LoadingLine, note
+from dllama.cli.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
 from dllama.engine.submit_check import check_sampling
 from dllama.errors import ConfigError, RequestError
@@ -54,8 +55,9 @@ def prompt_text(args: argparse.Namespace) -> str:
     """Returns the prompt as it was typed; a single - stands for the piped text, and so does no
     prompt at all. Raises RequestError without either."""
     words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
-    typed = " ".join(word for word in words if word != "-")
-    piped = sys.stdin.read().rstrip("\n") if "-" in words else ""
+    typed = typed_text(" ".join(word for word in words if word != "-"), "the prompt")
+    # A piped file may begin with a byte order mark, which is no text.
+    piped = piped_text(sys.stdin).removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
     text = "\n".join(part for part in (piped, typed) if part)
     if not text:
         raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
@@ -68,15 +70,13 @@ def encode_prompt(
     """Returns the prompt's ids, and the ids that end the answer."""
     text = prompt_text(args)
     if args.raw:
-        return tokenizer.encode(text, add_special=True), tokenizer.eog_ids
+        return tokenizer.encode_prompt(text, parse_special=False), tokenizer.eog_ids
     metadata = metadata_of(args.model, args.tokenizer)
     template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
-        messages.insert(0, {"role": "system", "content": args.system})
-    rendered = template.render(messages)
-    has_bos = bool(tokenizer.bos_text) and rendered.startswith(tokenizer.bos_text)
-    ids = tokenizer.encode(rendered, add_special=not has_bos, parse_special=True)
+        messages.insert(0, {"role": "system", "content": typed_text(args.system, "--system")})
+    ids = tokenizer.encode_prompt(template.render(messages))
     return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
 
 

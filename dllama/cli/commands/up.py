@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,10 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from dllama.cli.commands.chat import ChatClient, talk
+from dllama.child_python import child_command, child_environment
+from dllama.cli.chat_client import ChatClient
+from dllama.cli.commands.chat import talk
 from dllama.cli.flags.arguments import add_model_flag, default_threads, port_number, positive
-from dllama.cli.terminal import LoadingLine, note
+from dllama.cli.terminal import LoadingLine, count_of, note
 from dllama.errors import ClusterError
+from dllama.temporary import temporary_folder
 
 START_S = 600.0  # a first start compiles kernels
 STOP_S = 8.0
@@ -54,8 +56,8 @@ class Child:
         self.name, self._log = name, folder / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                [*child_command("dllama"), *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=child_environment(), start_new_session=True,
             )  # fmt: skip  # Ctrl-C in the chat must not end it
 
     def check(self) -> None:
@@ -81,18 +83,18 @@ def local_cluster(
     """Runs workers and a root as children; yields the URL, once it serves, and the children."""
     threads = str(max(1, default_threads() // (n_workers + 1)))
     children: list[Child] = []
-    with tempfile.TemporaryDirectory(prefix="dllama-up-") as name:
+    with temporary_folder("dllama-up-") as name:
         folder = Path(name)
         try:
             addresses = []
             for i in range(1, n_workers + 1):
                 addresses.append(f"127.0.0.1:{free_port()}")
                 children.append(Child(
-                    f"worker {i}", folder, "dllama.cli.commands.worker", "--host", "127.0.0.1",
+                    f"worker {i}", folder, "worker", "--host", "127.0.0.1",
                     "--port", addresses[-1].split(":")[1], "--threads", threads,
                 ))  # fmt: skip
             children.append(Child(
-                "the root", folder, "dllama.cli.commands.root", "--model", model, "--port",
+                "the root", folder, "root", "--model", model, "--port",
                 str(port), "--threads", threads, "--workers", ",".join(addresses),
                 "--drain-timeout", "2", *extra,
             ))  # fmt: skip
@@ -148,7 +150,8 @@ def run(args: argparse.Namespace) -> int:
     extra: list[str] = getattr(args, "rest", [])
     port = args.port or free_port()
     with local_cluster(args.model, args.n_workers, port, extra) as (url, children):
-        note(f"{args.n_workers} workers and a root serve {args.model} at {url}/v1")
+        workers = count_of(args.n_workers, "worker")
+        note(f"{workers} and a root serve {args.model} at {url}/v1")
         if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):
             print(url, flush=True)
             while True:

@@ -9,7 +9,9 @@ from types import FrameType
 
 from cluster.worker.daemon import Worker, WorkerConfig
 from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
-from dllama.cli.terminal import guarded, set_up_logging
+from dllama.cli.guarded import guarded
+from dllama.cli.terminal import set_up_logging
+from dllama.descriptors import check_free, raise_limit
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 
@@ -19,6 +21,8 @@ EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
   dllama-worker --host 10.0.0.2        # listen on one network only"""
+
+WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging(args.log_level)
+    raise_limit()
+    check_free(WORKER_DESCRIPTORS, "dllama-worker")
     worker = Worker(WorkerConfig(threads=args.threads, host=args.host, port=args.port))
 
     def stop(signum: int, frame: FrameType | None) -> None:

@@ -27,6 +27,21 @@ def seconds(text: str) -> float:
     return value
 
 
+def idle_seconds(text: str) -> float | None:
+    """An argparse type: more than 0 seconds, or -1 for never."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value == -1:
+        return None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds above 0, and not -1, which stands for never"
+        )
+    return value
+
+
 def megabytes(text: str) -> int:
     """An argparse type: a size of 1 MB or more."""
     if not text.isdigit() or not 1 <= int(text) <= 1024:
@@ -67,6 +82,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="the largest request that is read",
     )  # fmt: skip
     server.add_argument(
+        "--sleep-idle-seconds", metavar="N", type=idle_seconds, default="-1",
+        help="free the weights, on workers too, after N seconds without a request; the next one "
+        "loads them again and waits for it; -1 never",
+    )  # fmt: skip
+    server.add_argument(
         "--alias", metavar="NAME,...", type=comma_list, default=(),
         help="names that requests may call the model by",
     )  # fmt: skip
@@ -101,6 +121,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         drain_s=args.drain_timeout,
         max_body_mb=args.max_body,
         strict_fields=args.strict_fields,
+        sleep_idle_s=args.sleep_idle_seconds,
     )
 
 
@@ -122,7 +143,7 @@ def keys_of_file(path: Path) -> list[str]:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"The API keys of {path} cannot be read: it is no file.")
             data = file.read(MAX_KEY_FILE_BYTES + 1)
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The API keys of {path} cannot be read: {error}.") from error
     lines = (line.strip() for line in text.splitlines())

@@ -73,3 +73,4 @@ class ServerSettings:
     drain_s: float = DEFAULT_DRAIN_S
     max_body_mb: int = DEFAULT_MAX_BODY_MB
     strict_fields: bool = False
+    sleep_idle_s: float | None = None  # without work, until the weights are freed; None: never

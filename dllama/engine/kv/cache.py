@@ -1,21 +1,30 @@
 """The KV cache: pages are allocated to sequences, found again by their contents, and shifted.
 
-A page that several sequences own, or that others can find, is full and is never written.
+What others can find in a page is never written again. A page that several sequences own is full; of
+any other, the first tokens are copied to a page of the sequence that wants them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from dllama.engine.kv.index import Tail, page_key
 from dllama.engine.kv.pages import PagePool, pages_for
 from dllama.engine.kv.sessions import Sessions
 from dllama.engine.sequence import Sequence
 from dllama.kv import KvShift
 from dllama.step import PAGE_TOKENS
+
+
+class _Found(NamedTuple):
+    """Cached keys and values of a sequence's first tokens."""
+
+    pages: list[int]  # to be owned by the sequence too
+    n_tokens: int  # in these pages, and at the beginning of the copied one
+    copied: int | None  # the page after them that has to be copied
 
 
 class KvCache:
@@ -25,28 +34,34 @@ class KvCache:
         self.pool = PagePool(n_pages)
         self.sessions = Sessions(self.pool)
         self._max_len = max_len
+        self._copies: list[tuple[int, int]] = []  # of pages, not yet done
 
     def admit(self, sequence: Sequence, n_spare: int) -> bool:
         """Gives a sequence pages for all its tokens, cached ones where there are any, if `n_spare`
         more stay free; else returns False and changes nothing."""
         pool, n_wanted = self.pool, pages_for(self._n_context(sequence))
-        shared, tail = self._find(sequence)
-        n_held = len(shared) + (tail is not None)
-        n_unowned = pool.n_unowned(shared) + (tail is not None)
-        if n_wanted - n_held + n_unowned + n_spare > pool.n_free:
+        found = self._find(sequence)
+        n_new = n_wanted - len(found.pages)
+        if n_new + pool.n_unowned(found.pages) + n_spare > pool.n_free:
             return False
-        pool.retain(shared)
-        sequence.pages.extend(shared)
-        sequence.n_published = len(shared)
-        sequence.n_computed = len(shared) * PAGE_TOKENS
-        if tail is not None:
-            pool.take(tail.page)
-            sequence.pages.append(tail.page)
-            sequence.n_computed += tail.n
-        if not sequence.n_generated:
-            sequence.n_cached = sequence.n_computed
-        self._give(sequence, n_wanted - n_held)
+        pool.retain(found.pages)
+        sequence.pages.extend(found.pages)
+        sequence.n_computed = found.n_tokens
+        sequence.n_published = found.n_tokens // PAGE_TOKENS
+        if found.copied is not None:
+            pool.touch(found.copied)
+        self._give(sequence, n_new)
+        if found.copied is not None:  # even if it was just given: its contents are there until then
+            self._copies.append((found.copied, sequence.pages[sequence.n_published]))
+        if not sequence.has_run:
+            sequence.has_run, sequence.n_cached = True, sequence.n_computed
         return True
+
+    def take_copies(self) -> list[tuple[int, int]]:
+        """The copies of pages, from and to, that the ranks have to do before the next step, one
+        after the other: an earlier one may read what a later one writes."""
+        copies, self._copies = self._copies, []
+        return copies
 
     def n_ready(self, sequence: Sequence) -> int:
         """Pending tokens of a running sequence that can be computed before it has to shift."""
@@ -78,22 +93,20 @@ class KvCache:
         self._give(sequence, self.n_missing(sequence))
 
     def note_computed(self, sequence: Sequence, n: int) -> None:
-        """Records that the next `n` tokens of a sequence are computed, and publishes full
-        pages."""
+        """Records that the next `n` tokens of a sequence are computed, and publishes pages that are
+        full, and all of a prompt as soon as it is computed."""
+        n_before = sequence.n_computed
         sequence.n_computed += n
         if not sequence.is_shared or sequence.n_dropped:
             return  # keys and values after dropped tokens are of use to no other sequence
-        n_full = sequence.n_computed // PAGE_TOKENS
-        if n_full > sequence.n_published:
-            keys = sequence.page_keys(n_full)
-            for i in range(sequence.n_published, n_full):
-                self.pool.publish(sequence.pages[i], keys[i])
-            sequence.n_published = n_full
+        self._publish_full(sequence)
+        if n_before < sequence.n_prompt <= sequence.n_computed:
+            self._publish_rest(sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """Takes all pages from a sequence; published ones can be found until they are evicted."""
         if sequence.pages and sequence.is_shared and not sequence.n_dropped:
-            keys = self._publish_tail(sequence)
+            keys = self._publish_rest(sequence)
             if sequence.session_id is not None:
                 tokens = sequence.tokens[: sequence.n_computed]
                 self.sessions.note(sequence.session_id, tokens, keys)
@@ -103,15 +116,10 @@ class KvCache:
 
     def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
         """Publishes owned pages that hold these tokens' keys and values, as those of a session."""
-        n_full, n_rest = divmod(len(tokens), PAGE_TOKENS)
         keys: list[bytes] = []
-        for i in range(n_full):
+        for i, page in enumerate(pages):
             here = tokens[i * PAGE_TOKENS : (i + 1) * PAGE_TOKENS]
-            keys.append(page_key(keys[-1] if keys else b"", here))
-            self.pool.publish(pages[i], keys[-1])
-        if n_rest:
-            before = keys[-1] if keys else b""
-            keys.append(self.pool.publish_tail(pages[n_full], before, tokens[-n_rest:]))
+            keys.append(self.pool.publish(page, keys[-1] if keys else b"", here))
         self.sessions.note(session_id, tokens, keys)
 
     # ---- a full context
@@ -164,28 +172,40 @@ class KvCache:
         for sequence in sequences:
             assert len(set(sequence.pages)) == len(sequence.pages), "a sequence has a page twice"
 
-    def _find(self, sequence: Sequence) -> tuple[list[int], Tail | None]:
-        """The cached pages of a sequence's first tokens, and the unfinished page after them. The
-        last token is never taken from the cache: its logits are needed."""
+    def _find(self, sequence: Sequence) -> _Found:
+        """What is cached of a sequence. Its last token is never taken from the cache: its logits
+        are needed."""
         if not sequence.is_shared:
-            return [], None
+            return _Found([], 0, None)
         n_known = min(len(sequence.tokens), self._max_len) - 1
-        keys = sequence.page_keys(n_known // PAGE_TOKENS)
-        shared = self.pool.find(keys)
-        begin = len(shared) * PAGE_TOKENS
+        pages = self.pool.find(sequence.page_keys(n_known // PAGE_TOKENS))
+        begin = len(pages) * PAGE_TOKENS
         wanted = sequence.tokens[begin : min(begin + PAGE_TOKENS, n_known)]
-        before = keys[len(shared) - 1] if shared else b""
-        return shared, self.pool.find_tail(before, wanted)
+        within = self.pool.find_within(sequence.key_before(len(pages)), wanted)
+        if within is None:
+            return _Found(pages, begin, None)
+        if self.pool.can_be_continued(within):
+            return _Found([*pages, within.page], begin + within.n, None)
+        return _Found(pages, begin + within.n, within.page)
 
-    def _publish_tail(self, sequence: Sequence) -> list[bytes]:
+    def _publish_full(self, sequence: Sequence) -> None:
+        """Publishes the full pages that are not published yet."""
+        n_full = sequence.n_computed // PAGE_TOKENS
+        for i in range(sequence.n_published, n_full):
+            self._publish(sequence, i)
+        sequence.n_published = n_full
+
+    def _publish_rest(self, sequence: Sequence) -> list[bytes]:
         """Publishes the unfinished last page; returns the keys of all computed tokens."""
         n_full, n_rest = divmod(sequence.n_computed, PAGE_TOKENS)
         keys = sequence.page_keys(n_full)
-        if n_rest == 0:
-            return keys
-        before = keys[-1] if keys else b""
-        tokens = sequence.tokens[n_full * PAGE_TOKENS : sequence.n_computed]
-        return [*keys, self.pool.publish_tail(sequence.pages[n_full], before, tokens)]
+        return [*keys, self._publish(sequence, n_full)] if n_rest else keys
+
+    def _publish(self, sequence: Sequence, i: int) -> bytes:
+        """Publishes the computed tokens of the sequence's page `i`; returns their key."""
+        end = min((i + 1) * PAGE_TOKENS, sequence.n_computed)
+        tokens = sequence.tokens[i * PAGE_TOKENS : end]
+        return self.pool.publish(sequence.pages[i], sequence.key_before(i), tokens)
 
     def _n_context(self, sequence: Sequence) -> int:
         """Tokens of a sequence that need room in pages at the same time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
-from dllama.engine.kv.index import PageIndex, Tail
+from dllama.engine.kv.index import Beginning, PageIndex
 from dllama.step import PAGE_TOKENS
 
 
@@ -90,28 +90,28 @@ class PagePool:
         """The pages of the longest beginning of `keys` that is cached; `retain` those to use."""
         return self._index.find(keys)
 
-    def find_tail(self, before: bytes, tokens: Sequence[int]) -> Tail | None:
-        """The unfinished page after the key `before` that matches most of the first of `tokens`,
-        if it has no owner: `take` it to continue in it."""
-        tail = self._index.find_tail(before, tokens)
-        return tail if tail is not None and self._owners[tail.page] == 0 else None
+    def find_within(self, before: bytes, tokens: Sequence[int]) -> Beginning | None:
+        """The page after the key `before` that begins with most of the first of `tokens`: `retain`
+        it to go on in it, if it `can_be_continued`; else copy it, and `touch` it."""
+        return self._index.find_within(before, tokens)
 
-    def publish(self, page: int, key: bytes) -> None:
-        """Lets others find an owned page, which is full. Contents that are listed already are not
-        listed twice."""
+    def can_be_continued(self, found: Beginning) -> bool:
+        """Whether tokens may be written after those of a page: nobody else does, and nothing that
+        others can find there is overwritten."""
+        return found.is_whole and self._owners[found.page] == 0
+
+    def publish(self, page: int, before: bytes, tokens: Sequence[int]) -> bytes:
+        """Lets others find the tokens that an owned page holds so far, after those of the key
+        `before`; returns the key of all. Its owner may write behind them. Contents that are listed
+        already are not listed twice."""
         assert self._owners[page] > 0, f"page {page} is nobody's and holds nothing"
-        self._index.add(page, key)
+        return self._index.add(page, before, tokens)
 
-    def publish_tail(self, page: int, before: bytes, tokens: Sequence[int]) -> bytes:
-        """Lets another continue in a page that its only owner is about to release unfinished;
-        returns the key of its contents."""
-        assert self._owners[page] == 1, f"page {page} has other owners, who may write to it"
-        return self._index.add_tail(page, before, tokens)
-
-    def take(self, page: int) -> None:
-        """Gives a kept page to one owner and unpublishes it, so that it may be written."""
-        self.retain([page])
-        self.unpublish(page)
+    def touch(self, page: int) -> None:
+        """Counts a kept page as one that was released just now: its contents were of use."""
+        for kept in (self._kept, self._kept_pinned):
+            if page in kept:
+                kept.move_to_end(page)
 
     def unpublish(self, page: int) -> None:
         """Forgets the contents of an owned page, which is going to be overwritten."""

@@ -38,8 +38,7 @@ class SessionStore:
 
     def _save(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
         session = _known(call.session_id, kv)
-        pages = kv.pool.find(session.keys)
-        n_tokens = min(len(session.tokens), len(pages) * PAGE_TOKENS)
+        pages, n_tokens = _kept(session, kv)
         if not pages:
             raise RequestError(
                 f"nothing of the session {call.session_id!r:.80} is in the KV cache any more",
@@ -85,6 +84,17 @@ class SessionStore:
                 param="action",
             )
         return self._directory / f"{checked_name(filename)}.session"
+
+
+def _kept(session: Session, kv: KvCache) -> tuple[list[int], int]:
+    """The pages of a session's first tokens that are still in the KV cache, and the number of these
+    tokens. Its last page may have grown since."""
+    pages = kv.pool.find(session.keys)
+    n_tokens = min(len(session.tokens), len(pages) * PAGE_TOKENS)
+    before = session.keys[len(pages) - 1] if pages else b""
+    wanted = session.tokens[n_tokens : n_tokens + PAGE_TOKENS]
+    found = kv.pool.find_within(before, wanted)
+    return (pages, n_tokens) if found is None else ([*pages, found.page], n_tokens + found.n)
 
 
 def _known(name: str, kv: KvCache) -> Session:

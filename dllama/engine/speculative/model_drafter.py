@@ -163,7 +163,7 @@ class DraftModel:
 
     @property
     def vocab_size(self) -> int:
-        return self.runner.config.vocab_size
+        return self.runner.config.n_tokens
 
     def draft(self, requests: Many[DraftRequest], min_chance: float = 0.0) -> list[Draft]:
         """A draft for each request, empty where it has no room or no page; a draft ends after a
@@ -237,6 +237,7 @@ class DraftModel:
                 pages=pages,
                 logits_at=np.array(logits_at, np.int32),
                 candidates=np.ones(len(logits_at), np.int32),
+                copies=np.array(self.kv.take_copies(), np.int32).reshape(-1, 2),
             )
         )
 

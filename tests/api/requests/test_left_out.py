@@ -9,7 +9,7 @@ import pytest
 
 from api.config import ApiConfig
 from api.left_out import HEADER, MAX_LOGGED, shown
-from tests.api.serving import Reply, Server, roomy_model, run, serving
+from tests.api.serving import Reply, Server, roomy_engine, roomy_model, run, serving
 
 HI = [{"role": "user", "content": "Hi"}]
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -68,7 +68,7 @@ def post(route: str, fields: dict[str, object], *, is_strict: bool = False) -> R
 
     async def body() -> None:
         config = ApiConfig(strict_fields=is_strict)
-        async with serving(roomy_model("[]"), config=config) as server:
+        async with serving(roomy_model(roomy_engine("[]")), config=config) as server:
             replies.append(await server.post(route, body_of(route, fields)))
 
     run(body)
@@ -118,7 +118,7 @@ def test_what_cannot_change_the_answer_is_not_worth_a_word(fields: dict[str, obj
 
 def test_the_log_says_it_once_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
-        async with serving(roomy_model("[]")) as server:
+        async with serving(roomy_model(roomy_engine("[]"))) as server:
             await say(server)
 
     async def say(server: Server) -> None:

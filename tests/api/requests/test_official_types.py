@@ -17,7 +17,7 @@ from api.requests.verdicts import Verdict
 from benchmarks.fuzz_bodies import places, replaced
 from tests.api.requests.fields_page import APIS
 from tests.api.requests.official_bodies import bodies
-from tests.api.serving import Reply, Server, roomy_model, serving
+from tests.api.serving import Reply, Server, roomy_engine, roomy_model, serving
 
 pytest.importorskip("openai", reason="the official client is a test extra")
 pytest.importorskip("anthropic", reason="the official client is a test extra")
@@ -73,7 +73,7 @@ PARTS = ("messages", "input", "system")  # whose parts may be images and the lik
 def post() -> Iterator[Post]:
     """A function that posts to one server that lives through all the examples."""
     loop = asyncio.new_event_loop()
-    context = serving(roomy_model('{"a": "x"}'))
+    context = serving(roomy_model(roomy_engine('{"a": "x"}')))
     server: Server = loop.run_until_complete(context.__aenter__())
     yield lambda path, body: loop.run_until_complete(server.post(path, body))
     loop.run_until_complete(context.__aexit__(None, None, None))

@@ -92,7 +92,7 @@ def test_a_last_assistant_message_is_gone_on_with() -> None:
 
     run(body)
     wanted = [opened, opened, closed + "<|im_start|>assistant\n", closed]
-    wanted.append(opened.replace("The answer", "The\nanswer"))
+    wanted.append(opened.replace("The answer", "The\n\nanswer"))
     assert [submit.tokens for submit in engine.submitted] == [
         tokenizer().encode(text, add_special=True, parse_special=True) for text in wanted
     ]

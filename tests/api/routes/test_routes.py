@@ -133,6 +133,23 @@ def test_stats_of_an_engine_that_cannot_answer() -> None:
     run(body)
 
 
+def test_a_body_may_begin_with_a_byte_order_mark() -> None:
+    """As the files do that some editors write, and curl sends."""
+
+    async def body() -> None:
+        async with serving_engine(ScriptedEngine(says("a"))) as server:
+            for text, status in (
+                ('{"content": ""}', 200),
+                ("", 400),
+                ('\ufeff{"content": ""}', 400),
+            ):
+                data = text.encode("utf-8-sig")
+                reply = await server.request("POST", "/tokenize", data=data)
+                assert reply.status == status
+
+    run(body)
+
+
 def test_tokenize_and_detokenize() -> None:
     text = "Hello<|im_end|> wörld"
     plain = tokenizer().encode(text)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from api.answers.events import Finish, Message, Text, ToolArguments, ToolCall, Usage
 from api.answers.plan import MessageReader
+from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
 from api.tools.call_reader import CallReader
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
@@ -88,7 +89,8 @@ def test_a_call_that_breaks_off_is_not_complete() -> None:
 def test_a_message_tells_whole_calls_and_why_it_ended() -> None:
     """Also where a second call was cut: an answer of max_tokens says so, whatever it has."""
     call = HERMES.before + HERMES.head("f") + '{"a": 1}}' + HERMES.after
-    reader, said = MessageReader(0, None, CallReader(HERMES, NAMES)), Message()
+    stops = StopScanner(StopTable(()))
+    reader, said = MessageReader(0, None, CallReader(HERMES, NAMES), stops), Message()
     text = HERMES.opening + call + HERMES.between + call[:-20]
     for part in [part for char in text for part in reader.push(char)] + reader.finish():
         said.add(part)

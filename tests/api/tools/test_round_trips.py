@@ -11,6 +11,7 @@ import pytest
 from api.answers.events import Finish, Message, Usage
 from api.answers.plan import AnswerPlan, chat_plan
 from api.answers.reasoning import tags_of
+from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
 from api.requests.conversation import Conversation
 from api.requests.openai import parse_conversation
@@ -90,7 +91,7 @@ def answer_of(dialect: ToolDialect, n: int) -> str:
 
 def read(plan: AnswerPlan, text: str) -> tuple[dict, str]:
     """OpenAI's message that a text is read to, and its finish reason."""
-    reader = plan.reader(0)
+    reader = plan.reader(0, StopScanner(StopTable(())))
     assert reader is not None
     said = Message()
     for part in [part for char in text for part in reader.push(char)] + reader.finish():

@@ -49,7 +49,7 @@ class Daemon:
         """Sends messages; the link has read them when this returns."""
         for message in messages:
             self._socket.send_multipart([self._root, *pack(message, epoch)])
-        self._socket.send_multipart([self._root, *pack(describe_machine(1))])
+        self._socket.send_multipart([self._root, *pack(describe_machine("d", 1))])
         while self.link.answer(Welcome) is None:
             [daemon] = self.link.sockets()
             assert daemon.poll(10_000)
@@ -125,7 +125,11 @@ def test_heartbeats_without_progress_are_a_loss(daemon: Daemon) -> None:
     [
         (Refused("no room"), ClusterError, "refused: no room"),
         (Hello(__version__), ProtocolError, "sent a Hello"),
-        (describe_machine(1, "0.0.9"), ProtocolError, r"runs dllama 0\.0\.9 and this root runs"),
+        (
+            describe_machine("d", 1, "0.0.9"),
+            ProtocolError,
+            r"runs dllama 0\.0\.9 and this root runs",
+        ),
     ],
     ids=["refused", "no use for it", "another release"],
 )

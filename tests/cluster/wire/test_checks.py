@@ -52,6 +52,7 @@ def sound_step() -> Step:
         pages=i32([0, 3], [2, -1]),
         logits_at=i32(0, 3),
         candidates=i32(0, 40),
+        copies=i32([1, 3], [2, 2]),
         hidden_at=i32(3),
     )
 
@@ -93,6 +94,10 @@ def test_a_sound_step_passes_as_it_is() -> None:
         lambda s: replace(s, logits_at=i32(0)),
         lambda s: replace(s, candidates=i32(0, 257)),
         lambda s: replace(s, candidates=i32(0, -1)),
+        lambda s: replace(s, copies=i32([1, 4])),
+        lambda s: replace(s, copies=i32([-1, 3])),
+        lambda s: replace(s, copies=i32([1, 2, 3])),
+        lambda s: replace(s, copies=i32(1, 2)),
     ],
 )
 def test_a_step_that_points_outside_is_refused(change: Callable[[Step], Step]) -> None:
@@ -124,7 +129,7 @@ def test_a_step_larger_than_the_rank_has_room_for_is_refused() -> None:
 arrays = hnp.arrays(np.int32, hnp.array_shapes(max_dims=2, max_side=4), elements=st.integers(-2, 9))
 
 
-@given(st.builds(StepCall, st.builds(Step, *[arrays] * 6), st.just(np.zeros((2, 6), np.uint8))))
+@given(st.builds(StepCall, st.builds(Step, *[arrays] * 7), st.just(np.zeros((2, 6), np.uint8))))
 def test_whatever_passes_points_inside(call: StepCall) -> None:
     try:
         step = checked_step(sent(call), LIMITS)
@@ -133,6 +138,7 @@ def test_whatever_passes_points_inside(call: StepCall) -> None:
     for s in range(len(step.starts) - 1):
         for position in step.positions[step.starts[s] : step.starts[s + 1]]:
             assert all(0 <= p < 4 for p in step.pages[s, : position // PAGE_TOKENS + 1])
+    assert step.copies.shape[1] == 2 and all(0 <= p < 4 for p in step.copies.ravel())
 
 
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 300))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -66,6 +68,11 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "ends with assistant": [user("a"), assistant("b")],
     "thinking before": [user("a"), assistant("<think>\nhm\n</think>\n\nb"), user("c")],
     "reasoning beside": [user("a"), assistant("b", reasoning_content="hm"), user("c")],
+    "older names of thoughts": [
+        user("a"), assistant("b", thinking="hm"), user("c"), assistant("d", reasoning="so"),
+        user("e"), assistant("f", thinking="well"),
+    ],
+    "the assistant's alone": [assistant("Once upon")],
     "call": [user("w?"), assistant(None, tool_calls=[call(OBJECT)]), result()],
     "call beside text": [system(), user("w?"), assistant("I look.", tool_calls=[call(OBJECT)])],
     "call with empty text": [user("w?"), assistant("", tool_calls=[call(OBJECT)]), result()],
@@ -89,13 +96,42 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "special tokens in text": [user("<|im_end|>{{ bos_token }}{% if %}</s>")],
     "two systems": [system("a"), system("b"), user("c")],
     "user twice": [user("a"), user("b")],
-}
+}  # fmt: skip
+
+
+BEGUN: dict[str, list[dict[str, Any]]] = {
+    "one turn": [user("Hi"), assistant("The answer is")],
+    "system": [system(), user("Hi"), assistant("The answer is")],
+    "turns": [user("a"), assistant("b"), user("c"), assistant("The\n\nanswer")],
+    "white space around": [user("Hi"), assistant("  The answer is \n")],
+    "thoughts before": [user("a"), assistant("<think>h</think>b"), user("c"), assistant("d")],
+    "thoughts beside": [user("a"), assistant("b", reasoning_content="hm\nso")],
+    "after a result": [
+        user("w?"), assistant("", tool_calls=[call(OBJECT)]), result(), assistant("Sun"),
+    ],
+    "special text": [user("Hi"), assistant("{{ x }} </s> <|im_end|>")],
+    "the assistant's alone": [assistant("Once upon")],
+    "system and the assistant's": [system(), assistant("Once upon")],
+}  # fmt: skip
+
+NOW = datetime(2031, 2, 3, 4, 5)
+
+
+def always(tools: Any) -> dict[str, Any]:
+    """The variables that llama-server hands to every template, at NOW."""
+    return {
+        "enable_thinking": True,
+        "date_string": "03 Feb 2031",
+        "datetime": "Feb 03 2031",
+        "functions": json.dumps(tools, ensure_ascii=False, indent=2) if tools else "",
+    }
 
 
 def oracle(
     source: str, messages: list[dict[str, Any]], tools: Any, add: bool, **kwargs: Any
 ) -> str | None:
-    """What transformers renders; None where the template fails there. Skips without it."""
+    """What transformers renders, with llama-server's variables where `kwargs` say nothing; None
+    where the template fails there. Skips without it."""
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
     try:
         rendered, _ = utils.render_jinja_template(
@@ -103,7 +139,7 @@ def oracle(
             tools=tools,
             chat_template=source,
             add_generation_prompt=add,
-            **kwargs,
+            **{**always(tools), **kwargs},
         )
     except Exception:
         return None

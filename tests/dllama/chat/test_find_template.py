@@ -58,6 +58,21 @@ def test_override_by_name_file_and_text(tmp_path: Path) -> None:
     assert find_template(OWN, "{{ messages[0].content }}!").render(HI) == "Hi!"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_text("é{{ bos_token }}", encoding="utf-8-sig")
+    assert find_template(OWN, str(path)).render(HI) == "é<|b|>"
+    assert find_template(OWN, "\ufeff{{ bos_token }}").render(HI) == "<|b|>"
+    metadata = METADATA | {
+        "tokenizer.chat_template": "\ufeff{{ bos_token }}",
+        "tokenizer.chat_template.tool_use": "\ufeff{{ tools | length }}",
+    }
+    own = find_template(metadata)
+    assert (own.source, own.render(HI), own.render(HI, TOOLS)) == ("{{ bos_token }}", "<|b|>", "2")
+    tokenizer = Tokenizer.from_gguf_metadata(metadata)
+    assert find_template({}, tokenizer=tokenizer).render(HI) == "<|b|>"
+
+
 def test_an_unknown_override_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"'nosuch'.*chatml, llama2.*No such file"):
         find_template(OWN, "nosuch")

@@ -11,6 +11,7 @@ from dllama.chat import ChatTemplate, stop_texts
 from dllama.errors import TemplateError
 from tests.dllama.chat.conversations import (
     CONVERSATIONS,
+    NOW,
     OBJECT,
     TEXT,
     TOOLS,
@@ -43,7 +44,7 @@ def test_templates_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_to_transformers(name: str) -> None:
     source = source_of(name)
-    template = ChatTemplate(source, name=name, **SPECIALS)
+    template = ChatTemplate(source, name=name, now=lambda: NOW, **SPECIALS)
     n_equal = 0
     thinking: list[dict[str, object]] = [{}, {"enable_thinking": True}, {"enable_thinking": False}]
     for title, tools, add, more in product(CONVERSATIONS, (None, TOOLS), (True, False), thinking):
@@ -67,7 +68,7 @@ def test_equal_to_transformers(name: str) -> None:
 def test_more_variables_reach_the_template(name: str) -> None:
     source = source_of(name)
     more = {"date_string": "1 Jan 2031", "tools_in_user_message": False, "documents": []}
-    template = ChatTemplate(source, name=name, **SPECIALS)
+    template = ChatTemplate(source, name=name, now=lambda: NOW, **SPECIALS)
     messages = [user("w?"), assistant("b"), user("c")]
     for tools in (None, TOOLS):
         wanted = oracle(source, messages, tools, True, **SPECIALS, **more)
@@ -119,10 +120,14 @@ def test_developer_is_system(name: str) -> None:
     )
 
 
-def test_the_clock_can_be_set() -> None:
-    source = source_of("meta-llama-Llama-3.2-3B-Instruct.jinja")
-    template = ChatTemplate(source, now=lambda: datetime(2031, 2, 3), **SPECIALS)
-    assert "Today Date: 03 Feb 2031" in template.render([user("a")])
+@pytest.mark.parametrize("name", [name for name in NAMES if "Llama-3." in name])
+def test_llamas_are_told_the_date_of_today(name: str) -> None:
+    template = ChatTemplate(source_of(name), now=lambda: NOW, **SPECIALS)
+    assert "Today Date: 03 Feb 2031\n" in template.render([user("a")])
+    today = datetime.now().strftime("Today Date: %d %b %Y")  # it may be midnight just now
+    assert ChatTemplate(source_of(name), **SPECIALS).render([user("a")]).find(today) >= 0 or (
+        datetime.now().strftime("Today Date: %d %b %Y") != today
+    )
 
 
 ENDS = {

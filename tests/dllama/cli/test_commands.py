@@ -35,7 +35,9 @@ def test_run_answers_on_stdout_alone(toy: Path) -> None:
 
 def test_a_dash_is_standard_input(toy: Path) -> None:
     words = ("run", "-m", toy, "--raw", "--temperature", 0, "-n", 5)
-    assert dllama(*words, "-", stdin="hello\n").stdout == dllama(*words, "hello").stdout
+    wanted = dllama(*words, "hello").stdout
+    assert dllama(*words, "-", stdin="hello\n").stdout == wanted
+    assert dllama(*words, "-", stdin="\ufeffhello\n").stdout == wanted, "a byte order mark"
 
 
 @pytest.mark.parametrize(

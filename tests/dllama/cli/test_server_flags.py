@@ -31,6 +31,13 @@ def test_keys_come_from_flags_and_files_or_the_environment(monkeypatch, tmp_path
     assert "secret" not in repr(settings("--api-key", "secret"))
 
 
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    for text in ("first\nsecond\n", "# ours\nfirst\nsecond\n"):
+        file.write_text(text, encoding="utf-8-sig")
+        assert settings("--api-key-file", str(file)).api_keys == ("first", "second")
+
+
 def test_a_key_file_without_keys_leaves_no_server_open(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("# nothing\n")

@@ -83,7 +83,7 @@ class HistoryRunner:
         self.states = np.full((n_pages, PAGE_TOKENS), -1, np.int64)  # what its pages hold
         self._positions = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
         self.step_sizes: list[list[int]] = []  # rows of each sequence, step by step
-        self.n_shifts = 0
+        self.n_shifts = self.n_copies = 0
         self._hidden = np.zeros((0, 1), np.float32)
         self.idle_at: list[int] = []  # how many steps there had been, at each `idle`
         self.is_lost = False
@@ -103,6 +103,10 @@ class HistoryRunner:
             self.lose()
         self._refuse_lost()
         check_step(step, self._n_pages, self._config.vocab_size)
+        for source, target in step.copies.tolist():
+            self.states[target] = self.states[source]
+            self._positions[target] = self._positions[source]
+            self.n_copies += 1
         starts = step.starts.tolist()
         self.step_sizes.append([b - a for a, b in pairwise(starts)])
         states = [self.compute(step, row) for row in range(step.n_tokens)]
@@ -221,6 +225,8 @@ def check_step(step: Step, n_pages: int, vocab_size: int) -> None:
         page = step.pages[row, place]
         assert np.count_nonzero(step.pages == page) == 1, "a page that others read is written"
     assert np.all(step.pages < n_pages)
+    assert step.copies.dtype == np.int32 and step.copies.shape[1:] == (2,)
+    assert np.all((step.copies >= 0) & (step.copies < n_pages))
     for begin, end in pairwise(step.starts.tolist()):
         assert np.all(np.diff(step.positions[begin:end]) == 1)
     assert len(step.logits_at) == len(step.candidates)

@@ -93,6 +93,13 @@ def test_preempted_equals_undisturbed() -> None:
     for submit in submits:
         assert heard.answer(submit.id) == expected(submit, runner)
     assert kv(engine)["pages_used"] == 0
+    runner.lose()
+    with pytest.raises(EngineInterrupted):
+        engine.idle()
+    n_preempted = engine.scheduler.n_preempted
+    engine.recover()
+    sequences = engine.stats()["sequences"]
+    assert isinstance(sequences, dict) and sequences["preempted"] == n_preempted, "it still counts"
 
 
 def test_a_seed_repeats_its_stream_whatever_runs_beside_it() -> None:

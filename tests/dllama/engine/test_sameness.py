@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
+from dllama.kv import KvType
 from dllama.requests import SamplingParams, Submit
 from dllama.step import PAGE_TOKENS
 from tests.ranks_runner import RanksRunner
@@ -138,6 +139,45 @@ def test_turn_twenty_computes_only_its_new_tokens(tmp_path: Path) -> None:
     again, n_cached = ask(engine, replace(submit, id="again", cache_prompt=False))
     assert again == told and n_cached == 0
     runner.close()
+
+
+@pytest.mark.parametrize("kv_type", list(KvType))
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_what_is_found_within_a_page_gives_the_bits_of_a_fresh_prompt(
+    toy: Path, world_size: int, kv_type: KvType
+) -> None:
+    """Prompts that part from each other anywhere, one after the other and all at once."""
+    runner, other = (
+        RanksRunner(toy, world_size, n_pages=N_PAGES, kv_type=kv_type) for _ in range(2)
+    )
+    base = [(7 * k) % 350 for k in range(77)]
+    prompts = [[*base[:n], *base[n + 3 :]] for n in (51, 0, 31, 33, 64, 70)] + [base, base]
+    sampling = SamplingParams(temperature=0.8, seed=3, n_probs=2)
+    submits = [Submit(f"p{i}", tokens, sampling, max_tokens=8) for i, tokens in enumerate(prompts)]
+    engine, fresh = (Engine(ranks, max_step_tokens=112) for ranks in (runner, other))
+    private = [replace(submit, cache_prompt=False) for submit in submits]
+    n_found = []
+    for submit, alone in zip(submits, private, strict=True):
+        told, n_cached = ask(engine, submit)
+        assert told == ask(fresh, alone)[0]
+        n_found.append(n_cached)
+    assert n_found == [0, 0, 31, 33, 51, 64, 70, 76]
+    together = Engine(runner, max_step_tokens=112)
+    for _ in range(2):
+        assert answers_of(together, submits) == answers_of(fresh, private)
+    runner.close()
+    other.close()
+
+
+def answers_of(engine: Engine, submits: list[Submit]) -> dict[str, list[object]]:
+    """The tokens and their probabilities of requests that are asked at once."""
+    told: dict[str, list[object]] = {submit.id: [] for submit in submits}
+    for submit in submits:
+        engine.submit(submit)
+    while engine.has_work():
+        for output in engine.step():
+            told[output.id] += [*output.tokens, *(output.probs or [])]
+    return told
 
 
 def ask(engine: Engine, submit: Submit) -> tuple[list[int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from dllama.errors import ConfigError, ProtocolError
 from dllama.formats import open_model
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.runtime.logit_rows import merge_parts
-from tests.local_model import load_rank, local_runner
+from dllama.step import LogitRow
+from tests.local_model import load_rank, local_runner, make_step
+from tests.ranks_runner import RanksRunner
 from tests.toy_models import write_toy
 
 
@@ -79,6 +82,27 @@ def test_a_model_with_a_hole_ends_only_the_answers_that_meet_it(tmp_path: Path) 
                 ends[output.id] = output
     assert ends["bad"].finish is FinishReason.ERROR and ends["bad"].error
     assert ends["good"].finish is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_rows_of_padding_are_in_no_row_of_logits(tmp_path: Path, world_size: int) -> None:
+    """A head of 1000 rows for 300 tokens: later ranks hold nothing but padding."""
+    real = write_toy(tmp_path / "real.gguf", vocab_size=1000)
+    padded = write_toy(tmp_path / "padded.gguf", vocab_size=1000, n_tokens=300)
+    rows = {}
+    for path, n in ((real, [0] * 3), (padded, [0, 20, 256])):
+        runner = RanksRunner(path, world_size)
+        step = make_step([(0, [5, 6, 7], 0)], every_row=True)
+        rows[path] = runner.run(replace(step, candidates=np.array(n, np.int32)))
+        rows[path] = [LogitRow(r.ids, r.logits.copy(), r.log_sum_exp) for r in rows[path]]
+        runner.close()
+    for whole, found, n in zip(rows[real], rows[padded], (0, 20, 256), strict=True):
+        logits = whole.logits[:300]
+        assert found.log_sum_exp == pytest.approx(np.logaddexp.reduce(logits), abs=1e-4)
+        order = np.lexsort((np.arange(300), -logits))[:n]
+        assert (found.ids is None) == (n == 0)
+        assert np.array_equal(found.logits, logits[order] if n else logits)
+        assert found.ids is None or np.array_equal(found.ids, order)
 
 
 def test_a_rank_without_room_is_refused(tmp_path: Path) -> None:

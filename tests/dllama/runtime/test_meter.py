@@ -61,6 +61,15 @@ def test_a_meter_without_collectives_is_the_same_and_forgets() -> None:
     assert row["compute_ms"] == 1.0
 
 
+def test_forgotten_steps_still_count_in_the_sum() -> None:
+    meter = RankMeter()
+    meter.add(a_step(1, is_decode=True), 5)
+    meter.add(a_step(9, is_decode=False), 7)
+    meter.forget_steps()
+    assert meter.figures(9) == RankFigures(weights_bytes=9)
+    assert meter.counters()["compute_ns"] == 12
+
+
 def test_waiting_and_the_network_are_no_computing() -> None:
     meter = RankMeter()
     before, after = SyncTimes(5, 6, 7), SyncTimes(5, 1_000_006, 2_000_007)

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tests.dllama.tokenizer.vocabularies import REAL, real_tokenizer
+from dllama.tokenizer import Tokenizer
+from tests.dllama.tokenizer.vocabularies import REAL, real_metadata, real_tokenizer
 from tests.shared_data import shared_file
 
 SEPARATOR = "\n__ggml_vocab_test__\n"
@@ -76,6 +77,15 @@ def test_bos_is_added_where_the_model_wants_it_and_never_twice(name: str) -> Non
     assert tokenizer.encode("") == []
 
 
+@pytest.mark.parametrize("name", REAL)
+def test_no_prompt_ends_with_eos(name: str) -> None:
+    fine_tuned = real_metadata(name) | {"tokenizer.ggml.add_eos_token": True}
+    tokenizer, text = Tokenizer.from_gguf_metadata(fine_tuned), "Once upon a time"
+    assert tokenizer.encode(text, add_special=True)[-1] == tokenizer.eos_id
+    assert tokenizer.encode_prompt(text) == real_tokenizer(name).encode_prompt(text)
+    assert tokenizer.eos_id not in tokenizer.encode_prompt(text)
+
+
 def test_white_space_after_special_tokens_of_phi3_is_dropped() -> None:
     tokenizer = real_tokenizer("phi-3")
     tight = tokenizer.encode("<|user|>Hi<|end|><|assistant|>", parse_special=True)
@@ -102,7 +112,7 @@ def test_long_runs_do_not_blow_up(name: str) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_odd_characters_survive(name: str) -> None:
     tokenizer = real_tokenizer(name)
-    for text in ("\0", "a\0b", "\ufeff", "\uffff", "\U0010ffff", "e\u0301", "\r\n", "🤷🏽‍♂️"):
+    for text in ("\0", "a\0b", "\ufeff", "\uffff", "\U0010ffff", "x\u0301", "\r\n", "🤷🏽‍♂️"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode(tokenizer.encode("x\ud83dy")) == "x\ufffdy"
     assert tokenizer.decode(tokenizer.encode("\ud83d\ude00")) == "😀"

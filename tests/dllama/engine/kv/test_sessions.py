@@ -108,6 +108,23 @@ def test_a_saved_session_comes_back_in_another_process_life(tmp_path: Path) -> N
     other.close()
 
 
+def test_a_session_is_saved_whole_although_another_goes_on_in_its_last_page(
+    tmp_path: Path,
+) -> None:
+    engine = make_engine(write_toy(tmp_path / "toy.gguf"), tmp_path / "saved")
+    chat = [(7 * k) % 350 for k in range(77)]
+    answer = talk(engine, "one", chat, "chat")
+    engine.submit(Submit("two", [*chat, *answer, 9, 8], GREEDY, max_tokens=40))
+    for _ in range(8):
+        engine.step()
+    saved = engine.session(SAVE)
+    assert saved.error is None and saved.n_tokens == 82
+    while engine.has_work():
+        engine.step()
+    assert engine.session(replace(SAVE, filename="later")).n_tokens == 82
+    engine.close()
+
+
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     path = write_toy(tmp_path / "toy.gguf")
     engine = make_engine(path, tmp_path / "saved")

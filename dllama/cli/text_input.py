@@ -1,0 +1,51 @@
+"""Text that people type or pipe into a command, which has to be text and not any bytes."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TextIO
+
+from dllama.errors import RequestError
+
+
+def typed_text(text: str, what: str) -> str:
+    """Returns a text of the command line. Raises RequestError where it came as bytes that are no
+    text; Python keeps such bytes as lone surrogates."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise RequestError(
+            f"{what} {text!a} holds bytes that are not text in this terminal's encoding; "
+            "write it as UTF-8"
+        )
+    return text
+
+
+def decoded_text(data: bytes, encoding: str) -> str:
+    """Returns piped bytes as text: UTF-8 with or without a byte order mark, or else what the
+    user's settings name. Line ends become newlines.
+
+    Raises RequestError where it is neither.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+            raise RequestError(
+                f"standard input is not UTF-8 text: byte 0x{data[error.start]:02x} at position "
+                f"{error.start}; convert it first, for example with iconv -f latin1 -t utf-8"
+            ) from None
+        text = data.decode(encoding, "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def piped_text(stream: TextIO) -> str:
+    """Returns all that a stream holds. Raises RequestError where it is no text."""
+    return decoded_text(stream.buffer.read(), stream.encoding)
+
+
+def next_line(stream: TextIO) -> str:
+    """Returns the next line of a stream without its end. Raises EOFError at the end, RequestError
+    where it is no text."""
+    data = stream.buffer.readline()
+    if not data:
+        raise EOFError
+    return decoded_text(data, stream.encoding).rstrip("\n")

@@ -15,6 +15,8 @@ from api.errors import ApiError, body_too_large
 from api.requests.fields import Body
 from dllama.errors import RequestError
 
+MAX_DEPTH = 254  # orjson's
+
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
     """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too
@@ -34,6 +36,7 @@ async def read_object(request: web.Request, config: ApiConfig) -> Body:
     except (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError) as error:
         raise RequestError(f"The request body cannot be read: {error}.") from error
     value = parsed(data.removeprefix(BOM_UTF8))  # files that curl sends begin with it
+    check_depth(value, data)
     if not isinstance(value, dict):
         raise RequestError(
             f"The request body must be a JSON object, but is a {type(value).__name__}."
@@ -54,6 +57,18 @@ def parsed(data: bytes) -> object:
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"The request body is not JSON ({error}); send a JSON object in UTF-8."
+        ) from error
+
+
+def check_depth(value: object, data: bytes) -> None:
+    """Raises RequestError for a body of more levels than templates and grammars can read."""
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        return
+    try:
+        orjson.dumps(value)  # refuses more than MAX_DEPTH levels, faster than a walk here
+    except orjson.JSONEncodeError as error:
+        raise RequestError(
+            f"The request body is nested deeper than {MAX_DEPTH} levels; send less deep objects."
         ) from error
 
 

@@ -44,7 +44,7 @@ class LeftOut:
                 self._logged.add(kind)
                 log.warning(
                     "%s: left out %r, which this server does not know or cannot do; this is said "
-                    "once", request.path, name,
+                    "once", request.path, name[:200],
                 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from math import isfinite
 
 from dllama.constraints.patterns import is_format, nearest_pattern
 
-MAX_DEPTH = 64
+MAX_DEPTH = 40  # llguidance reads JSON of 128 levels, and a schema may take two
 MAX_REFERENCES = 1024
 MAX_LEAST = 100_000  # of minLength and minItems: no context holds more
 MAX_MOST = 1_000_000  # of maxLength and maxItems: more is no limit

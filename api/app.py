@@ -11,6 +11,7 @@ from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.left_out import add_left_out_header
 from api.routes.table import served_routes, unsupported_routes
+from api.routes.vertex import vertex_routes
 from api.served_model import ModelRegistry
 from api.sleep import IdleSleep
 
@@ -21,7 +22,8 @@ def build_app(
     """Returns the HTTP server for `models`, ready for api.serve.serve; `sleep` wakes an engine that
     sleeps.
 
-    Starts the engine clients when it starts and closes them when it stops.
+    Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
+    where two routes would have the same path.
     """
     app = web.Application(
         middlewares=[
@@ -34,10 +36,19 @@ def build_app(
     )
     app[CONTEXT] = ApiContext(models, config, sleep)
     app.add_routes(served_routes() + unsupported_routes())
+    if config.vertex is not None:
+        app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)
     app.on_response_prepare.append(add_left_out_header)
     app.cleanup_ctx.append(engines)
+    app.cleanup_ctx.append(streams)
     return app
+
+
+async def streams(app: web.Application) -> AsyncIterator[None]:
+    """Ends the answers that go on without a client before the engines close."""
+    yield
+    await app[CONTEXT].streams.close()
 
 
 async def engines(app: web.Application) -> AsyncIterator[None]:

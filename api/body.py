@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from codecs import BOM_UTF8
+from contextvars import ContextVar
 
 import orjson
 from aiohttp import web
@@ -16,11 +17,17 @@ from api.requests.fields import Body
 from dllama.errors import RequestError
 
 MAX_DEPTH = 254  # orjson's
+# The object of a request that came within another, which has been read; of the task alone that
+# answers it.
+GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
 
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:
     """Returns the JSON object of a body. Raises RequestError, or ApiError 413 before reading too
     much."""
+    given = GIVEN_BODY.get()
+    if given is not None:
+        return given
     if request.content_length is not None and request.content_length > config.max_body_bytes:
         raise body_too_large(config.max_body_bytes)
     try:

@@ -18,6 +18,14 @@ def system_fingerprint() -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class VertexRoutes:
+    """The paths at which Google's Vertex AI calls a container; no `health` if empty."""
+
+    predict: str
+    health: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiConfig:
     """Limits and habits of the HTTP server.
 
@@ -38,3 +46,4 @@ class ApiConfig:
     ping_s: float = 15.0  # how often a silent stream gets a comment, for proxies' timeouts
     stats_timeout_s: float = 2.0  # an engine in a long step answers late; /stats does not wait
     fingerprint: str = field(default_factory=system_fingerprint)
+    vertex: VertexRoutes | None = None  # None outside of Vertex AI

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from api.config import ApiConfig
+from api.conversation_streams import ConversationStreams
 from api.errors import ApiError
 from api.left_out import LeftOut
 from api.listener import SilentConnections
@@ -29,6 +30,7 @@ class ApiContext:
     meter: Meter = field(default_factory=Meter)
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)
+    streams: ConversationStreams = field(default_factory=ConversationStreams)
     silent: SilentConnections = field(init=False)
     left_out: LeftOut = field(init=False)
     is_stopping: bool = False
@@ -50,15 +52,23 @@ class ApiContext:
         """Counts the current task among the open requests; 503 once the server is stopping."""
         if self.is_stopping:
             raise self.stopping()
-        task = asyncio.current_task()
-        assert task is not None, "a handler runs in a task"
         self.meter.n_open += 1
         self.meter.n_total += 1
+        try:
+            with self.waited_for():
+                yield
+        finally:
+            self.meter.n_open -= 1
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Has a server that stops wait for the current task."""
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
         self.generating.add(task)
         try:
             yield
         finally:
-            self.meter.n_open -= 1
             self.generating.discard(task)
 
 

@@ -3,8 +3,6 @@ which origins they may call (CORS)."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 from urllib.parse import urlsplit
 
@@ -15,21 +13,23 @@ from api.body import json_response
 from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
-from api.replies.anthropic import error_body
-from api.routes.table import PUBLIC_PATHS, UNSUPPORTED
+from api.keys import key_of
+from api.replies import anthropic, ollama
+from api.routes.table import PUBLIC_PATHS, QUIET_PATHS, UNSUPPORTED
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
 
-ANTHROPIC = "/v1/messages"
+# The errors of other makers' APIs, by how their routes begin; all others are OpenAI's.
+ERROR_BODIES = {"/v1/messages": anthropic.error_body, "/api/": ollama.error_body}
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
     """Returns the error in the shape that the clients of this route read."""
-    is_anthropic = request.path.startswith(ANTHROPIC)
-    body = error_body(error) if is_anthropic else error.body()
-    return json_response(body, status=error.status, headers=error.headers)
+    of_maker = (body for start, body in ERROR_BODIES.items() if request.path.startswith(start))
+    body_of = next(of_maker, ApiError.body)
+    return json_response(body_of(error), status=error.status, headers=error.headers)
 
 
 @web.middleware
@@ -76,37 +76,28 @@ def http_refusal(request: web.Request, refusal: web.HTTPException) -> web.Respon
 async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers 401 without one of the configured API keys, except on public routes."""
     keys = request.app[CONTEXT].config.api_keys
-    if keys and request.path not in PUBLIC_PATHS and not has_key(request, keys):
+    if keys and not is_public(request) and key_of(request.headers, keys) is None:
         raise bad_api_key()
     return await handler(request)
+
+
+def is_public(request: web.Request) -> bool:
+    vertex = request.app[CONTEXT].config.vertex
+    return request.path in PUBLIC_PATHS or (vertex is not None and request.path == vertex.health)
 
 
 @web.middleware
 async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Wakes a model that sleeps, before any request that sends something. Requests that only look
-    (GET) neither wake it nor keep it awake, nor do those of routes that do not exist."""
-    sleep = request.app[CONTEXT].sleep
+    (GET, and the POSTs of the table that say so) neither wake it nor keep it awake, nor do those
+    of routes that do not exist."""
+    context = request.app[CONTEXT]
+    sleep = None if context.is_stopping else context.sleep
     is_refused = request.match_info.http_exception is not None or request.path in UNSUPPORTED
-    if sleep is None or request.method != "POST" or is_refused:
+    if sleep is None or request.method != "POST" or is_refused or request.path in QUIET_PATHS:
         return await handler(request)
     async with sleep.request():
         return await handler(request)
-
-
-def has_key(request: web.Request, keys: tuple[str, ...]) -> bool:
-    """True if a key was sent. Takes the same time whichever key is right, and however much of
-    it."""
-    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    sent = [request.headers.get("X-Api-Key", "")]
-    if scheme.lower() == "bearer":
-        sent.append(bearer.strip())
-    matches = [hmac.compare_digest(digest(key), digest(given)) for key in keys for given in sent]
-    return any(matches)
-
-
-def digest(key: str) -> bytes:
-    """Returns a hash of a fixed length, since comparing would tell the length of a key."""
-    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 @web.middleware

@@ -113,6 +113,8 @@ async def finish(app: web.Application, drain_s: float) -> None:
     end."""
     context = app[CONTEXT]
     context.is_stopping = True
+    if context.sleep is not None:
+        context.sleep.stop()
     if context.generating:
         log.warning(
             "stopping: %d requests may finish within %g s", len(context.generating), drain_s

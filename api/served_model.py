@@ -12,6 +12,7 @@ from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.chat.continuation import Cut
 from dllama.errors import ConfigError
+from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer.special_tokens import FimTokens
 
 
@@ -69,9 +70,13 @@ class PromptTemplate(Protocol):
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of a model's file and vocabulary, for /v1/models, /props and /infill: 0 or "" if
-    unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights."""
+    unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights; the file was
+    written at `modified_s` (unix time), and `metadata` is empty where it is no GGUF."""
 
     path: str = ""
+    arch: str = ""
+    modified_s: float = 0.0
+    metadata: GgufMetadata = field(default_factory=lambda: GgufMetadata({}), compare=False)
     file_type: str = ""
     vocab_type: int = 0  # llama.cpp's number: 1 SentencePiece, 2 byte-level BPE
     n_ctx_train: int = 0

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from dllama.errors import EngineBusy
 from dllama.requests import EngineState
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.25  # interval of checks while there is work
+STOP_RETRY_S = 5.0
 
 
 class WatchedEngine(Protocol):
@@ -93,7 +95,21 @@ class IdleSleep:
         if self._waking is None:
             self._waking = asyncio.create_task(self._sleeper.wake(), name="wake the engine")
             self._waking.add_done_callback(self._note_attempt)
-        await asyncio.shield(self._waking)
+        attempt = self._waking
+        try:
+            await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if not attempt.cancelled():
+                raise  # this request's client has left
+            raise EngineBusy(
+                "The server stops before the model is awake; send the request again in a moment.",
+                retry_after_s=STOP_RETRY_S,
+            ) from None
+
+    def stop(self) -> None:
+        """Gives up waking: the server stops. Those who wait get EngineBusy."""
+        if self._waking is not None:
+            self._waking.cancel()
 
     def _note_attempt(self, attempt: asyncio.Task[None]) -> None:
         self._waking = None

@@ -45,7 +45,7 @@ TIMEOUT_S = 30.0  # a request that takes longer hangs
 TOLD_EVERY = 1000  # answers
 CONTEXT = 256  # tokens: answers without a limit end soon
 SETTLE_S = 20.0  # after which nothing may be left of the last requests
-STATUSES = frozenset({200, 400, 404, 405, 408, 413, 501, 503})
+STATUSES = frozenset({200, 204, 400, 404, 405, 408, 413, 501, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,9 @@ class Fuzz:
 
     async def _one(self, session: aiohttp.ClientSession, request: Request) -> None:
         url = URL(self._url + request.path, encoded=True)
-        async with session.request(request.method, url, data=request.data or None) as response:
+        async with session.request(
+            request.method, url, data=request.data or None, headers=request.headers
+        ) as response:
             if request.leaves:
                 self.left += 1
                 response.close()

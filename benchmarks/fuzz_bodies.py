@@ -18,6 +18,7 @@ USER = {"role": "user", "content": "Hi"}
 TOOL = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 LIMIT = {"max_tokens": MAX_TOKENS}
 CHAT: dict[str, Any] = {"messages": [USER], **LIMIT}
+OPTIONS: dict[str, Any] = {"num_predict": MAX_TOKENS, "temperature": 0, "stop": ["x"]}
 NATIVE: dict[str, Any] = {"prompt": "Once", "n_predict": MAX_TOKENS}
 RESPONSES: dict[str, Any] = {"input": "Hi", "max_output_tokens": MAX_TOKENS}
 
@@ -66,6 +67,25 @@ GOOD: dict[str, list[dict[str, Any]]] = {
     "/slots/{id}": [{"filename": "a"}],
     "/sessions/{name}": [{"filename": "a"}, {}],
     "/apply-template": [{"messages": [USER]}],
+    "/api/chat": [
+        {"messages": [USER], "options": OPTIONS},
+        {"messages": [USER], "options": OPTIONS, "format": "json", "think": False},
+        {"messages": [USER, {"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": {"a": 1}}}]},
+            {"role": "tool", "tool_name": "f", "content": "1"}], "options": OPTIONS,
+            "tools": [{"type": "function", "function": TOOL}]},
+        {"messages": [], "keep_alive": "5m"},
+    ],
+    "/api/generate": [
+        {"prompt": "Hi", "options": OPTIONS, "system": "x", "context": [1, 2], "logprobs": True},
+        {"prompt": "Hi", "options": OPTIONS, "raw": True},
+        {"prompt": "Hi", "options": OPTIONS, "template": "{{ .Prompt }}", "suffix": "x"},
+        {"keep_alive": 0},
+    ],
+    "/api/embed": [{"input": ["a", "b"], "dimensions": 2, "truncate": True}],
+    "/api/embeddings": [{"prompt": "a"}],
+    "/api/show": [{"model": "toy", "verbose": True}],
+    "/streams/lookup": [{"conversation_ids": ["a", "b"]}],
 }  # fmt: skip
 EXTRA = (
     "stream", "stream_options", "max_tokens", "n", "stop", "seed", "logit_bias", "ignore_eos",
@@ -110,12 +130,18 @@ ROUTES = SERVED + unsupported_routes()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; a client that `leaves` closes its connection at once."""
+    """One request; a client that `leaves` closes its connection at once. With a `conversation`
+    its stream goes on without it."""
 
     method: str
     path: str
     data: bytes
     leaves: bool = False
+    conversation: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.conversation is None else {"X-Conversation-Id": self.conversation}
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -168,6 +194,8 @@ def requests(draw: st.DrawFn) -> Request:
     path = path.replace("{id}", draw(st.sampled_from(["0", "5000", "any"])))
     if path.startswith(("/slots/", "/sessions/")):
         path += "?action=" + draw(st.sampled_from(["save", "restore", "erase", "x"]))
+    if path == "/v1/stream":
+        path += draw(st.sampled_from(["", "?conv_id=a", "?conv_id=b&from=9", "?conv_id=a&from=x"]))
     method = route.method
     oddity = draw(st.integers(0, 30))
     if oddity == 0:
@@ -175,4 +203,5 @@ def requests(draw: st.DrawFn) -> Request:
     elif oddity == 1:
         path += draw(st.sampled_from(["/", "/x", "?model=x", "?%00", "%2e%2e/"]))
     data = draw(bodies(route.path)) if method in ("POST", "PUT") else b""
-    return Request(method, path, data, draw(st.integers(0, 9)) == 0)
+    conversation = draw(st.sampled_from([None, None, None, "a", "b"]))
+    return Request(method, path, data, draw(st.integers(0, 9)) == 0, conversation)

@@ -74,7 +74,8 @@ class MessageClient(ABC):
                 log.warning("abort of %s could not be sent: the engine is gone", request_id)
 
     async def stats(self) -> dict[str, object]:
-        return self._last_stats if self._state.state == "sleeping" else await self._ask_stats()
+        is_sleeping = self._state.state == "sleeping"
+        return self._last_stats if is_sleeping and self._last_stats else await self._ask_stats()
 
     async def _ask_stats(self) -> dict[str, object]:
         try:
@@ -102,6 +103,7 @@ class MessageClient(ABC):
     async def keep_figures(self) -> None:
         """Called before an engine that sleeps is ended: its last figures are those of `stats` from
         now on."""
+        self._last_stats = {}
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(LAST_STATS_S):
                 self._last_stats = await self._ask_stats()

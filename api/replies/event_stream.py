@@ -1,18 +1,16 @@
-"""A response of server-sent events, to a reader who may be slow, silent or gone, and the seam to
-the writers: one for each API, from the same events."""
+"""A streamed answer, and its two seams: the writers, one for each API, make bytes of the same
+events, and a sink takes the bytes."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
-from aiohttp import web
 
 from api.answers.events import Event
-from api.config import ApiConfig
 from api.errors import ApiError, api_error, unforeseen
 from dllama.errors import DllamaError
 
@@ -20,12 +18,18 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, object]
 
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",  # nginx would hold the stream back until it is complete
-}
-MAX_UNWATCHED = 16 * 1024  # bytes; a write buffer takes four times as much before writers wait
+
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """The form of a stream: its content type, and the bytes that show that it lives while there is
+    nothing to tell (b"" where readers could not skip them)."""
+
+    content_type: str
+    ping: bytes
+
+
+SSE = StreamForm("text/event-stream; charset=utf-8", b":\n\n")
+NDJSON = StreamForm("application/x-ndjson", b"")  # Ollama's: a JSON object on each line
 
 
 class ReplyWriter(Protocol):
@@ -39,11 +43,11 @@ class ReplyWriter(Protocol):
         ...
 
     def streamed(self, event: Event) -> bytes:
-        """Returns the server-sent events for an event, b"" for none."""
+        """Returns the part of the stream for an event, b"" for none."""
         ...
 
     def failed(self, error: ApiError) -> bytes:
-        """Returns the server-sent events that say why the answer breaks off."""
+        """Returns the part of the stream that says why the answer breaks off."""
         ...
 
     def ended(self) -> bytes:
@@ -61,23 +65,34 @@ def named_event(name: str, data: object) -> bytes:
 
 
 class ReaderGone(Exception):
-    """Raised when the client has left, or has read nothing for `stall_timeout_s`."""
+    """Raised when the client has left, or has read nothing for too long."""
+
+
+class StreamSink(Protocol):
+    """Takes the bytes of one stream. Every method may raise ReaderGone."""
+
+    async def open(self) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None:
+        """Ends the stream as complete."""
+        ...
 
 
 class EventStream:
-    """Writes events as they come. A full socket buffer makes the writer wait, and it alone."""
+    """Writes events to a sink as they come."""
 
-    def __init__(self, request: web.Request, config: ApiConfig, writer: ReplyWriter) -> None:
-        self.response = web.StreamResponse(headers=HEADERS)
-        self._request = request
+    def __init__(self, writer: ReplyWriter, sink: StreamSink, form: StreamForm) -> None:
         self._writer = writer
-        self._stall_timeout_s = config.stall_timeout_s
+        self._sink = sink
+        self._form = form
 
-    async def run(self, sending: Coroutine[None, None, None]) -> web.StreamResponse:
-        """Opens the stream, sends what `sending` sends, and ends it. Errors become events; a
-        reader that has left is only logged."""
+    async def run(self, sending: Coroutine[None, None, None]) -> None:
+        """Opens the stream, sends what `sending` sends, and ends it. Errors become a part of the
+        stream; a reader that has left is only logged."""
         try:
-            await self.response.prepare(self._request)  # from here on errors are events
+            await self._sink.open()  # from here on errors are a part of the stream
         except BaseException:
             sending.close()  # the reader left before the first word
             raise
@@ -85,47 +100,23 @@ class EventStream:
             try:
                 await sending
             except DllamaError as error:
-                await self._write(self._writer.failed(api_error(error)))
+                await self._sink.write(self._writer.failed(api_error(error)))
             except ReaderGone:
                 raise
             except Exception:
                 log.exception("stream %s failed", self._writer.id)
-                await self._write(self._writer.failed(unforeseen()))
-            await self._write(self._writer.ended())
-            await self._guard(self.response.write_eof())
+                await self._sink.write(self._writer.failed(unforeseen()))
+            await self._sink.write(self._writer.ended())
+            await self._sink.close()
         except ReaderGone as gone:
             log.info("the reader of %s is gone: %s", self._writer.id, gone)
-        return self.response
 
     async def send(self, events: Sequence[Event]) -> None:
         """Sends the events in the writer's words. Raises ReaderGone."""
         streamed = self._writer.streamed
         data = streamed(events[0]) if len(events) == 1 else b"".join(map(streamed, events))
-        await self._write(data)
+        await self._sink.write(data)
 
     async def ping(self) -> None:
-        """Sends a comment, which readers skip, to show that the stream lives."""
-        await self._write(b":\n\n")
-
-    async def _write(self, data: bytes) -> None:
-        if not data:
-            return None
-        transport = self._request.transport
-        is_behind = transport is None or transport.get_write_buffer_size() > 0
-        if is_behind or len(data) > MAX_UNWATCHED:
-            return await self._guard(self.response.write(data))
-        try:  # this cannot wait, and a timer for each event would cost more than the event
-            await self.response.write(data)
-        except ConnectionError as error:
-            raise ReaderGone(str(error)) from None
-
-    async def _guard(self, writing: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._stall_timeout_s):
-                await writing
-        except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ReaderGone(f"nothing was read for {self._stall_timeout_s:g} s") from None
-        except ConnectionError as error:
-            raise ReaderGone(str(error)) from None
+        """Shows that the stream lives."""
+        await self._sink.write(self._form.ping)

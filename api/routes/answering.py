@@ -7,6 +7,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from aiohttp import web
@@ -16,9 +17,13 @@ from api.answers.plan import AnswerPlan
 from api.answers.stream import AnswerStream, make_answers
 from api.body import json_response
 from api.context import CONTEXT
+from api.conversation_streams import Conversation, ConversationStream
 from api.engines.client import refuse_unless_ready
-from api.replies.event_stream import EventStream, ReplyWriter
+from api.replies.client_sink import ClientSink
+from api.replies.event_stream import SSE, EventStream, ReplyWriter, StreamForm
+from api.replies.replay import replay
 from api.requests.generation import GenerationRequest
+from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
 from dllama.requests import SamplingParams
 
@@ -49,9 +54,10 @@ async def answer(
     plan: AnswerPlan,
     *,
     ping_s: float | None = None,
+    form: StreamForm = SSE,
 ) -> web.StreamResponse:
-    """Has the engine continue every prompt, and answers whole or in a stream. `ping_s` None is
-    the server's own.
+    """Has the engine continue every prompt, and answers whole or in a stream of this form.
+    `ping_s` None is the server's own.
 
     However this ends (also by cancellation, when the client leaves), no sequence stays behind.
     """
@@ -61,10 +67,15 @@ async def answer(
     if wanted.max_tokens == 0:
         plan = replace(plan, is_silent=True)
     answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
+    pause_s = ping_s or context.config.ping_s
+    keys = context.config.api_keys
+    conversation = conversation_of(request.headers, keys) if wanted.stream else None
+    if conversation is not None:
+        return await kept_stream(request, conversation, answers, writer, pause_s, form)
     try:
         events: list[Event] = [*answers.start()]
         if wanted.stream:
-            return await stream(request, answers, events, writer, ping_s or context.config.ping_s)
+            return await stream(request, answers, events, writer, pause_s, form)
         while (more := await answers.next()) is not None:
             events += more
         return json_response(writer.whole(events))
@@ -78,14 +89,43 @@ async def stream(
     starts: list[Event],
     writer: ReplyWriter,
     ping_s: float,
+    form: StreamForm,
 ) -> web.StreamResponse:
-    """The answer as server-sent events. An error before the first of them is raised, and becomes
-    an HTTP error; a later one is sent as an event, and the stream ends properly all the same."""
+    """The answer in a stream. An error before its first event is raised, and becomes an HTTP
+    error; a later one is sent in the stream, which ends properly all the same."""
     config = request.app[CONTEXT].config
     first = await next_within(answers, config.headers_after_s)
-    events = EventStream(request, config, writer)
+    sink = ClientSink(request, config, form)
+    events = EventStream(writer, sink, form)
     pause_s = None if math.isinf(ping_s) else ping_s
-    return await events.run(send_all(events, answers, starts, first, pause_s))
+    await events.run(send_all(events, answers, starts, first, pause_s))
+    return sink.response
+
+
+async def kept_stream(
+    request: web.Request,
+    conversation: Conversation,
+    answers: AnswerStream,
+    writer: ReplyWriter,
+    ping_s: float,
+    form: StreamForm,
+) -> web.StreamResponse:
+    """The answer in a stream that goes on when the client leaves, and that its conversation finds
+    again. Errors are as those of `stream`."""
+    context = request.app[CONTEXT]
+    pause_s = None if math.isinf(ping_s) else ping_s
+
+    async def write(kept: ConversationStream) -> None:
+        with closing(answers), context.waited_for():
+            starts: list[Event] = [*answers.start()]
+            first = await next_within(answers, context.config.headers_after_s)
+            events = EventStream(writer, kept, form)
+            await events.run(send_all(events, answers, starts, first, pause_s))
+
+    kept = context.streams.open(conversation, form, write)
+    # A little longer than `write` waits, so that an early error is seen before the headers go out.
+    patience_s = 1.5 * context.config.headers_after_s
+    return await replay(request, context.config, kept, patience_s=patience_s)
 
 
 async def send_all(

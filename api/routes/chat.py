@@ -13,7 +13,7 @@ from api.answers.plan import chat_plan, text_plan
 from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.replies.anthropic import AnthropicWriter
-from api.replies.event_stream import ReplyWriter
+from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
 from api.requests.conversation import ChatRequest
@@ -51,7 +51,11 @@ async def messages(request: web.Request) -> web.StreamResponse:
 
 
 async def answer_chat(
-    request: web.Request, model: ServedModel, asked: ChatRequest, writer: ReplyWriter
+    request: web.Request,
+    model: ServedModel,
+    asked: ChatRequest,
+    writer: ReplyWriter,
+    form: StreamForm = SSE,
 ) -> web.StreamResponse:
     """Answers a chat, whatever API it came by, in the words of the writer."""
     conversation = asked.conversation
@@ -63,7 +67,7 @@ async def answer_chat(
         wanted = replace(wanted, options=replace(wanted.options, n_keep=prompt.n_system))
     plan = chat_plan(model, conversation, wanted.form, prompt.text)
     samplings = sampling_of(model, wanted, request.app[CONTEXT].config.sampling)
-    return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan)
+    return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan, form=form)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:

@@ -14,10 +14,13 @@ from api.requests.responses import PREVIOUS, ResponsesRequest, parse_responses, 
 from api.routes.chat import answer_chat, count_tokens
 
 
-async def read(request: web.Request) -> ResponsesRequest:
-    """The request of a body, with the conversation that it continues."""
+async def read(request: web.Request, *, may_be_empty: bool = False) -> ResponsesRequest:
+    """The request of a body, with the conversation that it continues. If it `may_be_empty`, a
+    missing `input` is a text without words."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
+    if may_be_empty:
+        body = {**body, "input": body.get("input") or ""}
     earlier = context.responses.earlier(PREVIOUS.of(body))
     return parse_responses(body, earlier, request.path)
 
@@ -37,8 +40,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def input_tokens(request: web.Request) -> web.Response:
-    """{"input_tokens": n} for a body that would make a response."""
-    n_tokens = await count_tokens(request, (await read(request)).chat)
+    """{"input_tokens": n} for a body that would make a response; `input` may be missing."""
+    n_tokens = await count_tokens(request, (await read(request, may_be_empty=True)).chat)
     return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
 
 

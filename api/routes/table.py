@@ -12,24 +12,45 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.routes import chat, embeddings, metrics, models, native, responses, slots, text
+from api.routes import (
+    chat,
+    embeddings,
+    metrics,
+    models,
+    native,
+    ollama,
+    ollama_embeddings,
+    responses,
+    slots,
+    streams,
+    text,
+)
 
 
 class Route(NamedTuple):
     """`paths` are one route under several names, of which the first is shown. `about` is shown
-    with it. A public route needs no API key."""
+    with it. A public route needs no API key. A POST that does not wake a model that sleeps only
+    looks."""
 
     method: str
     paths: tuple[str, ...]
     handler: Handler
     about: str
     is_public: bool = False
+    wakes: bool = True
+
+
+OLLAMA = "Ollama is running"
 
 
 async def index(request: web.Request) -> web.Response:
+    """The list of routes. Clients of Ollama look for its one sentence here, some in plain text."""
     context = request.app[CONTEXT]
+    if request.headers.get("Accept", "").startswith("text/plain"):
+        return web.Response(text=OLLAMA)
     return json_response(
         {
+            "ollama": OLLAMA,
             "server": context.config.fingerprint,
             "models": [model.id for model in context.models.all()],
             "routes": shown_routes(),
@@ -56,6 +77,12 @@ ROUTES = (
           responses.retrieve, "a stored response"),
     Route("DELETE", ("/v1/responses/{id}",),
           responses.remove, "forget a stored response"),
+    Route("GET", ("/v1/stream",),
+          streams.resume, "an answer's bytes again, then live: ?conv_id=ID&from=0"),
+    Route("DELETE", ("/v1/stream",),
+          streams.end, "end the answer of a conversation: ?conv_id=ID"),
+    Route("POST", ("/v1/streams/lookup",),
+          streams.lookup, 'streams that are kept: {"conversation_ids": ["..."]}', wakes=False),
     Route("POST", ("/v1/embeddings",),
           embeddings.openai_embeddings, 'texts as vectors: {"input": "..."}'),
     Route("POST", ("/embedding", "/embeddings"),
@@ -64,6 +91,27 @@ ROUTES = (
           native.completion, "llama-server's own completion"),
     Route("POST", ("/infill",),
           native.infill, "the middle between `input_prefix` and `input_suffix`"),
+    Route("POST", ("/api/chat",),
+          ollama.chat, "Ollama's chat, in lines of JSON or whole"),
+    Route("POST", ("/api/generate",),
+          ollama.generate, "Ollama's answer to a prompt, in lines of JSON or whole"),
+    Route("POST", ("/api/embed",),
+          ollama_embeddings.new_embeddings, "texts as vectors, as Ollama answers"),
+    Route("POST", ("/api/embeddings",),
+          ollama_embeddings.old_embeddings, "a text as a vector, as Ollama did before"),
+    Route("GET", ("/api/tags",),
+          ollama.tags, "the models served here, as Ollama lists them"),
+    Route("GET", ("/api/ps",),
+          ollama.ps, "the models that are loaded, as Ollama lists them"),
+    Route("POST", ("/api/show",),
+          ollama.show, 'one of them: {"model": "..."}', wakes=False),
+    Route("GET", ("/api/version",),
+          ollama.version, "the version of Ollama whose API this is"),
+    Route("POST", ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
+          ollama.no_management, "Ollama's care of model files: a 501, the model is --model",
+          wakes=False),
+    Route("DELETE", ("/api/delete",),
+          ollama.no_management, "the same"),
     Route("GET", ("/v1/models", "/models"),
           models.list_models, "the models served here", is_public=True),
     Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),
@@ -95,6 +143,7 @@ ROUTES = (
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
+QUIET_PATHS = frozenset(path for route in ROUTES if not route.wakes for path in route.paths)
 
 RERANK = "rank texts: no model it runs was trained for that"
 AUDIO = "hear: no model it runs takes sound"
@@ -107,6 +156,9 @@ UNSUPPORTED = {
     "/v1/moderations": "judge texts: no model it runs was trained for that",
     "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
     "/props": "change its properties while it runs: restart it",
+    "/v1/chat/completions/control": (
+        "end the thoughts of an answer that is written: ask for none with `enable_thinking`: false"
+    ),
 }  # fmt: skip
 
 

@@ -3,7 +3,6 @@ served, and finds its tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dllama.formats import check_is_model, first_bytes, open_model
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
+from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.t_file import count_tokens
 from dllama.weight_source import WeightSource
@@ -72,11 +72,11 @@ def _n_tokens(settings: EngineSettings) -> int | None:
 T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
 
 
-def metadata_of(model: str, tokenizer: Path | None) -> Mapping[str, object]:
+def metadata_of(model: str, tokenizer: Path | None) -> GgufMetadata:
     """Returns the GGUF metadata of the file that the tokenizer comes from; empty for other
     formats."""
     path = tokenizer or Path(model)
-    return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else {}
+    return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else GgufMetadata({})
 
 
 def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:

@@ -57,11 +57,7 @@ class EngineSupervisor:
         try:
             while True:
                 started_s = time.monotonic()
-                self._process = self._spawn()
-                code = await self._ended(self._process)
-                state = self._client.state
-                has_failed = state.state == "failed"
-                cause = state.detail if has_failed else f"The engine ended ({_cause(code)})."
+                cause, has_failed = await self._one_life()
                 if self._is_waking:
                     self._wake_failure = cause
                     self._is_wanted.clear()
@@ -83,6 +79,21 @@ class EngineSupervisor:
                     await asyncio.sleep(RETRY_S)
         finally:
             self.stop()
+
+    async def _one_life(self) -> tuple[str, bool]:
+        """Starts an engine and waits for its end; returns why it ended, and whether that was a
+        failure which is told, not a crash."""
+        try:
+            self._process = self._spawn()
+        except OSError as error:
+            return f"The engine's process cannot be started: {error.strerror}.", True
+        code = await self._ended(self._process)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        state = self._client.state
+        if state.state == "failed":
+            return state.detail, True
+        return f"The engine ended ({_cause(code)}).", False
 
     # ---- sleep (api.sleep.Sleeper)
     async def sleep(self) -> None:

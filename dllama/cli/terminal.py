@@ -1,28 +1,53 @@
-"""The output for people: errors, notes and progress on stderr; decoration only on a terminal."""
+"""The output for people: errors, notes and progress on stderr; decoration only on a terminal.
+
+rich is imported where something is decorated: piped commands need not wait for it.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
+import time
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 10_000  # columns: nothing is cut that a program reads
+PATIENCE_S = 0.3  # a load that is over sooner needs no bar
 
-stderr = Console(stderr=True, highlight=False)
+
+@functools.cache
+def stderr() -> Console:
+    """The console of stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def is_terminal() -> bool:
+    """True where stderr is a terminal, for people."""
+    return sys.stderr.isatty()
 
 
 def note(text: str) -> None:
     """Prints a line for the user, on stderr: broken between words on a terminal, and nowhere else,
     since it may hold a URL."""
-    stderr.print(escape(text), soft_wrap=not stderr.is_terminal)
+    if is_terminal():
+        stderr().print(text, markup=False)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:
     """Prints an error, which is one sentence, on stderr."""
-    stderr.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    if is_terminal():
+        stderr().print("[bold red]error:[/]", end=" ")
+    else:
+        print("error:", end=" ", file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
 
 
 def count_of(n: int, noun: str) -> str:
@@ -32,6 +57,8 @@ def count_of(n: int, noun: str) -> str:
 
 def show(view: RenderableType) -> None:
     """Prints a table on stdout: as wide as the terminal, or as the table is where it is piped."""
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
@@ -49,32 +76,39 @@ def set_up_logging(level: str) -> None:
 
 
 class LoadingLine:
-    """Progress of a load: a bar on a terminal, a line now and then elsewhere."""
+    """Progress of a load that takes a while: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, label: str) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._label, self._is_live = label, stderr.is_terminal
+        self._label, self._is_live = label, is_terminal()
         self._last_tenth = -1
-        self._detail = ""
-        if self._is_live:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
-                TextColumn("{task.fields[detail]}"), console=stderr, transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task(escape(label), total=1.0, detail="")
-            self._bar.start()
+        self._since_s = time.monotonic()
+        self._bar: Any = None
 
     def update(self, share: float, detail: str) -> None:
+        if time.monotonic() - self._since_s < PATIENCE_S:
+            return
         if self._is_live:
-            self._bar.update(self._task, completed=share, detail=escape(detail))
+            self._update_bar(share, detail)
             return
         tenth = int(share * 10)
         if tenth > self._last_tenth and (tenth % 5 == 0):
             self._last_tenth = tenth
             note(f"{self._label}: {share:.0%} {detail}")
 
+    def _update_bar(self, share: float, detail: str) -> None:
+        from rich.markup import escape
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}"), console=stderr(), transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task(escape(self._label), total=1.0, detail="")
+            self._bar.start()
+        self._bar.update(self._task, completed=share, detail=escape(detail))
+
     def close(self) -> None:
-        if self._is_live:
+        if self._bar is not None:
             self._bar.stop()

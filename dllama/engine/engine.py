@@ -190,9 +190,8 @@ class Engine:
     def recover(self) -> None:
         """Brings the nodes back. Raises ClusterError where that fails: try again later."""
         self._runner.recover()
-        n_preempted = self._scheduler.n_preempted
-        self._scheduler = self._new_scheduler()  # the cluster may have another size now
-        self._scheduler.n_preempted = n_preempted
+        before, self._scheduler = self._scheduler, self._new_scheduler()  # of another size maybe
+        self._scheduler.n_preempted = before.n_preempted
         self._lost = None
 
     def stats(self) -> dict[str, object]:

@@ -25,7 +25,12 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
     """
     pre = find_pre_tokenizer(vocabulary.pre)
     ids = vocabulary.mergeable()
-    merges = [pair for pair in vocabulary.merges if _is_possible(pair, ids)]
+    # In line, as a vocabulary may have 300,000 merges.
+    merges = [
+        (left, right)
+        for left, right in vocabulary.merges
+        if left in ids and right in ids and left + right in ids
+    ]
     n_lost = len(vocabulary.merges) - len(merges)
     if n_lost:
         log.warning("%d of %d merges make no known token; ignored", n_lost, len(vocabulary.merges))
@@ -55,8 +60,3 @@ def split_merges(lines: Iterable[str]) -> list[tuple[str, str]]:
             )
         merges.append((line[:at], line[at + 1 :]))
     return merges
-
-
-def _is_possible(pair: tuple[str, str], ids: dict[str, int]) -> bool:
-    left, right = pair
-    return left in ids and right in ids and left + right in ids

@@ -17,7 +17,7 @@ from benchmarks.fuzz_bodies import Request, requests
 from tests.api.serving import Server, masks, says, serving_engine
 from tests.scripted_runner import ScriptedEngine
 
-STATUSES = {200, 400, 404, 405, 501, 503}
+STATUSES = {200, 204, 400, 404, 405, 501, 503}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,11 @@ def send() -> Iterator[Callable[[Request], None]]:
         url = URL(server.url + request.path, encoded=True)
         timeout = aiohttp.ClientTimeout(total=20)
         async with server.session.request(
-            request.method, url, data=request.data or None, timeout=timeout
+            request.method,
+            url,
+            data=request.data or None,
+            timeout=timeout,
+            headers=request.headers,
         ) as response:
             if request.leaves:
                 response.close()

@@ -11,13 +11,18 @@ import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
+from api.serve import finish
 from api.sleep import IdleSleep
 from dllama.errors import EngineBusy
 from tests.api.serving import Server, run, says, served, serving, until
 from tests.scripted_runner import ScriptedEngine
 
 AFTER_S = 0.2
-LOOKS = ("/health", "/props", "/v1/models", "/models", "/metrics", "/stats", "/slots", "/")
+LOOKS = (
+    "/health", "/props", "/v1/models", "/models", "/metrics", "/stats", "/slots", "/",
+    "/api/tags", "/api/ps", "/api/version",
+)  # fmt: skip
+QUESTIONS = (("/v1/streams/lookup", {"conversation_ids": ["a"]}), ("/api/show", {"model": "toy"}))
 
 
 class ThreadSleeper:
@@ -89,6 +94,10 @@ def test_who_only_looks_neither_wakes_it_nor_keeps_it_awake() -> None:
             await case.until_asleep()
             for path in LOOKS:
                 assert (await server.get(path)).status == 200
+            for path, asked in QUESTIONS:
+                assert (await server.post(path, asked)).status == 200
+            assert (await server.post("/api/pull", {"model": "toy"})).status == 501
+            assert (await server.get("/api/ps")).json == {"models": []}
             assert (await server.get("/metrics")).data == awake
             asleep = (await server.get("/stats")).json
             assert asleep["state"] == "sleeping" and stats["state"] == "ready"
@@ -99,12 +108,26 @@ def test_who_only_looks_neither_wakes_it_nor_keeps_it_awake() -> None:
     run(body)
 
 
+def test_figures_are_never_missing_on_the_way_to_sleep() -> None:
+    async def body() -> None:
+        client = InProcessEngineClient(ScriptedEngine(says("a story")))
+        await client.start()
+        client.engine_sleeps()
+        first, _ = await asyncio.gather(client.stats(), client.keep_figures())
+        await client.close()
+        assert first["steps"] == (await client.stats())["steps"] and first["steps"]
+
+    run(body)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
         ("/completion", {"prompt": "Once", "n_predict": 3}),
         ("/v1/embeddings", {"input": "Once"}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/api/generate", {}),  # without a prompt, which loads a model
         ("/tokenize", {"content": "Once"}),
         ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "Hi"}]}),
     ],
@@ -177,6 +200,22 @@ def test_a_client_that_leaves_does_not_stop_the_others_from_waking_it() -> None:
             )
             asking[0].cancel()
             assert (await asking[1]).status == 200 and case.sleeper.n_wakes == 1
+
+    run(body)
+
+
+def test_a_server_that_stops_tells_those_who_wait_for_it_to_wake() -> None:
+    async def body() -> None:
+        async with sleepy(ScriptedEngine(says("a story"))) as case:
+            await case.until_asleep()
+            asking = [asyncio.create_task(case.server.chat()) for _ in range(2)]
+            await until(lambda: case.sleeper.n_wakes == 1)
+            await asyncio.sleep(0.01)
+            await finish(case.server.app, 1.0)
+            for reply in await asyncio.gather(*asking, case.server.chat()):
+                assert reply.status == 503 and "stop" in reply.error["message"]
+                assert reply.headers["Retry-After"] == "5"
+            assert case.sleeper.n_wakes == 1
 
     run(body)
 

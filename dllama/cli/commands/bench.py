@@ -17,7 +17,7 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.settings import MAX_BATCH, EngineSettings
-from dllama.cli.terminal import LoadingLine, note, show, stderr
+from dllama.cli.terminal import LoadingLine, is_terminal, note, show, stderr
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa
@@ -94,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         bench = Bench(runner, max_step_tokens=args.step_tokens)
         for test in chosen:
-            with stderr.status(test.name):
+            with stderr().status(test.name):
                 results.append(bench.measure(test, args.repeats))
-            if not stderr.is_terminal and not args.json:
+            if not is_terminal() and not args.json:
                 note(f"{test.name}: {results[-1].tokens_per_s:.2f} tokens/s")
     finally:
         runner.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -25,12 +26,14 @@ from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.flags.vertex import at_vertex_port, vertex_of
 from dllama.cli.guarded import guarded
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.cli.terminal import LoadingLine, note, set_up_logging
 from dllama.descriptors import check_free, raise_limit
 from dllama.errors import ConfigError
+from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.temporary import socket_folder
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
@@ -48,6 +51,7 @@ def find_facts(
     metadata: Mapping[str, object],
     *,
     path: str,
+    file_metadata: GgufMetadata,
     n_ctx_train: int,
     n_slots: int,
     context_shift: bool,
@@ -60,6 +64,9 @@ def find_facts(
         by_type[info.qtype.name] = by_type.get(info.qtype.name, 0) + info.n_bytes
     return ModelFacts(
         path=path,
+        arch=source.config.arch,
+        modified_s=Path(path).stat().st_mtime,
+        metadata=file_metadata,
         file_type=max(by_type, key=by_type.__getitem__),
         vocab_type=VOCAB_TYPES[tokenizer.kind],
         n_ctx_train=n_ctx_train,
@@ -140,6 +147,7 @@ def served_model(
                 template,
                 metadata,
                 path=engine.model,
+                file_metadata=metadata_of(engine.model, None) if server.tokenizer else metadata,
                 n_ctx_train=source.trained_context,
                 n_slots=engine.max_batch,
                 context_shift=engine.context_shift,
@@ -172,6 +180,9 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 
 async def run_server(engine: EngineSettings, server: ServerSettings, log_level: str) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
+    vertex = vertex_of(os.environ)
+    if vertex is not None:
+        server = at_vertex_port(server, os.environ)
     tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
     engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
     with socket_folder("dllama-", "engine") as folder:
@@ -191,6 +202,7 @@ async def run_server(engine: EngineSettings, server: ServerSettings, log_level: 
                 cors_origins=server.cors_origins,
                 max_body_bytes=server.max_body_mb << 20,
                 strict_fields=server.strict_fields,
+                vertex=vertex,
             ),
             sleep,
         )

@@ -7,7 +7,7 @@ import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dllama.cli.terminal import note, stderr
+from dllama.cli.terminal import is_terminal, note, stderr
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     with (
         Team(1) as team,
         on_compile(names.append),
-        Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress,
+        Progress(*columns, console=stderr(), disable=not is_terminal()) as progress,
     ):
         task = progress.add_task("compiling", total=len(todo))
         for name, compile_piece in todo:

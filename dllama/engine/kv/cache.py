@@ -174,10 +174,11 @@ class KvCache:
 
     def _find(self, sequence: Sequence) -> _Found:
         """What is cached of a sequence. Its last token is never taken from the cache: its logits
-        are needed."""
+        are needed. Nor is a context full of it, so that its pages are copied by a step before they
+        are shifted."""
         if not sequence.is_shared:
             return _Found([], 0, None)
-        n_known = min(len(sequence.tokens), self._max_len) - 1
+        n_known = min(len(sequence.tokens), self._max_len - 1) - 1
         pages = self.pool.find(sequence.page_keys(n_known // PAGE_TOKENS))
         begin = len(pages) * PAGE_TOKENS
         wanted = sequence.tokens[begin : min(begin + PAGE_TOKENS, n_known)]

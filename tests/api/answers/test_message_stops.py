@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answers.events import Message
+from api.answers.events import Message, Part, Text, ToolCall
 from api.answers.plan import AnswerPlan
 from api.answers.reasoning import TAGS
 from api.answers.stop import StopScanner, StopTable
@@ -32,6 +32,7 @@ CASES = [  # what the model says, stop strings; thoughts, content, arguments, th
     ("Hello STOP", ["STOP", "Hell"], "", "", [], "Hell"),
     ("I look. " + CALL, ["STOP", "\n", "}"], "", "I look.", ['{"a": "STOP\\n"}'], None),
     ("I ST" + CALL, ["STOP"], "", "I ST", ['{"a": "STOP\\n"}'], None),
+    ("Hello ST", ["STOP"], "", "Hello ST", [], None),
     ("I STOP " + CALL, ["STOP"], "", "I ", [], "STOP"),
     (THOUGHTS + CALL, ["STOP", "<"], "Let me STOP and see.", "", ['{"a": "STOP\\n"}'], None),
     ("a\n\n" + CALL, ["\n\n"], "", "a", ['{"a": "STOP\\n"}'], None),
@@ -39,16 +40,18 @@ CASES = [  # what the model says, stop strings; thoughts, content, arguments, th
 ]
 
 
-def read(pieces: list[str], stops: list[str]) -> tuple[str, str, list[str], str | None]:
-    """Thoughts, content, arguments of the calls, and the stop string."""
-    scanner = StopScanner(StopTable(stops))
+def parts_of(pieces: list[str], scanner: StopScanner) -> list[Part]:
+    """The parts of a text that comes in these pieces."""
     plan = AnswerPlan(is_message=True, tags=TAGS[0], tool_names=("f",), dialect=HERMES)
     reader = plan.reader(0, scanner)
     assert reader is not None
-    said, parts = Message(), []
-    for piece in pieces:
-        parts += reader.push(piece)
-    for part in parts + reader.finish():
+    return [part for piece in pieces for part in reader.push(piece)] + reader.finish()
+
+
+def read(pieces: list[str], stops: list[str]) -> tuple[str, str, list[str], str | None]:
+    """Thoughts, content, arguments of the calls, and the stop string."""
+    scanner, said = StopScanner(StopTable(stops)), Message()
+    for part in parts_of(pieces, scanner):
         said.add(part)
     return said.thoughts, said.text, [call.arguments for call in said.calls], scanner.found
 
@@ -58,6 +61,12 @@ def test_stops_of_a_message(
     text: str, stops: list[str], thoughts: str, content: str, calls: list[str], found: str | None
 ) -> None:
     assert read([text], stops) == read(list(text), stops) == (thoughts, content, calls, found)
+
+
+def test_parts_come_in_order() -> None:
+    """Text that might have become a stop string is told before the call that follows it."""
+    parts = parts_of(["I ST", CALL], StopScanner(StopTable(["STOP"])))
+    assert [type(part) for part in parts[:3]] == [Text, Text, ToolCall]
 
 
 @given(

@@ -42,6 +42,11 @@ def test_any_split_gives_what_the_definition_gives(
     assert (kept, found) == oracle(text, stops)
 
 
+def test_a_stop_string_after_the_beginning_of_another() -> None:
+    """Several links lead from "abab" to where "d" begins."""
+    assert scan(["ababd"], ["ababc", "d"])[:2] == oracle("ababd", ["ababc", "d"]) == ("abab", "d")
+
+
 @given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=4), max_size=4))
 def test_unicode_character_by_character(text: str, stops: list[str]) -> None:
     kept, found, _ = scan(list(text), stops)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
+from dllama.engine.scheduler import Scheduler
+from dllama.engine.sequence import Sequence
 from dllama.requests import SamplingParams, Submit
 from tests.dllama.engine.days import Heard, drain, expected, prompt
 from tests.dllama.engine.history_runner import HistoryRunner
@@ -106,6 +108,27 @@ def test_a_conversation_goes_on_in_its_own_page() -> None:
     told, _ = ask(engine, runner, Submit("a", prompt(40), GREEDY, max_tokens=6))
     submit = Submit("b", [*prompt(40), *told, 5], GREEDY, max_tokens=6)
     assert ask(engine, runner, submit)[1] == 45 and runner.n_copies == 0
+
+
+def test_a_full_context_is_copied_before_it_is_shifted() -> None:
+    """The first conversation fills the context, and nobody else may continue its last page; the
+    second has the same tokens and more, as one that was pre-empted has."""
+    scheduler = Scheduler(n_pages=12, max_seq_len=128)
+    kv, tokens = scheduler.kv, prompt(128)
+    first = Sequence.from_submit(Submit("first", tokens[:127], GREEDY), 97, 0.0)
+    assert kv.admit(first, 0)
+    kv.note_computed(first, 127)
+    second = Sequence.from_submit(Submit("second", tokens[:127], GREEDY), 97, 0.0)
+    second.may_shift = True
+    scheduler.add(second)
+    second.tokens.append(tokens[127])
+    batch = scheduler.schedule()
+    assert batch is not None and not batch.shifts
+    assert batch.copies == [(first.pages[3], second.pages[3])]
+    assert [(chunk.sequence.id, chunk.n) for chunk in batch.chunks] == [("second", 1)]
+    kv.note_computed(second, 1)
+    later = scheduler.schedule()
+    assert later is not None and len(later.shifts) == 1 and not later.copies
 
 
 def test_what_is_private_is_neither_found_nor_told() -> None:

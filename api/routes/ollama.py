@@ -1,0 +1,143 @@
+"""Ollama's API: the handlers of /api/... over the same engine."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+
+from aiohttp import web
+
+from api.answers.plan import chat_plan, text_plan
+from api.body import json_response, read_object
+from api.context import CONTEXT
+from api.errors import ApiError
+from api.replies.event_stream import NDJSON
+from api.replies.logprobs import LogprobWriter
+from api.replies.ollama import LOAD, UNLOAD, ChatWriter, GenerateWriter
+from api.replies.ollama_models import LATEST, described, listed, running, tagged
+from api.requests.conversation import ChatRequest
+from api.requests.fields import Body, Field, boolean, string
+from api.requests.generation import MODEL
+from api.requests.ollama import OPTIONS, parse_ollama_chat, parse_ollama_prompt
+from api.requests.ollama_options import unknown_options
+from api.requests.ollama_prompting import prompt_of, thoughtful
+from api.requests.prompting import sampling_of
+from api.requests.sampling import LogprobStyle
+from api.routes.answering import answer, check_ready
+from api.routes.chat import answer_chat
+from api.served_model import ServedModel
+
+API_VERSION = "0.12.11"  # of Ollama: the first with all that is answered here; clients compare it
+KEPT_LOADED = {"X-Dllama-Ignored": "keep_alive"}  # nothing is unloaded before the server stops
+
+NAME = Field(("model", "name"), string, None)
+VERBOSE = Field(("verbose",), boolean, False)
+
+
+def find_model(request: web.Request, name: str | None) -> ServedModel:
+    """Returns the model of this name, which may have the tag that every name has in Ollama."""
+    models = request.app[CONTEXT].models
+    known = {known for model in models.all() for known in model.names}
+    if name is not None and name not in known:
+        name = name.removesuffix(LATEST)
+    return models.find(name or None)
+
+
+async def read(request: web.Request) -> tuple[Body, ServedModel]:
+    """Returns a body and the model that it names; options without a meaning are told."""
+    body = await read_object(request, request.app[CONTEXT].config)
+    model = find_model(request, MODEL.of(body))
+    unknown = unknown_options(OPTIONS.of(body))
+    request.app[CONTEXT].left_out.tell(request, [f"options.{name}" for name in unknown])
+    return body, model
+
+
+def logprobs_of(model: ServedModel) -> LogprobWriter:
+    return LogprobWriter(LogprobStyle.CHAT, model.tokenizer, is_post=False)
+
+
+def load_answer(writer: GenerateWriter, *, is_kept: bool) -> web.Response:
+    """Answers a request without a prompt: a model is loaded as long as the server runs, also
+    after a request to unload it, which is told in a header."""
+    return json_response(
+        writer.loaded(LOAD if is_kept else UNLOAD), headers=None if is_kept else KEPT_LOADED
+    )
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    with request.app[CONTEXT].generation():
+        body, model = await read(request)
+        asked = parse_ollama_chat(body)
+        writer = ChatWriter(f"ollama-{uuid.uuid4().hex}", tagged(model), logprobs_of(model))
+        if asked.conversation is None:
+            return load_answer(writer, is_kept=asked.is_kept)
+        conversation = thoughtful(model, asked.conversation, asked.think)
+        wanted = ChatRequest(asked.generation, conversation)
+        return await answer_chat(request, model, wanted, writer, NDJSON)
+
+
+async def generate(request: web.Request) -> web.StreamResponse:
+    context = request.app[CONTEXT]
+    with context.generation():
+        body, model = await read(request)
+        asked = parse_ollama_prompt(body)
+        name, answer_id = tagged(model), f"ollama-{uuid.uuid4().hex}"
+        if asked.is_empty:
+            writer = GenerateWriter(answer_id, name, logprobs_of(model))
+            return load_answer(writer, is_kept=asked.is_kept)
+        wanted = await check_ready(request, model, asked.generation)
+        asked = replace(
+            asked, generation=wanted,
+            conversation=thoughtful(model, asked.conversation, asked.think),
+        )  # fmt: skip
+        prompt = await prompt_of(model, asked)
+        is_chat = not (asked.is_raw or asked.template or asked.suffix)
+        plan = text_plan(wanted.form)
+        if is_chat:
+            plan = chat_plan(model, asked.conversation, wanted.form, prompt.text)
+        writer = GenerateWriter(
+            answer_id, name, logprobs_of(model), prompt.ids if is_chat or asked.template else None
+        )
+        samplings = sampling_of(model, wanted, context.config.sampling)
+        return await answer(
+            request, model, wanted, [prompt.ids], samplings, writer, plan, form=NDJSON
+        )
+
+
+async def tags(request: web.Request) -> web.Response:
+    models = request.app[CONTEXT].models.all()
+    return json_response({"models": [listed(model) for model in models]})
+
+
+async def ps(request: web.Request) -> web.Response:
+    """The models that are loaded, all of which stay so."""
+    models = request.app[CONTEXT].models.all()
+    return json_response(
+        {"models": [running(model) for model in models if model.engine.state.state == "ready"]}
+    )
+
+
+async def show(request: web.Request) -> web.Response:
+    body = await read_object(request, request.app[CONTEXT].config)
+    model, is_verbose = find_model(request, NAME.of(body)), VERBOSE.of(body)
+    if not is_verbose:
+        return json_response(described(model, is_verbose=False))
+    told = await asyncio.to_thread(described, model, is_verbose=True)  # it reads the vocabulary
+    return json_response(told)
+
+
+async def version(request: web.Request) -> web.Response:
+    """The version of Ollama whose API this is, and of this server."""
+    fingerprint = request.app[CONTEXT].config.fingerprint
+    return json_response({"version": API_VERSION, "server": fingerprint})
+
+
+async def no_management(request: web.Request) -> web.Response:
+    raise ApiError(
+        501,
+        f"This server does not take {request.path:.100}: it serves the model file that it was "
+        "started with. Start another one with --model to serve another model.",
+        "not_supported_error",
+        code="not_supported",
+    )

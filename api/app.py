@@ -35,7 +35,7 @@ def build_app(
         client_max_size=config.max_body_bytes,
     )
     app[CONTEXT] = ApiContext(models, config, sleep)
-    app.add_routes(served_routes() + unsupported_routes())
+    app.add_routes(served_routes(config.prefix) + unsupported_routes(config.prefix))
     if config.vertex is not None:
         app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)

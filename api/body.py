@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from api.config import ApiConfig
 from api.errors import ApiError, body_too_large
+from api.requests.answer_format import FLAG_FORMS
 from api.requests.fields import Body
 from dllama.errors import RequestError
 
@@ -20,6 +21,24 @@ MAX_DEPTH = 254  # orjson's
 # The object of a request that came within another, which has been read; of the task alone that
 # answers it.
 GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
+
+# Fields that say what an answer may be, of which a request has one at most.
+ANY_FORM = (
+    *FLAG_FORMS, "regex", "response_format", "guided_json", "guided_grammar", "guided_regex",
+    "text", "tools",
+)  # fmt: skip
+
+
+async def read_request(request: web.Request, config: ApiConfig) -> Body:
+    """Returns the body of a request for an answer: what it does not say, or leaves null, is as the
+    server's flags have it. Raises as read_object."""
+    body = await read_object(request, config)
+    if not config.fields:
+        return body
+    said = {name: value for name, value in body.items() if value is not None}
+    has_form = any(name in said for name in ANY_FORM)
+    assumed = {n: v for n, v in config.fields.items() if not (has_form and n in FLAG_FORMS)}
+    return {**assumed, **said}
 
 
 async def read_object(request: web.Request, config: ApiConfig) -> Body:

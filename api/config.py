@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,11 +11,11 @@ from dllama.requests import SamplingParams
 
 def system_fingerprint() -> str:
     """Returns the name of the software that answers; a seed repeats a text only under the same
-    one."""
+    one. It begins with a "b" because clients of llama-server tell its answers by that."""
     try:
-        return f"dllama-{version('dllama')}"
+        return f"build-dllama-{version('dllama')}"
     except PackageNotFoundError:  # run from a source tree that was never installed
-        return "dllama"
+        return "build-dllama"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class ApiConfig:
 
     `cors_origins` holds origins a browser may call from: "*" is all of them, "localhost" any
     port of this machine. `sampling` is used where a request says nothing; its seed is not.
+    `fields` are fields of a request that count where it has none of these names.
     """
 
     api_keys: tuple[str, ...] = ()
@@ -45,5 +47,15 @@ class ApiConfig:
     headers_after_s: float = 1.0  # how long a stream's 200 waits for an early error
     ping_s: float = 15.0  # how often a silent stream gets a comment, for proxies' timeouts
     stats_timeout_s: float = 2.0  # an engine in a long step answers late; /stats does not wait
+    prefix: str = ""  # of every route's path
+    shows_slots: bool = True
+    takes_props: bool = False  # POST /props, which sets nothing
+    has_page: bool = True  # GET / shows browsers a page
+    is_verbose: bool = False  # answers tell how they were made, under `__verbose`
+    fields: Mapping[str, object] = field(default_factory=dict)
+    n_predict: int | None = None  # tokens of an answer; None: as far as the context goes
+    prefills: bool = True  # a last message of the assistant is the beginning of the answer
+    pooling: str = "mean"  # of embeddings
+    embd_normalize: int = 2
     fingerprint: str = field(default_factory=system_fingerprint)
     vertex: VertexRoutes | None = None  # None outside of Vertex AI

@@ -47,6 +47,10 @@ class ApiContext:
             retry_after_s=5.0,
         )  # fmt: skip
 
+    def route_of(self, request: web.Request) -> str:
+        """Returns the path of a request, less the prefix that all of them have here."""
+        return request.path.removeprefix(self.config.prefix) or "/"
+
     @contextmanager
     def generation(self) -> Iterator[None]:
         """Counts the current task among the open requests; 503 once the server is stopping."""

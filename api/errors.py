@@ -44,12 +44,14 @@ class ApiError(DllamaError):
             headers["WWW-Authenticate"] = "Bearer"
         return headers
 
-    def body(self) -> dict[str, object]:
+    def body(self, *, has_number: bool = False) -> dict[str, object]:
+        """Returns the JSON. `code` is the text that OpenAI has for this error; where it has none,
+        and everywhere with `has_number`, the HTTP status, which llama-server's clients read."""
         error: dict[str, object] = {
             "message": self.message,
             "type": self.kind,
             "param": self.param,
-            "code": self.code,
+            "code": self.status if has_number or self.code is None else self.code,
         }
         return {"error": error | self.extra}
 
@@ -98,8 +100,9 @@ def prompt_too_long(n_prompt: int, max_seq_len: int) -> ApiError:
     """Returns the error for a prompt that leaves no room for even one token of an answer."""
     return ApiError(
         400,
-        f"The prompt has {n_prompt} tokens, but the context holds {max_seq_len} tokens for prompt "
-        "and answer together; shorten the prompt or start the server with a larger --ctx-size.",
+        f"The prompt of {n_prompt} tokens exceeds the available context size of {max_seq_len} "
+        "tokens for prompt and answer together; shorten the prompt or start the server with a "
+        "larger --ctx-size.",
         "exceed_context_size_error",
         code="context_length_exceeded",
         extra={"n_prompt_tokens": n_prompt, "n_ctx": max_seq_len},

@@ -15,11 +15,12 @@ from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.keys import key_of
 from api.replies import anthropic, ollama
-from api.routes.table import PUBLIC_PATHS, QUIET_PATHS, UNSUPPORTED
+from api.routes.table import PUBLIC_PATHS, QUIET_PATHS, REFUSED_PATHS
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
 
+OPENAI = "/v1/"
 # The errors of other makers' APIs, by how their routes begin; all others are OpenAI's.
 ERROR_BODIES = {"/v1/messages": anthropic.error_body, "/api/": ollama.error_body}
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -27,9 +28,11 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
     """Returns the error in the shape that the clients of this route read."""
-    of_maker = (body for start, body in ERROR_BODIES.items() if request.path.startswith(start))
-    body_of = next(of_maker, ApiError.body)
-    return json_response(body_of(error), status=error.status, headers=error.headers)
+    path = request.app[CONTEXT].route_of(request)
+    of_maker = (body for start, body in ERROR_BODIES.items() if path.startswith(start))
+    body_of = next(of_maker, None)
+    body = error.body(has_number=not path.startswith(OPENAI)) if body_of is None else body_of(error)
+    return json_response(body, status=error.status, headers=error.headers)
 
 
 @web.middleware
@@ -82,8 +85,11 @@ async def keys_checked(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def is_public(request: web.Request) -> bool:
-    vertex = request.app[CONTEXT].config.vertex
-    return request.path in PUBLIC_PATHS or (vertex is not None and request.path == vertex.health)
+    context = request.app[CONTEXT]
+    vertex = context.config.vertex
+    return context.route_of(request) in PUBLIC_PATHS or (
+        vertex is not None and request.path == vertex.health
+    )
 
 
 @web.middleware
@@ -92,9 +98,10 @@ async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
     (GET, and the POSTs of the table that say so) neither wake it nor keep it awake, nor do those
     of routes that do not exist."""
     context = request.app[CONTEXT]
+    path = context.route_of(request)
     sleep = None if context.is_stopping else context.sleep
-    is_refused = request.match_info.http_exception is not None or request.path in UNSUPPORTED
-    if sleep is None or request.method != "POST" or is_refused or request.path in QUIET_PATHS:
+    is_refused = request.match_info.http_exception is not None or path in REFUSED_PATHS
+    if sleep is None or request.method != "POST" or is_refused or path in QUIET_PATHS:
         return await handler(request)
     async with sleep.request():
         return await handler(request)

@@ -50,6 +50,22 @@ def tls_context(cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext
     return context
 
 
+async def listen_all(server: web.Server, hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Opens the port on every address, and the sockets among them, and returns what listens; port 0
+    is one free port for all. Raises ConfigError with a sentence that says what to do."""
+    opened: list[socket.socket] = []
+    try:
+        for host in hosts:
+            opened += await listen(server, host, port)
+            if port == 0 and unix_path(host) is None:
+                port = opened[-1].getsockname()[1]
+    except ConfigError:
+        for one in opened:
+            one.close()
+        raise
+    return opened
+
+
 async def listen(server: web.Server, host: str, port: int) -> list[socket.socket]:
     """Opens the port or the socket and returns what listens there. Raises ConfigError with a
     sentence that says what to do."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
@@ -16,7 +16,7 @@ from aiohttp import web
 from api.acceptor import Acceptor, room_for_connections
 from api.answers.sequence import AnswerSequence
 from api.context import CONTEXT, ApiContext
-from api.listener import listen, shown_url
+from api.listener import listen_all, shown_url
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 async def serve(
     app: web.Application,
-    host: str,
+    hosts: Sequence[str],
     port: int,
     *,
     tls: ssl.SSLContext | None = None,
@@ -58,20 +58,21 @@ async def serve(
     """Serves until SIGTERM, SIGINT or `stop`; then says so (/health and new requests get a 503),
     lets those at work finish for `drain_s` seconds and aborts the rest.
 
-    `host` may name a unix socket (api.listener.unix_path). `on_ready` hears the URL; port 0 picks
-    a free port. Raises ConfigError if the address cannot be had, in which case nothing was started.
+    One of `hosts` may name a unix socket (api.listener.unix_path). `on_ready` hears the URL of the
+    first; port 0 picks a free port. Raises ConfigError if an address cannot be had, in which case
+    nothing was started.
     """
     stop = stop or asyncio.Event()
     runner = make_runner(app)
     try:
         await runner.setup()
         assert runner.server is not None, "the runner is set up"
-        listeners = await listen(runner.server, host, port)
+        listeners = await listen_all(runner.server, hosts, port)
         with accepting(runner, listeners, tls):
             async with silent_ones_closed(runner):
                 with stopping_on_signals(stop):
                     if on_ready is not None:
-                        on_ready(shown_url(listeners, host, tls))
+                        on_ready(shown_url(listeners, hosts[0], tls))
                     await stop.wait()
                 await finish(app, drain_s)
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from api.answers.reasoning import ThinkTags
+from api.answers.reasoning import ReasoningFormat, ThinkTags
 from api.engines.client import EngineClient
 from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
@@ -110,10 +110,15 @@ class ServedModel:
     think_tags: ThinkTags | None = None  # around its thoughts, if it has any
     facts: ModelFacts = field(default_factory=ModelFacts)
     knows_effort: bool = False  # its chat template asks for `reasoning_effort`
+    file_name: str = ""  # also a name in requests
+    tags: tuple[str, ...] = ()  # told to clients, no more
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)  # where requests set none
+    reasoning: ReasoningFormat = ReasoningFormat.AUTO  # where requests say "auto"
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.id, *self.aliases)
+        names = (self.id, *self.aliases, self.file_name)
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 class ModelRegistry:

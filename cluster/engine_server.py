@@ -19,6 +19,7 @@ from dllama.requests import EngineState, FromEngine, StatsReply, ToEngine
 log = logging.getLogger(__name__)
 
 HIGH_WATER = 1_000  # messages that wait in the socket for a slow reader; a step makes one
+RECONNECT_MS = 10  # the server may listen a moment after the engine wants to connect
 MAX_DRAINED = 1_024  # messages read between two steps, so that a flood cannot stop the steps
 
 
@@ -66,6 +67,7 @@ class EngineServer:
         made.setsockopt(zmq.SNDHWM, self._high_water)
         made.setsockopt(zmq.RCVHWM, HIGH_WATER)
         made.setsockopt(zmq.IMMEDIATE, 1)
+        made.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         made.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         try:
             (made.bind if self._bind else made.connect)(self._endpoint)

@@ -103,15 +103,15 @@ class Server:
 
 
 @contextmanager
-def root(folder: Path, model: Path | str, *args: str) -> Iterator[Server]:
-    """A root that serves `model`, once it is ready."""
+def root(folder: Path, model: Path | str, *args: str, prefix: str = "") -> Iterator[Server]:
+    """A root that serves `model`, once it is ready; `prefix` is before its routes."""
     port = own_port()
     program = Program(
         folder / f"root-{port}.log", "root", "--model", str(model), "--port",
         str(port), "--threads", "1", *args,
     )  # fmt: skip
     try:
-        server = Server(program, f"http://127.0.0.1:{port}")
+        server = Server(program, f"http://127.0.0.1:{port}{prefix}")
         server.wait_until_ready()
         yield server
     finally:

@@ -46,7 +46,8 @@ def test_files_and_names_in_contributing_exist() -> None:
 def test_flags_in_the_readme_exist() -> None:
     """Every --flag the README shows is one that some command knows."""
     from dllama.cli import main
-    from dllama.cli.commands import root, worker
+    from dllama.cli.commands import worker
+    from dllama.cli.flags import root
 
     known: set[str] = set()
     for parser in (main.build_parser(), root.build_parser(), worker.build_parser()):

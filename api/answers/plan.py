@@ -142,7 +142,9 @@ def chat_plan(
         thoughts=thoughts,
         control_id=lambda text: control_id(model, text),
     )
-    is_split = thoughts is not None and conversation.reasoning is not ReasoningFormat.NONE
+    asked = conversation.reasoning
+    told = model.reasoning if asked is ReasoningFormat.AUTO else asked
+    is_split = thoughts is not None and told is not ReasoningFormat.NONE
     marks = [dialect.mark] if tools.offered else []
     if thoughts is not None:
         marks += [thoughts.tags.opening, thoughts.tags.closing]

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import repeat
 
+from api.answers.by_token import parts_by_token
 from api.answers.events import AnswerToken, Event, Finish, Part, Probs, Progress, Start, Text, Usage
 from api.answers.plan import AnswerPlan
 from api.answers.stop import StopScanner, StopTable
 from api.meter import Meter
 from api.served_model import ServedModel
 from dllama.errors import ClusterError
-from dllama.requests import FinishReason, Output, Submit, TokenProbs
+from dllama.requests import FinishReason, Output, SamplingParams, Submit, TokenProbs
 
 
 class AnswerSequence:
@@ -55,6 +56,7 @@ class AnswerSequence:
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
         self._is_silent = plan.is_silent
+        self._tells_progress = submit.wants_progress
         self._decoder = (
             model.tokenizer.decoder(skip_special=True, kept=plan.kept)
             if plan.kept
@@ -86,9 +88,13 @@ class AnswerSequence:
         return self._submit.max_tokens
 
     @property
+    def sampling(self) -> SamplingParams:
+        return self._submit.sampling
+
+    @property
     def seed(self) -> int:
         """Returns the seed that gives the same answer again."""
-        return self._submit.sampling.seed
+        return self.sampling.seed
 
     async def read(self) -> list[Event]:
         """The next events, the last of them a `Finish` if the sequence is complete. None where
@@ -107,17 +113,14 @@ class AnswerSequence:
                 self._end_parts()
                 break
             self._clock(output)
-            if self._submit.wants_progress and output.n_computed > self.n_computed:
-                self.n_computed = output.n_computed
-                if not output.tokens and output.finish is None:
-                    return [self._progress()]
+            progress = self._progress(output) if self._tells_progress else []
             text = self._text_of(output)
             if self._reader is None:
                 self._n_shown += len(text)
             else:
                 self._n_shown = self._n_decoded - self._scanner.n_open
-            if text:
-                return self._events(text)
+            if text or progress:
+                return [*progress, *(self._events(text) if text or self.finish else [])]
         return self._events("")
 
     def _text_of(self, output: Output) -> str:
@@ -170,9 +173,13 @@ class AnswerSequence:
         parts: list[Part] = []
         if self._reader is not None:
             parts, self._parts = self._parts, []
+        elif text and self._has_probs:
+            told = self._told_probs()
+            parts = [*parts_by_token(self.index, text, told, self._n_shown - len(text))]
+            del self._new_tokens[: len(told)]
         elif text:
             parts = [Text(self.index, text, self._told_tokens())]
-        if parts and self._has_probs:
+        if parts and self._has_probs and self._reader is not None:
             parts[0] = replace(parts[0], probs=self._told_probs())
         if parts and self._tells_usage:
             parts = [replace(part, usage=self.usage()) for part in parts]
@@ -218,15 +225,29 @@ class AnswerSequence:
         told, self._waiting = self._waiting[:n], self._waiting[n:]
         return told
 
-    def _progress(self) -> Progress:
-        return Progress(
-            self.index,
-            self.n_prompt,
-            self.n_cached,
-            min(self.n_computed, self.n_prompt),
-            time.perf_counter() - self.submitted_at,
-            self.usage() if self._tells_usage else None,
-        )
+    def _progress(self, output: Output) -> list[Event]:
+        """Returns the progress of the prompt: first what was found in the cache, and at the first
+        token all of it."""
+        told: list[Event] = []
+        if self.n_computed == 0:
+            self.n_computed = self.n_cached
+            told.append(self._progress_at(0.0))
+        n_computed = min(output.n_computed, self.n_prompt)
+        if output.tokens:
+            self._tells_progress = False  # the prompt is read
+        if n_computed > self.n_computed:
+            self.n_computed = n_computed
+            told.append(self._progress_at(time.perf_counter() - self.submitted_at))
+        return told
+
+    def _progress_at(self, elapsed_s: float) -> Progress:
+        usage = None
+        if self._tells_usage:
+            usage = replace(
+                self.usage(), n_prompt=self.n_computed, prompt_s=elapsed_s, n_completion=0,
+                n_timed=0, completion_s=0.0,
+            )  # fmt: skip
+        return Progress(self.index, self.n_prompt, self.n_cached, self.n_computed, elapsed_s, usage)
 
     def usage(self) -> Usage:
         """Returns the sequence's tokens and times so far."""

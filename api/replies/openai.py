@@ -4,6 +4,7 @@ and `prompt_progress` added."""
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from api.answers.events import (
@@ -23,6 +24,8 @@ from api.config import ApiConfig
 from api.errors import ApiError
 from api.replies.event_stream import Json, data_event
 from api.replies.logprobs import LogprobWriter
+from api.replies.made import Made
+from api.replies.timings import progress_of, timings_of
 from api.requests.conversation import assistant_message
 from api.requests.generation import GenerationRequest
 from api.served_model import ServedModel
@@ -50,11 +53,17 @@ class ChatWriter:
             self._chunk_head["usage"] = None
         is_post = bool(request.sampling.get("post_sampling_probs"))
         self._logprobs = LogprobWriter(request.logprobs, model.tokenizer, is_post)
+        self._made: Made | None = None  # where answers tell how they were made
+        self._messages: dict[int, Message] = defaultdict(Message)  # of a stream that tells it
         self._n_open = 0  # choices that are not finished
         self._last: Json = {}  # the chunk that the answer's end is told with
         # The same objects for every piece of text: what is streamed most is made but once.
         self._choice, self._text = self._text_choice()
         self._text_chunk: Json = {**self._chunk_head, "choices": [self._choice]}
+
+    def explain(self, made: Made) -> None:
+        """Adds llama-server's `__verbose` to the answer: how it was made."""
+        self._made = made
 
     # ---- how a chat differs from a text
     def _text_choice(self) -> tuple[Json, Json]:
@@ -64,7 +73,7 @@ class ChatWriter:
 
     def _opening(self, index: int) -> Json | None:
         """Returns the first chunk of a choice, before any text."""
-        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+        return self._chunk(index, {"delta": {"role": "assistant", "content": None}})
 
     def _closing(self, index: int) -> Json:
         return self._chunk(index, {"delta": {}})
@@ -74,6 +83,8 @@ class ChatWriter:
 
     # ---- a stream
     def streamed(self, event: Event) -> bytes:
+        if self._made is not None and not isinstance(event, Usage):
+            self._messages[event.index].add(event)
         if type(event) is Text:
             self._choice["index"] = event.index
             self._text[self.text_key] = event.text
@@ -86,9 +97,10 @@ class ChatWriter:
             opening = self._opening(event.index)
             return b"" if opening is None else data_event(opening)
         if isinstance(event, Progress):
-            self._choice["index"] = event.index
-            self._text[self.text_key] = ""
-            return data_event({**self._text_chunk, "prompt_progress": progress_of(event)})
+            told = {**self._closing(event.index), "prompt_progress": progress_of(event)}
+            if event.usage is not None:
+                told["timings"] = timings_of(event.usage)
+            return data_event(told)
         if isinstance(event, Finish):
             return self._finish(event)
         if isinstance(event, Usage):
@@ -121,6 +133,8 @@ class ChatWriter:
     def _end(self, usage: Usage) -> bytes:
         """Returns the last finish reason and, if asked for, the usage; the last event has the
         timings."""
+        if self._made is not None:
+            self._last["__verbose"] = self._made.final(0, self._messages[0], None)
         if not self._includes_usage:
             return data_event({**self._last, **end_of(usage)})
         told = {**self._chunk_head, "choices": [], "usage": usage_json(usage), **end_of(usage)}
@@ -145,7 +159,10 @@ class ChatWriter:
             for index, choice in enumerate(answer.choices)
         ]
         usage = {"usage": usage_json(answer.usage)}
-        return {**self._head, "choices": choices, **usage, **end_of(answer.usage)}
+        told: Json = {**self._head, "choices": choices, **usage, **end_of(answer.usage)}
+        if self._made is not None:
+            told["__verbose"] = self._made.final(0, answer.choices[0], None)
+        return told
 
 
 class TextWriter(ChatWriter):
@@ -215,38 +232,3 @@ def end_of(usage: Usage) -> Json:
     """Returns the fields at the end of an answer that OpenAI does not have: its times, and the
     seed of the first choice; the other choices have the seeds after it."""
     return {"timings": timings_of(usage), "seed": usage.seed}
-
-
-def timings_of(usage: Usage) -> Json:
-    """Returns llama-server's `timings`."""
-    n_prompt = usage.n_prompt - usage.n_cached
-    prompt_ms, predicted_ms = 1000 * usage.prompt_s, 1000 * usage.completion_s
-    timings = {
-        "cache_n": usage.n_cached,
-        "prompt_n": n_prompt,
-        "prompt_ms": prompt_ms,
-        "prompt_per_token_ms": ratio(prompt_ms, n_prompt),
-        "prompt_per_second": ratio(1000 * n_prompt, prompt_ms),
-        "predicted_n": usage.n_completion,
-        "predicted_ms": predicted_ms,
-        "predicted_per_token_ms": ratio(predicted_ms, usage.n_timed),
-        "predicted_per_second": ratio(1000 * usage.n_timed, predicted_ms),
-    }
-    if usage.n_drafted:
-        timings |= {"draft_n": usage.n_drafted, "draft_n_accepted": usage.n_accepted}
-    return dict(timings)
-
-
-def progress_of(progress: Progress) -> Json:
-    """Returns llama-server's `prompt_progress`: tokens of the prompt that are in the cache, and
-    the milliseconds since the request was handed to the engine."""
-    return {
-        "total": progress.n_prompt,
-        "cache": progress.n_cached,
-        "processed": progress.n_computed,
-        "time_ms": 1000 * progress.elapsed_s,
-    }
-
-
-def ratio(a: float, b: float) -> float:
-    return a / b if b else 0.0

@@ -10,6 +10,7 @@ from typing import Any
 from api.answers.events import (
     Event,
     Message,
+    Progress,
     Start,
     Text,
     Thought,
@@ -20,7 +21,7 @@ from api.answers.events import (
 )
 from api.errors import ApiError
 from api.replies.event_stream import Json, named_event
-from api.replies.openai import timings_of
+from api.replies.timings import progress_of, timings_of
 from dllama.requests import FinishReason
 
 OnComplete = Callable[[Json, Message], None]
@@ -66,6 +67,7 @@ class ResponsesWriter:
         self._said = Message()
         self._number = 0  # of the next event
         self._is_item_open = False
+        self._timings: Json = {}  # of the event that is written, if the request wants them
 
     @property
     def _is_cut(self) -> bool:
@@ -102,6 +104,8 @@ class ResponsesWriter:
     # ---- a stream
     def streamed(self, event: Event) -> bytes:
         self._said.add(event)
+        usage = getattr(event, "usage", None)
+        self._timings = {} if usage is None else {"timings": timings_of(usage)}
         return b"".join(self._events(event))
 
     def _events(self, event: Event) -> Iterator[bytes]:
@@ -119,6 +123,9 @@ class ResponsesWriter:
         elif isinstance(event, Start):
             yield self._event("response.created", response=self._response)
             yield self._event("response.in_progress", response=self._response)
+        elif isinstance(event, Progress):
+            told = {"prompt_progress": progress_of(event), **self._timings}
+            yield self._event("response.in_progress", response=self._response, **told)
         elif isinstance(event, Usage):
             yield from self._close_item()
             whole = self._complete(event)
@@ -154,6 +161,7 @@ class ResponsesWriter:
             yield from self._open_item(make("", "in_progress"))
         self._output[-1]["content"][0]["text"] += text
         name, more = TEXT_EVENTS[kind]
+        more = {**more, **self._timings}
         yield self._event(f"response.{name}.delta", **self._at, content_index=0, delta=text, **more)
 
     def _close_item(self) -> Iterator[bytes]:

@@ -132,6 +132,8 @@ JSON_SCHEMA = Field(("json_schema", "guided_json"), json_schema, None)
 GRAMMAR = Field(("grammar", "guided_grammar"), grammar, None)
 REGEX = Field(("regex", "guided_regex"), regex, None)
 
+FLAG_FORMS = ("grammar", "json_schema")  # that the server's flags set, where no request does
+
 # Fields of this server, on every generating route.
 FORMATS: tuple[Field[object, object], ...] = (JSON_SCHEMA, GRAMMAR, REGEX)
 

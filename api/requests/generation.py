@@ -4,7 +4,7 @@ Knows fields and ranges, not models: what needs a vocabulary is checked later (p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.requests.answer_format import (
@@ -69,10 +69,12 @@ STOP: Field[tuple[str, ...], tuple[str, ...]] = Field(("stop",), stop_strings, (
 RETURN_PROGRESS = Field(("return_progress",), boolean, False)
 TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
 
+VERBOSE = Field(("verbose",), boolean, False)
+
 # OpenAI's chat and text completions have these too, and llama-server's own routes.
 GENERATION: tuple[Field[object, object], ...] = (
     *COMMON, *PROBS_FIELDS, STREAM_OPTIONS, STOP, RETURN_PROGRESS, TIMINGS_PER_TOKEN,
-    RESPONSE_FORMAT,
+    RESPONSE_FORMAT, VERBOSE,
 )  # fmt: skip
 
 
@@ -101,6 +103,7 @@ class GenerationRequest:
     options: EngineOptions = field(default_factory=EngineOptions)
     form: AnswerFormat | None = None
     left_out: tuple[str, ...] = ()
+    is_verbose: bool = False  # the answer tells how it was made
 
 
 def parse_common(
@@ -150,7 +153,7 @@ def parse_generation(
     """The fields of GENERATION. RequestError names the field at fault."""
     options = STREAM_OPTIONS.of(body)
     left_out += check_stream_options(options)
-    return parse_common(
+    common = parse_common(
         body,
         max_tokens=max_tokens,
         stops=STOP.of(body),
@@ -160,6 +163,7 @@ def parse_generation(
         form=RESPONSE_FORMAT.of(body),
         left_out=left_out,
     )
+    return replace(common, is_verbose=VERBOSE.of(body))
 
 
 def check_stream_options(options: Body) -> tuple[str, ...]:

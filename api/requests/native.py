@@ -6,32 +6,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.requests.engine_options import ID_SLOT
-from api.requests.fields import MAX_INT, Body, Field, boolean, integer, string, wrong
+from api.requests.fields import MAX_INT, Body, Field, boolean, integer, string, whole, wrong
 from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
 from api.requests.verdicts import NATIVE as NATIVE_RULES
 from api.requests.verdicts import check_fields
 from dllama.errors import RequestError
 
 MixedPrompt = str | list[int | str]  # one prompt; a list mixes ids and texts
+PROMPT_STRING, MULTIMODAL_DATA = "prompt_string", "multimodal_data"
 MAX_RESPONSE_FIELDS = 100
 MAX_EXTRA = 1024
 
 
 def one_prompt(value: object, name: str) -> MixedPrompt:
+    """A text, also as llama-server's {"prompt_string": text}, or a list of ids and texts."""
+    if isinstance(value, dict) and value.keys() <= {PROMPT_STRING, MULTIMODAL_DATA}:
+        if value.get(MULTIMODAL_DATA):
+            raise RequestError(
+                f"`{name}.{MULTIMODAL_DATA}` has images or sound, which no model here takes; leave "
+                "it out.",
+                param=f"{name}.{MULTIMODAL_DATA}",
+            )
+        value = value.get(PROMPT_STRING)
     if isinstance(value, str):
         return value
     wanted = "a string, a list of token ids and strings, or a list of those"
-    if not isinstance(value, list) or not all(type(item) in (int, str) for item in value):
+    if not isinstance(value, list):
         raise wrong(name, wanted, value)
-    return value
+    parts = [item if isinstance(item, str) else whole(item) for item in value]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise wrong(name, wanted, value)
+    return found
 
 
 def native_prompts(value: object, name: str) -> tuple[list[MixedPrompt], bool]:
     """The prompts, and whether they came as a list. Strings alone are prompts of their own;
     with ids among them they are parts of one."""
     if isinstance(value, list) and value:
-        is_mixed = any(type(item) is int for item in value)
-        if not is_mixed or any(isinstance(item, list) for item in value):
+        is_mixed = any(whole(item) is not None for item in value)
+        if not is_mixed or any(isinstance(item, list | dict) for item in value):
             return [one_prompt(item, f"{name}[{i}]") for i, item in enumerate(value)], True
     return [one_prompt(value, name)], False
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from api.answers.events import Call
-from api.requests.answer_format import AnswerFormat, response_format, schema_format
+from api.requests.answer_format import FLAG_FORMS, AnswerFormat, response_format, schema_format
 from api.requests.conversation import (
     Conversation,
     TemplateMessage,
@@ -134,10 +134,15 @@ class OllamaPrompt:
         return not self.prompt and not self.suffix
 
 
-def parse_generation(body: Body, left_out: tuple[str, ...] = ()) -> GenerationRequest:
-    """The fields that both routes have. RequestError names the field at fault."""
+def parse_generation(
+    body: Body, assumed: Body, left_out: tuple[str, ...] = ()
+) -> GenerationRequest:
+    """The fields that both routes have; `assumed` are those that every generating route has, where
+    the body says nothing. RequestError names the field at fault."""
     options = OPTIONS.of(body)
-    common = common_body(options)
+    if FORMAT.of(body) is not None:
+        assumed = {name: value for name, value in assumed.items() if name not in FLAG_FORMS}
+    common = {**assumed, **common_body(options)}
     common |= {"model": MODEL.of(body) or None, "stream": STREAM.of(body)}
     shift = SHIFT.of(body)
     if shift is not None:
@@ -154,8 +159,9 @@ def parse_generation(body: Body, left_out: tuple[str, ...] = ()) -> GenerationRe
     )
 
 
-def parse_ollama_chat(body: Body) -> OllamaChat:
-    """A body of /api/chat. RequestError names the field at fault."""
+def parse_ollama_chat(body: Body, assumed: Body) -> OllamaChat:
+    """A body of /api/chat; `assumed` as in parse_generation. RequestError names the field
+    at fault."""
     messages = template_messages(MESSAGES.of(body) or [])
     offered = choose_tools(TOOLS.of(body), "auto", is_parallel=True)
     conversation = None
@@ -163,20 +169,21 @@ def parse_ollama_chat(body: Body) -> OllamaChat:
         continued = is_continued(messages)
         conversation = Conversation(messages, is_continued=continued, tools=offered)
     return OllamaChat(
-        parse_generation(body, offered.left_out),
+        parse_generation(body, assumed, offered.left_out),
         conversation,
         THINK.of(body),
         bool(KEEP_ALIVE.of(body)),
     )
 
 
-def parse_ollama_prompt(body: Body) -> OllamaPrompt:
-    """A body of /api/generate. RequestError names the field at fault."""
+def parse_ollama_prompt(body: Body, assumed: Body) -> OllamaPrompt:
+    """A body of /api/generate; `assumed` as in parse_generation. RequestError names the field
+    at fault."""
     IMAGES.of(body)
     prompt, system = PROMPT.of(body), SYSTEM.of(body)
     messages = [message("system", system)] if system else []
     asked = OllamaPrompt(
-        generation=parse_generation(body),
+        generation=parse_generation(body, assumed),
         prompt=prompt,
         conversation=Conversation([*messages, message("user", prompt)]),
         context=CONTEXT.of(body),

@@ -34,7 +34,7 @@ MESSAGE_CHARS = 128  # rendering one message takes as long as encoding this many
 def render(model: ServedModel, conversation: Conversation) -> str:
     """Returns the prompt of a conversation as text. Raises RequestError and TemplateError."""
     check_messages(conversation.messages)
-    dialect, kwargs = model.tool_dialect, conversation.kwargs
+    dialect, kwargs = model.tool_dialect, {**model.template_kwargs, **conversation.kwargs}
     template = model.chat_template
     messages = told_in_words(
         conversation.messages, conversation.tools, dialect, writes_calls=template.writes_calls
@@ -172,8 +172,17 @@ async def text_ids(
     return ids
 
 
-async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOptions) -> list[int]:
-    """Returns the tokens of a prompt of /completion; BOS is added only if it begins with text."""
+async def mixed_ids(
+    model: ServedModel,
+    prompt: MixedPrompt,
+    options: EngineOptions | None = None,
+    param: str = "prompt",
+    *,
+    is_answered: bool = True,
+) -> list[int]:
+    """Returns the tokens of a prompt of /completion, or of a text to embed, which no answer
+    follows; BOS is added only if it begins with text."""
+    encoder = encode if is_answered else encode_whole
     parts = [prompt] if isinstance(prompt, str) else prompt
 
     def make() -> list[int]:
@@ -182,15 +191,15 @@ async def mixed_ids(model: ServedModel, prompt: MixedPrompt, options: EngineOpti
             if isinstance(part, int):
                 ids.append(part)
             elif i == 0:
-                ids += encode(model, part)
+                ids += encoder(model, part)
             else:
                 ids += model.tokenizer.encode(part, parse_special=True)
         return ids
 
     n_chars = sum(len(part) for part in parts if isinstance(part, str))
     ids = await asyncio.to_thread(make) if n_chars > LONG_CHARS else make()
-    check_ids(model, ids, "prompt")
-    check_length(model, ids, "prompt", options)
+    check_ids(model, ids, param)
+    check_length(model, ids, param, options)
     return ids
 
 
@@ -203,6 +212,8 @@ def sampling_of(
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)
         known = (i for i in ids if 0 <= i < model.tokenizer.vocab_size)  # no other is ever drawn
         bias.update(dict.fromkeys(known, amount))
+    if request.ignore_eos:  # it is never drawn: after it the model would begin another text
+        bias.update(dict.fromkeys(model.stop_ids, float("-inf")))
     seed = secrets.randbelow(MAX_DRAWN_SEED) if request.seed is None else request.seed
     changes: dict[str, Any] = {**request.sampling, "logit_bias": bias or default.logit_bias}
     sampling = replace(default, **changes)

@@ -64,7 +64,7 @@ EVERYWHERE: Rules = {
     "adaptive_target": refused("there is no adaptive sampler", -1, -1.0),
     "adaptive_decay": taken("counts only with `adaptive_target`"),
     "lora": refused("there are no adapters"),
-    "verbose": left_out("only some routes tell how they answered", False),
+    "verbose": left_out("this API's answers have no place for it", False),
     "n_discard": left_out("a full context drops the older half", 0),
     "n_cache_reuse": taken(CACHING),
     "backend_sampling": taken("sampling is done in one place"),

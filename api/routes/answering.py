@@ -35,12 +35,15 @@ def new_id(prefix: str) -> str:
 async def check_ready(
     request: web.Request, model: ServedModel, wanted: GenerationRequest
 ) -> GenerationRequest:
-    """Returns the request with the session of its headers. Raises EngineBusy unless the engine is
-    ready, and RequestError if the grammar cannot be compiled. Has told what is left out."""
+    """Returns the request with the session of its headers and, if it names no length, the server's
+    own. Raises EngineBusy unless the engine is ready, and RequestError if the grammar cannot be
+    compiled. Has told what is left out."""
     request.app[CONTEXT].left_out.tell(request, wanted.left_out)
     refuse_unless_ready(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()
+    if wanted.max_tokens is None:
+        wanted = replace(wanted, max_tokens=request.app[CONTEXT].config.n_predict)
     return replace(wanted, options=wanted.options.with_header(request.headers))
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aiohttp import web
 
 from api.answers.plan import chat_plan, text_plan
-from api.body import json_response, read_object
+from api.body import json_response, read_object, read_request
+from api.config import ApiConfig
 from api.context import CONTEXT
 from api.replies.anthropic import AnthropicWriter
 from api.replies.event_stream import SSE, ReplyWriter, StreamForm
+from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
 from api.requests.conversation import ChatRequest
+from api.requests.fields import Body
+from api.requests.generation import GenerationRequest
 from api.requests.openai import parse_chat, parse_completion
 from api.requests.prompting import (
     chat_prompt,
@@ -29,12 +34,14 @@ from api.requests.prompting import (
 from api.routes.answering import answer, check_ready, new_id
 from api.served_model import ServedModel
 from dllama.errors import RequestError
+from dllama.requests import SamplingParams
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        asked = parse_chat(await read_object(request, context.config), request.path)
+        body = await read_request(request, context.config)
+        asked = with_prefill(parse_chat(body, request.path), body, context.config)
         model = context.models.find(asked.generation.model)
         writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
         return await answer_chat(request, model, asked, writer)
@@ -44,10 +51,19 @@ async def messages(request: web.Request) -> web.StreamResponse:
     """Anthropic's Messages API."""
     context = request.app[CONTEXT]
     with context.generation():
-        asked = parse_messages(await read_object(request, context.config), request.path)
+        body = await read_request(request, context.config)
+        asked = with_prefill(parse_messages(body, request.path), body, context.config)
         model = context.models.find(asked.generation.model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
         return await answer_chat(request, model, asked, writer)
+
+
+def with_prefill(asked: ChatRequest, body: Body, config: ApiConfig) -> ChatRequest:
+    """Returns the request with a last message of the assistant taken as a whole one, where the
+    server is told so and the request says nothing else."""
+    if config.prefills or body.get("continue_final_message") is not None:
+        return asked
+    return replace(asked, conversation=replace(asked.conversation, is_continued=False))
 
 
 async def answer_chat(
@@ -66,14 +82,35 @@ async def answer_chat(
     if wanted.options.n_keep is None:
         wanted = replace(wanted, options=replace(wanted.options, n_keep=prompt.n_system))
     plan = chat_plan(model, conversation, wanted.form, prompt.text)
-    samplings = sampling_of(model, wanted, request.app[CONTEXT].config.sampling)
+    config = request.app[CONTEXT].config
+    samplings = sampling_of(model, wanted, config.sampling)
+    if isinstance(writer, ChatWriter):
+        explain(writer, made_of(model, wanted, [prompt.ids], samplings, is_chat=True), config)
     return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan, form=form)
+
+
+def made_of(
+    model: ServedModel,
+    wanted: GenerationRequest,
+    prompts: Sequence[Sequence[int]],
+    samplings: Sequence[SamplingParams],
+    *,
+    is_chat: bool,
+) -> Made:
+    n_predict = -1 if wanted.max_tokens is None else wanted.max_tokens
+    return Made(model, wanted, prompts, samplings, n_predict, is_chat)
+
+
+def explain(writer: ChatWriter, made: Made, config: ApiConfig) -> None:
+    """Has the answer tell how it was made, if the request or the server's flags want that."""
+    if made.wanted.is_verbose or config.is_verbose:
+        writer.explain(made)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, texts = parse_completion(body, request.path)
         model = context.models.find(wanted.model)
         if len(texts) * wanted.n > context.config.max_sequences:
@@ -86,6 +123,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
         samplings = sampling_of(model, wanted, context.config.sampling)
         writer = TextWriter(new_id("cmpl"), model, wanted, context.config)
+        explain(writer, made_of(model, wanted, prompts, samplings, is_chat=False), context.config)
         plan = text_plan(wanted.form)
         return await answer(request, model, wanted, prompts, samplings, writer, plan)
 

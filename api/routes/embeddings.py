@@ -11,20 +11,23 @@ import numpy as np
 from aiohttp import web
 
 from api.body import json_response, read_object
+from api.config import ApiConfig
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.replies.event_stream import Json
 from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
-from api.requests.openai import Prompt, prompts
-from api.requests.prompting import text_ids
+from api.requests.native import MixedPrompt, native_prompts
+from api.requests.prompting import mixed_ids
 from api.requests.verdicts import EMBEDDINGS, check_fields
 from api.routes.answering import new_id
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, RequestError
+from dllama.limits import MAX_ENTRIES
 from dllama.requests import Submit
 
-POOLINGS = ("mean", "last", "cls")
+POOLINGS = ("mean", "last", "cls", "none")
+MAX_FLOATS = MAX_ENTRIES  # of one text's vectors, with pooling "none"
 
 
 def choice(*words: str) -> Reader[str]:
@@ -38,11 +41,11 @@ def choice(*words: str) -> Reader[str]:
     return read
 
 
-INPUT = Field(("input", "content"), prompts, None)
+INPUT = Field(("input", "content"), native_prompts, None)
 ENCODING_FORMAT = Field(("encoding_format",), choice("float", "base64"), "float")
 DIMENSIONS = Field(("dimensions",), integer(1, MAX_INT), None)
-POOLING = Field(("pooling",), choice(*POOLINGS), "mean")
-NORMALIZE = Field(("embd_normalize",), integer(-1, 1024), 2)  # as in llama.cpp, see `normalised`
+POOLING = Field(("pooling",), choice(*POOLINGS), None)
+NORMALIZE = Field(("embd_normalize",), integer(-1, 1024), None)  # as in llama.cpp, see `normalised`
 FIELDS: tuple[Field[object, object], ...] = (
     MODEL, INPUT, ENCODING_FORMAT, DIMENSIONS, POOLING, NORMALIZE,
 )  # fmt: skip
@@ -51,7 +54,7 @@ FIELDS: tuple[Field[object, object], ...] = (
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
     model: str | None
-    texts: list[Prompt]
+    texts: list[MixedPrompt]
     is_base64: bool
     dimensions: int | None
     pooling: str
@@ -59,21 +62,22 @@ class EmbeddingRequest:
     left_out: tuple[str, ...]
 
 
-def parse_embedding(body: Body, route: str) -> EmbeddingRequest:
+def parse_embedding(body: Body, route: str, config: ApiConfig) -> EmbeddingRequest:
     """Parses a body. RequestError names the field at fault."""
     left_out = check_fields(body, FIELDS, route, EMBEDDINGS)
-    texts = INPUT.of(body)
-    if texts is None:
+    found = INPUT.of(body)
+    pooling, norm = POOLING.of(body), NORMALIZE.of(body)
+    if found is None:
         raise RequestError(
             "`input` is missing; send a string, a list of strings or token ids.", param="input"
         )
     return EmbeddingRequest(
         model=MODEL.of(body),
-        texts=texts,
+        texts=found[0],
         is_base64=ENCODING_FORMAT.of(body) == "base64",
         dimensions=DIMENSIONS.of(body),
-        pooling=POOLING.of(body),
-        norm=NORMALIZE.of(body),
+        pooling=config.pooling if pooling is None else pooling,
+        norm=config.embd_normalize if norm is None else norm,
         left_out=left_out,
     )
 
@@ -96,7 +100,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
     """Returns the request, its model, and a vector for each text."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
-    wanted = parse_embedding(body, request.path)
+    wanted = parse_embedding(body, request.path, context.config)
     context.left_out.tell(request, wanted.left_out)
     model = context.models.find(wanted.model)
     if len(wanted.texts) > context.config.max_sequences:
@@ -107,17 +111,39 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
         )
     check_dimensions(model, wanted.dimensions)
     refuse_unless_ready(model.engine.state)
-    ids = [await text_ids(model, text, "input", is_answered=False) for text in wanted.texts]
-    vectors = await embed(model, ids, wanted.pooling)
-    return wanted, model, Vectors(ids, [normalised(v, wanted.norm) for v in vectors])
+    ids = [await mixed_ids(model, text, param="input", is_answered=False) for text in wanted.texts]
+    if wanted.pooling == "none":
+        check_floats(model, ids)
+    found = await embed(model, ids, wanted.pooling)
+    vectors = [
+        [normalised(one, wanted.norm) for one in states.reshape(n_vectors(ids_, wanted), -1)]
+        for states, ids_ in zip(found, ids, strict=True)
+    ]
+    return wanted, model, Vectors(ids, vectors)
+
+
+def n_vectors(ids: Sequence[int], wanted: EmbeddingRequest) -> int:
+    """Returns how many vectors a text gets: one, or one for each token."""
+    return len(ids) if wanted.pooling == "none" else 1
+
+
+def check_floats(model: ServedModel, texts: Sequence[Sequence[int]]) -> None:
+    """RequestError for a text whose tokens have more states than one message carries."""
+    most = max(map(len, texts), default=0)
+    if most * model.facts.n_embd > MAX_FLOATS:
+        raise RequestError(
+            f"`input` is too large: a vector for each of {most} tokens is more than is sent at "
+            f"once; send at most {MAX_FLOATS // model.facts.n_embd} tokens a text, or pool them.",
+            param="input",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Texts as token ids, and as vectors (dim,) float32."""
+    """Texts as token ids, and the vectors (dim,) float32 of each: one, or one for every token."""
 
     ids: list[list[int]]
-    vectors: list[np.ndarray]
+    vectors: list[list[np.ndarray]]
 
 
 def check_dimensions(model: ServedModel, dimensions: int | None) -> None:
@@ -166,13 +192,19 @@ def shown(vector: np.ndarray, *, is_base64: bool) -> object:
 async def openai_embeddings(request: web.Request) -> web.Response:
     with request.app[CONTEXT].generation():
         wanted, model, found = await read_embeddings(request)
+        if wanted.pooling == "none":
+            raise RequestError(
+                "`pooling` is none, and this API has one vector for each text; send mean, last or "
+                "cls, or ask /embedding.",
+                param="pooling",
+            )
         data: list[Json] = [
             {
                 "object": "embedding",
                 "index": index,
                 "embedding": shown(vector, is_base64=wanted.is_base64),
             }
-            for index, vector in enumerate(found.vectors)
+            for index, [vector] in enumerate(found.vectors)
         ]
         n_tokens = sum(map(len, found.ids))
         usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
@@ -180,12 +212,16 @@ async def openai_embeddings(request: web.Request) -> web.Response:
 
 
 async def native_embeddings(request: web.Request) -> web.Response:
-    """[{"index", "embedding": [vector]}], one vector for each text as they are pooled."""
+    """[{"index", "embedding": [vector, ...]}]: one vector for each text, with pooling "none" one
+    for each of its tokens."""
     with request.app[CONTEXT].generation():
         wanted, _, found = await read_embeddings(request)
         return json_response(
             [
-                {"index": index, "embedding": [shown(vector, is_base64=wanted.is_base64)]}
-                for index, vector in enumerate(found.vectors)
+                {
+                    "index": index,
+                    "embedding": [shown(one, is_base64=wanted.is_base64) for one in vectors],
+                }
+                for index, vectors in enumerate(found.vectors)
             ]
         )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aiohttp import web
 
-from api.body import json_response
+from api.body import json_response, read_object
+from api.config import ApiConfig
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
-from api.errors import api_error
-from api.replies.native import generation_settings
+from api.errors import ApiError, api_error
+from api.replies.event_stream import Json
+from api.replies.settings import ANY_SEED, generation_settings
 from api.requests.native import parse_native
+from api.requests.prompting import sampling_of
 from api.served_model import ServedModel
+from dllama.chat.caps import template_caps
 from dllama.errors import ClusterError, EngineBusy
 
 
@@ -24,7 +29,7 @@ def describe(model: ServedModel) -> dict[str, object]:
         "created": model.created,
         "owned_by": "dllama",
         "aliases": list(model.aliases),
-        "tags": [],
+        "tags": list(model.tags),
         "meta": meta_of(model),
     }
 
@@ -52,7 +57,8 @@ def ollama_like(model: ServedModel) -> dict[str, object]:
     }  # fmt: skip
     return {
         "name": model.id, "model": model.id, "modified_at": "", "size": "", "digest": "",
-        "type": "model", "description": "", "tags": [""], "capabilities": ["completion"],
+        "type": "model", "description": "", "tags": list(model.tags),
+        "capabilities": ["completion"],
         "parameters": "", "details": details,
     }  # fmt: skip
 
@@ -72,27 +78,58 @@ async def props(request: web.Request) -> web.Response:
     """llama-server's properties of a server and its model."""
     context = request.app[CONTEXT]
     model = context.models.find(request.query.get("model"))
-    facts, wanted = model.facts, parse_native({}, request.path)
-    params = generation_settings(wanted, context.config.sampling, ())
+    facts, config = model.facts, context.config
     return json_response(
         {
-            "default_generation_settings": {"params": params, "n_ctx": model.max_seq_len},
+            "default_generation_settings": {
+                "params": default_settings(model, config, request.path),
+                "n_ctx": model.max_seq_len,
+            },
             "total_slots": facts.n_slots,
             "model_alias": model.id,
             "model_ftype": facts.file_type,
             "model_path": facts.path,
             "modalities": {"vision": False, "video": False, "audio": False},
-            "endpoint_slots": True,
-            "endpoint_props": False,
+            "media_marker": "",
+            "endpoint_slots": config.shows_slots,
+            "endpoint_props": config.takes_props,
             "endpoint_metrics": True,
+            "ui": config.has_page,
+            "ui_settings": {},
+            "cors_proxy_enabled": False,
             "chat_template": facts.template_source,
-            "chat_template_caps": {},
+            "chat_template_caps": await asyncio.to_thread(template_caps, model.chat_template),
             "bos_token": facts.bos_text,
             "eos_token": facts.eos_text,
-            "build_info": context.config.fingerprint,
+            "build_info": config.fingerprint,
             "is_sleeping": model.engine.state.state == "sleeping",
         }
     )
+
+
+def default_settings(model: ServedModel, config: ApiConfig, route: str) -> Json:
+    """Returns what a request for an answer means where it says nothing."""
+    wanted = parse_native(config.fields, route).generation
+    [sampling] = sampling_of(model, wanted, config.sampling)
+    if wanted.seed is None:
+        sampling = replace(sampling, seed=ANY_SEED)
+    return generation_settings(
+        wanted, sampling, -1 if config.n_predict is None else config.n_predict
+    )
+
+
+async def set_props(request: web.Request) -> web.Response:
+    """Takes what llama-server's POST /props takes, which sets nothing there either."""
+    config = request.app[CONTEXT].config
+    if not config.takes_props:
+        raise ApiError(
+            501,
+            "This server does not take new properties while it runs; start it with --props.",
+            "not_supported_error",
+            code="not_supported",
+        )
+    await read_object(request, config)
+    return json_response({"success": True})
 
 
 async def one_model(request: web.Request) -> web.Response:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from aiohttp import web
 
 from api.answers.plan import text_plan
-from api.body import read_object
+from api.body import read_request
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
+from api.replies.made import Made
 from api.replies.native import NativeWriter
 from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
 from api.requests.prompting import check_length, infill_ids, mixed_ids, sampling_of
@@ -22,7 +23,7 @@ from dllama.errors import RequestError
 async def completion(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, given, is_list = parse_native_completion(body, request.path)
         model = context.models.find(wanted.generation.model)
         n_sequences = len(given) * wanted.generation.n
@@ -41,7 +42,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
 async def infill(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_object(request, context.config)
+        body = await read_request(request, context.config)
         wanted, parts = parse_infill(body, request.path)
         model = context.models.find(wanted.generation.model)
         ids = await asyncio.to_thread(infill_ids, model, parts)
@@ -54,9 +55,14 @@ async def answer_natively(
     is_list: bool,
 ) -> web.StreamResponse:  # fmt: skip
     """Continues every prompt; answers with an object, an array, or a stream."""
+    config = request.app[CONTEXT].config
     shared = await check_ready(request, model, wanted.generation)
-    samplings = sampling_of(model, shared, request.app[CONTEXT].config.sampling)
-    writer = NativeWriter(new_id("cmpl"), model, wanted, prompts, samplings, is_list=is_list)
+    samplings = sampling_of(model, shared, config.sampling)
+    n_predict = wanted.n_predict
+    if n_predict < 0 and config.n_predict is not None:
+        n_predict = config.n_predict
+    made = Made(model, shared, prompts, samplings, n_predict)
+    writer = NativeWriter(new_id("cmpl"), made, wanted, is_list=is_list)
     plan = text_plan(shared.form)
     if wanted.n_predict:
         plan = replace(plan, n_indent=wanted.n_indent, max_line_s=wanted.max_line_s)

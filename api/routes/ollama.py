@@ -25,7 +25,7 @@ from api.requests.ollama_prompting import prompt_of, thoughtful
 from api.requests.prompting import sampling_of
 from api.requests.sampling import LogprobStyle
 from api.routes.answering import answer, check_ready
-from api.routes.chat import answer_chat
+from api.routes.chat import answer_chat, with_prefill
 from api.served_model import ServedModel
 
 API_VERSION = "0.12.11"  # of Ollama: the first with all that is answered here; clients compare it
@@ -68,12 +68,14 @@ def load_answer(writer: GenerateWriter, *, is_kept: bool) -> web.Response:
 async def chat(request: web.Request) -> web.StreamResponse:
     with request.app[CONTEXT].generation():
         body, model = await read(request)
-        asked = parse_ollama_chat(body)
+        asked = parse_ollama_chat(body, request.app[CONTEXT].config.fields)
         writer = ChatWriter(f"ollama-{uuid.uuid4().hex}", tagged(model), logprobs_of(model))
         if asked.conversation is None:
             return load_answer(writer, is_kept=asked.is_kept)
         conversation = thoughtful(model, asked.conversation, asked.think)
-        wanted = ChatRequest(asked.generation, conversation)
+        wanted = with_prefill(
+            ChatRequest(asked.generation, conversation), body, request.app[CONTEXT].config
+        )
         return await answer_chat(request, model, wanted, writer, NDJSON)
 
 
@@ -81,7 +83,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
         body, model = await read(request)
-        asked = parse_ollama_prompt(body)
+        asked = parse_ollama_prompt(body, context.config.fields)
         name, answer_id = tagged(model), f"ollama-{uuid.uuid4().hex}"
         if asked.is_empty:
             writer = GenerateWriter(answer_id, name, logprobs_of(model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from api.answers.events import Message
-from api.body import json_response, read_object
+from api.body import json_response, read_request
 from api.context import CONTEXT
 from api.errors import ApiError
 from api.replies.event_stream import Json
@@ -18,7 +18,7 @@ async def read(request: web.Request, *, may_be_empty: bool = False) -> Responses
     """The request of a body, with the conversation that it continues. If it `may_be_empty`, a
     missing `input` is a text without words."""
     context = request.app[CONTEXT]
-    body = await read_object(request, context.config)
+    body = await read_request(request, context.config)
     if may_be_empty:
         body = {**body, "input": body.get("input") or ""}
     earlier = context.responses.earlier(PREVIOUS.of(body))

@@ -13,6 +13,7 @@ from api.body import json_response, read_object
 from api.context import CONTEXT, ApiContext
 from api.errors import ApiError
 from api.replies.event_stream import Json
+from api.replies.settings import sampling_settings
 from api.requests.engine_options import session_name, slot_session
 from api.requests.fields import Field, string
 from api.requests.generation import MODEL
@@ -69,6 +70,7 @@ def slot_row(index: int, model: ServedModel, sequence: AnswerSequence | None) ->
         "n_prompt_tokens": sequence.n_prompt,
         "n_prompt_tokens_processed": sequence.n_prompt if is_read else sequence.n_computed,
         "n_prompt_tokens_cache": sequence.n_cached,
+        "params": sampling_settings(sequence.sampling),
         "next_token": [
             {
                 "has_next_token": sequence.finish is None,
@@ -83,6 +85,11 @@ def slot_row(index: int, model: ServedModel, sequence: AnswerSequence | None) ->
 async def slots(request: web.Request) -> web.Response:
     """Answers what each slot does; with ?fail_on_no_slot=1 a 503 if none is free."""
     context = request.app[CONTEXT]
+    if not context.config.shows_slots:
+        raise ApiError(
+            501, "This server does not show its slots; start it without --no-slots.",
+            "not_supported_error", code="not_supported",
+        )  # fmt: skip
     model = context.models.find(request.query.get("model"))
     rows = occupied(context, model)
     if request.query.get("fail_on_no_slot") == "1" and None not in rows:

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
+from api.page import SERVICE_WORKER, page
 from api.routes import (
     chat,
     embeddings,
@@ -44,18 +45,31 @@ OLLAMA = "Ollama is running"
 
 
 async def index(request: web.Request) -> web.Response:
-    """The list of routes. Clients of Ollama look for its one sentence here, some in plain text."""
-    context = request.app[CONTEXT]
-    if request.headers.get("Accept", "").startswith("text/plain"):
+    """Answers with a page, to clients that ask for JSON with that, and to those that ask for plain
+    text with the sentence that clients of Ollama look for. All are public, and name no model."""
+    config, accept = request.app[CONTEXT].config, request.headers.get("Accept", "")
+    if accept.startswith("text/plain"):
         return web.Response(text=OLLAMA)
-    return json_response(
-        {
-            "ollama": OLLAMA,
-            "server": context.config.fingerprint,
-            "models": [model.id for model in context.models.all()],
-            "routes": shown_routes(),
-        }
-    )
+    if "application/json" in accept:
+        told = {"ollama": OLLAMA, "server": config.fingerprint, "routes": shown_routes()}
+        return json_response(told)
+    if not config.has_page:
+        raise ApiError(
+            404, "This server was started with --no-ui and has no page.", "not_found_error"
+        )
+    return web.Response(text=page(config, shown_routes()), content_type="text/html")
+
+
+async def page_file(request: web.Request) -> web.Response:
+    """A file beside the page; see api/page.py."""
+    config = request.app[CONTEXT].config
+    name = request.app[CONTEXT].route_of(request)
+    if name == "/sw.js":
+        return web.Response(text=SERVICE_WORKER, content_type="text/javascript")
+    if name == "/manifest.webmanifest":
+        manifest = {"name": "dllama", "start_url": f"{config.prefix}/", "display": "browser"}
+        return json_response(manifest)
+    return json_response({"version": config.fingerprint})
 
 
 ROUTES = (
@@ -113,11 +127,13 @@ ROUTES = (
     Route("DELETE", ("/api/delete",),
           ollama.no_management, "the same"),
     Route("GET", ("/v1/models", "/models"),
-          models.list_models, "the models served here", is_public=True),
+          models.list_models, "the models served here"),
     Route("GET", ("/v1/models/{name:.+}", "/models/{name:.+}"),
           models.one_model, "one of them"),
     Route("GET", ("/props",),
           models.props, "the model's properties and the server's defaults"),
+    Route("POST", ("/props",),
+          models.set_props, "taken with --props, and sets nothing"),
     Route("GET", ("/slots",),
           slots.slots, "what runs now"),
     Route("POST", ("/slots/{id}",),
@@ -139,7 +155,9 @@ ROUTES = (
     Route("GET", ("/lora-adapters",),
           models.no_adapters, "LoRA adapters: always none"),
     Route("GET", ("/",),
-          index, "this list", is_public=True),
+          index, "a page with this list; JSON with `Accept: application/json`", is_public=True),
+    Route("GET", ("/sw.js", "/manifest.webmanifest", "/_app/version.json"),
+          page_file, "files of the page", is_public=True),
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
@@ -155,7 +173,6 @@ UNSUPPORTED = {
     "/v1/images/generations": "draw: no model it runs makes images",
     "/v1/moderations": "judge texts: no model it runs was trained for that",
     "/lora-adapters": "load adapters: merge a LoRA adapter into the model file",
-    "/props": "change its properties while it runs: restart it",
     "/v1/chat/completions/control": (
         "end the thoughts of an answer that is written: ask for none with `enable_thinking`: false"
     ),
@@ -163,10 +180,24 @@ UNSUPPORTED = {
 
 
 async def not_supported(request: web.Request) -> web.StreamResponse:
+    path = request.app[CONTEXT].route_of(request)
     raise ApiError(
-        501, f"This server does not {UNSUPPORTED[request.path]}.", "not_supported_error",
+        501, f"This server does not {UNSUPPORTED[path]}.", "not_supported_error",
         code="not_supported",
     )  # fmt: skip
+
+
+# Features of llama-server that are always off here, answered as it answers where they are.
+DISABLED = {
+    "/cors-proxy": "calls no other servers for web pages; let the page call them itself",
+    "/tools": "runs no tools; clients run their own",
+}
+REFUSED_PATHS = frozenset({*UNSUPPORTED, *DISABLED})
+
+
+async def disabled(request: web.Request) -> web.StreamResponse:
+    path = request.app[CONTEXT].route_of(request)
+    raise ApiError(403, f"This server {DISABLED[path]}.", "feature_disabled")
 
 
 def shown_routes() -> dict[str, str]:
@@ -174,11 +205,16 @@ def shown_routes() -> dict[str, str]:
     return {f"{r.method} {r.paths[0].replace(':.+', '')}": r.about for r in ROUTES}
 
 
-def served_routes() -> list[web.RouteDef]:
-    """The routes of the table, for aiohttp."""
+def served_routes(prefix: str = "") -> list[web.RouteDef]:
+    """The routes of the table, for aiohttp, all under `prefix`."""
     make = {"GET": web.get, "POST": web.post, "DELETE": web.delete}
-    return [make[route.method](path, route.handler) for route in ROUTES for path in route.paths]
+    return [
+        make[route.method](prefix + path, route.handler) for route in ROUTES for path in route.paths
+    ]
 
 
-def unsupported_routes() -> list[web.RouteDef]:
-    return [web.post(path, not_supported) for path in UNSUPPORTED]
+def unsupported_routes(prefix: str = "") -> list[web.RouteDef]:
+    refused = [web.post(prefix + path, not_supported) for path in UNSUPPORTED]
+    for path in DISABLED:
+        refused += [make(prefix + path, disabled) for make in (web.get, web.post)]
+    return refused

@@ -4,6 +4,8 @@ Written for this project after the formats that the models' makers document."""
 
 from __future__ import annotations
 
+from dllama.chat.turn_formats import TURN_TEMPLATES
+
 _CHATML = """\
 {%- for m in messages %}
 {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
@@ -104,20 +106,6 @@ _VICUNA = """\
 {%- if add_generation_prompt %}{{- 'ASSISTANT:' }}{% endif %}
 """
 
-_DEEPSEEK = """\
-{{- bos_token }}
-{%- for m in messages %}
-{%- if m.role == 'system' %}
-{{- m.content }}
-{%- elif m.role == 'assistant' %}
-{{- '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}
-{%- else %}
-{{- '<｜User｜>' + m.content }}
-{%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<｜Assistant｜>' }}{% endif %}
-"""
-
 BUILTIN_TEMPLATES: dict[str, str] = {
     "chatml": _CHATML,
     "llama2": _LLAMA2,
@@ -128,5 +116,5 @@ BUILTIN_TEMPLATES: dict[str, str] = {
     "phi3": _PHI3,
     "zephyr": _ZEPHYR,
     "vicuna": _VICUNA,
-    "deepseek": _DEEPSEEK,
+    **TURN_TEMPLATES,
 }

@@ -27,8 +27,8 @@ def find_template(
     tokenizer: Tokenizer | None = None,
     now: Callable[[], datetime] = datetime.now,
 ) -> ChatTemplate:
-    """The template of `override` (a name of BUILTIN_TEMPLATES, a file, or Jinja itself), else the
-    one in the metadata, else the tokenizer's own, else ChatML.
+    """The template of `override` (a name of BUILTIN_TEMPLATES, a file, or the text itself), else
+    the one in the metadata, else the tokenizer's own, else ChatML.
 
     The texts of BOS and EOS are the tokenizer's where one is given, else the metadata's. Raises
     TemplateError where there is no such template, or it is broken.
@@ -74,6 +74,8 @@ def _read_override(override: str) -> tuple[str, str]:
     if name in BUILTIN_TEMPLATES:
         return name, BUILTIN_TEMPLATES[name]
     path = Path(override)
+    if any(mark.isspace() for mark in override) and not is_file(path):
+        return "given on the command line", override  # a text without any Jinja
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise TemplateError(
@@ -88,6 +90,13 @@ def _read_override(override: str) -> tuple[str, str]:
             f"There is no chat template {override!r}: it is none of the built-in ones ({known}), "
             f"and as a file it cannot be read ({reason})."
         ) from error
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that no path can be
+        return False
 
 
 def _token_text(metadata: Mapping[str, object], name: str) -> str:

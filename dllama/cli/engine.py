@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
+import json
 import signal
 import sys
 
-from cluster.engine_server import EngineServer
-from dllama.cli.build import build_engine
-from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.guarded import guarded
-from dllama.cli.terminal import set_up_logging
-
-log = logging.getLogger(__name__)
 
 
 def run(argv: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="dllama engine", description=__doc__)
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
-    parser.add_argument("--log-level", default="warning")
-    args = parser.parse_args(argv)
-    set_up_logging(args.log_level)
     # These may reach the whole group of processes: the server decides when the engine ends, and
     # closes our stdin then.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    settings = EngineSettings.from_json(args.settings)
+
+    # All that takes time to import, before there is anything to do.
+    from cluster.engine_server import EngineServer
+    from dllama.cli.build import build_engine
+    from dllama.cli.flags.settings import EngineSettings
+    from dllama.cli.terminal import set_up_logging
+
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0  # the server has given up before it knew what to serve
+    told = json.loads(line)
+    set_up_logging(told["log_level"])
+    settings = EngineSettings.from_json(told["settings"])
     server = EngineServer(
         lambda report: build_engine(settings, report, with_grammars=True),
-        args.endpoint,
+        told["endpoint"],
         bind=False,
         parent_fd=sys.stdin.fileno(),
     )

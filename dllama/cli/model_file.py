@@ -3,6 +3,7 @@ served, and finds its tokenizer."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.t_file import count_tokens
 from dllama.weight_source import WeightSource
 
+log = logging.getLogger(__name__)
+
 
 class Renamed:
     """A WeightSource under another config: the context and the name the command line asked for."""
@@ -30,13 +33,14 @@ class Renamed:
 
 
 def context_size(config: ModelConfig, asked: int) -> int:
-    """Returns the tokens that a conversation may have. Raises ConfigError for more than the model
-    was trained with."""
+    """Returns the tokens that a conversation may have: at most those that the model was trained
+    for, which is told."""
     if asked > config.max_seq_len:
-        raise ConfigError(
-            f"--ctx-size {asked} is more than the {config.max_seq_len} tokens this model was "
-            "trained for; ask for at most that"
-        )
+        log.warning(
+            "--ctx-size %d is more than the %d tokens this model was trained for; these are served",
+            asked, config.max_seq_len,
+        )  # fmt: skip
+        return config.max_seq_len
     return asked or min(config.max_seq_len, DEFAULT_CONTEXT)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from api.engines.zmq_client import ZmqEngineClient
-from dllama.child_python import child_command, child_environment
+from dllama.cli.engine_process import instruct, start_engine
 from dllama.cli.flags.settings import EngineSettings
 from dllama.errors import EngineBusy
 
@@ -25,14 +25,21 @@ RETRY_S = 3.0
 
 
 class EngineSupervisor:
-    """Keeps one engine process running for a client that owns its endpoint."""
+    """Keeps one engine process running for a client that owns its endpoint. `started` is a process
+    that waits for its instructions, which `begin` gives."""
 
     def __init__(
-        self, settings: EngineSettings, endpoint: str, client: ZmqEngineClient, log_level: str
+        self,
+        settings: EngineSettings,
+        endpoint: str,
+        client: ZmqEngineClient,
+        log_level: str,
+        started: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self._settings, self._endpoint, self._client = settings, endpoint, client
         self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = started
         self._was_ready = False  # a first load that fails is for the user to mend
         self._is_wanted = asyncio.Event()  # else it sleeps
         self._is_wanted.set()
@@ -41,15 +48,22 @@ class EngineSupervisor:
         self._is_waking = False
         self._wake_failure: str | None = None
 
+    def begin(self) -> None:
+        """Instructs the process that was started already: it loads before `run`, which begins when
+        the server listens."""
+        if self._started is not None:
+            self._instruct(self._started)
+
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                *child_command("dllama.cli.engine"), "--endpoint", self._endpoint,
-                "--settings", self._settings.to_json(), "--log-level", self._log_level,
-            ],
-            env=child_environment(),
-            stdin=subprocess.PIPE,  # the engine ends when this pipe does
-        )  # fmt: skip
+        begun, self._started = self._started, None
+        if begun is not None:
+            return begun
+        process = start_engine()
+        self._instruct(process)
+        return process
+
+    def _instruct(self, process: subprocess.Popen[bytes]) -> None:
+        instruct(process, self._endpoint, self._settings.to_json(), self._log_level)
 
     async def run(self) -> None:
         """Starts the engine, and again whenever it crashes or is woken; ends with the task."""

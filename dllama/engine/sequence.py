@@ -19,7 +19,7 @@ from dllama.errors import DllamaError
 from dllama.requests import FinishReason, SamplingParams, Submit, TokenProbs
 from dllama.step import PAGE_TOKENS, LogitRow
 
-POOLINGS = ("mean", "last", "cls")
+POOLINGS = ("mean", "last", "cls", "none")
 
 
 class SequenceState(StrEnum):
@@ -164,22 +164,25 @@ class Sequence:
 
 
 class Pooler:
-    """Pools the last hidden states of a text's tokens into one vector, chunk by chunk; starts over
-    with the first token after a pre-emption."""
+    """Pools the last hidden states of a text's tokens into one vector, chunk by chunk, or keeps
+    them all ("none"); starts over with the first token after a pre-emption."""
 
     def __init__(self, kind: str) -> None:
         assert kind in POOLINGS, "requests are checked before they become sequences"
         self._kind = kind
         self._n = 0
         self._sum = np.zeros(0)  # (dim,) float64
+        self._kept: list[np.ndarray] = []  # (n, dim) float32 each
 
     def take(self, position: int, states: np.ndarray) -> None:
         """Adds the states (n, dim) of the next n tokens, the first of them at `position`."""
         if position == 0:
-            self._n, self._sum = 0, np.zeros(states.shape[1])
+            self._n, self._sum, self._kept = 0, np.zeros(states.shape[1]), []
         assert position == self._n, "states come in the order of their tokens, all of them"
         self._n += len(states)
-        if self._kind == "mean":
+        if self._kind == "none":
+            self._kept.append(states.astype(np.float32))
+        elif self._kind == "mean":
             self._sum += states.sum(axis=0, dtype=np.float64)
         elif self._kind == "last":
             self._sum = states[-1].astype(np.float64)
@@ -187,6 +190,8 @@ class Pooler:
             self._sum = states[0].astype(np.float64)
 
     def vector(self) -> np.ndarray:
-        """The pooled states, (dim,) float32, not normalised."""
+        """The pooled states, (dim,) float32, or those of all tokens, (n * dim,); not normalised."""
+        if self._kind == "none":
+            return np.concatenate(self._kept).ravel()
         pooled = self._sum / self._n if self._kind == "mean" else self._sum
         return pooled.astype(np.float32)

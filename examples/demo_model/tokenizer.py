@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders
 from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 
@@ -15,7 +16,7 @@ from dllama.tokenizer.pretokenizers import find_pre_tokenizer
 from examples.demo_model.data.dialogue import END_OF_TEXT, END_OF_TURN, SPECIALS
 
 VOCAB_SIZE = 4096
-PRE = "qwen2"  # cuts numbers into digits, and adds no BOS
+PRE = "qwen2"  # composes letters and accents, cuts numbers into digits, and adds no BOS
 NORMAL, CONTROL = 1, 3  # llama.cpp's token types
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -30,6 +31,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Token
     The same texts give the same tokenizer."""
     tokenizer = Tokenizer(BPE())
     cuts = [Split(Regex(pattern), "isolated") for pattern in find_pre_tokenizer(PRE).patterns]
+    tokenizer.normalizer = NFC()
     tokenizer.pre_tokenizer = Sequence([*cuts, ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(

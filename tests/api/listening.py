@@ -39,7 +39,7 @@ def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iter
         loop = asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(stop.set))
         app = build_app(ModelRegistry([model]), config or ApiConfig())
-        await serve(app, "127.0.0.1", 0, stop=stop, on_ready=up)
+        await serve(app, ["127.0.0.1"], 0, stop=stop, on_ready=up)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()

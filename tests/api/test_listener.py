@@ -35,7 +35,7 @@ class Serving:
         self.urls: list[str] = []
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(
-            serve(an_app(config), host, 0, stop=self._stop, on_ready=self.urls.append, **more)  # type: ignore[arg-type]
+            serve(an_app(config), [host], 0, stop=self._stop, on_ready=self.urls.append, **more)  # type: ignore[arg-type]
         )
 
     async def __aenter__(self) -> str:
@@ -56,6 +56,28 @@ async def ask_over(path: Path) -> int:
         return (await session.post("http://a/v1/completions", json=body)).status
 
 
+def test_several_addresses_and_a_socket_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    urls: list[str] = []
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        hosts = ["127.0.0.1", "127.0.0.2", str(path)]
+        task = asyncio.create_task(serve(an_app(), hosts, 0, stop=stop, on_ready=urls.append))
+        await until(lambda: bool(urls) or task.done())
+        port = urls[0].rpartition(":")[2]
+        async with aiohttp.ClientSession() as session:
+            for host in hosts[:2]:
+                assert (await session.get(f"http://{host}:{port}/health")).status == 200
+        assert await ask_over(path) == 200
+        stop.set()
+        await task
+        with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+            await serve(an_app(), ["127.0.0.1", "192.0.2.1"], 0)
+
+    run(body)
+
+
 def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
 
@@ -66,7 +88,7 @@ def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
                 assert path.stat().st_mode & 0o777 == 0o600
                 assert await ask_over(path) == 200
                 with pytest.raises(ConfigError, match="in use"):
-                    await serve(an_app(), host, 0)
+                    await serve(an_app(), [host], 0)
         with socket.socket(socket.AF_UNIX) as dead:
             path.unlink(missing_ok=True)
             dead.bind(str(path))
@@ -75,10 +97,10 @@ def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
         path.unlink(missing_ok=True)
         path.write_text("precious")
         with pytest.raises(ConfigError, match="no socket"):
-            await serve(an_app(), str(path), 0)
+            await serve(an_app(), [str(path)], 0)
         assert path.read_text() == "precious"
         with pytest.raises(ConfigError, match="100 characters"):
-            await serve(an_app(), f"unix:{tmp_path}/{'x' * 200}", 0)
+            await serve(an_app(), [f"unix:{tmp_path}/{'x' * 200}"], 0)
 
     run(body)
 

@@ -33,7 +33,7 @@ def test_a_port_in_use_is_a_sentence_and_starts_nothing() -> None:
             taken.listen()
             port = taken.getsockname()[1]
             with pytest.raises(ConfigError, match=f"{port}.*another program.*--port"):
-                await serve(app_for(ScriptedEngine(says("a"))), "127.0.0.1", port)
+                await serve(app_for(ScriptedEngine(says("a"))), ["127.0.0.1"], port)
 
     run(body)
 
@@ -42,7 +42,7 @@ def test_other_addresses_that_cannot_be_had() -> None:
     async def body() -> None:
         for host, port in (("203.0.113.1", 8080), ("127.0.0.1", 70_000), ("no such host", 80)):
             with pytest.raises(ConfigError, match=r"\.$"):
-                await serve(app_for(ScriptedEngine(says("a"))), host, port)
+                await serve(app_for(ScriptedEngine(says("a"))), [host], port)
 
     run(body)
 
@@ -55,7 +55,7 @@ def test_a_signal_lets_streams_finish_and_takes_no_more(number) -> None:
     async def body() -> None:
         urls: list[str] = []
         server = asyncio.create_task(
-            serve(app_for(engine), "127.0.0.1", 0, on_ready=urls.append, drain_s=20)
+            serve(app_for(engine), ["127.0.0.1"], 0, on_ready=urls.append, drain_s=20)
         )
         await until(lambda: bool(urls))
         request = {"prompt": "a", "stream": True}
@@ -88,7 +88,7 @@ def test_what_does_not_finish_in_time_is_aborted() -> None:
         urls: list[str] = []
         stop = asyncio.Event()
         server = asyncio.create_task(
-            serve(app_for(engine), "127.0.0.1", 0, stop=stop, on_ready=urls.append, drain_s=0.1)
+            serve(app_for(engine), ["127.0.0.1"], 0, stop=stop, on_ready=urls.append, drain_s=0.1)
         )
         await until(lambda: bool(urls))
         request = {"prompt": "a", "stream": True}

@@ -48,6 +48,7 @@ def test_every_shape_opens_as_it_was_asked_for(tmp_path: Path, name: str) -> Non
         rope_scaling=None,
         rope_factors=found.rope_factors,
         norm_epsilon=found.norm_epsilon,
+        tokenizer_size=512,
     )
     assert found == expected
     assert found.norm_epsilon == pytest.approx(shape.norm_epsilon)

@@ -42,7 +42,8 @@ def _random(config: ModelConfig) -> dict[str, np.ndarray]:
 def test_every_weight_comes_back(
     qtype: QType, tolerance: float, tmp_path: Path, metadata: dict[str, object]
 ) -> None:
-    config = replace(CONFIG, vocab_size=_vocab_size(metadata))
+    n_tokens = _vocab_size(metadata)
+    config = replace(CONFIG, vocab_size=n_tokens, tokenizer_size=n_tokens)
     written = _random(config)
     path = tmp_path / "m.gguf"
     export_gguf(path, config, written, metadata, qtype)

@@ -10,7 +10,8 @@ import pytest
 
 from api.routes.table import shown_routes
 from dllama.cli import main
-from dllama.cli.commands import root, worker
+from dllama.cli.commands import worker
+from dllama.cli.flags import root
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
 from examples.demo_model.data.phrasing import expand
 from examples.demo_model.data.question_bank import (

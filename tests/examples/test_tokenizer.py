@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import pytest
 from tokenizers import Tokenizer as Trained
 
@@ -49,7 +51,7 @@ def test_ids_are_equal_on_the_training_text(
 @pytest.mark.parametrize("text", ODD_TEXTS)
 def test_ids_are_equal_on_odd_texts(text: str, trained: Trained, ours: Tokenizer) -> None:
     assert ours.encode(text, parse_special=True) == trained.encode(text).ids
-    assert ours.decode(ours.encode(text)) == text
+    assert ours.decode(ours.encode(text)) == normalize("NFC", text)
 
 
 def test_a_rendered_chat_is_what_was_trained_on(

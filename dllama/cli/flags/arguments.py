@@ -57,6 +57,11 @@ def positive(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """An argparse type: a whole number from 0 on."""
+    return 0 if text == "0" else positive(text)
+
+
 def speculation_length(text: str) -> int:
     """An argparse type: the number of tokens drafted at a time, `auto` or `off`."""
     named = {"auto": AUTO_SPECULATE, "off": 0}
@@ -135,7 +140,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     add_model_flag(model)
     model.add_argument(
-        "--ctx-size", metavar="N", type=positive, default=0,
+        "-c", "--ctx-size", metavar="N", type=whole, default=0,
         help="tokens a conversation may have, prompt and answer (default: what the model was "
         f"trained for, at most {DEFAULT_CONTEXT})",
     )  # fmt: skip
@@ -159,16 +164,17 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "the answer stays the same. auto: as many as save time",
     )  # fmt: skip
     model.add_argument(
-        "--draft-model", metavar="FILE",
+        "--draft-model", "-md", "--model-draft", "--spec-draft-model", metavar="FILE",
         help="a small model of the same vocabulary that guesses where what stood before tells too "
         "little; the answer stays the same. It runs on this machine, between the other's steps",
     )  # fmt: skip
     model.add_argument(
-        "--draft-max", metavar="N", type=draft_length, default=DEFAULT_DRAFT,
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", metavar="N",
+        type=draft_length, default=DEFAULT_DRAFT,
         help="tokens that --draft-model guesses at a time",
     )  # fmt: skip
     model.add_argument(
-        "--context-shift", action="store_true",
+        "--context-shift", action=argparse.BooleanOptionalAction, default=False,
         help="let conversations outgrow the context: its older half is forgotten then",
     )  # fmt: skip
     add_cluster_flags(parser)

@@ -16,6 +16,13 @@ from dllama.requests import SAMPLING_NUMBERS, SamplingParams
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.dry_breakers import DRY_BREAKERS, breaker_tokens
 
+# What llama-server calls the flags that have another name here.
+ALIASES = {
+    "temperature": ("--temp",), "typical_p": ("--typical",), "top_n_sigma": ("--top-nsigma",),
+    "dynatemp_exponent": ("--dynatemp-exp",), "mirostat_eta": ("--mirostat-lr",),
+    "mirostat_tau": ("--mirostat-ent",),
+}  # fmt: skip
+
 
 def sampler_list(text: str) -> tuple[str, ...]:
     """An argparse type: names with commas or semicolons between them, or letters."""
@@ -36,16 +43,19 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling")
     for number in SAMPLING_NUMBERS:
         words = f"{number.bounds.help} ({number.default:g})"
-        group.add_argument(number.flag, type=number.type, help=words, metavar="X")
+        group.add_argument(
+            number.flag, *ALIASES.get(number.name, ()), dest=number.name, type=number.type,
+            help=words, metavar="X",
+        )  # fmt: skip
     group.add_argument(
-        "--seed", type=int, metavar="X", help="the same seed gives the same answer (-1: any)"
+        "-s", "--seed", type=int, metavar="X", help="the same seed gives the same answer (-1: any)"
     )
     group.add_argument(
         "--dry-sequence-breaker", action="append", metavar="TEXT",
         help='ends a repetition; may be given several times (newline, ":", \'"\' and "*")',
     )  # fmt: skip
     group.add_argument(
-        "--samplers", type=sampler_list, metavar="NAMES",
+        "--samplers", "--sampler-seq", "--sampling-seq", type=sampler_list, metavar="NAMES",
         help=f"which, in which order, by name or letter ({''.join(LETTERS)})",
     )  # fmt: skip
 

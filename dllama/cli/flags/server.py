@@ -6,13 +6,22 @@ import argparse
 import os
 import stat
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 
 from dllama.cli.flags.arguments import comma_list, port_number
-from dllama.cli.flags.settings import DEFAULT_DRAIN_S, DEFAULT_MAX_BODY_MB, ServerSettings
+from dllama.cli.flags.defaults import request_defaults
+from dllama.cli.flags.settings import (
+    DEFAULT_DRAIN_S,
+    DEFAULT_MAX_BODY_MB,
+    DEFAULT_PING_S,
+    DEFAULT_TIMEOUT_S,
+    ServerSettings,
+)
 from dllama.errors import ConfigError
 
 KEYS_VARIABLE = "DLLAMA_API_KEY"
+LLAMA_KEYS_VARIABLE = "LLAMA_API_KEY"  # llama-server's
 MAX_KEY_FILE_BYTES = 1 << 20
 
 
@@ -52,8 +61,9 @@ def megabytes(text: str) -> int:
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
     server = parser.add_argument_group("server")
     server.add_argument(
-        "--host", default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 for all, unix:PATH or PATH.sock for a unix socket",
+        "--host", metavar="HOST,...", default=("127.0.0.1",), type=hosts,
+        help="addresses to listen on (127.0.0.1); 0.0.0.0 for all, unix:PATH or PATH.sock for a "
+        "unix socket",
     )  # fmt: skip
     server.add_argument(
         "--port", type=port_number, default=8080, help="port to listen on; 0 picks one"
@@ -87,8 +97,8 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "loads them again and waits for it; -1 never",
     )  # fmt: skip
     server.add_argument(
-        "--alias", metavar="NAME,...", type=comma_list, default=(),
-        help="names that requests may call the model by",
+        "-a", "--alias", metavar="NAME,...", type=comma_list, default=(),
+        help="names that requests may call the model by; the first is its id",
     )  # fmt: skip
     server.add_argument(
         "--strict-fields", action="store_true",
@@ -96,8 +106,21 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "are left out, and the header X-Dllama-Ignored names them",
     )  # fmt: skip
     server.add_argument(
+        "--tags", metavar="TAG,...", type=comma_list, default=(),
+        help="words about the model, told in /v1/models",
+    )  # fmt: skip
+    server.add_argument(
+        "--api-prefix", metavar="PATH", type=api_prefix, default="",
+        help="a path before every route, such as /llm",
+    )  # fmt: skip
+    add_route_flags(server)
+    server.add_argument(
         "--cors-origins", metavar="ORIGIN,...", type=comma_list, default=("*",),
         help="web pages that may call the API: *, localhost, or origins",
+    )  # fmt: skip
+    server.add_argument(
+        "-v", "--verbose", "--log-verbose", action="store_true",
+        help="tell everything on stderr, and in `__verbose` of each answer",
     )  # fmt: skip
     server.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
@@ -105,17 +128,60 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_route_flags(server: argparse._ActionsContainer) -> None:
+    """Adds the flags that turn routes on and off, and those about their streams."""
+    server.add_argument("--slots", action=argparse.BooleanOptionalAction, default=True,
+                        help="GET /slots tells what each slot does")  # fmt: skip
+    server.add_argument("--props", action="store_true",
+                        help="POST /props is taken, though nothing can be set")  # fmt: skip
+    server.add_argument("--ui", "--webui", action=argparse.BooleanOptionalAction, default=True,
+                        help="GET / shows a page to browsers")  # fmt: skip
+    server.add_argument(
+        "-to", "--timeout", metavar="S", type=seconds, default=DEFAULT_TIMEOUT_S,
+        help="seconds that a reader or a sender may stand still",
+    )  # fmt: skip
+    server.add_argument(
+        "--sse-ping-interval", metavar="S", type=int, default=DEFAULT_PING_S,
+        help="seconds between comments in a silent stream, -1: none",
+    )  # fmt: skip
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """An argparse type: addresses and sockets between commas."""
+    found = tuple(dict.fromkeys(comma_list(text)))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names no address")
+    return found
+
+
+def api_prefix(text: str) -> str:
+    """An argparse type: a path without a slash at its end."""
+    path = text.rstrip("/")
+    if path and (not path.startswith("/") or any(c in path for c in "{}?#")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path such as /llm")
+    return path
+
+
 def server_settings(args: argparse.Namespace) -> ServerSettings:
     """Returns the settings of the HTTP server. Raises ConfigError where the key file cannot be
     used."""
     return ServerSettings(
-        host=args.host,
+        hosts=args.host,
         port=args.port,
         api_keys=all_keys(args.api_key, args.api_key_file),
         cors_origins=args.cors_origins,
         aliases=args.alias,
+        tags=args.tags,
+        api_prefix=args.api_prefix,
+        shows_slots=args.slots,
+        takes_props=args.props,
+        has_page=args.ui,
+        timeout_s=args.timeout,
+        ping_s=args.sse_ping_interval if args.sse_ping_interval > 0 else inf,
+        is_verbose=args.verbose,
+        defaults=request_defaults(args),
         tokenizer=Path(args.tokenizer) if args.tokenizer else None,
-        chat_template=args.chat_template,
+        chat_template=args.chat_template_file or args.chat_template,
         ssl_cert_file=args.ssl_cert_file,
         ssl_key_file=args.ssl_key_file,
         drain_s=args.drain_timeout,
@@ -131,7 +197,8 @@ def all_keys(flags: Iterable[tuple[str, ...]], file: Path | None) -> tuple[str, 
     if file is not None:
         keys += keys_of_file(file)
     if not keys:
-        keys = list(comma_list(os.environ.get(KEYS_VARIABLE, "")))
+        variables = (KEYS_VARIABLE, LLAMA_KEYS_VARIABLE)
+        keys = [key for name in variables for key in comma_list(os.environ.get(name, ""))]
     return tuple(dict.fromkeys(keys))
 
 

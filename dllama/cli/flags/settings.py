@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
+from dllama.cli.flags.defaults import RequestDefaults
+
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
 DEFAULT_BATCH = 16
 MAX_BATCH = 64  # dllama.step.MAX_LOGIT_ROWS, which the server need not import
 DEFAULT_DRAIN_S = 30.0  # what most supervisors wait before they kill
 DEFAULT_MAX_BODY_MB = 10  # a million tokens of text
+DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_PING_S = 15
 DEFAULT_STEP_TOKENS = 256  # of prompts a step: how long running answers may be held up
 
 AUTO_SPECULATE = -1  # dllama.engine.speculative.speculation.AUTO: as many drafted tokens as pay
@@ -61,7 +65,7 @@ class EngineSettings:
 class ServerSettings:
     """The HTTP side of dllama-root."""
 
-    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ("127.0.0.1",)
     port: int = 8080
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors_origins: tuple[str, ...] = ("*",)
@@ -73,4 +77,13 @@ class ServerSettings:
     drain_s: float = DEFAULT_DRAIN_S
     max_body_mb: int = DEFAULT_MAX_BODY_MB
     strict_fields: bool = False
+    tags: tuple[str, ...] = ()
+    api_prefix: str = ""  # before every route
+    shows_slots: bool = True
+    takes_props: bool = False
+    has_page: bool = True
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    ping_s: float = DEFAULT_PING_S
+    is_verbose: bool = False
+    defaults: RequestDefaults = field(default_factory=RequestDefaults)
     sleep_idle_s: float | None = None  # without work, until the weights are freed; None: never

@@ -95,6 +95,7 @@ def test_probabilities_after_sampling() -> None:
     history = list(PROMPT)
     for entry in reply.json["choices"][0]["logprobs"]["content"]:
         logp = log_softmax(history)
+        logp[list(tokenizer().eog_ids)] = -np.inf  # `ignore_eos`
         best = np.argsort(-logp, kind="stable")[:5]
         p = np.exp((logp[best] - logp[best[0]]) / 0.5)
         p /= p.sum()

@@ -108,8 +108,8 @@ def test_whole_numbers_may_have_a_point() -> None:
     sampling = submit.sampling
     assert (sampling.top_k, sampling.seed, sampling.n_probs) == (5, 7, 2)
     assert sampling.logit_bias == {65: 1}
-    _, native = asked("/completion", {"prompt": "a", "n_predict": 3.0})
-    assert native.max_tokens == 3
+    _, native = asked("/completion", {"prompt": [1.0, 65.0], "n_predict": 3.0})
+    assert (native.tokens, native.max_tokens) == ([1, 65], 3)
     _, text = asked("/v1/completions", {"prompt": [1.0, 65.0]})
     assert text.tokens == [1, 65]
     assert asked(RESPONSES, {"input": "x", "max_output_tokens": 4.0})[1].max_tokens == 4

@@ -47,7 +47,7 @@ def test_a_chat_answer_is_whole_and_counted() -> None:
     assert body["object"] == "chat.completion"
     assert body["id"].startswith("chatcmpl-")
     assert body["model"] == "toy"
-    assert body["system_fingerprint"].startswith("dllama")
+    assert body["system_fingerprint"].startswith("build-dllama")
     (choice,) = body["choices"]
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"] == TEXT
@@ -77,7 +77,8 @@ def test_a_chat_stream_is_what_openai_documents() -> None:
     events = reply.events
     assert {e["object"] for e in events} == {"chat.completion.chunk"}
     assert len({(e["id"], e["created"], e["model"], e["system_fingerprint"]) for e in events}) == 1
-    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": None}
+    assert all(e["choices"][0]["delta"].get("content") != "" for e in events[:-1])
     assert [e["choices"][0]["finish_reason"] for e in events[:-1]] == [None] * (len(events) - 2) + [
         "stop"
     ]
@@ -183,7 +184,7 @@ def test_the_end_of_the_context_says_length() -> None:
     assert reply.json["usage"]["total_tokens"] == MAX_SEQ_LEN
 
 
-def test_every_end_of_generation_token_ends_and_ignore_eos_drops_them() -> None:
+def test_every_end_of_generation_token_ends_and_ignore_eos_draws_none() -> None:
     for end in tokenizer().eog_ids:
         engine = ScriptedEngine(lambda submit, end=end: [72, end, 73])
         assert ask(engine, lambda server: server.complete()).json["choices"][0]["text"] == "i"[
@@ -192,8 +193,14 @@ def test_every_end_of_generation_token_ends_and_ignore_eos_drops_them() -> None:
     engine = ScriptedEngine(lambda submit: [72, tokenizer().eos_id, 73])
     reply = ask(engine, lambda server: server.complete(ignore_eos=True, max_tokens=3))
     assert engine.submitted[0].stop_ids == []
-    assert reply.json["choices"][0]["text"] == tokenizer().decode([72, 73])
+    bias = engine.submitted[0].sampling.logit_bias
+    assert bias == dict.fromkeys(tokenizer().eog_ids, float("-inf"))
+    assert reply.json["choices"][0]["text"].startswith(tokenizer().decode([72]))
     assert reply.json["choices"][0]["finish_reason"] == "length"
+    native = ask(engine, lambda s: s.post("/completion", {"prompt": "a", "ignore_eos": True}))
+    told = native.json["generation_settings"]["logit_bias"]
+    assert sorted(entry["token"] for entry in told) == sorted(tokenizer().eog_ids)
+    assert {entry["bias"] for entry in told} == {None}
 
 
 def test_n_answers_have_seeds_one_apart_and_share_the_prompt() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.routes.embeddings import normalised
 from api.served_model import ModelFacts
@@ -83,6 +84,53 @@ def test_base64_pooling_norms_and_the_native_routes() -> None:
                 reply = await server.post("/v1/embeddings", {"input": "Hi", **fields})
                 if param is not None:  # BOS alone is a text too
                     assert (reply.status, reply.error["param"]) == (400, param), fields
+
+    run(body)
+
+
+def test_ids_and_texts_are_mixed() -> None:
+    engine = ScriptedEngine(says("x"))
+    encode = tokenizer().encode
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            for given, wanted in (
+                ([65, "ab", 66], [[65, *encode("ab"), 66]]),
+                (["ab", 65], [[*ids_of("ab"), 65]]),
+                (["ab", [65, 66]], [ids_of("ab"), [65, 66]]),
+                ([[65, "ab"], "c"], [[65, *encode("ab")], ids_of("c")]),
+                ({"prompt_string": "ab"}, [ids_of("ab")]),
+            ):
+                for path in ("/v1/embeddings", "/embedding"):
+                    engine.submitted.clear()
+                    reply = await server.post(path, {"input": given})
+                    assert reply.status == 200, (given, reply.data)
+                    assert [submit.tokens for submit in engine.submitted] == wanted
+
+    run(body)
+
+
+def test_without_pooling_every_token_has_a_vector() -> None:
+    engine = ScriptedEngine(says("x"))
+
+    async def body() -> None:
+        model = replace(served(InProcessEngineClient(engine)), facts=ModelFacts(n_embd=4))
+        config = ApiConfig(pooling="none", embd_normalize=-1)
+        async with serving(model, config=config) as server:
+            ids = ids_of("Hello")
+            [told] = (await server.post("/embedding", {"content": "Hello"})).json
+            assert told["embedding"] == [list(hidden_state(t, i)) for i, t in enumerate(ids)]
+            own = {"content": "Hello", "pooling": "last", "embd_normalize": 2}
+            [told] = (await server.post("/embedding", own)).json
+            np.testing.assert_allclose(told["embedding"], [vector_of(ids, 2, "last")], rtol=1e-6)
+            refused = await server.post("/v1/embeddings", {"input": "Hello"})
+            assert (refused.status, refused.error["param"]) == (400, "pooling")
+            pooled = await server.post("/v1/embeddings", {"input": "Hello", "pooling": "mean"})
+            assert pooled.status == 200
+        wide = replace(model, facts=ModelFacts(n_embd=1 << 19))
+        async with serving(wide, config=config) as server:
+            reply = await server.post("/embedding", {"content": "Hello"})
+            assert reply.status == 400 and "too large" in reply.error["message"]
 
     run(body)
 

@@ -18,6 +18,7 @@ from tests.api.serving import (
     Reply,
     StepwiseClient,
     ask,
+    masks,
     run,
     says,
     served,
@@ -29,6 +30,19 @@ from tests.api.serving import (
 from tests.scripted_runner import ScriptedEngine
 
 TEXT = "Hello wörld ☕! And more."
+
+# The keys that llama-server tells.
+LLAMA_SERVER_SETTINGS = {
+    "seed", "temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p",
+    "top_n_sigma", "xtc_probability", "xtc_threshold", "typical_p", "repeat_last_n",
+    "repeat_penalty", "presence_penalty", "frequency_penalty", "dry_multiplier", "dry_base",
+    "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "mirostat",
+    "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay", "stop", "max_tokens",
+    "n_predict", "n_keep", "n_discard", "ignore_eos", "stream", "logit_bias", "n_probs",
+    "min_keep", "grammar", "grammar_lazy", "grammar_triggers", "preserved_tokens",
+    "chat_format", "reasoning_format", "reasoning_in_content", "generation_prompt", "samplers",
+    "speculative.types", "timings_per_token", "post_sampling_probs", "backend_sampling", "lora",
+}  # fmt: skip
 
 
 def complete(body: dict[str, object], text: str = TEXT, **engine: object) -> dict:
@@ -149,9 +163,32 @@ def test_progress_of_the_prompt(path: str) -> None:
     )
     events = native_events(reply) if path == "/completion" else reply.events
     told = [event["prompt_progress"] for event in events if "prompt_progress" in event]
-    assert told and told[0]["total"] > told[0]["processed"] >= 2
-    assert [p["processed"] for p in told] == sorted(p["processed"] for p in told)
     assert set(told[0]) == {"total", "cache", "processed", "time_ms"}
+    total = told[0]["total"]
+    assert [p["processed"] for p in told] == sorted({*range(0, total, 2), total})
+    assert all((p["total"], p["cache"]) == (total, 0) for p in told)
+    assert told[0]["time_ms"] == 0.0
+
+
+@pytest.mark.parametrize("path", ["/completion", "/v1/completions", "/v1/chat/completions"])
+def test_the_progress_of_a_prompt_of_one_step_has_a_beginning_and_an_end(path: str) -> None:
+    body = {"stream": True, "return_progress": True, "max_tokens": 3, "timings_per_token": True}
+    body |= (
+        {"messages": [{"role": "user", "content": "Hi"}]}
+        if "chat" in path
+        else {"prompt": "Once upon a time"}
+    )
+    engine = ScriptedEngine(says(TEXT))
+    for is_cached in (False, True):
+        reply = ask(engine, lambda s: s.post(path, body), client=StepwiseClient)
+        events = native_events(reply) if path == "/completion" else reply.events
+        first, last = (event for event in events if "prompt_progress" in event)
+        begin, end = first["prompt_progress"], last["prompt_progress"]
+        assert begin["processed"] == begin["cache"] == (end["total"] - 1 if is_cached else 0)
+        assert end["processed"] == end["total"]
+        assert first["timings"]["prompt_n"] == first["timings"]["prompt_ms"] == 0
+        assert first["timings"]["predicted_n"] == last["timings"]["predicted_n"] == 0
+        assert last["timings"]["prompt_n"] == end["total"] - end["cache"]
 
 
 def test_response_fields() -> None:
@@ -159,7 +196,61 @@ def test_response_fields() -> None:
         {"prompt": "a", "response_fields": ["content", "timings/prompt_n", "no/thing", "stop"]}
     )
     n_prompt = len(tokenizer().encode("a", add_special=True))
-    assert answer == {"content": TEXT, "prompt_n": n_prompt, "stop": True}
+    assert answer == {"content": TEXT, "timings/prompt_n": n_prompt, "stop": True}
+
+
+@pytest.mark.parametrize("text", [TEXT, "☕☕ and more", "one two three four"])
+@pytest.mark.parametrize("stop", ["zzz", "more"])
+def test_a_stream_with_probabilities_has_one_character_or_token_an_event(text, stop) -> None:
+    body = {"prompt": "a", "n_probs": 2, "stream": True, "temperature": 0, "stop": [stop]}
+    reply = ask(ScriptedEngine(says(text)), lambda s: s.post("/completion", body))
+    *chunks, last = native_events(reply)
+    assert "".join(chunk["content"] for chunk in chunks) == text.partition(stop)[0]
+    for chunk in chunks:
+        told = chunk["completion_probabilities"]
+        assert [entry["id"] for entry in told] == chunk["tokens"]
+        data = b"".join(bytes(entry["bytes"]) for entry in told).decode()
+        is_cut = stop == "more" and chunk is chunks[-1]  # the token that the stop string begins in
+        assert data == chunk["content"] or (is_cut and data.startswith(chunk["content"]))
+        assert len(told) == 1 or len(chunk["content"]) == 1  # tokens that are parts of a character
+    assert last["stop"] is True and last["content"] == ""
+
+
+def test_a_prompt_as_an_object() -> None:
+    engine = ScriptedEngine(says("x"))
+    wanted = tokenizer().encode("Once", add_special=True)
+
+    async def body() -> None:
+        async with serving_engine(engine) as server:
+            told = {"prompt_string": "Once"}
+            for prompt in (told, {**told, "multimodal_data": []}, [told, [65]], [[65], told]):
+                engine.submitted.clear()
+                reply = await server.post("/completion", {"prompt": prompt})
+                assert reply.status == 200, reply.data
+                assert wanted in [submit.tokens for submit in engine.submitted]
+                assert isinstance(reply.json, list) == isinstance(prompt, list)
+            for prompt, param in (
+                ({**told, "multimodal_data": ["aGk="]}, "prompt.multimodal_data"),
+                ({"prompt_string": 5}, "prompt"),
+                ({"text": "Once"}, "prompt"),
+            ):
+                reply = await server.post("/completion", {"prompt": prompt})
+                assert reply.status == 400 and reply.error["param"] == param
+
+    run(body)
+
+
+def test_settings_are_whole() -> None:
+    settings = complete(
+        {"prompt": "a", "n_predict": 5, "n_keep": 3, "grammar": 'root ::= "x"', "n_probs": 2,
+         "dry_sequence_breakers": ["."], "logit_bias": [[65, False]]},
+        "x", constraints=masks(),
+    )["generation_settings"]  # fmt: skip
+    assert settings.keys() >= LLAMA_SERVER_SETTINGS
+    assert (settings["n_keep"], settings["n_predict"], settings["max_tokens"]) == (3, 5, 5)
+    assert (settings["n_discard"], settings["adaptive_target"]) == (0, -1.0)
+    assert settings["grammar"] and settings["n_probs"] == 2
+    assert settings["logit_bias"] == [{"token": 65, "bias": None}]
 
 
 def test_lines_that_are_indented_too_little_end_an_answer() -> None:

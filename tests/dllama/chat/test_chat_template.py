@@ -193,6 +193,13 @@ def test_the_tool_template_is_used_when_there_are_tools() -> None:
     assert template.render([user("a")], TOOLS) == "2 tools"
 
 
+# Formats whose turns end with a line feed, with nothing, or with a mark that is the model's EOS.
+WITHOUT_MARK = (
+    "deepseek-ocr", "exaone3", "exaone4", "minicpm", "pangu-embedded", "rwkv-world", "seed_oss",
+    "yandex",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", BUILTIN_TEMPLATES)
 def test_built_in_templates_hold_every_text_in_order(name: str) -> None:
     template = ChatTemplate(BUILTIN_TEMPLATES[name], bos_token="<s>", eos_token="</s>", name=name)
@@ -201,7 +208,30 @@ def test_built_in_templates_hold_every_text_in_order(name: str) -> None:
     places = [prompt.index(text) for text in ("S1", "U2", "A3", "U4")]
     assert places == sorted(places)
     assert prompt.startswith(template.render(messages, add_generation_prompt=False))
-    assert len(stop_texts(template)) == 1
+    assert len(stop_texts(template)) == (name not in WITHOUT_MARK)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("command-r", "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>S<|END_OF_TURN_TOKEN|>"
+         "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|>"
+         "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"),
+        ("llama2-sys", "[INST] <<SYS>>\nS\n<</SYS>>\n\n U  [/INST]"),
+        ("mistral-v1", " [INST] S\n\n U  [/INST]"),
+        ("mistral-v3-tekken", "[INST]S\n\n U [/INST]"),
+        ("orion", "Human: S\n\n U \n\nAssistant: </s>"),
+        ("deepseek", "S### Instruction:\n U \n### Response:\n"),
+        ("bailing", "<role>SYSTEM</role>S<role>HUMAN</role> U <role>ASSISTANT</role>"),
+        ("gpt-oss", "<|start|>system<|message|>S<|end|><|start|>user<|message|> U <|end|>"
+         "<|start|>assistant"),
+        ("phi4", "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|> U <|im_end|>"
+         "<|im_start|>assistant<|im_sep|>"),
+    ],
+)  # fmt: skip
+def test_formats_of_llama_server(name: str, wanted: str) -> None:
+    template = ChatTemplate(BUILTIN_TEMPLATES[name], bos_token="<s>", eos_token="</s>", name=name)
+    assert template.render([system("S"), user(" U ")]) == wanted
 
 
 def test_stop_ids_of_a_template() -> None:

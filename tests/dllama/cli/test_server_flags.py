@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.commands.root import build_parser
-from dllama.cli.flags.server import KEYS_VARIABLE, server_settings
+from dllama.cli.flags.root import build_parser
+from dllama.cli.flags.server import KEYS_VARIABLE, LLAMA_KEYS_VARIABLE, server_settings
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError
 
@@ -26,6 +26,9 @@ def test_keys_come_from_flags_and_files_or_the_environment(monkeypatch, tmp_path
     file.write_text("# ours\nd\n\n  a \n")
     assert settings("--api-key", "a", "--api-key-file", str(file)).api_keys == ("a", "d")
     assert settings("--api-key-file", str(file)).api_keys == ("d", "a")
+    monkeypatch.setenv(LLAMA_KEYS_VARIABLE, "env2,env3")
+    assert settings().api_keys == ("env1", "env2", "env3")
+    monkeypatch.delenv(LLAMA_KEYS_VARIABLE)
     monkeypatch.delenv(KEYS_VARIABLE)
     assert settings().api_keys == ()
     assert "secret" not in repr(settings("--api-key", "secret"))
@@ -50,7 +53,7 @@ def test_a_key_file_without_keys_leaves_no_server_open(tmp_path: Path) -> None:
 
 def test_the_other_flags() -> None:
     found = settings("--drain-timeout", "1.5", "--max-body", "3", "--host", "unix:/run/d")
-    assert (found.drain_s, found.max_body_mb, found.host) == (1.5, 3, "unix:/run/d")
+    assert (found.drain_s, found.max_body_mb, found.hosts) == (1.5, 3, ("unix:/run/d",))
     for wrong in (("--drain-timeout", "-1"), ("--max-body", "0"), ("--drain-timeout", "inf")):
         with pytest.raises(SystemExit):
             settings(*wrong)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dllama.cli.commands.root import build_parser
+from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from tests.ports import own_port
 from tests.programs import Server, root, start_worker

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from api.engines.zmq_client import ZmqEngineClient
-from dllama.cli import supervisor as module
+from dllama.cli import engine_process as module
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.supervisor import EngineSupervisor
 from dllama.errors import EngineBusy

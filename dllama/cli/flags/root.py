@@ -1,0 +1,70 @@
+"""The command line of dllama-root."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+
+from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
+from dllama.cli.flags.contexts import add_context_flags, with_context_flags
+from dllama.cli.flags.defaults import add_default_flags
+from dllama.cli.flags.environment import environment_flags
+from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
+from dllama.cli.flags.server import add_server_flags, server_settings
+from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.terminal import set_up_logging
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """Serve a model over an OpenAI-compatible API, alone or with worker machines.
+
+Start `dllama-worker` on each other machine first; this one needs the model file, they need
+nothing. The model is cut, sent to the workers, and served at http://HOST:PORT/v1."""
+EPILOG = """examples:
+  dllama-root -m model.gguf
+  dllama-root -m model.gguf --workers 10.0.0.2,10.0.0.3 --host 0.0.0.0
+  dllama-root -m model.gguf --workers big:9998,small:9998 --shares 2,3,1
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{"messages": [{"role": "user", "content": "Hello"}], "stream": true}'"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = make_parser("dllama-root", DESCRIPTION, EPILOG)
+    add_engine_flags(parser)
+    parser.add_argument(
+        "--slot-save-path", metavar="DIR",
+        help="where sessions are saved (/slots/N?action=save); workers have a folder of their own",
+    )  # fmt: skip
+    text = parser.add_argument_group("text")
+    text.add_argument(
+        "--tokenizer", metavar="FILE",
+        help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
+    )  # fmt: skip
+    text.add_argument(
+        "--chat-template", metavar="FILE|NAME|TEXT",
+        help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "
+        "model's own)",
+    )  # fmt: skip
+    text.add_argument(
+        "--chat-template-file", metavar="FILE", help="the same, as llama-server calls it"
+    )
+    add_context_flags(parser)
+    add_default_flags(parser)
+    add_server_flags(parser)
+    add_foreign_flags(parser)
+    return parser
+
+
+def read_flags(words: Sequence[str]) -> tuple[EngineSettings, ServerSettings, str]:
+    """Returns what the command line and the environment ask for, and the level of the log, which is
+    set up. Raises ConfigError; argparse ends the process for flags that it cannot read."""
+    args = build_parser().parse_args([*environment_flags(os.environ), *words])
+    level = "debug" if args.verbose else args.log_level
+    set_up_logging(level)
+    taken = list(dict.fromkeys(taken_flags(args)))
+    if taken:
+        log.warning("taken, but without effect here: %s", ", ".join(taken))
+    engine = with_context_flags(engine_settings(args), args)
+    return engine, server_settings(args), level

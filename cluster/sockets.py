@@ -19,6 +19,7 @@ DEFAULT_PORT = 9998
 SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 64
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
+HANDSHAKE_MS = 10_000  # strangers who say nothing are cut off: each holds a file descriptor
 SLICE_MS = 250  # timeout of a blocking call, after which peers and watchdogs are checked
 
 Socket = zmq.Socket[bytes]
@@ -118,6 +119,7 @@ def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: in
     made.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
     made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     made.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     made.setsockopt(zmq.SNDTIMEO, SLICE_MS)
     made.setsockopt(zmq.RCVTIMEO, SLICE_MS)
     made.setsockopt(zmq.IPV6, int(":" in host))

@@ -40,7 +40,10 @@ def n_free() -> int | None:
     most, listed = limit(), Path("/proc/self/fd")
     if most is None or not listed.exists():
         return None
-    return most - len(os.listdir(listed))  # noqa: PTH208  names alone
+    try:
+        return most - len(os.listdir(listed)) + 1  # noqa: PTH208  names; one is the listing's own
+    except OSError as error:
+        return 0 if error.errno in EXHAUSTED else None
 
 
 def check_free(n_needed: int, what: str) -> None:

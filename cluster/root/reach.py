@@ -101,8 +101,8 @@ def _why_speechless(link: socket.socket) -> str:
     if len(said) == GREETING_BYTES and said[0] == 0xFF and said[-1] == 0x7F:
         return "its dllama-worker listens but says nothing; see whether it hangs, and start it anew"
     return (
-        "what listens there is no dllama-worker; check the port, which is the --port of "
-        "dllama-worker and not that of a server"
+        "what listens there is no dllama-worker, or one without file descriptors left; check the "
+        "port, which is the --port of dllama-worker and not that of a server"
     )
 
 

@@ -40,6 +40,7 @@ from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
 from dllama.container import available_memory
+from dllama.descriptors import n_free
 from dllama.errors import DllamaError, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Worker:
         self._config = config
         self._sessions: dict[int, SessionProcess] = {}  # by epoch
         self._is_running = False
+        self._has_told = False  # that there are no file descriptors left
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
@@ -114,6 +116,7 @@ class Worker:
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
+                self._tell_of_descriptors()
 
     def stop(self) -> None:
         self._is_running = False
@@ -248,6 +251,16 @@ class Worker:
     def _send_heartbeats(self) -> None:
         for epoch, session in self._sessions.items():
             self._send_heartbeat(epoch, session)
+
+    def _tell_of_descriptors(self) -> None:
+        """Says once that no root can connect for want of file descriptors, until there are some."""
+        is_lacking = n_free() == 0
+        if is_lacking and not self._has_told:
+            log.warning(
+                "all file descriptors of this process are taken: no root can connect before other "
+                "connections end; raise the limit of open files (ulimit -n)"
+            )
+        self._has_told = is_lacking
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())

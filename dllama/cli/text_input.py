@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import codecs
+import os
 from typing import TextIO
 
 from dllama.errors import RequestError
 
 
 def typed_text(text: str, what: str) -> str:
-    """Returns a text of the command line. Raises RequestError where it came as bytes that are no
-    text; Python keeps such bytes as lone surrogates."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    """Returns a text of the command line. Where the locale's encoding lacks some of its bytes,
+    which Python keeps as lone surrogates, it is read as UTF-8.
+
+    Raises RequestError where it is not UTF-8 either.
+    """
+    if not any("\ud800" <= char <= "\udfff" for char in text):
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
         raise RequestError(
-            f"{what} {text!a} holds bytes that are not text in this terminal's encoding; "
-            "write it as UTF-8"
-        )
-    return text
+            f"{what} {text!a} holds bytes that are no text; write it as UTF-8"
+        ) from None
 
 
 def decoded_text(data: bytes, encoding: str) -> str:

@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import msgpack
+import psutil
 import pytest
 import zmq
 
@@ -214,3 +216,24 @@ def test_a_daemon_ends_cleanly_when_asked(start_worker: StartWorker) -> None:
 def test_protocol_errors_name_no_internals() -> None:
     with pytest.raises(ProtocolError, match="unknown kind 'Dance'"):
         unpack([msgpack.packb({"v": PROTOCOL_VERSION, "e": 0, "k": "Dance", "a": []})])
+
+
+def test_a_daemon_without_descriptors_says_so_once(worker: WorkerProcess) -> None:
+    """Strangers hold them all; once they have left, a root is answered."""
+    resource = pytest.importorskip("resource", reason="only Linux sets another process's limits")
+    n_open = psutil.Process(worker.process.pid).num_fds()
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (n_open + 3, n_open + 3))
+    address = (worker.address.host, worker.address.port)
+    strangers = [socket.create_connection(address) for _ in range(12)]
+    deadline = time.monotonic() + 20
+    while "all file descriptors" not in worker.output:
+        assert time.monotonic() < deadline, worker.output
+        time.sleep(0.05)
+    time.sleep(1.2)  # two heartbeats
+    assert worker.output.count("all file descriptors") == 1
+    for stranger in strangers:
+        stranger.close()
+    root = Root(worker)
+    root.say(Hello(__version__))
+    assert isinstance(root.hear(), Welcome)
+    root.close()

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from api import guards
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
+from api.http import guards
 from api.left_out import add_left_out_header
 from api.routes.table import served_routes, unsupported_routes
 from api.routes.vertex import vertex_routes
@@ -19,8 +19,8 @@ from api.sleep import IdleSleep
 def build_app(
     models: ModelRegistry, config: ApiConfig, sleep: IdleSleep | None = None
 ) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.serve.serve; `sleep` wakes an engine that
-    sleeps.
+    """Returns the HTTP server for `models`, ready for api.http.serve.serve; `sleep` wakes an engine
+    that sleeps.
 
     Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
     where two routes would have the same path.

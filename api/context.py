@@ -12,8 +12,8 @@ from aiohttp import web
 from api.config import ApiConfig
 from api.conversation_streams import ConversationStreams
 from api.errors import ApiError
+from api.http.listener import SilentConnections
 from api.left_out import LeftOut
-from api.listener import SilentConnections
 from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry

@@ -6,15 +6,6 @@ from collections.abc import Mapping
 
 from api.requests.answer_format import AnswerFormat, named_schema
 from api.requests.content_blocks import BlockReader
-from api.requests.conversation import (
-    REASONING_FORMAT,
-    TEMPLATE_KWARGS,
-    ChatRequest,
-    Conversation,
-    effort,
-    is_continued,
-    thinking_kwargs,
-)
 from api.requests.fields import (
     MAX_INT,
     Body,
@@ -29,8 +20,17 @@ from api.requests.fields import (
     whole,
 )
 from api.requests.generation import COMMON, parse_common
-from api.requests.message_forms import without_empty_end
 from api.requests.openai import messages_list
+from api.requests.prompts.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
+    ChatRequest,
+    Conversation,
+    effort,
+    is_continued,
+    thinking_kwargs,
+)
+from api.requests.prompts.message_forms import without_empty_end
 from api.requests.verdicts import MESSAGES as RULES
 from api.requests.verdicts import OUTPUT_CONFIG as OUTPUT_CONFIG_RULES
 from api.requests.verdicts import THINKING as THINKING_RULES

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 import orjson
 
 from api.answers.events import Call
-from api.requests.conversation import TemplateMessage, assistant_message, message, tool_result
 from api.requests.fields import a_list, a_text, mapping, unsupported
+from api.requests.prompts.conversation import (
+    TemplateMessage,
+    assistant_message,
+    message,
+    tool_result,
+)
 from dllama.errors import RequestError
 
 # Blocks that say nothing to a model here, in a conversation that another server has begun.

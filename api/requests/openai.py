@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from api.requests.conversation import (
+from api.requests.fields import (
+    Body,
+    Field,
+    a_list,
+    boolean,
+    integer,
+    mapping,
+    token_limit,
+    whole,
+    wrong,
+)
+from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
+from api.requests.prompts.conversation import (
     ENABLE_THINKING,
     REASONING_EFFORT,
     REASONING_FORMAT,
@@ -18,19 +30,7 @@ from api.requests.conversation import (
     is_continued,
     thinking_kwargs,
 )
-from api.requests.fields import (
-    Body,
-    Field,
-    a_list,
-    boolean,
-    integer,
-    mapping,
-    token_limit,
-    whole,
-    wrong,
-)
-from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
-from api.requests.message_forms import in_one_form
+from api.requests.prompts.message_forms import in_one_form
 from api.requests.sampling import (
     CHAT_LOGPROBS,
     TEXT_LOGPROBS,

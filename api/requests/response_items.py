@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import orjson
 
 from api.answers.events import Call
-from api.requests.conversation import TemplateMessage, message, tool_call, tool_result
 from api.requests.fields import a_list, a_text, mapping, unsupported
-from api.requests.message_forms import TEXT_PARTS, without_empty_end
+from api.requests.prompts.conversation import TemplateMessage, message, tool_call, tool_result
+from api.requests.prompts.message_forms import TEXT_PARTS, without_empty_end
 
 # Items that hold what this server cannot read or find, without which the conversation is another.
 _REFUSED = frozenset({"item_reference", "compaction"})

@@ -7,18 +7,6 @@ from dataclasses import dataclass
 
 from api.answers.events import Message
 from api.requests.answer_format import AnswerFormat, named_schema, response_format
-from api.requests.conversation import (
-    REASONING_FORMAT,
-    TEMPLATE_KWARGS,
-    ChatRequest,
-    Conversation,
-    TemplateMessage,
-    assistant_message,
-    effort,
-    is_continued,
-    message,
-    thinking_kwargs,
-)
 from api.requests.fields import (
     Body,
     Field,
@@ -31,6 +19,18 @@ from api.requests.fields import (
     wrong,
 )
 from api.requests.generation import COMMON, check_stream_options, parse_common
+from api.requests.prompts.conversation import (
+    REASONING_FORMAT,
+    TEMPLATE_KWARGS,
+    ChatRequest,
+    Conversation,
+    TemplateMessage,
+    assistant_message,
+    effort,
+    is_continued,
+    message,
+    thinking_kwargs,
+)
 from api.requests.response_items import ItemReader
 from api.requests.tool_forms import function_of, tool_choice, tool_kind
 from api.requests.verdicts import REASONING as REASONING_RULES

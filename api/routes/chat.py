@@ -19,11 +19,11 @@ from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
-from api.requests.conversation import ChatRequest
 from api.requests.fields import Body
 from api.requests.generation import GenerationRequest
 from api.requests.openai import parse_chat, parse_completion
-from api.requests.prompting import (
+from api.requests.prompts.conversation import ChatRequest
+from api.requests.prompts.prompting import (
     chat_prompt,
     effort_left_out,
     encode,

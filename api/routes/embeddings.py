@@ -18,7 +18,7 @@ from api.replies.event_stream import Json
 from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
 from api.requests.native import MixedPrompt, native_prompts
-from api.requests.prompting import mixed_ids
+from api.requests.prompts.prompting import mixed_ids
 from api.requests.verdicts import EMBEDDINGS, check_fields
 from api.routes.answering import new_id
 from api.served_model import ServedModel

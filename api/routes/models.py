@@ -15,7 +15,7 @@ from api.errors import ApiError, api_error
 from api.replies.event_stream import Json
 from api.replies.settings import ANY_SEED, generation_settings
 from api.requests.native import parse_native
-from api.requests.prompting import sampling_of
+from api.requests.prompts.prompting import sampling_of
 from api.served_model import ServedModel
 from dllama.chat.caps import template_caps
 from dllama.errors import ClusterError, EngineBusy

@@ -16,13 +16,13 @@ from api.replies.event_stream import NDJSON
 from api.replies.logprobs import LogprobWriter
 from api.replies.ollama import LOAD, UNLOAD, ChatWriter, GenerateWriter
 from api.replies.ollama_models import LATEST, described, listed, running, tagged
-from api.requests.conversation import ChatRequest
 from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
-from api.requests.ollama import OPTIONS, parse_ollama_chat, parse_ollama_prompt
-from api.requests.ollama_options import unknown_options
-from api.requests.ollama_prompting import prompt_of, thoughtful
-from api.requests.prompting import sampling_of
+from api.requests.ollama.bodies import OPTIONS, parse_ollama_chat, parse_ollama_prompt
+from api.requests.ollama.options import unknown_options
+from api.requests.ollama.prompting import prompt_of, thoughtful
+from api.requests.prompts.conversation import ChatRequest
+from api.requests.prompts.prompting import sampling_of
 from api.requests.sampling import LogprobStyle
 from api.routes.answering import answer, check_ready
 from api.routes.chat import answer_chat, with_prefill

@@ -12,7 +12,7 @@ from api.context import CONTEXT
 from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
 from api.requests.openai import TEMPLATE, parse_conversation, token_ids
-from api.requests.prompting import LONG_CHARS, check_ids, is_long, render
+from api.requests.prompts.prompting import LONG_CHARS, check_ids, is_long, render
 from api.requests.verdicts import CHAT, check_fields
 from api.served_model import ServedModel
 from dllama.errors import RequestError

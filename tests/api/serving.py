@@ -18,7 +18,7 @@ from api.app import build_app
 from api.config import ApiConfig
 from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
-from api.serve import make_runner
+from api.http.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
 from api.sleep import IdleSleep
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.api_config import api_config
 from dllama.cli.flags.arguments import engine_settings
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
@@ -18,6 +17,7 @@ from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.server.api_config import api_config
 from dllama.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from api import guards
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
+from api.http import guards
+from api.left_out import add_left_out_header
 from api.routes.table import served_routes, unsupported_routes
 from api.routes.vertex import vertex_routes
 from api.served_model import ModelRegistry
@@ -18,8 +19,8 @@ from api.sleep import IdleSleep
 def build_app(
     models: ModelRegistry, config: ApiConfig, sleep: IdleSleep | None = None
 ) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.serve.serve; `sleep` wakes an engine that
-    sleeps.
+    """Returns the HTTP server for `models`, ready for api.http.serve.serve; `sleep` wakes an engine
+    that sleeps.
 
     Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
     where two routes would have the same path.
@@ -38,6 +39,7 @@ def build_app(
     if config.vertex is not None:
         app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)
+    app.on_response_prepare.append(add_left_out_header)
     app.cleanup_ctx.append(engines)
     app.cleanup_ctx.append(streams)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from codecs import BOM_UTF8
 from contextvars import ContextVar
 
@@ -16,6 +17,7 @@ from api.requests.answer_format import FLAG_FORMS
 from api.requests.fields import Body
 from dllama.errors import RequestError
 
+MAX_DEPTH = 254  # orjson's
 # The object of a request that came within another, which has been read; of the task alone that
 # answers it.
 GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
@@ -59,17 +61,52 @@ async def read_object(request: web.Request, config: ApiConfig) -> Body:
         ) from None
     except (HttpProcessingError, web.RequestPayloadError, web.PayloadAccessError) as error:
         raise RequestError(f"The request body cannot be read: {error}.") from error
-    try:
-        value = orjson.loads(data.removeprefix(BOM_UTF8))  # files that curl sends begin with it
-    except orjson.JSONDecodeError as error:
-        raise RequestError(
-            f"The request body is not JSON ({error}); send a JSON object in UTF-8."
-        ) from error
+    value = parsed(data.removeprefix(BOM_UTF8))  # files that curl sends begin with it
+    check_depth(value, data)
     if not isinstance(value, dict):
         raise RequestError(
             f"The request body must be a JSON object, but is a {type(value).__name__}."
         )
     return value
+
+
+def parsed(data: bytes) -> object:
+    """Returns the JSON of a body. Half a character, as JavaScript leaves it where a text is cut
+    within a surrogate pair, becomes U+FFFD. Raises RequestError."""
+    try:
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if _HALF.search(data) is None:
+                raise
+            return orjson.loads(_PAIR_OR_HALF.sub(_whole_character, data))
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            f"The request body is not JSON ({error}); send a JSON object in UTF-8."
+        ) from error
+
+
+def check_depth(value: object, data: bytes) -> None:
+    """Raises RequestError for a body of more levels than templates and grammars can read."""
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        return
+    try:
+        orjson.dumps(value)  # refuses more than MAX_DEPTH levels, faster than a walk here
+    except orjson.JSONEncodeError as error:
+        raise RequestError(
+            f"The request body is nested deeper than {MAX_DEPTH} levels; send less deep objects."
+        ) from error
+
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# Another escape, so that an escaped backslash before a "u" is none; a pair; a half.
+_PAIR_OR_HALF = re.compile(
+    rb"\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F][0-9a-fA-F]{2}", re.DOTALL
+)
+
+
+def _whole_character(found: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if len(found[0]) == len(rb"\ud800") else found[0]
 
 
 def json_response(

@@ -39,6 +39,7 @@ class ApiConfig:
     cors_origins: tuple[str, ...] = ("*",)
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_body_bytes: int = 10 * 1024 * 1024
+    strict_fields: bool = False  # what a request has and no answer can follow is refused
     max_sequences: int = 128  # of one request: prompts times n
     header_timeout_s: float = 30.0  # a connection that brings no request is closed
     body_timeout_s: float = 60.0  # a body that trickles in is given up

@@ -12,7 +12,8 @@ from aiohttp import web
 from api.config import ApiConfig
 from api.conversation_streams import ConversationStreams
 from api.errors import ApiError
-from api.listener import SilentConnections
+from api.http.listener import SilentConnections
+from api.left_out import LeftOut
 from api.meter import LastScrape, Meter
 from api.response_store import ResponseStore
 from api.served_model import ModelRegistry
@@ -31,11 +32,13 @@ class ApiContext:
     responses: ResponseStore = field(default_factory=ResponseStore)
     streams: ConversationStreams = field(default_factory=ConversationStreams)
     silent: SilentConnections = field(init=False)
+    left_out: LeftOut = field(init=False)
     is_stopping: bool = False
     generating: set[asyncio.Task[object]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.silent = SilentConnections(self.config.header_timeout_s)
+        self.left_out = LeftOut(is_strict=self.config.strict_fields)
 
     def stopping(self) -> ApiError:
         """Returns the error for requests that come while the server stops."""

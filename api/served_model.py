@@ -140,10 +140,15 @@ class ModelRegistry:
         return self._models
 
     def find(self, name: str | None) -> ServedModel:
-        """Returns the model called `name`, or the first for None. Raises ApiError 404 if there is
-        none."""
-        if name is None:
+        """Returns the model for a request that asks for `name`: the only one whatever the name is,
+        because clients keep those of other servers in their settings; of several the one that is
+        called so, or the first for None. Raises ApiError 404 if there is none."""
+        if name is None or len(self._models) == 1:
             return self._models[0]
+        return self.named(name)
+
+    def named(self, name: str) -> ServedModel:
+        """Returns the model called `name`. Raises ApiError 404 if there is none."""
         if name not in self._by_name:
             raise unknown_model(name, [model.id for model in self._models])
         return self._by_name[name]

@@ -31,13 +31,13 @@ from yarl import URL
 from api.app import build_app
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from api.serve import make_runner
+from api.http.serve import make_runner
 from api.served_model import ModelRegistry
 from benchmarks.fuzz_bodies import Request, requests
 from dllama.cli.build import build_engine
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
-from dllama.cli.model_facts import served_model
+from dllama.cli.server.model_facts import served_model
 from dllama.engine.engine import Engine
 
 AT_ONCE = 4  # requests of one example

@@ -8,7 +8,9 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from api.requests.fields import IGNORED, OFF
+from api.requests.verdicts import CHAT as CHAT_RULES
+from api.requests.verdicts import COMPLETION, MESSAGES
+from api.requests.verdicts import RESPONSES as RESPONSE_RULES
 from api.routes.table import served_routes, unsupported_routes
 
 MAX_TOKENS = 6  # of a good request's answer
@@ -93,7 +95,14 @@ EXTRA = (
     "timings_per_token", "t_max_predict_ms", "session_id", "nonsense",
 )  # fmt: skip
 NAMES = sorted(
-    {*EXTRA, *OFF, *IGNORED, *(name for bodies in GOOD.values() for b in bodies for name in b)}
+    {
+        *EXTRA,
+        *CHAT_RULES,
+        *COMPLETION,
+        *RESPONSE_RULES,
+        *MESSAGES,
+        *(name for bodies in GOOD.values() for b in bodies for name in b),
+    }
 )
 KEYS = ("role", "content", "type", "text", "1", "include_usage", "name", "function", "schema",
         "properties", "parameters", "arguments", "id", "format")  # fmt: skip

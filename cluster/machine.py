@@ -11,7 +11,7 @@ import psutil
 
 from cluster.wire.messages import Welcome
 from dllama import __version__
-from dllama.container import available_memory
+from dllama.host.container import available_memory
 from kernels.cpu import isa
 
 

@@ -37,42 +37,35 @@ class SamplingParams:
     probabilities among the tokens that the samplers left.
     """
 
-    temperature: Annotated[
-        float, Bounds(0.0, 1e6, "0 takes the likeliest token", requested=(0.0, 2.0))
-    ] = 0.8
-    top_k: Annotated[
-        int, Bounds(0, inf, "choose among the K likeliest, 0: all", requested=(-1, inf))
-    ] = 40
+    temperature: Annotated[float, Bounds(0.0, 1e6, "0 takes the likeliest token")] = 0.8
+    top_k: Annotated[int, Bounds(0, inf, "choose among the K likeliest, 0: all")] = 40
     top_p: Annotated[float, Bounds(0.0, 1.0, "choose among the likeliest that make up P")] = 0.95
     min_p: Annotated[float, Bounds(0.0, 1.0, "not those below P times the likeliest")] = 0.05
     repeat_penalty: Annotated[
         float,
-        Bounds(1e-3, 1e3, "divides the logits of recent tokens, 1: off", requested=(0.01, 100.0)),
+        Bounds(1e-3, 1e3, "divides the logits of recent tokens, 1: off", is_hard=True),
     ] = 1.0
-    presence_penalty: Annotated[
-        float, Bounds(-1e3, 1e3, "taken off recent tokens, 0: off", requested=(-2.0, 2.0))
-    ] = 0.0
+    presence_penalty: Annotated[float, Bounds(-1e3, 1e3, "taken off recent tokens, 0: off")] = 0.0
     frequency_penalty: Annotated[
         float,
-        Bounds(-1e3, 1e3, "taken off for each recent occurrence, 0: off", requested=(-2.0, 2.0)),
+        Bounds(-1e3, 1e3, "taken off for each recent occurrence, 0: off"),
     ] = 0.0
-    repeat_last_n: Annotated[int, Bounds(-1, inf, "how many tokens are recent, -1: all")] = 64
+    repeat_last_n: Annotated[
+        int, Bounds(-1, inf, "how many tokens are recent, -1: all", is_hard=True)
+    ] = 64
     logit_bias: dict[Token, float] = field(default_factory=dict)
     seed: int = 0
     dynatemp_range: Annotated[
         float,
-        Bounds(0.0, 1e6, "temperature by entropy, up and down by X, 0: off", requested=(0.0, 10.0)),
+        Bounds(0.0, 1e6, "temperature by entropy, up and down by X, 0: off"),
     ] = 0.0
-    dynatemp_exponent: Annotated[
-        float, Bounds(0.0, 1e3, "how entropy becomes temperature", requested=(0.0, 100.0))
-    ] = 1.0
+    dynatemp_exponent: Annotated[float, Bounds(0.0, 1e3, "how entropy becomes temperature")] = 1.0
     typical_p: Annotated[
         float, Bounds(0.0, 1.0, "choose among the most typical that make up P, 1: off")
     ] = 1.0
     top_n_sigma: Annotated[
         float,
-        Bounds(-1e3, 1e3, "not those N standard deviations below the best, -1: off",
-               requested=(-1.0, 100.0)),
+        Bounds(-1e3, 1e3, "not those N standard deviations below the best, -1: off"),
     ] = -1.0  # fmt: skip
     eta_cutoff: Annotated[
         float, Bounds(0.0, 1.0, "not those less likely than the entropy lets expect, 0: off")
@@ -83,25 +76,23 @@ class SamplingParams:
     xtc_threshold: Annotated[float, Bounds(0.0, 1.0, "how likely a top choice is")] = 0.1
     dry_multiplier: Annotated[
         float,
-        Bounds(0.0, 1e3, "how strongly repetitions are avoided, 0: off", requested=(0.0, 100.0)),
+        Bounds(0.0, 1e3, "how strongly repetitions are avoided, 0: off"),
     ] = 0.0
-    dry_base: Annotated[
-        float, Bounds(1.0, 1e3, "how fast that grows with their length", requested=(1.0, 100.0))
-    ] = 1.75
-    dry_allowed_length: Annotated[int, Bounds(0, inf, "repetitions up to N cost nothing")] = 2
+    dry_base: Annotated[float, Bounds(1.0, 1e3, "how fast that grows with their length")] = 1.75
+    dry_allowed_length: Annotated[
+        int, Bounds(0, inf, "repetitions up to N cost nothing", is_hard=True)
+    ] = 2
     dry_penalty_last_n: Annotated[
-        int, Bounds(-1, inf, "how far back repetitions are looked for, -1: all")
+        int, Bounds(-1, inf, "how far back repetitions are looked for, -1: all", is_hard=True)
     ] = 64
     dry_breakers: Tokens = field(default_factory=list)
     dry_phrases: list[Tokens] = field(default_factory=list)
     mirostat: Annotated[int, Bounds(0, 2, "1 or 2 keeps the surprise near a target, 0: off")] = 0
-    mirostat_tau: Annotated[
-        float, Bounds(0.0, 1e3, "the target, in bits", requested=(0.0, 100.0))
-    ] = 5.0
-    mirostat_eta: Annotated[
-        float, Bounds(0.0, 1e3, "how fast it is followed", requested=(0.0, 10.0))
-    ] = 0.1
-    min_keep: Annotated[int, Bounds(0, inf, "tokens that every filter leaves, 0: one")] = 0
+    mirostat_tau: Annotated[float, Bounds(0.0, 1e3, "the target, in bits")] = 5.0
+    mirostat_eta: Annotated[float, Bounds(0.0, 1e3, "how fast it is followed")] = 0.1
+    min_keep: Annotated[
+        int, Bounds(0, inf, "tokens that every filter leaves, 0: one", is_hard=True)
+    ] = 0
     samplers: tuple[Id, ...] = DEFAULT_ORDER
     n_probs: int | None = None
     post_sampling_probs: bool = False

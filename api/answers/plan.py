@@ -10,8 +10,8 @@ from api.answers.events import Part, Text, Thought
 from api.answers.reasoning import ReasoningFormat, ReasoningSplitter, ThinkTags, is_opened
 from api.answers.stop import LineRules, StopScanner
 from api.requests.answer_format import AnswerFormat
-from api.requests.continuation import is_within_thoughts
-from api.requests.conversation import Conversation
+from api.requests.prompts.continuation import is_within_thoughts
+from api.requests.prompts.conversation import Conversation
 from api.served_model import ServedModel
 from api.tools.call_grammar import Thoughts, answer_grammar
 from api.tools.call_reader import CallReader
@@ -102,6 +102,7 @@ class AnswerPlan:
     tells_usage: bool = False
     n_indent: int = 0
     max_line_s: float | None = None
+    is_silent: bool = False  # nothing is said: the prompt is only read
 
     def reader(self, index: int, stops: StopScanner) -> MessageReader | None:
         """Returns a reader for the choice `index`, None if the text is the whole answer."""

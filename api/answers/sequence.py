@@ -55,6 +55,7 @@ class AnswerSequence:
         self._parts: list[Part] = []  # of the reader; no event has told them yet
         self._rules = plan.line_rules()
         self._tells_usage = plan.tells_usage
+        self._is_silent = plan.is_silent
         self._tells_progress = submit.wants_progress
         self._decoder = (
             model.tokenizer.decoder(skip_special=True, kept=plan.kept)
@@ -135,10 +136,12 @@ class AnswerSequence:
             self._end_parts()
             stopped = self._scanner.found is not None
             self.finish = FinishReason.STOP if stopped else output.finish
+            if self._is_silent:
+                text, self.finish = "", FinishReason.LENGTH
         return text
 
     def _take(self, token: int, probs: TokenProbs | None) -> str:
-        if self._scanner.found is not None:
+        if self._is_silent or self._scanner.found is not None:
             return ""
         self.n_completion += 1
         self._new_tokens.append(token)

@@ -97,12 +97,14 @@ def make_answers(
     options = request.options
     stops = StopTable(request.stops)
     stop_ids = [] if request.ignore_eos else list(model.stop_ids)
+    # Nothing is read without drawing a token: for 0 it is drawn and not told.
+    max_tokens = 1 if request.max_tokens == 0 else request.max_tokens
     sequences: list[AnswerSequence] = []
     for tokens in prompts:
         for sampling in samplings:
             index = len(sequences)
             submit = Submit(
-                f"{answer_id}-{index}", tokens, sampling, stop_ids, request.max_tokens,
+                f"{answer_id}-{index}", tokens, sampling, stop_ids, max_tokens,
                 cache_prompt=options.cache_prompt, session_id=options.session_id,
                 deadline_s=options.timeout_s, context_shift=may_shift(model, options),
                 n_keep=options.n_keep or 0, wants_progress=request.return_progress,

@@ -26,8 +26,8 @@ from api.replies.event_stream import Json, data_event
 from api.replies.logprobs import LogprobWriter
 from api.replies.made import Made
 from api.replies.timings import progress_of, timings_of
-from api.requests.conversation import assistant_message
 from api.requests.generation import GenerationRequest
+from api.requests.prompts.conversation import assistant_message
 from api.served_model import ServedModel
 from dllama.requests import FinishReason
 

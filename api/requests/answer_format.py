@@ -16,6 +16,9 @@ from dllama.constraints.grammars import (
     GrammarKind,
     Part,
     check_part,
+    json_part,
+    nearest_part,
+    refuse_faults,
     source_part,
 )
 from dllama.errors import RequestError
@@ -27,10 +30,12 @@ _FORMATS = "{'type': 'text'}, {'type': 'json_object'} or {'type': 'json_schema',
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """The grammar of an answer, and the field that asked for it."""
+    """The grammar of an answer, and the field that asked for it. `left_out` names the keywords of a
+    schema that it does not hold an answer to."""
 
     part: Part
     param: str
+    left_out: tuple[str, ...] = ()
 
     async def check(self) -> None:
         """Raises RequestError, naming the field, where the grammar cannot be compiled."""
@@ -41,11 +46,10 @@ def response_format(value: object, name: str) -> AnswerFormat | None:
     """OpenAI's, and llama-server's json_object with a `schema`."""
     form = mapping(value, name)
     kind = form.get("type")
-    if kind == "text":
+    if kind == "text" or not form:
         return None
     if kind == "json_object":
-        schema = form.get("schema")
-        return schema_format(ANY_OBJECT if schema is None else schema, f"{name}.schema", name)
+        return schema_format(form.get("schema") or ANY_OBJECT, f"{name}.schema", name)
     if kind == "json_schema":
         inner = form.get("json_schema")
         if not isinstance(inner, dict):
@@ -60,11 +64,15 @@ def named_schema(form: Mapping[str, object], path: str, name: str) -> AnswerForm
     if strict is not None and not isinstance(strict, bool):
         raise wrong(f"{path}.strict", "true or false", strict)
     schema = form.get("schema")
-    return schema_format(ANY_OBJECT if schema is None else schema, f"{path}.schema", name)
+    if schema is None or schema == {}:
+        schema = ANY_OBJECT
+    return schema_format(schema, f"{path}.schema", name, is_strict=bool(strict))
 
 
 def json_schema(value: object, name: str) -> AnswerFormat | None:
     """A bare schema, or a text that holds one."""
+    if value == "":
+        return None
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -83,7 +91,8 @@ def grammar(value: object, name: str) -> AnswerFormat | None:
 
 
 def regex(value: object, name: str) -> AnswerFormat | None:
-    return _format(GrammarKind.REGEX, _source(value, name), name)
+    source = _source(value, name)
+    return _format(GrammarKind.REGEX, source, name) if source else None
 
 
 def _source(value: object, name: str) -> str:
@@ -96,20 +105,26 @@ def _source(value: object, name: str) -> str:
     return source
 
 
-def schema_format(schema: object, path: str, name: str) -> AnswerFormat:
-    """The form of a JSON schema at `path`, which the field `name` asks for."""
+def schema_format(schema: object, path: str, name: str, *, is_strict: bool = False) -> AnswerFormat:
+    """The form of a JSON schema at `path`, which the field `name` asks for. Keywords that no
+    grammar can hold are left out, or refused if the form `is_strict`."""
     if not isinstance(schema, dict | bool):
         raise wrong(path, "a JSON schema", schema)
-    return _format(GrammarKind.JSON_SCHEMA, schema, name)
+    try:
+        refuse_faults(schema, path, only_malformed=not is_strict)
+        if is_strict:
+            return AnswerFormat(json_part(schema), name)
+        part, faults = nearest_part(schema)
+        return AnswerFormat(part, name, tuple(f"{path}{fault.path}" for fault in faults))
+    except RequestError as error:
+        raise RequestError(str(error), param=name) from None
 
 
-def _format(kind: GrammarKind, source: object, name: str) -> AnswerFormat:
+def _format(kind: GrammarKind, source: str, name: str) -> AnswerFormat:
     try:
         return AnswerFormat(source_part(kind, source), name)
     except RequestError as error:
         raise RequestError(str(error), param=name) from None
-    except RecursionError:
-        raise RequestError(f"`{name}` is nested too deep.", param=name) from None
 
 
 RESPONSE_FORMAT = Field(("response_format",), response_format, None)

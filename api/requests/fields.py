@@ -1,10 +1,9 @@
-"""Every field of a request body: its names, its type and range, its default. Honour or refuse:
-a field that is neither in a `Field` nor in one of the tables below is answered with a 400.
-"""
+"""The fields of a request body that are honoured: their names, types, ranges and defaults. What
+becomes of all others is in verdicts.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -24,34 +23,26 @@ MAX_INT = 2**31 - 1  # more tokens than any context has
 MAX_SEED = 2**63 - 1  # what a msgpack integer and an int64 both hold
 MAX_STOPS = 64
 MAX_STOP_CHARS = 4096  # of all stop strings together; they are searched for in every character
+MAX_BIAS = 1e6  # of a logit: more is the same
 SHOWN_CHARS = 60  # of a wrong value, in the message about it
 
 
 @dataclass(frozen=True, slots=True)
 class Field(Generic[T_co, S_co]):
-    """A field under one or more names; null or absent means `default`."""
+    """A field under one or more names, of which the first that is sent counts; null or absent
+    means `default`."""
 
     names: tuple[str, ...]
     read: Reader[T_co]
     default: S_co
 
     def of(self, body: Body) -> T_co | S_co:
-        """Its value in `body`; RequestError if it is of a wrong kind, or two names disagree."""
-        found: list[tuple[str, T_co]] = []
+        """Its value in `body`; RequestError if it is of a wrong kind."""
         for name in self.names:
             value = body.get(name)
             if value is not None:
-                found.append((name, self.read(value, name)))
-        if not found:
-            return self.default
-        for name, value in found[1:]:
-            if value != found[0][1]:
-                raise RequestError(
-                    f"`{found[0][0]}` and `{name}` mean the same and have different values; "
-                    "send one of them.",
-                    param=name,
-                )
-        return found[0][1]
+                return self.read(value, name)
+        return self.default
 
 
 def wrong(name: str, wanted: str, value: object) -> RequestError:
@@ -70,25 +61,48 @@ def number(low: float, high: float) -> Reader[float]:
     wanted = f"a number from {low:g} to {high:g}"
 
     def read(value: object, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        found = a_number(value, name, wanted)
+        if not low <= found <= high:
             raise wrong(name, wanted, value)
-        if not low <= value <= high:
-            raise wrong(name, wanted, value)
-        return float(value)
+        return float(found)
 
     return read
+
+
+def a_number(value: object, name: str, wanted: str = "a number") -> float:
+    """Any number, which true and false are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(name, wanted, value)
+    return value
 
 
 def integer(low: int, high: int) -> Reader[int]:
-    """A whole number from `low` to `high`; 1.0 is not one."""
+    """A whole number from `low` to `high`; 1.0 is one, as JSON Schema has it."""
     wanted = f"a whole number from {low} to {high}"
 
     def read(value: object, name: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        found = whole(value)
+        if found is None or not low <= found <= high:
             raise wrong(name, wanted, value)
-        return value
+        return found
 
     return read
+
+
+def whole(value: object) -> int | None:
+    """The whole number that a JSON number is, None if it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def token_limit(value: object, name: str) -> int | None:
+    """The number of tokens of an answer, 0 too; -1 is without a limit, and so is what no context
+    holds."""
+    limit = integer(-1, MAX_SEED)(value, name)
+    return None if limit < 0 or limit > MAX_INT else limit
 
 
 def boolean(value: object, name: str) -> bool:
@@ -124,16 +138,16 @@ def a_text(source: Mapping[str, object], name: str, path: str) -> str:
 
 
 def stop_strings(value: object, name: str) -> tuple[str, ...]:
-    """A string or a list of strings, none of them empty; duplicates count once."""
+    """A string or a list of strings; empty ones stop nothing, and duplicates count once."""
     stops = [value] if isinstance(value, str) else value
-    wanted = f"a string or a list of at most {MAX_STOPS} strings, none of them empty"
+    wanted = f"a string or a list of at most {MAX_STOPS} strings"
     if not isinstance(stops, list) or len(stops) > MAX_STOPS:
         raise wrong(name, wanted, value)
-    if not all(isinstance(stop, str) and stop for stop in stops):
+    if not all(isinstance(stop, str) for stop in stops):
         raise wrong(name, wanted, value)
     if sum(map(len, stops)) > MAX_STOP_CHARS:
         raise wrong(name, f"at most {MAX_STOP_CHARS} characters in all", value)
-    return tuple(dict.fromkeys(stops))
+    return tuple(dict.fromkeys(stop for stop in stops if stop))
 
 
 Bias = tuple[tuple[int | str, float], ...]  # of a token id, or of every token of a text
@@ -145,7 +159,9 @@ def logit_bias(value: object, name: str) -> Bias:
     wanted = 'an object like {"1734": -100} or a list like [[1734, -100], ["text", false]]'
 
     def bias(amount: object, where: str) -> float:
-        return float("-inf") if amount is False else number(-100, 100)(amount, where)
+        if amount is False:
+            return float("-inf")
+        return max(-MAX_BIAS, min(MAX_BIAS, a_number(amount, where)))
 
     pairs: list[tuple[int | str, float]] = []
     if isinstance(value, dict):
@@ -157,94 +173,34 @@ def logit_bias(value: object, name: str) -> Bias:
             if not isinstance(pair, list) or len(pair) != 2:
                 raise wrong(name, wanted, pair)
             key, amount = pair
-            if isinstance(key, bool) or not isinstance(key, int | str):
+            token = key if isinstance(key, str) else whole(key)
+            if token is None:
                 raise wrong(name, wanted, pair)
-            pairs.append((key, bias(amount, f"{name}[{i}][1]")))
+            pairs.append((token, bias(amount, f"{name}[{i}][1]")))
     else:
         raise wrong(name, wanted, value)
     return tuple(pairs)
 
 
 def sampling_number(described: Number) -> Reader[float]:
-    """Reads a number of SamplingParams; one below the engine's range means its lower end."""
-    low, high = described.requested
-    if described.type is float:
-        return number(low, high)
-    read = integer(int(low), int(min(high, MAX_INT)))
-    return lambda value, name: max(read(value, name), int(described.bounds.low))
+    """Reads a number of SamplingParams; one outside the engine's range means its nearest end."""
+    low, high = described.bounds.low, described.bounds.high
+    wanted = f"a {'whole ' if described.type is int else ''}number from {low:g} on"
+
+    def read(value: object, name: str) -> float:
+        if name == "dry_base" and a_number(value, name) < low:
+            return described.default  # as llama-server has it
+        found = a_number(value, name, wanted) if described.type is float else whole(value)
+        if found is None or found != found or (found < low and described.bounds.is_hard):
+            raise wrong(name, wanted, value)
+        near = max(low, min(found, high, MAX_INT))
+        return int(near) if described.type is int else float(near)
+
+    return read
 
 
 # Fields of SamplingParams that a request sets under the same name.
 SAMPLING = {n.name: sampling_number(n) for n in SAMPLING_NUMBERS}
-
-# Ignored on purpose: none of them could change the answer.
-IGNORED = frozenset(
-    {
-        "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "prompt_cache_options", "prediction", "backend_sampling",
-    }
-)  # fmt: skip
-
-# Known, but not served: accepted only with a value that means "off".
-OFF: dict[str, tuple[object, ...]] = {
-    # of OpenAI
-    "logprobs": (False,), "top_logprobs": (0,), "echo": (False,), "suffix": ("",),
-    "functions": ([],), "function_call": ("none", "auto"),
-    "modalities": (["text"],), "audio": (), "web_search_options": (),
-    "verbosity": ("medium",),
-    # of llama-server
-    "adaptive_target": (-1,),
-    "adaptive_decay": (0.9,),
-    "return_tokens": (False,),
-    "lora": ([],), "n_discard": (0,), "n_cache_reuse": (0,),
-    "t_max_predict_ms": (-1, 0), "n_indent": (0,),
-    "response_fields": ([],), "reasoning_control": (False,), "reasoning_budget_tokens": (-1,),
-    "thinking_budget_tokens": (-1,), "reasoning_budget_message": ("",),
-}  # fmt: skip
-
-
-def same(a: object, b: object) -> bool:
-    """Equality that keeps false and 0 apart, as JSON does."""
-    return isinstance(a, bool) == isinstance(b, bool) and a == b
-
-
-def check_fields(body: Body, fields: Sequence[Field[object, object]], route: str) -> None:
-    """Raises RequestError for the first field of `body` that is neither honoured, nor ignored on
-    purpose, nor off."""
-    known = {name for field in fields for name in field.names}
-    for name, value in body.items():
-        if name in known or name in IGNORED or value is None:
-            continue
-        if name not in OFF:
-            raise unknown_field(name, route)
-        check_off(name, value, name)
-
-
-def check_names(body: Body, names: Collection[str], route: str) -> None:
-    """Raises RequestError for the first field of `body` whose name is neither among `names` nor
-    ignored on purpose: for bodies of APIs that have no use for `OFF`."""
-    for name, value in body.items():
-        if name not in names and name not in IGNORED and value is not None:
-            raise unknown_field(name, route)
-
-
-def unknown_field(name: str, route: str) -> RequestError:
-    return RequestError(
-        f"{route} knows no field `{name:.100}`; leave it out, because ignoring it could "
-        "change the answer.",
-        param=name[:100],
-    )
-
-
-def check_off(name: str, value: object, path: str) -> None:
-    """Raises RequestError, naming `path`, unless `value` turns off the field `name` of `OFF`."""
-    if not any(same(value, off) for off in OFF[name]):
-        offs = [orjson.dumps(off).decode() for off in OFF[name]]
-        raise RequestError(
-            f"`{path}` is not supported by this server; leave it out"
-            + (f" or send {' or '.join(offs)}." if offs else "."),
-            param=path,
-        )
 
 
 def unsupported(path: str, kind: object, taken: str) -> RequestError:

@@ -20,12 +20,12 @@ from api.requests.fields import (
     Body,
     Field,
     boolean,
-    check_fields,
-    integer,
     logit_bias,
     mapping,
     stop_strings,
     string,
+    whole,
+    wrong,
 )
 from api.requests.sampling import (
     BREAKERS,
@@ -36,12 +36,23 @@ from api.requests.sampling import (
     sampling_of_body,
     style_of,
 )
+from api.requests.verdicts import STREAM_OPTIONS as STREAM_OPTION_RULES
+from api.requests.verdicts import check_fields
 
 MAX_N = 16
 
+
+def seed(value: object, name: str) -> int:
+    """Reads any whole number; -1 is another seed for every request."""
+    found = whole(value)
+    if found is None:
+        raise wrong(name, "a whole number", value)
+    return found if found == -1 else found & MAX_SEED
+
+
 MODEL = Field(("model",), string, None)
 STREAM = Field(("stream",), boolean, False)
-SEED = Field(("seed",), integer(-1, MAX_SEED), -1)
+SEED = Field(("seed",), seed, -1)
 LOGIT_BIAS: Field[Bias, Bias] = Field(("logit_bias",), logit_bias, ())
 IGNORE_EOS = Field(("ignore_eos",), boolean, False)
 
@@ -54,7 +65,6 @@ STREAM_OPTIONS: Field[dict[str, object], dict[str, object]] = Field(
     ("stream_options",), mapping, {}
 )
 INCLUDE_USAGE = Field(("include_usage",), boolean, False)
-INCLUDE_OBFUSCATION = Field(("include_obfuscation",), boolean, False)  # pads OpenAI's deltas
 STOP: Field[tuple[str, ...], tuple[str, ...]] = Field(("stop",), stop_strings, ())
 RETURN_PROGRESS = Field(("return_progress",), boolean, False)
 TIMINGS_PER_TOKEN = Field(("timings_per_token",), boolean, False)
@@ -72,7 +82,9 @@ GENERATION: tuple[Field[object, object], ...] = (
 class GenerationRequest:
     """`seed` None: another for every request; `sampling` holds the fields of SamplingParams that
     the request sets, `breakers` the texts that end a repetition for DRY; `logprobs` is the style
-    in which probabilities are told, None for none; `form` the grammar of the answer."""
+    in which probabilities are told, None for none; `form` the grammar of the answer; `left_out`
+    names what the request has and the answer does not follow. `max_tokens` 0: the prompt is read,
+    and nothing is said."""
 
     model: str | None
     stream: bool
@@ -90,6 +102,7 @@ class GenerationRequest:
     timings_per_token: bool = False
     options: EngineOptions = field(default_factory=EngineOptions)
     form: AnswerFormat | None = None
+    left_out: tuple[str, ...] = ()
     is_verbose: bool = False  # the answer tells how it was made
 
 
@@ -102,10 +115,11 @@ def parse_common(
     include_usage: bool = False,
     asked: Asked | None = None,
     form: AnswerFormat | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> GenerationRequest:
     """The common fields of a body whose field names have been checked, and what its API's own
     fields say. RequestError names the field at fault."""
-    seed = SEED.of(body)
+    start, found = SEED.of(body), one_format(body, form)
     sampling = sampling_of_body(body, asked)
     return GenerationRequest(
         model=MODEL.of(body),
@@ -114,7 +128,7 @@ def parse_common(
         max_tokens=max_tokens,
         n=n,
         stops=stops,
-        seed=None if seed == -1 else seed,
+        seed=None if start == -1 else start,
         bias=LOGIT_BIAS.of(body),
         ignore_eos=IGNORE_EOS.of(body),
         sampling=sampling,
@@ -123,17 +137,22 @@ def parse_common(
         return_progress=RETURN_PROGRESS.of(body),
         timings_per_token=TIMINGS_PER_TOKEN.of(body),
         options=parse_engine_options(body),
-        form=one_format(body, form),
+        form=found,
+        left_out=left_out + (() if found is None else found.left_out),
     )
 
 
 def parse_generation(
-    body: Body, *, max_tokens: int | None, n: int, asked: Asked | None = None
+    body: Body,
+    *,
+    max_tokens: int | None,
+    n: int,
+    asked: Asked | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> GenerationRequest:
     """The fields of GENERATION. RequestError names the field at fault."""
-    options, is_verbose = STREAM_OPTIONS.of(body), VERBOSE.of(body)
-    check_fields(options, (INCLUDE_USAGE, INCLUDE_OBFUSCATION), "`stream_options`")
-    INCLUDE_OBFUSCATION.of(options)
+    options = STREAM_OPTIONS.of(body)
+    left_out += check_stream_options(options)
     common = parse_common(
         body,
         max_tokens=max_tokens,
@@ -142,5 +161,13 @@ def parse_generation(
         include_usage=INCLUDE_USAGE.of(options),
         asked=asked,
         form=RESPONSE_FORMAT.of(body),
+        left_out=left_out,
     )
-    return replace(common, is_verbose=is_verbose)
+    return replace(common, is_verbose=VERBOSE.of(body))
+
+
+def check_stream_options(options: Body) -> tuple[str, ...]:
+    """Returns the names of what `stream_options` has and this server does not know."""
+    return check_fields(
+        options, (INCLUDE_USAGE,), "`stream_options`", STREAM_OPTION_RULES, "stream_options."
+    )

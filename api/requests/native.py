@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.requests.engine_options import ID_SLOT
-from api.requests.fields import MAX_INT, Body, Field, boolean, check_fields, integer, string, wrong
+from api.requests.fields import MAX_INT, Body, Field, boolean, integer, string, whole, wrong
 from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
+from api.requests.verdicts import NATIVE as NATIVE_RULES
+from api.requests.verdicts import check_fields
 from dllama.errors import RequestError
 
 MixedPrompt = str | list[int | str]  # one prompt; a list mixes ids and texts
@@ -29,16 +31,20 @@ def one_prompt(value: object, name: str) -> MixedPrompt:
     if isinstance(value, str):
         return value
     wanted = "a string, a list of token ids and strings, or a list of those"
-    if not isinstance(value, list) or not all(type(item) in (int, str) for item in value):
+    if not isinstance(value, list):
         raise wrong(name, wanted, value)
-    return value
+    parts = [item if isinstance(item, str) else whole(item) for item in value]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise wrong(name, wanted, value)
+    return found
 
 
 def native_prompts(value: object, name: str) -> tuple[list[MixedPrompt], bool]:
     """The prompts, and whether they came as a list. Strings alone are prompts of their own;
     with ids among them they are parts of one."""
     if isinstance(value, list) and value:
-        is_mixed = any(type(item) is int for item in value)
+        is_mixed = any(whole(item) is not None for item in value)
         if not is_mixed or any(isinstance(item, list | dict) for item in value):
             return [one_prompt(item, f"{name}[{i}]") for i, item in enumerate(value)], True
     return [one_prompt(value, name)], False
@@ -89,11 +95,11 @@ class NativeRequest:
 def parse_native(body: Body, route: str, *own: Field[object, object]) -> NativeRequest:
     """Parses the shared and native fields of a body; `own` are more fields of the route.
     RequestError names the field at fault."""
-    check_fields(body, (*GENERATION, *NATIVE, *own), route)
+    left_out = check_fields(body, (*GENERATION, *NATIVE, *own), route, NATIVE_RULES)
     n_predict = N_PREDICT.of(body)
     # Nothing is read without drawing a token: for 0 it is drawn and not told.
     max_tokens = None if n_predict < 0 else max(n_predict, 1)
-    generation = parse_generation(body, max_tokens=max_tokens, n=N.of(body))
+    generation = parse_generation(body, max_tokens=max_tokens, n=N.of(body), left_out=left_out)
     ping, limit_ms = SSE_PING_INTERVAL.of(body), T_MAX_PREDICT_MS.of(body)
     return NativeRequest(
         generation=generation,

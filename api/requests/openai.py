@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from api.requests.conversation import (
+from api.requests.fields import (
+    Body,
+    Field,
+    a_list,
+    boolean,
+    integer,
+    mapping,
+    token_limit,
+    whole,
+    wrong,
+)
+from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
+from api.requests.prompts.conversation import (
     ENABLE_THINKING,
     REASONING_EFFORT,
     REASONING_FORMAT,
@@ -18,8 +30,7 @@ from api.requests.conversation import (
     is_continued,
     thinking_kwargs,
 )
-from api.requests.fields import MAX_INT, Body, Field, boolean, check_fields, integer, wrong
-from api.requests.generation import GENERATION, MAX_N, GenerationRequest, parse_generation
+from api.requests.prompts.message_forms import in_one_form
 from api.requests.sampling import (
     CHAT_LOGPROBS,
     TEXT_LOGPROBS,
@@ -27,10 +38,12 @@ from api.requests.sampling import (
     told_of_chat,
     told_of_text,
 )
+from api.requests.tool_forms import function_of, tool_choice, tool_kind
+from api.requests.verdicts import CHAT as CHAT_RULES
+from api.requests.verdicts import COMPLETION as COMPLETION_RULES
+from api.requests.verdicts import check_fields
 from api.tools.tool_request import (
-    MAX_TOOLS,
-    NamedFunction,
-    Tool,
+    Offer,
     ToolChoice,
     choose_tools,
     in_their_envelopes,
@@ -42,16 +55,18 @@ Prompt = str | list[int]
 
 
 def messages_list(value: object, name: str) -> list[TemplateMessage]:
-    """A list of objects; what the objects must hold is dllama.chat's to say."""
+    """A list of objects, in one form; what they must hold is dllama.chat's to say."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise wrong(name, 'a list of messages like {"role": "user", "content": "Hello"}', value)
-    return value
+    return in_one_form(value)
 
 
 def token_ids(value: object, name: str) -> list[int]:
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
+    ids = [whole(item) for item in value] if isinstance(value, list) else [None]
+    found = [i for i in ids if i is not None]
+    if len(found) < len(ids):
         raise wrong(name, "a list of token ids", value)
-    return value
+    return found
 
 
 def prompts(value: object, name: str) -> list[Prompt]:
@@ -59,8 +74,8 @@ def prompts(value: object, name: str) -> list[Prompt]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
-        if all(type(item) is int for item in value):
-            return [value]
+        if all(whole(item) is not None for item in value):
+            return [token_ids(value, name)]
         found: list[Prompt] = []
         for i, item in enumerate(value):
             found.append(item if isinstance(item, str) else token_ids(item, f"{name}[{i}]"))
@@ -68,44 +83,33 @@ def prompts(value: object, name: str) -> list[Prompt]:
     raise wrong(name, "a string, a list of strings, a list of token ids or a list of those", value)
 
 
-def tools(value: object, name: str) -> tuple[Tool, ...]:
-    """A list of functions."""
-    if not isinstance(value, list) or len(value) > MAX_TOOLS:
-        raise wrong(name, f"a list of at most {MAX_TOOLS} tools", value)
-    functions = []
-    for i, tool in enumerate(value):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            wanted = 'an object like {"type": "function", "function": {...}}'
-            raise wrong(f"{name}[{i}]", wanted, tool)
-        function = tool.get("function")
-        if not isinstance(function, dict):
-            wanted = "an object with `name` and `parameters`"
-            raise wrong(f"{name}[{i}].function", wanted, function)
-        functions.append(function)
-    found = make_tools(functions, [f"{name}[{i}].function" for i in range(len(functions))])
-    return in_their_envelopes(found, value)
+def tools(value: object, name: str) -> Offer:
+    """A list of functions; other tools are left out."""
+    sent: list[Mapping[str, object]] = []
+    functions: list[Mapping[str, object]] = []
+    paths: list[str] = []
+    left_out: list[str] = []
+    for i, tool in enumerate(a_list(value, name)):
+        path = f"{name}[{i}]"
+        kind = tool_kind(tool, path)
+        if kind == "function":
+            sent.append(mapping(tool, path))
+            functions.append(function_of(tool, path))
+            paths.append(f"{path}.function")
+        else:
+            left_out.append(f"{path}:{kind}")
+    offer = make_tools(functions, paths, left_out=left_out)
+    return offer._replace(tools=in_their_envelopes(offer.tools, sent))
 
 
-def tool_choice(value: object, name: str) -> ToolChoice:
-    """A word, or {"type": "function", "function": {"name": ...}}."""
-    if value == "auto" or value == "none" or value == "required":
-        return value
-    function = value.get("function") if isinstance(value, dict) else None
-    wanted = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(wanted, str):
-        raise wrong(name, "auto, none, required or a function like "
-                    '{"type": "function", "function": {"name": "f"}}', value)  # fmt: skip
-    return NamedFunction(wanted)
-
-
-MAX_TOKENS = Field(("max_tokens", "max_completion_tokens"), integer(1, MAX_INT), None)
+MAX_TOKENS = Field(("n_predict", "max_completion_tokens", "max_tokens"), token_limit, None)
 N = Field(("n",), integer(1, MAX_N), 1)
 BEST_OF = Field(("best_of",), integer(1, MAX_N), None)
 PROMPT = Field(("prompt",), prompts, None)
 MESSAGES = Field(("messages",), messages_list, None)
 ADD_GENERATION_PROMPT = Field(("add_generation_prompt",), boolean, None)
 CONTINUE_FINAL_MESSAGE = Field(("continue_final_message",), continuation, None)
-TOOLS: Field[tuple[Tool, ...], tuple[Tool, ...]] = Field(("tools",), tools, ())
+TOOLS: Field[Offer, Offer] = Field(("tools",), tools, Offer())
 TOOL_CHOICE: Field[ToolChoice, ToolChoice] = Field(("tool_choice",), tool_choice, "auto")
 PARALLEL = Field(("parallel_tool_calls",), boolean, True)
 
@@ -147,18 +151,27 @@ def parse_conversation(body: Body) -> Conversation:
 
 def parse_chat(body: Body, route: str) -> ChatRequest:
     """A body of /v1/chat/completions. RequestError names the field at fault."""
-    check_fields(body, CHAT, route)
+    left_out = check_fields(body, CHAT, route, CHAT_RULES)
+    conversation = parse_conversation(body)
     generation = parse_generation(
-        body, max_tokens=MAX_TOKENS.of(body), n=N.of(body), asked=told_of_chat(body)
+        body,
+        max_tokens=MAX_TOKENS.of(body),
+        n=N.of(body),
+        asked=told_of_chat(body),
+        left_out=left_out + conversation.tools.left_out,
     )
-    return ChatRequest(generation, parse_conversation(body))
+    return ChatRequest(generation, conversation)
 
 
 def parse_completion(body: Body, route: str) -> tuple[GenerationRequest, list[Prompt]]:
     """A body of /v1/completions. RequestError names the field at fault."""
-    check_fields(body, COMPLETION, route)
+    left_out = check_fields(body, COMPLETION, route, COMPLETION_RULES)
     request = parse_generation(
-        body, max_tokens=MAX_TOKENS.of(body), n=N.of(body), asked=told_of_text(body)
+        body,
+        max_tokens=MAX_TOKENS.of(body),
+        n=N.of(body),
+        asked=told_of_text(body),
+        left_out=left_out,
     )
     best_of = BEST_OF.of(body)
     if best_of is not None and best_of != request.n:

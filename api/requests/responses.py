@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from api.answers.events import Call, Message
+from api.answers.events import Message
 from api.requests.answer_format import AnswerFormat, named_schema, response_format
-from api.requests.conversation import (
+from api.requests.fields import (
+    Body,
+    Field,
+    a_list,
+    boolean,
+    integer,
+    mapping,
+    string,
+    token_limit,
+    wrong,
+)
+from api.requests.generation import COMMON, check_stream_options, parse_common
+from api.requests.prompts.conversation import (
     REASONING_FORMAT,
     TEMPLATE_KWARGS,
     ChatRequest,
@@ -18,26 +30,14 @@ from api.requests.conversation import (
     is_continued,
     message,
     thinking_kwargs,
-    tool_call,
-    tool_result,
 )
-from api.requests.fields import (
-    MAX_INT,
-    Body,
-    Field,
-    a_list,
-    a_text,
-    boolean,
-    check_names,
-    check_off,
-    integer,
-    mapping,
-    string,
-    unsupported,
-    wrong,
-)
-from api.requests.generation import COMMON, INCLUDE_OBFUSCATION, parse_common
-from api.tools.tool_request import NamedFunction, Tool, ToolChoice, choose_tools, make_tools
+from api.requests.response_items import ItemReader
+from api.requests.tool_forms import function_of, tool_choice, tool_kind
+from api.requests.verdicts import REASONING as REASONING_RULES
+from api.requests.verdicts import RESPONSES as RULES
+from api.requests.verdicts import TEXT as TEXT_RULES
+from api.requests.verdicts import check_fields
+from api.tools.tool_request import Offer, ToolChoice, choose_tools, make_tools
 from dllama.errors import RequestError
 
 
@@ -48,50 +48,61 @@ def input_value(value: object, name: str) -> object:
 
 
 def includes(value: object, name: str) -> list[object]:
-    """Reads `include`: reasoning is never encrypted here, so the one value that is taken adds
-    nothing."""
+    """Reads `include`. Hosted tools, images and encrypted reasoning do not occur, so that more of
+    them adds nothing; probabilities would."""
     found = a_list(value, name)
-    for item in found:
-        if item != "reasoning.encrypted_content":
-            raise wrong(name, 'a list of nothing but "reasoning.encrypted_content"', item)
+    if "message.output_text.logprobs" in found:
+        raise RequestError(
+            f"`{name}` asks for message.output_text.logprobs, which responses do not tell here; "
+            "leave it out, or use /v1/chat/completions with `logprobs`.",
+            param=name,
+        )
     return found
 
 
-INPUT = Field(("input",), input_value, None)
+def tools(value: object, name: str) -> Offer:
+    """A list of functions; other tools are left out."""
+    functions: list[Mapping[str, object]] = []
+    paths: list[str] = []
+    left_out: list[str] = []
+    for i, tool in enumerate(a_list(value, name)):
+        path = f"{name}[{i}]"
+        kind = tool_kind(tool, path)
+        if kind == "function":
+            found = function_of(tool, path)
+            names = ("name", "description", "parameters", "strict")
+            functions.append({n: found[n] for n in names if found.get(n) is not None})
+            paths.append(path)
+        else:
+            left_out.append(f"{path}:{kind}")
+    return make_tools(functions, paths, left_out=left_out)
+
+
+INPUT: Field[object, object] = Field(("input",), input_value, [])
 INSTRUCTIONS = Field(("instructions",), string, None)
-MAX_OUTPUT_TOKENS = Field(("max_output_tokens",), integer(1, MAX_INT), None)
+MAX_OUTPUT_TOKENS = Field(
+    ("max_output_tokens", "n_predict", "max_completion_tokens", "max_tokens"), token_limit, None
+)
 PREVIOUS = Field(("previous_response_id",), string, None)
 STORE = Field(("store",), boolean, True)
-STREAM_OPTIONS = Field(("stream_options",), mapping, None)
-TOOLS = Field(("tools",), a_list, None)
+STREAM_OPTIONS: Field[dict[str, object], dict[str, object]] = Field(
+    ("stream_options",), mapping, {}
+)
+TOOLS: Field[Offer, Offer] = Field(("tools",), tools, Offer())
 PARALLEL = Field(("parallel_tool_calls",), boolean, True)
-TEXT = Field(("text",), mapping, None)
-REASONING = Field(("reasoning",), mapping, None)
-METADATA = Field(("metadata",), mapping, None)
+TEXT: Field[dict[str, object], dict[str, object]] = Field(("text",), mapping, {})
+REASONING: Field[dict[str, object], dict[str, object]] = Field(("reasoning",), mapping, {})
 INCLUDE = Field(("include",), includes, None)
-BACKGROUND = Field(("background",), boolean, False)
-TRUNCATION = Field(("truncation",), string, "disabled")
 TOP_LOGPROBS = Field(("top_logprobs",), integer(0, 0), 0)
 
 
-def tool_choice(value: object, name: str) -> ToolChoice:
-    """A word, or a function by name."""
-    if value == "auto" or value == "none" or value == "required":
-        return value
-    if isinstance(value, dict) and value.get("type") == "function":
-        return NamedFunction(a_text(value, "name", name))
-    raise wrong(name, '"auto", "none", "required" or {"type": "function", "name": "f"}', value)
-
-
 TOOL_CHOICE: Field[ToolChoice, ToolChoice] = Field(("tool_choice",), tool_choice, "auto")
-HARMLESS = frozenset({"max_tool_calls", "prompt_cache_options", "access_programs"})
-# max_tool_calls bounds tools that the server runs itself; this one runs none.
 FIELDS: tuple[Field[object, object], ...] = (
     INPUT, INSTRUCTIONS, MAX_OUTPUT_TOKENS, PREVIOUS, STORE, STREAM_OPTIONS, TOOLS, TOOL_CHOICE,
-    PARALLEL, TEXT, REASONING, METADATA, INCLUDE, BACKGROUND, TRUNCATION, TOP_LOGPROBS,
-    TEMPLATE_KWARGS, REASONING_FORMAT, *COMMON,
+    PARALLEL, TEXT, REASONING, INCLUDE, TOP_LOGPROBS, TEMPLATE_KWARGS, REASONING_FORMAT, *COMMON,
 )  # fmt: skip
-NAMES = HARMLESS | {field.names[0] for field in FIELDS}
+EFFORT = Field(("effort",), effort, None)
+FORMAT = Field(("format",), mapping, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,174 +119,55 @@ class ResponsesRequest:
 def parse_responses(body: Body, earlier: Sequence[TemplateMessage], route: str) -> ResponsesRequest:
     """The chat that a body asks for, after the `earlier` messages of the response that it
     continues. RequestError names the field at fault."""
-    check_names(body, NAMES, route)
-    refuse_unsupported(body)
-    asked = INPUT.of(body)
-    if asked is None or asked == []:
+    left_out = list(check_fields(body, FIELDS, route, RULES))
+    reader = ItemReader()
+    said = reader.messages(INPUT.of(body))
+    if not said:
         raise RequestError("`input` is missing or empty; send a string or items.", param="input")
-    messages = [*earlier, *input_messages(asked)]
+    messages = [*earlier, *said]
     instructions = INSTRUCTIONS.of(body)
     rendered = [message("system", instructions), *messages] if instructions else messages
-    strength = parse_reasoning(REASONING.of(body))
+    left_out += parts_left_out(body)
+    chosen = choose_tools(TOOLS.of(body), TOOL_CHOICE.of(body), is_parallel=PARALLEL.of(body))
+    strength = EFFORT.of(REASONING.of(body))
     conversation = Conversation(
         rendered,
         kwargs=thinking_kwargs(TEMPLATE_KWARGS.of(body), None, strength, "reasoning.effort"),
         is_continued=is_continued(rendered),
-        tools=choose_tools(
-            parse_tools(TOOLS.of(body)), TOOL_CHOICE.of(body), is_parallel=PARALLEL.of(body)
-        ),
+        tools=chosen,
         reasoning=REASONING_FORMAT.of(body),
     )
     generation = parse_common(
-        body, max_tokens=MAX_OUTPUT_TOKENS.of(body), form=parse_text(TEXT.of(body))
+        body,
+        max_tokens=MAX_OUTPUT_TOKENS.of(body),
+        form=parse_format(TEXT.of(body)),
+        left_out=(*left_out, *reader.left_out, *chosen.left_out),
     )
     is_stored = STORE.of(body)
     chat = ChatRequest(generation, conversation)
     return ResponsesRequest(chat, messages, is_stored, echo_of(body, is_stored))
 
 
-def refuse_unsupported(body: Body) -> None:
-    """Raises RequestError for background jobs and truncation."""
-    if BACKGROUND.of(body):
-        raise RequestError("`background` is not supported; leave it out.", param="background")
-    if TRUNCATION.of(body) != "disabled":
-        raise RequestError(
-            '`truncation` other than "disabled" is not supported; leave it out.',
-            param="truncation",
-        )
+def parts_left_out(body: Body) -> tuple[str, ...]:
+    """Returns the names within the objects of a body that the answer does not follow. Raises
+    RequestError for those that are refused."""
     TOP_LOGPROBS.of(body)
     INCLUDE.of(body)
-    for name, value in (STREAM_OPTIONS.of(body) or {}).items():
-        if name not in INCLUDE_OBFUSCATION.names:
-            raise RequestError(
-                f"`stream_options` knows no field `{name:.100}`; leave it out.", param=name[:100]
-            )
-        boolean(value, name)
+    return (
+        *check_stream_options(STREAM_OPTIONS.of(body)),
+        *check_fields(REASONING.of(body), (EFFORT,), "`reasoning`", REASONING_RULES, "reasoning."),
+        *check_fields(TEXT.of(body), (FORMAT,), "`text`", TEXT_RULES, "text."),
+    )
 
 
-def input_messages(asked: object) -> list[TemplateMessage]:
-    """Returns the template's messages for the items of an input."""
-    if isinstance(asked, str):
-        return [message("user", asked)]
-    messages: list[TemplateMessage] = []
-    thoughts: list[str] = []
-    for i, item in enumerate(a_list(asked, "input")):
-        path = f"input[{i}]"
-        found = mapping(item, path)
-        kind = found.get("type", "message")
-        if kind == "message":
-            messages.append(a_message(found, path))
-        elif kind == "function_call":
-            join_call(messages, found, path)
-        elif kind == "function_call_output":
-            messages.append(call_output(found, path))
-        elif kind == "reasoning":
-            thoughts += reasoning_texts(found, path)
-            continue
-        else:
-            raise unsupported(
-                path, kind, "'message', 'function_call', 'function_call_output' and 'reasoning'"
-            )
-        if thoughts and messages[-1]["role"] == "assistant":
-            messages[-1]["reasoning_content"] = "\n".join(thoughts)
-            thoughts = []
-    return messages
-
-
-def a_message(item: Mapping[str, object], path: str) -> TemplateMessage:
-    role, content = item.get("role"), item.get("content")
-    if isinstance(content, str):
-        return message(role, content)
-    return message(role, content_text(a_list(content, f"{path}.content"), path))
-
-
-def content_text(parts: list[object], path: str) -> str:
-    """Returns the text of the parts of an item's content."""
-    texts = []
-    for i, part in enumerate(parts):
-        where = f"{path}.content[{i}]"
-        found = mapping(part, where)
-        kind = found.get("type")
-        if kind == "refusal":
-            texts.append(a_text(found, "refusal", where))
-        elif kind in ("input_text", "output_text", "text"):
-            texts.append(a_text(found, "text", where))
-        else:
-            raise unsupported(where, kind, "'input_text', 'output_text' and 'refusal'")
-    return "\n".join(texts)
-
-
-def join_call(messages: list[TemplateMessage], item: Mapping[str, object], path: str) -> None:
-    """Adds a tool call to the assistant's message before it, or to one of its own."""
-    arguments = a_text(item, "arguments", path)
-    name, call_id = a_text(item, "name", path), a_text(item, "call_id", path)
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append(message("assistant", None))
-    calls = messages[-1].setdefault("tool_calls", [])
-    assert isinstance(calls, list)
-    calls.append(tool_call(Call(call_id, name, arguments)))
-
-
-def call_output(item: Mapping[str, object], path: str) -> TemplateMessage:
-    output = item.get("output", "")
-    if not isinstance(output, str):
-        parts = a_list(output, f"{path}.output")
-        output = content_text(parts, path)
-    return tool_result(a_text(item, "call_id", path), output)
-
-
-def reasoning_texts(item: Mapping[str, object], path: str) -> list[str]:
-    parts = a_list(item.get("content") or [], f"{path}.content")
-    found = [mapping(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
-    return [a_text(part, "text", f"{path}.content[{i}]") for i, part in enumerate(found)]
-
-
-def parse_tools(tools: list[object] | None) -> tuple[Tool, ...]:
-    paths = [f"tools[{i}]" for i in range(len(tools or ()))]
-    functions = [a_tool(tool, path) for tool, path in zip(tools or (), paths, strict=True)]
-    return make_tools(functions, paths)
-
-
-def a_tool(tool: object, path: str) -> Mapping[str, object]:
-    """Returns the function that a tool describes."""
-    found = mapping(tool, path)
-    if found.get("type") != "function":
-        raise unsupported(path, found.get("type"), "'function' tools, which the client runs")
-    names = ("name", "description", "parameters", "strict")
-    return {name: found[name] for name in names if found.get(name) is not None}
-
-
-def parse_text(text: Mapping[str, object] | None) -> AnswerFormat | None:
+def parse_format(text: Mapping[str, object]) -> AnswerFormat | None:
     """Returns the form that `text` asks for."""
-    form = None
-    for name, value in (text or {}).items():
-        path = f"text.{name:.100}"
-        if value is None:
-            continue
-        if name == "verbosity":
-            check_off("verbosity", value, path)
-        elif name == "format":
-            asked = mapping(value, path)
-            if asked.get("type") == "json_schema":
-                form = named_schema(asked, path, path)
-            else:
-                form = response_format(asked, path)
-        else:
-            raise RequestError(f"`{path}` is not supported; leave it out.", param=path)
-    return form
-
-
-def parse_reasoning(reasoning: Mapping[str, object] | None) -> str | None:
-    """Returns the effort that `reasoning` asks for. A summary is not made; the thoughts themselves
-    are shown."""
-    strength = None
-    for name, value in (reasoning or {}).items():
-        path = f"reasoning.{name:.100}"
-        if name == "effort" and value is not None:
-            strength = effort(value, path)
-        elif name not in ("effort", "summary", "generate_summary"):
-            raise RequestError(f"`{path}` is not supported; leave it out.", param=path)
-    return strength
+    asked, path = FORMAT.of(text), "text.format"
+    if not asked:
+        return None
+    if asked.get("type") == "json_schema":
+        return named_schema(asked, path, path)
+    return response_format(asked, path)
 
 
 def said_messages(said: Message) -> list[TemplateMessage]:
@@ -293,10 +185,10 @@ def echo_of(body: Body, is_stored: bool) -> dict[str, object]:
         **{name: body.get(name) for name in names},
         "metadata": body.get("metadata") or {},
         "parallel_tool_calls": PARALLEL.of(body),
-        "reasoning": {"effort": None, "summary": None, **(REASONING.of(body) or {})},
-        "text": {"format": {"type": "text"}, **(TEXT.of(body) or {})},
+        "reasoning": {"effort": None, "summary": None, **REASONING.of(body)},
+        "text": {"format": {"type": "text"}, **TEXT.of(body)},
         "tool_choice": body.get("tool_choice") or "auto",
-        "tools": TOOLS.of(body) or [],
+        "tools": body.get("tools") or [],
         "truncation": "disabled",
         "background": False,
         "store": is_stored,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from api.conversation_streams import Conversation
-from api.keys import key_of
+from api.http.keys import key_of
 from api.requests.fields import Field, a_list, string
 from dllama.errors import RequestError
 

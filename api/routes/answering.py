@@ -37,7 +37,8 @@ async def check_ready(
 ) -> GenerationRequest:
     """Returns the request with the session of its headers and, if it names no length, the server's
     own. Raises EngineBusy unless the engine is ready, and RequestError if the grammar cannot be
-    compiled."""
+    compiled. Has told what is left out."""
+    request.app[CONTEXT].left_out.tell(request, wanted.left_out)
     refuse_unless_ready(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()
@@ -66,6 +67,8 @@ async def answer(
     context = request.app[CONTEXT]
     if wanted.timings_per_token:
         plan = replace(plan, tells_usage=True)
+    if wanted.max_tokens == 0:
+        plan = replace(plan, is_silent=True)
     answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
     pause_s = ping_s or context.config.ping_s
     keys = context.config.api_keys

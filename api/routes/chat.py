@@ -19,11 +19,18 @@ from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
 from api.requests.anthropic import parse_messages
-from api.requests.conversation import ChatRequest
 from api.requests.fields import Body
 from api.requests.generation import GenerationRequest
 from api.requests.openai import parse_chat, parse_completion
-from api.requests.prompting import chat_prompt, encode, render, sampling_of, text_ids
+from api.requests.prompts.conversation import ChatRequest
+from api.requests.prompts.prompting import (
+    chat_prompt,
+    effort_left_out,
+    encode,
+    render,
+    sampling_of,
+    text_ids,
+)
 from api.routes.answering import answer, check_ready, new_id
 from api.served_model import ServedModel
 from dllama.errors import RequestError
@@ -68,6 +75,7 @@ async def answer_chat(
 ) -> web.StreamResponse:
     """Answers a chat, whatever API it came by, in the words of the writer."""
     conversation = asked.conversation
+    request.app[CONTEXT].left_out.tell(request, effort_left_out(model, conversation))
     wanted = await check_ready(request, model, asked.generation)
     await conversation.tools.check()
     prompt = await chat_prompt(model, conversation, wanted.options)
@@ -122,7 +130,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def count_tokens(request: web.Request, asked: ChatRequest) -> int:
     """Tokens of a chat's prompt; needs a template and a tokenizer but no engine."""
-    model = request.app[CONTEXT].models.find(asked.generation.model)
+    context = request.app[CONTEXT]
+    context.left_out.tell(request, asked.generation.left_out)
+    model = context.models.find(asked.generation.model)
     ids = await asyncio.to_thread(lambda: encode(model, render(model, asked.conversation)))
     return len(ids)
 

@@ -15,10 +15,11 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.replies.event_stream import Json
-from api.requests.fields import MAX_INT, Body, Field, Reader, check_fields, integer, wrong
+from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
 from api.requests.native import MixedPrompt, native_prompts
-from api.requests.prompting import mixed_ids
+from api.requests.prompts.prompting import mixed_ids
+from api.requests.verdicts import EMBEDDINGS, check_fields
 from api.routes.answering import new_id
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, RequestError
@@ -58,11 +59,12 @@ class EmbeddingRequest:
     dimensions: int | None
     pooling: str
     norm: int
+    left_out: tuple[str, ...]
 
 
 def parse_embedding(body: Body, route: str, config: ApiConfig) -> EmbeddingRequest:
     """Parses a body. RequestError names the field at fault."""
-    check_fields(body, FIELDS, route)
+    left_out = check_fields(body, FIELDS, route, EMBEDDINGS)
     found = INPUT.of(body)
     pooling, norm = POOLING.of(body), NORMALIZE.of(body)
     if found is None:
@@ -76,6 +78,7 @@ def parse_embedding(body: Body, route: str, config: ApiConfig) -> EmbeddingReque
         dimensions=DIMENSIONS.of(body),
         pooling=config.pooling if pooling is None else pooling,
         norm=config.embd_normalize if norm is None else norm,
+        left_out=left_out,
     )
 
 
@@ -98,6 +101,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     wanted = parse_embedding(body, request.path, context.config)
+    context.left_out.tell(request, wanted.left_out)
     model = context.models.find(wanted.model)
     if len(wanted.texts) > context.config.max_sequences:
         raise RequestError(

@@ -15,7 +15,7 @@ from api.errors import ApiError, api_error
 from api.replies.event_stream import Json
 from api.replies.settings import ANY_SEED, generation_settings
 from api.requests.native import parse_native
-from api.requests.prompting import sampling_of
+from api.requests.prompts.prompting import sampling_of
 from api.served_model import ServedModel
 from dllama.chat.caps import template_caps
 from dllama.errors import ClusterError, EngineBusy
@@ -133,7 +133,7 @@ async def set_props(request: web.Request) -> web.Response:
 
 
 async def one_model(request: web.Request) -> web.Response:
-    return json_response(describe(request.app[CONTEXT].models.find(request.match_info["name"])))
+    return json_response(describe(request.app[CONTEXT].models.named(request.match_info["name"])))
 
 
 async def health(request: web.Request) -> web.Response:

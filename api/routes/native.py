@@ -14,7 +14,7 @@ from api.engines.client import refuse_unless_ready
 from api.replies.made import Made
 from api.replies.native import NativeWriter
 from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
-from api.requests.prompting import check_length, infill_ids, mixed_ids, sampling_of
+from api.requests.prompts.prompting import check_length, infill_ids, mixed_ids, sampling_of
 from api.routes.answering import answer, check_ready, new_id
 from api.served_model import ServedModel
 from dllama.errors import RequestError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from dataclasses import replace
 
@@ -17,19 +16,17 @@ from api.replies.event_stream import NDJSON
 from api.replies.logprobs import LogprobWriter
 from api.replies.ollama import LOAD, UNLOAD, ChatWriter, GenerateWriter
 from api.replies.ollama_models import LATEST, described, listed, running, tagged
-from api.requests.conversation import ChatRequest
 from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
-from api.requests.ollama import OPTIONS, parse_ollama_chat, parse_ollama_prompt
-from api.requests.ollama_options import unknown_options
-from api.requests.ollama_prompting import prompt_of, thoughtful
-from api.requests.prompting import sampling_of
+from api.requests.ollama.bodies import OPTIONS, parse_ollama_chat, parse_ollama_prompt
+from api.requests.ollama.options import unknown_options
+from api.requests.ollama.prompting import prompt_of, thoughtful
+from api.requests.prompts.conversation import ChatRequest
+from api.requests.prompts.prompting import sampling_of
 from api.requests.sampling import LogprobStyle
 from api.routes.answering import answer, check_ready
 from api.routes.chat import answer_chat, with_prefill
 from api.served_model import ServedModel
-
-log = logging.getLogger(__name__)
 
 API_VERSION = "0.12.11"  # of Ollama: the first with all that is answered here; clients compare it
 KEPT_LOADED = {"X-Dllama-Ignored": "keep_alive"}  # nothing is unloaded before the server stops
@@ -48,11 +45,11 @@ def find_model(request: web.Request, name: str | None) -> ServedModel:
 
 
 async def read(request: web.Request) -> tuple[Body, ServedModel]:
-    """Returns a body and the model that it names; options without a meaning go to the log."""
+    """Returns a body and the model that it names; options without a meaning are told."""
     body = await read_object(request, request.app[CONTEXT].config)
     model = find_model(request, MODEL.of(body))
-    if unknown := unknown_options(OPTIONS.of(body)):
-        log.info("%s ignores the options %s", request.path, ", ".join(unknown)[:500])
+    unknown = unknown_options(OPTIONS.of(body))
+    request.app[CONTEXT].left_out.tell(request, [f"options.{name}" for name in unknown])
     return body, model
 
 

@@ -14,9 +14,9 @@ from api.replies.ollama import nanoseconds
 from api.replies.ollama_models import tagged
 from api.requests.fields import MAX_INT, Field, a_list, boolean, integer, string
 from api.requests.generation import MODEL
-from api.requests.ollama import KEEP_ALIVE, OPTIONS, PROMPT
-from api.requests.ollama_options import common_body
-from api.requests.prompting import encode
+from api.requests.ollama.bodies import KEEP_ALIVE, OPTIONS, PROMPT
+from api.requests.ollama.options import common_body
+from api.requests.prompts.prompting import encode
 from api.routes.embeddings import embed, normalised
 from api.routes.ollama import find_model
 from api.served_model import ServedModel

@@ -15,8 +15,9 @@ from api.errors import ApiError
 from api.replies.event_stream import Json
 from api.replies.settings import sampling_settings
 from api.requests.engine_options import session_name, slot_session
-from api.requests.fields import Field, check_fields, string
+from api.requests.fields import Field, string
 from api.requests.generation import MODEL
+from api.requests.verdicts import check_fields
 from api.served_model import ServedModel
 from dllama.errors import RequestError
 from dllama.requests import SessionAction, SessionCall, SessionReply
@@ -118,7 +119,7 @@ async def act(request: web.Request, session: str, head: Json) -> web.Response:
     model_name = request.query.get("model")
     if action is not SessionAction.ERASE or request.can_read_body:
         body = await read_object(request, context.config)
-        check_fields(body, (FILENAME, MODEL), request.path)
+        context.left_out.tell(request, check_fields(body, (FILENAME, MODEL), request.path))
         filename = FILENAME.of(body) or ""
         model_name = MODEL.of(body) or model_name
     model = context.models.find(model_name)

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.page import SERVICE_WORKER, page
+from api.http.page import SERVICE_WORKER, page
 from api.routes import (
     chat,
     embeddings,
@@ -61,7 +61,7 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def page_file(request: web.Request) -> web.Response:
-    """A file beside the page; see api/page.py."""
+    """A file beside the page; see api/http/page.py."""
     config = request.app[CONTEXT].config
     name = request.app[CONTEXT].route_of(request)
     if name == "/sw.js":

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
-from api.requests.fields import Body, Field, boolean, check_fields, string
+from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
 from api.requests.openai import TEMPLATE, parse_conversation, token_ids
-from api.requests.prompting import LONG_CHARS, check_ids, is_long, render
+from api.requests.prompts.prompting import LONG_CHARS, check_ids, is_long, render
+from api.requests.verdicts import CHAT, check_fields
 from api.served_model import ServedModel
 from dllama.errors import RequestError
 
@@ -26,10 +27,10 @@ TOKENS = Field(("tokens",), token_ids, None)
 async def read_checked(
     request: web.Request, *fields: Field[object, object]
 ) -> tuple[Body, ServedModel]:
-    """Returns the body, which has only these fields and `model`, and the model that it names."""
+    """Returns the body, of which these fields and `model` count, and the model that it names."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
-    check_fields(body, (*fields, MODEL), request.path)
+    context.left_out.tell(request, check_fields(body, (*fields, MODEL), request.path, CHAT))
     return body, context.models.find(MODEL.of(body))
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from api.body import GIVEN_BODY, json_response, read_object
 from api.config import VertexRoutes
 from api.context import CONTEXT
-from api.guards import errors_as_json
+from api.http.guards import errors_as_json
 from api.requests.fields import a_list, mapping, wrong
 from api.routes import models
 from api.routes.table import ROUTES, Route

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from api.answers.reasoning import ThinkTags
 from api.tools.dialects import ToolDialect
 from api.tools.tool_request import ToolRequest
-from dllama.constraints.grammars import Part, grammar_text
+from dllama.constraints.compile import grammar_text
+from dllama.constraints.grammars import Part
 
 ControlId = Callable[[str], int | None]
 """The id of a text that is a control token of the model, None for ordinary text: a grammar names
@@ -44,7 +45,7 @@ def answer_grammar(
     parts: list[dict[str, object]] = []
     if tools.offered:
         rules.add_calls(dialect, tools)
-        parts += [tool.parameters.named(f"args_{i}") for i, tool in enumerate(tools.offered)]
+        parts += [part.named(f"args_{i}") for i, part in enumerate(tools.grammars())]
     if form is not None:
         parts.append(form.named("answer"))
     if tools.is_required:

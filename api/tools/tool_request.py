@@ -9,10 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from api.requests.fields import wrong
-from dllama.constraints.grammars import Part, check_part, json_part
+from dllama.constraints.grammars import (
+    ANY_OBJECT,
+    Part,
+    check_part,
+    json_part,
+    nearest_object,
+    refuse_faults,
+)
 from dllama.errors import RequestError
 
-MAX_TOOLS = 128
+MAX_TOOLS = 512
+MAX_GRAMMAR_CHARS = 512 * 1024  # of all tools together
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _NO_PARAMETERS: dict[str, object] = {"type": "object", "properties": {}}
 
@@ -20,37 +28,74 @@ _NO_PARAMETERS: dict[str, object] = {"type": "object", "properties": {}}
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that a model may call. `raw` is what templates are given; `param` is the path of
-    its schema in the request."""
+    its schema in the request. All keywords of the schema count if it `is_strict`; otherwise those
+    that a grammar can hold."""
 
     name: str
-    parameters: Part
+    schema: dict[str, object]
     raw: dict[str, object]
     param: str
+    is_strict: bool = False
+
+    @property
+    def parameters(self) -> Part:
+        """The grammar of its arguments. Takes long where the schema is new."""
+        return json_part(self.schema) if self.is_strict else nearest_object(self.schema)
+
+    def check(self) -> None:
+        """Raises RequestError if a schema that is strict has what a grammar cannot hold."""
+        if self.is_strict:
+            refuse_faults(self.schema, self.param)
+            check_part(self.parameters, self.param)
+
+
+class Offer(NamedTuple):
+    """The tools of a request, and the names of those that this server cannot have called."""
+
+    tools: tuple[Tool, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
     """The tools that an answer may call, all of `offered`; it has to call one of them if
     `is_required`, and may call several if `is_parallel`. `rendered` are those that the prompt
-    tells of: all that were sent, so that a choice does not change the prompt."""
+    tells of: all that were sent, so that a choice does not change the prompt. `left_out` names
+    those that cannot be called."""
 
     offered: tuple[Tool, ...] = ()
     rendered: tuple[Tool, ...] = ()
     is_required: bool = False
     is_parallel: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def raw(self) -> list[Mapping[str, object]] | None:
         return [tool.raw for tool in self.rendered] or None
 
     async def check(self) -> None:
-        """Raises RequestError if a tool's parameters are no JSON schema that can be compiled."""
+        """Makes the grammars of the arguments. Raises RequestError if a strict tool's parameters
+        are no JSON schema that can be compiled."""
         if self.offered:
             await asyncio.to_thread(self._check)
 
     def _check(self) -> None:
         for tool in self.offered:
-            check_part(tool.parameters, tool.param)
+            tool.check()
+        self.grammars()
+
+    def grammars(self) -> list[Part]:
+        """Returns the grammar of each offered tool's arguments; the largest take any arguments
+        where all together are too large."""
+        parts = [tool.parameters for tool in self.offered]
+        sizes = [len(str(part.value)) for part in parts]
+        largest = sorted(range(len(parts)), key=lambda i: -sizes[i])
+        for i in largest:
+            if sum(sizes) <= MAX_GRAMMAR_CHARS:
+                break
+            if not self.offered[i].is_strict:
+                parts[i], sizes[i] = nearest_object(ANY_OBJECT), 0
+        return parts
 
 
 class NamedFunction(NamedTuple):
@@ -59,28 +104,36 @@ class NamedFunction(NamedTuple):
     name: str
 
 
-ToolChoice = Literal["auto", "none", "required"] | NamedFunction
+class AllowedTools(NamedTuple):
+    """The tools that an answer may call, one of which it has to call if `is_required`."""
+
+    names: tuple[str, ...]
+    is_required: bool
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedFunction | AllowedTools
 
 
 def make_tools(
-    functions: Sequence[Mapping[str, object]], paths: Sequence[str], schema: str = "parameters"
-) -> tuple[Tool, ...]:
-    """Returns the tools that `functions` describe: `name`, `description`, `parameters`. Errors
-    name their `paths` in the request, where the parameters are the field `schema`. Raises
-    RequestError."""
+    functions: Sequence[Mapping[str, object]],
+    paths: Sequence[str],
+    schema: str = "parameters",
+    left_out: Sequence[str] = (),
+) -> Offer:
+    """Returns the tools that `functions` describe: `name`, `description`, `parameters`, `strict`.
+    Errors name their `paths` in the request, where the parameters are the field `schema`. A second
+    tool of the same name is left out. Raises RequestError."""
     if len(functions) > MAX_TOOLS:
         raise wrong("tools", f"a list of at most {MAX_TOOLS} tools", functions)
-    found = [make_tool(f, path, schema) for f, path in zip(functions, paths, strict=True)]
-    names: set[str] = set()
-    for tool, path in zip(found, paths, strict=True):
-        if tool.name in names:
-            raise RequestError(
-                f"`{path}.name` is {tool.name!r}, as another tool's is; give every tool a name of "
-                "its own.",
-                param=f"{path}.name",
-            )
-        names.add(tool.name)
-    return tuple(found)
+    found: dict[str, Tool] = {}
+    lost = list(left_out)
+    for function, path in zip(functions, paths, strict=True):
+        tool = make_tool(function, path, schema)
+        if tool.name in found:
+            lost.append(f"{path}:{tool.name}")
+        else:
+            found[tool.name] = tool
+    return Offer(tuple(found.values()), tuple(lost))
 
 
 def make_tool(function: Mapping[str, object], path: str, schema: str) -> Tool:
@@ -90,17 +143,23 @@ def make_tool(function: Mapping[str, object], path: str, schema: str) -> Tool:
     description = function.get("description")
     if description is not None and not isinstance(description, str):
         raise wrong(f"{path}.description", "a text", description)
+    strict = function.get("strict")
+    if strict is not None and not isinstance(strict, bool):
+        raise wrong(f"{path}.strict", "true or false", strict)
     parameters = function.get("parameters")
     if parameters is None:
         parameters = _NO_PARAMETERS
-    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+    if not isinstance(parameters, dict):
+        raise wrong(f"{path}.{schema}", "a JSON schema of an object", parameters)
+    if strict and parameters.get("type", "object") != "object":
         raise wrong(f"{path}.{schema}", "a JSON schema of an object", parameters)
     # Everything stays where the client put it, because templates write tools out as they are;
     # what templates read without asking whether it is there follows at the end.
     schema_shown = {**parameters, **_absent(parameters, _NO_PARAMETERS)}
     shown = {**function, "description": description or "", "parameters": schema_shown}
     told: dict[str, object] = {"type": "function", "function": shown}
-    return Tool(name, json_part({"type": "object", **parameters}), told, f"{path}.{schema}")
+    whole = {"type": "object", **parameters}
+    return Tool(name, whole, told, f"{path}.{schema}", is_strict=bool(strict))
 
 
 def _absent(given: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
@@ -108,38 +167,49 @@ def _absent(given: Mapping[str, object], defaults: Mapping[str, object]) -> dict
     return {key: value for key, value in defaults.items() if key not in given}
 
 
-def in_their_envelopes(tools: Sequence[Tool], sent: Sequence[object]) -> tuple[Tool, ...]:
+def in_their_envelopes(
+    tools: Sequence[Tool], sent: Sequence[Mapping[str, object]]
+) -> tuple[Tool, ...]:
     """Returns the tools as a client of OpenAI's chats sent them: a template sees every key of the
     object around a function too, in the client's order."""
     envelopes: dict[object, Mapping[str, object]] = {}
     for envelope in sent:
-        function = envelope.get("function") if isinstance(envelope, Mapping) else None
-        if isinstance(envelope, Mapping) and isinstance(function, Mapping):
+        function = envelope.get("function")
+        if isinstance(function, Mapping):
             envelopes.setdefault(function.get("name"), envelope)
     return tuple(
-        replace(tool, raw={**envelopes[tool.name], "function": tool.raw["function"]})
+        replace(tool, raw={**envelopes.get(tool.name, tool.raw), "function": tool.raw["function"]})
         for tool in tools
     )
 
 
-def choose_tools(found: tuple[Tool, ...], choice: ToolChoice, *, is_parallel: bool) -> ToolRequest:
-    """Returns the tools that a choice leaves. Raises RequestError if it leaves none to call."""
+def choose_tools(offer: Offer, choice: ToolChoice, *, is_parallel: bool) -> ToolRequest:
+    """Returns the tools that a choice leaves. Raises RequestError if it asks for a call and leaves
+    none to call."""
+    found, left_out = offer
     if choice == "auto":
-        return ToolRequest(found, found, False, is_parallel)
+        return ToolRequest(found, found, False, is_parallel, left_out)
     if choice == "none":
-        return ToolRequest()
-    if not found:
-        raise RequestError(
-            "`tool_choice` asks for a call, but `tools` has none to call; send some.",
-            param="tool_choice",
-        )
+        return ToolRequest(left_out=left_out)
+    if isinstance(choice, AllowedTools):
+        offered = tuple(tool for tool in found if tool.name in choice.names)
+        if offered or not choice.is_required:
+            return ToolRequest(offered, found, choice.is_required, is_parallel, left_out)
+        raise _nothing_to_call(found, f"allows {', '.join(choice.names)[:200]}")
     if choice == "required":
-        return ToolRequest(found, found, True, is_parallel)
+        if found:
+            return ToolRequest(found, found, True, is_parallel, left_out)
+        raise _nothing_to_call(found, "asks for a call")
     named = tuple(tool for tool in found if tool.name == choice.name)
     if not named:
-        raise RequestError(
-            f"`tool_choice` names {choice.name!r}, which is none of `tools`: "
-            f"{', '.join(tool.name for tool in found)[:300]}.",
-            param="tool_choice",
-        )
-    return ToolRequest(named, found, True, False)
+        raise _nothing_to_call(found, f"names {choice.name!r}")
+    return ToolRequest(named, found, True, False, left_out)
+
+
+def _nothing_to_call(found: Sequence[Tool], asked: str) -> RequestError:
+    names = ", ".join(tool.name for tool in found)[:300] or "none"
+    return RequestError(
+        f"`tool_choice` {asked}, but the functions among `tools`, which alone can be called, are "
+        f"{names}. Send the function, or another choice.",
+        param="tool_choice",
+    )

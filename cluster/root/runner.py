@@ -15,8 +15,8 @@ from cluster.root.session import ClusterSession, RootParts
 from cluster.root.session_plan import ClusterConfig
 from dllama import __version__
 from dllama.config import ModelConfig
-from dllama.descriptors import check_free
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
+from dllama.host.descriptors import check_free
 from dllama.kv import KvShift
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row

@@ -37,7 +37,7 @@ from cluster.wire.messages import (
     Welcome,
     pack,
 )
-from dllama.container import available_memory
+from dllama.host.container import available_memory
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors

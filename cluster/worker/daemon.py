@@ -39,9 +39,9 @@ from cluster.wire.messages import (
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
-from dllama.container import available_memory
-from dllama.descriptors import n_free
 from dllama.errors import DllamaError, ProtocolError
+from dllama.host.container import available_memory
+from dllama.host.descriptors import n_free
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dllama.temporary import temporary_file
+from dllama.host.temporary import temporary_file
 from kernels.team import TICKET
 
 KERNEL_WORDS = 64  # the state of the rank's thread team, which holds its counter

@@ -47,13 +47,13 @@ from cluster.wire.messages import (
 )
 from cluster.worker.progress import ProgressFile
 from cluster.worker.root_link import RootLeft, RootLink
-from dllama.container import available_memory
-from dllama.descriptors import check_free
 from dllama.errors import DllamaError, PeerLost, ProtocolError
+from dllama.host.container import available_memory
+from dllama.host.descriptors import check_free
+from dllama.host.temporary import places
 from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
-from dllama.temporary import places
 from kernels.cache import cache_root
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import psutil
 
 from cluster.worker.progress import ProgressFile
 from cluster.worker.session import SessionConfig
-from dllama.child_python import child_command, child_environment
+from dllama.host.child_python import child_command, child_environment
 
 SESSION_COMMAND = tuple(child_command("dllama.cli.worker_session"))
 KILL_AFTER_S = 2.0

@@ -13,12 +13,12 @@ from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_source
 from dllama.config import ModelConfig
 from dllama.constraints.background import BackgroundMasks
-from dllama.container import available_memory
 from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.errors import ConfigError
 from dllama.formats import open_model
+from dllama.host.container import available_memory
 from dllama.kv import KvType
 from dllama.runner import Runner
 from dllama.runtime.local_runner import LocalRunner

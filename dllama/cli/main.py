@@ -7,7 +7,7 @@ import functools
 import importlib
 import sys
 
-from dllama.cli.guarded import guarded
+from dllama.cli.terminal.guarded import guarded
 
 DESCRIPTION = """Run large language models on the computers you already have."""
 
@@ -57,7 +57,7 @@ def start(argv: list[str] | None) -> int:
     if rest and command != "up":  # up hands on what it does not know to the root
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
-    from dllama.cli.terminal import set_up_logging
+    from dllama.cli.terminal.output import set_up_logging
 
     set_up_logging("warning")
     code: int = args.run(args)

@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 
-from dllama.child_python import HOUSE
+from dllama.host.child_python import HOUSE
 
 PACKAGES = ("api", "cluster", "kernels")  # beside dllama, which is here already
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from cluster.worker.session import main as run_session
-from dllama.cli.guarded import guarded
+from dllama.cli.terminal.guarded import guarded
 from dllama.runtime.rank import RankModel
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
+from llguidance import LLMatcher, regex_to_lark
 from llguidance.gbnf_to_lark import gbnf_to_lark as convert
 
+from dllama.constraints.compile import byte_matcher, grammar_text
+from dllama.constraints.nearest import Fault, nearest
+from dllama.constraints.relaxed import relaxed
 from dllama.constraints.schemas import closed
 from dllama.errors import RequestError
 
@@ -42,14 +45,68 @@ class Part:
 
 
 def json_part(schema: object) -> Part:
-    """Returns the grammar of JSON that is valid under `schema`. Raises RequestError for a wrong
-    schema."""
+    """Returns the grammar of JSON that is valid under `schema`, all of whose keywords count. Raises
+    RequestError for a wrong schema."""
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     if not isinstance(schema, dict):
         raise RequestError("A JSON schema must be an object, or true for any JSON value.")
     whitespace = {"whitespace_pattern": WHITESPACE}
     return Part("json_schema", {**closed(schema), "x-guidance": whitespace})
+
+
+def refuse_faults(schema: object, param: str, *, only_malformed: bool = False) -> None:
+    """Raises RequestError for the first keyword of a schema that a grammar cannot hold; with
+    `only_malformed` for the first with a value that JSON Schema does not know."""
+    for fault in nearest(schema).faults:
+        if fault.is_malformed:
+            raise RequestError(
+                f"`{param}` is no JSON schema: the value at {fault.path:.200} may not be "
+                f"{str(fault.value)[:60]!r}. Correct it.",
+                param=param,
+            )
+        if not only_malformed:
+            raise RequestError(
+                f"`{param}` has a keyword that this server cannot hold an answer to, at "
+                f"{fault.path:.200}. Leave it out, or do not ask for `strict`.",
+                param=param,
+            )
+
+
+def nearest_object(schema: dict[str, object]) -> Part:
+    """Returns the grammar of JSON objects that is nearest to `schema`; there is one for any."""
+    key = json.dumps(schema, default=str)
+    return _nearest_object(key)
+
+
+@lru_cache(maxsize=512)
+def _nearest_object(schema: str) -> Part:
+    """As nearest_object; cached because clients send the same tools with every request."""
+    found = nearest(json.loads(schema)).schema
+    if isinstance(found, bool) or len(schema) > MAX_SOURCE_CHARS:
+        return _nearest_part(ANY_OBJECT)
+    compiling = relaxed({**found, "type": "object"}, lambda s: _compiles(_nearest_part(s)))
+    return _nearest_part({**compiling, "type": "object"})
+
+
+def nearest_part(schema: object) -> tuple[Part, list[Fault]]:
+    """Returns the grammar that is nearest to a schema, and what it does not hold."""
+    found = nearest(schema)
+    if found.schema is False:
+        return json_part(False), found.faults
+    return _nearest_part({} if found.schema is True else found.schema), found.faults
+
+
+def _nearest_part(schema: dict[str, object]) -> Part:
+    guidance = {"whitespace_pattern": WHITESPACE, "coerce_one_of": True, "lenient": True}
+    return Part("json_schema", {**closed(schema), "x-guidance": guidance})
+
+
+def _compiles(part: Part) -> bool:
+    matcher = byte_matcher(whole_answer(part))
+    if matcher is None or matcher.is_error():
+        return False
+    return any(matcher.compute_bitmask()) and not matcher.is_error()
 
 
 def source_part(kind: GrammarKind, source: object) -> Part:
@@ -62,11 +119,6 @@ def source_part(kind: GrammarKind, source: object) -> Part:
     if kind is GrammarKind.GBNF:
         return Part("lark_grammar", gbnf_to_lark(source))
     return Part("lark_grammar", source)
-
-
-def grammar_text(*parts: dict[str, object]) -> str:
-    """Returns the grammar as an engine takes it; the first part is where an answer begins."""
-    return json.dumps({"grammars": list(parts)}, ensure_ascii=False)
 
 
 def whole_answer(part: Part) -> str:
@@ -84,12 +136,10 @@ def check_part(part: Part, param: str) -> None:
             "smaller one.",
             param=param,
         )
-    try:
-        limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(_byte_tokenizer(), text, log_level=0, limits=limits)
-        mask = matcher.compute_bitmask() if not matcher.is_error() else b""
-    except (ValueError, RuntimeError) as error:
-        raise RequestError(f"`{param}` cannot be used: {error}.", param=param) from error
+    matcher = byte_matcher(text)
+    if matcher is None:
+        raise RequestError(f"`{param}` cannot be used: it is no grammar.", param=param)
+    mask = matcher.compute_bitmask() if not matcher.is_error() else b""
     if matcher.is_error():
         raise RequestError(f"`{param}` cannot be used: {_reason(matcher)}", param=param)
     if not any(mask):
@@ -102,25 +152,6 @@ def _reason(matcher: LLMatcher) -> str:
     lines = [line.strip() for line in matcher.get_error().splitlines() if line.strip()]
     text = " ".join(lines)[:500] or matcher.stop_reason()
     return text if text.endswith((".", "!", "?")) else text + "."
-
-
-class _Bytes(TokenizerWrapper):
-    """A vocabulary of the 256 bytes and an end: grammars can be tried without a model."""
-
-    def __init__(self) -> None:
-        self.eos_token_id = 256
-        self.bos_token_id = None
-        self.tokens = [bytes([b]) for b in range(256)] + [b"<end>"]
-        self.special_token_ids = [256]
-        self.is_tokenizer_wrapper = True
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        return list(text.encode() if isinstance(text, str) else text)
-
-
-@cache
-def _byte_tokenizer() -> LLTokenizer:
-    return LLTokenizer(_Bytes(), n_vocab=257, eos_token=[256])
 
 
 def gbnf_to_lark(source: str) -> str:

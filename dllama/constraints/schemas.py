@@ -111,7 +111,11 @@ def _closed(schema: Mapping[str, object]) -> dict[str, object]:
     if "properties" in schema and not (_COMPOSING | _OPENING).intersection(schema):
         required = schema.get("required", [])
         named = schema["properties"]
-        if isinstance(named, dict) and isinstance(required, list) and named.keys() >= set(required):
+        if (
+            isinstance(named, dict)
+            and isinstance(required, list)
+            and all(name in named for name in required if isinstance(name, str))
+        ):
             found["additionalProperties"] = False
     return found
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from api.app import build_app
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from api.serve import serve
+from api.http.serve import serve
 from api.served_model import ModelRegistry, ServedModel
 from tests.api.serving import served
 from tests.scripted_runner import ScriptedEngine

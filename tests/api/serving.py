@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import aiohttp
@@ -18,7 +18,7 @@ from api.app import build_app
 from api.config import ApiConfig
 from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
-from api.serve import make_runner
+from api.http.serve import make_runner
 from api.served_model import ModelRegistry, ServedModel
 from api.sleep import IdleSleep
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
@@ -93,6 +93,19 @@ def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = (
         stop_ids=tuple(sorted(tokenizer().eog_ids)),
         aliases=aliases,
     )
+
+
+ROOM = 32_768  # tokens of a context that holds whole conversations with tools
+
+
+def roomy_engine(text: str) -> ScriptedEngine:
+    """An engine that says `text`, follows grammars, and has a context of ROOM tokens."""
+    return ScriptedEngine(says(text), constraints=masks(), max_len=ROOM)
+
+
+def roomy_model(engine: ScriptedEngine) -> ServedModel:
+    """The model of a roomy engine."""
+    return replace(served(InProcessEngineClient(engine)), max_seq_len=ROOM)
 
 
 @dataclass(frozen=True)

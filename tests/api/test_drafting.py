@@ -44,7 +44,7 @@ def test_fields_reach_the_engine(path: str, body: dict[str, object]) -> None:
     ("name", "value"),
     [
         ("speculative.n_max", -1), ("speculative.n_max", "many"), ("speculative.n_min", 5000),
-        ("speculative.p_min", 1.5), ("speculative.n_match", 3),
+        ("speculative.p_min", 1.5),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_a_400_with_its_name(name: str, value: object) -> None:

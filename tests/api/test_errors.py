@@ -49,7 +49,7 @@ def test_a_prompt_longer_than_the_context_is_told_both_numbers() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"{", b"not json", b"[]", b"5", b'"text"', b"null", b"\xff\xfe", b'{"prompt": NaN}',
-     b'{"prompt": "\\ud800"}', b'{"a":' * 5000, b"[" * 100_000],
+     b'{"prompt": "\\ud8"}', b'{"a":' * 5000, b"[" * 100_000],
 )  # fmt: skip
 def test_bodies_that_are_no_json_object(data: bytes) -> None:
     async def call(server: Server):

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.requests.fields import IGNORED, OFF, SAMPLING
+from api.requests.fields import SAMPLING
+from api.requests.verdicts import CHAT, COMPLETION
 from tests.api.serving import Server, masks, says, serving_engine
 from tests.scripted_runner import ScriptedEngine
 
@@ -21,7 +22,7 @@ KNOWN = sorted(
      "seed", "logit_bias", "ignore_eos", "messages", "prompt", "best_of", "chat_template_kwargs",
      "add_generation_prompt", "continue_final_message", "content", "tokens", "with_pieces",
      "add_special", "parse_special", "samplers", "dry_sequence_breakers", "min_keep", "n_probs",
-     "post_sampling_probs", *OFF, *IGNORED, *SAMPLING}
+     "post_sampling_probs", *CHAT, *COMPLETION, *SAMPLING}
 )  # fmt: skip
 PATHS = (
     "/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template",

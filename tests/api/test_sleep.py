@@ -11,7 +11,7 @@ import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from api.serve import finish
+from api.http.serve import finish
 from api.sleep import IdleSleep
 from dllama.errors import EngineBusy
 from tests.api.serving import Server, run, says, served, serving, until

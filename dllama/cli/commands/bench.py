@@ -17,7 +17,7 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.settings import MAX_BATCH, EngineSettings
-from dllama.cli.terminal import LoadingLine, is_terminal, note, show, stderr
+from dllama.cli.terminal.output import LoadingLine, is_terminal, note, show, stderr
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa

@@ -15,9 +15,9 @@ from rich.text import Text
 from dllama.cli.chat_client import ChatClient, Piece
 from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
-from dllama.cli.terminal import complain, count_of, note
-from dllama.cli.text_input import next_line, typed_text
-from dllama.cli.word_wrap import WordWrap
+from dllama.cli.terminal.output import complain, count_of, note
+from dllama.cli.terminal.text_input import next_line, typed_text
+from dllama.cli.terminal.word_wrap import WordWrap
 from dllama.errors import DllamaError, RequestError
 
 COMMANDS = {

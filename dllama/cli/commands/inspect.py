@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from dllama.cli.terminal import show
+from dllama.cli.terminal.output import show
 from dllama.inspect import describe, render
 
 

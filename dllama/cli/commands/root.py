@@ -9,8 +9,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from dllama.cli.engine_process import end_engine, start_engine
-from dllama.cli.guarded import guarded
+from dllama.cli.server.engine_process import end_engine, start_engine
+from dllama.cli.terminal.guarded import guarded
 
 QUESTIONS = ("-h", "--help", "--version")  # answered without an engine
 
@@ -19,7 +19,7 @@ def run(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     started = None if any(word in QUESTIONS for word in words) else _started_early()
     try:
-        from dllama.cli.serving import serve_model
+        from dllama.cli.server.serving import serve_model
 
         return serve_model(words, started)
     finally:

@@ -14,8 +14,8 @@ from dllama.cli.build import build_engine
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
-from dllama.cli.terminal import LoadingLine, note
-from dllama.cli.text_input import piped_text, typed_text
+from dllama.cli.terminal.output import LoadingLine, note
+from dllama.cli.terminal.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
 from dllama.engine.submit_check import check_sampling
 from dllama.errors import ConfigError, RequestError

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from dllama.child_python import child_command, child_environment
 from dllama.cli.chat_client import ChatClient
 from dllama.cli.commands.chat import talk
 from dllama.cli.flags.arguments import add_model_flag, default_threads, port_number, positive
-from dllama.cli.terminal import LoadingLine, count_of, note
+from dllama.cli.terminal.output import LoadingLine, count_of, note
 from dllama.errors import ClusterError
-from dllama.temporary import temporary_folder
+from dllama.host.child_python import child_command, child_environment
+from dllama.host.temporary import temporary_folder
 
 START_S = 600.0  # a first start compiles kernels
 STOP_S = 8.0

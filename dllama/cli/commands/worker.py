@@ -9,9 +9,9 @@ from types import FrameType
 
 from cluster.worker.daemon import Worker, WorkerConfig
 from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
-from dllama.cli.guarded import guarded
-from dllama.cli.terminal import set_up_logging
-from dllama.descriptors import check_free, raise_limit
+from dllama.cli.terminal.guarded import guarded
+from dllama.cli.terminal.output import set_up_logging
+from dllama.host.descriptors import check_free, raise_limit
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 

@@ -20,8 +20,8 @@ from dllama.cli.flags.settings import (
     MAX_SPECULATE,
     EngineSettings,
 )
-from dllama.container import cpu_limit
 from dllama.errors import ConfigError
+from dllama.host.container import cpu_limit
 from dllama.kv import KvType
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"

@@ -14,7 +14,7 @@ from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
-from dllama.cli.terminal import set_up_logging
+from dllama.cli.terminal.output import set_up_logging
 
 log = logging.getLogger(__name__)
 

@@ -101,6 +101,11 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="names that requests may call the model by; the first is its id",
     )  # fmt: skip
     server.add_argument(
+        "--strict-fields", action="store_true",
+        help="refuse requests with fields or tools that the answer cannot follow; without it they "
+        "are left out, and the header X-Dllama-Ignored names them",
+    )  # fmt: skip
+    server.add_argument(
         "--tags", metavar="TAG,...", type=comma_list, default=(),
         help="words about the model, told in /v1/models",
     )  # fmt: skip
@@ -181,6 +186,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         ssl_key_file=args.ssl_key_file,
         drain_s=args.drain_timeout,
         max_body_mb=args.max_body,
+        strict_fields=args.strict_fields,
         sleep_idle_s=args.sleep_idle_seconds,
     )
 

@@ -76,6 +76,7 @@ class ServerSettings:
     ssl_key_file: Path | None = None
     drain_s: float = DEFAULT_DRAIN_S
     max_body_mb: int = DEFAULT_MAX_BODY_MB
+    strict_fields: bool = False
     tags: tuple[str, ...] = ()
     api_prefix: str = ""  # before every route
     shows_slots: bool = True

@@ -12,14 +12,14 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The range of a number, for `Annotated`: `low` to `high` for the engine, `requested` for the
-    API if that differs; `help` describes the flag. A requested value outside the engine's range
-    means the nearest one inside it."""
+    """The range of a number, for `Annotated`: `low` to `high` for the engine; `help` describes the
+    flag. A requested value outside means the nearest one inside, but is refused below `low` if the
+    range `is_hard`: nothing near it means the same."""
 
     low: float
     high: float
     help: str
-    requested: tuple[float, float] | None = None
+    is_hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,6 @@ class Number:
     def flag(self) -> str:
         """Its flag on the command line."""
         return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def requested(self) -> tuple[float, float]:
-        """The range that a request may set."""
-        return self.bounds.requested or (self.bounds.low, self.bounds.high)
 
 
 def numbers_of(params: type) -> tuple[Number, ...]:

@@ -107,11 +107,12 @@ def test_models(client) -> None:
 
 def test_errors_are_the_clients_own_classes(client, url: str) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model="toy", messages=HI, temperature=9)
+        client.chat.completions.create(model="toy", messages=HI, temperature="hot")
     assert bad.value.param == "temperature"
     with pytest.raises(openai.NotFoundError) as unknown:
-        client.chat.completions.create(model="other", messages=HI)
+        client.models.retrieve("other")
     assert unknown.value.code == "model_not_found"
+    assert client.chat.completions.create(model="gpt-4o", messages=HI).model == "toy"
     with (
         openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger,
         pytest.raises(openai.AuthenticationError),

@@ -80,7 +80,6 @@ def test_base64_pooling_norms_and_the_native_routes() -> None:
                 ({"dimensions": 3}, "dimensions"),
                 ({"encoding_format": "int8"}, "encoding_format"),
                 ({"pooling": "max"}, "pooling"),
-                ({"truncate": True}, "truncate"),
             ):
                 reply = await server.post("/v1/embeddings", {"input": "Hi", **fields})
                 if param is not None:  # BOS alone is a text too

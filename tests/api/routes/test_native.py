@@ -285,13 +285,11 @@ def test_what_is_not_honoured_is_refused_by_name() -> None:
         async with serving_engine(ScriptedEngine(says("x"))) as server:
             for fields, param in (
                 ({"n_predict": -2}, "n_predict"),
-                ({"n_predict": 3, "max_tokens": 4}, "max_tokens"),
                 ({"n_indent": -1}, "n_indent"),
                 ({"t_max_predict_ms": "x"}, "t_max_predict_ms"),
                 ({"response_fields": "content"}, "response_fields"),
                 ({"return_tokens": 1}, "return_tokens"),
                 ({"lora": [{"id": 0, "scale": 1}]}, "lora"),
-                ({"temprature": 1}, "temprature"),
                 ({"prompt": [400]}, "prompt"),
                 ({"prompt": "a b" * MAX_SEQ_LEN}, None),
             ):

@@ -185,7 +185,6 @@ def test_tokenize_and_detokenize() -> None:
                 ("/tokenize", {}, "content"),
                 ("/tokenize", {"content": 5}, "content"),
                 ("/tokenize", {"content": "", "add_special": 1}, "add_special"),
-                ("/tokenize", {"content": "", "other": 1}, "other"),
                 ("/detokenize", {}, "tokens"),
                 ("/detokenize", {"tokens": ["a"]}, "tokens"),
                 ("/detokenize", {"tokens": [VOCAB_SIZE]}, "tokens"),

@@ -13,9 +13,9 @@ from api.answers.plan import AnswerPlan, chat_plan
 from api.answers.reasoning import tags_of
 from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
-from api.requests.conversation import Conversation
 from api.requests.openai import parse_conversation
-from api.requests.prompting import render
+from api.requests.prompts.conversation import Conversation
+from api.requests.prompts.prompting import render
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect, dialect_of
 from benchmarks.writers.filler_vocabulary import bpe_metadata

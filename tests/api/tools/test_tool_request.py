@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.requests.openai import parse_conversation
-from api.requests.prompting import render
+from api.requests.prompts.prompting import render
 from api.tools.dialects import GENERIC
 from tests.api.prompts import SPECIALS, model_with, prompts, source_of
 from tests.api.serving import masks, run, says, serving, tokenizer

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.api_config import api_config
 from dllama.cli.flags.arguments import engine_settings
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
@@ -18,6 +17,7 @@ from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.server.api_config import api_config
 from dllama.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -185,7 +185,7 @@ def test_wrong_values_are_errors_of_the_command_line(words: tuple[str, ...]) -> 
 
 
 def test_defaults_that_no_request_may_say_stop_the_start() -> None:
-    for words in (("--top-p", "5"), ("-j", "{"), ("--min-p", "-1")):
+    for words in (("-j", "{"), ("--repeat-penalty", "0"), ("--repeat-last-n", "-2")):
         with pytest.raises(ConfigError, match="by default"):
             api_config(server(*words))
     for words in (("--reasoning-budget", "100"), ("--pooling", "rank")):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dllama.child_python import HOUSE
+from dllama.host.child_python import HOUSE
 from tests.ports import own_port
 from tests.programs import root, start_worker
 from tests.toy_models import write_toy

@@ -28,7 +28,7 @@ def test_every_number_is_described() -> None:
 
 @pytest.mark.parametrize("number", SAMPLING_NUMBERS, ids=NAMES)
 def test_a_number_is_a_field_a_flag_and_a_part_of_the_message(number: Number) -> None:
-    low, high = (max(end, -9) for end in number.requested)
+    low, high = (max(end, -9) for end in (number.bounds.low, number.bounds.high))
     value = number.type(min((low + min(high, 9)) / 2 or 1, high))
     assert sampling_of_body({number.name: value}) == {number.name: value}
     parser = argparse.ArgumentParser()
@@ -41,19 +41,27 @@ def test_a_number_is_a_field_a_flag_and_a_part_of_the_message(number: Number) ->
 
 
 @pytest.mark.parametrize("number", SAMPLING_NUMBERS, ids=NAMES)
-def test_a_number_out_of_its_range_is_refused_by_name(number: Number) -> None:
-    below, above = number.type(number.requested[0] - 1), number.type(1e9)
-    for value in (below, above) if number.type is float else (below,):
+def test_a_requested_number_out_of_its_range_means_the_nearest(number: Number) -> None:
+    low, high = number.bounds.low, number.bounds.high
+    below, above = number.type(low - 1), number.type(1e12)
+    if number.bounds.is_hard:
         with pytest.raises(RequestError) as refused:
-            sampling_of_body({number.name: value})
+            sampling_of_body({number.name: below})
         assert refused.value.param == number.name
-    outside = number.type(number.bounds.low - 1)
+    elif number.name == "dry_base":
+        assert sampling_of_body({number.name: below}) == {number.name: number.default}
+    else:
+        assert sampling_of_body({number.name: below}) == {number.name: low}
+    [near] = sampling_of_body({number.name: above}).values()
+    check_sampling(replace(SamplingParams(), **{number.name: near}), 100)  # type: ignore[arg-type]
+    assert near == min(high, 2**31 - 1)
+    for wrong in ("x", True, [], {}, 1.5 if number.type is int else "1"):
+        with pytest.raises(RequestError) as refused:
+            sampling_of_body({number.name: wrong})
+        assert refused.value.param == number.name
+    outside = number.type(low - 1)
     with pytest.raises(RequestError, match=f"{number.name} is"):
         check_sampling(replace(SamplingParams(), **{number.name: outside}), 100)  # type: ignore[arg-type]
-
-
-def test_a_requested_number_below_the_engines_range_means_its_lower_end() -> None:
-    assert sampling_of_body({"top_k": -1}) == {"top_k": 0}
 
 
 def test_names_letters_and_spellings_are_unique() -> None:

@@ -1,0 +1,40 @@
+"""Starts an engine's process, tells it what to serve, and ends it.
+
+The process imports while it waits for a line with its instructions on stdin, and ends when its
+stdin does.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import suppress
+
+from dllama.host.child_python import child_command, child_environment
+
+
+def start_engine() -> subprocess.Popen[bytes]:
+    """Starts a process that waits for its instructions. Raises OSError."""
+    command = child_command("dllama.cli.server.engine")
+    return subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE)
+
+
+def instruct(
+    process: subprocess.Popen[bytes], endpoint: str, settings: str, log_level: str
+) -> None:
+    """Tells a started process what to serve: `settings` are EngineSettings as JSON."""
+    assert process.stdin is not None, "start_engine opens a pipe"
+    line = json.dumps({"endpoint": endpoint, "settings": settings, "log_level": log_level})
+    with suppress(OSError):  # it has ended, which is noticed elsewhere
+        process.stdin.write(line.encode() + b"\n")
+        process.stdin.flush()
+
+
+def end_engine(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that nobody else has ended."""
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+    if process.poll() is None:
+        process.kill()
+    process.wait()

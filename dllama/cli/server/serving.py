@@ -1,0 +1,112 @@
+"""Serves one model: the HTTP server, and the engine's process beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+
+from api.app import build_app
+from api.engines.zmq_client import ZmqEngineClient
+from api.http.listener import tls_context
+from api.http.serve import serve
+from api.served_model import ModelRegistry
+from api.sleep import IdleSleep
+from dllama.cli.flags.root import read_flags
+from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.flags.vertex import at_vertex_port, vertex_of
+from dllama.cli.model_file import metadata_of, open_source
+from dllama.cli.server.api_config import api_config
+from dllama.cli.server.model_facts import served_model, served_name
+from dllama.cli.server.model_sampling import model_sampling
+from dllama.cli.server.supervisor import EngineSupervisor
+from dllama.cli.terminal.output import LoadingLine, note
+from dllama.errors import ConfigError
+from dllama.host.descriptors import check_free, raise_limit
+from dllama.host.temporary import socket_folder
+
+ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few connections
+
+
+async def watch_loading(client: ZmqEngineClient, label: str) -> None:
+    """Shows the progress of loading until the engine is ready or has failed."""
+    line = LoadingLine(label)
+    try:
+        while client.state.state == "loading":
+            line.update(client.state.progress, client.state.detail)
+            await asyncio.sleep(0.1)
+    finally:
+        line.close()
+
+
+async def run_server(
+    engine: EngineSettings,
+    server: ServerSettings,
+    log_level: str,
+    started: subprocess.Popen[bytes] | None,
+) -> int:
+    """Serves until a signal. Raises ConfigError and file errors before it listens."""
+    vertex = vertex_of(os.environ)
+    if vertex is not None:
+        server = at_vertex_port(server, os.environ)
+    tls = tls_context(server.ssl_cert_file, server.ssl_key_file)
+    engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
+    with socket_folder("dllama-", "engine") as folder:
+        endpoint = f"ipc://{folder}/engine"
+        client = ZmqEngineClient(endpoint, bind=True)
+        open_source(engine).close()  # a file that cannot be served is told here, and once
+        named = replace(engine, name=served_name(engine, server))
+        supervisor = EngineSupervisor(named, endpoint, client, log_level, started)
+        supervisor.begin()
+        model = served_model(engine, server, client)
+        sleep = (
+            None
+            if server.sleep_idle_s is None
+            else IdleSleep(client, supervisor, server.sleep_idle_s)
+        )
+        app = build_app(
+            ModelRegistry([model]),
+            api_config(server, model_sampling(metadata_of(engine.model, None)), vertex),
+            sleep,
+        )
+        stop = asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def announce(url: str) -> None:
+            await watch_loading(client, f"loading {model.id}")
+            if client.state.state == "failed":
+                stop.set()
+            else:
+                note(f"{model.id} is served at {url}/v1 (health: {url}/health, nodes: {url}/stats)")
+
+        def on_ready(url: str) -> None:
+            tasks.append(asyncio.create_task(supervisor.run()))
+            tasks.append(asyncio.create_task(announce(url)))
+            if sleep is not None:
+                tasks.append(asyncio.create_task(sleep.watch()))
+
+        try:
+            await serve(
+                app, server.hosts, server.port, tls=tls, stop=stop, on_ready=on_ready,
+                drain_s=server.drain_s,
+            )  # fmt: skip
+        finally:
+            failed = client.state.detail if client.state.state == "failed" else ""
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if failed:
+            raise ConfigError(failed)
+        return 0
+
+
+def serve_model(words: Sequence[str], started: subprocess.Popen[bytes] | None) -> int:
+    """Serves the model that the command line asks for, until a signal. `started` is an engine
+    process that waits for its instructions. Raises ConfigError and file errors before it
+    listens."""
+    engine, server, level = read_flags(words)
+    raise_limit()
+    check_free(ROOT_DESCRIPTORS, "dllama-root")
+    return asyncio.run(run_server(engine, server, level, started))

@@ -8,6 +8,7 @@ import importlib
 import sys
 
 from dllama.cli.terminal.guarded import guarded
+from dllama.host.garbage import collector_paused
 
 DESCRIPTION = """Run large language models on the computers you already have."""
 
@@ -52,7 +53,8 @@ def start(argv: list[str] | None) -> int:
     command = words[0] if words else ""
     if command in PROGRAMS:
         return run_program(command, words[1:])
-    parser = build_parser(command)
+    with collector_paused():
+        parser = build_parser(command)
     args, rest = parser.parse_known_args(words)
     if rest and command != "up":  # up hands on what it does not know to the root
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
@@ -15,9 +16,10 @@ from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import GgufMetadata
-from dllama.tokenizer import Tokenizer
-from dllama.tokenizer.t_file import count_tokens
 from dllama.weight_source import WeightSource
+
+if TYPE_CHECKING:  # an engine opens models, and seldom reads text
+    from dllama.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ def _n_tokens(settings: EngineSettings) -> int | None:
     if path == Path(settings.model) or not path.exists():
         return None
     if first_bytes(path) == T_MAGIC:
+        from dllama.tokenizer.t_file import count_tokens
+
         return count_tokens(path)
     return GgufFile(path).metadata.array_length("tokenizer.ggml.tokens")
 
@@ -88,6 +92,8 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
+    from dllama.tokenizer import Tokenizer
+
     check_is_model(Path(model))
     path = _tokenizer_path(model, tokenizer)
     if tokenizer is None and not path.exists():

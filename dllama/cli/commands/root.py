@@ -11,6 +11,7 @@ import sys
 
 from dllama.cli.server.engine_process import end_engine, start_engine
 from dllama.cli.terminal.guarded import guarded
+from dllama.host.garbage import collector_paused
 
 QUESTIONS = ("-h", "--help", "--version")  # answered without an engine
 
@@ -19,7 +20,9 @@ def run(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     started = None if any(word in QUESTIONS for word in words) else _started_early()
     try:
-        from dllama.cli.server.serving import serve_model
+        with collector_paused():
+            import api.http.lean_aiohttp  # noqa: F401  (before what imports aiohttp itself)
+            from dllama.cli.server.serving import serve_model
 
         return serve_model(words, started)
     finally:

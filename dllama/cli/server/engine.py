@@ -7,6 +7,7 @@ import signal
 import sys
 
 from dllama.cli.terminal.guarded import guarded
+from dllama.host.garbage import collector_paused
 
 
 def run(argv: list[str] | None) -> int:
@@ -16,10 +17,11 @@ def run(argv: list[str] | None) -> int:
         signal.signal(number, signal.SIG_IGN)
 
     # All that takes time to import, before there is anything to do.
-    from cluster.engine_server import EngineServer
-    from dllama.cli.build import build_engine
-    from dllama.cli.flags.settings import EngineSettings
-    from dllama.cli.terminal.output import set_up_logging
+    with collector_paused():
+        from cluster.engine_server import EngineServer
+        from dllama.cli.build import build_engine
+        from dllama.cli.flags.settings import EngineSettings
+        from dllama.cli.terminal.output import set_up_logging
 
     line = sys.stdin.buffer.readline()
     if not line:

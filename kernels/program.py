@@ -65,11 +65,11 @@ class Program:
             (entry.address, slots.ctypes.data)
             for (entry, _), slots in zip(entries, self._slots, strict=True)
         ]
-        self._steps = np.array(steps, np.int64).reshape(-1, 2)
+        self._run = _run.bind(np.array(steps, np.int64).reshape(-1, 2))
 
     def run(self) -> None:
         """Makes all calls, without the GIL. Raises RuntimeError where a kernel fails."""
-        if _run(self._steps):
+        if self._run():
             raise RuntimeError(
                 "a kernel failed in the middle of a step; this is an error of the program, which "
                 "cannot go on with what it had computed"

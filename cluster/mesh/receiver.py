@@ -11,6 +11,7 @@ import zmq
 
 from cluster.mesh.shared_ring import RingReader
 from cluster.sockets import Socket
+from kernels.kernel import Bound
 from kernels.wire import rings as kernels
 
 SPIN_NS = 1_000_000
@@ -34,14 +35,18 @@ class BusyPollReceiver:
     def __init__(self) -> None:
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
-        self._addresses = np.empty(0, np.int64)
         self._seen = np.empty(0, np.int64)
+        self._waits: dict[int, Bound] = {}  # by the number of polls
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
         self._rings.append(ring)
-        self._addresses = np.array([r.address for r in self._rings])
         self._seen = np.array([r.n_read for r in self._rings], np.int64)
+        addresses = np.array([r.address for r in self._rings], np.int64)
+        self._waits = {
+            n_looks: kernels.wait_any.bind(addresses, self._seen, n_looks)
+            for n_looks in (1, RING_LOOKS)
+        }
 
     def receive(self, receiver: Socket) -> list[bytes]:
         """Returns the next message's frames. Raises zmq.Again after the socket's own timeout."""
@@ -62,7 +67,7 @@ class BusyPollReceiver:
         return self._sleep(receiver)
 
     def look(self, receiver: Socket, n_looks: int = RING_LOOKS) -> list[bytes] | None:
-        """Returns the frames of a message that has arrived, or None."""
+        """Returns the frames of a message that has arrived, or None. n_looks is RING_LOOKS or 1."""
         message = self._look_at_rings(n_looks)
         if message is not None:
             return [message]
@@ -79,7 +84,7 @@ class BusyPollReceiver:
     def _look_at_rings(self, n_looks: int) -> bytes | None:
         if not self._rings:
             return None
-        i: int = kernels.wait_any(self._addresses, self._seen, n_looks)
+        i = self._waits[n_looks]()
         if i < 0:
             return None
         message = self._rings[i].take()

@@ -3,6 +3,7 @@ more ranks, and everybody gets the tokens, and their probabilities, of plain dec
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +33,12 @@ def repetitive_asks() -> list[Submit]:
 
 
 def answers(runner: RanksRunner, speculate: int, **limits: int) -> tuple[Told, Engine]:
+    # Steps of equal length by the engine's own clock: how prompts are cut, and with it which rows
+    # are left for drafts, must not depend on what else the machine does.
+    ticks = itertools.count()
     engine = Engine(
         runner, speculate=speculate, max_batch=limits.get("max_batch", 16),
-        max_step_tokens=limits.get("max_step_tokens", 112),
+        max_step_tokens=limits.get("max_step_tokens", 112), clock=lambda: next(ticks) * 1e-3,
     )  # fmt: skip
     told: Told = {submit.id: ([], []) for submit in repetitive_asks()}
     for submit in repetitive_asks():

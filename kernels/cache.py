@@ -123,7 +123,8 @@ def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
     if file is None:
         _tell(
             "Compiled kernels are not kept, as this user has no home: every start compiles them "
-            "anew, which takes minutes; set DLLAMA_CACHE to a folder that can be written."
+            "anew, which takes half a minute or more; set DLLAMA_CACHE to a folder that can be "
+            "written."
         )
         return
     body = _HEAD.pack(code.has_result, len(code.objects[0])) + b"".join(code.objects)
@@ -133,8 +134,8 @@ def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
     except OSError as error:
         _tell(
             f"Compiled kernels are not kept ({error.strerror or error}: {file.parent}): every "
-            "start compiles them anew, which takes minutes; set DLLAMA_CACHE to a folder that "
-            "can be written."
+            "start compiles them anew, which takes half a minute or more; set DLLAMA_CACHE to a "
+            "folder that can be written."
         )
 
 

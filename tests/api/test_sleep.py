@@ -140,7 +140,7 @@ def test_any_other_request_wakes_it_and_is_answered(path: str, body: dict[str, o
                 await case.until_asleep()
                 reply = await case.server.post(path, body)
                 assert reply.status == expected.status == 200
-                assert case.sleeper.n_wakes == n and not await case.is_sleeping()
+                assert case.sleeper.n_wakes == n  # it may be asleep again by now
 
     run(whole)
 

@@ -16,6 +16,7 @@ from api.requests.fields import (
     mapping,
     stop_strings,
     token_limit,
+    type_of,
     unsupported,
     whole,
 )
@@ -123,7 +124,7 @@ def parse_tools(tools: list[object] | None, choice: Mapping[str, object] | None)
     left_out: list[str] = []
     for i, tool in enumerate(tools or ()):
         path = f"tools[{i}]"
-        kind = mapping(tool, path).get("type")
+        kind = type_of(mapping(tool, path))
         if kind in (None, "custom"):
             functions.append(a_tool(tool, path))
             paths.append(path)
@@ -142,7 +143,7 @@ def chosen(offer: Offer, choice: Mapping[str, object] | None) -> ToolRequest:
 
 
 def parse_choice(choice: Mapping[str, object]) -> ToolChoice:
-    kind = choice.get("type")
+    kind = type_of(choice)
     if kind == "tool":
         return NamedFunction(a_text(choice, "name", "tool_choice"))
     if isinstance(kind, str) and kind in CHOICES:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from api.answers.events import Call
-from api.requests.fields import a_list, a_text, mapping, unsupported
+from api.requests.fields import a_list, a_text, mapping, type_of, unsupported
 from api.requests.prompts.conversation import (
     TemplateMessage,
     assistant_message,
@@ -62,7 +62,7 @@ class BlockReader:
         for i, block in enumerate(blocks):
             where = f"{path}[{i}]"
             found = mapping(block, where)
-            if found.get("type") == "tool_result":
+            if type_of(found) == "tool_result":
                 results.append(self._result(found, where))
             else:
                 texts.append(self._text(found, where))
@@ -83,7 +83,7 @@ class BlockReader:
         for i, block in enumerate(blocks):
             where = f"{path}[{i}]"
             found = mapping(block, where)
-            kind = found.get("type")
+            kind = type_of(found)
             if kind == "thinking":
                 thoughts.append(a_text(found, "thinking", where))
             elif kind == "tool_use":
@@ -102,7 +102,7 @@ class BlockReader:
     def _text(self, block: object, path: str) -> str:
         """Returns the text of a block, "" for one that is left out."""
         found = mapping(block, path)
-        kind = found.get("type")
+        kind = type_of(found)
         if kind == "text":
             return a_text(found, "text", path)
         if kind == "search_result":
@@ -119,7 +119,7 @@ class BlockReader:
 
     def _document(self, block: Mapping[str, object], path: str) -> str:
         source = mapping(block.get("source"), f"{path}.source")
-        kind = source.get("type")
+        kind = type_of(source)
         if kind == "text":
             text = a_text(source, "data", f"{path}.source")
         elif kind == "content":

@@ -209,3 +209,9 @@ def unsupported(path: str, kind: object, taken: str) -> RequestError:
         f"`{path}` is of the type {str(kind)[:60]!r}; this server takes {taken}.",
         param=f"{path}.type",
     )
+
+
+def type_of(found: Mapping[str, object]) -> str | None:
+    """Returns the `type` of an object; None where there is none, or one that is no text."""
+    kind = found.get("type")
+    return kind if isinstance(kind, str) else None

@@ -174,9 +174,9 @@ def parse_completion(body: Body, route: str) -> tuple[GenerationRequest, list[Pr
         left_out=left_out,
     )
     best_of = BEST_OF.of(body)
-    if best_of is not None and best_of != request.n:
+    if best_of is not None and best_of > request.n:  # fewer choose among nothing
         raise RequestError(
-            f"`best_of` ({best_of}) other than `n` ({request.n}) is not supported by this server; "
+            f"`best_of` ({best_of}) above `n` ({request.n}) is not supported by this server; "
             "leave it out.",
             param="best_of",
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from api.answers.events import Call
-from api.requests.fields import a_list, a_text, mapping, unsupported
+from api.requests.fields import a_list, a_text, mapping, type_of, unsupported
 from api.requests.prompts.conversation import TemplateMessage, message, tool_call, tool_result
 from api.requests.prompts.message_forms import TEXT_PARTS, without_empty_end
 
@@ -43,7 +43,7 @@ class ItemReader:
         return without_empty_end(self._messages)
 
     def _read(self, item: Mapping[str, object], path: str) -> None:
-        kind = item.get("type")
+        kind = type_of(item)
         kind = "message" if kind is None else kind
         if kind == "message":
             self._messages.append(self._message(item, path))
@@ -77,7 +77,7 @@ class ItemReader:
         for i, part in enumerate(a_list(content, path)):
             where = f"{path}[{i}]"
             found = mapping(part, where)
-            kind = found.get("type")
+            kind = type_of(found)
             if not isinstance(kind, str) or kind not in TEXT_PARTS:
                 raise unsupported(where, kind, "'input_text', 'output_text' and 'refusal'")
             texts.append(a_text(found, TEXT_PARTS[kind], where))
@@ -118,7 +118,7 @@ _CONTENTS = frozenset({*TEXT_PARTS, "input_image", "input_file", "input_audio"})
 def _is_content(output: object) -> bool:
     """True for parts such as messages have."""
     return isinstance(output, list) and all(
-        isinstance(part, dict) and part.get("type") in _CONTENTS for part in output
+        isinstance(part, dict) and type_of(part) in _CONTENTS for part in output
     )
 
 

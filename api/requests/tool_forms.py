@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.requests.fields import a_list, mapping, wrong
+from api.requests.fields import a_list, mapping, type_of, wrong
 from api.tools.tool_request import AllowedTools, NamedFunction, ToolChoice
 
 CHOICES: dict[object, ToolChoice] = {
@@ -16,7 +16,7 @@ CHOICES: dict[object, ToolChoice] = {
 def tool_kind(tool: object, path: str) -> str:
     """Returns the type of a tool, "function" where it is one without saying so."""
     found = mapping(tool, path)
-    kind = found.get("type")
+    kind = type_of(found)
     if kind is None and ("function" in found or "name" in found):
         return "function"
     if not isinstance(kind, str):
@@ -41,13 +41,13 @@ def name_of(value: object) -> str | None:
         name = inner.get("name") if isinstance(inner, dict) else None
         if isinstance(name, str):
             return name
-    kind = value.get("type")
+    kind = type_of(value)
     return kind if isinstance(kind, str) else None
 
 
 def tool_choice(value: object, name: str) -> ToolChoice:
     """Reads a word, a tool by name, or the tools that are allowed."""
-    kind = value.get("type") if isinstance(value, dict) else value
+    kind = type_of(value) if isinstance(value, dict) else value
     if isinstance(kind, str) and kind in CHOICES:
         return CHOICES[kind]
     if kind == "allowed_tools" and isinstance(value, dict):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from api.requests.fields import type_of
 from dllama.chat.adaptations import REASONING_KEYS
 
 Message = dict[str, object]
@@ -67,7 +68,7 @@ def _is_assistant(message: Message) -> bool:
 def _a_part(part: object) -> object:
     if not isinstance(part, dict):
         return {"type": "text", "text": part} if isinstance(part, str) else part
-    kind = part.get("type")
+    kind = type_of(part)
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
         return part
     key = TEXT_PARTS[kind]
@@ -82,7 +83,7 @@ def _a_call(call: object) -> object:
         return call
     found = {k: v for k, v in call.items() if v is not None}
     custom = found.get("custom")
-    if found.get("type") == "custom" and isinstance(custom, dict):
+    if type_of(found) == "custom" and isinstance(custom, dict):
         arguments = orjson.dumps({"input": custom.get("input")}).decode()
         function: object = {"name": custom.get("name"), "arguments": arguments}
         return {"id": found.get("id"), "type": "function", "function": function}

@@ -166,3 +166,14 @@ def test_allowed_tools_are_the_only_ones_to_be_called(route: int) -> None:
     assert free.status == 200 and b"Well." in free.data
     none, _ = posted(*allowed("required", "x")[route])
     assert none.status == 400 and none.error["param"] == "tool_choice"
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None, True])
+def test_a_type_that_is_no_text_is_told(kind: object) -> None:
+    message = {"role": "user", "content": [{"type": kind}]}
+    body = {"model": "m", "max_tokens": 3, "messages": [message]}
+    reply, _ = posted(MESSAGES, body)
+    assert reply.status == 400 and "messages[0].content[0]" in reply.json["error"]["message"]
+    body = {"model": "m", "max_tokens": 3, "messages": [USER], "tools": [{"type": kind}]}
+    assert posted(MESSAGES, body)[0].status in (200, 400)
+    assert posted("/v1/responses", {"input": [{"type": kind}]})[0].status in (200, 400)

@@ -97,10 +97,12 @@ def is_told(api: str, reply: Reply) -> bool:
     root = re.split(r"[.\[]", name)[0]
     if root in PARTS:
         return "this server takes" in reply.json["error"]["message"]
-    return root in ("tool_choice", "include", "top_logprobs")
+    return root in ("tool_choice", "include", "top_logprobs", "best_of")
 
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(
+    max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.mark.parametrize("api", ROUTES)

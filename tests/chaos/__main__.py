@@ -24,6 +24,7 @@ from tests.chaos.report import table
 from tests.chaos.trial import Outcome, Trial, Watch
 
 ROOT_ARGS = ("-c", "512", "--context-shift")
+SHOWN = 3  # findings of one fault that are told in full
 WHOLE_EVERY = 5  # so many faults, and the cluster is waited for until all its nodes compute
 
 
@@ -58,9 +59,11 @@ def _show(done: int, n: int, outcome: Outcome, began_s: float) -> None:
         noticed = "" if outcome.notice_s is None else f" noticed {outcome.notice_s:.2f} s,"
         print(f"{done}/{n} {outcome.fault.name} (seed {outcome.seed}):{noticed}{felt} "
               f"of {outcome.lasted_s:.1f} s", file=sys.stderr, flush=True)  # fmt: skip
-    for finding in outcome.findings:
+    for finding in outcome.findings[:SHOWN]:
         kind = "lost" if finding.is_lost else "changed"
         print(f"\n  {kind}: {finding.case}: {finding.detail}", file=sys.stderr, flush=True)
+    if len(outcome.findings) > SHOWN:
+        print(f"  and {len(outcome.findings) - SHOWN} more", file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
                 for fault, fault_seed in schedule(rows, args.faults, seed):
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
-                    if len(outcomes) % WHOLE_EVERY == 0:
+                    if len(outcomes) % SHOWN = 3  # findings of one fault that are told in full
+WHOLE_EVERY == 0:
                         trial.await_whole()
                 trial.await_whole()
         finally:

@@ -13,7 +13,9 @@ from pathlib import Path
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from tests.chaos.namespaces import HOUSE, Network
 from tests.chaos.programs import ENGINE, MARK, SESSION, Program, await_no_process
+from tests.chaos.relay import Relay
 from tests.chaos.unix_client import UnixClient
+from tests.chaos.wire import LinkRule
 from tests.ports import own_port
 
 START_S = 240.0  # a first start compiles kernels
@@ -42,6 +44,7 @@ class Cluster:
         self.network: Network | None = None
         self._mark = secrets.token_hex(8)
         self._addresses: list[str] = []  # as the root is told them
+        self.relays: list[Relay] = []  # before the daemons, where all is on loopback
 
     def __enter__(self) -> Cluster:
         self._folder = tempfile.TemporaryDirectory(prefix="dlx-")
@@ -84,6 +87,14 @@ class Cluster:
         """Returns a worker's address as the root was told it."""
         return self._addresses[number]
 
+    def set_link(self, number: int, to_worker: LinkRule, from_worker: LinkRule) -> None:
+        """Makes a worker's links good or bad: all of them on machines of their own, that between
+        root and daemon on loopback."""
+        if self.network is not None:
+            self.network.set_links_of(number + 1, to_worker, from_worker)
+        else:
+            self.relays[number].set_rules(to_worker, from_worker)
+
     # ---- what it says of itself
     def is_ready(self) -> bool:
         return self.http.status("/health") == 200
@@ -124,6 +135,8 @@ class Cluster:
                 told.append(str(error))
         if self.network is not None:
             self.network.close()
+        for relay in self.relays:
+            relay.close()
         self.leftovers += told + await_no_process(self._mark, SETTLE_S)
         for each in sorted(self.folder.glob("*/tmp/*")):
             self.leftovers.append(f"file {each.relative_to(self.folder)}")
@@ -162,7 +175,9 @@ class Cluster:
             host, port = machine.address, WORKER_PORT
         else:
             host, port = "127.0.0.1", own_port()
-        self._addresses.append(f"{host}:{port}")
+            self.relays.append(Relay(port))
+        told = port if self.network is not None else self.relays[-1].port
+        self._addresses.append(f"{host}:{told}")
         command = ["worker", "--host", host, "--port", str(port), "--threads", "1",
                    *self.settings.worker_args]  # fmt: skip
         return Program(name, self.folder, command, environment, self._prefix(number))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
 
@@ -17,6 +18,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.wire import LinkRule
 
 Undo = Callable[[], None]
+Place = Literal["anywhere", "machines", "loopback"]
 PATIENCE_S = 30.0
 
 
@@ -39,15 +41,13 @@ class Scene:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of fault. `hold_s`: how long it lasts, at least and at most, before it is undone;
-    `weight`: how often it is chosen among the others; `must_interrupt`: nothing can be computed
-    while it lasts, so it has to be noticed."""
+    `weight`: how often it is chosen among the others."""
 
     name: str
     inject: Callable[[Scene], Undo]
     hold_s: tuple[float, float] = (0.0, 0.0)
     weight: int = 10
-    needs_machines: bool = False
-    must_interrupt: bool = True
+    place: Place = "anywhere"
 
 
 def _nothing() -> None:
@@ -102,18 +102,17 @@ def kill_during_recovery(scene: Scene) -> Undo:
     return scene.rng.choice([kill_session, kill_daemon])(scene)
 
 
-def _stop(pids: list[int]) -> Undo:
+def freeze_session(scene: Scene) -> Undo:
+    pids = scene.cluster.sessions(scene.any_worker())
     _send(pids, signal.SIGSTOP)
     return lambda: _send(pids, signal.SIGCONT)
 
 
-def freeze_session(scene: Scene) -> Undo:
-    return _stop(scene.cluster.sessions(scene.any_worker()))
-
-
 def freeze_worker(scene: Scene) -> Undo:
     """Daemon and session: a machine that stands still."""
-    return _stop([each.pid for each in scene.cluster.workers[scene.any_worker()].everything()])
+    worker = scene.cluster.workers[scene.any_worker()]
+    worker.freeze()
+    return worker.thaw
 
 
 def slow_node(scene: Scene) -> Undo:
@@ -164,37 +163,42 @@ def rolling_restart(scene: Scene) -> Undo:
 
 # ---- links
 def _bad_links(rule: LinkRule) -> Callable[[Scene], Undo]:
-    """Makes all links of a worker's machine bad, both ways."""
+    """Makes a worker's links bad, both ways."""
 
     def inject(scene: Scene) -> Undo:
-        network = scene.cluster.network
-        assert network is not None, "a row that needs machines"
-        network.set_links_of(scene.any_worker() + 1, rule)
-        return network.heal
+        number = scene.any_worker()
+        scene.cluster.set_link(number, rule, rule)
+        return lambda: scene.cluster.set_link(number, LinkRule(), LinkRule())
 
     return inject
 
 
 def half_open(scene: Scene) -> Undo:
     """A worker hears all and is heard by nobody, or the other way round."""
-    network = scene.cluster.network
-    assert network is not None, "a row that needs machines"
-    mute = scene.any_worker() + 1
-    is_heard = scene.rng.random() < 0.5
-    for other in network.machines:
-        if other != mute:
-            way = (other, mute) if is_heard else (mute, other)
-            network.set_way(*way, LinkRule(is_cut=True))
-    return network.heal
+    number = scene.any_worker()
+    ways = [LinkRule(is_cut=True), LinkRule()]
+    scene.rng.shuffle(ways)
+    scene.cluster.set_link(number, *ways)
+    return lambda: scene.cluster.set_link(number, LinkRule(), LinkRule())
+
+
+def reset_connections(scene: Scene) -> Undo:
+    """All connections between root and daemon end, and new ones are taken."""
+    scene.cluster.relays[scene.any_worker()].reset()
+    return _nothing
 
 
 def cut_between_two(scene: Scene) -> Undo:
     """The root reaches both workers, which do not reach each other."""
     network = scene.cluster.network
     assert network is not None, "a row that needs machines"
-    network.set_way(1, 2, LinkRule(is_cut=True))
-    network.set_way(2, 1, LinkRule(is_cut=True))
-    return network.heal
+
+    def set_both(rule: LinkRule) -> None:
+        network.set_way(1, 2, rule)
+        network.set_way(2, 1, rule)
+
+    set_both(LinkRule(is_cut=True))
+    return lambda: set_both(LinkRule())
 
 
 # ---- disks
@@ -244,27 +248,28 @@ FAULTS = (
     Fault("kill during recovery", kill_during_recovery, (0.0, 0.5), weight=15),
     Fault("a session stands still for 6 s", freeze_session, (6.0, 6.0), weight=4),
     Fault("a machine stands still for 6 s", freeze_worker, (6.0, 6.0), weight=4),
-    Fault("a machine stands still for 1 s", freeze_worker, (1.0, 1.0), must_interrupt=False),
-    Fault("slow node", slow_node, (1.0, 2.0), must_interrupt=False),
-    Fault("SIGTERM, started again", drain, weight=10, must_interrupt=False),
-    Fault("rolling restart", rolling_restart, weight=2, must_interrupt=False),
+    Fault("a machine stands still for 1 s", freeze_worker, (1.0, 1.0)),
+    Fault("slow node", slow_node, (1.0, 2.0)),
+    Fault("SIGTERM, started again", drain),
+    Fault("rolling restart", rolling_restart, weight=2),
     Fault("weights lost from a disk", empty_cache, weight=6),
-    Fault("full disk", full_disk, weight=6, needs_machines=True),
-    Fault("read-only disk", read_only_disk, weight=6, needs_machines=True),
-    Fault("link cut for 6 s", _bad_links(LinkRule(is_cut=True)), (6.0, 6.0), 4, True),
-    Fault("link cut for 1 s", _bad_links(LinkRule(is_cut=True)), (1.0, 1.0), 10, True, False),
-    Fault("half-open link for 6 s", half_open, (6.0, 6.0), 4, True),
-    Fault("two workers cut from each other for 6 s", cut_between_two, (6.0, 6.0), 4, True),
-    Fault("5 % of packets lost", _bad_links(LinkRule(loss=0.05)), (2.0, 3.0), 10, True, False),
-    Fault("delay of 50 to 80 ms", _bad_links(LinkRule(delay_s=0.05, jitter_s=0.03)),
-          (1.0, 2.0), 10, True, False),
-    Fault("2 Mbit/s", _bad_links(LinkRule(bytes_per_s=250_000)), (1.0, 2.0), 10, True, False),
-)  # fmt: skip
+    Fault("full disk", full_disk, weight=6, place="machines"),
+    Fault("read-only disk", read_only_disk, weight=6, place="machines"),
+    Fault("link cut for 6 s", _bad_links(LinkRule(is_cut=True)), (6.0, 6.0), 4),
+    Fault("link cut for 1 s", _bad_links(LinkRule(is_cut=True)), (1.0, 1.0)),
+    Fault("half-open link for 6 s", half_open, (6.0, 6.0), 4),
+    Fault("workers cut from each other for 6 s", cut_between_two, (6.0, 6.0), 4, "machines"),
+    Fault("connections reset", reset_connections, place="loopback"),
+    Fault("5 % of packets lost", _bad_links(LinkRule(loss=0.05)), (2.0, 3.0)),
+    Fault("delay of 50 to 80 ms", _bad_links(LinkRule(delay_s=0.05, jitter_s=0.03)), (1.0, 2.0)),
+    Fault("2 Mbit/s", _bad_links(LinkRule(bytes_per_s=250_000)), (1.0, 2.0)),
+)
 
 
 def possible_faults(*, has_machines: bool) -> tuple[Fault, ...]:
     """Returns the rows that a cluster can suffer."""
-    return tuple(row for row in FAULTS if has_machines or not row.needs_machines)
+    here = "machines" if has_machines else "loopback"
+    return tuple(row for row in FAULTS if row.place in ("anywhere", here))
 
 
 def schedule(rows: tuple[Fault, ...], n: int, seed: int) -> list[tuple[Fault, int]]:

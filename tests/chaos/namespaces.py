@@ -89,7 +89,6 @@ class Network:
 
     def __init__(self, n: int, folder: Path, environment: dict[str, str]) -> None:
         self.machines: dict[int, Machine] = {}
-        self._bad: set[tuple[int, int]] = set()
         for number in range(1, n + 1):
             own = folder / f"machine-{number}"
             own.mkdir()
@@ -108,22 +107,13 @@ class Network:
     def set_way(self, sender: int, receiver: int, rule: LinkRule) -> None:
         """Makes one way of a link good or bad."""
         self._command({"from": sender, "to": receiver, "rule": asdict(rule)})
-        if rule == LinkRule():
-            self._bad.discard((sender, receiver))
-        else:
-            self._bad.add((sender, receiver))
 
-    def set_links_of(self, number: int, rule: LinkRule) -> None:
-        """Makes all links of a machine good or bad, both ways."""
+    def set_links_of(self, number: int, to_it: LinkRule, from_it: LinkRule) -> None:
+        """Makes all links of a machine good or bad."""
         for other in self.machines:
             if other != number:
-                self.set_way(number, other, rule)
-                self.set_way(other, number, rule)
-
-    def heal(self) -> None:
-        """Makes every link good."""
-        for sender, receiver in sorted(self._bad):
-            self.set_way(sender, receiver, LinkRule())
+                self.set_way(number, other, from_it)
+                self.set_way(other, number, to_it)
 
     def carried_bytes(self) -> int:
         """Returns the bytes of all packets that arrived so far."""

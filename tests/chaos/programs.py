@@ -77,6 +77,20 @@ class Program:
             with suppress(psutil.Error):
                 main.send_signal(sig)
 
+    def freeze(self) -> None:
+        """Stops the program's process and all below it, as a machine that stands still."""
+        for each in self.everything():
+            with suppress(psutil.Error):
+                each.suspend()
+
+    def thaw(self) -> None:
+        """Lets them go on; nsenter too, which stops itself with its child."""
+        for each in self.everything():
+            with suppress(psutil.Error):
+                each.resume()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Kills the program's own process, not those below it, and waits for its end."""
         self.send(signal.SIGKILL)
@@ -95,9 +109,7 @@ class Program:
     def stop(self) -> None:
         """Ends it as a user would, twice (a worker that drains ends at the second); kills what does
         not end."""
-        for each in self.everything():
-            with suppress(psutil.Error):
-                each.send_signal(signal.SIGCONT)
+        self.thaw()
         if self._process is None:
             return
         for patience_s in (5.0, 15.0):

@@ -8,7 +8,7 @@ from statistics import median
 from tests.chaos.trial import Outcome
 
 HEAD = (
-    "fault", "times", "noticed after, s", "serves again after, s", "MB carried", "streams lost",
+    "fault", "times", "noticed", "after, s", "serves again after, s", "MB carried", "streams lost",
     "answers changed",
 )  # fmt: skip
 
@@ -25,6 +25,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return (
         name,
         str(len(outcomes)),
+        str(sum(outcome.notice_s is not None for outcome in outcomes)),
         _spread([o.notice_s for o in outcomes]),
         _spread([o.serve_s for o in outcomes]),
         _spread(carried),

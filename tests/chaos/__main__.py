@@ -95,8 +95,7 @@ def main(argv: list[str] | None = None) -> int:
                 for fault, fault_seed in schedule(rows, args.faults, seed):
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
-                    if len(outcomes) % SHOWN = 3  # findings of one fault that are told in full
-WHOLE_EVERY == 0:
+                    if len(outcomes) % WHOLE_EVERY == 0:
                         trial.await_whole()
                 trial.await_whole()
         finally:

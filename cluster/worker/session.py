@@ -89,7 +89,6 @@ class WorkerSession:
         self._load_rank = load_rank
         self._context: Context = zmq.Context()
         self._progress = ProgressFile(Path(config.progress_path), is_owner=False)
-        self._progress.unlink()
         self._root = RootLink(self._context, config.host, config.epoch, self._check_peers)
         self._daemon: Socket = self._context.socket(zmq.PUSH)
         self._daemon.setsockopt(zmq.LINGER, 1_000)

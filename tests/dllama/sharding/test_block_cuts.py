@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from dllama.collective import Collective, SoloCollective
+from dllama.collective import Addend, Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.qtypes import BLOCK, QType
@@ -19,7 +19,9 @@ from dllama.runtime.weights import build_weights
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import memory_needed
 from dllama.sharding.plan import plan_for
+from dllama.sharding.units import units_of
 from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.matmul.sums import Kind
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.steps import prefill
@@ -40,13 +42,16 @@ def shape(name: str, n_layers: int = 1) -> ModelConfig:
 
 
 class BlockSource(ArraySource):
-    """Random blocks with sane scales. `types` are the layers' types, `empty` tensors are zeros."""
+    """Random blocks with sane scales. `types` are the layers' types, `empty` tensors are zeros, all
+    weights of norms are `norm`."""
 
-    def __init__(self, config: ModelConfig, types: list[QType], empty: str = "") -> None:
+    def __init__(
+        self, config: ModelConfig, types: list[QType], empty: str = "", norm: float = 1.0
+    ) -> None:
         super().__init__(config, types[0])
         for name, info in self._tensors.items():
             if info.rows == 1:
-                self._arrays[name] = np.ones((1, info.cols), np.float32).view(np.uint8)
+                self._arrays[name] = np.full((1, info.cols), norm, np.float32).view(np.uint8)
                 continue
             layer = name.split(".")[1] if name.startswith("layers.") else "0"
             kind = types[int(layer)]
@@ -64,7 +69,7 @@ class Recorded:
         self._inner = inner
         self.sums: list[np.ndarray] = []
 
-    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+    def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._inner.all_reduce(x, out)
         self.sums.append(out.copy())
 
@@ -196,4 +201,4 @@ def test_an_input_that_would_reach_beyond_its_buffer_is_refused() -> None:
         match = rf"{wrong} has \d+ columns, of which this node"
         with Team(1) as team, pytest.raises(ModelFileError, match=match):
             feed = TensorFeed([info for info, _ in tensors], tensors)
-            build_weights(config, feed, team.state, 0)
+            build_weights(config, feed, team.state, 0, units_of(config, source.tensors), Kind.FIXED)

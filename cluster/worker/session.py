@@ -137,6 +137,7 @@ class WorkerSession:
                 f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
             )
         self._mesh.connect(join.peers, MESH_TIMEOUT_S)
+        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)

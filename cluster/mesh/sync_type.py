@@ -151,8 +151,8 @@ def _check_places(rank: int, wide: np.ndarray, n_rows: int, n_groups: int) -> No
     is_inside = (row >= 0) & (row < n_rows) & (group >= 0) & (group < n_groups)
     if not is_inside.all() or len(np.unique(row * n_groups + group)) < len(wide):
         raise ProtocolError(
-            f"rank {rank} sent wide sums of places outside of {n_rows} rows and {n_groups} groups, or "
-            "one twice; install the same dllama on every node"
+            f"rank {rank} sent wide sums of places outside of {n_rows} rows and {n_groups} groups, "
+            "or one twice; install the same dllama on every node"
         )
 
 

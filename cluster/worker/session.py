@@ -170,6 +170,8 @@ class WorkerSession:
             n_threads=self._config.threads,
             vocab_start=load.vocab_start,
             embed_qtype=load.embed_qtype,
+            units=load.units,
+            kind=SyncType(self._config.sync_type).kind(self._config.world_size),
             kv_type=load.kv_type,
             progress=self._progress.kernel_words,
         )

@@ -43,6 +43,7 @@ from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
@@ -147,7 +148,7 @@ class ClusterSession:
 
     def _open_sessions(self) -> None:
         config = self._parts.config
-        for link in self.links:
+        for link, welcome in zip(self.links, self.welcomes, strict=True):
             link.epoch = self.epoch
             link.watch_from_now()
             link.tell_daemon(
@@ -157,6 +158,7 @@ class ClusterSession:
                     config.world_size,
                     str(config.sync_type),
                     self._needed[link.rank],
+                    welcome.nonce,
                 )
             )
         slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
@@ -202,6 +204,7 @@ class ClusterSession:
                     config.kv_type,
                     config.max_step_tokens,
                     shard.vocab.start,
+                    units_of(source.config, source.tensors),
                     self._parts.embedding.qtype,
                 )
             )
@@ -231,6 +234,8 @@ class ClusterSession:
             n_threads=config.threads,
             vocab_start=self.shards[0].vocab.start,
             embed_qtype=self._parts.embedding.qtype,
+            units=units_of(source.config, source.tensors),
+            kind=config.sync_type.kind(config.world_size),
             kv_type=config.kv_type,
             progress=None,
         )

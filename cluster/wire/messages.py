@@ -17,6 +17,7 @@ from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
+from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 
@@ -25,6 +26,8 @@ MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 5
 Bytes = Annotated[np.ndarray, Array(np.uint8)]
 Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
+Name = Annotated[str, MaxLength(256)]
+Nonce = Annotated[str, MaxLength(64)]
 
 
 # ---- root and worker daemon
@@ -32,7 +35,7 @@ Port = Annotated[int, Range(1, (1 << 16) - 1)]
 class Hello:
     """Root to daemon: the first message, with the release of the root."""
 
-    release: str
+    release: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,16 @@ class Welcome:
     """Daemon to root: what this node is. `daemon` is another one for each daemon, `machine` is
     equal for nodes that share memory."""
 
-    release: str
-    daemon: str
-    host: str
-    machine: str
-    cpu: str
-    isa: str  # the instructions its kernels are made of
+    release: Name
+    daemon: Name
+    host: Name
+    machine: Name
+    cpu: Name
+    isa: Name  # the instructions its kernels are made of
     threads: Size
     memory_total: Count
     memory_available: Count
+    nonce: Nonce = ""  # a session is opened only by who quotes it, and so has heard this
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,12 @@ class Refused:
 class OpenSession:
     """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end."""
 
-    root: str
+    root: Name
     rank: Count
     world_size: Count
-    sync_type: str
+    sync_type: Name
     needed_bytes: Count
+    nonce: Nonce = ""  # of the daemon's Welcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ class Load:
     kv_type: KvType
     max_step_tokens: Size
     vocab_start: Annotated[int, Range(0, (1 << 31) - 1)]
+    units: SumUnits
     embed_qtype: QType
 
 

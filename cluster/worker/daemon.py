@@ -1,6 +1,7 @@
 """The worker daemon: answers roots, starts a process for each session, and sends its heartbeats.
 
-It computes nothing, so it always answers in time, and no message ends it.
+It computes nothing, so it always answers in time, and no message ends it. Strangers reach it only
+through its front, which bounds what they say.
 """
 
 from __future__ import annotations
@@ -12,21 +13,18 @@ from dataclasses import dataclass
 
 import zmq
 
+from cluster.front.front import Front
+from cluster.front.private import PrivateEndpoint
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import SyncType
-from cluster.sockets import (
-    DEFAULT_PORT,
-    Context,
-    Socket,
-    bind_first_free,
-    endpoint,
-    make_socket,
-)
+from cluster.repeats import Repeats
+from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket
 from cluster.wire.messages import (
     CloseSession,
     Failed,
     Heartbeat,
     Hello,
+    Joined,
     Message,
     OpenSession,
     Refused,
@@ -36,19 +34,32 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
+from cluster.worker.challenge import Challenge
+from cluster.worker.open_sessions import OpenSessions
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError
 from dllama.host.container import available_memory
-from dllama.host.descriptors import n_free
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 0.5
 POLL_MS = 100
-MAX_MESSAGE_BYTES = 64 << 10  # nothing a root says to a daemon is longer
+MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
+MAX_REPORT_BYTES = 64 << 10  # of a session process
+MAX_QUEUED = 4  # messages of one root that wait in the socket: more wait in the root's machine
+MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 MAX_WORLD_SIZE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent a message: where ZeroMQ answers it, and the connection it came by."""
+
+    identity: bytes
+    connection: int  # of the front; 0 for one that has gone since
+    host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,78 +78,93 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._sessions: dict[int, SessionProcess] = {}  # by epoch
+        self._challenge = Challenge(secrets.token_bytes(32))
+        self._repeats = Repeats()
         self._is_running = False
-        self._has_told = False  # that there are no file descriptors left
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
     def start(self) -> None:
         """Listens. Raises ConfigError where the port is taken."""
         self._context: Context = zmq.Context()
-        host = self._config.host
+        self._inner, self._report_endpoint = PrivateEndpoint(), PrivateEndpoint()
         self._roots: Socket = make_socket(
-            self._context, zmq.ROUTER, host=host, max_message_bytes=MAX_MESSAGE_BYTES
+            self._context, zmq.ROUTER, host="", max_message_bytes=MAX_MESSAGE_BYTES
         )
+        self._roots.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         self._reports: Socket = make_socket(  # from our own children only
-            self._context, zmq.PULL, host="127.0.0.1", max_message_bytes=MAX_MESSAGE_BYTES
+            self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
+        self._front = Front(self._inner.target, MAX_MESSAGE_BYTES)
+        self._sessions = OpenSessions(self._front.trust)
         try:
-            self.port = bind_first_free(self._roots, host, [self._config.port])
-            report_port = bind_first_free(self._reports, "127.0.0.1", [0])
+            self._inner.bind(self._roots)
+            self._report_endpoint.bind(self._reports)
+            self.port = self._front.start(self._config.host, self._config.port)
         except BaseException:
             self.close()
             raise
-        self._report_endpoint = endpoint("127.0.0.1", report_port)
         self._is_running = True
         log.info(
             "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
             self._config.release,
-            host,
+            self._config.host,
             self.port,
             self._config.threads,
             available_memory() / 1e9,
         )
 
     def run(self) -> None:
-        """Serves until stop()."""
+        """Serves until stop(): what is ours comes first, strangers last."""
         poller = zmq.Poller()
         poller.register(self._roots, zmq.POLLIN)
         poller.register(self._reports, zmq.POLLIN)
         next_heartbeat = 0.0
         while self._is_running:
-            for ready, _ in poller.poll(POLL_MS):
-                if ready is self._roots:
-                    self._receive_from_root()
-                else:
-                    self._receive_report()
+            poller.poll(POLL_MS)
+            self._receive_reports()
             self._reap_ended()
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
-                self._tell_of_descriptors()
+                self._sessions.end_overdue()
+                for line in self._repeats.due(time.monotonic()):
+                    log.warning("%s", line)
+            self._receive_from_roots()
 
     def stop(self) -> None:
         self._is_running = False
 
     def close(self) -> None:
         """Ends all sessions and stops listening."""
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
+        self._sessions.close()
+        self._front.close()
         self._roots.close()
         self._reports.close()
         self._context.destroy()
+        for private in (self._inner, self._report_endpoint):
+            private.close()
 
-    def _receive_from_root(self) -> None:
-        identity, *frames = self._roots.recv_multipart()
+    def _receive_from_roots(self) -> None:
+        for _ in range(MAX_READ):
+            try:
+                identity, *frames = self._roots.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            connection = self._front.number_of(identity.get(zmq.SRCFD))
+            host = self._front.address_of(connection)
+            self._serve(Peer(identity.bytes, connection, host), [f.bytes for f in frames])
+
+    def _serve(self, peer: Peer, frames: list[bytes]) -> None:
         epoch = 0
         try:
             epoch, message = unpack(frames)
-            answer = self._answer(identity, epoch, message)
+            answer = self._answer(peer, epoch, message)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
-            log.warning("refused a message: %s", error)
-            answer = self._welcome()
+            self._front.offended(peer.connection, "sends what no root of this version sends")
+            if self._is_news(peer, "a message that was refused"):
+                log.warning("refused a message of %s: %s", peer.host, error)
+            answer = self._welcome(peer)
         except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
             log.error("could not open a session: %s", error)
             answer = Refused(f"it could not start a process: {error}")
@@ -146,41 +172,52 @@ class Worker:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
-            self._send(identity, epoch, answer)
+            self._send(peer.identity, epoch, answer)
 
-    def _welcome(self) -> Welcome:
-        return describe_machine(self._id, self._config.threads, self._config.release)
+    def _is_news(self, peer: Peer, kind: str) -> bool:
+        return self._repeats.is_first(peer.host, kind, time.monotonic())
 
-    def _answer(self, identity: bytes, epoch: int, message: Message) -> Message | None:
+    def _welcome(self, peer: Peer) -> Welcome:
+        nonce = self._challenge.issue(peer.host, time.monotonic())
+        return describe_machine(self._id, self._config.threads, self._config.release, nonce)
+
+    def _answer(self, peer: Peer, epoch: int, message: Message) -> Message | None:
         if isinstance(message, Hello):
-            if message.release != self._config.release:
+            is_other = message.release != self._config.release
+            if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root runs dllama %s and this worker %s; install the same on both",
+                    "a root at %s runs dllama %s and this worker %s; install the same on both",
+                    peer.host,
                     message.release,
                     self._config.release,
                 )
-            return self._welcome()
+            return self._welcome(peer)
         if isinstance(message, OpenSession):
-            return self._open(identity, epoch, message)
+            return self._open(peer, epoch, message)
         if isinstance(message, CloseSession):
-            if epoch not in self._sessions:
+            session = self._sessions.get(epoch)
+            if session is None:
                 return SessionEnded("there is no such session")
-            self._sessions[epoch].end("the root closed it")
+            session.end("the root closed it")
             return None
         raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
 
-    def _open(self, identity: bytes, epoch: int, asked: OpenSession) -> Message | None:
-        self._end_sessions_of(asked.root)
-        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE
+    def _refusal(self, peer: Peer, epoch: int, asked: OpenSession) -> str | None:
+        """Returns why a session is not opened, or None. Ends the root's earlier ones."""
+        if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
+            return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
+        self._sessions.forget_those_of(asked.root)
+        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE and epoch > 0
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
-            return Refused(f"this is no session that can be opened: {asked}")
-        available = available_memory()
-        if asked.needed_bytes > available:
-            return Refused(
-                f"rank {asked.rank} needs {asked.needed_bytes / 1e9:.2f} GB of memory and "
-                f"{available / 1e9:.2f} GB are free, with {len(self._sessions)} other sessions "
-                "open; give this worker a smaller share (--shares), or end the others"
-            )
+            return f"this is no session that can be opened: {asked}"
+        return self._sessions.refusal(peer.host, asked.needed_bytes)
+
+    def _open(self, peer: Peer, epoch: int, asked: OpenSession) -> Message | None:
+        refusal = self._refusal(peer, epoch, asked)
+        if refusal is not None:
+            if self._is_news(peer, "a session that was refused"):
+                log.warning("refused a session to %s: %s", peer.host, refusal)
+            return Refused(refusal)
         progress = SessionProcess.create_progress()
         config = SessionConfig(
             host=self._config.host,
@@ -191,15 +228,15 @@ class Worker:
             world_size=asked.world_size,
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
-            report_endpoint=self._report_endpoint,
+            report_endpoint=self._report_endpoint.endpoint,
         )
-        session = SessionProcess(config, asked.root, identity)
+        session = SessionProcess(config, asked.root, peer.identity)
         try:
             session.start(self._config.session_command, progress)
         except OSError:
             session.close()
             raise
-        self._sessions[epoch] = session
+        self._sessions.add(epoch, session, peer.connection, peer.host, asked.needed_bytes)
         log.info(
             "a root opened a session: rank %d of %d, process %d",
             asked.rank,
@@ -208,38 +245,38 @@ class Worker:
         )
         return None
 
-    def _end_sessions_of(self, root: str) -> None:
-        """Ends the earlier sessions of a root, which it has given up."""
-        for epoch, session in list(self._sessions.items()):
-            if session.root == root:
-                session.close()
-                del self._sessions[epoch]
-                log.info("ended an earlier session of the same root")
+    def _receive_reports(self) -> None:
+        while True:
+            try:
+                frames = self._reports.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                self._take_report(*unpack(frames))
+            except ProtocolError as error:
+                if self._repeats.is_first("a session", "a bad report", time.monotonic()):
+                    log.warning("dropped a report: %s", error)
 
-    def _receive_report(self) -> None:
-        """Forwards the ports of a session to its root; records why a session failed."""
-        try:
-            epoch, message = unpack(self._reports.recv_multipart())
-        except ProtocolError as error:
-            log.warning("dropped a report: %s", error)
-            return
+    def _take_report(self, epoch: int, message: Message) -> None:
+        """Forwards the ports of a session to its root; records how far a session got, and why it
+        failed."""
         session = self._sessions.get(epoch)
         if session is None:
             return
         if isinstance(message, SessionReady):
             self._send(session.identity, epoch, message)
             self._send_heartbeat(epoch, session)
+        elif isinstance(message, Joined):
+            self._sessions.slots.joined(epoch)
         elif isinstance(message, Failed):
             session.reason = message.reason
 
     def _reap_ended(self) -> None:
-        for epoch, session in list(self._sessions.items()):
+        for epoch, session in self._sessions:
             if session.has_ended():
-                while self._reports.poll(0):  # its last report may still be queued
-                    self._receive_report()
+                self._receive_reports()  # its last one may still be queued
                 reason = session.why()
-                session.close()
-                del self._sessions[epoch]
+                self._sessions.forget(epoch)
                 self._send(session.identity, epoch, SessionEnded(reason))
                 log.info(
                     "session of rank %d ended: %s; %s",
@@ -249,18 +286,8 @@ class Worker:
                 )
 
     def _send_heartbeats(self) -> None:
-        for epoch, session in self._sessions.items():
+        for epoch, session in self._sessions:
             self._send_heartbeat(epoch, session)
-
-    def _tell_of_descriptors(self) -> None:
-        """Says once that no root can connect for want of file descriptors, until there are some."""
-        is_lacking = n_free() == 0
-        if is_lacking and not self._has_told:
-            log.warning(
-                "all file descriptors of this process are taken: no root can connect before other "
-                "connections end; raise the limit of open files (ulimit -n)"
-            )
-        self._has_told = is_lacking
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())

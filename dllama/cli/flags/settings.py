@@ -40,7 +40,7 @@ class EngineSettings:
     draft_max: int = DEFAULT_DRAFT  # tokens that it drafts at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    sync_type: str = "f32"
+    sync_type: str = "exact"
     advertise: str | None = None
     max_recover_s: float = DEFAULT_MAX_RECOVER_S  # that answers wait for a lost node or engine
     context_shift: bool = False  # conversations that outgrow the context go on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 from cluster import sockets
 from cluster.mesh import collective as mesh_module
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.filing import Key, Phase
+from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.shared_ring import IS_SUPPORTED
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import endpoint
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import Collective, SoloCollective
 from dllama.errors import PeerLost, ProtocolError
+from tests.fixed_sums import fixed_sums
 
 EPOCH = 77
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -90,6 +93,9 @@ def partials(world_size: int, rows: int, cols: int, seed: int = 0) -> list[np.nd
 def reduce_all(ranks: list[Collective], xs: list[np.ndarray]) -> list[np.ndarray]:
     def body(c: Collective, x: np.ndarray) -> np.ndarray:
         out = np.full_like(x, np.nan)
+        if isinstance(c, MeshCollective) and c.sync_type is SyncType.EXACT:
+            c.all_reduce(fixed_sums(x), out)
+            return out
         kept = x.copy()
         c.all_reduce(x, out)
         assert np.array_equal(x, kept)
@@ -277,6 +283,39 @@ def test_strangers_and_stale_epochs_are_dropped(
     assert (sums[0] == xs[0] + xs[1]).all()
 
 
+@pytest.mark.parametrize("noise", [b"", b"hello", bytes(100)])
+def test_a_flood_of_strangers_keeps_no_rank_from_looking_around(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch, noise: bytes
+) -> None:
+    monkeypatch.setattr("cluster.mesh.links.SLICE_MS", 1)
+    mesh, is_over = make_mesh(2), threading.Event()
+    stranger = mesh.context.socket(zmq.PUSH)
+    stranger.connect(mesh.peers[0])
+
+    def flood() -> None:
+        while not is_over.is_set():
+            with suppress(zmq.Again):
+                stranger.send(noise, zmq.NOBLOCK)
+
+    n_looks = [0]
+
+    def watch() -> None:
+        n_looks[0] += 1
+        if n_looks[0] == 10:
+            raise PeerLost("seen", rank=1, host="there")
+
+    mesh.ranks[0].links.watch = watch
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with pytest.raises(PeerLost, match="seen"):
+            mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
+    finally:
+        is_over.set()
+        thread.join()
+        stranger.close()
+
+
 @pytest.mark.timeout(20)  # a message that is kept is waited for
 @pytest.mark.parametrize(("rank", "sequence"), [(0, 1), (9, 1), (1, 10_000)])
 def test_a_message_that_no_peer_sends_is_an_error(
@@ -370,14 +409,14 @@ def test_q80_rounds_as_defined_and_row_by_row(rows: int, cols: int, size: float,
     x *= np.float32(size)
     x[0, 0] = 0.0
     wire = np.zeros(rows * codec.row_bytes(cols), np.uint8)
-    codec.encode(x, wire)
+    codec.encode(x, slice(None), wire)
     out = np.full_like(x, 7.0)
-    codec.add(wire, out, is_first=True)
+    codec.add_up([wire], out)
     assert (out == q80_by_definition(x)).all()
-    codec.add(wire, out, is_first=False)
+    codec.add_up([wire, wire], out)
     assert (out == 2 * q80_by_definition(x)).all()
     last = np.zeros(codec.row_bytes(cols), np.uint8)
-    codec.encode(x[-1:], last)
+    codec.encode(x, slice(rows - 1, rows), last)
     alone = np.zeros((1, cols), np.float32)
-    codec.add(last, alone, is_first=True)
+    codec.add_up([last], alone)
     assert (2 * alone == out[-1:]).all()

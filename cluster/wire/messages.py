@@ -18,6 +18,7 @@ from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling
+from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 
@@ -130,6 +131,7 @@ class Load:
     kv_type: KvType
     max_step_tokens: Size
     vocab_start: Annotated[int, Range(0, (1 << 31) - 1)]
+    units: SumUnits
     embed_qtype: QType
 
 

@@ -17,6 +17,7 @@ from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.sharding.pieces import tiled_cuts
 from dllama.sharding.plan import Shard
+from dllama.sharding.units import units_of
 from dllama.weight_source import TensorInfo, WeightSource
 
 NO_STORE = WeightStore(Path("/nowhere"), 0)
@@ -35,7 +36,7 @@ class Transfer:
         manifest, tilings = [c.cut.info for c in cuts], [c.tiling for c in cuts]
         load = Load(
             source.config, manifest, tilings, known.of(self.feed.pieces), 8, KvType.F16, 64, 0,
-            QType.F32,
+            units_of(source.config, source.tensors), QType.F32,
         )  # fmt: skip
         check_tilings(load.manifest, load.tilings, load.digests, 1 << 40)
         self.sent: deque[Chunk] = deque()

@@ -35,6 +35,7 @@ from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling
+from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
@@ -56,6 +57,7 @@ MESSAGES: list[Message] = [
         KvType.Q8_0,
         64,
         16,
+        SumUnits(256, 128, 16),
         QType.Q4_0,
     ),
     Want(ONE),

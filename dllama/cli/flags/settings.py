@@ -39,7 +39,7 @@ class EngineSettings:
     draft_max: int = DEFAULT_DRAFT  # tokens that it drafts at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    sync_type: str = "f32"
+    sync_type: str = "exact"
     advertise: str | None = None
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions

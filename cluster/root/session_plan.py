@@ -15,6 +15,7 @@ from dllama.errors import ConfigError
 from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS, Step
 
+DEFAULT_REJOIN_S = 3.0
 WARM_UP_TOKENS = 64  # rows of the first warm-up step
 
 
@@ -33,6 +34,7 @@ class ClusterConfig:
     mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))
     hello_timeout_s: float = 5.0
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
+    rejoin_s: float = DEFAULT_REJOIN_S  # a lost worker is waited for, then it goes without it
     warm_up: bool = True
     kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves
 

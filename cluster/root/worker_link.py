@@ -16,6 +16,7 @@ from cluster.sockets import Address, Context, Socket, endpoint, make_socket
 from cluster.wire.messages import (
     CloseSession,
     Credit,
+    Draining,
     Failed,
     Heartbeat,
     Joined,
@@ -31,7 +32,7 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
-from dllama.errors import ClusterError, PeerLost, ProtocolError
+from dllama.errors import PeerLost, ProtocolError
 
 MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
 MAX_QUEUED = 64  # messages of a worker that wait to be read: an honest one never has as many
@@ -56,6 +57,7 @@ class WorkerLink:
         self._release = release
         self._context = context
         self._answers: dict[type, Message] = {}
+        self.is_draining = False  # it is to end, and would like to be planned without
         self.lost_rank = -1  # the rank that this worker's rank reports lost
         self._failure = ""
         self._progress = -1
@@ -108,13 +110,13 @@ class WorkerLink:
 
     def lost(self, what: str) -> PeerLost:
         """Returns the PeerLost of this worker; `what` it did ends the sentence."""
-        where = f"worker {self.address} (rank {self.rank})"
+        where = f"worker {self.address}" + f" (rank {self.rank})" * bool(self.epoch)
         return PeerLost(f"{where} {what}", rank=self.rank, host=str(self.address))
 
     def drain(self) -> None:
         """Reads and keeps the messages that have arrived, up to MAX_DRAINED of each link.
 
-        Raises ProtocolError for another version, ClusterError where the worker refused.
+        Raises ProtocolError for another version, PeerLost where the worker refused.
         """
         for link in self.sockets():
             for _ in range(MAX_DRAINED):
@@ -144,7 +146,9 @@ class WorkerLink:
         elif isinstance(message, Want):
             self._wants.append(message.pieces.tolist())
         elif isinstance(message, Refused):
-            raise ClusterError(f"worker {self.address} refused: {readable(message.reason)}")
+            raise self.lost(f"refused: {readable(message.reason)}")
+        elif isinstance(message, Draining):
+            self.is_draining = True
         elif isinstance(message, Failed):
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:

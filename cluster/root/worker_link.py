@@ -32,7 +32,7 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
-from dllama.errors import PeerLost, ProtocolError
+from dllama.errors import ClusterError, PeerLost, ProtocolError
 
 MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
 MAX_QUEUED = 64  # messages of a worker that wait to be read: an honest one never has as many
@@ -116,7 +116,7 @@ class WorkerLink:
     def drain(self) -> None:
         """Reads and keeps the messages that have arrived, up to MAX_DRAINED of each link.
 
-        Raises ProtocolError for another version, PeerLost where the worker refused.
+        Raises ProtocolError for another version, ClusterError where the worker refused.
         """
         for link in self.sockets():
             for _ in range(MAX_DRAINED):
@@ -146,7 +146,10 @@ class WorkerLink:
         elif isinstance(message, Want):
             self._wants.append(message.pieces.tolist())
         elif isinstance(message, Refused):
-            raise self.lost(f"refused: {readable(message.reason)}")
+            what = f"refused: {readable(message.reason)}"
+            if self.epoch:  # a session goes on without it; one that was only greeted is not lost
+                raise self.lost(what)
+            raise ClusterError(f"worker {self.address} {what}")
         elif isinstance(message, Draining):
             self.is_draining = True
         elif isinstance(message, Failed):

@@ -6,7 +6,7 @@ every field against its annotation; a field too many or too few is a ProtocolErr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, get_args
 
 import numpy as np
@@ -25,6 +25,58 @@ MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 5
 Bytes = Annotated[np.ndarray, Array(np.uint8)]
 Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
+
+
+PublicKey = Annotated[str, MaxLength(40)]  # Z85; "" where there is none
+Nonce = Annotated[str, MaxLength(64)]
+Feature = Annotated[str, MaxLength(64)]
+Features = Annotated[list[Feature], MaxLength(64)]
+
+
+# ---- root and worker daemon, before anything is encrypted
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Root to daemon, on the port that everybody knows: who it is and what it wants.
+
+    `key` is its public key, "" where it encrypts nothing; `nonce` is another one each time.
+    """
+
+    release: str
+    features: Features
+    key: PublicKey
+    nonce: Nonce
+    encrypts: bool
+    has_cluster_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """Daemon to root: the same of the worker. `answers` is the nonce of the root's Introduction,
+    `port` is where it listens for encrypted links (0: nowhere), `proof` is of the cluster key."""
+
+    release: str
+    features: Features
+    key: PublicKey
+    nonce: Nonce
+    answers: Nonce
+    encrypts: bool
+    has_to_encrypt: bool  # as it sees the root: not on this machine
+    port: Annotated[int, Range(0, (1 << 16) - 1)]
+    proof: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Root to daemon: its proof of the cluster key, "" without one. `answers` is the nonce of the
+    worker's Introduced."""
+
+    answers: Nonce
+    proof: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Daemon to root: its key opens the encrypted port now."""
 
 
 # ---- root and worker daemon
@@ -60,13 +112,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end."""
+    """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end.
+
+    `key` is the root's public key of this session; "" where its links are plain.
+    """
 
     root: str
     rank: Count
     world_size: Count
     sync_type: str
     needed_bytes: Count
+    key: PublicKey = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +132,13 @@ class CloseSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionReady:
-    """Session process to daemon to root: the ports it listens on."""
+    """Session process to daemon to root: the ports it listens on, and its public key; "" where
+    its links are plain."""
 
     pid: Size
     control_port: Port
     mesh_port: Port
+    key: PublicKey = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +159,11 @@ class Heartbeat:
 # ---- root and session process
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Root to rank: meet the others. `peers` are endpoints by rank, as this rank reaches them."""
+    """Root to rank: meet the others. `peers` are endpoints by rank, as this rank reaches them;
+    `keys` are their public keys, none where the links are plain."""
 
     peers: list[str]
+    keys: list[PublicKey] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +259,8 @@ class Failed:
 
 
 Message = (
-    Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
+    Introduction | Introduced | Proof | Admitted
+    | Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
     | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall
     | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip

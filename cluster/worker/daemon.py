@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zmq
 
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import SyncType
+from cluster.security.keys import is_key
+from cluster.security.settings import Security
+from cluster.security.worker_side import Caller, WorkerSide
 from cluster.sockets import (
     DEFAULT_PORT,
     Context,
@@ -21,7 +24,9 @@ from cluster.sockets import (
     bind_first_free,
     endpoint,
     make_socket,
+    sender_address,
 )
+from cluster.wire.features import own_features
 from cluster.wire.messages import (
     CloseSession,
     Failed,
@@ -36,6 +41,7 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
+from cluster.worker.encrypted_door import EncryptedDoor
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
@@ -58,6 +64,7 @@ class WorkerConfig:
     threads: int
     host: str = "0.0.0.0"
     port: int = DEFAULT_PORT
+    security: Security = field(default_factory=Security)
     release: str = __version__
     session_command: tuple[str, ...] = SESSION_COMMAND
 
@@ -70,6 +77,7 @@ class Worker:
         self._sessions: dict[int, SessionProcess] = {}  # by epoch
         self._is_running = False
         self._has_told = False  # that there are no file descriptors left
+        self._door: EncryptedDoor | None = None
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
@@ -91,6 +99,7 @@ class Worker:
             raise
         self._report_endpoint = endpoint("127.0.0.1", report_port)
         self._is_running = True
+        self._open_encrypted_door()
         log.info(
             "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
             self._config.release,
@@ -100,18 +109,43 @@ class Worker:
             available_memory() / 1e9,
         )
 
+    def _open_encrypted_door(self) -> None:
+        """Listens for encrypted links, unless roots on this machine alone can reach it."""
+        security, host = self._config.security, self._config.host
+        key, port = "", 0
+        if security.has_to_encrypt(host):
+            try:
+                pair = security.pair()
+                self._door = EncryptedDoor(self._context, pair, host, MAX_MESSAGE_BYTES)
+                key, port = pair.public, self._door.open(self.port)
+            except BaseException:
+                self.close()
+                raise
+        self._roots_known = WorkerSide(
+            security,
+            release=self._config.release,
+            features=own_features(),
+            key=key,
+            port=port,
+            new_nonce=lambda: secrets.token_hex(32),
+        )
+        if self._door is not None:
+            self._door.admit_by(self._roots_known.may_enter)
+
     def run(self) -> None:
         """Serves until stop()."""
         poller = zmq.Poller()
         poller.register(self._roots, zmq.POLLIN)
+        if self._door is not None:
+            poller.register(self._door.socket, zmq.POLLIN)
         poller.register(self._reports, zmq.POLLIN)
         next_heartbeat = 0.0
         while self._is_running:
             for ready, _ in poller.poll(POLL_MS):
-                if ready is self._roots:
-                    self._receive_from_root()
-                else:
+                if ready is self._reports:
                     self._receive_report()
+                else:
+                    self._receive_from_root(ready)
             self._reap_ended()
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
@@ -128,14 +162,18 @@ class Worker:
         self._sessions.clear()
         self._roots.close()
         self._reports.close()
+        if self._door is not None:
+            self._door.close()
         self._context.destroy()
 
-    def _receive_from_root(self) -> None:
-        identity, *frames = self._roots.recv_multipart()
+    def _receive_from_root(self, link: Socket) -> None:
+        identity, *frames = link.recv_multipart(copy=False)
+        address = sender_address(frames[-1]) if frames else ""
+        caller = Caller(link is not self._roots, identity.bytes, address)
         epoch = 0
         try:
-            epoch, message = unpack(frames)
-            answer = self._answer(identity, epoch, message)
+            epoch, message = unpack([frame.buffer for frame in frames])
+            answer = self._roots_known.hear(caller, message) or self._answer(caller, epoch, message)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
             log.warning("refused a message: %s", error)
             answer = self._welcome()
@@ -146,12 +184,12 @@ class Worker:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
-            self._send(identity, epoch, answer)
+            self._send(caller, epoch, answer)
 
     def _welcome(self) -> Welcome:
         return describe_machine(self._id, self._config.threads, self._config.release)
 
-    def _answer(self, identity: bytes, epoch: int, message: Message) -> Message | None:
+    def _answer(self, caller: Caller, epoch: int, message: Message) -> Message | None:
         if isinstance(message, Hello):
             if message.release != self._config.release:
                 log.warning(
@@ -161,7 +199,7 @@ class Worker:
                 )
             return self._welcome()
         if isinstance(message, OpenSession):
-            return self._open(identity, epoch, message)
+            return self._open(caller, epoch, message)
         if isinstance(message, CloseSession):
             if epoch not in self._sessions:
                 return SessionEnded("there is no such session")
@@ -169,9 +207,10 @@ class Worker:
             return None
         raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
 
-    def _open(self, identity: bytes, epoch: int, asked: OpenSession) -> Message | None:
+    def _open(self, caller: Caller, epoch: int, asked: OpenSession) -> Message | None:
         self._end_sessions_of(asked.root)
         is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE
+        is_sound = is_sound and is_key(asked.key) == caller.is_encrypted
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
             return Refused(f"this is no session that can be opened: {asked}")
         available = available_memory()
@@ -192,8 +231,9 @@ class Worker:
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
             report_endpoint=self._report_endpoint,
+            root_key=asked.key,
         )
-        session = SessionProcess(config, asked.root, identity)
+        session = SessionProcess(config, asked.root, caller)
         try:
             session.start(self._config.session_command, progress)
         except OSError:
@@ -227,7 +267,7 @@ class Worker:
         if session is None:
             return
         if isinstance(message, SessionReady):
-            self._send(session.identity, epoch, message)
+            self._send(session.caller, epoch, message)
             self._send_heartbeat(epoch, session)
         elif isinstance(message, Failed):
             session.reason = message.reason
@@ -240,7 +280,7 @@ class Worker:
                 reason = session.why()
                 session.close()
                 del self._sessions[epoch]
-                self._send(session.identity, epoch, SessionEnded(reason))
+                self._send(session.caller, epoch, SessionEnded(reason))
                 log.info(
                     "session of rank %d ended: %s; %s",
                     session.config.rank,
@@ -264,11 +304,12 @@ class Worker:
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())
-        self._send(session.identity, epoch, heartbeat)
+        self._send(session.caller, epoch, heartbeat)
 
-    def _send(self, identity: bytes, epoch: int, message: Message) -> None:
+    def _send(self, caller: Caller, epoch: int, message: Message) -> None:
         """Sends a message to a root; a root that is gone is ignored."""
+        link = self._door.socket if caller.is_encrypted and self._door else self._roots
         try:
-            self._roots.send_multipart([identity, *pack(message, epoch)], zmq.NOBLOCK)
+            link.send_multipart([caller.identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("could not answer a root: %s", error)

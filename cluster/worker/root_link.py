@@ -9,6 +9,7 @@ from typing import TypeVar
 import zmq
 
 from cluster.mesh.receiver import BusyPollReceiver, sleep_for_message
+from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, bind_first_free, make_socket
 from cluster.wire.messages import Message, pack, unpack
 from dllama.errors import ProtocolError
@@ -41,8 +42,11 @@ class RootLink:
         self._root: bytes | None = None  # its identity, once it has spoken
         self._receiver = BusyPollReceiver()
 
-    def bind(self, ports: Iterable[int]) -> int:
-        """Listens on the first free port and returns it. Raises ConfigError."""
+    def bind(self, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+        """Listens on the first free port and returns it; encrypted, where there is `security`.
+        Raises ConfigError."""
+        if security is not None:
+            security.listen_encrypted(self._socket, CONTROL)
         return bind_first_free(self._socket, self._host, ports)
 
     @property

@@ -22,10 +22,13 @@ from cluster.feed import received_tensors
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
+from cluster.security.keys import new_pair
+from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, session_ports
 from cluster.wire.checks import (
     RankLimits,
     check_config,
+    check_keys,
     check_manifest,
     check_shift,
     checked_step,
@@ -76,6 +79,7 @@ class SessionConfig:
     sync_type: str
     progress_path: str
     report_endpoint: str  # where the daemon hears from its sessions
+    root_key: str = ""  # the root's public key; "": all links are plain
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -101,6 +105,7 @@ class WorkerSession:
             context=self._context,
             watch=self._progress.beat,
         )
+        self._security = LinkSecurity(self._context, new_pair()) if config.root_key else None
         self._meter = RankMeter()
         self._weights_bytes = 0
 
@@ -136,7 +141,8 @@ class WorkerSession:
             raise ProtocolError(
                 f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
             )
-        self._mesh.connect(join.peers, MESH_TIMEOUT_S)
+        check_keys(join.keys, self._config.world_size, is_encrypted=self._security is not None)
+        self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
@@ -149,10 +155,15 @@ class WorkerSession:
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
-        control_port = self._root.bind(ports)
-        mesh_port = self._mesh.bind(host, ports)
+        key = ""
+        if self._security is not None:
+            self._security.start()
+            self._security.admit(CONTROL, [self._config.root_key])
+            key = self._security.public_key
+        control_port = self._root.bind(ports, self._security)
+        mesh_port = self._mesh.bind(host, ports, self._security)
         self._daemon.connect(self._config.report_endpoint)
-        ready = SessionReady(os.getpid(), control_port, mesh_port)
+        ready = SessionReady(os.getpid(), control_port, mesh_port, key)
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
@@ -240,6 +251,8 @@ class WorkerSession:
         self._mesh.close()
         self._root.close()
         self._daemon.close()
+        if self._security is not None:
+            self._security.close()
         self._context.destroy()
         self._progress.close()
 

@@ -7,8 +7,15 @@ import signal
 import sys
 from types import FrameType
 
+from cluster.security.settings import security_of, warn_if_plain
 from cluster.worker.daemon import Worker, WorkerConfig
-from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
+from dllama.cli.flags.arguments import (
+    add_security_flags,
+    default_threads,
+    make_parser,
+    port_number,
+    positive,
+)
 from dllama.cli.terminal.guarded import guarded
 from dllama.cli.terminal.output import set_up_logging
 from dllama.host.descriptors import check_free, raise_limit
@@ -20,7 +27,8 @@ root leaves, the worker goes back to waiting. Sessions use the ports after --por
 EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
-  dllama-worker --host 10.0.0.2        # listen on one network only"""
+  dllama-worker --host 10.0.0.2        # listen on one network only
+  dllama-worker --cluster-key @/etc/dllama.key    # for roots that have the same key"""
 
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
 
@@ -33,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-t", "--threads", metavar="N", type=positive, default=default_threads(),
         help="compute threads of a session",
     )  # fmt: skip
+    add_security_flags(parser)
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
         help="how much to tell on stderr",
@@ -45,7 +54,11 @@ def run(argv: list[str] | None) -> int:
     set_up_logging(args.log_level)
     raise_limit()
     check_free(WORKER_DESCRIPTORS, "dllama-worker")
-    worker = Worker(WorkerConfig(threads=args.threads, host=args.host, port=args.port))
+    security = security_of(args.cluster_key, encrypts=not args.no_encrypt)
+    warn_if_plain(security, [args.host])
+    worker = Worker(
+        WorkerConfig(threads=args.threads, host=args.host, port=args.port, security=security)
+    )
 
     def stop(signum: int, frame: FrameType | None) -> None:
         worker.stop()

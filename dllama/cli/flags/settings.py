@@ -41,6 +41,8 @@ class EngineSettings:
     shares: tuple[float, ...] = ()
     sync_type: str = "f32"
     advertise: str | None = None
+    cluster_key: str | None = field(default=None, repr=False)
+    encrypts: bool = True  # links to other machines
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions
     tokenizer: str | None = None  # where it is not the model file's own

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import zmq
 
+from cluster.repeats import Repeats
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.engine import Engine
 from dllama.engine.loop import IDLE_S, LINGER_S, EngineLoop, Progress, TransportClosed
@@ -102,6 +103,7 @@ class SocketTransport:
     def __init__(self, socket: zmq.Socket[bytes], parent_fd: int | None) -> None:
         self._socket, self._parent_fd = socket, parent_fd
         self._outbox: deque[FromEngine] = deque()
+        self._repeats = Repeats()
 
     @property
     def is_behind(self) -> bool:
@@ -120,7 +122,10 @@ class SocketTransport:
             try:
                 messages.append(_to_engine(data))
             except ProtocolError as error:
-                log.warning("a message of the server was dropped: %s", error)
+                if self._repeats.is_first("the server", "a bad message", time.monotonic()):
+                    log.warning("a message of the server was dropped: %s", error)
+        for line in self._repeats.due(time.monotonic()):
+            log.warning("%s", line)
         return messages
 
     def send(self, message: FromEngine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import uuid
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from dllama.host.container import available_memory
 from kernels.cpu import isa
 
 
+@cache
 def machine_id() -> str:
     """Returns an id that is equal for processes that share one memory, and different for different
     machines."""
@@ -24,6 +26,7 @@ def machine_id() -> str:
     return f"{uuid.getnode():x}-{socket.gethostname()}"
 
 
+@cache
 def cpu_name() -> str:
     """Returns the model name of the processor."""
     info = Path("/proc/cpuinfo")
@@ -34,7 +37,9 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_machine(daemon: str, threads: int, release: str = __version__) -> Welcome:
+def describe_machine(
+    daemon: str, threads: int, release: str = __version__, nonce: str = ""
+) -> Welcome:
     """Returns the Welcome message of a daemon on this node, as of now."""
     memory = psutil.virtual_memory()
     return Welcome(
@@ -47,4 +52,5 @@ def describe_machine(daemon: str, threads: int, release: str = __version__) -> W
         threads,
         int(memory.total),
         available_memory(),
+        nonce,
     )

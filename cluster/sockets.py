@@ -155,14 +155,6 @@ def session_ports(port: int) -> range:
     return range(port + SESSION_PORTS, port, -1)
 
 
-def sender_address(frame: zmq.Frame) -> str:
-    """Returns the IP address that a received message came from; "" where it is not known."""
-    try:
-        return str(frame.get("Peer-Address")).removeprefix(IPV4_IN_IPV6)
-    except (zmq.ZMQError, ValueError):
-        return ""
-
-
 class DisconnectWatch:
     """Reports whether a connecting socket has lost its peer."""
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.filing import Key, Phase
+from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context

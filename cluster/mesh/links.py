@@ -12,54 +12,34 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from enum import IntEnum
-from typing import NamedTuple
 
 import zmq
 
+from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
+from cluster.repeats import Repeats
 from cluster.security.links import MESH, LinkSecurity
 from cluster.sockets import (
+    SLICE_MS,
     Context,
     DisconnectWatch,
     Socket,
     bind_first_free,
     make_socket,
 )
-from dllama.errors import PeerLost, ProtocolError
+from dllama.errors import PeerLost
 
 log = logging.getLogger(__name__)
 
 HEADER = struct.Struct("<4sBxHIQQQ12x")  # magic, phase, rank, block, epoch, sequence, compute
 HEADER_BYTES = HEADER.size
 MAGIC = b"dlm1"
-MAX_AHEAD = 64  # collectives a peer may be ahead: gathers do not wait, all else does
-MAX_MESSAGE_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = MAX_PART_BYTES + HEADER_BYTES
 WAKE_UP = b""  # by ZeroMQ, to a rank that sleeps: there is something in its ring
-
-
-class Phase(IntEnum):
-    HELLO = 0
-    PARTIAL = 1  # a rank's own addend
-    REDUCED = 2  # a finished sum
-    PART = 3  # a piece for rank 0
-
-
-class Key(NamedTuple):
-    """The key of a message that a receiver waits for."""
-
-    sequence: int
-    phase: int  # a Phase
-    block: int
-    rank: int
-
-
-class Arrived(NamedTuple):
-    payload: memoryview
-    compute_ns: int  # how long the sender computed since the collective before
 
 
 def uses_shared_memory() -> bool:
@@ -77,7 +57,6 @@ class MeshLinks:
         self.rank = rank
         self.epoch = epoch
         self.watch = watch  # called about four times a second while waiting; may raise
-        self.sequence = 0  # the collective this rank is in
         self.sent_bytes = 0
         self.received_bytes = 0
         self.peers: Sequence[str] = ()  # endpoints by rank
@@ -87,9 +66,20 @@ class MeshLinks:
         self._security: LinkSecurity | None = None
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
-        self._early: dict[Key, Arrived] = {}
+        self._filing = Filing(rank)
+        self._repeats = Repeats()
+        self._useless_since: float | None = None  # messages that bring nothing keep coming
         self._receiver = BusyPollReceiver()
         self._rings: dict[int, RingWriter] = {}
+
+    @property
+    def sequence(self) -> int:
+        """The collective this rank is in."""
+        return self._filing.sequence
+
+    @sequence.setter
+    def sequence(self, sequence: int) -> None:
+        self._filing.sequence = sequence
 
     def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
@@ -109,6 +99,7 @@ class MeshLinks:
             self._security.admit(MESH, keys)
         self.peers = peers
         self.hosts = self.hosts or peers
+        self._filing.names = self.hosts
         for rank, peer in enumerate(peers):
             if rank == self.rank:
                 continue
@@ -167,9 +158,9 @@ class MeshLinks:
 
     def take(self, key: Key) -> Arrived:
         """Waits for one message. Raises PeerLost when a peer leaves, or what `watch` raises."""
-        while key not in self._early:
+        while key not in self._filing:
             self._receive()
-        return self._early.pop(key)
+        return self._filing.take(key)
 
     def lost_rank(self) -> int | None:
         """Returns a rank whose link broke, rank 0 first; None while all hold."""
@@ -202,12 +193,12 @@ class MeshLinks:
         except zmq.Again:
             self._look_around()
         else:
-            self._keep(b"".join(frames))
+            self._keep(frames)
 
     def _drain(self) -> None:
         assert self._inbox is not None, "bind() comes before send()"
         while (frames := self._receiver.look(self._inbox, n_looks=1)) is not None:
-            self._keep(b"".join(frames))
+            self._keep(frames)
 
     def _look_around(self) -> None:
         if self.watch is not None:
@@ -226,25 +217,39 @@ class MeshLinks:
                 host=self.hosts[lost],
             )
 
-    def _keep(self, message: bytes) -> None:
-        """Stores a message under its key; drops messages of other epochs and anything else."""
-        if message == WAKE_UP:
+    def _keep(self, frames: Sequence[bytes]) -> None:
+        """Files a message, and drops those of strangers, who do not know the epoch. Raises
+        ProtocolError for what no rank of this session sends."""
+        message = frames[0]
+        if message == WAKE_UP and len(frames) == 1:
+            self._look_around_in_time()
             return
-        if len(message) < HEADER_BYTES:
-            log.warning("dropped a message of %d bytes on the mesh inbox", len(message))
+        if len(frames) != 1 or len(message) < HEADER_BYTES:
+            self._drop()
             return
         magic, phase, rank, block, epoch, sequence, compute = HEADER.unpack_from(message)
         if magic != MAGIC or epoch != self.epoch:
-            log.debug("dropped a stale message (epoch %x)", epoch)
+            self._drop()
             return
-        if not self._is_peer(rank) or not 0 <= sequence - self.sequence <= MAX_AHEAD:
-            raise ProtocolError(
-                f"rank {self.rank} is at collective {self.sequence} and was sent one numbered "
-                f"{sequence} by rank {rank}; install the same dllama on every node"
-            )
+        self._useless_since = None
         self.received_bytes += len(message)
-        key = Key(sequence, phase, block, rank)
-        self._early[key] = Arrived(memoryview(message)[HEADER_BYTES:], compute)
+        arrived = Arrived(memoryview(message)[HEADER_BYTES:], compute)
+        self._filing.keep(Key(sequence, phase, block, rank), arrived)
 
-    def _is_peer(self, rank: int) -> bool:
-        return rank != self.rank and (not self.peers or rank < len(self.peers))
+    def _drop(self) -> None:
+        """Counts a stranger's message."""
+        now = time.monotonic()
+        if self._repeats.is_first("a stranger", "a message on the mesh inbox", now):
+            log.warning("dropped a message on the mesh inbox that no rank of this session sent")
+        for line in self._repeats.due(now):
+            log.warning("%s", line)
+        self._look_around_in_time()
+
+    def _look_around_in_time(self) -> None:
+        """Calls `_look_around` now and then while only messages come that bring nothing."""
+        now = time.monotonic()
+        if self._useless_since is None:
+            self._useless_since = now
+        elif now - self._useless_since >= SLICE_MS / 1e3:
+            self._useless_since = now
+            self._look_around()

@@ -95,12 +95,13 @@ class RingReader:
 
     @classmethod
     def attach(cls, offer: bytes | memoryview) -> RingReader | None:
-        """Opens the ring of an offer; None if the ring is not on this machine."""
+        """Opens the ring of an offer; None if the ring is not on this machine. Whatever else an
+        offer leads to is neither waited for nor mapped."""
         if not IS_SUPPORTED or len(offer) != OFFER.size:
             return None
         pid, number, nonce = OFFER.unpack(offer)
         try:
-            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return None
         memory = None
@@ -121,7 +122,7 @@ class RingReader:
         impossible."""
         at = HEADER_BYTES + self.n_read % N_SLOTS * SLOT_BYTES
         (n_bytes,) = _LENGTH.unpack_from(self._memory, at)
-        if not 0 <= n_bytes <= SLOT_BYTES - _LENGTH.size:
+        if not 0 < n_bytes <= SLOT_BYTES - _LENGTH.size:
             raise ProtocolError(
                 f"a message of {n_bytes} bytes does not fit a slot of shared memory; install the "
                 "same dllama on every node"

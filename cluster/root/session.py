@@ -158,7 +158,7 @@ class ClusterSession:
 
     def _open_sessions(self) -> None:
         config = self._parts.config
-        for link in self.links:
+        for link, welcome in zip(self.links, self.welcomes, strict=True):
             link.epoch = self.epoch
             link.watch_from_now()
             link.tell_daemon(
@@ -168,6 +168,7 @@ class ClusterSession:
                     config.world_size,
                     str(config.sync_type),
                     self._needed[link.rank],
+                    welcome.nonce,
                     "" if self._pair is None else self._pair.public,
                 )
             )

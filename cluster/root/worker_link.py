@@ -41,6 +41,9 @@ from dllama.errors import ClusterError, PeerLost, ProtocolError
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
+MAX_QUEUED = 64  # messages of a worker that wait to be read: an honest one never has as many
+MAX_DRAINED = 256  # messages of a link that are read before the other links have their turn
+MAX_REASON_CHARS = 2_000
 HEARTBEAT_TIMEOUT_S = 3.0  # six heartbeats of the daemon
 
 M = TypeVar("M", bound=Message)
@@ -70,6 +73,7 @@ class WorkerLink:
         made = make_socket(
             self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
         )
+        made.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
         if pair is not None:
             connect_encrypted(made, pair, server_key)
@@ -117,12 +121,12 @@ class WorkerLink:
         return PeerLost(f"{where} {what}", rank=self.rank, host=str(self.address))
 
     def drain(self) -> None:
-        """Reads and keeps all messages that have arrived.
+        """Reads and keeps the messages that have arrived, up to MAX_DRAINED of each link.
 
         Raises ProtocolError for another version, ClusterError where the worker refused.
         """
         for link in self.sockets():
-            while True:
+            for _ in range(MAX_DRAINED):
                 try:
                     frames = link.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:
@@ -150,13 +154,13 @@ class WorkerLink:
         elif isinstance(message, Credit):
             self.credits += message.chunks
         elif isinstance(message, Refused):
-            raise ClusterError(f"worker {self.address} refused: {message.reason}")
+            raise ClusterError(f"worker {self.address} refused: {readable(message.reason)}")
         elif isinstance(message, Failed):
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:
-                self._failure = f"failed: {message.reason}"
+                self._failure = f"failed: {readable(message.reason)}"
         elif isinstance(message, SessionEnded):
-            self._failure = self._failure or f"ended its session: {message.reason}"
+            self._failure = self._failure or f"ended its session: {readable(message.reason)}"
         elif isinstance(message, Admitted | SessionReady | Joined | Loaded | KvDone | RankStats):
             self._answers[type(message)] = message
         else:
@@ -206,3 +210,9 @@ class WorkerLink:
         if self._session is not None:
             self._session.close()
         self._daemon.close()
+
+
+def readable(text: str) -> str:
+    """Returns a worker's text as one line of bounded length: it goes into logs and answers."""
+    line = "".join(c if c.isprintable() else " " for c in text[:MAX_REASON_CHARS])
+    return line + "..." * (len(text) > MAX_REASON_CHARS)

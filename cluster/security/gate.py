@@ -21,15 +21,14 @@ _CONTROL_ENDPOINT = "inproc://dllama.gate"
 MAX_WAITING = 256  # clients whose answer is not known yet; the oldest is refused
 _FRAMES = 9  # envelope of 2, version, id, domain, address, identity, mechanism, key
 
-Policy = Callable[[str, str], bool | None]
-"""Whether a public key from an address may connect; None: it has to wait for the answer."""
+Policy = Callable[[str], bool]
+"""Whether the holder of a public key may connect."""
 
 
 class Question(NamedTuple):
     envelope: list[bytes]
     number: bytes
     domain: str
-    address: str
     key: str
 
 
@@ -43,7 +42,6 @@ def read_question(frames: list[bytes]) -> Question | None:
         frames[:2],
         frames[3],
         frames[4].decode("ascii", "replace"),
-        frames[5].decode("ascii", "replace"),
         z85.encode(frames[8]).decode(),
     )
 
@@ -99,16 +97,16 @@ class Gate:
         for _ in range(len(self._waiting)):
             question = self._waiting.popleft()
             policy = self._policies.get(question.domain)
-            verdict = None if policy is None else policy(question.key, question.address)
-            if verdict is None:
+            if policy is None:
                 self._waiting.append(question)
             else:
-                self._answer(question, verdict)
+                self._answer(question, policy(question.key))
         while len(self._waiting) > MAX_WAITING:
             self._answer(self._waiting.popleft(), False)
 
     def _answer(self, question: Question, is_welcome: bool) -> None:
         code = b"200" if is_welcome else b"400"
+        user = question.key.encode()  # which each message of this client tells (User-Id)
         self._zap.send_multipart(
-            [*question.envelope, b"1.0", question.number, code, b"", question.key.encode(), b""]
+            [*question.envelope, b"1.0", question.number, code, b"", user, b""]
         )

@@ -48,7 +48,7 @@ class LinkSecurity:
     def admit(self, domain: str, keys: Iterable[str]) -> None:
         """Lets the holders of these keys in and nobody else. Until then, clients wait."""
         known = frozenset(keys)
-        self.gate.set_policy(domain, lambda key, address: key in known)
+        self.gate.set_policy(domain, lambda key: key in known)
 
     def connect_encrypted(self, socket: Socket, server_key: str) -> None:
         """Makes a socket that is not connected yet speak to the holder of a key only."""

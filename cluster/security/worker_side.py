@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from cluster.security.keys import is_key
+from cluster.security.peer import Peer
 from cluster.security.settings import Security
 from cluster.security.transcript import ROOT, WORKER, transcript
 from cluster.wire.messages import (
     Admitted,
+    CloseSession,
     Introduced,
     Introduction,
     Message,
@@ -25,20 +27,10 @@ from dllama.errors import DllamaError
 log = logging.getLogger(__name__)
 
 MAX_OPEN = 256  # introductions under way; the oldest is forgotten
-MAX_ADMITTED = (
-    4096  # keys and callers that were admitted; the one not heard of longest is forgotten
-)
+MAX_ADMITTED = 4096  # keys and peers that were admitted; the one not heard of longest is forgotten
 
 
-class Caller(NamedTuple):
-    """Who sent a message to a daemon: the end of one link."""
-
-    is_encrypted: bool
-    identity: bytes
-    address: str  # of the machine it comes from
-
-
-K = TypeVar("K", str, Caller)
+K = TypeVar("K", str, Peer, tuple[str, str])
 
 
 class _Open(NamedTuple):
@@ -65,63 +57,73 @@ class WorkerSide:
         self._key = key
         self._port = port
         self._new_nonce = new_nonce
-        self._open: OrderedDict[Caller, _Open] = OrderedDict()
-        self._callers: OrderedDict[Caller, None] = OrderedDict()  # proved the cluster key
+        self._open: OrderedDict[Peer, _Open] = OrderedDict()
+        self._peers: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
         self._keys: OrderedDict[str, None] = OrderedDict()  # said hello properly
+        self._sound: OrderedDict[tuple[str, str], None] = OrderedDict()  # hosts and keys
         self._lock = threading.Lock()  # the gate's thread asks for _keys
 
-    def hear(self, caller: Caller, message: Message) -> Message | None:
+    def hear(self, peer: Peer, message: Message) -> Message | None:
         """Returns the answer to a message that introduces a root, or to one that comes from nobody
         that may send it; None for a message that the daemon may act on."""
+        if not peer.host:  # it has gone since: who it was is not known any more
+            is_farewell = isinstance(message, CloseSession)  # whose epoch is a secret
+            return None if is_farewell else Refused("the connection that this came by has gone")
         if isinstance(message, Introduction):
-            return self._introduce(caller, message)
+            return self._introduce(peer, message)
         if isinstance(message, Proof):
-            return self._prove(caller, message)
-        if caller.is_encrypted:
-            return None  # the gate let it in
-        if self._security.has_to_encrypt(caller.address):
+            return self._prove(peer, message)
+        if peer.is_encrypted:
+            return self._pinned(peer)
+        if self._security.has_to_encrypt(peer.host):
             return self._refuse(
-                caller,
+                peer,
                 "this worker encrypts its links; start the root without --no-encrypt, or "
                 "dllama-worker with it too",
             )
-        if self._security.cluster_key is not None and caller not in self._callers:
-            return self._refuse(caller, _KEY_NEEDED)
+        if self._security.cluster_key is not None and peer not in self._peers:
+            return self._refuse(peer, _KEY_NEEDED)
         return None
 
-    def may_enter(self, key: str, address: str) -> bool:
-        """Returns whether the holder of a key may connect to the encrypted port, and pins a key
-        that it lets in for the first time. Called by the gate's thread."""
+    def may_enter(self, key: str) -> bool:
+        """Returns whether the holder of a key may connect to the encrypted port. Called by the
+        gate's thread."""
         with self._lock:
-            is_known = key in self._keys
+            return key in self._keys
+
+    def _pinned(self, peer: Peer) -> Message | None:
+        """Pins a root's key, which it has shown to hold, at first sight; returns the refusal of one
+        that is another than before."""
+        if (peer.host, peer.key) in self._sound or self._security.cluster_key is not None:
+            return None
         try:
-            complaint = self._complaint(address, key) if is_known else "it has not said hello"
-            if not complaint and self._security.cluster_key is None:
-                pins = self._security.known_roots()
-                if pins.of(address) is None and pins.add(address, key):
-                    log.info("a root at %s is known from now on by its key %s", address, key)
+            complaint = self._complaint(peer.host, peer.key)
+            pins = self._security.known_roots()
+            if not complaint and pins.of(peer.host) is None and pins.add(peer.host, peer.key):
+                log.info("a root at %s is known from now on by its key %s", peer.host, peer.key)
         except DllamaError as error:
             complaint = str(error)
         if complaint:
-            log.warning("refused an encrypted link from %s: %s", address, complaint)
-        return not complaint
+            return self._refuse(peer, complaint)
+        _remember(self._sound, (peer.host, peer.key))
+        return None
 
-    def _introduce(self, caller: Caller, root: Introduction) -> Message:
+    def _introduce(self, peer: Peer, root: Introduction) -> Message:
         key = self._security.cluster_key
         if key is not None and not root.has_cluster_key:
-            return self._refuse(caller, _KEY_NEEDED)
+            return self._refuse(peer, _KEY_NEEDED)
         if key is None and root.has_cluster_key:
             return self._refuse(
-                caller,
+                peer,
                 "it was started without a cluster key and the root has one; start dllama-worker "
                 "with --cluster-key and the same key",
             )
         try:
-            complaint = self._complaint(caller.address, root.key) if root.key else ""
+            complaint = self._complaint(peer.host, root.key) if root.key else ""
         except DllamaError as error:
             complaint = str(error)
         if complaint:
-            return self._refuse(caller, complaint)
+            return self._refuse(peer, complaint)
         worker = Introduced(
             self._release,
             self._features,
@@ -129,24 +131,24 @@ class WorkerSide:
             self._new_nonce(),
             root.nonce,
             self._security.encrypts,
-            self._security.has_to_encrypt(caller.address),
+            self._security.has_to_encrypt(peer.host),
             self._port,
             "",
         )
         if key is not None:
             proof = key.proof(WORKER, transcript(root, worker))
             worker = replace(worker, proof=proof)
-        self._open[caller] = _Open(root, worker)
-        self._open.move_to_end(caller)
+        self._open[peer] = _Open(root, worker)
+        self._open.move_to_end(peer)
         if len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
         return worker
 
-    def _prove(self, caller: Caller, proof: Proof) -> Message:
-        begun = self._open.pop(caller, None)
+    def _prove(self, peer: Peer, proof: Proof) -> Message:
+        begun = self._open.pop(peer, None)
         if begun is None or proof.answers != begun.worker.nonce:
             return self._refuse(
-                caller,
+                peer,
                 "it was sent a proof that answers another hello: somebody on the network replays "
                 "what was said before, or the worker was started anew meanwhile",
             )
@@ -154,11 +156,11 @@ class WorkerSide:
         if key is not None:
             if not key.is_proof(proof.proof, ROOT, transcript(begun.root, begun.worker)):
                 return self._refuse(
-                    caller,
+                    peer,
                     "it has another cluster key than the root; start both with the same "
                     "--cluster-key",
                 )
-            _remember(self._callers, caller)
+            _remember(self._peers, peer)
         if is_key(begun.root.key):
             with self._lock:
                 _remember(self._keys, begun.root.key)
@@ -172,8 +174,8 @@ class WorkerSide:
         complaint = self._security.known_roots().complaint(address, key)
         return f"the root at {complaint}" if complaint else ""
 
-    def _refuse(self, caller: Caller, reason: str) -> Refused:
-        log.warning("refused a root at %s: %s", caller.address, reason)
+    def _refuse(self, peer: Peer, reason: str) -> Refused:
+        log.warning("refused a root at %s: %s", peer.host, reason)
         return Refused(reason)
 
 

@@ -23,6 +23,7 @@ PROTOCOL_VERSION = 4
 MAX_ARRAYS = 16
 MAX_ARRAY_BYTES = 1 << 30
 MAX_DIMS = 4
+MAX_BEGIN_BYTES = 32  # of a head: where its version and epoch stand
 MAX_LIST = 4 * MAX_ENTRIES  # the longest list of any message is a prompt
 
 DTYPES: dict[str, np.dtype] = {"u1": np.dtype("<u1"), "i4": np.dtype("<i4"), "f4": np.dtype("<f4")}
@@ -137,6 +138,21 @@ def decode(frames: Sequence[Frame]) -> tuple[Head, list[np.ndarray]]:
         )
     arrays = [_decode_array(kind, d, f) for d, f in zip(described, frames[1:], strict=True)]
     return Head(kind, epoch, head), arrays
+
+
+def epoch_of(frames: Sequence[Frame]) -> int | None:
+    """Returns the epoch in a message's head without reading the rest of it; None where a head does
+    not begin as `encode` writes it. What a stranger sends costs no more than this."""
+    if not 0 < len(frames) <= MAX_ARRAYS + 1:
+        return None
+    begin = msgpack.Unpacker()
+    begin.feed(bytes(frames[0][:MAX_BEGIN_BYTES]))
+    try:
+        begin.read_map_header()
+        first, _, second, epoch = [begin.unpack() for _ in range(4)]
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        return None
+    return epoch if (first, second) == ("v", "e") and type(epoch) is int else None
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:

@@ -25,10 +25,9 @@ MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 5
 Bytes = Annotated[np.ndarray, Array(np.uint8)]
 Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
-
-
-PublicKey = Annotated[str, MaxLength(40)]  # Z85; "" where there is none
+Name = Annotated[str, MaxLength(256)]
 Nonce = Annotated[str, MaxLength(64)]
+PublicKey = Annotated[str, MaxLength(40)]  # Z85; "" where there is none
 Feature = Annotated[str, MaxLength(64)]
 Features = Annotated[list[Feature], MaxLength(64)]
 
@@ -41,7 +40,7 @@ class Introduction:
     `key` is its public key, "" where it encrypts nothing; `nonce` is another one each time.
     """
 
-    release: str
+    release: Name
     features: Features
     key: PublicKey
     nonce: Nonce
@@ -54,7 +53,7 @@ class Introduced:
     """Daemon to root: the same of the worker. `answers` is the nonce of the root's Introduction,
     `port` is where it listens for encrypted links (0: nowhere), `proof` is of the cluster key."""
 
-    release: str
+    release: Name
     features: Features
     key: PublicKey
     nonce: Nonce
@@ -84,7 +83,7 @@ class Admitted:
 class Hello:
     """Root to daemon: the first message, with the release of the root."""
 
-    release: str
+    release: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,16 @@ class Welcome:
     """Daemon to root: what this node is. `daemon` is another one for each daemon, `machine` is
     equal for nodes that share memory."""
 
-    release: str
-    daemon: str
-    host: str
-    machine: str
-    cpu: str
-    isa: str  # the instructions its kernels are made of
+    release: Name
+    daemon: Name
+    host: Name
+    machine: Name
+    cpu: Name
+    isa: Name  # the instructions its kernels are made of
     threads: Size
     memory_total: Count
     memory_available: Count
+    nonce: Nonce = ""  # a session is opened only by who quotes it, and so has heard this
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,12 @@ class OpenSession:
     `key` is the root's public key of this session; "" where its links are plain.
     """
 
-    root: str
+    root: Name
     rank: Count
     world_size: Count
-    sync_type: str
+    sync_type: Name
     needed_bytes: Count
+    nonce: Nonce = ""  # of the daemon's Welcome
     key: PublicKey = ""
 
 

@@ -1,37 +1,36 @@
 """The worker daemon: answers roots, starts a process for each session, and sends its heartbeats.
 
-It computes nothing, so it always answers in time, and no message ends it.
+It computes nothing, so it always answers in time, and no message ends it. Strangers reach it only
+through its front, which bounds what they say.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import zmq
 
+from cluster.front.private import PrivateEndpoint
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import SyncType
-from cluster.security.keys import is_key
+from cluster.repeats import Repeats
+from cluster.security.keys import KeyPair, is_key
+from cluster.security.peer import Peer
 from cluster.security.settings import Security
-from cluster.security.worker_side import Caller, WorkerSide
-from cluster.sockets import (
-    DEFAULT_PORT,
-    Context,
-    Socket,
-    bind_first_free,
-    endpoint,
-    make_socket,
-    sender_address,
-)
+from cluster.security.worker_side import WorkerSide
+from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket, session_ports
 from cluster.wire.features import own_features
 from cluster.wire.messages import (
     CloseSession,
     Failed,
     Heartbeat,
     Hello,
+    Joined,
     Message,
     OpenSession,
     Refused,
@@ -41,19 +40,22 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
-from cluster.worker.encrypted_door import EncryptedDoor
+from cluster.worker.challenge import Challenge
+from cluster.worker.door import Door
+from cluster.worker.open_sessions import OpenSessions
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError
 from dllama.host.container import available_memory
-from dllama.host.descriptors import n_free
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 0.5
 POLL_MS = 100
-MAX_MESSAGE_BYTES = 64 << 10  # nothing a root says to a daemon is longer
+MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
+MAX_REPORT_BYTES = 64 << 10  # of a session process
+MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 MAX_WORLD_SIZE = 1024
 
 
@@ -74,54 +76,52 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._sessions: dict[int, SessionProcess] = {}  # by epoch
+        self._challenge = Challenge(secrets.token_bytes(32))
+        self._repeats = Repeats()
         self._is_running = False
-        self._has_told = False  # that there are no file descriptors left
-        self._door: EncryptedDoor | None = None
+        self._connections = itertools.count(1)  # the numbers of both doors'
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
     def start(self) -> None:
         """Listens. Raises ConfigError where the port is taken."""
         self._context: Context = zmq.Context()
-        host = self._config.host
-        self._roots: Socket = make_socket(
-            self._context, zmq.ROUTER, host=host, max_message_bytes=MAX_MESSAGE_BYTES
-        )
+        self._report_endpoint = PrivateEndpoint()
         self._reports: Socket = make_socket(  # from our own children only
-            self._context, zmq.PULL, host="127.0.0.1", max_message_bytes=MAX_MESSAGE_BYTES
+            self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
+        self._doors: list[Door] = []  # the plain one, and the encrypted one
+        self._sessions = OpenSessions(self._trust)
         try:
-            self.port = bind_first_free(self._roots, host, [self._config.port])
-            report_port = bind_first_free(self._reports, "127.0.0.1", [0])
+            self._report_endpoint.bind(self._reports)
+            self.port = self._open_door([self._config.port])
+            self._known = self._open_encrypted_door()
         except BaseException:
             self.close()
             raise
-        self._report_endpoint = endpoint("127.0.0.1", report_port)
         self._is_running = True
-        self._open_encrypted_door()
         log.info(
             "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
             self._config.release,
-            host,
+            self._config.host,
             self.port,
             self._config.threads,
             available_memory() / 1e9,
         )
 
-    def _open_encrypted_door(self) -> None:
+    def _open_door(self, ports: Iterable[int], pair: KeyPair | None = None) -> int:
+        door = Door(self._context, MAX_MESSAGE_BYTES, self._connections, pair)
+        self._doors.append(door)
+        return door.open(self._config.host, ports)
+
+    def _open_encrypted_door(self) -> WorkerSide:
         """Listens for encrypted links, unless roots on this machine alone can reach it."""
-        security, host = self._config.security, self._config.host
+        security = self._config.security
         key, port = "", 0
-        if security.has_to_encrypt(host):
-            try:
-                pair = security.pair()
-                self._door = EncryptedDoor(self._context, pair, host, MAX_MESSAGE_BYTES)
-                key, port = pair.public, self._door.open(self.port)
-            except BaseException:
-                self.close()
-                raise
-        self._roots_known = WorkerSide(
+        if security.has_to_encrypt(self._config.host):
+            pair = security.pair()
+            key, port = pair.public, self._open_door(session_ports(self.port), pair)
+        known = WorkerSide(
             security,
             release=self._config.release,
             features=own_features(),
@@ -129,54 +129,64 @@ class Worker:
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
         )
-        if self._door is not None:
-            self._door.admit_by(self._roots_known.may_enter)
+        if key:
+            self._doors[-1].admit_by(known.may_enter)
+        return known
+
+    def _trust(self, connections: frozenset[int]) -> None:
+        for door in self._doors:
+            door.front.trust(connections)
 
     def run(self) -> None:
-        """Serves until stop()."""
+        """Serves until stop(): what is ours comes first, strangers last."""
         poller = zmq.Poller()
-        poller.register(self._roots, zmq.POLLIN)
-        if self._door is not None:
-            poller.register(self._door.socket, zmq.POLLIN)
+        for door in self._doors:
+            poller.register(door.socket, zmq.POLLIN)
         poller.register(self._reports, zmq.POLLIN)
         next_heartbeat = 0.0
         while self._is_running:
-            for ready, _ in poller.poll(POLL_MS):
-                if ready is self._reports:
-                    self._receive_report()
-                else:
-                    self._receive_from_root(ready)
+            poller.poll(POLL_MS)
+            self._receive_reports()
             self._reap_ended()
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
-                self._tell_of_descriptors()
+                self._sessions.end_overdue()
+                for line in self._repeats.due(time.monotonic()):
+                    log.warning("%s", line)
+            for door in self._doors:
+                self._receive_from_roots(door)
 
     def stop(self) -> None:
         self._is_running = False
 
     def close(self) -> None:
         """Ends all sessions and stops listening."""
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
-        self._roots.close()
+        self._sessions.close()
+        for door in self._doors:
+            door.close()
         self._reports.close()
-        if self._door is not None:
-            self._door.close()
         self._context.destroy()
+        self._report_endpoint.close()
 
-    def _receive_from_root(self, link: Socket) -> None:
-        identity, *frames = link.recv_multipart(copy=False)
-        address = sender_address(frames[-1]) if frames else ""
-        caller = Caller(link is not self._roots, identity.bytes, address)
+    def _receive_from_roots(self, door: Door) -> None:
+        for _ in range(MAX_READ):
+            try:
+                peer, frames = door.receive()
+            except zmq.Again:
+                return
+            self._serve(door, peer, frames)
+
+    def _serve(self, door: Door, peer: Peer, frames: list[bytes]) -> None:
         epoch = 0
         try:
-            epoch, message = unpack([frame.buffer for frame in frames])
-            answer = self._roots_known.hear(caller, message) or self._answer(caller, epoch, message)
+            epoch, message = unpack(frames)
+            answer = self._known.hear(peer, message) or self._answer(peer, epoch, message)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
-            log.warning("refused a message: %s", error)
-            answer = self._welcome()
+            door.front.offended(peer.connection, "sends what no root of this version sends")
+            if self._is_news(peer, "a message that was refused"):
+                log.warning("refused a message of %s: %s", peer.host, error)
+            answer = self._welcome(peer)
         except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
             log.error("could not open a session: %s", error)
             answer = Refused(f"it could not start a process: {error}")
@@ -184,42 +194,53 @@ class Worker:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
-            self._send(caller, epoch, answer)
+            self._send(peer, epoch, answer)
 
-    def _welcome(self) -> Welcome:
-        return describe_machine(self._id, self._config.threads, self._config.release)
+    def _is_news(self, peer: Peer, kind: str) -> bool:
+        return self._repeats.is_first(peer.host, kind, time.monotonic())
 
-    def _answer(self, caller: Caller, epoch: int, message: Message) -> Message | None:
+    def _welcome(self, peer: Peer) -> Welcome:
+        nonce = self._challenge.issue(peer.host, time.monotonic())
+        return describe_machine(self._id, self._config.threads, self._config.release, nonce)
+
+    def _answer(self, peer: Peer, epoch: int, message: Message) -> Message | None:
         if isinstance(message, Hello):
-            if message.release != self._config.release:
+            is_other = message.release != self._config.release
+            if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root runs dllama %s and this worker %s; install the same on both",
+                    "a root at %s runs dllama %s and this worker %s; install the same on both",
+                    peer.host,
                     message.release,
                     self._config.release,
                 )
-            return self._welcome()
+            return self._welcome(peer)
         if isinstance(message, OpenSession):
-            return self._open(caller, epoch, message)
+            return self._open(peer, epoch, message)
         if isinstance(message, CloseSession):
-            if epoch not in self._sessions:
+            session = self._sessions.get(epoch)
+            if session is None:
                 return SessionEnded("there is no such session")
-            self._sessions[epoch].end("the root closed it")
+            session.end("the root closed it")
             return None
         raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
 
-    def _open(self, caller: Caller, epoch: int, asked: OpenSession) -> Message | None:
-        self._end_sessions_of(asked.root)
-        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE
-        is_sound = is_sound and is_key(asked.key) == caller.is_encrypted
+    def _refusal(self, peer: Peer, epoch: int, asked: OpenSession) -> str | None:
+        """Returns why a session is not opened, or None. Ends the root's earlier ones."""
+        if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
+            return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
+        self._sessions.forget_those_of(asked.root)
+        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE and epoch > 0
+        is_sound = is_sound and is_key(asked.key) == peer.is_encrypted
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
-            return Refused(f"this is no session that can be opened: {asked}")
-        available = available_memory()
-        if asked.needed_bytes > available:
-            return Refused(
-                f"rank {asked.rank} needs {asked.needed_bytes / 1e9:.2f} GB of memory and "
-                f"{available / 1e9:.2f} GB are free, with {len(self._sessions)} other sessions "
-                "open; give this worker a smaller share (--shares), or end the others"
-            )
+            return f"this is no session that can be opened: {asked}"
+        return self._sessions.refusal(peer.host, asked.needed_bytes)
+
+    def _open(self, peer: Peer, epoch: int, asked: OpenSession) -> Message | None:
+        refusal = self._refusal(peer, epoch, asked)
+        if refusal is not None:
+            if self._is_news(peer, "a session that was refused"):
+                log.warning("refused a session to %s: %s", peer.host, refusal)
+            return Refused(refusal)
         progress = SessionProcess.create_progress()
         config = SessionConfig(
             host=self._config.host,
@@ -230,16 +251,16 @@ class Worker:
             world_size=asked.world_size,
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
-            report_endpoint=self._report_endpoint,
+            report_endpoint=self._report_endpoint.endpoint,
             root_key=asked.key,
         )
-        session = SessionProcess(config, asked.root, caller)
+        session = SessionProcess(config, asked.root, peer)
         try:
             session.start(self._config.session_command, progress)
         except OSError:
             session.close()
             raise
-        self._sessions[epoch] = session
+        self._sessions.add(epoch, session, peer.connection, peer.host, asked.needed_bytes)
         log.info(
             "a root opened a session: rank %d of %d, process %d",
             asked.rank,
@@ -248,39 +269,39 @@ class Worker:
         )
         return None
 
-    def _end_sessions_of(self, root: str) -> None:
-        """Ends the earlier sessions of a root, which it has given up."""
-        for epoch, session in list(self._sessions.items()):
-            if session.root == root:
-                session.close()
-                del self._sessions[epoch]
-                log.info("ended an earlier session of the same root")
+    def _receive_reports(self) -> None:
+        while True:
+            try:
+                frames = self._reports.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                self._take_report(*unpack(frames))
+            except ProtocolError as error:
+                if self._repeats.is_first("a session", "a bad report", time.monotonic()):
+                    log.warning("dropped a report: %s", error)
 
-    def _receive_report(self) -> None:
-        """Forwards the ports of a session to its root; records why a session failed."""
-        try:
-            epoch, message = unpack(self._reports.recv_multipart())
-        except ProtocolError as error:
-            log.warning("dropped a report: %s", error)
-            return
+    def _take_report(self, epoch: int, message: Message) -> None:
+        """Forwards the ports of a session to its root; records how far a session got, and why it
+        failed."""
         session = self._sessions.get(epoch)
         if session is None:
             return
         if isinstance(message, SessionReady):
-            self._send(session.caller, epoch, message)
+            self._send(session.peer, epoch, message)
             self._send_heartbeat(epoch, session)
+        elif isinstance(message, Joined):
+            self._sessions.slots.joined(epoch)
         elif isinstance(message, Failed):
             session.reason = message.reason
 
     def _reap_ended(self) -> None:
-        for epoch, session in list(self._sessions.items()):
+        for epoch, session in self._sessions:
             if session.has_ended():
-                while self._reports.poll(0):  # its last report may still be queued
-                    self._receive_report()
+                self._receive_reports()  # its last one may still be queued
                 reason = session.why()
-                session.close()
-                del self._sessions[epoch]
-                self._send(session.caller, epoch, SessionEnded(reason))
+                self._sessions.forget(epoch)
+                self._send(session.peer, epoch, SessionEnded(reason))
                 log.info(
                     "session of rank %d ended: %s; %s",
                     session.config.rank,
@@ -289,27 +310,17 @@ class Worker:
                 )
 
     def _send_heartbeats(self) -> None:
-        for epoch, session in self._sessions.items():
+        for epoch, session in self._sessions:
             self._send_heartbeat(epoch, session)
-
-    def _tell_of_descriptors(self) -> None:
-        """Says once that no root can connect for want of file descriptors, until there are some."""
-        is_lacking = n_free() == 0
-        if is_lacking and not self._has_told:
-            log.warning(
-                "all file descriptors of this process are taken: no root can connect before other "
-                "connections end; raise the limit of open files (ulimit -n)"
-            )
-        self._has_told = is_lacking
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())
-        self._send(session.caller, epoch, heartbeat)
+        self._send(session.peer, epoch, heartbeat)
 
-    def _send(self, caller: Caller, epoch: int, message: Message) -> None:
+    def _send(self, peer: Peer, epoch: int, message: Message) -> None:
         """Sends a message to a root; a root that is gone is ignored."""
-        link = self._door.socket if caller.is_encrypted and self._door else self._roots
+        socket = self._doors[int(peer.is_encrypted)].socket
         try:
-            link.send_multipart([caller.identity, *pack(message, epoch)], zmq.NOBLOCK)
+            socket.send_multipart([peer.identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("could not answer a root: %s", error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import zmq
 
 from cluster.mesh.receiver import BusyPollReceiver, sleep_for_message
+from cluster.repeats import Repeats
 from cluster.security.links import CONTROL, LinkSecurity
-from cluster.sockets import Context, Socket, bind_first_free, make_socket
+from cluster.sockets import SLICE_MS, Context, Socket, bind_first_free, make_socket
+from cluster.wire.codec import epoch_of
 from cluster.wire.messages import Message, pack, unpack
 from dllama.errors import ProtocolError
 
@@ -41,6 +44,8 @@ class RootLink:
         self._socket.setsockopt(zmq.LINGER, 1_000)  # a last message may leave
         self._root: bytes | None = None  # its identity, once it has spoken
         self._receiver = BusyPollReceiver()
+        self._repeats = Repeats()
+        self._idled_at = 0.0  # when strangers' messages last kept this rank from being idle
 
     def bind(self, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
         """Listens on the first free port and returns it; encrypted, where there is `security`.
@@ -77,17 +82,25 @@ class RootLink:
                 if is_late():
                     raise RootLeft from None
                 continue
-            try:
+            if identity == self._root or epoch_of(frames) == self._epoch:
                 epoch, message = unpack(frames)
-            except ProtocolError:
-                if identity == self._root:
-                    raise
-                log.warning("dropped a message that a stranger sent and that is none of ours")
-                continue
-            if epoch == self._epoch:
-                self._root = self._root or identity
-                return message
-            log.warning("dropped a message of another epoch")
+                if epoch == self._epoch:
+                    self._root = self._root or identity
+                    return message
+            self._drop()
+            if is_late():
+                raise RootLeft
+
+    def _drop(self) -> None:
+        """Counts a stranger's message, unread. However many come, `idle` is called in time."""
+        now = time.monotonic()
+        if self._repeats.is_first("a stranger", "a message to the session", now):
+            log.warning("dropped a message that a stranger sent, who does not know the session")
+        for line in self._repeats.due(now):
+            log.warning("%s", line)
+        if now - self._idled_at >= SLICE_MS / 1e3:
+            self._idled_at = now
+            self._idle()
 
     def send(self, message: Message) -> None:
         assert self._root is not None, "nothing is sent before the root has spoken"

@@ -143,6 +143,7 @@ class WorkerSession:
             )
         check_keys(join.keys, self._config.world_size, is_encrypted=self._security is not None)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
+        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from cluster import sockets
 from cluster.mesh import collective as mesh_module
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.links import HEADER_BYTES, Key, MeshLinks, Phase
+from cluster.mesh.filing import Key, Phase
+from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.shared_ring import IS_SUPPORTED
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.sockets import endpoint
@@ -275,6 +277,39 @@ def test_strangers_and_stale_epochs_are_dropped(
     xs = partials(2, 1, 8)
     sums = reduce_all(list(mesh.ranks), xs)
     assert (sums[0] == xs[0] + xs[1]).all()
+
+
+@pytest.mark.parametrize("noise", [b"", b"hello", bytes(100)])
+def test_a_flood_of_strangers_keeps_no_rank_from_looking_around(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch, noise: bytes
+) -> None:
+    monkeypatch.setattr("cluster.mesh.links.SLICE_MS", 1)
+    mesh, is_over = make_mesh(2), threading.Event()
+    stranger = mesh.context.socket(zmq.PUSH)
+    stranger.connect(mesh.peers[0])
+
+    def flood() -> None:
+        while not is_over.is_set():
+            with suppress(zmq.Again):
+                stranger.send(noise, zmq.NOBLOCK)
+
+    n_looks = [0]
+
+    def watch() -> None:
+        n_looks[0] += 1
+        if n_looks[0] == 10:
+            raise PeerLost("seen", rank=1, host="there")
+
+    mesh.ranks[0].links.watch = watch
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with pytest.raises(PeerLost, match="seen"):
+            mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
+    finally:
+        is_over.set()
+        thread.join()
+        stranger.close()
 
 
 @pytest.mark.timeout(20)  # a message that is kept is waited for

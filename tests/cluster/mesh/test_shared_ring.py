@@ -60,7 +60,7 @@ def test_memory_that_may_shrink_is_not_attached() -> None:
 
 
 @settings(max_examples=50)
-@given(st.lists(st.binary(max_size=200), max_size=30))
+@given(st.lists(st.binary(min_size=1, max_size=200), max_size=30))
 def test_messages_come_out_as_they_went_in(messages: list[bytes]) -> None:
     writer = RingWriter()
     reader = RingReader.attach(writer.offer)

@@ -10,7 +10,7 @@ import zmq
 
 from cluster.machine import describe_machine
 from cluster.root import worker_link
-from cluster.root.worker_link import HEARTBEAT_TIMEOUT_S, WorkerLink
+from cluster.root.worker_link import HEARTBEAT_TIMEOUT_S, MAX_DRAINED, WorkerLink
 from cluster.security.root_side import root_sides
 from cluster.security.settings import Security
 from cluster.sockets import Address
@@ -136,3 +136,29 @@ def test_what_is_refused_or_makes_no_sense_is_said(
 ) -> None:
     with pytest.raises(kind, match=words):
         daemon.say(message)
+
+
+def test_a_workers_words_are_one_line_of_bounded_length(daemon: Daemon) -> None:
+    daemon.say(Failed("\x1b[2Jno\nmemory" + "x" * 100_000, -1))
+    with pytest.raises(PeerLost, match=r"failed:  \[2Jno memoryx+\.\.\.$") as lost:
+        daemon.link.check()
+    assert len(str(lost.value)) < 3_000
+
+
+def test_a_worker_that_never_stops_talking_does_not_keep_the_root(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain ends after MAX_DRAINED messages, although there are more."""
+    [link] = daemon.link.sockets()
+
+    class Endless:
+        n_read = 0
+
+        def recv_multipart(self, flags: int) -> object:
+            self.n_read += 1
+            return pack(Heartbeat(1, 2), EPOCH)
+
+    endless = Endless()
+    monkeypatch.setattr(daemon.link, "sockets", lambda: [endless])
+    daemon.link.drain()
+    assert endless.n_read == MAX_DRAINED and daemon.link.rss_bytes == 2 and link.poll(0) == 0

@@ -11,6 +11,7 @@ import pytest
 from cluster.security import worker_side
 from cluster.security.cluster_key import ClusterKey, new_cluster_key
 from cluster.security.keys import new_pair
+from cluster.security.peer import Peer
 from cluster.security.root_side import (
     RootSide,
     agree_on_encryption,
@@ -19,14 +20,22 @@ from cluster.security.root_side import (
     root_sides,
 )
 from cluster.security.settings import Security
-from cluster.security.worker_side import Caller, WorkerSide
+from cluster.security.worker_side import WorkerSide
 from cluster.sockets import Address
-from cluster.wire.messages import Admitted, Hello, Introduced, Introduction, Proof, Refused
+from cluster.wire.messages import (
+    Admitted,
+    CloseSession,
+    Hello,
+    Introduced,
+    Introduction,
+    Proof,
+    Refused,
+)
 from dllama.errors import ClusterError, ConfigError
 
 FAR = "10.0.0.1"  # the root, as the worker sees it
 WORKER = Address("10.0.0.2")
-CALLER = Caller(False, b"id", FAR)
+PEER = Peer(b"id", 1, FAR)
 KEY = new_cluster_key()
 _numbers = count()
 
@@ -63,12 +72,12 @@ class Pair:
 
     def introduce(self, root: RootSide | None = None) -> tuple[RootSide, Introduced, Proof]:
         root = root or self.root_side()
-        found = self.side.hear(CALLER, root.introduction)
+        found = self.side.hear(PEER, root.introduction)
         assert isinstance(found, Introduced), found
         return root, found, root.answer(found)
 
-    def refusal(self, message: Introduction | Proof | Hello, caller: Caller = CALLER) -> str:
-        refused = self.side.hear(caller, message)
+    def refusal(self, message: Introduction | Proof | Hello, peer: Peer = PEER) -> str:
+        refused = self.side.hear(peer, message)
         assert isinstance(refused, Refused), refused
         return refused.reason
 
@@ -77,16 +86,16 @@ class Pair:
 def test_two_that_fit_each_other_get_on(tmp_path: Path, key: ClusterKey | None) -> None:
     pair = Pair(tmp_path, key, key)
     own_key = pair.root.pair().public
-    assert not pair.side.may_enter(own_key, FAR)  # it has not said hello
+    assert not pair.side.may_enter(own_key)  # it has not said hello
     root, _, proof = pair.introduce()
     assert root.complaint == ""
-    assert not pair.side.may_enter(own_key, FAR)
-    assert isinstance(pair.side.hear(CALLER, proof), Admitted)
+    assert not pair.side.may_enter(own_key)
+    assert isinstance(pair.side.hear(PEER, proof), Admitted)
     assert agree_on_encryption(pair.root, [root])
     check_pins(pair.root, [root])
-    assert pair.side.may_enter(own_key, FAR)
-    assert not pair.side.may_enter(new_pair().public, FAR)
-    assert pair.side.hear(Caller(True, b"id", FAR), Hello("1")) is None  # the daemon acts on it
+    assert pair.side.may_enter(own_key)
+    assert not pair.side.may_enter(new_pair().public)
+    assert pair.side.hear(PEER._replace(key=own_key), Hello("1")) is None  # the daemon acts on it
 
 
 def test_another_cluster_key_is_said_by_both(tmp_path: Path) -> None:
@@ -94,7 +103,7 @@ def test_another_cluster_key_is_said_by_both(tmp_path: Path) -> None:
     root, _, proof = pair.introduce()
     assert "worker 10.0.0.2:9998 has another cluster key than this root" in root.complaint
     assert "another cluster key than the root" in pair.refusal(proof)
-    assert not pair.side.may_enter(pair.root.pair().public, FAR)
+    assert not pair.side.may_enter(pair.root.pair().public)
 
 
 def test_a_root_without_the_key_is_told_that_it_needs_one(tmp_path: Path) -> None:
@@ -116,8 +125,8 @@ def test_a_worker_without_a_key_is_told_to_have_one(tmp_path: Path) -> None:
 def test_a_replayed_proof_is_refused(tmp_path: Path) -> None:
     pair = Pair(tmp_path, KEY, KEY)
     root, _, proof = pair.introduce()
-    assert isinstance(pair.side.hear(CALLER, proof), Admitted)
-    again = Caller(False, b"somebody else", FAR)
+    assert isinstance(pair.side.hear(PEER, proof), Admitted)
+    again = PEER._replace(identity=b"somebody else")
     assert isinstance(pair.side.hear(again, root.introduction), Introduced)
     assert "replays what was said before" in pair.refusal(proof, again)
     assert "replays what was said before" in pair.refusal(proof, again)  # nothing is open now
@@ -153,7 +162,7 @@ def test_a_replayed_worker_is_found_out(tmp_path: Path) -> None:
 def test_nobody_between_the_two_changes_a_word(tmp_path: Path, change: dict[str, object]) -> None:
     pair = Pair(tmp_path, KEY, KEY)
     root = pair.root_side()
-    found = pair.side.hear(CALLER, root.introduction)
+    found = pair.side.hear(PEER, root.introduction)
     assert isinstance(found, Introduced)
     proof = root.answer(replace(found, **change))  # type: ignore[arg-type]
     assert "another cluster key" in root.complaint
@@ -175,15 +184,16 @@ def test_a_worker_whose_key_changed_is_refused_with_the_line_to_remove(tmp_path:
 def test_a_root_whose_key_changed_is_refused_with_the_line_to_remove(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     _, _, proof = pair.introduce()
-    pair.side.hear(CALLER, proof)
-    assert pair.side.may_enter(pair.root.pair().public, FAR)  # and is pinned
+    pair.side.hear(PEER, proof)
+    own_key = pair.root.pair().public
+    assert pair.side.hear(PEER._replace(key=own_key), Hello("1")) is None  # and it is pinned
     other = Pair(tmp_path / "other").root_side()
     reason = pair.refusal(other.introduction)
     assert "the root at 10.0.0.1 had another key" in reason and "remove line 2 of" in reason
-    far = Caller(False, b"id", "10.0.0.9")
+    far = PEER._replace(host="10.0.0.9")
     assert isinstance(pair.side.hear(far, other.introduction), Introduced)  # another machine
     (tmp_path / "worker" / "known_roots").unlink()
-    assert isinstance(pair.side.hear(CALLER, other.introduction), Introduced)
+    assert isinstance(pair.side.hear(PEER, other.introduction), Introduced)
 
 
 @pytest.mark.parametrize("root_encrypts", [True, False])
@@ -194,11 +204,11 @@ def test_both_encrypt_or_neither_does(
 ) -> None:
     pair = Pair(tmp_path, root_encrypts=root_encrypts, worker_encrypts=worker_encrypts)
     root = pair.root_side(Address(host))
-    caller = CALLER._replace(address=FAR if host == WORKER.host else host)
-    found = pair.side.hear(caller, root.introduction)
+    peer = PEER._replace(host=FAR if host == WORKER.host else host)
+    found = pair.side.hear(peer, root.introduction)
     assert isinstance(found, Introduced)
     root.answer(found)
-    hello = pair.side.hear(caller, Hello("1"))  # in plain
+    hello = pair.side.hear(peer, Hello("1"))  # in plain
     if host == "127.0.0.1":
         assert not agree_on_encryption(pair.root, [root]) and hello is None
     elif root_encrypts == worker_encrypts:
@@ -229,7 +239,7 @@ def test_a_worker_for_its_own_machine_only_is_said(tmp_path: Path) -> None:
 
 def test_on_one_machine_the_cluster_key_still_holds(tmp_path: Path) -> None:
     pair = Pair(tmp_path, KEY, KEY)
-    near = Caller(False, b"id", "127.0.0.1")
+    near = PEER._replace(host="127.0.0.1")
     assert "cluster key only" in pair.refusal(Hello("1"), near)
     root = pair.root_side(Address("127.0.0.1"))
     found = pair.side.hear(near, root.introduction)
@@ -249,15 +259,23 @@ def test_what_strangers_leave_behind_is_bounded(
     proofs = []
     for i, key in enumerate(keys):
         root = RootSide(WORKER, replace(pair.root_side().introduction, key=key), None)
-        caller = Caller(False, bytes([i]), f"10.0.1.{i}")
-        found = pair.side.hear(caller, root.introduction)
+        peer = Peer(bytes([i]), i, f"10.0.1.{i}")
+        found = pair.side.hear(peer, root.introduction)
         assert isinstance(found, Introduced)
-        proofs.append((caller, root.answer(found)))
-    kinds = [type(pair.side.hear(caller, proof)) for caller, proof in proofs]
+        proofs.append((peer, root.answer(found)))
+    kinds = [type(pair.side.hear(peer, proof)) for peer, proof in proofs]
     assert kinds == [Refused] * 4 + [Admitted] * 4
-    for caller, key in zip((p[0] for p in proofs), keys, strict=True):
-        assert pair.side.may_enter(key, caller.address) == (key in keys[4:])
+    for key in keys:
+        assert pair.side.may_enter(key) == (key in keys[4:])
 
 
 def _introduced() -> Introduced:
     return Introduced("1", [], new_pair().public, "w", "r", True, True, 9_999, "")
+
+
+def test_of_a_peer_that_has_gone_only_the_farewell_counts(tmp_path: Path) -> None:
+    side = Pair(tmp_path).side
+    for gone in (PEER._replace(host=""), PEER._replace(host="", key=new_pair().public)):
+        assert side.hear(gone, CloseSession()) is None
+        assert isinstance(side.hear(gone, Hello("1")), Refused)
+    assert not (tmp_path / "worker" / "known_roots").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import zmq
@@ -79,3 +81,25 @@ def test_a_root_that_stays_silent_has_left(ends: Ends) -> None:
     with pytest.raises(RootLeft):
         ends.link.receive(lambda: ends.n_idle >= 3)
     assert ends.n_idle == 3
+
+
+def test_a_flood_of_strangers_does_not_keep_a_session_from_noticing(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.worker.root_link.SLICE_MS", 1)
+    message = pack(Credit(1), EPOCH + 1)
+    is_over = threading.Event()
+
+    def flood() -> None:
+        while not is_over.is_set():
+            with suppress(zmq.Again):
+                ends.stranger.send_multipart(message, zmq.NOBLOCK)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with pytest.raises(RootLeft):
+            ends.link.receive(lambda: ends.n_idle >= 10)
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,0 +1,74 @@
+"""The sessions of a daemon: their processes, and what each of them takes. Knows no sockets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from cluster.worker.session_process import SessionProcess
+from cluster.worker.slots import Slots
+from dllama.host.container import available_memory
+
+log = logging.getLogger(__name__)
+
+
+class OpenSessions:
+    """Session processes by epoch. `on_change` is told the connections of their roots."""
+
+    def __init__(self, on_change: Callable[[frozenset[int]], None]) -> None:
+        self._on_change = on_change
+        self._sessions: dict[int, SessionProcess] = {}
+        self._connections: dict[int, int] = {}
+        self.slots = Slots()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __contains__(self, epoch: int) -> bool:
+        return epoch in self._sessions
+
+    def __iter__(self) -> Iterator[tuple[int, SessionProcess]]:
+        return iter(list(self._sessions.items()))
+
+    def get(self, epoch: int) -> SessionProcess | None:
+        return self._sessions.get(epoch)
+
+    def refusal(self, host: str, needed_bytes: int) -> str | None:
+        """Returns why there is no room for one more session of a host, or None."""
+        rss = {epoch: session.rss_bytes() for epoch, session in self}
+        now = time.monotonic()
+        return self.slots.refusal(host, needed_bytes, available_memory(), rss, now)
+
+    def add(
+        self, epoch: int, session: SessionProcess, connection: int, host: str, needed_bytes: int
+    ) -> None:
+        self._sessions[epoch], self._connections[epoch] = session, connection
+        self.slots.take(epoch, host, needed_bytes, time.monotonic())
+        self._tell()
+
+    def forget(self, epoch: int) -> None:
+        """Kills a session that still runs, and releases what it held."""
+        self._sessions.pop(epoch).close()
+        del self._connections[epoch]
+        self.slots.free(epoch)
+        self._tell()
+
+    def forget_those_of(self, root: str) -> None:
+        """Ends the sessions of a root, which it has given up."""
+        for epoch, session in self:
+            if session.root == root:
+                self.forget(epoch)
+                log.info("ended an earlier session of the same root")
+
+    def end_overdue(self) -> None:
+        """Asks those to end that no root has joined in time."""
+        for epoch in list(self.slots.overdue(time.monotonic())):
+            self._sessions[epoch].end("no root joined it in time")
+
+    def close(self) -> None:
+        for epoch, _ in self:
+            self.forget(epoch)
+
+    def _tell(self) -> None:
+        self._on_change(frozenset(self._connections.values()))

@@ -17,8 +17,10 @@ from dllama.errors import SessionFileError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
+from dllama.sharding.units import SumUnits
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed
+from kernels.matmul.sums import Kind
 
 
 class Rank(Protocol):
@@ -55,8 +57,9 @@ class Rank(Protocol):
 
 
 class LoadRank(Protocol):
-    """Makes a Rank of its tensors. `progress`, (64,) int64 or None,
-    is memory whose first word grows with every kernel call.
+    """Makes a Rank of its tensors. `units` are those of the whole model's sums, `kind` is how they
+    are made. `progress`, (64,) int64 or None, is memory whose first word grows with every kernel
+    call.
     """
 
     def __call__(
@@ -69,6 +72,8 @@ class LoadRank(Protocol):
         n_threads: int,
         vocab_start: int,
         embed_qtype: QType,
+        units: SumUnits,
+        kind: Kind,
         kv_type: KvType,
         progress: np.ndarray | None,
     ) -> Rank: ...

@@ -6,7 +6,11 @@ import threading
 
 import numpy as np
 
+from cluster.mesh.sync_type import floats_of
+from dllama.collective import Addend
 from dllama.errors import PeerLost
+from kernels.matmul.sums import FixedSums
+from kernels.wire.fixed import add_fixed, wide_groups
 
 
 class ThreadGroup:
@@ -14,7 +18,7 @@ class ThreadGroup:
 
     def __init__(self, world_size: int, timeout_s: float = 60.0) -> None:
         self.world_size = world_size
-        self.partials: list[np.ndarray] = [np.empty((0, 0), np.float32)] * world_size
+        self.partials: list[Addend] = [np.empty((0, 0), np.float32)] * world_size
         self.parts: list[bytes] = [b""] * world_size
         self._barrier = threading.Barrier(world_size, timeout=timeout_s)
 
@@ -42,12 +46,16 @@ class ThreadCollective:
         self._group = group
         self._rank = rank
 
-    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+    def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._group.partials[self._rank] = x
         self._group.meet(self._rank)
-        total = self._group.partials[0].copy()
-        for partial in self._group.partials[1:]:
-            total += partial
+        total = np.empty(out.shape, np.float32)
+        exact = [part for part in self._group.partials if isinstance(part, FixedSums)]
+        if exact:
+            wides = [wide_groups(part, slice(None)) for part in exact]
+            add_fixed([part.low for part in exact], wides, total)
+        else:
+            total[:] = sum(floats_of(part) for part in self._group.partials)
         self._group.meet(self._rank)  # no rank may change its x before all have added it
         np.copyto(out, total)
 

@@ -6,13 +6,19 @@ from typing import Protocol
 
 import numpy as np
 
+from kernels.matmul.sums import FixedSums
+
+Addend = np.ndarray | FixedSums
+"""A rank's part of a sum: float32 numbers, or exact ones."""
+
 
 class Collective(Protocol):
     """Two operations. Every rank calls them in the same order with the same shapes."""
 
-    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
-        """Writes the sum of every rank's x (T, dim) float32 to `out`, which may be x itself. Added
-        in rank order, so that all ranks hold the same bits. Raises PeerLost."""
+    def all_reduce(self, x: Addend, out: np.ndarray) -> None:
+        """Writes the sum of every rank's x (T, dim) to `out` float32, which may be x itself. All
+        ranks hold the same bits: float32 numbers are added in rank order, fixed-point numbers
+        exactly. Raises PeerLost."""
         ...
 
     def gather(self, part: bytes) -> list[bytes] | None:
@@ -23,8 +29,12 @@ class Collective(Protocol):
 class SoloCollective:
     """The Collective of a single rank: adds nothing and waits for nothing."""
 
-    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
-        if out is not x:
+    def all_reduce(self, x: Addend, out: np.ndarray) -> None:
+        if isinstance(x, FixedSums):
+            from kernels.wire.fixed import add_fixed, wide_groups
+
+            add_fixed([x.low], [wide_groups(x, slice(None))], out)
+        elif out is not x:
             np.copyto(out, x)
 
     def gather(self, part: bytes) -> list[bytes] | None:

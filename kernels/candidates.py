@@ -102,7 +102,7 @@ def _select(x, first_id, ids, values):
 
 
 @region
-def _scan_rows(thread, team, logits, n_vocab, first_id, counts, ids, values, tops, sums):
+def _scan_rows(thread, team, logits, n_vocab, first_id, unit, counts, ids, values, tops, sums):
     while True:
         row = claim(team, 1)
         if row >= counts.size:
@@ -111,16 +111,18 @@ def _scan_rows(thread, team, logits, n_vocab, first_id, counts, ids, values, top
         if counts[row] > 0:
             k = min(counts[row], n_vocab)
             _select(x, first_id, ids[row, :k], values[row, :k])
-            tops[row] = values[row, 0]
-        else:
-            tops[row] = _largest(x)
-        sums[row] = _sum_exp(x, tops[row])
+        for i in range((n_vocab + unit - 1) // unit):
+            part = x[i * unit : min(n_vocab, (i + 1) * unit)]
+            top = _largest(part)
+            tops[row, i] = top
+            sums[row, i] = _sum_exp(part, top)
 
 
 @kernel
-def scan_logits(team, logits, n_vocab, first_id, counts, ids, values, tops, sums):
-    """For each row of logits (R, >= n_vocab) float32: tops (R,) the largest, sums (R,) the sum of
-    exp(logit - top), and where counts (R,) int32 is k > 0 its k largest in ids (R, k) int32,
-    counted from first_id, and values (R, k), best first, ties by lower id."""
-    args = (team, logits, n_vocab, first_id, counts, ids, values, tops, sums)
+def scan_logits(team, logits, n_vocab, first_id, unit, counts, ids, values, tops, sums):
+    """For each row of logits (R, >= n_vocab) float32 and each `unit` of them: tops (R, units) the
+    largest, sums (R, units) the sum of exp(logit - top). Where counts (R,) int32 is k > 0, also the
+    row's k largest in ids (R, k) int32, counted from first_id, and values (R, k), best first, ties
+    by lower id."""
+    args = (team, logits, n_vocab, first_id, unit, counts, ids, values, tops, sums)
     _scan_rows(team, args)

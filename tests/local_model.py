@@ -16,18 +16,23 @@ from dllama.runtime.local_runner import LocalRunner
 from dllama.runtime.rank import RankModel
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.units import units_of
 from dllama.step import PAGE_TOKENS, LogitRow, Step
 from dllama.weight_source import WeightSource
+from kernels.matmul.sums import Kind
 
 
 def load_rank(
     source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = 128,
-    kv_type: KvType = KvType.F16,
+    kv_type: KvType = KvType.F16, kind: Kind | None = None,
 ) -> RankModel:  # fmt: skip
+    """`kind` is by default that of a cluster with exact sums, or of a single rank."""
+    made = Kind.ROUNDED if shard.world_size == 1 else Kind.FIXED
     return RankModel.load(
         source.config, cut_tensors(source, shard), n_pages=n_pages, max_step_tokens=rows,
         n_threads=threads, vocab_start=shard.vocab.start,
         embed_qtype=source.tensors["embed"].qtype, kv_type=kv_type,
+        units=units_of(source.config, source.tensors), kind=made if kind is None else kind,
     )  # fmt: skip
 
 
@@ -55,10 +60,10 @@ class Ranks:
     """Several ranks of one model in this process, in threads, over any collectives."""
 
     def __init__(
-        self, path: Path, shares: list[float], comms: list[Collective], *, n_pages: int = 32,
-        kv_type: KvType = KvType.F16,
+        self, model: Path | WeightSource, shares: list[float], comms: list[Collective], *,
+        n_pages: int = 32, kv_type: KvType = KvType.F16,
     ) -> None:  # fmt: skip
-        self.source = open_model(path)
+        self.source: WeightSource = open_model(model) if isinstance(model, Path) else model
         self.embedding = EmbeddingTable(self.source)
         shards = plan_for(self.source.config, self.source.tensors, shares)
         self.models = [

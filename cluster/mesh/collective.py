@@ -20,6 +20,7 @@ from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context
+from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.meter import SyncTimes
 
@@ -39,7 +40,7 @@ class Block:
     owner: int | None
     receivers: list[int]  # who adds up what this rank computed of it
     message: bytearray  # header and wire
-    wire: np.ndarray  # this rank's addend, uint8 over `message`
+    wire: np.ndarray  # this rank's addend, uint8 over `message`, less what rarely follows
 
 
 class MeshCollective:
@@ -57,6 +58,7 @@ class MeshCollective:
     ) -> None:
         self.rank = rank
         self.world_size = world_size
+        self.sync_type = sync_type
         self.times = SyncTimes()
         self.links = MeshLinks(rank, epoch, context, watch)
         self._codec = make_codec(sync_type)
@@ -107,18 +109,22 @@ class MeshCollective:
         """Starts the clock of this rank's computing: called when a step's work begins."""
         self._since = time.perf_counter_ns()
 
-    def all_reduce(self, x: np.ndarray, out: np.ndarray) -> None:
+    def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         started = self._enter()
-        if self._shape != x.shape:
-            self._lay_out(*x.shape)
-        x = np.ascontiguousarray(x, np.float32)
+        if self._shape != out.shape:
+            self._lay_out(*out.shape)
+        if isinstance(x, np.ndarray):
+            x = np.ascontiguousarray(x, np.float32)
         compute_ns = started - self._since
+        own = []
         for block in self._blocks:
-            self._codec.encode(x[block.rows], block.wire)
-            self._send(block.message, Phase.PARTIAL, block, block.receivers, compute_ns)
-        for block in self._blocks:
+            more = self._codec.encode(x, block.rows, block.wire)
+            message = block.message + more if more else block.message
+            own.append(np.frombuffer(message, np.uint8, -1, HEADER_BYTES))
+            self._send(message, Phase.PARTIAL, block, block.receivers, compute_ns)
+        for block, wire in zip(self._blocks, own, strict=True):
             if block.owner is None or block.owner == self.rank:
-                self._add_up(block, out[block.rows])
+                self._add_up(block, wire, out[block.rows])
         for block in self._blocks:
             if block.owner is not None and block.owner != self.rank:
                 self._take_sum(block, out[block.rows])
@@ -194,17 +200,16 @@ class MeshCollective:
         for rank in receivers:
             self.links.send(rank, message)
 
-    def _add_up(self, block: Block, total: np.ndarray) -> None:
-        """Adds every rank's addend in rank order to `total`, the block's rows of the sum, and sends
+    def _add_up(self, block: Block, own: np.ndarray, total: np.ndarray) -> None:
+        """Writes the sum of every rank's addend to `total`, the block's rows of the sum, and sends
         it on where others need it."""
-        for rank in range(self.world_size):
-            wire = block.wire
-            if rank != self.rank:
-                key = Key(self.links.sequence, Phase.PARTIAL, block.number, rank)
-                arrived = self.links.take(key)
-                self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
-                wire = self._checked(arrived.payload, len(wire), rank)
-            self._codec.add(wire, total, is_first=rank == 0)
+        wires = [own] * self.world_size
+        for rank in self._others:
+            key = Key(self.links.sequence, Phase.PARTIAL, block.number, rank)
+            arrived = self.links.take(key)
+            self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
+            wires[rank] = np.frombuffer(arrived.payload, np.uint8)
+        self._codec.add_up(wires, total)
         if block.owner == self.rank:
             message = bytearray(HEADER_BYTES) + total.data.cast("B")
             self._send(message, Phase.REDUCED, block, self._others, 0)

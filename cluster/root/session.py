@@ -46,6 +46,7 @@ from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
@@ -224,6 +225,7 @@ class ClusterSession:
                     config.kv_type,
                     config.max_step_tokens,
                     shard.vocab.start,
+                    units_of(source.config, source.tensors),
                     self._parts.embedding.qtype,
                 )
             )
@@ -253,6 +255,8 @@ class ClusterSession:
             n_threads=config.threads,
             vocab_start=self.shards[0].vocab.start,
             embed_qtype=self._parts.embedding.qtype,
+            units=units_of(source.config, source.tensors),
+            kind=config.sync_type.kind(config.world_size),
             kv_type=config.kv_type,
             progress=None,
         )

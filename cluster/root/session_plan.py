@@ -28,7 +28,7 @@ class ClusterConfig:
     max_step_tokens: int
     threads: int  # the root's own
     shares: Sequence[float] = ()  # one per rank; empty: equal
-    sync_type: SyncType = SyncType.F32
+    sync_type: SyncType = SyncType.EXACT
     kv_type: KvType = KvType.F16
     advertise: str | None = None  # how workers reach this machine; None: found out
     mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))

@@ -17,6 +17,7 @@ from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
+from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 
@@ -182,6 +183,7 @@ class Load:
     kv_type: KvType
     max_step_tokens: Size
     vocab_start: Annotated[int, Range(0, (1 << 31) - 1)]
+    units: SumUnits
     embed_qtype: QType
 
 

@@ -6,8 +6,8 @@ with every kernel call, another with every heartbeat of the rank's loop.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,26 @@ class ProgressFile:
     def __init__(self, path: Path, *, is_owner: bool) -> None:
         self.path = path
         self._is_owner = is_owner
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 8 * WORDS)
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 8 * WORDS)
         self._words: np.ndarray = np.frombuffer(self._map, np.int64)
+        if not is_owner:
+            self._file.close()
+        elif os.name == "posix":  # from here on nothing is left, however both sides end
+            path.unlink()
+            self.path = Path(f"/dev/fd/{self._file.fileno()}")
 
     @classmethod
     def create(cls) -> ProgressFile:
-        """Returns a fresh file, removed by close(). Raises ConfigError where there is no place."""
+        """Returns a fresh file, for a process that is started with `descriptors`. Raises
+        ConfigError where there is no place."""
         return cls(temporary_file("dllama-rank-", bytes(8 * WORDS)), is_owner=True)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a process has to inherit, to open the file by its path. Windows needs none: the file
+        keeps its name there until close()."""
+        return (self._file.fileno(),) if os.name == "posix" else ()
 
     @property
     def kernel_words(self) -> np.ndarray:
@@ -51,13 +63,8 @@ class ProgressFile:
         total = int(words[0]) + int(words[TICKET // 8]) + int(words[HEARTBEATS])
         return total & ((1 << 62) - 1)
 
-    def unlink(self) -> None:
-        """Removes the file's name once both sides have mapped it, so that nothing is left, however
-        they end. Windows keeps the name until close()."""
-        with contextlib.suppress(PermissionError):
-            self.path.unlink(missing_ok=True)
-
     def close(self) -> None:
-        if self._is_owner:
-            self.unlink()
+        self._file.close()
+        if self._is_owner and os.name != "posix":
+            self.path.unlink(missing_ok=True)
         # the map itself goes with the last array over it: a kernel may still hold one

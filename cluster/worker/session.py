@@ -93,7 +93,6 @@ class WorkerSession:
         self._load_rank = load_rank
         self._context: Context = zmq.Context()
         self._progress = ProgressFile(Path(config.progress_path), is_owner=False)
-        self._progress.unlink()
         self._root = RootLink(self._context, config.host, config.epoch, self._check_peers)
         self._daemon: Socket = self._context.socket(zmq.PUSH)
         self._daemon.setsockopt(zmq.LINGER, 1_000)
@@ -182,6 +181,8 @@ class WorkerSession:
             n_threads=self._config.threads,
             vocab_start=load.vocab_start,
             embed_qtype=load.embed_qtype,
+            units=load.units,
+            kind=SyncType(self._config.sync_type).kind(self._config.world_size),
             kv_type=load.kv_type,
             progress=self._progress.kernel_words,
         )

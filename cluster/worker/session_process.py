@@ -45,6 +45,7 @@ class SessionProcess:
             stdout=subprocess.DEVNULL,
             env=child_environment(),
             start_new_session=True,
+            pass_fds=progress.descriptors,
         )
         self._watched = psutil.Process(self._process.pid)
         assert self._process.stdin is not None

@@ -71,7 +71,7 @@ FEED_FORWARD = (
 
 
 def attention(ops: Ops, layer: Layer) -> None:
-    """This rank's heads' part of wo(softmax(q k / sqrt(head_dim)) v), to ops.partial (T, dim).
+    """This rank's heads' part of wo(softmax(q k / sqrt(head_dim)) v), to ops.addend (T, dim).
 
     Before it, the residual stream takes in what the half layer before has added up. Norms and
     biases that the layer does not have are left out.
@@ -79,23 +79,23 @@ def attention(ops: Ops, layer: Layer) -> None:
     qkv, wo = layer.matrix("qkv"), layer.matrix("wo")
     ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), reader=qkv)
     if qkv is None or wo is None:  # no heads here
-        ops.partial[:] = 0
+        ops.add_nothing()
         return
     ops.matmul(qkv, ops.normed, ops.qkv)
     ops.rotate_and_store(
         layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
     )
     mixed = ops.attend(layer.index, reader=wo)
-    ops.matmul(wo, mixed, ops.partial)
+    ops.matmul(wo, mixed, ops.addend)
 
 
 def feed_forward(ops: Ops, layer: Layer) -> None:
-    """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.partial (T, dim)."""
+    """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.addend (T, dim)."""
     gate_up, w2 = layer.matrix("gate_up"), layer.matrix("w2")
     ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), reader=gate_up)
     if gate_up is None or w2 is None:
-        ops.partial[:] = 0
+        ops.add_nothing()
         return
     ops.matmul(gate_up, ops.normed, ops.gate_up)
     hidden = ops.swiglu(gate_up.out_dim // 2, reader=w2)
-    ops.matmul(w2, hidden, ops.partial)
+    ops.matmul(w2, hidden, ops.addend)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dllama.runtime.ops import Ops
 
 Block = Callable[["Ops", "Layer"], None]
-"""A half layer: reads the residual stream, leaves this rank's part of a sum in ops.partial."""
+"""A half layer: reads the residual stream, leaves this rank's part of a sum in ops.addend."""
 
 
 @dataclass(frozen=True, slots=True)

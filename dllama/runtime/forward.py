@@ -23,10 +23,10 @@ def forward(weights: Weights, ops: Ops, comm: Collective, run: Run) -> None:
     The residual stream holds the embedded tokens, and afterwards the last layer's states.
     Raises PeerLost.
     """
-    family, total = weights.family, ops.partial
+    family, mine, total = weights.family, ops.addend, ops.total
     for layer in weights.layers:
         run(family.attention, ops, layer)  # my heads' part of the sum
-        comm.all_reduce(total, out=total)
+        comm.all_reduce(mine, out=total)
         run(family.feed_forward, ops, layer)  # my hidden columns' part; begins with x += total
-        comm.all_reduce(total, out=total)
+        comm.all_reduce(mine, out=total)
     run(ops.head)  # my slice of the vocabulary

@@ -11,6 +11,8 @@ from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 from kernels.formats import QUANT_TYPES
 from kernels.matmul.expanded import MAX_COLS
+from kernels.matmul.multiply import WHOLE
+from kernels.matmul.sums import Units
 from kernels.weights.layout import GROUP, Needs, Packed
 from kernels.weights.packing import Packing
 
@@ -20,14 +22,15 @@ class Linear:
     """One or more matrices that read the same input and write side by side.
 
     Matrices of one type are packed as one; `parts` holds (first output column, matrix). The
-    columns that this rank has an input for begin at `first_own_col` (see TensorInfo). `needs` is
-    how the input is read.
+    columns that this rank has an input for begin at `first_own_col` (see TensorInfo). Sums over
+    columns are exact from unit to unit of `units`. `needs` is how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
     cols: int
     out_dim: int
     first_own_col: int = 0
+    units: Units = WHOLE
     needs: Needs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +89,11 @@ class LinearBuilder:
         last = self._parts[-1][1]
         return last.format == format_name(info.qtype) and last.rows + info.rows <= last.max_rows
 
-    def linear(self) -> Linear:
-        """Returns the matrices that were added."""
+    def linear(self, unit: int | None = None) -> Linear:
+        """Returns the matrices that were added; `unit` is that of their columns' exact sums."""
         parts = tuple((column, packing.packed()) for column, packing in self._parts)
-        return Linear(parts, parts[0][1].cols, self._rows, self._first_own_col)
+        units = WHOLE if unit is None else Units(unit, self._first_own_col + unit)
+        return Linear(parts, parts[0][1].cols, self._rows, self._first_own_col, units)
 
 
 def format_name(qtype: QType) -> str:

@@ -19,9 +19,11 @@ from dllama.runtime.rank import RankModel
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import plan_for
+from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 from kernels.cpu import isa
+from kernels.matmul.sums import Kind
 
 
 class LocalRunner:
@@ -65,7 +67,7 @@ class LocalRunner:
             config, TensorFeed(tensors.manifest, _reporting(tensors, on_progress)),
             n_pages=n_pages, max_step_tokens=max_step_tokens, n_threads=n_threads,
             vocab_start=shard.vocab.start, embed_qtype=source.tensors["embed"].qtype,
-            kv_type=kv_type,
+            kv_type=kv_type, units=units_of(config, source.tensors), kind=Kind.ROUNDED,
         )  # fmt: skip
         return cls(
             model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),

@@ -1,8 +1,10 @@
 """Encodes each rank's slice of the logits in few bytes, and joins the slices to the rows of the
 sampler.
 
-A part is: int32 n_vocab, then tops and sums (R,) float32, then for each row either its k candidates
-(ids int32, values float32) or, where the whole row is wanted, its n_vocab logits.
+A part is: int32 n_vocab, then tops and sums (R, units) float32: of each unit of the vocabulary the
+largest logit and the sum of exp(logit - top). Then for each row either its k candidates (ids int32,
+values float32) or, where the whole row is wanted, its n_vocab logits. Units are those of the model
+(dllama/sharding/units.py), so that the softmax's denominator has the same bits for all cuts.
 """
 
 from __future__ import annotations
@@ -18,21 +20,19 @@ from kernels.candidates import scan_logits
 
 
 def encode_part(
-    logits: np.ndarray, n_vocab: int, vocab_start: int, counts: np.ndarray, state: RunState,
-    team: np.ndarray,
+    logits: np.ndarray, n_vocab: int, vocab_start: int, unit: int, counts: np.ndarray,
+    state: RunState, team: np.ndarray,
 ) -> bytes:  # fmt: skip
     """Encodes this rank's part for rank 0, of the first `n_vocab` of its logits (R, >= n_vocab):
     those of tokens. Logits of padding are left out of the sums too: a token's log-probability is
     then that of the distribution that tokens are drawn from, and those of all tokens add up to 1.
     """
-    n = len(counts)
+    n, n_units = len(counts), -(-n_vocab // unit)
     pieces = [np.int32(n_vocab).tobytes()]
     if n and n_vocab:
-        scan_logits(team, logits, n_vocab, vocab_start, counts, state.ids, state.values,
+        scan_logits(team, logits, n_vocab, vocab_start, unit, counts, state.ids, state.values,
                     state.tops, state.sums)  # fmt: skip
-    else:
-        state.tops[:n], state.sums[:n] = -np.inf, 0
-    pieces += [state.tops[:n].tobytes(), state.sums[:n].tobytes()]
+    pieces += [state.tops[:n, :n_units].tobytes(), state.sums[:n, :n_units].tobytes()]
     for row in range(n):
         k = min(int(counts[row]), n_vocab)
         if counts[row]:
@@ -45,11 +45,12 @@ def encode_part(
 class _Part:
     """One rank's part, read front to back."""
 
-    def __init__(self, data: bytes, n_rows: int) -> None:
+    def __init__(self, data: bytes, n_rows: int, unit: int) -> None:
         self._data, self._at = data, 0
         self.n_vocab = int(self._take(np.int32, 1)[0])
-        self.tops = self._take(np.float32, n_rows)
-        self.sums = self._take(np.float32, n_rows)
+        n_units = -(-self.n_vocab // unit)
+        self.tops = self._take(np.float32, n_rows * n_units).reshape(n_rows, n_units)
+        self.sums = self._take(np.float32, n_rows * n_units).reshape(n_rows, n_units)
 
     def _take(self, kind: type[np.generic], count: int) -> np.ndarray:
         end = self._at + count * 4
@@ -69,17 +70,20 @@ class _Part:
         return self._take(np.int32, k), self._take(np.float32, k)
 
 
-def merge_parts(parts: list[bytes], counts: np.ndarray) -> list[LogitRow]:
+def merge_parts(parts: list[bytes], counts: np.ndarray, unit: int) -> list[LogitRow]:
     """Returns the rows for the sampler, from every rank's part in rank order.
 
     Raises ProtocolError where a part is shorter than it says.
     """
     n = len(counts)
-    ranks = [_Part(part, n) for part in parts]
+    ranks = [_Part(part, n, unit) for part in parts]
+    totals = _log_sum_exp(
+        np.concatenate([rank.tops for rank in ranks], axis=1).astype(np.float64),
+        np.concatenate([rank.sums for rank in ranks], axis=1).astype(np.float64),
+    )
     rows = []
-    for i, count in enumerate(counts.tolist()):
+    for count, total in zip(counts.tolist(), totals, strict=True):
         pieces = [rank.row(count) for rank in ranks]
-        total = _log_sum_exp([(float(r.tops[i]), float(r.sums[i])) for r in ranks])
         rows.append(_merge_row(pieces, count, total))
     return rows
 
@@ -98,13 +102,14 @@ def _merge_row(
     return LogitRow(ids, values, log_sum_exp)
 
 
-def _log_sum_exp(parts: list[tuple[float, float]]) -> float:
-    """Returns the log of the whole softmax's denominator, from each slice's (top, sum).
+def _log_sum_exp(tops: np.ndarray, sums: np.ndarray) -> list[float]:
+    """Returns the log of each row's softmax's denominator, from (R, units) of all ranks.
 
     Not a number where the logits are none: the sampler then ends that sequence with a reason.
     """
-    held = [(t, s) for t, s in parts if s != 0]  # a rank without vocabulary holds nothing
-    if not held or not all(math.isfinite(t) and math.isfinite(s) for t, s in held):
-        return math.nan
-    top = max(t for t, _ in held)
-    return top + math.log(sum(s * math.exp(t - top) for t, s in held))
+    with np.errstate(all="ignore"):
+        top = tops.max(axis=1, initial=-np.inf)
+        total = (sums * np.exp(tops - top[:, None])).sum(axis=1)
+        found = top + np.log(total)
+    found[~(np.isfinite(tops).all(axis=1) & np.isfinite(sums).all(axis=1))] = math.nan
+    return [float(value) for value in found]

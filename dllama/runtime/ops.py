@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dllama.collective import Addend
 from dllama.config import ModelConfig
 from dllama.runtime.layer import NONE
 from dllama.runtime.linear import Linear
@@ -16,6 +17,7 @@ from kernels.activations import add_rms_norm, gather_rows, prepare, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.matmul.multiply import matmul
+from kernels.matmul.sums import FixedSums
 from kernels.weights.layout import Activations, Needs
 
 
@@ -58,7 +60,10 @@ class Ops:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
         state, self.rows = self._state, rows
         self.x = state.x[: rows.n]  # (T, dim): the residual stream
-        self.partial = state.partial[: rows.n]  # (T, width): this rank's part of a sum, or the sum
+        self.total = state.partial[: rows.n]  # (T, width): the sum over all ranks
+        self.addend: Addend = (  # (T, width): this rank's part of it
+            self.total if state.fixed is None else state.fixed.head(rows.n)
+        )
         self._delta: np.ndarray | None = None
         rope_table(
             rows.positions, self._weights.inv_freq, self._weights.rope_magnitude, state.cosines,
@@ -66,9 +71,9 @@ class Ops:
         )  # fmt: skip
 
     def add_norm(self, after: np.ndarray, before: np.ndarray, reader: Linear | None) -> None:
-        """x += norm(partial, after), then `normed` = norm(x, before), as `reader` reads it.
+        """x += norm(total, after), then `normed` = norm(x, before), as `reader` reads it.
 
-        `partial` holds the sum over all ranks by then; there is none before the first half layer.
+        There is no `total` before the first half layer.
         `after` and `before` are norm weights (dim,), empty for no norm.
         """
         needs = Needs() if reader is None else reader.needs
@@ -76,12 +81,20 @@ class Ops:
             self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
             self.rows.n, needs,
         )  # fmt: skip
-        self._delta = self.partial
+        self._delta = self.total
 
-    def matmul(self, w: Linear, a: Activations, out: np.ndarray, n: int | None = None) -> None:
+    def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
         for column, part in w.parts:
-            matmul(self._team, part, a, self.rows.n if n is None else n, out, column)
+            n_rows = self.rows.n if n is None else n
+            matmul(self._team, part, a, n_rows, out, column, w.units)
+
+    def add_nothing(self) -> None:
+        """Makes this rank's part of the sum zero: it has no columns of the matrix."""
+        if isinstance(self.addend, FixedSums):
+            self.addend.clear()
+        else:
+            self.addend[:] = 0
 
     def rotate_and_store(
         self, layer: int, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray

@@ -20,9 +20,11 @@ from dllama.runtime.logit_rows import encode_part, merge_parts
 from dllama.runtime.ops import Ops, rows_of
 from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
+from dllama.sharding.units import SumUnits
 from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
 from dllama.weight_source import TensorFeed
 from kernels.attention.shift_keys import shift_keys
+from kernels.matmul.sums import Kind
 from kernels.team import STATE_WORDS, Team
 from kernels.weights.dequantize import dequantize
 
@@ -41,9 +43,13 @@ class RankModel:
     def load(
         cls, config: ModelConfig, tensors: TensorFeed, *, n_pages: int,
         max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
-        kv_type: KvType = KvType.F16, progress: np.ndarray | None = None,
+        units: SumUnits, kind: Kind, kv_type: KvType = KvType.F16,
+        progress: np.ndarray | None = None,
     ) -> RankModel:  # fmt: skip
         """Packs this rank's cut and allocates its state and thread team.
+
+        `units` are those of the whole model, `kind` says how parts of sums are made: exactly,
+        rounded for a single rank or not, or in float32.
 
         `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared memory:
         its first word grows with every kernel, for a watchdog to read.
@@ -55,10 +61,10 @@ class RankModel:
             )
         team = Team(n_threads, progress)
         try:
-            weights = build_weights(config, tensors, team.state, vocab_start)
+            weights = build_weights(config, tensors, team.state, vocab_start, units, kind)
             state = allocate(
                 weights, kv_type=kv_type, n_pages=n_pages, max_tokens=max_step_tokens,
-                max_logits=MAX_LOGIT_ROWS, n_threads=n_threads,
+                max_logits=MAX_LOGIT_ROWS, n_threads=n_threads, kind=kind,
             )  # fmt: skip
             model = cls(weights, state, team, embed_qtype)
             model._warm_up()
@@ -98,10 +104,12 @@ class RankModel:
             self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
             self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
-            self.weights.vocab_start, step.candidates, self.state, self.team.state,
+            self.weights.vocab_start, self.weights.units.vocab, step.candidates, self.state,
+            self.team.state,
         )  # fmt: skip
         parts = comm.gather(part)
-        return None if parts is None else merge_parts(parts, step.candidates)
+        unit = self.weights.units.vocab
+        return None if parts is None else merge_parts(parts, step.candidates, unit)
 
     def _copy_pages(self, copies: np.ndarray) -> None:
         """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is

@@ -14,6 +14,7 @@ from kernels.activations import activations
 from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
+from kernels.matmul.sums import FixedSums, Kind
 from kernels.weights.layout import GROUP, Activations
 
 
@@ -44,13 +45,14 @@ class RunState:
     gate_up: np.ndarray  # (T, width)
     mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
     hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
-    partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up
+    partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up, and the sum
+    fixed: FixedSums | None  # of the same shape: what it adds up where sums are exact
     last: np.ndarray  # (R, dim): the rows whose logits are wanted
     logits: np.ndarray  # (R, local vocabulary up to whole groups)
     ids: np.ndarray  # (R, MAX_CANDIDATES) int32
     values: np.ndarray  # (R, MAX_CANDIDATES)
-    tops: np.ndarray  # (R,)
-    sums: np.ndarray  # (R,)
+    tops: np.ndarray  # (R, units of the local vocabulary)
+    sums: np.ndarray  # likewise
 
 
 def columns_of(w: Linear) -> tuple[int, int]:
@@ -60,12 +62,14 @@ def columns_of(w: Linear) -> tuple[int, int]:
 
 def allocate(
     weights: Weights, *, kv_type: KvType, n_pages: int, max_tokens: int, max_logits: int,
-    n_threads: int,
+    n_threads: int, kind: Kind,
 ) -> RunState:  # fmt: skip
     """Allocates the buffers of one rank; the KV pages are by far the largest."""
     config, f32 = weights.config, np.float32
     half = config.rotary_dim // 2
     longest = min(config.max_seq_len, n_pages * PAGE)
+    width = -(-config.dim // GROUP) * GROUP
+    n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
     return RunState(
         max_pages=-(-longest // PAGE),
         kv=kv_pages(kv_type, config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
@@ -79,13 +83,14 @@ def allocate(
         gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),
         mixed=_inputs(weights, "wo", max_tokens),
         hidden=_inputs(weights, "w2", max_tokens),
-        partial=aligned((max_tokens, -(-config.dim // GROUP) * GROUP), f32),
+        partial=aligned((max_tokens, width), f32),
+        fixed=FixedSums.zeros(max_tokens, width) if kind is Kind.FIXED else None,
         last=aligned((max_logits, config.dim), f32),
         logits=aligned((max_logits, weights.wcls.width if weights.wcls else 0), f32),
         ids=aligned((max_logits, MAX_CANDIDATES), np.int32),
         values=aligned((max_logits, MAX_CANDIDATES), f32),
-        tops=aligned(max_logits, f32),
-        sums=aligned(max_logits, f32),
+        tops=aligned((max_logits, n_units), f32),
+        sums=aligned((max_logits, n_units), f32),
     )
 
 

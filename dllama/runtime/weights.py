@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models import FAMILIES
 from dllama.models.family import Family
-from dllama.models.tensors import Tensor
+from dllama.models.tensors import Axis, Tensor
 from dllama.rope import rope_frequencies
 from dllama.runtime.layer import Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.runtime.manifest import manifest_by_layer, table_of
+from dllama.sharding.units import SumUnits
 from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.matmul.sums import Kind
 from kernels.weights.dequantize import dequantize
 
 
@@ -30,6 +32,7 @@ class Weights:
     norm: np.ndarray  # (dim,)
     wcls: Linear | None
     vocab_start: int
+    units: SumUnits
     inv_freq: np.ndarray  # (rotary_dim / 2,) float64: the angle of each pair per position
     rope_magnitude: float
 
@@ -65,9 +68,12 @@ class _LayerBuilder:
     """Packs the tensors of one layer as they arrive."""
 
     def __init__(
-        self, index: int, table: dict[str, Tensor], infos: Sequence[TensorInfo], team: np.ndarray
-    ) -> None:
-        """`infos` are all the tensors that will come of this layer."""
+        self, index: int, table: dict[str, Tensor], infos: Sequence[TensorInfo], team: np.ndarray,
+        units: Mapping[Axis, int],
+    ) -> None:  # fmt: skip
+        """`infos` are all the tensors that will come of this layer, `units` those of exact sums
+        over an axis."""
+        self._units = units
         self._index, self._table, self._team = index, table, team
         self._n_expected = len(infos)
         self._n_added = 0
@@ -77,6 +83,7 @@ class _LayerBuilder:
             self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
         self._vectors: dict[str, list[np.ndarray]] = {}
         self._matrices: dict[str, list[LinearBuilder]] = {}
+        self._unit_of: dict[str, int | None] = {}  # of the columns' sums, by joint name
 
     @property
     def is_complete(self) -> bool:
@@ -93,6 +100,7 @@ class _LayerBuilder:
             self._matrices[joined] = [
                 LinearBuilder(self._team, self._rows[joined]) for _ in range(info.n_experts)
             ]
+        self._unit_of[joined] = self._units.get(self._table[info.short_name].cols)
         rows = info.rows // info.n_experts
         for expert, builder in enumerate(self._matrices[joined]):
             builder.add(info.of_one_expert(), raw[expert * rows : (expert + 1) * rows])
@@ -104,7 +112,7 @@ class _LayerBuilder:
             for name, parts in self._vectors.items()
         }
         matrices = {
-            name: tuple(builder.linear() for builder in builders)
+            name: tuple(builder.linear(self._unit_of.get(name)) for builder in builders)
             for name, builders in self._matrices.items()
         }
         return Layer(self._index, vectors, matrices, previous)
@@ -119,11 +127,13 @@ class WeightsBuilder:
 
     def __init__(
         self, config: ModelConfig, manifest: Sequence[TensorInfo], team: np.ndarray,
-        vocab_start: int,
+        vocab_start: int, units: SumUnits, kind: Kind,
     ) -> None:  # fmt: skip
         """Raises ModelFileError where the manifest names tensors that the family does not have."""
         self._config, self._team, self._vocab_start = config, team, vocab_start
-        self._family = FAMILIES[config.arch]
+        self._family, self._units = FAMILIES[config.arch], units
+        is_exact = kind is not Kind.PLAIN
+        self._by_axis = {Axis.HEADS: units.heads, Axis.HIDDEN: units.hidden} if is_exact else {}
         self._of_layer = manifest_by_layer(config, manifest)
         self._layers: list[Layer] = []
         self._builder: _LayerBuilder | None = None
@@ -153,6 +163,7 @@ class WeightsBuilder:
                 table_of(self._config, info.layer),
                 self._of_layer[info.layer],
                 self._team,
+                self._by_axis,
             )
         self._builder.add(info, raw)
         if self._builder.is_complete:
@@ -172,15 +183,16 @@ class WeightsBuilder:
         inv_freq, magnitude = rope_frequencies(self._config)
         return Weights(
             self._config, self._family, tuple(self._layers), self._norm, self._wcls,
-            self._vocab_start, inv_freq, magnitude,
+            self._vocab_start, self._units, inv_freq, magnitude,
         )  # fmt: skip
 
 
 def build_weights(
-    config: ModelConfig, tensors: TensorFeed, team: np.ndarray, vocab_start: int
-) -> Weights:
+    config: ModelConfig, tensors: TensorFeed, team: np.ndarray, vocab_start: int, units: SumUnits,
+    kind: Kind,
+) -> Weights:  # fmt: skip
     """Packs a rank's tensors. Raises ModelFileError."""
-    builder = WeightsBuilder(config, tensors.manifest, team, vocab_start)
+    builder = WeightsBuilder(config, tensors.manifest, team, vocab_start, units, kind)
     for info, raw in tensors:
         builder.add(info, raw)
     return builder.build()

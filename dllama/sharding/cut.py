@@ -11,7 +11,8 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models import FAMILIES
 from dllama.models.tensors import Axis, Tensor
-from dllama.sharding.plan import Shard, column_block
+from dllama.sharding.plan import Shard
+from dllama.sharding.units import column_block
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
 

@@ -9,19 +9,9 @@ from dataclasses import dataclass
 
 from dllama.config import ModelConfig
 from dllama.errors import ShardError
-from dllama.models import model_tensors
 from dllama.models.tensors import Axis
-from dllama.qtypes import BLOCK
+from dllama.sharding.units import column_block, head_bundle, hidden_unit, vocab_unit
 from dllama.weight_source import TensorInfo
-
-ACTIVATION_BLOCK = 32
-"""Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
-blocks of weights may be: two ranks hold such a block then (dllama/sharding/cut.py)."""
-HIDDEN_UNITS = (32, 16, 4, 1)
-"""Preferred steps of the hidden cut where the type asks for none: an int8 activation block, a
-packed row group, a vector of four, anything."""
-UNITS_PER_RANK = 4  # fewer steps than this per rank, and a finer step balances better
-VOCAB_UNIT = 16  # rows in a packed group
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,39 +78,25 @@ def plan_for(
     )
 
 
-def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:
-    """Returns the number of columns at whose multiples the matrices over an axis can be cut,
-    whatever their types in each layer."""
-    table = model_tensors(config)
-    blocks = [
-        BLOCK[info.qtype].values
-        for name, info in tensors.items()
-        if name in table and table[name].cols is axis and not table[name].is_vector
-    ]
-    return math.lcm(*blocks) if blocks else 1
-
-
 def _scaled(heads: range, width: int) -> range:
     return range(heads.start * width, heads.stop * width)
 
 
 def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -> list[range]:
-    group_cols = config.group_size * config.head_dim
-    align = min(head_align, ACTIVATION_BLOCK)
-    bundle = align // math.gcd(align, group_cols)
+    bundle = head_bundle(config, head_align)
     n_bundles = -(-config.n_kv_heads // bundle)
     counts = apportion(n_bundles, weights, minimum=0)
     return _ranges(counts, bundle, config.n_kv_heads)
 
 
 def _cut_vocab(config: ModelConfig, weights: Sequence[float]) -> list[range]:
-    unit = VOCAB_UNIT if config.vocab_size >= VOCAB_UNIT * len(weights) else 1
+    unit = vocab_unit(config.vocab_size)
     n_units = -(-config.vocab_size // unit)
     if n_units < len(weights):
         raise ShardError(
-            f"rank {config.vocab_size} would hold 0 of {config.vocab_size} vocabulary rows "
-            f"(world_size={len(weights)}); use at most {config.vocab_size} nodes",
-            rank=config.vocab_size,
+            f"rank {n_units} would hold 0 of {config.vocab_size} vocabulary rows, which are cut at "
+            f"multiples of {unit} (world_size={len(weights)}); use at most {n_units} nodes",
+            rank=n_units,
             world_size=len(weights),
         )
     return _ranges(apportion(n_units, weights, minimum=1), unit, config.vocab_size)
@@ -134,12 +110,12 @@ def _cut_hidden(
     align: int,
 ) -> list[range]:
     world_size = len(weights)
-    unit = _hidden_unit(config.hidden_dim, align, world_size)
+    unit = hidden_unit(config.hidden_dim, align)
     n_units = config.hidden_dim // unit
     if n_units < world_size:
         raise ShardError(
             f"rank {n_units} would hold 0 of {config.hidden_dim} hidden columns, which can be cut "
-            f"at multiples of {min(align, ACTIVATION_BLOCK)} (world_size={world_size}, "
+            f"at multiples of {unit} (world_size={world_size}, "
             f"n_kv_heads={config.n_kv_heads}); use at most {n_units} nodes",
             rank=n_units,
             world_size=world_size,
@@ -151,16 +127,6 @@ def _cut_hidden(
     total = sum(held) + config.hidden_dim * hidden_values
     missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]
     return _ranges(apportion(n_units, missing, minimum=1), unit, config.hidden_dim)
-
-
-def _hidden_unit(hidden_dim: int, align: int, world_size: int) -> int:
-    """Whole blocks of weights where there are many, so that no two ranks hold the same one."""
-    finest = min(align, ACTIVATION_BLOCK)
-    for unit in (align, *HIDDEN_UNITS) if align > finest else HIDDEN_UNITS:
-        fits = unit % finest == 0 and hidden_dim % unit == 0
-        if fits and hidden_dim // unit >= UNITS_PER_RANK * world_size:
-            return unit
-    return finest
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:

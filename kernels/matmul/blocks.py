@@ -16,6 +16,7 @@ from kernels.matmul.runs import (
     chunk_of_groups,
     run_of_groups,
 )
+from kernels.matmul.sums import TileSums
 from kernels.matmul.tiles import FEW, NEAR_BYTES, n_tiles, tile_bounds
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, GROUP, BlockType
@@ -61,8 +62,7 @@ class _BlockTile:
         self.numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
         self.w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in self.numbers]
         self.s_base = [e.b.add(p.scales, e.b.mul(n, p.scale_stride)) for n in self.numbers]
-        zero = e.constant(F32X16, 0.0)
-        self.acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+        self.sums = TileSums(e, p.sums, tokens, groups)
 
     def emit(self) -> None:
         e, fmt = self.e, self.fmt
@@ -75,7 +75,7 @@ class _BlockTile:
                 self._block(unit, [unit_scales[0] for unit_scales in found])
             else:
                 self._blocks(unit, found)
-        self.p.store(e, self.acc, self.numbers)
+        self.sums.store(self.p.out, self.p.out_stride, self.numbers)
 
     def _blocks(self, unit: Value, found: list[list[Scales]]) -> None:
         """The blocks of a unit in a loop, their scales by way of the stack: unrolled, the code
@@ -117,8 +117,9 @@ class _BlockTile:
                     four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
                     dots[t][part] = e.dot(dots[t][part], weights, four, is_signed=signed)
             for t in range(tokens):
-                add_block(e, self.acc[g][t], dots[t], steps[t], factors[g])
-                add_minima(e, self.acc[g][t], t, weighted, factors[g])
+                add_block(e, self.sums.acc[g][t], dots[t], steps[t], factors[g])
+                add_minima(e, self.sums.acc[g][t], t, weighted, factors[g])
+        self.sums.end_step()
 
     def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
         """Fetches lines further on, for tiles that compute too long for the processor's own
@@ -155,8 +156,9 @@ def block_matmul(fmt: BlockType) -> Any:
 
     @region
     @named(f"multiply_rows_{fmt.name}")
-    def body(thread, team, w, a, n_tokens, out, column):
+    def body(thread, team, w, a, n_tokens, out, column, sums):
         quants, scales = w
+        unit, first_unit, kind, high, wide, wide_stride = sums
         a_quants, a_scales, a_sums, a_weighted = a
         n_groups, n_blocks = quants.shape[0], quants.shape[1] // quant_bytes
         chunk = chunk_of_groups(n_groups, team[10], n_tokens)
@@ -183,6 +185,7 @@ def block_matmul(fmt: BlockType) -> Any:
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,
                                   address(a_weighted) + done * 12,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
-                                  quants_ahead, scales_ahead, 0))  # fmt: skip
+                                  quants_ahead, scales_ahead, 0, unit, first_unit, kind, high,
+                                  wide + group + start * wide_stride, wide_stride))  # fmt: skip
 
     return body

@@ -21,7 +21,7 @@ from kernels.emit.jit import intrinsic, named
 from kernels.emit.later import types
 from kernels.emit.vectors import F32X16, I8X64, I32X16, I64, Value
 from kernels.matmul.blocks import add_block, add_minima
-from kernels.matmul.runs import store_tile
+from kernels.matmul.sums import SumArgs, TileSums
 from kernels.matmul.tiles import MANY_BLOCK, MANY_FROM, NEAR_BYTES, n_tiles, tile_bounds
 from kernels.team import SCRATCH_BYTES, claim, region, scratch_of
 from kernels.weights.layout import BLOCK, GROUP, BlockType
@@ -87,12 +87,18 @@ class _TileArgs(NamedTuple):
     a_weighted: Any
     out: Any
     out_stride: Any
+    unit: Any  # from here on SumArgs
+    first_unit: Any
+    kind: Any
+    high: Any
+    wide: Any
+    wide_stride: Any
 
 
 def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> None:
-    p = _TileArgs(*args)
-    n_subs, zero = _n_subs(fmt), e.constant(F32X16, 0.0)
-    acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+    p, n_subs = _TileArgs(*args), _n_subs(fmt)
+    sums = TileSums(e, SumArgs(*args[-len(SumArgs._fields) :]), tokens, groups)
+    acc = sums.acc
     shifts = [e.b.mul(p.stride, e.i64(g)) for g in range(groups)]
     with e.loop(p.n_blocks) as block:
         a_quants = e.b.add(p.a_quants, e.b.mul(block, e.i64(tokens * BLOCK)))
@@ -128,7 +134,8 @@ def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> 
             for g in range(groups):
                 add_block(e, acc[g][t], dots[g][t], step, as_float[g])
                 add_minima(e, acc[g][t], t, a_weighted, as_float[g])
-    store_tile(e, acc, [e.at(p.out, g * GROUP * 4) for g in range(groups)], p.out_stride)
+        sums.end_step()
+    sums.store(p.out, p.out_stride, [e.i64(g) for g in range(groups)])
 
 
 N_EXPAND_ARGS = 7
@@ -188,7 +195,8 @@ def expanded_matmul(fmt: BlockType) -> Any:
 
     @region
     @named(f"multiply_expanded_{fmt.name}")
-    def body(thread, team, w, a, n_tokens, out, column):
+    def body(thread, team, w, a, n_tokens, out, column, sums):
+        unit, first_unit, kind, high, wide, wide_stride = sums
         packed, packed_scales = w
         a_quants, a_scales, a_weighted = a
         n_groups, n_blocks = packed.shape[0], packed.shape[1] // quant_bytes
@@ -216,6 +224,8 @@ def expanded_matmul(fmt: BlockType) -> Any:
                          (n_blocks, at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                           at + n_blocks * to_minima, stride, address(a_quants) + done * BLOCK,
                           address(a_scales) + done * 4, address(a_weighted) + done * 12,
-                          where + start * out.shape[1] * 4, out.shape[1] * 4))  # fmt: skip
+                          where + start * out.shape[1] * 4, out.shape[1] * 4, unit, first_unit,
+                          kind, high, wide + first + g + start * wide_stride,
+                          wide_stride))  # fmt: skip
 
     return body

@@ -8,7 +8,7 @@ from typing import Any
 from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import jitted, named
-from kernels.emit.vectors import F32X16, Value
+from kernels.emit.vectors import Value
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
     PREFETCHED_FROM,
@@ -16,6 +16,7 @@ from kernels.matmul.runs import (
     chunk_of_groups,
     run_of_groups,
 )
+from kernels.matmul.sums import TileSums
 from kernels.matmul.tiles import (
     FEW,
     HAS_WIDE_REGISTERS,
@@ -38,8 +39,8 @@ of an fma."""
 def _emit_tile(
     fmt: FloatType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
 ) -> None:
-    zero = e.constant(F32X16, 0.0)
-    acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
+    sums = TileSums(e, p.sums, tokens, groups)
+    acc = sums.acc
     numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
     w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
     with e.loop(p.n_steps) as vector:
@@ -54,7 +55,8 @@ def _emit_tile(
             factor = fmt.spread(e, e.at(activations, 4 * t))
             for g in range(groups):
                 acc[g][t].set(fmt.add(e, acc[g][t].get(), weights[g], factor))
-    p.store(e, acc, numbers)
+        sums.end_step()
+    sums.store(p.out, p.out_stride, numbers)
 
 
 @jitted
@@ -80,7 +82,8 @@ def float_matmul(fmt: FloatType) -> Any:
 
     @region
     @named(f"multiply_rows_{fmt.name}")
-    def body(thread, team, quants, tiles, n_tokens, out, column):
+    def body(thread, team, quants, tiles, n_tokens, out, column, sums):
+        unit, first_unit, kind, high, wide, wide_stride = sums
         n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
         chunk = chunk_of_groups(n_groups, team[10], n_tokens)
         widest = widest_tile(n_tokens, False)
@@ -100,6 +103,7 @@ def float_matmul(fmt: FloatType) -> Any:
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * 4, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
-                                  0, pace))  # fmt: skip
+                                  0, pace, unit, first_unit, kind, high,
+                                  wide + group + start * wide_stride, wide_stride))  # fmt: skip
 
     return body

@@ -2,7 +2,8 @@
 
 Every sum runs over the columns from first to last in one float32 accumulator (per block of 32 for
 the quant types, whose inner sums are exact integers), whatever the number of tokens: a token's
-result does not depend on its batch.
+result does not depend on its batch. With `units` a sum begins anew in each unit of columns, and the
+units are added exactly (see sums.py): then it does not depend on where the columns are cut either.
 """
 
 from __future__ import annotations
@@ -10,27 +11,37 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.formats import FLOAT_TYPES, format_of
+from kernels.matmul.sums import FixedSums, SumArgs, Units
 from kernels.matmul.tiles import MANY_FROM
 from kernels.program import launch
 from kernels.weights.layout import Activations, Packed
 
+WHOLE = Units()
+
 
 def matmul(
-    team: np.ndarray, w: Packed, a: Activations, n_tokens: int, out: np.ndarray, column: int = 0
-) -> None:
+    team: np.ndarray, w: Packed, a: Activations, n_tokens: int, out: np.ndarray | FixedSums,
+    column: int = 0, units: Units = WHOLE,
+) -> None:  # fmt: skip
     """out[:n_tokens, column : column + w.rows] = activations @ weights.T.
 
     `out` (T, width) float32 must be wide enough for whole groups of 16 rows from `column` on: the
-    columns after w.rows are overwritten with zeros.
+    columns after w.rows are overwritten with zeros. FixedSums take exact sums of units unrounded.
     """
     kernels = format_of(w.format)
+    sums = tuple(SumArgs.of(out, column, units, kernels.layout.step_columns))
+    values = out.low if isinstance(out, FixedSums) else out
     if w.format in FLOAT_TYPES:
         numbers = a.pairs if w.format == "bf16" else a.tiles
-        launch(kernels.multiply, team, (team, w.quants, numbers, n_tokens, out, column))
+        launch(kernels.multiply, team, (team, w.quants, numbers, n_tokens, values, column, sums))
     elif n_tokens >= MANY_FROM:
         many = (a.quants, a.scales, a.weighted)
         weights = (w.quants, w.scales)
-        launch(kernels.multiply_many, team, (team, weights, many, n_tokens, out, column))
+        launch(kernels.multiply_many, team, (team, weights, many, n_tokens, values, column, sums))
     else:
         few = (a.quants, a.scales, a.sums, a.weighted)
-        launch(kernels.multiply, team, (team, (w.quants, w.scales), few, n_tokens, out, column))
+        launch(
+            kernels.multiply,
+            team,
+            (team, (w.quants, w.scales), few, n_tokens, values, column, sums),
+        )

@@ -9,12 +9,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from kernels.emit.emitter import Emit, Variable, emitted_function
+from kernels.emit.emitter import Emit, emitted_function
 from kernels.emit.jit import intrinsic, jitted
 from kernels.emit.later import types
 from kernels.emit.vectors import I64, Value
+from kernels.matmul.sums import SumArgs
 from kernels.matmul.tiles import MANY_FROM
-from kernels.weights.layout import GROUP
 
 GROUPS_AT_ONCE = 4  # groups that the tiles of many tokens read in turn
 PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
@@ -24,24 +24,14 @@ ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not ho
 class Pointers:
     """The addresses a tile reads from and writes to, and its sizes, as LLVM values."""
 
-    N_ARGS = 15
+    N_ARGS = 15 + len(SumArgs._fields)
 
     def __init__(self, args: Any) -> None:
         (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
          self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
-         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace) = args  # fmt: skip
-
-    def store(self, e: Emit, acc: list[list[Variable]], numbers: list[Value]) -> None:
-        """Writes the sums of the groups with these numbers."""
-        columns = [e.b.add(self.out, e.b.mul(number, e.i64(GROUP * 4))) for number in numbers]
-        store_tile(e, acc, columns, self.out_stride)
-
-
-def store_tile(e: Emit, acc: list[list[Variable]], columns: list[Value], out_stride: Value) -> None:
-    """Writes each group's sums to its 16 columns of the rows of a tile."""
-    for column, sums in zip(columns, acc, strict=True):
-        for t, total in enumerate(sums):
-            e.store(total.get(), e.b.add(column, e.b.mul(out_stride, e.i64(t))), 4)
+         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace,
+         *sums) = args  # fmt: skip
+        self.sums = SumArgs(*sums)
 
 
 EmitTile = Callable[[Emit, Pointers, int, int, Value], None]

@@ -69,6 +69,11 @@ class BlockType(NamedTuple):
         return (self.low_bits + self.high_bits) * BLOCK * GROUP // 8
 
     @property
+    def step_columns(self) -> int:
+        """Columns of a step of a matmul."""
+        return BLOCK
+
+    @property
     def unit_blocks(self) -> int:
         """Runs of 32 columns in a unit."""
         return self.values // BLOCK
@@ -111,6 +116,11 @@ class FloatType(NamedTuple):
     def values(self) -> int:
         """Columns of a unit: a row may end anywhere."""
         return 1
+
+    @property
+    def step_columns(self) -> int:
+        """Columns of a step of a matmul."""
+        return self.columns
 
     @property
     def vector_bytes(self) -> int:

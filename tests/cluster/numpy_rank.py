@@ -15,8 +15,11 @@ from dllama.errors import SessionFileError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
+from dllama.sharding.units import SumUnits
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed
+from kernels.matmul.sums import Kind
+from tests.fixed_sums import fixed_sums
 
 SLOW_TOKEN = 90  # every rank computes for half a second, and says so by its progress
 HANG_TOKEN = 91  # rank 1 computes without end and without progress
@@ -29,13 +32,14 @@ class NumpyRank:
     """Holds w1, w2 and wcls; is rank 1 where its vocabulary does not start at 0."""
 
     def __init__(
-        self, tensors: TensorFeed, *, n_layers: int, vocab_start: int, progress: np.ndarray | None
-    ) -> None:
+        self, tensors: TensorFeed, *, n_layers: int, vocab_start: int, kind: Kind,
+        progress: np.ndarray | None,
+    ) -> None:  # fmt: skip
         self._weights = {
             info.name: array.copy().view(np.float32).reshape(info.rows, info.cols)
             for info, array in tensors
         }
-        self._n_layers = n_layers
+        self._n_layers, self._kind = n_layers, kind
         self._vocab_start = vocab_start
         self._progress = np.zeros(1, np.int64) if progress is None else progress
         self.hidden = np.zeros((0, 0), np.float32)
@@ -49,7 +53,8 @@ class NumpyRank:
         for i in range(self._n_layers):
             w1, w2 = self._weights[f"layers.{i}.w1"], self._weights[f"layers.{i}.w2"]
             partial = np.maximum(x @ w1.T, 0) @ w2.T
-            comm.all_reduce(partial, out=partial)
+            addend = fixed_sums(partial) if self._kind is Kind.FIXED else partial
+            comm.all_reduce(addend, out=partial)
             x += partial
             self._progress[0] += 1
         self.hidden = x[step.hidden_at]
@@ -102,6 +107,8 @@ def load_numpy_rank(
     n_threads: int,
     vocab_start: int,
     embed_qtype: QType,
+    units: SumUnits,
+    kind: Kind,
     kv_type: KvType = KvType.F16,
     progress: np.ndarray | None,
 ) -> NumpyRank:
@@ -109,4 +116,6 @@ def load_numpy_rank(
     assert embed_qtype is QType.F32 and max_step_tokens > 0 and n_threads > 0
     if n_pages == LOAD_FAILS_AT_PAGES and vocab_start > 0:
         raise MemoryError("no room for the KV pages")
-    return NumpyRank(tensors, n_layers=config.n_layers, vocab_start=vocab_start, progress=progress)
+    return NumpyRank(
+        tensors, n_layers=config.n_layers, vocab_start=vocab_start, kind=kind, progress=progress
+    )

@@ -21,7 +21,9 @@ from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_for
+from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
+from kernels.matmul.sums import Kind
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.steps import prefill
@@ -53,6 +55,8 @@ class RanksOfThreads:
                 n_threads=1,
                 vocab_start=shard.vocab.start,
                 embed_qtype=QType.F32,
+                units=units_of(CONFIG, source.tensors),
+                kind=Kind.FIXED if world_size > 1 else Kind.ROUNDED,
                 kv_type=KvType.F16,
                 progress=progress,
             )

@@ -11,14 +11,16 @@ from kernels.candidates import scan_logits
 from kernels.team import Team
 
 
-def _scan(logits: np.ndarray, n_vocab: int, counts: list[int], first_id: int = 0):
+def _scan(
+    logits: np.ndarray, n_vocab: int, counts: list[int], first_id: int = 0, unit: int = 1 << 20
+):
     k = max(1, *counts)
     n = len(counts)
     ids, values = np.full((n, k), -1, np.int32), np.zeros((n, k), np.float32)
-    tops, sums = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    tops, sums = np.zeros((2, n, -(-n_vocab // unit)), np.float32)
     with Team(1) as team:
-        scan_logits(team.state, logits, n_vocab, first_id, np.array(counts, np.int32), ids, values,
-                    tops, sums)  # fmt: skip
+        scan_logits(team.state, logits, n_vocab, first_id, unit, np.array(counts, np.int32), ids,
+                    values, tops, sums)  # fmt: skip
     return ids, values, tops, sums
 
 
@@ -41,7 +43,7 @@ def test_denominator_and_rows_of_their_own_count() -> None:
     logits = np.random.default_rng(0).standard_normal((3, 5000)).astype(np.float32) * 5
     ids, _, tops, sums = _scan(logits, 5000, [1, 0, 256])
     exact = np.log(np.exp(logits.astype(np.float64)).sum(1))
-    np.testing.assert_allclose(tops + np.log(sums), exact, rtol=1e-5)
+    np.testing.assert_allclose(tops[:, 0] + np.log(sums[:, 0]), exact, rtol=1e-5)
     assert ids[0, 0] == logits[0].argmax() and ids[0, 1] == -1
     assert (ids[1] == -1).all()
     assert np.array_equal(ids[2], np.argsort(-logits[2], kind="stable")[:256])
@@ -50,7 +52,19 @@ def test_denominator_and_rows_of_their_own_count() -> None:
 @pytest.mark.parametrize("n_vocab", [1, 15, 16, 17, 31, 48])
 def test_every_logit_is_in_the_denominator(n_vocab: int) -> None:
     _, _, tops, sums = _scan(np.full((1, n_vocab + 3), 2.0, np.float32), n_vocab, [1])
-    assert tops[0] == 2.0 and sums[0] == pytest.approx(n_vocab, rel=1e-6)
+    assert tops[0, 0] == 2.0 and sums[0, 0] == pytest.approx(n_vocab, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_vocab", [16, 100, 512, 700])
+def test_units_of_a_slice_are_those_of_the_whole(n_vocab: int) -> None:
+    logits = np.random.default_rng(n_vocab).standard_normal((2, n_vocab)).astype(np.float32)
+    _, _, tops, sums = _scan(logits, n_vocab, [0, 3], unit=48)
+    for first in range(0, n_vocab, 96):
+        part = np.ascontiguousarray(logits[:, first : first + 96])
+        _, _, its_tops, its_sums = _scan(part, part.shape[1], [0, 3], unit=48)
+        here = slice(first // 48, first // 48 + its_tops.shape[1])
+        assert np.array_equal(its_tops, tops[:, here])
+        assert np.array_equal(its_sums, sums[:, here])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -197,8 +197,9 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
         help="how much of the model each machine holds, this one first: 3,2,1 (default: equal)",
     )  # fmt: skip
     cluster.add_argument(
-        "--sync-type", choices=("f32", "q80"), default="f32",
-        help="how partial sums travel: f32 is exact, q80 is 3.8 times smaller",
+        "--sync-type", choices=("exact", "f32", "bf16", "q80"), default="exact",
+        help="how partial sums travel: exact gives the same bits on any number of nodes and is as "
+        "large as f32; bf16 is half, q80 a quarter of that",
     )  # fmt: skip
     cluster.add_argument(
         "--advertise", metavar="HOST",

@@ -39,7 +39,7 @@ class EngineSettings:
     draft_max: int = DEFAULT_DRAFT  # tokens that it drafts at a time
     workers: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    sync_type: str = "f32"
+    sync_type: str = "exact"
     advertise: str | None = None
     cluster_key: str | None = field(default=None, repr=False)
     encrypts: bool = True  # links to other machines

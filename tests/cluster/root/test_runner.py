@@ -17,6 +17,8 @@ from dllama.errors import ClusterError, ConfigError, PeerLost
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_shards
+from dllama.sharding.units import sum_units
+from kernels.matmul.sums import Kind
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import LOAD_FAILS_AT_PAGES, load_numpy_rank
 from tests.cluster.steps import logits, prefill, recover
@@ -41,6 +43,8 @@ def solo_logits(tokens: list[int]) -> np.ndarray:
         n_threads=1,
         vocab_start=0,
         embed_qtype=QType.F32,
+        units=sum_units(source.config),
+        kind=Kind.ROUNDED,
         progress=None,
     )
     rows = rank.forward(prefill(tokens), source.read("embed")[tokens], SoloCollective())

@@ -25,6 +25,7 @@ from cluster.wire.messages import KvCall, Load, Message, StepCall, pack, unpack
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
+from dllama.sharding.units import SumUnits
 from dllama.step import PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
@@ -243,7 +244,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         TensorInfo("x", QType.F32, 1, 32, 32),
         TensorInfo("x", QType.F32, 1, 32, -1),
     ):
-        load = Load(small_config(), [info], 8, KvType.F16, 64, 16, QType.F32)
+        load = Load(small_config(), [info], 8, KvType.F16, 64, 16, SumUnits(32, 32, 16), QType.F32)
         with pytest.raises(ProtocolError, match=r"cannot be|is expected"):
             check_manifest(sent(load).manifest, 1 << 60)
 

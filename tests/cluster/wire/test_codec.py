@@ -32,6 +32,7 @@ from dllama.errors import ProtocolError
 from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
+from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
@@ -44,7 +45,16 @@ MESSAGES: list[Message] = [
     Hello("0.1.0"),
     OpenSession("host-1", 1, 3, "q80", 123456789),
     Join(["tcp://a:1", "tcp://b:2"]),
-    Load(SCALED, [TensorInfo("norm", QType.F32, 1, 32)], 8, KvType.Q8_0, 64, 16, QType.Q4_0),
+    Load(
+        SCALED,
+        [TensorInfo("norm", QType.F32, 1, 32)],
+        8,
+        KvType.Q8_0,
+        64,
+        16,
+        SumUnits(256, 128, 16),
+        QType.Q4_0,
+    ),
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
     StepCall(

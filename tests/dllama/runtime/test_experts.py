@@ -23,9 +23,11 @@ from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.plan import plan_for
+from dllama.sharding.units import units_of
 from dllama.weight_source import WeightSource
 from kernels.activations import activations, prepare
 from kernels.matmul.multiply import matmul
+from kernels.matmul.sums import Kind
 from kernels.team import Team
 from tests.references.forward import tensor_values
 from tests.toy_models import write_toy
@@ -80,7 +82,11 @@ def times_identity(team: Team, linear: Linear) -> np.ndarray:
 
 def weights_of(source: WeightSource, team: Team, shares: list[float]) -> list[Weights]:
     shards = plan_for(source.config, source.tensors, shares)
-    return [build_weights(source.config, cut_tensors(source, s), team.state, 0) for s in shards]
+    units = units_of(source.config, source.tensors)
+    return [
+        build_weights(source.config, cut_tensors(source, s), team.state, 0, units, Kind.FIXED)
+        for s in shards
+    ]
 
 
 def test_layers_have_their_own_tensors(source: WeightSource) -> None:
@@ -130,4 +136,7 @@ def test_experts_of_other_sizes_are_refused(source: WeightSource) -> None:
         for info in feed.manifest
     ]
     with Team(1) as team, pytest.raises(ModelFileError, match=r"layers\.1\.w3_exps has 64 values"):
-        build_weights(source.config, replace(feed, manifest=manifest), team.state, 0)
+        build_weights(
+            source.config, replace(feed, manifest=manifest), team.state, 0,
+            units_of(source.config, source.tensors), Kind.ROUNDED,
+        )  # fmt: skip

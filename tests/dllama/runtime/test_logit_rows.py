@@ -19,8 +19,11 @@ from tests.local_model import load_rank, local_runner, make_step
 from tests.ranks_runner import RanksRunner
 from tests.toy_models import write_toy
 
+UNIT = 1024
+
 
 def _part(tops: list[float], sums: list[float], row: list[float]) -> bytes:
+    """One row over a unit that is longer than the vocabulary."""
     return b"".join([
         np.int32(len(row)).tobytes(), np.array(tops, np.float32).tobytes(),
         np.array(sums, np.float32).tobytes(), np.array(row, np.float32).tobytes(),
@@ -32,9 +35,9 @@ def test_log_sum_exp_over_ranks() -> None:
     parts = [
         _part([2.0], [math.exp(-1) + 1], [1.0, 2.0]),
         _part([5.0], [1 + math.exp(-8)], [5.0, -3.0]),
-        _part([-math.inf], [0.0], []),  # a rank without vocabulary
+        _part([], [], []),  # a rank without vocabulary
     ]
-    [row] = merge_parts(parts, np.array([0], np.int32))
+    [row] = merge_parts(parts, np.array([0], np.int32), UNIT)
     assert abs(row.log_sum_exp - np.log(np.exp(values).sum())) < 1e-6
     assert np.array_equal(row.logits, values.astype(np.float32))
 
@@ -45,7 +48,7 @@ def test_candidates_of_all_ranks_come_best_first_and_equal_ones_by_id() -> None:
         return _part([values[0]], [1.0], [0.0] * 3)[:-12] + kept
 
     parts = [listed([2, 0], [5.0, 3.0]), listed([4, 3], [5.0, 4.0]), listed([7, 6], [6.0, 5.0])]
-    [row] = merge_parts(parts, np.array([2], np.int32))
+    [row] = merge_parts(parts, np.array([2], np.int32), UNIT)
     assert row.ids is not None and (row.ids.tolist(), row.logits.tolist()) == ([7, 2], [6.0, 5.0])
 
 
@@ -53,12 +56,12 @@ def test_candidates_of_all_ranks_come_best_first_and_equal_ones_by_id() -> None:
 def test_a_part_that_ends_too_soon_is_refused(n_missing: int) -> None:
     whole = _part([1.0], [1.0], [1.0, 0.0])
     with pytest.raises(ProtocolError, match="were announced"):
-        merge_parts([whole[:-n_missing]], np.array([0], np.int32))
+        merge_parts([whole[:-n_missing]], np.array([0], np.int32), UNIT)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_strange_sums_are_no_number(bad: float) -> None:
-    [row] = merge_parts([_part([bad], [bad], [bad, 0.0])], np.array([0], np.int32))
+    [row] = merge_parts([_part([bad], [bad], [bad, 0.0])], np.array([0], np.int32), UNIT)
     assert math.isnan(row.log_sum_exp)
 
 

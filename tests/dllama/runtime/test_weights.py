@@ -12,7 +12,9 @@ from dllama.runtime.manifest import manifest_by_layer
 from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_shards
+from dllama.sharding.units import sum_units
 from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.matmul.sums import Kind
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 
@@ -28,7 +30,7 @@ def tensors_of(rank: int = 0) -> Tensors:
 def built(tensors: Tensors) -> Weights:
     with Team(1) as team:
         feed = TensorFeed([info for info, _ in tensors], tensors)
-        return build_weights(CONFIG, feed, team.state, 0)
+        return build_weights(CONFIG, feed, team.state, 0, sum_units(CONFIG), Kind.ROUNDED)
 
 
 def test_weights_are_the_ranks_own() -> None:

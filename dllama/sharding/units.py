@@ -1,0 +1,92 @@
+"""The units a model is cut in. They depend on the model alone, never on the nodes: a sum over
+columns, or over the vocabulary, is made unit by unit, so that all cuts give the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from dllama.config import ModelConfig
+from dllama.limits import Range
+from dllama.models import model_tensors
+from dllama.models.tensors import Axis
+from dllama.qtypes import BLOCK
+from dllama.weight_source import TensorInfo
+
+ACTIVATION_BLOCK = 32
+"""Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
+blocks of weights may be: two ranks hold such a block then (dllama/sharding/cut.py)."""
+HIDDEN_UNITS = (512, 256, 128, 64, 32, 16, 4, 2, 1)
+HIDDEN_PARTS = 32  # units of the hidden columns at least, where blocks allow it: shares are even
+VOCAB_PARTS = 256  # units of the vocabulary at most: a row of logits sends a pair for each
+VOCAB_UNIT = 16  # rows in a packed group
+
+Unit = Annotated[int, Range(1, (1 << 31) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class SumUnits:
+    """The units of a model's sums: columns of `wo`, columns of `w2`, rows of the vocabulary."""
+
+    heads: Unit
+    hidden: Unit
+    vocab: Unit
+
+
+def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1) -> SumUnits:
+    """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
+    group_cols = config.group_size * config.head_dim
+    return SumUnits(
+        heads=head_bundle(config, head_align) * group_cols,
+        hidden=hidden_unit(config.hidden_dim, hidden_align),
+        vocab=vocab_unit(config.vocab_size),
+    )
+
+
+def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits:
+    """Returns the units of a model file."""
+    return sum_units(
+        config,
+        head_align=column_block(config, tensors, Axis.HEADS),
+        hidden_align=column_block(config, tensors, Axis.HIDDEN),
+    )
+
+
+def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:
+    """Returns the number of columns at whose multiples the matrices over an axis can be cut,
+    whatever their types in each layer."""
+    table = model_tensors(config)
+    blocks = [
+        BLOCK[info.qtype].values
+        for name, info in tensors.items()
+        if name in table and table[name].cols is axis and not table[name].is_vector
+    ]
+    return math.lcm(*blocks) if blocks else 1
+
+
+def head_bundle(config: ModelConfig, align: int) -> int:
+    """Returns how many KV heads are handed out together, so that no block of activations is cut."""
+    align = min(align, ACTIVATION_BLOCK)
+    return align // math.gcd(align, config.group_size * config.head_dim)
+
+
+def hidden_unit(hidden_dim: int, align: int) -> int:
+    """Returns the hidden columns that are handed out together, for weights in blocks of `align`."""
+    finest = min(align, ACTIVATION_BLOCK)
+    for unit in HIDDEN_UNITS:
+        fits = unit % finest == 0 and hidden_dim % unit == 0
+        if fits and hidden_dim // unit >= HIDDEN_PARTS:
+            return unit
+    return finest
+
+
+def vocab_unit(vocab_size: int) -> int:
+    """Returns the rows of the head that are handed out together."""
+    if vocab_size <= VOCAB_PARTS:
+        return 1
+    unit = VOCAB_UNIT
+    while -(-vocab_size // unit) > VOCAB_PARTS:
+        unit *= 2
+    return unit

@@ -67,6 +67,8 @@ class WorkerConfig:
     host: str = "0.0.0.0"
     port: int = DEFAULT_PORT
     security: Security = field(default_factory=Security)
+    cache_dir: str = ""  # where weights are kept
+    cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
     session_command: tuple[str, ...] = SESSION_COMMAND
 
@@ -253,6 +255,8 @@ class Worker:
             progress_path=str(progress.path),
             report_endpoint=self._report_endpoint.endpoint,
             root_key=asked.key,
+            cache_dir=self._config.cache_dir,
+            cache_bytes=self._config.cache_bytes,
         )
         session = SessionProcess(config, asked.root, peer)
         try:

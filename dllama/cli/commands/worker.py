@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 from cluster.security.settings import security_of, warn_if_plain
+from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker, WorkerConfig
 from dllama.cli.flags.arguments import (
     add_security_flags,
@@ -22,15 +24,28 @@ from dllama.host.descriptors import check_free, raise_limit
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 
-A worker needs no model and no configuration: the root sends its share of the weights. When the
-root leaves, the worker goes back to waiting. Sessions use the ports after --port (up to 64)."""
+A worker needs no model and no configuration: the root sends its share of the weights, which is
+kept on disk for the next time. When the root leaves, the worker goes back to waiting. Sessions use
+the ports after --port (up to 64)."""
 EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
   dllama-worker --host 10.0.0.2        # listen on one network only
   dllama-worker --cluster-key @/etc/dllama.key    # for roots that have the same key"""
 
+DEFAULT_CACHE_GB = 32.0
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
+
+
+def gigabytes(text: str) -> float:
+    """A size in GB, 0 or more."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size in GB; expected a number from 0 on")
+    return size
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="compute threads of a session",
     )  # fmt: skip
     add_security_flags(parser)
+    parser.add_argument(
+        "--cache-dir", metavar="DIR", default=str(weights_folder()),
+        help="where weights are kept, so that a second start sends none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-gb", metavar="GB", type=gigabytes, default=DEFAULT_CACHE_GB,
+        help="how much of them; the least recently used go first, and a tenth of the disk stays "
+        "free; 0 keeps none",
+    )  # fmt: skip
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
         help="how much to tell on stderr",
@@ -57,7 +81,14 @@ def run(argv: list[str] | None) -> int:
     security = security_of(args.cluster_key, encrypts=not args.no_encrypt)
     warn_if_plain(security, [args.host])
     worker = Worker(
-        WorkerConfig(threads=args.threads, host=args.host, port=args.port, security=security)
+        WorkerConfig(
+            threads=args.threads,
+            host=args.host,
+            port=args.port,
+            security=security,
+            cache_dir=str(Path(args.cache_dir).absolute()),
+            cache_bytes=int(args.cache_gb * 1e9),
+        )
     )
 
     def stop(signum: int, frame: FrameType | None) -> None:

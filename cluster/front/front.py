@@ -44,7 +44,11 @@ LISTENER = 0  # no connection has this number
 
 class Front:
     """The front of one port. `target` is the name of an abstract unix socket, or the path of one,
-    on which a ZeroMQ socket of this process listens. One thread of its own, which close() ends."""
+    on which a ZeroMQ socket of this process listens. One thread of its own, which close() ends.
+
+    `is_sealed`: what passes is encrypted. `numbers` are those of connections, which two fronts may
+    share.
+    """
 
     def __init__(
         self,
@@ -53,12 +57,14 @@ class Front:
         limits: GuestLimits | None = None,
         *,
         numbers: Iterator[int] | None = None,
+        is_sealed: bool = False,
     ) -> None:
         self._target = target
         self._max_message_bytes = max_message_bytes
         self._guests = Guests(limits or GuestLimits())
         self._connections: dict[int, Connection] = {}
         self._numbers = numbers or itertools.count(1)
+        self._is_sealed = is_sealed
         self._selector = selectors.DefaultSelector()
         self._asked: deque[Callable[[], None]] = deque()  # by the other thread
         self._strangers = Budget(STRANGERS_PER_S, STRANGERS_PER_S, time.monotonic())
@@ -107,6 +113,12 @@ class Front:
         """Says which connections belong to roots that have sessions: they get more than others,
         and make room for nobody."""
         self._asked.append(lambda: self._trust(numbers))
+
+    def consumed(self, number: int) -> None:
+        """Says that a message of a connection was read: another one may come."""
+        connection = self._connections.get(number)
+        if connection is not None:
+            connection.n_consumed += 1
 
     def offended(self, number: int, what: str) -> None:
         """Says that a peer sent what no root sends; once it has done so often it is closed."""
@@ -165,7 +177,8 @@ class Front:
         budgets = [connection.budget] if is_trusted else [connection.budget, self._strangers]
         try:
             connection.pass_out()
-            if connection.resume_at <= now and min(b.left(now) for b in budgets) > 0:
+            may_pass = connection.resume_at <= now and connection.may_pass_in
+            if may_pass and min(b.left(now) for b in budgets) > 0:
                 n_units = connection.pass_in(1)
                 for budget in budgets:
                     budget.spend(n_units, now)
@@ -206,6 +219,7 @@ class Front:
         outer.setblocking(False)
         with contextlib.suppress(OSError):
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connections[number] = Connection(
             number,
             host,
@@ -214,6 +228,7 @@ class Front:
             FrameMeter(self._max_message_bytes),
             Budget(PER_S, BURST, now),
             came_at=now,
+            is_sealed=self._is_sealed,
         )
         goes = self._guests.enter(number, host)
         if goes is not None:

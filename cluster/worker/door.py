@@ -13,8 +13,6 @@ from cluster.security.links import DAEMON, LinkSecurity
 from cluster.security.peer import Peer
 from cluster.sockets import Context, Socket, make_socket
 
-MAX_QUEUED = 4  # messages of one root that wait in the socket: more wait in the root's machine
-
 
 class Door:
     """One port of a daemon, encrypted where it has a pair of keys.
@@ -34,8 +32,9 @@ class Door:
         self.socket: Socket = make_socket(
             context, zmq.ROUTER, host="", max_message_bytes=max_message_bytes
         )
-        self.socket.setsockopt(zmq.RCVHWM, MAX_QUEUED)
-        self.front = Front(self._inner.target, max_message_bytes, numbers=numbers)
+        self.front = Front(
+            self._inner.target, max_message_bytes, numbers=numbers, is_sealed=pair is not None
+        )
 
     def open(self, host: str, ports: Iterable[int]) -> int:
         """Listens on the first free port and returns it. Raises ConfigError."""
@@ -54,6 +53,7 @@ class Door:
         """Returns the next message and who sent it. Raises zmq.Again where there is none."""
         identity, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         connection = self.front.number_of(identity.get(zmq.SRCFD))
+        self.front.consumed(connection)
         key = str(identity.get("User-Id")) if self._security is not None else ""
         peer = Peer(identity.bytes, connection, self.front.address_of(connection), key)
         return peer, [frame.bytes for frame in frames]

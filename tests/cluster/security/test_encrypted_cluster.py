@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cluster.front.connection import MAX_UNREAD
 from cluster.root.runner import ClusterRunner
 from cluster.security.settings import Security
+from cluster.sockets import HEARTBEAT_MS
 from tests.cluster.steps import logits
 from tests.cluster.worker_process import WorkerProcess
 
@@ -42,3 +45,20 @@ def test_encrypted_links_bring_the_same_bits(
     encrypted.close()
     encrypted = make_runner(workers, security=security)
     encrypted.start()
+
+
+def test_an_idle_encrypted_cluster_stays(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    """Pings travel encrypted too: nobody on the way takes them for messages that nobody reads."""
+    worker = start_worker(security=encrypting(tmp_path / "worker"))
+    runner = make_runner(
+        [worker], security=Security(home=tmp_path / "root", encrypts_loopback=True)
+    )
+    runner.start()
+    before = logits(runner, TOKENS)
+    until = time.monotonic() + 2 * MAX_UNREAD * HEARTBEAT_MS * 1e-3 + 4
+    while time.monotonic() < until:
+        runner.idle()
+        time.sleep(0.2)
+    assert (logits(runner, TOKENS) == before).all()

@@ -48,7 +48,6 @@ HEARTBEAT_S = 0.5
 POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
-MAX_QUEUED = 4  # messages of one root that wait in the socket: more wait in the root's machine
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 
 
@@ -68,6 +67,8 @@ class WorkerConfig:
     threads: int
     host: str = "0.0.0.0"
     port: int = DEFAULT_PORT
+    cache_dir: str = ""  # where weights are kept
+    cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
     session_command: tuple[str, ...] = SESSION_COMMAND
 
@@ -90,7 +91,6 @@ class Worker:
         self._roots: Socket = make_socket(
             self._context, zmq.ROUTER, host="", max_message_bytes=MAX_MESSAGE_BYTES
         )
-        self._roots.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         self._reports: Socket = make_socket(  # from our own children only
             self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
@@ -151,7 +151,8 @@ class Worker:
             except zmq.Again:
                 return
             connection = self._front.number_of(identity.get(zmq.SRCFD))
-            host = self._front.address_of(connection)
+            self._front.consumed(connection)
+            host = self._front.address_of(connection) or "a peer that has left"
             self._serve(Peer(identity.bytes, connection, host), [f.bytes for f in frames])
 
     def _serve(self, peer: Peer, frames: list[bytes]) -> None:
@@ -228,6 +229,8 @@ class Worker:
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
             report_endpoint=self._report_endpoint.endpoint,
+            cache_dir=self._config.cache_dir,
+            cache_bytes=self._config.cache_bytes,
         )
         session = SessionProcess(config, asked.root, peer.identity)
         try:

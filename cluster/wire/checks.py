@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
 from dllama.config import ModelConfig
-from dllama.errors import ProtocolError
+from dllama.errors import ConfigError, ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
 from dllama.qtypes import BLOCK
@@ -36,6 +37,19 @@ class RankLimits:
     max_seq_len: int
     vocab_size: int
     embed_row_bytes: int
+
+
+def check_peers(peers: Sequence[str], world_size: int) -> None:
+    """Raises ProtocolError for anything but a TCP endpoint of each rank."""
+    if len(peers) != world_size:
+        raise ProtocolError(f"the root named {len(peers)} ranks for a session of {world_size}")
+    for peer in peers:
+        try:
+            is_sound = peer == f"tcp://{parse_address(peer.removeprefix('tcp://'))}"
+        except ConfigError:
+            is_sound = False
+        if not is_sound:
+            raise ProtocolError(f"the root sent {peer!r:.80} as the address of a rank")
 
 
 def check_config(config: ModelConfig) -> None:

@@ -29,6 +29,7 @@ from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_manifest,
+    check_peers,
     check_shift,
     check_spares,
     check_tilings,
@@ -138,10 +139,7 @@ class WorkerSession:
         self._listen()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
-        if len(join.peers) != self._config.world_size:
-            raise ProtocolError(
-                f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
-            )
+        check_peers(join.peers, self._config.world_size)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())

@@ -29,6 +29,7 @@ from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_manifest,
+    check_pages,
     check_peers,
     check_shift,
     check_spares,
@@ -145,6 +146,7 @@ class WorkerSession:
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
+        check_pages(load.config, load.n_pages, available_memory())
         check_manifest(load.manifest, available_memory())
         check_tilings(load.manifest, load.tilings, load.digests, available_memory())
         arriving = ArrivingTensors(

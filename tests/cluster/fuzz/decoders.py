@@ -38,6 +38,7 @@ from cluster.wire.messages import KvCall, Load, StepCall
 from dllama.errors import DllamaError
 from dllama.kv import KvShift
 from dllama.requests import EngineState, FromEngine, ToEngine
+from dllama.runtime.logit_rows import merge_parts
 from dllama.step import PAGE_TOKENS, Step
 from tests.cluster.front.zmtp import GREETING, READY, frame
 from tests.cluster.fuzz.mutations import mutate
@@ -210,6 +211,26 @@ def zmtp(rng: random.Random) -> Iterator[None]:
         yield
 
 
+def logits(rng: random.Random) -> Iterator[None]:
+    """Pieces of logits that a rank sends to rank 0."""
+    words = [0, 1, 2, 3, 5, -1, 2**31 - 1, -(2**31)]
+    while True:
+        counts = np.array([rng.choice([0, 1, 2])], np.int32)
+        parts = []
+        for n_vocab in (3, 2):
+            k = min(int(counts[0]), n_vocab)
+            ids = [rng.randrange(5) for _ in range(k)]
+            part = [n_vocab, *rng.choices(words, k=2), *ids, *rng.choices(words, k=k or n_vocab)]
+            for _ in range(rng.randrange(3)):
+                part[rng.randrange(len(part))] = rng.choice(words)
+            parts.append(np.array(part, np.int32).tobytes()[: rng.choice([None, None, -1, -4])])
+        with suppress(DllamaError):
+            for row in merge_parts(parts, counts, 512, 5):
+                assert row.ids is not None or row.logits.shape == (5,)
+                assert row.ids is None or all(0 <= i < 5 for i in row.ids)
+        yield
+
+
 DECODERS: dict[str, Decoder] = {
     "node messages": _messages(node_messages.CODEC),
     "engine messages": _messages(engine_messages.CODEC),
@@ -217,4 +238,5 @@ DECODERS: dict[str, Decoder] = {
     "mesh frames": mesh,
     "shared ring": ring,
     "ZMTP streams": zmtp,
+    "logits": logits,
 }

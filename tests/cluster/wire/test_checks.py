@@ -18,6 +18,7 @@ from cluster.wire.checks import (
     check_config,
     check_kv_call,
     check_manifest,
+    check_pages,
     check_peers,
     check_shift,
     check_spares,
@@ -339,3 +340,10 @@ def test_peers_are_tcp_endpoints_of_all_ranks(peer: str) -> None:
         check_peers(["tcp://10.0.0.1:9999", peer], 2)
     with pytest.raises(ProtocolError, match="named 1 ranks for a session of 2"):
         check_peers(["tcp://10.0.0.1:9999"], 2)
+
+
+def test_pages_fit_the_memory_that_is_free() -> None:
+    config = small_config()  # 2 layers, heads of 8: 1 KiB a page at least
+    check_pages(config, 1 << 10, 1 << 20)
+    with pytest.raises(ProtocolError, match="asks for 2147483647 KV pages"):
+        check_pages(config, (1 << 31) - 1, 1 << 40)

@@ -282,6 +282,7 @@ class ClusterSession:
         """Checks the workers and the links of the mesh. Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
+            self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")

@@ -228,6 +228,7 @@ class WorkerSession:
 
     def _check_peers(self) -> None:
         self._progress.beat()
+        self._mesh.links.drain()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
             host = self._mesh.links.peers[lost]

@@ -209,6 +209,7 @@ class ClusterSession:
         Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
+            self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")

@@ -16,7 +16,7 @@ import zmq
 from cluster.front.front import Front
 from cluster.front.private import PrivateEndpoint
 from cluster.machine import describe_machine
-from cluster.mesh.sync_type import SyncType
+from cluster.mesh.sync_type import MAX_RANKS, SyncType
 from cluster.repeats import Repeats
 from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket
 from cluster.wire.messages import (
@@ -48,9 +48,7 @@ HEARTBEAT_S = 0.5
 POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
-MAX_QUEUED = 4  # messages of one root that wait in the socket: more wait in the root's machine
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
-MAX_WORLD_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,6 @@ class Worker:
         self._roots: Socket = make_socket(
             self._context, zmq.ROUTER, host="", max_message_bytes=MAX_MESSAGE_BYTES
         )
-        self._roots.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         self._reports: Socket = make_socket(  # from our own children only
             self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
@@ -154,7 +151,8 @@ class Worker:
             except zmq.Again:
                 return
             connection = self._front.number_of(identity.get(zmq.SRCFD))
-            host = self._front.address_of(connection)
+            self._front.consumed(connection)
+            host = self._front.address_of(connection) or "a peer that has left"
             self._serve(Peer(identity.bytes, connection, host), [f.bytes for f in frames])
 
     def _serve(self, peer: Peer, frames: list[bytes]) -> None:
@@ -209,7 +207,7 @@ class Worker:
         if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
             return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
         self._sessions.forget_those_of(asked.root)
-        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE and epoch > 0
+        is_sound = 0 < asked.rank < asked.world_size <= MAX_RANKS and epoch > 0
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
             return f"this is no session that can be opened: {asked}"
         return self._sessions.refusal(peer.host, asked.needed_bytes)

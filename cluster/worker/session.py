@@ -29,6 +29,8 @@ from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_manifest,
+    check_pages,
+    check_peers,
     check_shift,
     check_spares,
     check_tilings,
@@ -138,15 +140,13 @@ class WorkerSession:
         self._listen()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
-        if len(join.peers) != self._config.world_size:
-            raise ProtocolError(
-                f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
-            )
+        check_peers(join.peers, self._config.world_size)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
+        check_pages(load.config, load.n_pages, available_memory())
         check_manifest(load.manifest, available_memory())
         check_tilings(load.manifest, load.tilings, load.digests, available_memory())
         arriving = ArrivingTensors(
@@ -234,6 +234,7 @@ class WorkerSession:
 
     def _check_peers(self) -> None:
         self._progress.beat()
+        self._mesh.links.drain()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
             host = self._mesh.links.peers[lost]

@@ -20,6 +20,7 @@ SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 6
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
 HANDSHAKE_MS = 10_000  # strangers who say nothing are cut off: each holds a file descriptor
+IPV4_IN_IPV6 = "::ffff:"  # before the IPv4 address of a peer, on a socket that takes both
 SLICE_MS = 250  # timeout of a blocking call, after which peers and watchdogs are checked
 
 Socket = zmq.Socket[bytes]
@@ -82,7 +83,7 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.removeprefix(IPV4_IN_IPV6)).is_loopback
     except ValueError:
         return False
 
@@ -110,12 +111,17 @@ def address_towards(host: str, port: int) -> str:
 
 def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: int) -> Socket:
     """Returns a socket with explicit limits: nothing is queued for an absent peer, and closing does
-    not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed."""
+    not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed.
+
+    What is received has no high-water mark: libzmq 4.3.5 ends the process (an assertion in
+    stream_engine_base.cpp) where a peer cuts its link while its messages wait for room and a
+    heartbeat is due. Who may send is decided before: by a front, or by the link's handshake.
+    """
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, 0)
     made.setsockopt(zmq.IMMEDIATE, 1)
     made.setsockopt(zmq.SNDHWM, 1_000)
-    made.setsockopt(zmq.RCVHWM, 1_000)
+    made.setsockopt(zmq.RCVHWM, 0)
     made.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
     made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     made.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)

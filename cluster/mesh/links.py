@@ -22,6 +22,7 @@ from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.repeats import Repeats
+from cluster.security.links import MESH, LinkSecurity
 from cluster.sockets import (
     SLICE_MS,
     Context,
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 HEADER = struct.Struct("<4sBxHIQQQ12x")  # magic, phase, rank, block, epoch, sequence, compute
 HEADER_BYTES = HEADER.size
 MAGIC = b"dlm1"
+MAX_DRAINED = 10_000  # messages read at once between two looks around
 MAX_MESSAGE_BYTES = MAX_PART_BYTES + HEADER_BYTES
 WAKE_UP = b""  # by ZeroMQ, to a rank that sleeps: there is something in its ring
 
@@ -62,6 +64,7 @@ class MeshLinks:
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
         self._context = context
         self._inbox: Socket | None = None
+        self._security: LinkSecurity | None = None
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
         self._filing = Filing(rank)
@@ -79,15 +82,22 @@ class MeshLinks:
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
 
-    def bind(self, host: str, ports: Iterable[int]) -> int:
-        """Opens the inbox on the first free port and returns it."""
+    def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+        """Opens the inbox on the first free port and returns it; with `security`, all links are
+        encrypted."""
+        self._security = security
         self._inbox = make_socket(
             self._context, zmq.PULL, host=host, max_message_bytes=MAX_MESSAGE_BYTES
         )
+        if security is not None:
+            security.listen_encrypted(self._inbox, MESH)
         return bind_first_free(self._inbox, host, ports)
 
-    def connect(self, peers: Sequence[str]) -> None:
-        """Opens the outgoing links; `peers` are endpoints by rank, this rank's own is ignored."""
+    def connect(self, peers: Sequence[str], keys: Sequence[str] = ()) -> None:
+        """Opens the outgoing links and lets the other ranks in; `peers` are endpoints and `keys`
+        public keys by rank, this rank's own is ignored."""
+        if self._security is not None:
+            self._security.admit(MESH, keys)
         self.peers = peers
         self.hosts = self.hosts or peers
         self._filing.names = self.hosts
@@ -100,6 +110,8 @@ class MeshLinks:
                 host=peer.removeprefix("tcp://").rpartition(":")[0],
                 max_message_bytes=MAX_MESSAGE_BYTES,
             )
+            if self._security is not None:
+                self._security.connect_encrypted(out, keys[rank])
             self._outs[rank] = out
             self._watches[rank] = DisconnectWatch(out)
             out.connect(peer)
@@ -141,7 +153,7 @@ class MeshLinks:
                 out.send(message)
                 break
             except zmq.Again:  # the peer's queue is full: it may be waiting for us to read
-                self._drain()
+                self.drain()
                 self._look_around()
         self.sent_bytes += len(message)
 
@@ -184,9 +196,14 @@ class MeshLinks:
         else:
             self._keep(frames)
 
-    def _drain(self) -> None:
-        assert self._inbox is not None, "bind() comes before send()"
-        while (frames := self._receiver.look(self._inbox, n_looks=1)) is not None:
+    def drain(self) -> None:
+        """Files what has come and drops what strangers sent, up to MAX_DRAINED messages. A rank
+        that does not compute calls it now and then: nothing else bounds its inbox."""
+        assert self._inbox is not None, "bind() comes before drain()"
+        for _ in range(MAX_DRAINED):
+            frames = self._receiver.look(self._inbox, n_looks=1)
+            if frames is None:
+                return
             self._keep(frames)
 
     def _look_around(self) -> None:
@@ -198,7 +215,7 @@ class MeshLinks:
         """Raises PeerLost if a link broke."""
         lost = self.lost_rank()
         if lost is not None:
-            self._drain()  # what it still sent is not needed, but its inbox should not block it
+            self.drain()  # what it still sent is not needed, but its inbox should not block it
             raise PeerLost(
                 f"rank {lost} at {self.hosts[lost]} closed its link to rank {self.rank}, or did "
                 "not answer on it for seconds",

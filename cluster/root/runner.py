@@ -18,9 +18,10 @@ from cluster.machine import machine_id
 from cluster.rank import LoadRank, Rank
 from cluster.root.fitting import Choice, Fitting
 from cluster.root.members import Members
+from cluster.root.parts import RootParts
 from cluster.root.roster import Roster
 from cluster.root.scouts import Scouts, greeter
-from cluster.root.session import ClusterSession, RootParts
+from cluster.root.session import ClusterSession
 from cluster.root.session_plan import ClusterConfig
 from cluster.weights.digests import PieceDigests
 from cluster.weights.files import digests_folder
@@ -90,9 +91,13 @@ class ClusterRunner:
         shares = config.checked_shares()[1:]
         members = Members(config.workers, shares, config.rejoin_s, time.monotonic())
         self._roster = Roster(
-            members, self._fitting, Scouts(greeter(release)), config.n_pages, available_memory,
+            members,
+            self._fitting,
+            Scouts(greeter(release, config.security)),
+            config.n_pages,
+            available_memory,
             self._held_now,
-        )  # fmt: skip
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -225,7 +230,7 @@ class ClusterRunner:
             )
         ]
         for row, shard in zip(rows, session.shards, strict=True):
-            row["weights"] = session.weights_row(shard.rank)
+            row["weights"] = session.weights.row(shard.rank)
         return rows
 
     def close(self) -> None:

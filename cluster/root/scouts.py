@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import zmq
 
 from cluster.root.worker_links import WorkerLinks
+from cluster.security.settings import Security
 from cluster.sockets import Address, Context
 from cluster.wire.messages import Welcome
 from dllama.errors import DllamaError
@@ -54,12 +55,12 @@ class Scouts:
             self._pool.shutdown(cancel_futures=True)
 
 
-def greeter(release: str) -> Greet:
+def greeter(release: str, security: Security) -> Greet:
     """Returns a function that greets a worker over links of its own."""
 
     def greet(address: Address, timeout_s: float) -> Welcome:
         context: Context = zmq.Context()
-        links = WorkerLinks([address], context, release)
+        links = WorkerLinks([address], context, release, security)
         try:
             (welcome,) = links.greet(timeout_s)
             return welcome

@@ -9,27 +9,24 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 
-import numpy as np
 import zmq
 
-from cluster.feed import FeedProgress
 from cluster.mesh.collective import MeshCollective
-from cluster.rank import LoadRank, Rank
+from cluster.rank import Rank
 from cluster.root.kv_broadcast import KvBroadcast
-from cluster.root.loading import Loading
-from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
+from cluster.root.parts import RootParts
+from cluster.root.session_plan import peer_endpoints, warm_up_steps
+from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.security.keys import KeyPair, new_pair
+from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
-from cluster.weights.digests import PieceDigests
+from cluster.wire.checks import check_keys
 from cluster.wire.messages import (
     Join,
     Joined,
-    Load,
-    Loaded,
     OpenSession,
     RankStats,
     SessionReady,
@@ -39,36 +36,19 @@ from cluster.wire.messages import (
     pack,
 )
 from dllama.collective import Collective, SoloCollective
-from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
-from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.cut import cut_manifest
 from dllama.sharding.memory import memory_needed
-from dllama.sharding.pieces import Tiling
 from dllama.sharding.plan import Shard, plan_for
-from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo, WeightSource
+from dllama.weight_source import TensorInfo
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
 MESH_TIMEOUT_S = 15.0
 STATS_TIMEOUT_S = 0.5
-WATCH_S = 0.25  # between two checks on the workers while short steps follow one another
-
-
-@dataclass(frozen=True, slots=True)
-class RootParts:
-    """The parts that all sessions of a runner share."""
-
-    source: WeightSource
-    config: ClusterConfig
-    load_rank: LoadRank
-    embedding: EmbeddingTable
-    root: str  # names this runner to daemons
-    release: str
-    on_progress: Callable[[FeedProgress], None] | None
-    digests: PieceDigests
+CHECK_S = 0.25  # between two checks on the workers while short steps follow one another
 
 
 class ClusterSession:
@@ -81,7 +61,11 @@ class ClusterSession:
         self._meter = meter
         self._parts = parts
         self._context: Context = zmq.Context()
-        self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
+        self.links = WorkerLinks(
+            parts.config.workers, self._context, parts.release, parts.config.security
+        )
+        self._pair: KeyPair | None = None  # of this session, where its links are encrypted
+        self._security: LinkSecurity | None = None
         self._mesh = MeshCollective(
             0,
             parts.config.world_size,
@@ -91,11 +75,11 @@ class ClusterSession:
             watch=self.links.watch,
         )
         self._comm: Collective = self._mesh if parts.config.workers else SoloCollective()
-        self._watched_at = 0.0
+        self._checked_at = 0.0
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
-        self.loaded: dict[int, Loaded] = {}  # what each worker said of its weights, by rank
+        self.weights = SessionWeights(parts, self.links)
 
     # ---- coming up
     def greet(self, timeout_s: float) -> list[Welcome]:
@@ -112,6 +96,10 @@ class ClusterSession:
         Raises ConfigError (shares), ClusterError, ProtocolError, PeerLost.
         """
         config = self._parts.config
+        if self.links.is_encrypted:
+            self._pair = new_pair()
+            self._security = LinkSecurity(self._context, self._pair)
+            self._security.start()
         self._plan()
         self._open_sessions()
         if config.workers:
@@ -119,7 +107,7 @@ class ClusterSession:
         # A process that stands still while it loads is seen by its links alone.
         self.links.also_watch = self._mesh.links.check
         with self.links.explained():
-            self._rank = self._load(own_rank)
+            self._rank = self.weights.load(self.shards, own_rank)
         self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
@@ -167,12 +155,13 @@ class ClusterSession:
                     str(config.sync_type),
                     self._needed[link.rank],
                     welcome.nonce,
+                    "" if self._pair is None else self._pair.public,
                 )
             )
         slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
         self._ready = self.links.await_all(SessionReady, START_TIMEOUT_S, slow)
         for link, ready in zip(self.links, self._ready, strict=True):
-            link.open_session_link(ready)
+            link.open_session_link(ready, self._pair)
 
     def _join(self) -> None:
         """All ranks connect to all: a firewall between two workers shows before the weights go."""
@@ -185,69 +174,32 @@ class ClusterSession:
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
             listen_on = "127.0.0.1"  # no other machine connects
-        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports)
+        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports, self._security)
+        keys = self._public_keys()
         endpoints: list[str] = []
         for link in self.links:
             seen_as = config.advertise or address_towards(link.address.host, link.address.port)
             endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
-            link.tell_session(Join(endpoints))
+            link.tell_session(Join(endpoints, keys))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
         with self.links.explained():
-            self._mesh.connect(own, MESH_TIMEOUT_S)
+            self._mesh.connect(own, MESH_TIMEOUT_S, keys)
         self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
 
-    def _load(self, own_rank: Rank | None) -> Rank:
-        """Brings the weights to all workers, and the root's own where `own_rank` is None."""
-        parts = self._parts
-        loading = Loading(parts.source, parts.digests, self.links, parts.on_progress)
-        loading.begin(self.shards, self._load_message)
-        rank = own_rank or self._load_own(loading)
-        self.loaded = loading.finish()
-        return rank
-
-    def _load_message(
-        self,
-        shard: Shard,
-        manifest: list[TensorInfo],
-        tilings: list[Tiling],
-        digests: np.ndarray,
-    ) -> Load:
-        source, config = self._parts.source, self._parts.config
-        return Load(
-            source.config,
-            manifest,
-            tilings,
-            digests,
-            config.n_pages,
-            config.kv_type,
-            config.max_step_tokens,
-            shard.vocab.start,
-            units_of(source.config, source.tensors),
-            self._parts.embedding.qtype,
-        )
-
-    def _load_own(self, loading: Loading) -> Rank:
-        source, config = self._parts.source, self._parts.config
-        return self._parts.load_rank(
-            source.config,
-            loading.pumped(cut_tensors(source, self.shards[0])),
-            n_pages=config.n_pages,
-            max_step_tokens=config.max_step_tokens,
-            n_threads=config.threads,
-            vocab_start=self.shards[0].vocab.start,
-            embed_qtype=self._parts.embedding.qtype,
-            units=units_of(source.config, source.tensors),
-            kind=config.sync_type.kind(config.world_size),
-            kv_type=config.kv_type,
-            progress=None,
-        )
+    def _public_keys(self) -> list[str]:
+        """Returns the public keys of all ranks in this session; none where links are plain."""
+        if self._pair is None:
+            return []
+        keys = [self._pair.public, *(ready.key for ready in self._ready)]
+        check_keys(keys, len(keys), is_encrypted=True)
+        return keys
 
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
         """Runs one step on all ranks."""
-        if time.monotonic() - self._watched_at > WATCH_S:
-            self.idle()
+        if time.monotonic() - self._checked_at > CHECK_S:
+            self._check()
         started = time.perf_counter_ns()
         before = copy(self._mesh.times)
         logits = self._compute(step)
@@ -284,16 +236,18 @@ class ClusterSession:
         """Bytes of weights on all ranks."""
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
-    def weights_row(self, rank: int) -> dict[str, int]:
-        """Returns how a rank came by its weights, for GET /stats; rank 0 has the file."""
-        loaded = self.loaded.get(rank, Loaded())
-        return {"found_bytes": loaded.found_bytes, "received_bytes": loaded.received_bytes}
-
     def idle(self) -> None:
-        """Checks the workers and the links of the mesh. Raises PeerLost."""
-        self._watched_at = time.monotonic()
+        """Checks the workers and the links of the mesh, and goes on with the background fill.
+        Raises PeerLost."""
+        self._check()
+        with self.links.explained():
+            self.weights.idle()
+
+    def _check(self) -> None:
+        self._checked_at = time.monotonic()
         with self.links.explained():
             self.links.watch()
+            self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
@@ -321,4 +275,6 @@ class ClusterSession:
         """Ends the session on all workers; rank 0 stays with its owner."""
         self.links.close()
         self._mesh.close()
+        if self._security is not None:
+            self._security.close()
         self._context.destroy()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.mesh.sync_type import SyncType
+from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from dllama.errors import ConfigError
 from dllama.kv import KvType
@@ -36,6 +37,7 @@ class ClusterConfig:
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
     rejoin_s: float = DEFAULT_REJOIN_S  # a lost worker is waited for, then it goes without it
     warm_up: bool = True
+    security: Security = field(default_factory=Security)
     kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves
 
     @property

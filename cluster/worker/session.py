@@ -21,6 +21,8 @@ import zmq
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
+from cluster.security.keys import new_pair
+from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.weights.spares import SpareInbox
@@ -28,7 +30,10 @@ from cluster.weights.store import WeightStore
 from cluster.wire.checks import (
     RankLimits,
     check_config,
+    check_keys,
     check_manifest,
+    check_pages,
+    check_peers,
     check_shift,
     check_spares,
     check_tilings,
@@ -79,6 +84,7 @@ class SessionConfig:
     sync_type: str
     progress_path: str
     report_endpoint: str  # where the daemon hears from its sessions
+    root_key: str = ""  # the root's public key; "": all links are plain
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
 
@@ -105,10 +111,11 @@ class WorkerSession:
             context=self._context,
             watch=self._progress.beat,
         )
+        self._security = LinkSecurity(self._context, new_pair()) if config.root_key else None
         self._meter = RankMeter()
         self._weights_bytes = 0
         self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
-        self._spares: SpareInbox | None = None
+        self._spares = SpareInbox(self._store)
 
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
@@ -138,15 +145,14 @@ class WorkerSession:
         self._listen()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
-        if len(join.peers) != self._config.world_size:
-            raise ProtocolError(
-                f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
-            )
-        self._mesh.connect(join.peers, MESH_TIMEOUT_S)
+        check_peers(join.peers, self._config.world_size)
+        check_keys(join.keys, self._config.world_size, is_encrypted=self._security is not None)
+        self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
+        check_pages(load.config, load.n_pages, available_memory())
         check_manifest(load.manifest, available_memory())
         check_tilings(load.manifest, load.tilings, load.digests, available_memory())
         arriving = ArrivingTensors(
@@ -161,10 +167,15 @@ class WorkerSession:
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
-        control_port = self._root.bind(ports)
-        mesh_port = self._mesh.bind(host, ports)
+        key = ""
+        if self._security is not None:
+            self._security.start()
+            self._security.admit(CONTROL, [self._config.root_key])
+            key = self._security.public_key
+        control_port = self._root.bind(ports, self._security)
+        mesh_port = self._mesh.bind(host, ports, self._security)
         self._daemon.connect(self._config.report_endpoint)
-        ready = SessionReady(os.getpid(), control_port, mesh_port)
+        ready = SessionReady(os.getpid(), control_port, mesh_port, key)
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
@@ -210,16 +221,22 @@ class WorkerSession:
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
                 self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
-            elif isinstance(message, Spares):
-                check_spares(message, available_memory())
-                self._spares = SpareInbox(message, self._store)
-                self._root.send(self._spares.want())
-            elif isinstance(message, Chunk) and self._spares is not None:
-                self._root.send(self._spares.take(message))
+            elif isinstance(message, Spares | Chunk):
+                self._take_spares(message)
             elif isinstance(message, StatsCall):
                 self._root.send(self._stats(message.number))
             else:
                 raise ProtocolError(f"the root sent {type(message).__name__} between two steps")
+
+    def _take_spares(self, message: Spares | Chunk) -> None:
+        """Keeps what the root sends while there is nothing to compute."""
+        self._progress.beat()  # without pauses in between, nobody else does
+        if isinstance(message, Spares):
+            check_spares(message, available_memory())
+            self._root.send(self._spares.begin(message))
+            return
+        for answer in self._spares.take(message):
+            self._root.send(answer)
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
@@ -228,6 +245,7 @@ class WorkerSession:
 
     def _check_peers(self) -> None:
         self._progress.beat()
+        self._mesh.links.drain()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
             host = self._mesh.links.peers[lost]
@@ -253,9 +271,12 @@ class WorkerSession:
             time.sleep(0.1)
 
     def _close(self) -> None:
+        self._spares.close()
         self._mesh.close()
         self._root.close()
         self._daemon.close()
+        if self._security is not None:
+            self._security.close()
         self._context.destroy()
         self._progress.close()
 

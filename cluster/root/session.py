@@ -245,6 +245,8 @@ class ClusterSession:
 
     def _check(self) -> None:
         self._checked_at = time.monotonic()
+        if not self._parts.config.workers:
+            return
         with self.links.explained():
             self.links.watch()
             self._mesh.links.drain()

@@ -24,13 +24,13 @@ GATHER_S = 2.0  # at most for one attempt: messages of the server are read betwe
 GATHER_POLL_S = 0.005
 LOOK_S = 0.2  # between two looks at the nodes while steps are computed
 
-Held = Callable[[], Mapping[str, int]]
-"""Returns the bytes that this root's session takes of each machine."""
+Held = Mapping[str, int]
+"""The bytes that this root's session takes, or took until a moment ago, of each machine."""
 
 
 class Roster:
-    """The nodes of one ClusterRunner. `root_bytes` returns the memory that this machine has left;
-    `held` what a session takes, or took until a moment ago."""
+    """The nodes of one ClusterRunner. `root_bytes` returns the memory that this machine has
+    left."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Roster:
         scouts: Scouts,
         n_pages: int,
         root_bytes: Callable[[], int],
-        held: Held,
     ) -> None:
         self.members = members
         self._fitting, self._scouts, self._n_pages = fitting, scouts, n_pages
-        self._root_bytes, self._held = root_bytes, held
+        self._root_bytes = root_bytes
+        self._held: Held = {}
         self._current: Sequence[Candidate] = ()  # of the session that is alive
         self._looked_at = float("-inf")
 
@@ -60,11 +60,12 @@ class Roster:
             raise ConfigError(bad.reason)
         return Choice(candidates, self._n_pages, {})
 
-    def gather(self) -> Choice:
+    def gather(self, held: Held) -> Choice:
         """Greets all workers and returns those to go on with.
 
         Raises PeerLost, which says who is waited for: it is to be called again.
         """
+        self._held = held
         begun_at = time.monotonic()
         answers: dict[Address, Welcome | DllamaError] = {}
         while True:
@@ -136,12 +137,12 @@ class Roster:
             )
 
     # ---- while a session is alive
-    def look(self, session: ClusterSession) -> None:
+    def look(self, session: ClusterSession, held: Held) -> None:
         """Takes what nodes have said, and greets those that are away, every LOOK_S."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return
-        self._looked_at = now
+        self._looked_at, self._held = now, held
         for link in session.links:
             member = self.members.get(link.address)
             if link.is_draining and member is not None and member.state is State.PRESENT:
@@ -195,7 +196,7 @@ class Roster:
         return choose(candidates, self._n_pages, self._fitting.least_pages, self._misfit)
 
     def _misfit(self, candidates: Sequence[Candidate], n_pages: int) -> Misfit | None:
-        return self._fitting.misfit(candidates, n_pages, self._root_bytes(), self._held())
+        return self._fitting.misfit(candidates, n_pages, self._root_bytes(), self._held)
 
     def close(self) -> None:
         self._scouts.close()

@@ -96,7 +96,6 @@ class ClusterRunner:
             Scouts(greeter(release, config.security)),
             config.n_pages,
             available_memory,
-            self._held_now,
         )
 
     @property
@@ -165,7 +164,7 @@ class ClusterRunner:
     def pending_change(self) -> str | None:
         if self._session is None:
             return None
-        self._roster.look(self._session)
+        self._roster.look(self._session, self._held_now())
         return self._roster.members.change()
 
     def recover(self) -> None:
@@ -173,7 +172,7 @@ class ClusterRunner:
         until `rejoin_s` after the loss."""
         self._end_session()
         try:
-            self._plan_again(self._roster.gather())
+            self._plan_again(self._roster.gather(self._held_now()))
         except PeerLost:
             raise
         except (ClusterError, ConfigError) as error:

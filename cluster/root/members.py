@@ -70,7 +70,7 @@ class Members:
         self.rejoin_s = rejoin_s
         self._ended_at = now  # when the last session ended
         self._members = {
-            address: Member(address, share, State.JOINING, now)
+            address: Member(address, share, State.JOINING, now, was_present=True)
             for address, share in zip(workers, shares, strict=True)
         }
 

@@ -113,12 +113,16 @@ class ClusterRunner:
     def counters(self) -> dict[str, int]:
         return self._meter.counters()
 
-    def start(self) -> None:
+    def start(self, *, needs_all: bool = True) -> None:
         """Greets the workers, cuts the model, feeds it and waits until every rank can compute.
+        Without `needs_all` it goes without those that do not answer, as after a loss.
 
         Raises ConfigError before anything is loaded where the model does not fit; ClusterError
         with a sentence that names the worker where one does not answer, refuses or fails.
         """
+        if not needs_all:
+            self._start_with_those_there()
+            return
         session = ClusterSession(self._parts, self._meter)
         try:
             choice = self._roster.first(session.greet(self._config.hello_timeout_s))
@@ -127,6 +131,16 @@ class ClusterRunner:
             session.close()
             raise
         self._roster.began(choice)
+
+    def _start_with_those_there(self) -> None:
+        deadline = time.monotonic() + self._config.rejoin_s + self._config.hello_timeout_s
+        self._roster.ended()
+        while True:
+            try:
+                return self.recover()
+            except PeerLost:
+                if time.monotonic() > deadline:
+                    raise
 
     def run(self, step: Step) -> list[LogitRow]:
         with self._ending_on_error() as session:  # after any, ranks are in the middle of a step

@@ -12,11 +12,11 @@ import numpy as np
 from cluster.mesh.sync_type import SyncType
 from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
+from dllama.engine.recovery import DEFAULT_REJOIN_S
 from dllama.errors import ConfigError
 from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS, Step
 
-DEFAULT_REJOIN_S = 3.0
 WARM_UP_TOKENS = 64  # rows of the first warm-up step
 
 

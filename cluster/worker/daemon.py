@@ -210,7 +210,7 @@ class Worker:
             is_other = message.release != self._config.release
             if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root at %s runs dllama %s and this worker %s; install the same on both",
+                    "a root at %s runs dllama %s and this worker %s; both speak the same protocol",
                     peer.host,
                     message.release,
                     self._config.release,

@@ -108,7 +108,7 @@ class Cluster:
         """Waits until all nodes compute. Raises AssertionError."""
         deadline_s = time.monotonic() + within_s
         while not (self.is_ready() and self.world_size() == self.settings.n_workers + 1):
-            assert self.root.main() is not None, "the root ended: " + self.last_words()
+            assert not self.root.has_ended(), "the root ended: " + self.last_words()
             assert time.monotonic() < deadline_s, "the cluster is not whole: " + self.last_words()
             time.sleep(0.1)
 

@@ -1,9 +1,10 @@
-"""The feed of weights to the ranks: tensors are cut, chunked and sent against credit. At most
-WINDOW chunks are in flight to a rank."""
+"""The feed of weights to the ranks: the pieces that a rank wants are cut, chunked and sent against
+credit."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
-from dllama.weight_source import TensorFeed, TensorInfo
+from dllama.sharding.pieces import Piece, TiledCut, piece_sizes, read_piece
+from dllama.weight_source import WeightSource
 
 CHUNK_BYTES = 1 << 20  # heartbeats pass between chunks: below a second even at 10 Mbit/s
 WINDOW = 16  # chunks in flight to a rank: 16 MiB keep 1 Gbit/s busy for 130 ms
@@ -20,37 +22,80 @@ REPORT_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
-    """The bytes of weights that a rank has taken in; `bytes_per_s` is the mean since the start."""
+    """The bytes of weights that a rank has: those it `found` on its disk and those that it has
+    taken in; `bytes_per_s` is the mean of the latter since the start."""
 
     rank: int
-    done_bytes: int
+    found_bytes: int
+    sent_bytes: int
     total_bytes: int
     bytes_per_s: float
 
 
 class RankFeed:
-    """Makes chunks of one rank's tensors while it has credit."""
+    """Makes chunks of the pieces that one rank wants of its cuts, while it has credit. At most
+    `window` chunks are in flight, of `chunk_bytes` each."""
 
-    def __init__(self, tensors: TensorFeed) -> None:
-        self.total_bytes = sum(info.n_bytes for info in tensors.manifest)
-        self.done_bytes = 0  # taken in by the rank
-        self._chunks = _chunks(iter(tensors))
+    def __init__(
+        self,
+        source: WeightSource,
+        cuts: Sequence[TiledCut],
+        *,
+        window: int = WINDOW,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self._source = source
+        self._window, self._chunk_bytes = window, chunk_bytes
+        self._pieces = [(tiled, piece) for tiled in cuts for piece in tiled.pieces()]
+        self.pieces: list[Piece] = [piece for _, piece in self._pieces]
+        self._sizes = [size for tiled in cuts for size in piece_sizes(tiled.cut.info, tiled.tiling)]
+        self.total_bytes = sum(self._sizes)
+        self.found_bytes = 0  # that the rank did not ask for; 0 before it has asked
+        self.sent_bytes = 0  # taken in by the rank
+        self._queue: deque[int] = deque()  # pieces that the rank wants
+        self._has_asked = False
+        self._chunks: Iterator[Chunk] = iter(())
         self._in_flight: list[int] = []  # sizes, oldest first
-        self._is_read = False
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The bytes of the pieces, by number."""
+        return self._sizes
 
     @property
     def is_done(self) -> bool:
-        return self._is_read and not self._in_flight
+        """Whether the rank has asked and has all that it asked for. It may ask again."""
+        return self._has_asked and not self._is_sending
+
+    @property
+    def _is_sending(self) -> bool:
+        return bool(self._in_flight or self._queue)
+
+    def want(self, numbers: Sequence[int]) -> None:
+        """Records that the rank wants pieces. What it asks for later than at first comes next.
+        Raises ProtocolError."""
+        if not all(0 <= number < len(self._pieces) for number in numbers):
+            raise ProtocolError("a rank asked for pieces of weights of which it holds no part")
+        wanted_bytes = sum(self._sizes[number] for number in numbers)
+        if self._has_asked:
+            self._queue.extendleft(reversed(numbers))
+            self.found_bytes = max(0, self.found_bytes - wanted_bytes)
+        else:
+            self._queue.extend(numbers)
+            self.found_bytes = self.total_bytes - wanted_bytes
+        self._has_asked = True
 
     def next_chunks(self) -> Iterator[Chunk]:
-        """Yields chunks until the window is full or everything is sent."""
-        while not self._is_read and len(self._in_flight) < WINDOW:
+        """Yields chunks until the window is full or all that is wanted is sent."""
+        while len(self._in_flight) < self._window:
             chunk = next(self._chunks, None)
-            if chunk is None:
-                self._is_read = True
+            if chunk is not None:
+                self._in_flight.append(chunk.data.size)
+                yield chunk
+            elif self._queue:
+                self._chunks = self._chunks_of(self._queue.popleft())
+            else:
                 return
-            self._in_flight.append(chunk.data.size)
-            yield chunk
 
     def credit(self, n_chunks: int) -> None:
         """Records that the rank took in its oldest `n_chunks` chunks. Raises ProtocolError."""
@@ -58,8 +103,17 @@ class RankFeed:
             raise ProtocolError(
                 f"a rank took in {n_chunks} chunks of weights with {len(self._in_flight)} in flight"
             )
-        self.done_bytes += sum(self._in_flight[:n_chunks])
+        self.sent_bytes += sum(self._in_flight[:n_chunks])
         del self._in_flight[:n_chunks]
+
+    def _chunks_of(self, number: int) -> Iterator[Chunk]:
+        tiled, piece = self._pieces[number]
+        raw = read_piece(self._source, tiled, piece, self._source.tensors[piece.tensor])
+        flat = np.ascontiguousarray(raw).reshape(-1)
+        for offset in range(0, len(flat), self._chunk_bytes):
+            yield Chunk(number, offset, flat[offset : offset + self._chunk_bytes])
+        if not self._queue or self._pieces[self._queue[0]][1].tensor != piece.tensor:
+            self._source.release(piece.tensor)
 
 
 class Feeder:
@@ -77,65 +131,27 @@ class Feeder:
         self._started = time.monotonic()
         self._reported = dict.fromkeys(feeds, 0.0)
 
-    @property
-    def is_done(self) -> bool:
-        return all(feed.is_done for feed in self._feeds.values())
-
     def pump(self) -> None:
         """Sends the chunks that the ranks have credit for."""
         for rank, feed in self._feeds.items():
             for chunk in feed.next_chunks():
                 self._send(rank, chunk)
 
+    def want(self, rank: int, numbers: Sequence[int]) -> None:
+        """Records that a rank asked for pieces. Raises ProtocolError."""
+        self._feeds[rank].want(numbers)
+        self._report(rank)
+
     def credit(self, rank: int, n_chunks: int) -> None:
-        feed = self._feeds[rank]
-        feed.credit(n_chunks)
-        now = time.monotonic()
+        """Records that a rank took in chunks. Raises ProtocolError."""
+        self._feeds[rank].credit(n_chunks)
+        self._report(rank)
+
+    def _report(self, rank: int) -> None:
+        feed, now = self._feeds[rank], time.monotonic()
         if self._on_progress and (feed.is_done or now - self._reported[rank] >= REPORT_S):
             self._reported[rank] = now
-            speed = feed.done_bytes / max(now - self._started, 1e-9)
-            self._on_progress(FeedProgress(rank, feed.done_bytes, feed.total_bytes, speed))
-
-
-def received_tensors(
-    manifest: Sequence[TensorInfo],
-    next_chunk: Callable[[], Chunk],
-    give_credit: Callable[[int], None],
-) -> TensorFeed:
-    """Tensors put together again, each uint8 (rows, row bytes), in a buffer that all share.
-
-    Raises ProtocolError for a chunk that is not the next one.
-    """
-    return TensorFeed(manifest, _put_together(manifest, next_chunk, give_credit))
-
-
-def _put_together(
-    manifest: Sequence[TensorInfo],
-    next_chunk: Callable[[], Chunk],
-    give_credit: Callable[[int], None],
-) -> Iterator[tuple[TensorInfo, np.ndarray]]:
-    buffer = np.empty(max((info.n_bytes for info in manifest), default=0), np.uint8)
-    for number, info in enumerate(manifest):
-        filled = 0
-        while filled < info.n_bytes:
-            chunk = next_chunk()
-            data = chunk.data
-            is_next = chunk.tensor == number and chunk.offset == filled
-            if not is_next or not 0 < data.size <= info.n_bytes - filled:
-                raise ProtocolError(
-                    f"{data.size} bytes for tensor {chunk.tensor} at {chunk.offset} came where "
-                    f"{info.name} (number {number}) has {filled} of {info.n_bytes} bytes"
-                )
-            buffer[filled : filled + data.size] = data
-            filled += data.size
-            give_credit(1)
-        yield info, buffer[: info.n_bytes].reshape(info.rows, info.row_bytes)
-
-
-def _chunks(tensors: Iterator[tuple[TensorInfo, np.ndarray]]) -> Iterator[Chunk]:
-    """Yields chunks of whole rows, so that a cut by columns is copied a chunk at a time."""
-    for number, (info, array) in enumerate(tensors):
-        rows_per_chunk = max(1, CHUNK_BYTES // info.row_bytes)
-        for first in range(0, info.rows, rows_per_chunk):
-            piece = np.ascontiguousarray(array[first : first + rows_per_chunk])
-            yield Chunk(number, first * info.row_bytes, piece.reshape(-1))
+            speed = feed.sent_bytes / max(now - self._started, 1e-9)
+            self._on_progress(
+                FeedProgress(rank, feed.found_bytes, feed.sent_bytes, feed.total_bytes, speed)
+            )

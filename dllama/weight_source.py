@@ -84,6 +84,12 @@ class WeightSource(Protocol):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
 
+    @property
+    def stamp(self) -> str:
+        """Returns a text that is another one once any of the files has been changed or replaced;
+        "" where the source is no file."""
+        ...
+
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
         """Returns the raw blocks of a cut, uint8 of shape (len(rows), bytes of one cut row). Of a
         tensor of several experts `rows` are those of each, and the cuts of all follow one another.

@@ -13,6 +13,8 @@ from cluster.feed import FeedProgress
 from cluster.rank import LoadRank, Rank
 from cluster.root.session import ClusterSession, RootParts
 from cluster.root.session_plan import ClusterConfig
+from cluster.weights.digests import PieceDigests
+from cluster.weights.files import digests_folder
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
@@ -56,6 +58,7 @@ class ClusterRunner:
             f"{socket.gethostname()}-{uuid.uuid4().hex}",
             release,
             on_progress,
+            PieceDigests(source, digests_folder()),
         )
         self._meter = RankMeter()
         self._session: ClusterSession | None = None
@@ -159,16 +162,20 @@ class ClusterRunner:
             )
         ]
         rss = [rss_bytes(), *(link.rss_bytes for link in session.links)]
-        return [
+        rows = [
             stats_row(identity, figures, n_bytes)
             for identity, figures, n_bytes in zip(
                 identities, session.rank_figures(), rss, strict=True
             )
         ]
+        for row, shard in zip(rows, session.shards, strict=True):
+            row["weights"] = session.weights_row(shard.rank)
+        return rows
 
     def close(self) -> None:
         """Ends the sessions on all workers, which go back to waiting."""
         self._end_session()
+        self._parts.digests.close()
         if self._rank is not None:
             self._rank.close()
             self._rank = None

@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import zmq
 
-from cluster.feed import Feeder, FeedProgress, RankFeed
+from cluster.feed import FeedProgress
 from cluster.machine import machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import LoadRank, Rank
 from cluster.root.kv_broadcast import KvBroadcast
+from cluster.root.loading import Loading
 from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context, address_towards
+from cluster.weights.digests import PieceDigests
 from cluster.wire.messages import (
     Join,
     Joined,
@@ -42,10 +44,11 @@ from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest, cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
+from dllama.sharding.pieces import Tiling
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
+from dllama.weight_source import TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class RootParts:
     root: str  # names this runner to daemons
     release: str
     on_progress: Callable[[FeedProgress], None] | None
+    digests: PieceDigests
 
 
 class ClusterSession:
@@ -89,6 +93,7 @@ class ClusterSession:
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
+        self.loaded: dict[int, Loaded] = {}  # what each worker said of its weights, by rank
 
     # ---- coming up
     def open(self, own_rank: Rank | None, hello_timeout_s: float) -> Rank:
@@ -97,6 +102,7 @@ class ClusterSession:
         Raises ConfigError (shares, memory), ClusterError, ProtocolError, PeerLost.
         """
         config = self._parts.config
+        self._parts.digests.begin()  # computed while the workers start
         self.welcomes = self.links.greet(hello_timeout_s)
         self._plan(is_first=own_rank is None)
         self._open_sessions()
@@ -190,45 +196,40 @@ class ClusterSession:
         self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
 
     def _load(self, own_rank: Rank | None) -> Rank:
-        """Feeds all workers; the root's own weights are packed between two turns of that."""
-        source, config = self._parts.source, self._parts.config
-        feeds = {}
-        for link in self.links:
-            shard, manifest = self.shards[link.rank], self._manifests[link.rank]
-            feeds[link.rank] = RankFeed(cut_tensors(source, shard))
-            link.tell_session(
-                Load(
-                    source.config,
-                    manifest,
-                    config.n_pages,
-                    config.kv_type,
-                    config.max_step_tokens,
-                    shard.vocab.start,
-                    units_of(source.config, source.tensors),
-                    self._parts.embedding.qtype,
-                )
-            )
-        feeder = Feeder(
-            feeds, lambda r, c: self.links.of_rank(r).tell_session(c), self._parts.on_progress
-        )
-        rank = own_rank or self._load_own(feeder)
-        while not feeder.is_done:
-            self._turn(feeder, POLL_MS)
-        self.links.await_all(Loaded, float("inf"), "")
+        """Brings the weights to all workers, and the root's own where `own_rank` is None."""
+        parts = self._parts
+        loading = Loading(parts.source, parts.digests, self.links, parts.on_progress)
+        loading.begin(self.shards, self._load_message)
+        rank = own_rank or self._load_own(loading)
+        self.loaded = loading.finish()
         return rank
 
-    def _load_own(self, feeder: Feeder) -> Rank:
+    def _load_message(
+        self,
+        shard: Shard,
+        manifest: list[TensorInfo],
+        tilings: list[Tiling],
+        digests: np.ndarray,
+    ) -> Load:
         source, config = self._parts.source, self._parts.config
-        tensors = cut_tensors(source, self.shards[0])
+        return Load(
+            source.config,
+            manifest,
+            tilings,
+            digests,
+            config.n_pages,
+            config.kv_type,
+            config.max_step_tokens,
+            shard.vocab.start,
+            units_of(source.config, source.tensors),
+            self._parts.embedding.qtype,
+        )
 
-        def pumped() -> Iterator[tuple[TensorInfo, np.ndarray]]:
-            for tensor in tensors:
-                self._turn(feeder, 0)
-                yield tensor
-
+    def _load_own(self, loading: Loading) -> Rank:
+        source, config = self._parts.source, self._parts.config
         return self._parts.load_rank(
             source.config,
-            TensorFeed(tensors.manifest, pumped()),
+            loading.pumped(cut_tensors(source, self.shards[0])),
             n_pages=config.n_pages,
             max_step_tokens=config.max_step_tokens,
             n_threads=config.threads,
@@ -239,15 +240,6 @@ class ClusterSession:
             kv_type=config.kv_type,
             progress=None,
         )
-
-    def _turn(self, feeder: Feeder, timeout_ms: int) -> None:
-        feeder.pump()
-        self.links.poll(timeout_ms)
-        self.links.watch()
-        for link in self.links:
-            if link.credits:
-                feeder.credit(link.rank, link.credits)
-                link.credits = 0
 
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
@@ -280,6 +272,11 @@ class ClusterSession:
     def weight_bytes(self) -> int:
         """Bytes of weights on all ranks."""
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
+
+    def weights_row(self, rank: int) -> dict[str, int]:
+        """Returns how a rank came by its weights, for GET /stats; rank 0 has the file."""
+        loaded = self.loaded.get(rank, Loaded())
+        return {"found_bytes": loaded.found_bytes, "received_bytes": loaded.received_bytes}
 
     def idle(self) -> None:
         """Checks the workers and the links of the mesh. Raises PeerLost."""

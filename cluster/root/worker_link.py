@@ -26,6 +26,7 @@ from cluster.wire.messages import (
     Refused,
     SessionEnded,
     SessionReady,
+    Want,
     Welcome,
     pack,
     unpack,
@@ -49,6 +50,7 @@ class WorkerLink:
         self.address = address
         self.epoch = 0
         self.credits = 0  # chunks taken in that the feeder does not know of yet
+        self._wants: list[list[int]] = []
         self.rss_bytes = 0
         self.hang_timeout_s = 0.0  # 0: no limit
         self._release = release
@@ -98,6 +100,12 @@ class WorkerLink:
         message = self._answers.pop(kind, None)
         return message if isinstance(message, kind) else None
 
+    def take_wants(self) -> list[list[int]]:
+        """Returns the pieces of weights that the rank has asked for since the last call, one list
+        for each message."""
+        wants, self._wants = self._wants, []
+        return wants
+
     def lost(self, what: str) -> PeerLost:
         """Returns the PeerLost of this worker; `what` it did ends the sentence."""
         where = f"worker {self.address} (rank {self.rank})"
@@ -133,6 +141,8 @@ class WorkerLink:
             self._answers[Welcome] = message
         elif isinstance(message, Credit):
             self.credits += message.chunks
+        elif isinstance(message, Want):
+            self._wants.append(message.pieces.tolist())
         elif isinstance(message, Refused):
             raise ClusterError(f"worker {self.address} refused: {readable(message.reason)}")
         elif isinstance(message, Failed):

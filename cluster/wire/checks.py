@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.wire.messages import KvCall, StepCall
+from cluster.wire.messages import KvCall, Spares, StepCall
 from dllama.config import ModelConfig
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
+from dllama.qtypes import BLOCK
 from dllama.runtime.kv_files import MARK_BYTES
+from dllama.sharding.pieces import Tiling, piece_sizes
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
 
+DIGEST_BYTES = 32  # of SHA-256
 MAX_DIMENSION = 1 << 24
 MAX_ROW_BYTES = 64 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -65,6 +68,47 @@ def check_manifest(manifest: Sequence[TensorInfo], max_bytes: int) -> None:
         raise ProtocolError(
             f"the root announced {total / 1e9:.2f} GB of weights and this node has "
             f"{max_bytes / 1e9:.2f} GB of memory free; give it a smaller share (--shares)"
+        )
+
+
+def check_tilings(
+    manifest: Sequence[TensorInfo], tilings: Sequence[Tiling], digests: np.ndarray, max_bytes: int
+) -> None:
+    """Raises ProtocolError where pieces do not hold just the tensors of a checked manifest, or take
+    more than `max_bytes`. `digests` are uint8 (n, 32)."""
+    counts = [
+        info.n_experts * tiling.n_tiles for info, tiling in zip(manifest, tilings, strict=False)
+    ]
+    if len(tilings) != len(manifest) or digests.shape != (sum(counts), DIGEST_BYTES):
+        raise ProtocolError(
+            f"the root sent {len(tilings)} tilings and digests of the shape {digests.shape} for "
+            f"{len(manifest)} tensors of {sum(counts)} pieces"
+        )
+    for info, tiling in zip(manifest, tilings, strict=True):
+        if not _holds(tiling, info) or sum(piece_sizes(info, tiling)) > max_bytes:
+            raise ProtocolError(f"the root announced pieces that do not hold {info}: {tiling}")
+
+
+def _holds(tiling: Tiling, info: TensorInfo) -> bool:
+    """Returns whether pieces are whole blocks and hold the tensor, and all are needed."""
+    block = BLOCK[info.qtype].values if tiling.is_by_cols else 1
+    size = info.cols if tiling.is_by_cols else info.rows // info.n_experts
+    first = tiling.unit if tiling.n_tiles > 1 else tiling.last_unit
+    end = tiling.skip + size  # of the cut, within the pieces
+    is_needed = tiling.skip < first and tiling.size - tiling.last_unit < end <= tiling.size
+    is_whole = all(n % block == 0 for n in (tiling.skip, first, tiling.last_unit))
+    return is_needed and is_whole and tiling.last_unit <= tiling.unit
+
+
+def check_spares(spares: Spares, max_bytes: int) -> None:
+    """Raises ProtocolError where the digests and the sizes of pieces do not fit each other, or one
+    takes more than `max_bytes`."""
+    n_pieces = len(spares.sizes)
+    is_sound = spares.digests.shape == (n_pieces, DIGEST_BYTES)
+    if not is_sound or not _within(spares.sizes, 1, min(max_bytes, 1 << 31)):
+        raise ProtocolError(
+            f"the root announced {n_pieces} pieces of weights with digests of the shape "
+            f"{spares.digests.shape}, or of sizes that cannot be"
         )
 
 

@@ -17,6 +17,7 @@ from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
+from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
@@ -25,6 +26,7 @@ MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 5
 
 Bytes = Annotated[np.ndarray, Array(np.uint8)]
 Size = Annotated[int, Range(1, (1 << 31) - 1)]  # of what memory is taken for
+Digests = Annotated[np.ndarray, Array(np.uint8, ndim=2)]  # (n, 32): SHA-256
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
 Name = Annotated[str, MaxLength(256)]
 Nonce = Annotated[str, MaxLength(64)]
@@ -118,10 +120,13 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Root to rank: the model, and the tensors that will follow in this order."""
+    """Root to rank: the model, its tensors in the order in which they are needed, and how each of
+    them lies within pieces, whose SHA-256s are `digests`."""
 
     config: ModelConfig
     manifest: list[TensorInfo]
+    tilings: list[Tiling]
+    digests: Digests
     n_pages: Size
     kv_type: KvType
     max_step_tokens: Size
@@ -131,10 +136,18 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Root to rank: the bytes of manifest[tensor] from `offset` on."""
+class Want:
+    """Rank to root: the pieces to send, in this order. The first after a Load or a Spares may be
+    empty; what is asked for later comes first."""
 
-    tensor: Count
+    pieces: Int32s  # (n,)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Root to rank: the bytes of a piece from `offset` on."""
+
+    piece: Count
     offset: Count
     data: Bytes  # (n,)
 
@@ -148,7 +161,21 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rank to root: ready for steps."""
+    """Rank to root: ready for steps. Of its weights it found and received these bytes; `n_wrong`
+    pieces were not what their digests said."""
+
+    found_bytes: Count = 0
+    received_bytes: Count = 0
+    n_wrong: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spares:
+    """Root to rank, between steps: pieces that it may need later, and their bytes. The answer is a
+    Want of those that it does not have and has room for."""
+
+    digests: Digests
+    sizes: Int32s  # (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +233,7 @@ class Failed:
 
 Message = (
     Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
-    | Heartbeat | Join | Joined | Load | Chunk | Credit | Loaded | StepCall
+    | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares | StepCall
     | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
 CODEC: Codec[Message] = Codec(get_args(Message), MAX_HEAD_BYTES)

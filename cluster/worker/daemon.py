@@ -69,6 +69,8 @@ class WorkerConfig:
     threads: int
     host: str = "0.0.0.0"
     port: int = DEFAULT_PORT
+    cache_dir: str = ""  # where weights are kept
+    cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
     session_command: tuple[str, ...] = SESSION_COMMAND
 
@@ -229,6 +231,8 @@ class Worker:
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
             report_endpoint=self._report_endpoint.endpoint,
+            cache_dir=self._config.cache_dir,
+            cache_bytes=self._config.cache_bytes,
         )
         session = SessionProcess(config, asked.root, peer.identity)
         try:

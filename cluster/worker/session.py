@@ -18,29 +18,32 @@ from pathlib import Path
 
 import zmq
 
-from cluster.feed import received_tensors
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
 from cluster.sockets import Context, Socket, session_ports
+from cluster.weights.arriving import ArrivingTensors
+from cluster.weights.spares import SpareInbox
+from cluster.weights.store import WeightStore
 from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_manifest,
     check_shift,
+    check_spares,
+    check_tilings,
     checked_step,
 )
 from cluster.wire.messages import (
     Chunk,
-    Credit,
     Failed,
     Join,
     Joined,
     KvCall,
     Load,
-    Loaded,
     RankStats,
     SessionReady,
+    Spares,
     StatsCall,
     StepCall,
     pack,
@@ -76,6 +79,8 @@ class SessionConfig:
     sync_type: str
     progress_path: str
     report_endpoint: str  # where the daemon hears from its sessions
+    cache_dir: str = ""  # where weights are kept
+    cache_bytes: int = 0  # at most; 0: none are
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -102,6 +107,8 @@ class WorkerSession:
         )
         self._meter = RankMeter()
         self._weights_bytes = 0
+        self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
+        self._spares: SpareInbox | None = None
 
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
@@ -140,9 +147,14 @@ class WorkerSession:
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
-        rank = self._load(load)
+        check_manifest(load.manifest, available_memory())
+        check_tilings(load.manifest, load.tilings, load.digests, available_memory())
+        arriving = ArrivingTensors(
+            load, self._store, lambda: self._root.expect(Chunk), self._root.send, self._check_peers
+        )
+        rank = self._load(load, arriving)
         try:
-            self._root.send(Loaded())
+            self._root.send(arriving.loaded())
             self._compute(rank, load)
         finally:
             rank.close()
@@ -156,15 +168,11 @@ class WorkerSession:
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
-    def _load(self, load: Load) -> Rank:
-        check_manifest(load.manifest, available_memory())
+    def _load(self, load: Load, arriving: ArrivingTensors) -> Rank:
         self._weights_bytes = sum(info.n_bytes for info in load.manifest)
-        tensors = received_tensors(
-            load.manifest, lambda: self._root.expect(Chunk), lambda n: self._root.send(Credit(n))
-        )
         return self._load_rank(
             load.config,
-            tensors,
+            arriving.tensors(),
             n_pages=load.n_pages,
             max_step_tokens=load.max_step_tokens,
             n_threads=self._config.threads,
@@ -202,6 +210,12 @@ class WorkerSession:
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
                 self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
+            elif isinstance(message, Spares):
+                check_spares(message, available_memory())
+                self._spares = SpareInbox(message, self._store)
+                self._root.send(self._spares.want())
+            elif isinstance(message, Chunk) and self._spares is not None:
+                self._root.send(self._spares.take(message))
             elif isinstance(message, StatsCall):
                 self._root.send(self._stats(message.number))
             else:

@@ -176,11 +176,15 @@ def _cluster_runner(
 
     def on_progress(progress: FeedProgress) -> None:
         sent[progress.rank] = progress
-        done, total = (sum(p.done_bytes for p in sent.values()),
-                       sum(p.total_bytes for p in sent.values()))  # fmt: skip
+        found = sum(p.found_bytes for p in sent.values())
+        done = sum(p.sent_bytes for p in sent.values())
+        total = sum(p.total_bytes for p in sent.values())
         speed = sum(p.bytes_per_s for p in sent.values())
-        detail = f"sending {done / 1e6:.0f} of {total / 1e6:.0f} MB, {speed / 1e6:.0f} MB/s"
-        report(done / max(total, 1), detail)
+        detail = (
+            f"sending {done / 1e6:.0f} of {(total - found) / 1e6:.0f} MB, {speed / 1e6:.0f} MB/s; "
+            f"{found / 1e6:.0f} MB are on the workers"
+        )
+        report((found + done) / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
     runner.start()

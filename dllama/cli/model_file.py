@@ -30,7 +30,7 @@ class Renamed:
     def __init__(self, source: WeightSource, config: ModelConfig) -> None:
         self._source, self.config = source, config
         self.trained_context = source.config.max_seq_len  # tokens
-        self.tensors = source.tensors
+        self.tensors, self.stamp = source.tensors, source.stamp
         self.read, self.release, self.close = source.read, source.release, source.close
 
 

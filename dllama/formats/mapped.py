@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.buffer = _map(path)
+        self.buffer, self.stamp = _map(path)
         self.size = len(self.buffer)
         self._bytes = np.frombuffer(self.buffer, np.uint8)
 
@@ -55,14 +56,15 @@ class MappedFile:
             return  # a caller still holds a view, and the map must outlive it
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Path) -> tuple[mmap.mmap, str]:
+    """Returns the mapped file and a text that changes whenever the file does."""
     try:
         with path.open("rb") as file:
             if not path.is_file():
                 raise ModelFileError(f"{path} is not a regular file; name a model file on disk.")
             if path.stat().st_size == 0:
                 raise ModelFileError(f"{path} is empty; download or write it again.")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), _stamp(path, file.fileno())
     except FileNotFoundError:
         raise ModelFileError(
             f"There is no file at {path}; check the spelling, or download the model first."
@@ -74,6 +76,13 @@ def _map(path: Path) -> mmap.mmap:
             f"{path} cannot be read ({error.strerror or error}); check its permissions "
             f"and the disk."
         ) from error
+
+
+def _stamp(path: Path, descriptor: int) -> str:
+    """The time of the last change of the inode is among it, which nobody can set back."""
+    found = os.fstat(descriptor)
+    facts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return f"{path.resolve()} {facts}"
 
 
 def _directory_sentence(path: Path) -> str:

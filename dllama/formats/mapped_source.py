@@ -50,6 +50,10 @@ class MappedSource:
     def tensors(self) -> Mapping[str, TensorInfo]:
         return MappingProxyType(self._tensors)
 
+    @property
+    def stamp(self) -> str:
+        return "\n".join(file.stamp for file in self._files)
+
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
         place = self._placements[name]
         info = place.info

@@ -82,6 +82,10 @@ class ArraySource:
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
 
+    @property
+    def stamp(self) -> str:
+        return ""
+
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
         info, array = self._tensors[name], self._arrays[name]
         rows = range(info.rows) if rows is None else rows

@@ -1,70 +1,78 @@
-"""Weights arrive as they left, within the window, and nothing else passes for them."""
+"""Ranks get the pieces that they ask for, in order, within the window."""
 
 from __future__ import annotations
-
-from collections import deque
 
 import numpy as np
 import pytest
 
-from cluster import feed as feed_module
-from cluster.feed import (
-    WINDOW,
-    Feeder,
-    FeedProgress,
-    RankFeed,
-    received_tensors,
-)
-from cluster.wire.messages import Chunk, pack, unpack
+from cluster.feed import WINDOW, Feeder, FeedProgress, RankFeed
+from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
 from dllama.qtypes import QType
-from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.pieces import read_piece, tiled_cuts, whole_model
 from dllama.sharding.plan import plan_for
-from dllama.weight_source import TensorFeed, TensorInfo
 from tests.cluster.array_source import ArraySource, small_config
 
-ONE = [TensorInfo("norm", QType.F32, 1, 4)]
+SOURCE = ArraySource(small_config(dim=64, head_dim=16), QType.Q8_0)
+CUTS = whole_model(SOURCE.config, SOURCE.tensors)
+
+
+def piece_bytes(number: int) -> bytes:
+    pieces = [(tiled, piece) for tiled in CUTS for piece in tiled.pieces()]
+    tiled, piece = pieces[number]
+    return read_piece(SOURCE, tiled, piece, SOURCE.tensors[piece.tensor]).tobytes()
+
+
+def drained(feed: RankFeed, *earlier: Chunk) -> dict[int, bytes]:
+    """All that the feed sends, and has sent earlier, by piece in the order of sending."""
+    got: dict[int, bytes] = {chunk.piece: chunk.data.tobytes() for chunk in earlier}
+    while chunks := list(feed.next_chunks()):
+        assert len(chunks) <= WINDOW
+        for chunk in chunks:
+            assert chunk.offset == len(got.setdefault(chunk.piece, b""))
+            got[chunk.piece] += chunk.data.tobytes()
+        feed.credit(len(chunks))
+    return got
 
 
 @pytest.mark.parametrize("chunk_bytes", [100, 1 << 20])
-def test_every_rank_gets_its_cut_within_the_window(
-    monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
-) -> None:
-    monkeypatch.setattr(feed_module, "CHUNK_BYTES", chunk_bytes)
-    config = small_config(dim=64, head_dim=16)
-    source = ArraySource(config, QType.Q8_0)
-    shards = plan_for(config, source.tensors, [1.0, 2.0])
-    manifests = [[c.info for c in cut_manifest(config, source.tensors, s)] for s in shards]
-    queues: dict[int, deque[Chunk]] = {0: deque(), 1: deque()}
-    seen: list[FeedProgress] = []
-    feeder = Feeder(
-        {r: RankFeed(cut_tensors(source, shards[r])) for r in (0, 1)},
-        lambda rank, chunk: queues[rank].append(chunk),
-        seen.append,
-    )
+def test_a_feed_sends_what_is_wanted_in_that_order(chunk_bytes: int) -> None:
+    feed = RankFeed(SOURCE, CUTS, chunk_bytes=chunk_bytes)
+    assert not drained(feed) and not feed.is_done, "nothing is sent before the rank has asked"
+    wanted = [5, 0, 7, len(feed.pieces) - 1]
+    feed.want(wanted)
+    got = drained(feed)
+    assert list(got) == wanted and all(got[n] == piece_bytes(n) for n in wanted)
+    assert feed.is_done and feed.sent_bytes == sum(len(data) for data in got.values())
+    assert feed.found_bytes + feed.sent_bytes == feed.total_bytes == sum(feed.sizes)
 
-    def next_chunk(rank: int) -> Chunk:
-        feeder.pump()
-        assert len(queues[rank]) <= WINDOW
-        return queues[rank].popleft()
 
-    for rank, shard in enumerate(shards):
-        received = received_tensors(
-            manifests[rank], lambda r=rank: next_chunk(r), lambda n, r=rank: feeder.credit(r, n)
-        )
-        for (info, array), (want_info, want) in zip(
-            received, cut_tensors(source, shard), strict=True
-        ):
-            assert info == want_info and array.tobytes() == want.tobytes()
-    feeder.pump()
-    assert feeder.is_done and not any(queues.values())
-    for rank in (0, 1):
-        last = [p for p in seen if p.rank == rank][-1]
-        assert last.done_bytes == last.total_bytes == sum(m.n_bytes for m in manifests[rank])
+def test_what_is_asked_for_later_comes_next() -> None:
+    feed = RankFeed(SOURCE, CUTS, window=1, chunk_bytes=64)
+    feed.want([0, 1, 2])
+    first = next(feed.next_chunks())
+    feed.credit(1)
+    feed.want([6, 5])
+    got = drained(feed, first)
+    assert list(got) == [0, 6, 5, 1, 2] and all(got[n] == piece_bytes(n) for n in got)
+    assert feed.is_done
+
+
+def test_a_rank_that_wants_nothing_is_done_at_once() -> None:
+    feed = RankFeed(SOURCE, CUTS)
+    feed.want([])
+    assert feed.is_done and feed.found_bytes == feed.total_bytes and not drained(feed)
+
+
+@pytest.mark.parametrize("number", [-1, 10_000])
+def test_pieces_that_are_not_there_cannot_be_asked_for(number: int) -> None:
+    with pytest.raises(ProtocolError, match="no part"):
+        RankFeed(SOURCE, CUTS).want([number])
 
 
 def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
-    feed = RankFeed(TensorFeed(ONE, [(ONE[0], np.zeros((1, 16), np.uint8))]))
+    feed = RankFeed(SOURCE, CUTS)
+    feed.want([0])
     assert len(list(feed.next_chunks())) == 1
     for n_chunks in (0, -1, 2):
         with pytest.raises(ProtocolError):
@@ -72,34 +80,43 @@ def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
 
 
 def test_credit_for_several_chunks_is_for_the_oldest() -> None:
-    infos = [TensorInfo(f"t{n}", QType.F32, 1, n) for n in (1, 2, 3, 4)]
-    arrays = [(info, np.zeros((1, info.n_bytes), np.uint8)) for info in infos]
-    feed = RankFeed(TensorFeed(infos, arrays))
-    assert len(list(feed.next_chunks())) == 4
+    feed = RankFeed(SOURCE, CUTS)
+    feed.want([0, 1, 2, 3])
+    sizes = [chunk.data.size for chunk in feed.next_chunks()]
     taken = []
     for n_chunks in (2, 1, 1):
         assert not feed.is_done
         feed.credit(n_chunks)
-        taken.append(feed.done_bytes)
-    assert taken == [12, 24, 40] and feed.is_done
+        taken.append(feed.sent_bytes)
+    assert taken == [sum(sizes[:2]), sum(sizes[:3]), sum(sizes)] and feed.is_done
 
 
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        Chunk(1, 0, np.zeros(16, np.uint8)),
-        Chunk(0, 4, np.zeros(12, np.uint8)),
-        Chunk(0, 4, np.zeros(4, np.uint8)),
-        Chunk(0, 0, np.zeros(17, np.uint8)),
-        Chunk(0, 0, np.zeros(0, np.uint8)),
-        Chunk(0, 0, np.zeros((4, 4), np.uint8)),
-    ],
-)
-def test_a_chunk_that_is_not_the_next_one_is_an_error(chunk: Chunk) -> None:
-    def next_chunk() -> Chunk:
-        _, received = unpack([bytes(frame) for frame in pack(chunk)])
-        assert isinstance(received, Chunk)
-        return received
+def test_a_feeder_tells_what_every_rank_has() -> None:
+    shards = plan_for(SOURCE.config, SOURCE.tensors, [1.0, 2.0])
+    sent: dict[int, list[Chunk]] = {0: [], 1: []}
+    seen: list[FeedProgress] = []
+    feeds = {
+        r: RankFeed(SOURCE, tiled_cuts(SOURCE.config, SOURCE.tensors, shards[r])) for r in (0, 1)
+    }
+    feeder = Feeder(feeds, lambda rank, chunk: sent[rank].append(chunk), seen.append)
+    feeder.want(0, [])
+    feeder.want(1, list(range(len(feeds[1].pieces))))
+    while not feeds[1].is_done:
+        feeder.pump()
+        assert not sent[0] and len(sent[1]) <= WINDOW
+        feeder.credit(1, len(sent[1]))
+        sent[1].clear()
+    last = {p.rank: p for p in seen}
+    assert last[0].found_bytes == last[0].total_bytes == feeds[0].total_bytes
+    assert last[0].sent_bytes == last[1].found_bytes == 0
+    assert last[1].sent_bytes == last[1].total_bytes == feeds[1].total_bytes
 
-    with pytest.raises(ProtocolError, match=r"norm|'data' of a Chunk"):
-        list(received_tensors(ONE, next_chunk, lambda _: None))
+
+def test_the_memory_behind_a_tensor_is_given_back() -> None:
+    source = ArraySource(small_config())
+    feed = RankFeed(source, whole_model(source.config, source.tensors))
+    feed.want(range(len(feed.pieces)))
+    while chunks := list(feed.next_chunks()):
+        feed.credit(len(chunks))
+    assert set(source.released) == {piece.tensor for piece in feed.pieces}
+    assert np.unique(source.released).size == len(source.released)

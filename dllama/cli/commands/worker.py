@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
+from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker, WorkerConfig
 from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
 from dllama.cli.terminal.guarded import guarded
@@ -15,14 +17,27 @@ from dllama.host.descriptors import check_free, raise_limit
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 
-A worker needs no model and no configuration: the root sends its share of the weights. When the
-root leaves, the worker goes back to waiting. Sessions use the ports after --port (up to 64)."""
+A worker needs no model and no configuration: the root sends its share of the weights, which is
+kept on disk for the next time. When the root leaves, the worker goes back to waiting. Sessions use
+the ports after --port (up to 64)."""
 EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
   dllama-worker --host 10.0.0.2        # listen on one network only"""
 
+DEFAULT_CACHE_GB = 32.0
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
+
+
+def gigabytes(text: str) -> float:
+    """A size in GB, 0 or more."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size in GB; expected a number from 0 on")
+    return size
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,6 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t", "--threads", metavar="N", type=positive, default=default_threads(),
         help="compute threads of a session",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-dir", metavar="DIR", default=str(weights_folder()),
+        help="where weights are kept, so that a second start sends none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-gb", metavar="GB", type=gigabytes, default=DEFAULT_CACHE_GB,
+        help="how much of them; the least recently used go first, and a tenth of the disk stays "
+        "free; 0 keeps none",
     )  # fmt: skip
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
@@ -45,7 +69,15 @@ def run(argv: list[str] | None) -> int:
     set_up_logging(args.log_level)
     raise_limit()
     check_free(WORKER_DESCRIPTORS, "dllama-worker")
-    worker = Worker(WorkerConfig(threads=args.threads, host=args.host, port=args.port))
+    worker = Worker(
+        WorkerConfig(
+            threads=args.threads,
+            host=args.host,
+            port=args.port,
+            cache_dir=str(Path(args.cache_dir).absolute()),
+            cache_bytes=int(args.cache_gb * 1e9),
+        )
+    )
 
     def stop(signum: int, frame: FrameType | None) -> None:
         worker.stop()

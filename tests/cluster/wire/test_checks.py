@@ -19,12 +19,15 @@ from cluster.wire.checks import (
     check_kv_call,
     check_manifest,
     check_shift,
+    check_spares,
+    check_tilings,
     checked_step,
 )
-from cluster.wire.messages import KvCall, Load, Message, StepCall, pack, unpack
+from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
+from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
 from dllama.step import PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
@@ -244,7 +247,19 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         TensorInfo("x", QType.F32, 1, 32, 32),
         TensorInfo("x", QType.F32, 1, 32, -1),
     ):
-        load = Load(small_config(), [info], 8, KvType.F16, 64, 16, SumUnits(32, 32, 16), QType.F32)
+        one, digests = Tiling(False, 1, 1, 1, 0), np.zeros((1, 32), np.uint8)
+        load = Load(
+            small_config(),
+            [info],
+            [one],
+            digests,
+            8,
+            KvType.F16,
+            64,
+            16,
+            SumUnits(32, 32, 16),
+            QType.F32,
+        )
         with pytest.raises(ProtocolError, match=r"cannot be|is expected"):
             check_manifest(sent(load).manifest, 1 << 60)
 
@@ -257,3 +272,57 @@ def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> Non
     check_config(small_config())
     with pytest.raises(ProtocolError, match="no model"):
         check_config(small_config(**changes))
+
+
+TILED = TensorInfo("x", QType.Q4_0, 64, 128)  # 4 blocks in each of 64 rows
+
+
+@pytest.mark.parametrize(
+    "tiling",
+    [
+        Tiling(False, 2, 48, 48, 0),  # more rows than there are: fine
+        Tiling(False, 3, 24, 16, 0),
+        Tiling(False, 3, 24, 24, 5),
+        Tiling(True, 2, 64, 64, 0),
+        Tiling(True, 2, 96, 96, 32),
+        Tiling(True, 1, 256, 256, 128),
+    ],
+)
+def test_pieces_that_hold_their_tensor_are_taken(tiling: Tiling) -> None:
+    check_tilings([TILED], [tiling], np.zeros((tiling.n_tiles, 32), np.uint8), 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "tiling",
+    [
+        Tiling(False, 2, 24, 24, 0),  # too few rows
+        Tiling(False, 2, 48, 15, 0),
+        Tiling(False, 3, 48, 48, 0),  # the last piece is there for nothing
+        Tiling(False, 3, 48, 48, 48),  # the first is
+        Tiling(False, 3, 24, 25, 0),  # the last one is larger than the others
+        Tiling(True, 2, 48, 96, 0),
+        Tiling(True, 2, 80, 80, 0),  # inside of a block
+        Tiling(True, 2, 96, 96, 16),
+        Tiling(True, 1, 144, 144, 16),
+        Tiling(False, 1, 1 << 27, 1 << 27, 0),  # no memory
+    ],
+)
+def test_pieces_that_do_not_hold_their_tensor_are_refused(tiling: Tiling) -> None:
+    with pytest.raises(ProtocolError, match="do not hold"):
+        check_tilings([TILED], [tiling], np.zeros((tiling.n_tiles, 32), np.uint8), 1 << 20)
+
+
+def test_every_piece_has_a_digest() -> None:
+    whole = Tiling(False, 1, 64, 64, 0)
+    check_tilings([TILED], [whole], np.zeros((1, 32), np.uint8), 1 << 20)
+    for tilings, shape in (([whole], (2, 32)), ([whole], (1, 31)), ([], (0, 32))):
+        with pytest.raises(ProtocolError, match="digests of the shape"):
+            check_tilings([TILED], tilings, np.zeros(shape, np.uint8), 1 << 20)
+
+
+def test_spares_have_sizes_and_digests() -> None:
+    digests = np.zeros((2, 32), np.uint8)
+    check_spares(Spares(digests, np.array([1, 1000], np.int32)), 2000)
+    for sizes in ([1], [1, 0], [1, -1], [1, 3000]):
+        with pytest.raises(ProtocolError, match="pieces of weights"):
+            check_spares(Spares(digests, np.array(sizes, np.int32)), 2000)

@@ -20,10 +20,12 @@ from cluster.wire.messages import (
     Hello,
     Join,
     Load,
+    Loaded,
     Message,
     OpenSession,
     RankStats,
     StepCall,
+    Want,
     pack,
     unpack,
 )
@@ -32,6 +34,7 @@ from dllama.errors import ProtocolError
 from dllama.kv import KvType
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
+from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
 from dllama.step import Step
 from dllama.weight_source import TensorInfo
@@ -48,6 +51,8 @@ MESSAGES: list[Message] = [
     Load(
         SCALED,
         [TensorInfo("norm", QType.F32, 1, 32)],
+        [Tiling(False, 1, 1, 1, 0)],
+        np.zeros((1, 32), np.uint8),
         8,
         KvType.Q8_0,
         64,
@@ -55,6 +60,8 @@ MESSAGES: list[Message] = [
         SumUnits(256, 128, 16),
         QType.Q4_0,
     ),
+    Want(ONE),
+    Loaded(1, 2, 3),
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
     StepCall(

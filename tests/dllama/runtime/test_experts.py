@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.feed import RankFeed, received_tensors
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
@@ -21,7 +20,7 @@ from dllama.qtypes import QType
 from dllama.runtime.layer import Layer
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights, build_weights
-from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.weight_source import WeightSource
@@ -29,6 +28,7 @@ from kernels.activations import activations, prepare
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import Kind
 from kernels.team import Team
+from tests.cluster.weights.transfer import transferred
 from tests.references.forward import tensor_values
 from tests.toy_models import write_toy
 
@@ -119,10 +119,7 @@ def test_ranks_hold_their_part_of_every_expert(source: WeightSource, shares: lis
 
 def test_experts_travel_in_chunks_like_others(source: WeightSource) -> None:
     shard = plan_for(source.config, source.tensors, [1.0, 1.0])[1]
-    feed = RankFeed(cut_tensors(source, shard))
-    manifest = [cut.info for cut in cut_manifest(source.config, source.tensors, shard)]
-    chunks = (chunk for _ in range(1000) for chunk in feed.next_chunks())
-    received = received_tensors(manifest, lambda: next(chunks), feed.credit)
+    received, _ = transferred(source, shard)
     wanted = cut_tensors(source, shard)
     for (info, array), (want_info, want) in zip(received, wanted, strict=True):
         assert info == want_info and np.array_equal(array, want)

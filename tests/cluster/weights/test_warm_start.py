@@ -1,0 +1,130 @@
+"""Real workers on loopback: the first start sends the weights, the second none."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.feed import FeedProgress
+from cluster.root.runner import ClusterRunner
+from dllama.config import ModelConfig
+from dllama.errors import PeerLost
+from tests.cluster.array_source import small_config
+from tests.cluster.steps import logits, recover
+from tests.cluster.worker_process import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+MakeRunner = Callable[..., ClusterRunner]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+
+TOKENS = [5, 6, 7]
+LARGE = small_config(dim=512, hidden_dim=2048, n_layers=4)  # 4 MB a layer and matrix
+
+
+def weights(runner: ClusterRunner) -> list[tuple[int, int]]:
+    """The bytes that each worker found and received, as /stats tells them."""
+    rows = runner.stats()[1:]
+    return [(row["weights"]["found_bytes"], row["weights"]["received_bytes"]) for row in rows]  # type: ignore[index]
+
+
+def cached(start_worker: StartWorker, folder: Path) -> WorkerProcess:
+    return start_worker(cache_dir=str(folder), cache_bytes=1 << 30)
+
+
+def test_a_second_start_sends_nothing(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [cached(start_worker, tmp_path / "a"), cached(start_worker, tmp_path / "b")]
+    answers = []
+    for is_first in (True, False):
+        seen: list[FeedProgress] = []
+        runner = make_runner(workers, on_progress=seen.append)
+        runner.start()
+        answers.append(logits(runner, TOKENS))
+        for rank, (found, received) in enumerate(weights(runner), start=1):
+            last = [p for p in seen if p.rank == rank][-1]
+            assert (found > 0, received > 0) == (not is_first, is_first)
+            assert (last.found_bytes, last.sent_bytes) == (found, received)
+            assert last.total_bytes == found + received
+        runner.close()
+        for worker in workers:
+            worker.await_no_session()
+    assert np.array_equal(*answers)
+
+
+def test_two_daemons_share_a_folder(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    """Each finds what the other has kept: the second start has them in the other order."""
+    workers = [cached(start_worker, tmp_path), cached(start_worker, tmp_path)]
+    before = None
+    for order in (workers, workers[::-1]):
+        runner = make_runner(order)
+        runner.start()
+        answer = logits(runner, TOKENS)
+        assert before is None or np.array_equal(answer, before)
+        before, last = answer, weights(runner)
+        runner.close()
+        for worker in workers:
+            worker.await_no_session()
+    assert all(received == 0 for _, received in last)
+
+
+def test_a_worker_without_a_cache_is_sent_everything_again(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [start_worker(), cached(start_worker, Path("/proc/weights"))]
+    for _ in range(2):
+        runner = make_runner(workers)
+        runner.start()
+        assert all(found == 0 and received > 0 for found, received in weights(runner))
+        runner.close()
+        for worker in workers:
+            worker.await_no_session()
+    assert workers[1].output.count("weights are not kept") == 2, "once a session"
+
+
+def run_until_killed(runner: ClusterRunner) -> None:
+    with pytest.raises(PeerLost):
+        runner.start()
+
+
+def test_a_transfer_that_was_interrupted_goes_on(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    worker = cached(start_worker, tmp_path)
+
+    def kill(progress: FeedProgress) -> None:
+        if progress.sent_bytes and worker.sessions():
+            worker.kill_session(signal.SIGKILL)
+
+    model: ModelConfig = LARGE
+    run_until_killed(make_runner([worker], model=model, on_progress=kill))
+    worker.await_no_session()
+    kept = sum(file.stat().st_size for file in tmp_path.iterdir() if len(file.name) == 64)
+    runner = make_runner([worker], model=model)
+    runner.start()
+    [(found, received)] = weights(runner)
+    assert 0 < kept <= found and received > 0
+
+
+def test_a_lost_worker_that_comes_back_is_sent_nothing(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [cached(start_worker, tmp_path / "a"), cached(start_worker, tmp_path / "b")]
+    runner = make_runner(workers)
+    runner.start()
+    before = logits(runner, TOKENS)
+    workers[0].kill_session(signal.SIGKILL)
+    with pytest.raises(PeerLost):
+        while True:
+            runner.idle()
+            time.sleep(0.01)
+    recover(runner)
+    assert np.array_equal(logits(runner, TOKENS), before)
+    assert all(received == 0 and found > 0 for found, received in weights(runner))

@@ -178,8 +178,10 @@ class Cluster:
             self.relays.append(Relay(port))
         told = port if self.network is not None else self.relays[-1].port
         self._addresses.append(f"{host}:{told}")
-        command = ["worker", "--host", host, "--port", str(port), "--threads", "1",
-                   *self.settings.worker_args]  # fmt: skip
+        command = [
+            "worker", "--host", host, "--port", str(port), "--threads", "1",
+            "--cache-dir", str(cache), *self.settings.worker_args,
+        ]  # fmt: skip
         return Program(name, self.folder, command, environment, self._prefix(number))
 
     def _make_root(self) -> Program:

@@ -14,6 +14,7 @@ from cluster.repeats import Repeats
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.engine import Engine
 from dllama.engine.loop import IDLE_S, LINGER_S, EngineLoop, Progress, TransportClosed
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import ConfigError, ProtocolError
 from dllama.requests import EngineState, FromEngine, StatsReply, ToEngine
 
@@ -41,12 +42,14 @@ class EngineServer:
         bind: bool = True,
         parent_fd: int | None = None,
         high_water: int = HIGH_WATER,
+        max_recover_s: float = DEFAULT_MAX_RECOVER_S,
     ) -> None:
         self._engine = engine
         self._endpoint = endpoint
         self._bind = bind
         self._parent_fd = parent_fd
         self._high_water = high_water
+        self._max_recover_s = max_recover_s
 
     def run(self) -> int:
         """Serves until the parent is gone (returns 0) or the engine has failed for good
@@ -90,7 +93,8 @@ class EngineServer:
             return loaded[0]
 
         try:
-            return 0 if EngineLoop(transport, time.monotonic).run(load) else 1
+            loop = EngineLoop(transport, time.monotonic, max_recover_s=self._max_recover_s)
+            return 0 if loop.run(load) else 1
         finally:
             for engine in loaded:
                 engine.close()

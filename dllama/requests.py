@@ -115,6 +115,18 @@ class TokenProbs:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """What an engine that is gone has told of a sequence: another one goes on with the very next
+    token. `tokens` are those of the answer; `n_cached` is None where it had told nothing. `mu` and
+    `n_replaced` are those of its last Output: the tokens alone do not tell them."""
+
+    tokens: Prompt = field(default_factory=list)
+    n_cached: int | None = None
+    mu: float | None = None
+    n_replaced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """A sequence to continue. Ends at any of `stop_ids` (not part of the answer), after
     `max_tokens` (None: as far as the context goes), or where the context is full; with
@@ -125,7 +137,8 @@ class Submit:
     `grammar` (as dllama.constraints.grammars makes it) says which answers are allowed; None: all.
     `draft_max` tokens at most are drafted at a time (None: as the engine decides, 0: none), none
     where they would be fewer than `draft_min`, and none whose chance is below `draft_p_min`; drafts
-    change the speed, never the tokens."""
+    change the speed, never the tokens. One with `resume` is never refused for want of room in the
+    queue."""
 
     id: Id
     tokens: Prompt
@@ -143,6 +156,7 @@ class Submit:
     draft_max: int | None = None
     draft_min: int = 0
     draft_p_min: float = 0.0
+    resume: Resume | None = None  # where another engine had it before
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +208,8 @@ class Output:
     """The result of one step for one sequence. `tokens` are new ids (a stop id is left out);
     `finish` is set on the last one. `n_cached` counts prompt tokens found in the KV cache. `probs`
     has an entry for each of `tokens` where the request asked for them. `retry_after_s` is set on an
-    error that only means a lack of room (HTTP 503)."""
+    error that only means a lack of room (HTTP 503). `mu` (of mirostat) and `n_replaced` (tokens
+    that a grammar's budget has replaced so far) are what `Resume` needs beside the tokens."""
 
     id: Id
     tokens: Prompt
@@ -208,6 +223,8 @@ class Output:
     embedding: Floats | None = None  # (dim,) float32, little-endian
     n_drafted: int = 0  # drafted tokens that the step checked, and those accepted
     n_accepted: int = 0
+    mu: float | None = None
+    n_replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +237,13 @@ class EngineState:
     """The state of an engine: "loading" (with progress 0..1 and a line of text), "ready",
     "recovering" (a worker is lost; while weights are sent again it is "loading"), "failed" (for
     good) or "sleeping" (its process was ended for want of work; the server's client says so). In
-    all but "ready" requests are refused with 503."""
+    all but "ready" new requests are refused with 503, unless it `queues`: then all that run and
+    all that come wait until it is ready again."""
 
     state: Id
     progress: float = 0.0
     detail: str = ""
+    queues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

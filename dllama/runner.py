@@ -71,8 +71,16 @@ class Runner(Protocol):
         """Watches over peers; called between steps while there is no work. Raises PeerLost."""
         ...
 
+    @property
+    def pending_change(self) -> str | None:
+        """Returns a sentence where the nodes have changed (one came back, joined or drains) and the
+        runner would like to come up anew by `recover()`, between two steps; else None."""
+        ...
+
     def recover(self) -> None:
-        """Brings the cluster back after PeerLost, or raises PeerLost again; call until it works."""
+        """Brings the cluster back after PeerLost, or raises PeerLost again; call until it works.
+        All KV is lost. It may come back with other nodes and another `n_pages`, which should have
+        room for a whole context: a sequence that does not fit any more ends with an error."""
         ...
 
     def stats(self) -> list[dict[str, object]]:

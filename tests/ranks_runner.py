@@ -65,6 +65,10 @@ class RanksRunner(Ranks):
     def idle(self) -> None:
         """Nobody leaves."""
 
+    @property
+    def pending_change(self) -> str | None:
+        return None
+
     def recover(self) -> None:
         """Nothing is lost."""
 

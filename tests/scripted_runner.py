@@ -15,7 +15,7 @@ from itertools import chain, pairwise, repeat
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.engine.engine import Engine, EngineInterrupted
+from dllama.engine.engine import Engine
 from dllama.errors import PeerLost, SessionFileError
 from dllama.kv import KvShift
 from dllama.requests import Output, Submit
@@ -58,12 +58,17 @@ def hidden_state(token: int, position: int) -> list[float]:
 
 
 class Answer:
-    """The script of one request, and the tokens that stand before its next word."""
+    """The script of one request, and the tokens that stand before its next word. `resumed` are the
+    words of the script that another engine has said."""
 
-    def __init__(self, prompt: Sequence[int], said: Iterable[Said]) -> None:
-        self._before = np.array(prompt, np.int32)
-        self._n_expected = len(prompt)
+    def __init__(
+        self, prompt: Sequence[int], said: Iterable[Said], resumed: Sequence[int] = ()
+    ) -> None:
+        self._before = np.array([*prompt, *resumed], np.int32)
+        self._n_expected = len(self._before)
         self._script: Iterator[Said] = chain(said, repeat(FILLER_ID))
+        for _ in resumed:
+            next(self._script)
 
     def follows(self, tokens: np.ndarray) -> bool:
         """Whether these tokens, the newest last, are this answer so far."""
@@ -91,12 +96,19 @@ class ScriptedRunner:
         self.n_steps = 0
         self.loses_node = False
         self.n_recover_failures = 0
+        self.change: str | None = None
         self.fails_with: Exception | None = None
 
-    def expect(self, name: str, prompt: Sequence[int], said: Iterable[Said]) -> None:
+    def expect(
+        self,
+        name: str,
+        prompt: Sequence[int],
+        said: Iterable[Said],
+        resumed: Sequence[int] = (),
+    ) -> None:
         """Says this after this prompt, once, until told to `forget` it. What has no script is
-        answered with FILLER_ID."""
-        self._answers[name] = Answer(prompt, said)
+        answered with FILLER_ID. `resumed` was said before by another engine."""
+        self._answers[name] = Answer(prompt, said, resumed)
 
     def forget(self, name: str) -> None:
         """Ends a script; unknown names are ignored."""
@@ -172,11 +184,17 @@ class ScriptedRunner:
     def idle(self) -> None:
         self._refuse_lost()
 
+    @property
+    def pending_change(self) -> str | None:
+        return self.change
+
     def recover(self) -> None:
         if self.n_recover_failures > 0:
             self.n_recover_failures -= 1
             raise PeerLost("node 1 is still away", rank=1, host="node-1")
         self.loses_node = self._is_lost = False
+        self.change = None
+        self._tokens[:] = -1
 
     def stats(self) -> list[dict[str, object]]:
         return [{"rank": 0}]
@@ -230,7 +248,8 @@ class ScriptedEngine(Engine):
         self.submitted.append(submit)
         self.running.add(submit.id)
         if submit.pooling is None:
-            self.runner.expect(submit.id, submit.tokens, self.script(submit))
+            resumed = submit.resume.tokens if submit.resume is not None else ()
+            self.runner.expect(submit.id, submit.tokens, self.script(submit), resumed)
         super().submit(submit)
 
     def abort(self, sequence_id: str) -> None:
@@ -242,20 +261,9 @@ class ScriptedEngine(Engine):
     def step(self) -> list[Output]:
         if self.gate is not None and not self.gate.acquire(timeout=0.01):
             return []
-        try:
-            outputs = super().step()
-        except EngineInterrupted as lost:
-            self._ended([output.id for output in lost.outputs])
-            raise
+        outputs = super().step()
         self._ended([output.id for output in outputs if output.finish is not None])
         return outputs
-
-    def idle(self) -> None:
-        try:
-            super().idle()
-        except EngineInterrupted as lost:
-            self._ended([output.id for output in lost.outputs])
-            raise
 
     def _ended(self, ids: list[str]) -> None:
         for name in ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dllama.errors import EngineBusy
 from dllama.requests import EngineState, Output, SessionCall, SessionReply, Submit
@@ -11,6 +11,13 @@ from dllama.requests import EngineState, Output, SessionCall, SessionReply, Subm
 LOADING_RETRY_S = 2.0
 RECOVERING_RETRY_S = 2.0
 FAILED_RETRY_S = 30.0
+
+
+class Restarts(NamedTuple):
+    """How often another engine has taken over, and the seconds until it did."""
+
+    total: int = 0
+    seconds: float = 0.0
 
 
 class EngineClient(Protocol):
@@ -30,9 +37,10 @@ class EngineClient(Protocol):
         """Starts a sequence; iterate to get its Outputs up to and including the one with `finish`.
 
         A slow reader gets several Outputs merged into one; an Output never waits in any queue but
-        its own sequence's. Raises EngineBusy at once while the engine is not ready or has no room;
-        the iterator raises ClusterError when the engine is lost or drops the sequence, and
-        EngineBusy when the engine itself finds no room.
+        its own sequence's. Raises EngineBusy at once while the engine takes no requests or has no
+        room; the iterator raises ClusterError when the engine is lost for good or drops the
+        sequence, and EngineBusy when the engine itself finds no room. Where another engine is
+        started, the sequence waits for it and goes on there with the very next token.
         """
         ...
 
@@ -56,9 +64,21 @@ class EngineClient(Protocol):
         ...
 
     def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
-        """Called by the supervisor when the engine is gone: every sequence ends with ClusterError;
-        the state becomes "loading" if another engine is started, else "failed"."""
+        """Called by the supervisor when the engine is gone. If another one is started the state
+        becomes "loading", and sequences wait for it; else "failed", and all end with
+        ClusterError."""
         ...
+
+    @property
+    def restarts(self) -> Restarts:
+        """The engines that have taken over from one that was gone."""
+        ...
+
+
+def refuse_unless_taken(state: EngineState) -> None:
+    """Raises EngineBusy unless requests are taken, be it to wait until the engine is back."""
+    if not state.queues:
+        refuse_unless_ready(state)
 
 
 def refuse_unless_ready(state: EngineState) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from api.engines.messages import MAX_OPEN, MessageClient
 from dllama.engine.loop import DrivenEngine, EngineLoop, TransportClosed
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import EngineBusy
 from dllama.requests import EngineState, FromEngine, ToEngine
 
@@ -24,8 +25,14 @@ log = logging.getLogger(__name__)
 class InProcessEngineClient(MessageClient):
     """Runs an EngineLoop in a thread of its own."""
 
-    def __init__(self, engine: DrivenEngine, *, max_open: int = MAX_OPEN) -> None:
-        super().__init__(EngineState("loading"), max_open)
+    def __init__(
+        self,
+        engine: DrivenEngine,
+        *,
+        max_open: int = MAX_OPEN,
+        max_recover_s: float = DEFAULT_MAX_RECOVER_S,
+    ) -> None:
+        super().__init__(EngineState("loading"), max_open, max_recover_s=max_recover_s)
         self._engine = engine
         self._transport: QueueTransport | None = None
         self._thread: threading.Thread | None = None
@@ -40,7 +47,7 @@ class InProcessEngineClient(MessageClient):
                 is_ready.set()
 
         transport = QueueTransport(asyncio.get_running_loop(), receive)
-        loop = EngineLoop(transport, time.monotonic)
+        loop = EngineLoop(transport, time.monotonic, max_recover_s=self._max_recover_s)
         self._transport = transport
         self._thread = threading.Thread(
             target=loop.run, args=(lambda report: self._engine,), name="engine", daemon=True

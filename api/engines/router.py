@@ -1,136 +1,109 @@
-"""Delivers each Output to the request that waits for it. Used on the event loop only."""
+"""Delivers each Output to the request that waits for it, and knows what has to be sent to the next
+engine. Used on the event loop only."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from api.engines.open_sequence import OpenSequence
 from dllama.errors import ClusterError, DllamaError, EngineBusy
-from dllama.requests import FinishReason, Output
+from dllama.requests import Output, Submit
 
 BUSY_RETRY_S = 1.0
-FAILURES = (FinishReason.ERROR, FinishReason.ABORT)  # an answer that ends so is incomplete
-
-
-class OutputStream:
-    """The Outputs of one sequence, as an async iterator that merges unread ones.
-
-    Unread outputs are bounded by the sequence's own max_tokens and context.
-    """
-
-    def __init__(self) -> None:
-        self._ready: list[Output] = []
-        self._error: DllamaError | None = None
-        self._ended = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def push(self, output: Output) -> None:
-        self._ready.append(output)
-        self._ended = output.finish is not None
-        self._wake()
-
-    def end(self, error: DllamaError | None = None) -> None:
-        """Ends the stream; `error` is raised once the unread Outputs are read."""
-        self._ended, self._error = True, error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def __aiter__(self) -> OutputStream:
-        return self
-
-    async def __anext__(self) -> Output:
-        # Outputs stay in the list until the reader runs, so a cancelled wait loses none.
-        while not self._ready:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        ready, self._ready = self._ready, []
-        if ready[-1].finish in FAILURES:  # raised once the tokens before it are read
-            if len(ready) == 1:
-                raise failure(ready[0])
-            self._ready.append(ready.pop())
-        return merged(ready)
-
-
-def failure(output: Output) -> DllamaError:
-    """The error that the last Output of a failed sequence stands for."""
-    reason = output.error or "The engine has dropped this request; send it again."
-    if output.retry_after_s is not None:
-        return EngineBusy(reason, retry_after_s=output.retry_after_s)
-    return ClusterError(reason)
-
-
-def merged(outputs: list[Output]) -> Output:
-    """Merges several Outputs of a sequence into one."""
-    if len(outputs) == 1:
-        return outputs[0]
-    last = outputs[-1]
-    return Output(
-        id=last.id,
-        tokens=[token for output in outputs for token in output.tokens],
-        finish=last.finish,
-        error=last.error,
-        n_prompt=max(output.n_prompt for output in outputs),
-        n_cached=max(output.n_cached for output in outputs),
-        retry_after_s=last.retry_after_s,
-        probs=[probs for output in outputs for probs in output.probs or ()] or None,
-        n_computed=max(output.n_computed for output in outputs),
-        embedding=last.embedding,
-        n_drafted=sum(output.n_drafted for output in outputs),
-        n_accepted=sum(output.n_accepted for output in outputs),
-    )
 
 
 class OutputRouter:
-    """All sequences of one engine that are not finished, by id."""
+    """All sequences of one engine that are not finished, the oldest first."""
 
     def __init__(self, max_open: int) -> None:
         self._max_open = max_open
-        self._streams: dict[str, OutputStream] = {}
+        self._sequences: dict[str, OpenSequence] = {}  # by the ids of their requests
+        self._sent: dict[str, OpenSequence] = {}  # by their ids in the engine
+        self._unsent: dict[str, OpenSequence] = {}  # by the ids of their requests
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._sequences)
 
-    def open(self, request_id: str) -> OutputStream:
-        """A stream for a new sequence; EngineBusy if too many are open already."""
-        if request_id in self._streams:
-            raise ValueError(f"sequence {request_id} is open already")
-        if len(self._streams) >= self._max_open:
+    @property
+    def n_unsent(self) -> int:
+        """Sequences that no engine has now."""
+        return len(self._unsent)
+
+    def open(self, submit: Submit, now_s: float) -> OpenSequence:
+        """A new sequence, which is to be sent; EngineBusy if too many are open already."""
+        if submit.id in self._sequences:
+            raise ValueError(f"sequence {submit.id} is open already")
+        if len(self._sequences) >= self._max_open:
             raise EngineBusy(
-                f"{len(self._streams)} sequences are running or waiting, and the server keeps no "
+                f"{len(self._sequences)} sequences are running or waiting, and the server keeps no "
                 "more; ask again in a moment.",
                 retry_after_s=BUSY_RETRY_S,
             )
-        stream = self._streams[request_id] = OutputStream()
-        return stream
+        sequence = self._sequences[submit.id] = OpenSequence(submit, now_s)
+        self._unsent[submit.id] = sequence
+        return sequence
+
+    def send_unsent(self, send: Callable[[Submit], None], now_s: float) -> None:
+        """Sends what no engine has, in order, until `send` raises."""
+        for request_id, sequence in list(self._unsent.items()):
+            send(sequence.to_submit(now_s))
+            sequence.is_sent = True
+            self._sent[sequence.engine_id] = sequence
+            del self._unsent[request_id]
 
     def deliver(self, outputs: Iterable[Output]) -> None:
-        """One pass over a step's outputs; those of forgotten sequences are dropped."""
+        """One pass over a step's outputs; those of forgotten sequences, and of engines that are
+        gone, are dropped."""
         for output in outputs:
-            stream = self._streams.get(output.id)
-            if stream is not None:
+            sequence = self._sent.get(output.id)
+            if sequence is not None:
                 if output.finish is not None:
-                    del self._streams[output.id]
-                stream.push(output)
+                    del self._sent[output.id]
+                    del self._sequences[sequence.submit.id]
+                sequence.note(output)
 
-    def close(self, request_id: str) -> bool:
-        """Forgets a sequence; False if it was not open."""
-        stream = self._streams.pop(request_id, None)
-        if stream is not None:
-            stream.end()
-        return stream is not None
+    def close(self, request_id: str) -> str | None:
+        """Ends a sequence; returns the id by which the engine has it, None where it has not."""
+        sequence = self._forget(request_id)
+        if sequence is None:
+            return None
+        sequence.stream.end()
+        return sequence.engine_id if sequence.is_sent else None
+
+    def engine_gone(self, reason: str) -> None:
+        """Has all sequences wait for another engine, but for those that may have ended several."""
+        self._sent.clear()
+        self._unsent = dict(self._sequences)
+        for request_id, sequence in self._unsent.copy().items():
+            error = sequence.engine_gone(reason)
+            if error is not None:
+                self._fail(request_id, error)
+
+    def end_late_ones(self, now_s: float) -> None:
+        """Ends sequences whose deadline passes while no engine has them."""
+        for request_id, sequence in list(self._unsent.items()):
+            if sequence.is_late(now_s):
+                self._forget(request_id)
+                sequence.end_late(now_s)
 
     def fail_all(self, reason: str) -> None:
         """Ends every sequence with a ClusterError of its own."""
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.end(ClusterError(reason))
+        for request_id in list(self._sequences):
+            self._fail(request_id, ClusterError(reason))
+
+    def fail_unsent(self, reason: str, retry_after_s: float) -> None:
+        """Ends those that no engine has with an EngineBusy."""
+        for request_id in list(self._unsent):
+            self._fail(request_id, EngineBusy(reason, retry_after_s=retry_after_s))
+
+    def _fail(self, request_id: str, error: DllamaError) -> None:
+        sequence = self._forget(request_id)
+        assert sequence is not None
+        sequence.stream.end(error)
+
+    def _forget(self, request_id: str) -> OpenSequence | None:
+        sequence = self._sequences.pop(request_id, None)
+        if sequence is not None:
+            self._unsent.pop(request_id, None)
+            self._sent.pop(sequence.engine_id, None)
+        return sequence

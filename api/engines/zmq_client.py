@@ -10,6 +10,7 @@ import zmq.asyncio
 
 from api.engines.messages import MAX_OPEN, MessageClient
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import ConfigError, EngineBusy, ProtocolError
 from dllama.requests import EngineState, ToEngine
 
@@ -22,12 +23,24 @@ class ZmqEngineClient(MessageClient):
     """Speaks to one engine process through one DEALER socket.
 
     `endpoint` is ipc:// (or inproc:// in tests); with `bind` the server owns it and engines
-    come and go, as when a supervisor restarts one. Submits are refused until the engine has said
-    that it is ready.
+    come and go, as when a supervisor restarts one. Submits are refused until the first engine has
+    said that it is ready; sequences of an engine that is gone go on in the next.
     """
 
-    def __init__(self, endpoint: str, *, bind: bool = True, max_open: int = MAX_OPEN) -> None:
-        super().__init__(EngineState("loading", detail="waiting for the engine to start"), max_open)
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        bind: bool = True,
+        max_open: int = MAX_OPEN,
+        max_recover_s: float = DEFAULT_MAX_RECOVER_S,
+    ) -> None:
+        super().__init__(
+            EngineState("loading", detail="waiting for the engine to start"),
+            max_open,
+            is_supervised=True,
+            max_recover_s=max_recover_s,
+        )
         self._endpoint = endpoint
         self._bind = bind
         self._context: zmq.asyncio.Context | None = None

@@ -18,7 +18,7 @@ from api.answers.stream import AnswerStream, make_answers
 from api.body import json_response
 from api.context import CONTEXT
 from api.conversation_streams import Conversation, ConversationStream
-from api.engines.client import refuse_unless_ready
+from api.engines.client import refuse_unless_taken
 from api.replies.client_sink import ClientSink
 from api.replies.event_stream import SSE, EventStream, ReplyWriter, StreamForm
 from api.replies.replay import replay
@@ -39,7 +39,7 @@ async def check_ready(
     own. Raises EngineBusy unless the engine is ready, and RequestError if the grammar cannot be
     compiled. Has told what is left out."""
     request.app[CONTEXT].left_out.tell(request, wanted.left_out)
-    refuse_unless_ready(model.engine.state)
+    refuse_unless_taken(model.engine.state)
     if wanted.form is not None:
         await wanted.form.check()
     if wanted.max_tokens is None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from api.body import json_response, read_object
 from api.config import ApiConfig
 from api.context import CONTEXT
-from api.engines.client import refuse_unless_ready
+from api.engines.client import refuse_unless_taken
 from api.replies.event_stream import Json
 from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
@@ -110,7 +110,7 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
             param="input",
         )
     check_dimensions(model, wanted.dimensions)
-    refuse_unless_ready(model.engine.state)
+    refuse_unless_taken(model.engine.state)
     ids = [await mixed_ids(model, text, param="input", is_answered=False) for text in wanted.texts]
     if wanted.pooling == "none":
         check_floats(model, ids)

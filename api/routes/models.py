@@ -175,6 +175,7 @@ async def stats(request: web.Request) -> web.Response:
         "open_requests": context.meter.n_open,
         "requests": context.meter.n_total,
         "latency_ms": latency,
+        "engine_restarts": model.engine.restarts._asdict(),
     }
     return json_response(figures)
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from api.answers.plan import text_plan
 from api.body import read_request
 from api.context import CONTEXT
-from api.engines.client import refuse_unless_ready
+from api.engines.client import refuse_unless_taken
 from api.replies.made import Made
 from api.replies.native import NativeWriter
 from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
@@ -33,7 +33,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 f"{context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
-        refuse_unless_ready(model.engine.state)
+        refuse_unless_taken(model.engine.state)
         options = wanted.generation.options
         prompts = [await mixed_ids(model, prompt, options) for prompt in given]
         return await answer_natively(request, model, wanted, prompts, is_list=is_list)

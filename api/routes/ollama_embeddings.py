@@ -8,7 +8,7 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
-from api.engines.client import refuse_unless_ready
+from api.engines.client import refuse_unless_taken
 from api.errors import prompt_too_long
 from api.replies.ollama import nanoseconds
 from api.replies.ollama_models import tagged
@@ -62,7 +62,7 @@ async def new_embeddings(request: web.Request) -> web.Response:
                 f"{context.config.max_sequences}; send several requests.",
                 param="input",
             )
-        refuse_unless_ready(model.engine.state)
+        refuse_unless_taken(model.engine.state)
         is_cut, n_dims = TRUNCATE.of(body), DIMENSIONS.of(body) or None
         found = [ids_of(model, text, is_cut=is_cut) for text in given]
         vectors = [normalised(v[:n_dims], EUCLID) for v in await embed(model, found, "mean")]
@@ -85,7 +85,7 @@ async def old_embeddings(request: web.Request) -> web.Response:
         model, text = find_model(request, MODEL.of(body)), PROMPT.of(body)
         KEEP_ALIVE.of(body)
         common_body(OPTIONS.of(body))
-        refuse_unless_ready(model.engine.state)
+        refuse_unless_taken(model.engine.state)
         if not text:
             return json_response({"embedding": []})
         [vector] = await embed(model, [ids_of(model, text, is_cut=True)], "mean")

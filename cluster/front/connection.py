@@ -14,6 +14,7 @@ from cluster.front.budget import Budget
 from cluster.front.frame_meter import FrameMeter
 
 CHUNK_BYTES = 4096  # read from a peer at once
+MAX_UNREAD = 4  # messages that wait to be read from the socket behind
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -36,12 +37,19 @@ class Connection:
     resume_at: float = 0.0  # nothing is passed inwards before
     inwards: bytes = b""  # read and not passed on yet
     n_offences: int = 0
+    n_consumed: int = 0  # messages that were read from the socket behind
     n_allowed: int = 0  # bytes of `inwards` that are measured and may pass
     outwards: bytes = b""
 
+    @property
+    def may_pass_in(self) -> bool:
+        """Whether the socket behind has room: it is never allowed to be full. libzmq 4.3.5 ends the
+        process where a peer leaves while its messages wait for room and a ping is due."""
+        return bool(self.n_allowed) or self.meter.n_messages - self.n_consumed < MAX_UNREAD
+
     def events(self, now: float) -> dict[socket.socket, int]:
         """Returns what has to happen on each socket for this connection to go on."""
-        may_pass = now >= self.resume_at
+        may_pass = now >= self.resume_at and self.may_pass_in
         outer = (WRITE if self.outwards else 0) | (READ if may_pass and not self.inwards else 0)
         inner = (0 if self.outwards else READ) | (WRITE if may_pass and self.inwards else 0)
         return {self.outer: outer, self.inner: inner}

@@ -19,17 +19,18 @@ _MORE, _LONG, _COMMAND = 1, 2, 4
 class FrameMeter:
     """Follows one direction of one connection.
 
-    A unit is a message of any number of frames, or a command. `n_units` counts the whole ones.
+    A unit is a message of any number of frames, or a command. `n_units` counts the whole ones,
+    `n_messages` those that are messages.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
-        self.n_units = 0
+        self.n_units = self.n_messages = 0
         self._max_message_bytes = max_message_bytes
         self._n_greeting = 0
         self._header = bytearray()
         self._left = 0  # bytes of the current frame's body that are still to come
         self._n_parts = self._n_bytes = 0  # of the message so far
-        self._ends_unit = True
+        self._ends_unit, self._is_command = True, False
 
     @property
     def has_greeted(self) -> bool:
@@ -76,10 +77,11 @@ class FrameMeter:
                 f"a message has {self._n_parts} frames and {self._n_bytes} bytes or more, and at "
                 f"most {MAX_PARTS} frames and {self._max_message_bytes} bytes are allowed"
             )
-        self._ends_unit = not flags & _MORE
+        self._ends_unit, self._is_command = not flags & _MORE, bool(flags & _COMMAND)
         self._end_frame()
 
     def _end_frame(self) -> None:
         if not self._left and self._ends_unit:
             self.n_units += 1
+            self.n_messages += not self._is_command
             self._n_parts = self._n_bytes = 0

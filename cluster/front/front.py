@@ -103,6 +103,12 @@ class Front:
         and make room for nobody."""
         self._asked.append(lambda: self._trust(numbers))
 
+    def consumed(self, number: int) -> None:
+        """Says that a message of a connection was read: another one may come."""
+        connection = self._connections.get(number)
+        if connection is not None:
+            connection.n_consumed += 1
+
     def offended(self, number: int, what: str) -> None:
         """Says that a peer sent what no root sends; once it has done so often it is closed."""
         self._asked.append(lambda: self._offend(number, what))
@@ -160,7 +166,8 @@ class Front:
         budgets = [connection.budget] if is_trusted else [connection.budget, self._strangers]
         try:
             connection.pass_out()
-            if connection.resume_at <= now and min(b.left(now) for b in budgets) > 0:
+            may_pass = connection.resume_at <= now and connection.may_pass_in
+            if may_pass and min(b.left(now) for b in budgets) > 0:
                 n_units = connection.pass_in(1)
                 for budget in budgets:
                     budget.spend(n_units, now)
@@ -201,6 +208,7 @@ class Front:
         outer.setblocking(False)
         with contextlib.suppress(OSError):
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connections[number] = Connection(
             number,
             host,

@@ -136,6 +136,10 @@ class ClusterRunner:
             self._end_session()
             raise
 
+    @property
+    def pending_change(self) -> str | None:
+        return None
+
     def recover(self) -> None:
         self._end_session()
         try:

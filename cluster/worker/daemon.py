@@ -48,7 +48,6 @@ HEARTBEAT_S = 0.5
 POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
-MAX_QUEUED = 4  # messages of one root that wait in the socket: more wait in the root's machine
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 MAX_WORLD_SIZE = 1024
 
@@ -93,7 +92,6 @@ class Worker:
         self._roots: Socket = make_socket(
             self._context, zmq.ROUTER, host="", max_message_bytes=MAX_MESSAGE_BYTES
         )
-        self._roots.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         self._reports: Socket = make_socket(  # from our own children only
             self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
@@ -154,7 +152,8 @@ class Worker:
             except zmq.Again:
                 return
             connection = self._front.number_of(identity.get(zmq.SRCFD))
-            host = self._front.address_of(connection)
+            self._front.consumed(connection)
+            host = self._front.address_of(connection) or "a peer that has left"
             self._serve(Peer(identity.bytes, connection, host), [f.bytes for f in frames])
 
     def _serve(self, peer: Peer, frames: list[bytes]) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dllama.engine.constraint import Constraint, ConstraintMaker
 from dllama.errors import DllamaError, RequestError
+from dllama.requests import Resume
 
 
 class BackgroundMasks:
@@ -19,7 +20,11 @@ class BackgroundMasks:
         self._maker = self._pool.submit(load)
 
     def make(
-        self, grammar: str, stop_ids: Collection[int], n_left: int | None = None
+        self,
+        grammar: str,
+        stop_ids: Collection[int],
+        n_left: int | None = None,
+        resume: Resume | None = None,
     ) -> Constraint:
         try:
             maker = self._maker.result()
@@ -29,7 +34,7 @@ class BackgroundMasks:
                 "`grammar` and the like",
                 param="grammar",
             ) from error
-        return maker.make(grammar, stop_ids, n_left)
+        return maker.make(grammar, stop_ids, n_left, resume)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -19,6 +19,7 @@ from dllama.constraints.completions import CompletionFinder
 from dllama.constraints.token_budget import TokenBudget
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.errors import DllamaError, RequestError
+from dllama.requests import Resume
 
 N_THREADS = 2  # a grammar that takes long to compile must not hold up the masks of the others
 N_KEPT = 64  # compiled grammars; a copy of one costs a hundredth of compiling it
@@ -39,9 +40,13 @@ class GrammarMasks:
         self._pool = ThreadPoolExecutor(N_THREADS, thread_name_prefix="masks")
 
     def make(
-        self, grammar: str, stop_ids: Collection[int], n_left: int | None = None
+        self,
+        grammar: str,
+        stop_ids: Collection[int],
+        n_left: int | None = None,
+        resume: Resume | None = None,
     ) -> GrammarConstraint:
-        return GrammarConstraint(self, grammar, stop_ids, n_left)
+        return GrammarConstraint(self, grammar, stop_ids, n_left, resume or Resume())
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -76,9 +81,15 @@ class GrammarConstraint:
     is under way, by the engine's otherwise."""
 
     def __init__(
-        self, masks: GrammarMasks, grammar: str, stop_ids: Collection[int], n_left: int | None
+        self,
+        masks: GrammarMasks,
+        grammar: str,
+        stop_ids: Collection[int],
+        n_left: int | None,
+        resume: Resume,
     ) -> None:
         self._masks = masks
+        self._resume = resume
         self._n_left = n_left
         self._budget = TokenBudget(masks.completions)
         self._grammar = grammar
@@ -92,12 +103,29 @@ class GrammarConstraint:
         completion, if one is due. Raises DllamaError."""
         if self._matcher is None:
             self._matcher = self._masks.matcher(self._grammar)
+            self._follow(self._matcher, self._resume.tokens)
         words = self._words
         self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         self._raise_errors(self._matcher)
         if self._n_left is not None:
             self._budget.look(self._matcher, self._n_left)
         return words
+
+    def _follow(self, matcher: LLMatcher, tokens: list[int]) -> None:
+        """Takes the answer so far as `mask`, `keep` and `advance` took it, but for the masks."""
+        for token in tokens:
+            if self._n_left is not None:
+                self._budget.look(matcher, self._n_left)
+                self._budget.keep(matcher, token, self._n_left)
+                self._n_left -= 1
+            if not matcher.consume_token(token):
+                self._raise_errors(matcher)
+                raise DllamaError(f"the grammar does not allow {token}, a token of the answer")
+        self._budget.n_replaced = self._resume.n_replaced
+
+    @property
+    def n_replaced(self) -> int:
+        return self._budget.n_replaced
 
     def mask(self) -> np.ndarray:
         pending, self._pending = self._pending, None

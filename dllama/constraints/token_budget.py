@@ -25,7 +25,7 @@ class TokenBudget:
         self._completion: list[int] | None = None  # of the text so far, once tokens run short
         self._margin: int | None = None
         self._look_at = FIRST_LOOK
-        self._n_replaced = 0
+        self.n_replaced = 0
 
     def look(self, matcher: LLMatcher, n_left: int) -> None:
         """Searches for a completion, if one is due."""
@@ -49,7 +49,7 @@ class TokenBudget:
         completion = self._completion
         if completion is None:
             return token
-        if completion and (len(completion) >= n_left or self._n_replaced == MAX_REPLACED):
+        if completion and (len(completion) >= n_left or self.n_replaced == MAX_REPLACED):
             self._completion = completion[1:]
             return completion[0]
         after = matcher.deep_copy()
@@ -57,7 +57,7 @@ class TokenBudget:
             return token
         found = self._find_after(after, n_left - 1)
         if found is None and completion:
-            self._n_replaced += 1
+            self.n_replaced += 1
             self._completion = completion[1:]
             return completion[0]
         self._completion = found

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dllama.requests import Resume
 from dllama.step import LogitRow
 
 
@@ -29,6 +30,11 @@ class Constraint(Protocol):
         completed after it in the remaining tokens."""
         ...
 
+    @property
+    def n_replaced(self) -> int:
+        """How many tokens `keep` has replaced, of those that count towards its limit."""
+        ...
+
     def advance(self, token: int) -> bool:
         """Records a token that the mask allowed and begins the next mask in the background. False
         where the text is complete: only its end may follow. Raises DllamaError."""
@@ -39,10 +45,15 @@ class ConstraintMaker(Protocol):
     """Makes constraints for one vocabulary."""
 
     def make(
-        self, grammar: str, stop_ids: Collection[int], n_left: int | None = None
+        self,
+        grammar: str,
+        stop_ids: Collection[int],
+        n_left: int | None = None,
+        resume: Resume | None = None,
     ) -> Constraint:
-        """The constraint of an answer of `n_left` tokens at most (None: unlimited). The grammar is
-        compiled in the background; the first `mask` raises if that fails."""
+        """The constraint of an answer of `n_left` tokens at most (None: unlimited), which has those
+        of `resume` already. The grammar is compiled, and these tokens followed, in the background;
+        the first `mask` raises if that fails."""
         ...
 
     def close(self) -> None: ...

@@ -10,29 +10,29 @@ from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
 
+from dllama.engine.arrivals import Arrivals
 from dllama.engine.batch import Batch, Result
 from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.kv.session_store import SessionStore
-from dllama.engine.outputs import EngineInterrupted, lost_answer, out_of_time, output_of, refusal
-from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Pace, Scheduler
+from dllama.engine.outputs import given_up, lost_room, out_of_time, output_of, refusal, still_lost
+from dllama.engine.pace import Pace
+from dllama.engine.scheduler import MAX_BATCH, MAX_STEP_TOKENS, MAX_WAITING, Scheduler
 from dllama.engine.sequence import Sequence
 from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.engine.speculative.speculation import Speculation
 from dllama.engine.stats import EngineStats
-from dllama.engine.submit_check import check_submit, fitted
 from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
 from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
 from dllama.runner import Runner
 from dllama.step import LogitRow
-
-_RETRY_AFTER_LOSS_S = 3.0
 
 
 class Engine:
     """One model's sequences, run together. Not thread-safe.
 
     Call `submit` and `abort` between steps, `step` while `has_work`, and `idle` now and then
-    otherwise. `step` and `idle` raise EngineInterrupted when a node is lost.
+    otherwise. Both raise ClusterError when a node is lost. Then all sequences wait, keys and values
+    are gone, and `recover` is to be called until it works; `step` delivers what there is meanwhile.
     """
 
     def __init__(
@@ -55,14 +55,16 @@ class Engine:
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
-        self._limits = {
-            "max_batch": max_batch,
-            "max_step_tokens": max_step_tokens,
-            "max_waiting": max_waiting,
-        }
         self._speculation = Speculation(speculate, draft_model)
         self._drafting_s = 0.0  # the draft model's time for the current step
-        self._scheduler = self._new_scheduler()
+        self._arrivals = Arrivals(runner.config.n_tokens, self._speculation, constraints)
+        self._scheduler = Scheduler(
+            n_pages=runner.n_pages,
+            max_seq_len=runner.config.max_seq_len,
+            max_batch=max_batch,
+            max_step_tokens=max_step_tokens,
+            max_waiting=max_waiting,
+        )
         self._clock = clock
         self._started_s = clock()
         self._stats = EngineStats()
@@ -70,22 +72,24 @@ class Engine:
         self._workers: list[dict[str, object]] = []  # the runner's latest report
         self._undelivered: list[Output] = []
         self._lost: str | None = None  # why no steps can be run
+        self._lost_at_s = 0.0
+        self._has_given_up = False
 
     # ---- the core: schedule, run, sample, commit
     def step(self) -> list[Output]:
-        """Runs one step; returns the new outputs of all sequences. Raises EngineInterrupted."""
+        """Runs one step; returns the new outputs of all sequences. Raises ClusterError."""
         outputs, self._undelivered = self._undelivered, []
-        if self._lost is not None:
-            return outputs
         began_s = self._clock()
         outputs += self._end_late_ones(began_s)
-        batch = self._schedule()
+        batch = self._schedule() if self._lost is None else None
         if batch is None:
             return outputs
         try:
             rows = self._run(batch)
-        except ClusterError as lost:
-            raise self._interrupted(lost, outputs) from lost
+        except ClusterError as lost:  # before any token was sampled
+            self._undelivered = outputs
+            self.suspend(str(lost))
+            raise
         ran_s = self._clock()
         results = batch.sample(rows, self._runner.hidden, self.max_len)
         self._measure(batch, results, ran_s - began_s)
@@ -142,7 +146,7 @@ class Engine:
 
     @property
     def scheduler(self) -> Scheduler:
-        """The sequences and their pages, for inspection; a new one after `recover`."""
+        """The sequences and their pages, for inspection."""
         return self._scheduler
 
     def submit(self, submit: Submit) -> None:
@@ -152,8 +156,7 @@ class Engine:
             self._accept(submit)
         except (EngineBusy, RequestError) as error:
             retry_after_s = error.retry_after_s if isinstance(error, EngineBusy) else None
-            self._stats.note_end(is_failure=True)
-            self._undelivered.append(refusal(submit, str(error), retry_after_s))
+            self._fail(refusal(submit, str(error), retry_after_s))
 
     def abort(self, sequence_id: str) -> None:
         """Forgets a sequence and frees its pages; it gets no more outputs."""
@@ -178,27 +181,48 @@ class Engine:
 
     # ---- nodes
     def idle(self) -> None:
-        """Checks on the nodes while there is nothing to do. Raises EngineInterrupted."""
+        """Checks on the nodes while there is nothing to do. Raises ClusterError."""
         if self._lost is not None:
             return
         try:
             self._runner.idle()
         except ClusterError as lost:
-            outputs, self._undelivered = self._undelivered, []
-            raise self._interrupted(lost, outputs) from lost
+            self.suspend(str(lost))
+            raise
+
+    @property
+    def pending_change(self) -> str | None:
+        """Why the runner would like to come up anew: then call `suspend`, and `recover` at once."""
+        return self._runner.pending_change if self._lost is None else None
+
+    def suspend(self, reason: str) -> None:
+        """Has all sequences wait for `recover`; their keys and values are forgotten. Nothing was
+        sampled that is not committed, so each goes on with its very next token."""
+        self._lost, self._lost_at_s = reason, self._clock()
+        self._scheduler.suspend()
 
     def recover(self) -> None:
         """Brings the nodes back. Raises ClusterError where that fails: try again later."""
         self._runner.recover()
-        before, self._scheduler = self._scheduler, self._new_scheduler()  # of another size maybe
-        self._scheduler.n_preempted = before.n_preempted
-        self._lost = None
+        n_pages, max_seq_len = self._runner.n_pages, self._runner.config.max_seq_len
+        for sequence in self._scheduler.resume(n_pages, max_seq_len):
+            self._fail(lost_room(sequence, self.max_len))
+        self._stats.add_recovery(self._clock() - self._lost_at_s)
+        self._lost, self._has_given_up = None, False
+
+    def give_up(self) -> None:
+        """Ends all sequences that wait for `recover`, and refuses new ones until it works."""
+        assert self._lost is not None, "no node is lost"
+        self._has_given_up = True
+        for sequence in self._scheduler.clear():
+            self._fail(given_up(sequence, self._lost, self._clock() - self._lost_at_s))
 
     def stats(self) -> dict[str, object]:
         """The body of GET /stats. Rates are over the last ten busy seconds, latencies over the
         last thousand; 0 before the first."""
-        with contextlib.suppress(ClusterError):  # the latest known figures are better than none
-            self._workers = self._runner.stats() or self._workers
+        if self._lost is None:
+            with contextlib.suppress(ClusterError):  # the latest figures are better than none
+                self._workers = self._runner.stats() or self._workers
         return {
             "model": self._runner.config.name,
             "world_size": len(self._workers),
@@ -237,18 +261,10 @@ class Engine:
         is_mixed = n_prefill > 0
         self._speculation.note(batch, n_accepted, step_s, self._drafting_s, is_mixed=is_mixed)
 
-    def _new_scheduler(self) -> Scheduler:
-        n_pages, max_seq_len = self._runner.n_pages, self._runner.config.max_seq_len
-        return Scheduler(n_pages=n_pages, max_seq_len=max_seq_len, **self._limits)
-
     def _accept(self, submit: Submit) -> None:
         """Puts a sequence in the queue. Raises RequestError, EngineBusy."""
-        if self._lost is not None:
-            raise EngineBusy(
-                f"{self._lost}; the cluster is being brought back, send the request again in a "
-                "few seconds",
-                retry_after_s=_RETRY_AFTER_LOSS_S,
-            )
+        if self._lost is not None and self._has_given_up:
+            raise still_lost(self._lost)
         if self._scheduler.remove(submit.id) is not None:
             raise RequestError(
                 f"the id {submit.id!r} belongs to a sequence that still runs; that one ends "
@@ -256,31 +272,17 @@ class Engine:
                 "id of its own",
                 param="id",
             )
-        vocab_size = self._runner.config.n_tokens
-        check_submit(submit, vocab_size)
-        submit = fitted(submit, self.max_len)
-        sequence = Sequence.from_submit(submit, vocab_size, self._clock())
-        sequence.drafter = self._speculation.drafter_for(submit)
-        self._constrain(sequence, submit)
+        sequence = self._arrivals.sequence_of(submit, self.max_len, self._clock())
         if submit.max_tokens == 0:
             self._undelivered.append(output_of(sequence, [], FinishReason.LENGTH))
             self._stats.note_end(is_failure=False)
         else:
-            self._scheduler.add(sequence)
+            self._scheduler.add(sequence, is_resumed=submit.resume is not None)
 
-    def _constrain(self, sequence: Sequence, submit: Submit) -> None:
-        """Begins to compile the request's grammar, if it has one. Raises RequestError."""
-        if submit.grammar is None:
-            return
-        if self._constraints is None:
-            raise RequestError(
-                "this engine was started without a vocabulary, so that it cannot follow a grammar; "
-                "leave out `response_format`, `grammar` and the like",
-                param="grammar",
-            )
-        room = None if sequence.may_shift else self.max_len - sequence.n_prompt
-        n_left = min((n for n in (sequence.n_left, room) if n is not None), default=None)
-        sequence.constraint = self._constraints.make(submit.grammar, submit.stop_ids, n_left)
+    def _fail(self, output: Output) -> None:
+        """Delivers the error that has ended a sequence with the next step."""
+        self._stats.note_end(is_failure=True)
+        self._undelivered.append(output)
 
     def _end_late_ones(self, now_s: float) -> list[Output]:
         """Ends the sequences whose deadline has passed."""
@@ -290,11 +292,3 @@ class Engine:
             outputs.append(out_of_time(sequence, now_s - sequence.arrived_s))
             self._stats.note_end(is_failure=outputs[-1].finish is FinishReason.ERROR)
         return outputs
-
-    def _interrupted(self, lost: ClusterError, outputs: list[Output]) -> EngineInterrupted:
-        """Ends every sequence; returns the error with all undelivered outputs."""
-        self._lost = str(lost)
-        ended = self._scheduler.clear()
-        self._stats.n_failed += len(ended)
-        outputs += [lost_answer(sequence, lost) for sequence in ended]
-        return EngineInterrupted(str(lost), outputs=outputs)

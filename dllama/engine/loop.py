@@ -4,9 +4,10 @@ It does no I/O: messages come and go by a Transport, time by a clock. The engine
 over ZeroMQ (cluster/engine_server.py), an engine in a thread over queues
 (api/engines/in_process.py).
 
-Its states are those of EngineState: "loading", then "ready"; when a node is lost "recovering" (and
-"loading" while weights are sent again), then "ready"; at the end "failed", unless the transport is
-closed before. A request that comes while it is recovering is refused by the engine.
+Its states are those of EngineState: "loading", then "ready"; when a node is lost, or when the nodes
+have changed, "recovering" (and "loading" while weights are sent again), then "ready"; at the end
+"failed", unless the transport is closed before. Sequences and new requests wait while it recovers,
+for `max_recover_s` at most; then all of them end, and the loop tries on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
-from dllama.engine.outputs import EngineInterrupted
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
 from dllama.errors import ClusterError, DllamaError
 from dllama.requests import (
     Abort,
@@ -34,9 +35,6 @@ from dllama.requests import (
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.1  # interval of checks on the nodes while there is no work
-FIRST_PAUSE_S = 0.5  # before the first attempt to recover
-MAX_PAUSE_S = 3.0
-PAUSE_GROWTH = 1.6
 PROGRESS_S = 0.1  # least interval between two reports of progress
 LINGER_S = 1.0  # for the last message of an engine that has failed
 
@@ -74,8 +72,11 @@ class Transport(Protocol):
 class DrivenEngine(Protocol):
     """The part of dllama.engine.engine.Engine that the loop uses, on one thread only.
 
-    `submit` raises nothing: a refusal is an Output. `step` and `idle` raise EngineInterrupted.
+    `submit` raises nothing: a refusal is an Output. `step`, `idle`, `recover` raise ClusterError.
     """
+
+    @property
+    def pending_change(self) -> str | None: ...
 
     def submit(self, submit: Submit) -> None: ...
 
@@ -87,7 +88,11 @@ class DrivenEngine(Protocol):
 
     def idle(self) -> None: ...
 
+    def suspend(self, reason: str, /) -> None: ...
+
     def recover(self) -> None: ...
+
+    def give_up(self) -> None: ...
 
     def stats(self) -> dict[str, object]: ...
 
@@ -97,18 +102,25 @@ class DrivenEngine(Protocol):
 class EngineLoop:
     """Serves one engine to one client."""
 
-    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Callable[[], float],
+        *,
+        max_recover_s: float = DEFAULT_MAX_RECOVER_S,
+    ) -> None:
         self._transport, self._clock = transport, clock
+        self._max_recover_s = max_recover_s
         self._told_s: float | None = None  # when progress was last reported
-        self._pause_s: float | None = None  # while recovering: between two attempts
-        self._retry_at_s = 0.0
+        self._recovery: Recovery | None = None  # while a node is lost
+        self._engine: DrivenEngine | None = None  # once it is loaded
 
     def run(self, load: Callable[[Progress], DrivenEngine]) -> bool:
         """Loads an engine and serves until the transport is closed (returns True) or the engine
         has failed for good (returns False, after the client and the log were told why)."""
         try:
             self._transport.send(EngineState("loading"))
-            engine = load(self.report)
+            engine = self._engine = load(self.report)
             self._transport.send(EngineState("ready", progress=1.0))
             while True:
                 self.turn(engine)
@@ -125,50 +137,73 @@ class EngineLoop:
 
     def turn(self, engine: DrivenEngine) -> None:
         """Handles messages, then runs a step, checks on the nodes, or tries to recover."""
-        if self._pause_s is not None:
-            self._turn_of_recovery(engine, self._pause_s)
+        if self._recovery is not None:
+            self._turn_of_recovery(engine, self._recovery)
             return
         self._attend(engine, 0.0 if self._may_step(engine) else IDLE_S)
+        change = engine.pending_change
+        if change is not None:
+            log.info("the nodes have changed: %s", change)
+            engine.suspend(change)
+            self._begin_recovery(change)
+            return
         try:
             if self._may_step(engine):
                 self._deliver(engine.step())
             else:
                 engine.idle()
-        except EngineInterrupted as lost:
+        except ClusterError as lost:
             log.warning("a node is lost: %s", lost)
-            self._deliver(lost.outputs)
-            self._transport.send(EngineState("recovering", detail=str(lost)))
-            self._wait_before_retry(FIRST_PAUSE_S)
+            self._begin_recovery(str(lost))
 
     def report(self, progress: float, detail: str) -> None:
-        """Reports the progress of loading, also of weights sent again; every PROGRESS_S at most."""
+        """Reports the progress of loading, also of weights sent again; every PROGRESS_S at most.
+        Messages are handled meanwhile if it is the latter."""
         now_s = self._clock()
-        if self._told_s is None or now_s - self._told_s >= PROGRESS_S:
-            self._told_s = now_s
-            self._transport.send(EngineState("loading", progress, detail))
-            self._transport.flush(0.0)
+        if self._told_s is not None and now_s - self._told_s < PROGRESS_S:
+            return
+        self._told_s = now_s
+        recovery = self._recovery
+        if self._engine is not None and recovery is not None:
+            self._serve_waiting(self._engine, recovery, 0.0)
+        queues = recovery is not None and not recovery.has_given_up
+        self._transport.send(EngineState("loading", progress, detail, queues))
+        self._transport.flush(0.0)
 
-    def _turn_of_recovery(self, engine: DrivenEngine, pause_s: float) -> None:
-        """Refuses requests and answers queries until the pause is over, then tries to recover."""
-        left_s = self._retry_at_s - self._clock()
+    def _turn_of_recovery(self, engine: DrivenEngine, recovery: Recovery) -> None:
+        """Handles messages until the next attempt is due, then tries to recover."""
+        left_s = recovery.due_in(self._clock())
+        self._serve_waiting(engine, recovery, min(left_s, IDLE_S))
         if left_s > 0.0:
-            self._attend(engine, min(left_s, IDLE_S))
-            self._deliver(engine.step())  # refusals only
             return
         try:
             engine.recover()
         except ClusterError as error:
             log.warning("the nodes are not back yet: %s", error)
-            self._transport.send(EngineState("recovering", detail=str(error)))
-            self._wait_before_retry(min(pause_s * PAUSE_GROWTH, MAX_PAUSE_S))
+            recovery.note_failure(self._clock())
+            self._tell_recovering(str(error), recovery)
         else:
             log.info("the nodes are back")
+            self._recovery = None
             self._transport.send(EngineState("ready", progress=1.0))
-            self._pause_s = None
 
-    def _wait_before_retry(self, pause_s: float) -> None:
-        self._pause_s = pause_s
-        self._retry_at_s = self._clock() + pause_s
+    def _begin_recovery(self, reason: str) -> None:
+        self._recovery = Recovery(self._clock(), self._max_recover_s)
+        self._tell_recovering(reason, self._recovery)
+
+    def _tell_recovering(self, reason: str, recovery: Recovery) -> None:
+        queues = not recovery.has_given_up
+        self._transport.send(EngineState("recovering", detail=reason, queues=queues))
+
+    def _serve_waiting(self, engine: DrivenEngine, recovery: Recovery, timeout_s: float) -> None:
+        """Handles messages while no step can be run, and ends sequences that have waited too
+        long."""
+        self._attend(engine, timeout_s)
+        if recovery.must_give_up(self._clock()):
+            log.error("the nodes are not back after %g s; answers end", self._max_recover_s)
+            engine.give_up()
+            self._tell_recovering("the answers that waited have ended; it is tried on", recovery)
+        self._deliver(engine.step())
 
     def _may_step(self, engine: DrivenEngine) -> bool:
         return not self._transport.is_behind and engine.has_work()

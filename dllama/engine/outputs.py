@@ -1,22 +1,15 @@
-"""The Outputs of sequences: new tokens, an end, or an error; and EngineInterrupted, which carries
-them when a node is lost."""
+"""The Outputs of sequences: new tokens, an end, or an error."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dllama.engine.sequence import Sequence
-from dllama.errors import ClusterError
+from dllama.errors import EngineBusy
 from dllama.requests import FinishReason, Output, Submit
 
+GIVEN_UP_RETRY_S = 3.0
 DEADLINE_RETRY_S = 5.0  # a queue in which a deadline has passed is a long one
-
-
-class EngineInterrupted(ClusterError):
-    """A node was lost: every sequence has ended, as `outputs` says, and the engine accepts no new
-    ones until `Engine.recover` succeeds."""
-
-    def __init__(self, message: str, *, outputs: list[Output]) -> None:
-        super().__init__(message)
-        self.outputs = outputs
 
 
 def output_of(
@@ -42,14 +35,34 @@ def output_of(
         embedding=embedding,
         n_drafted=n_drafted,
         n_accepted=n_accepted,
+        mu=sequence.sampler.mu,
+        n_replaced=sequence.constraint.n_replaced if sequence.constraint is not None else 0,
     )
 
 
-def lost_answer(sequence: Sequence, lost: ClusterError) -> Output:
-    """The error that ends a sequence when a node is lost."""
+def given_up(sequence: Sequence, lost: str, waited_s: float) -> Output:
+    """The error that ends a sequence when a lost node does not come back in time."""
     reason = (
-        f"{lost}; the answer ends here because the cluster lost what it had computed of it: "
-        "send the request again, the cluster is being brought back"
+        f"{lost}; the answer ends here because the cluster could not be brought back within "
+        f"{waited_s:.0f} s (--max-recover-s): send the request again later, it is still tried"
+    )
+    failed = output_of(sequence, [], FinishReason.ERROR, reason)
+    return replace(failed, retry_after_s=GIVEN_UP_RETRY_S)
+
+
+def still_lost(lost: str) -> EngineBusy:
+    """The error that refuses requests after that."""
+    return EngineBusy(
+        f"{lost}; the cluster is being brought back, send the request again in a few seconds",
+        retry_after_s=GIVEN_UP_RETRY_S,
+    )
+
+
+def lost_room(sequence: Sequence, max_len: int) -> Output:
+    """The error that ends a sequence when the nodes that are left have too little memory for it."""
+    reason = (
+        f"the answer ends here at {len(sequence.tokens)} tokens with its prompt: the nodes that "
+        f"are left after a change have room for {max_len}; send a shorter prompt"
     )
     return output_of(sequence, [], FinishReason.ERROR, reason)
 

@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from statistics import median
 
 from dllama.engine.batch import Batch, Chunk
 from dllama.engine.kv.cache import KvCache
@@ -24,13 +23,6 @@ from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 MAX_BATCH = 16  # sequences that run at once
 MAX_STEP_TOKENS = 256  # rows of a step: more would delay the next token of the others
 MAX_WAITING = 512  # sequences in the queue; beyond this a client does better to try elsewhere
-SLOWDOWN = 1.6  # of a step by its prompt tokens: with the spread of both kinds of steps, intervals
-# between tokens then hardly double
-FIRST_ROWS = 8  # before anything was measured
-MIN_ROWS = 1
-MEMORY = 9  # an estimate is the median of these many steps: one slow step changes nothing
-STALE_AFTER = 48  # mixed steps after which one without prompts is run, to measure it again
-UNKNOWN_AFTER = 2  # the same, where nothing was measured yet
 
 # Chooses drafts as Speculation.choose does: (decoding sequences, the most tokens for each, the most
 # in all) -> a draft for each.
@@ -61,7 +53,7 @@ class Scheduler:
                 f"max_waiting={max_waiting} do not fit: all must be at least 1, and every "
                 "sequence of a full batch needs one token of a step"
             )
-        self.max_len = min(max_seq_len, n_pages * PAGE_TOKENS)  # tokens of a sequence, answer too
+        self.max_len = _max_len(n_pages, max_seq_len)  # tokens of a sequence, answer too
         self.kv = KvCache(n_pages, self.max_len)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
@@ -83,10 +75,10 @@ class Scheduler:
         """The number of waiting and running sequences."""
         return len(self._by_id)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: Sequence, *, is_resumed: bool = False) -> None:
         """Queues a new sequence. Raises RequestError where it can never run, EngineBusy where
-        the queue is full."""
-        n_prompt = len(sequence.tokens)
+        the queue is full, which does not count for one that another engine had before."""
+        n_prompt = sequence.n_prompt if sequence.may_shift else len(sequence.tokens)
         if n_prompt >= self.max_len:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, and prompt and answer together can have at "
@@ -94,7 +86,7 @@ class Scheduler:
                 "or start the server with a larger context",
                 param="messages",
             )
-        if len(self.waiting) >= self._max_waiting:
+        if len(self.waiting) >= self._max_waiting and not is_resumed:
             raise EngineBusy(
                 f"{len(self.waiting)} requests are waiting already, which is all the queue "
                 "holds; try again a little later"
@@ -126,6 +118,29 @@ class Scheduler:
         """Removes every sequence, the oldest first, and returns them."""
         ids = [sequence.id for sequence in [*self.running, *self.waiting]]
         return [removed for name in ids if (removed := self.remove(name)) is not None]
+
+    # ---- a loss of all keys and values
+    def suspend(self) -> None:
+        """Moves every running sequence back to the head of the queue, where the oldest comes first.
+        Their tokens stay; all keys and values are gone, also those that could be found."""
+        for sequence in self.running:
+            sequence.forget_pages()
+            if sequence.drafter is not None:
+                sequence.drafter.leave()
+            sequence.state = SequenceState.WAITING
+        self.waiting.extendleft(reversed(self.running))
+        self.running.clear()
+        self.kv = self.kv.emptied(self.pool.n_pages, self.max_len)
+
+    def resume(self, n_pages: int, max_seq_len: int) -> list[Sequence]:
+        """Goes on after `suspend` with a pool of this size. Removes and returns the sequences that
+        it has no room for."""
+        self.max_len = _max_len(n_pages, max_seq_len)
+        self.kv = self.kv.emptied(n_pages, self.max_len)
+        too_long = [s for s in self.waiting if len(s.tokens) >= self.max_len and not s.may_shift]
+        for sequence in too_long:
+            self.remove(sequence.id)
+        return too_long
 
     @property
     def n_decoding(self) -> int:
@@ -238,6 +253,10 @@ class Scheduler:
         return True
 
 
+def _max_len(n_pages: int, max_seq_len: int) -> int:
+    return min(max_seq_len, n_pages * PAGE_TOKENS)
+
+
 def fair_shares(pending: Many[int], budget: int) -> list[int]:
     """The rows of each prompt in a step of `budget` rows; `pending` are their tokens still to be
     computed, the oldest prompt first.
@@ -255,42 +274,3 @@ def fair_shares(pending: Many[int], budget: int) -> list[int]:
         left -= shares[i]
     shares[0] += min(left, pending[0] - shares[0])
     return shares
-
-
-class Pace:
-    """Limits the prompt tokens of a step beside decoding sequences, so that these stay fluent: by
-    running estimates of the duration of a decode step and of a prompt token."""
-
-    def __init__(self, max_rows: int) -> None:
-        self._max_rows = max_rows
-        self._decode_s: deque[float] = deque(maxlen=MEMORY)
-        self._row_s: deque[float] = deque(maxlen=MEMORY)
-        self._n_decode = 0  # decoding sequences of the steps in `_decode_s`
-        self._n_mixed = 0  # mixed steps since the last of them
-
-    def prefill_rows(self, n_decode: int) -> int:
-        """The most prompt tokens of the next step beside `n_decode` decoding sequences; 0 now and
-        then, to measure a step without prompts again."""
-        if n_decode == 0:
-            return self._max_rows
-        if self._n_mixed >= (STALE_AFTER if self._decode_s else UNKNOWN_AFTER):
-            return 0
-        if not self._row_s:
-            return min(FIRST_ROWS, self._max_rows)
-        room_s, row_s = (SLOWDOWN - 1.0) * median(self._decode_s), median(self._row_s)
-        if room_s >= row_s * self._max_rows:
-            return self._max_rows
-        return max(MIN_ROWS, int(room_s / row_s))
-
-    def note(self, n_prefill: int, n_decode: int, seconds: float) -> None:
-        """Records a step's duration."""
-        if n_decode and not n_prefill:
-            if 2 * n_decode < self._n_decode or n_decode > 2 * self._n_decode:
-                self._decode_s.clear()  # measured under another load
-                self._n_decode = n_decode
-            self._decode_s.append(seconds)
-            self._n_mixed = 0
-        elif n_decode:
-            self._n_mixed += 1
-        if n_decode and n_prefill and self._decode_s:
-            self._row_s.append(max(seconds - median(self._decode_s), 0.0) / n_prefill)

@@ -16,7 +16,7 @@ from dllama.engine.kv.index import page_key
 from dllama.engine.sampling.sampler import Sampler
 from dllama.engine.speculative.draft import Drafter
 from dllama.errors import DllamaError
-from dllama.requests import FinishReason, SamplingParams, Submit, TokenProbs
+from dllama.requests import FinishReason, Resume, SamplingParams, Submit, TokenProbs
 from dllama.step import PAGE_TOKENS, LogitRow
 
 POOLINGS = ("mean", "last", "cls", "none")
@@ -75,11 +75,11 @@ class Sequence:
     @classmethod
     def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
         """The new sequence of a checked request."""
-        params = submit.sampling
-        sampler = Sampler(params, vocab_size)
+        params, resume = submit.sampling, submit.resume or Resume()
+        sampler = Sampler(params, vocab_size, mu=resume.mu)
         return cls(
             id=submit.id,
-            tokens=list(submit.tokens),
+            tokens=[*submit.tokens, *resume.tokens],
             n_prompt=len(submit.tokens),
             sampling=params,
             stop_ids=frozenset(submit.stop_ids),
@@ -95,6 +95,9 @@ class Sequence:
             n_keep=len(submit.tokens) if submit.n_keep < 0 else submit.n_keep,
             pooler=None if submit.pooling is None else Pooler(submit.pooling),
             wants_progress=submit.wants_progress,
+            has_run=resume.n_cached is not None,
+            n_cached=resume.n_cached or 0,
+            last_token_s=arrived_s if resume.tokens else None,
         )
 
     def sample(self, row: LogitRow, max_len: int) -> Sampled:
@@ -126,6 +129,11 @@ class Sequence:
         is_full = len(self.tokens) == max_len and not self.may_shift
         is_last = self.n_generated == self.max_tokens or is_full
         return Sampled(token, FinishReason.LENGTH if is_last else None)
+
+    def forget_pages(self) -> None:
+        """Gives up all pages and what is computed in them; the tokens stay."""
+        del self.pages[:]
+        self.n_computed = self.n_published = self.n_dropped = 0
 
     def page_keys(self, n: int) -> list[bytes]:
         """The keys of the first `n` pages, all of them full."""

@@ -62,6 +62,8 @@ class EngineStats:
         self.n_decode_tokens = 0
         self.n_prompt_tokens = 0  # of sequences that began to answer
         self.n_cached_tokens = 0  # those among them that were found in the KV cache
+        self.n_recoveries = 0  # of the nodes, after a loss or a change of them
+        self.recovery_s = 0.0  # without steps
         self.prefill = RateWindow()
         self.decode = RateWindow()
         self.ttft = Latencies()  # from submit to the first token
@@ -95,6 +97,11 @@ class EngineStats:
         self.n_failed += is_failure
         self.n_finished += not is_failure
 
+    def add_recovery(self, seconds: float) -> None:
+        """Counts a recovery and the time that sequences waited for it."""
+        self.n_recoveries += 1
+        self.recovery_s += seconds
+
     @property
     def prefix_hit_rate(self) -> float:
         """The share of prompt tokens found in the KV cache; 0 before the first."""
@@ -124,6 +131,7 @@ class EngineStats:
                 "decode": self.n_decode_steps,
                 "decode_tokens": self.n_decode_tokens,
             },
+            "recovery": {"total": self.n_recoveries, "seconds": self.recovery_s},
             "tokens_per_s": self.rates(),
             "latency_ms": self.latencies(),
         }

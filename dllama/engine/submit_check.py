@@ -9,7 +9,7 @@ from dllama.engine.sampling.parameters import Bounds
 from dllama.engine.sampling.table import DEFAULT_ORDER, MAX_CHAIN
 from dllama.engine.sequence import POOLINGS
 from dllama.errors import RequestError
-from dllama.requests import MAX_PROBS, SAMPLING_NUMBERS, SamplingParams, Submit
+from dllama.requests import MAX_PROBS, SAMPLING_NUMBERS, Resume, SamplingParams, Submit
 
 MAX_ID_CHARS = 256
 _MAX_BIAS = 1e6  # minus infinity is allowed too: the token never comes
@@ -50,6 +50,8 @@ def check_submit(submit: Submit, vocab_size: int) -> None:
             param="session_id",
         )
     _check_pooling(submit)
+    if submit.resume is not None:
+        _check_resume(submit, submit.resume, vocab_size)
     check_sampling(submit.sampling, vocab_size)
 
 
@@ -65,6 +67,20 @@ def _check_pooling(submit: Submit) -> None:
             "gone; send cache_prompt=False with it",
             param="cache_prompt",
         )
+
+
+def _check_resume(submit: Submit, resume: Resume, vocab_size: int) -> None:
+    if resume.tokens:
+        _check_ids("resume", "the answer so far", resume.tokens, vocab_size)
+    n, most = len(resume.tokens), submit.max_tokens
+    if n and (submit.pooling is not None or (most is not None and n >= most)):
+        raise RequestError(
+            f"the answer to go on with has {n} tokens, and fewer than max_tokens={most}, and none "
+            "with pooling, are expected",
+            param="resume",
+        )
+    if resume.mu is not None and not math.isfinite(resume.mu):
+        raise RequestError(f"mu is {resume.mu}, and a number is expected", param="resume")
 
 
 def check_sampling(params: SamplingParams, vocab_size: int) -> None:

@@ -119,6 +119,10 @@ class LocalRunner:
     def idle(self) -> None:
         """Does nothing: there are no peers."""
 
+    @property
+    def pending_change(self) -> str | None:
+        return None
+
     def recover(self) -> None:
         """Does nothing: there is no peer to lose."""
 

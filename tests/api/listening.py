@@ -12,14 +12,18 @@ from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import serve
 from api.served_model import ModelRegistry, ServedModel
-from tests.api.serving import served
+from tests.api.serving import ClientClass, served
 from tests.scripted_runner import ScriptedEngine
 
 
 @contextmanager
-def listening(engine: ScriptedEngine, config: ApiConfig | None = None) -> Iterator[str]:
+def listening(
+    engine: ScriptedEngine,
+    config: ApiConfig | None = None,
+    client: ClientClass = InProcessEngineClient,
+) -> Iterator[str]:
     """Yields the URL of a server of the model "toy"; the server stops at the end."""
-    with listening_model(served(InProcessEngineClient(engine), "toy"), config) as url:
+    with listening_model(served(client(engine), "toy"), config) as url:
         yield url
 
 

@@ -82,6 +82,13 @@ class StepwiseClient(InProcessEngineClient):
             yield output
 
 
+class ImpatientClient(InProcessEngineClient):
+    """Has sequences end as soon as a node is lost."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__(engine, max_recover_s=0.0)
+
+
 def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = ()) -> ServedModel:
     return ServedModel(
         id=name,

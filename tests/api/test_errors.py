@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import orjson
 import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
+from api.engines.zmq_client import ZmqEngineClient
 from api.errors import ApiError
 from tests.api.serving import (
     MAX_SEQ_LEN,
+    ImpatientClient,
     Server,
     ask,
     run,
@@ -195,11 +198,10 @@ def test_a_wait_is_told_in_whole_seconds_and_is_never_none() -> None:
     assert ApiError(400, "no").headers == {}
 
 
-def test_loading_recovering_and_failed_are_503s() -> None:
+def test_loading_and_failed_are_503s(tmp_path: Path) -> None:
     async def body() -> None:
-        client = InProcessEngineClient(ScriptedEngine(says("a")))
+        client = ZmqEngineClient(f"ipc://{tmp_path}/engine")  # no engine has come yet
         async with serving(served(client)) as server:
-            client.engine_died("the weights are read again", is_restarting=True)
             reply = await server.chat()
             assert reply.status == 503
             assert "loading" in reply.error["message"]
@@ -221,7 +223,7 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
     engine.runner.n_recover_failures = 10**9
 
     async def body() -> None:
-        async with serving_engine(engine) as server:
+        async with serving_engine(engine, client=ImpatientClient) as server:
             url = server.url + TEXT
             whole = asyncio.create_task(server.complete())
             async with server.session.post(url, json={"prompt": "a", "stream": True}) as response:
@@ -236,7 +238,7 @@ def test_a_lost_node_is_told_before_and_within_a_stream() -> None:
             assert "node 1 is lost" in error["message"]
             assert rest[-2:] == [b"data: [DONE]", b""]
             reply = await whole
-            assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "3")
             assert reply.error["message"].startswith("node 1 is lost; the answer ends here")
             reply = await server.complete(stream=True)
             assert (reply.status, "Retry-After" in reply.headers) == (503, True)

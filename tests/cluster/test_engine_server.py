@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-from cluster.engine_server import EngineServer
+from cluster.engine_server import HIGH_WATER, EngineServer
 from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.engine.engine import Engine
 from dllama.engine.loop import Progress
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import ConfigError, ModelFileError
 from dllama.requests import (
     Abort,
@@ -124,13 +125,23 @@ def serving(
     engine: Engine | Callable[[Progress], Engine],
     endpoint: str,
     client_high_water: int = 1000,
-    **options: int,
+    *,
+    high_water: int = HIGH_WATER,
+    max_recover_s: float = DEFAULT_MAX_RECOVER_S,
 ) -> Iterator[Running]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     read_fd, write_fd = os.pipe()
     client = Client(context, endpoint, client_high_water)
     running = Running(
-        EngineServer(engine, endpoint, parent_fd=read_fd, **options), client, write_fd
+        EngineServer(
+            engine,
+            endpoint,
+            parent_fd=read_fd,
+            high_water=high_water,
+            max_recover_s=max_recover_s,
+        ),
+        client,
+        write_fd,
     )
     try:
         yield running
@@ -260,14 +271,29 @@ def test_statistics_that_cannot_be_sent_are_still_answered(endpoint: str) -> Non
         assert "error" in running.client.replies["q"]
 
 
-def test_a_lost_node_ends_the_answers_and_the_engine_comes_back(endpoint: str) -> None:
+def test_a_lost_node_is_a_pause(endpoint: str) -> None:
     runner = HistoryRunner(lose_at=[4], n_failures=1)
     with serving(Engine(runner), endpoint) as running:
+        client = running.client
+        submits = [Submit(name, [1, 2], WARM, max_tokens=50) for name in ("a", "early")]
+        client.send(submits[0])
+        told = client.receive_state("recovering")
+        assert "10.0.0.9:9998" in told.detail and told.queues
+        client.send(submits[1], StatsQuery("q"))
+        client.receive_until(lambda: "q" in client.replies)
+        assert client.replies["q"]["recovery"] == {"total": 0, "seconds": 0.0}
+        for submit in submits:
+            check_answer(client, submit, runner)
+        assert client.states[-1].state == "ready"
+
+
+def test_answers_that_wait_too_long_end_and_the_engine_comes_back(endpoint: str) -> None:
+    runner = HistoryRunner(lose_at=[4], n_failures=2)
+    with serving(Engine(runner), endpoint, max_recover_s=0.0) as running:
         client = running.client
         client.send(Submit("a", [1, 2], WARM, max_tokens=50))
         assert client.finish("a").finish is FinishReason.ERROR
         assert "10.0.0.9:9998" in (client.finish("a").error or "")
-        assert "10.0.0.9:9998" in client.receive_state("recovering").detail
         client.send(Submit("early", [1, 2], WARM), StatsQuery("q"))
         assert client.finish("early").finish is FinishReason.ERROR
         assert client.finish("early").retry_after_s is not None

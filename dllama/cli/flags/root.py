@@ -6,15 +6,17 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
 from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
-from dllama.cli.flags.server import add_server_flags, server_settings
+from dllama.cli.flags.server import add_server_flags, seconds, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.terminal.output import set_up_logging
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slot-save-path", metavar="DIR",
         help="where sessions are saved (/slots/N?action=save); workers have a folder of their own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-recover-s", metavar="S", type=seconds, default=DEFAULT_MAX_RECOVER_S,
+        help="seconds that answers wait until a lost worker or engine is replaced, and then go on; "
+        "after that they end with an error, and it is still tried",
     )  # fmt: skip
     text = parser.add_argument_group("text")
     text.add_argument(
@@ -66,5 +73,6 @@ def read_flags(words: Sequence[str]) -> tuple[EngineSettings, ServerSettings, st
     taken = list(dict.fromkeys(taken_flags(args)))
     if taken:
         log.warning("taken, but without effect here: %s", ", ".join(taken))
-    engine = with_context_flags(engine_settings(args), args)
+    engine = replace(engine_settings(args), max_recover_s=args.max_recover_s)
+    engine = with_context_flags(engine, args)
     return engine, server_settings(args), level

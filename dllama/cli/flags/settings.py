@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from dllama.cli.flags.defaults import RequestDefaults
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
 DEFAULT_BATCH = 16
@@ -41,6 +42,7 @@ class EngineSettings:
     shares: tuple[float, ...] = ()
     sync_type: str = "exact"
     advertise: str | None = None
+    max_recover_s: float = DEFAULT_MAX_RECOVER_S  # that answers wait for a lost node or engine
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions
     tokenizer: str | None = None  # where it is not the model file's own

@@ -34,6 +34,7 @@ def run(argv: list[str] | None) -> int:
         told["endpoint"],
         bind=False,
         parent_fd=sys.stdin.fileno(),
+        max_recover_s=settings.max_recover_s,
     )
     return server.run()
 

@@ -55,7 +55,7 @@ async def run_server(
     engine = replace(engine, tokenizer=str(server.tokenizer) if server.tokenizer else None)
     with socket_folder("dllama-", "engine") as folder:
         endpoint = f"ipc://{folder}/engine"
-        client = ZmqEngineClient(endpoint, bind=True)
+        client = ZmqEngineClient(endpoint, bind=True, max_recover_s=engine.max_recover_s)
         open_source(engine).close()  # a file that cannot be served is told here, and once
         named = replace(engine, name=served_name(engine, server))
         supervisor = EngineSupervisor(named, endpoint, client, log_level, started)

@@ -17,7 +17,7 @@ from dllama.errors import EngineBusy
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0  # time an engine has to end by itself
-QUICK_S = 30.0  # one that ends sooner than this after its start did not work
+QUICK_S = 30.0  # one that ends sooner than this after its start, without a step, did not work
 MAX_QUICK = 3  # in a row: then it is left down
 CHECK_S = 0.2
 WAKE_CHECK_S = 0.01  # while requests wait
@@ -70,7 +70,7 @@ class EngineSupervisor:
         n_quick = 0
         try:
             while True:
-                started_s = time.monotonic()
+                started_s, n_steps = time.monotonic(), self._client.n_steps
                 cause, has_failed = await self._one_life()
                 if self._is_waking:
                     self._wake_failure = cause
@@ -79,16 +79,15 @@ class EngineSupervisor:
                     n_quick = 0
                     await self._rest()
                     continue
-                is_quick = not has_failed and time.monotonic() - started_s < QUICK_S
+                has_worked = self._client.n_steps > n_steps
+                is_soon = time.monotonic() - started_s < QUICK_S
+                is_quick = is_soon and not has_failed and not has_worked
                 n_quick = n_quick + 1 if is_quick else 0
                 if (has_failed and not self._was_ready) or n_quick >= MAX_QUICK:
                     self._client.engine_died(cause)
                     return
                 log.error("%s It is started again.", cause)
-                self._client.engine_died(
-                    f"{cause} It is being started again; send the request again in a few seconds.",
-                    is_restarting=True,
-                )
+                self._client.engine_died(f"{cause} It is being started again.", is_restarting=True)
                 if has_failed:  # a worker that is away, say: it may be back in a while
                     await asyncio.sleep(RETRY_S)
         finally:

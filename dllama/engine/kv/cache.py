@@ -36,6 +36,12 @@ class KvCache:
         self._max_len = max_len
         self._copies: list[tuple[int, int]] = []  # of pages, not yet done
 
+    def emptied(self, n_pages: int, max_len: int) -> KvCache:
+        """Returns a cache of this size without contents, which knows the same sessions by name."""
+        empty = KvCache(n_pages, max_len)
+        self.sessions.tell(empty.sessions)
+        return empty
+
     def admit(self, sequence: Sequence, n_spare: int) -> bool:
         """Gives a sequence pages for all its tokens, cached ones where there are any, if `n_spare`
         more stay free; else returns False and changes nothing."""
@@ -111,8 +117,7 @@ class KvCache:
                 tokens = sequence.tokens[: sequence.n_computed]
                 self.sessions.note(sequence.session_id, tokens, keys)
         self.pool.release(sequence.pages)
-        del sequence.pages[:]
-        sequence.n_computed = sequence.n_published = sequence.n_dropped = 0
+        sequence.forget_pages()
 
     def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
         """Publishes owned pages that hold these tokens' keys and values, as those of a session."""

@@ -53,6 +53,12 @@ class Sessions:
         self._n_pinned += n_pinned
         self._pool.pin(keys[:n_pinned])
 
+    def tell(self, others: Sessions) -> None:
+        """Records all of these sessions in `others`, in the same order of use. Their pages need not
+        be there: they are pinned once they are computed again."""
+        for name, session in self._sessions.items():
+            others.note(name, session.tokens, session.keys)
+
     def forget(self, name: str) -> Session | None:
         """Forgets a session and its pins; returns it, or None."""
         session = self._sessions.pop(name, None)

@@ -41,10 +41,11 @@ class Choice(NamedTuple):
 
 
 class Sampler:
-    """The choices of one sequence. Its state follows from the sequence's tokens alone, each of them
-    chosen here once; pre-emptions do not change it."""
+    """The choices of one sequence. Its state follows from the sequence's tokens, each of them
+    chosen here once, and mirostat's from their chances too; pre-emptions do not change it."""
 
-    def __init__(self, params: SamplingParams, vocab_size: int) -> None:
+    def __init__(self, params: SamplingParams, vocab_size: int, *, mu: float | None = None) -> None:
+        """`mu` is mirostat's, where the sequence has tokens that another sampler chose."""
         self._params = params
         self._vocab_size = vocab_size
         self._plan = plan_for(params, vocab_size)
@@ -53,13 +54,18 @@ class Sampler:
             for sampler in self._plan.rest
             if sampler.processor is not None
         }
-        self._mu = first_mu(params)
+        self._mu = first_mu(params) if mu is None else mu
 
     @property
     def n_candidates(self) -> int:
         """The number of a row's largest logits that a choice needs, 1..MAX_CANDIDATES; 0 for the
         whole row."""
         return self._plan.n_candidates
+
+    @property
+    def mu(self) -> float | None:
+        """Mirostat's state after the last choice; None without mirostat."""
+        return self._mu if self._params.mirostat else None
 
     def choose(self, row: LogitRow, tokens: list[int], told: LogitRow | None = None) -> Choice:
         """The token that follows `tokens` (prompt and answer), which begin with those of the last

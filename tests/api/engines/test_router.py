@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from api.engines.router import OutputRouter
-from dllama.requests import FinishReason, Output, TokenProbs
+from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
 def test_unread_outputs_are_merged_and_their_counts_added() -> None:
     async def read() -> Output:
         router = OutputRouter(max_open=1)
-        stream = router.open("a")
+        sequence = router.open(Submit("a", [1]), 0.0)
+        router.send_unsent(lambda submit: None, 0.0)
         probs = [TokenProbs(token, -1.0, [], []) for token in (5, 6, 7)]
         router.deliver([
             Output("a", [5], n_prompt=9, n_cached=4, probs=probs[:1], n_drafted=3, n_accepted=1),
@@ -19,7 +20,7 @@ def test_unread_outputs_are_merged_and_their_counts_added() -> None:
             Output("a", [6, 7], FinishReason.STOP, probs=probs[1:], n_drafted=2, n_accepted=2),
         ])  # fmt: skip
         assert len(router) == 0
-        return await anext(stream)
+        return await anext(sequence.stream)
 
     output = asyncio.run(read())
     assert (output.tokens, output.finish) == ([5, 6, 7], FinishReason.STOP)

@@ -3,67 +3,191 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from api.engines.open_sequence import MAX_DEATHS
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.errors import ClusterError, ConfigError, EngineBusy
-from dllama.requests import Submit
+from dllama.requests import Abort, EngineState, FinishReason, Output, StepDone, Submit
 from tests.api.engine_process import EngineProcess
 from tests.api.engines.test_engine_client import drain, scripted
 from tests.api.serving import run, until
+from tests.scripted_runner import FILLER_ID
 
 
-def test_another_engine_process_takes_over(tmp_path: Path) -> None:
+@asynccontextmanager
+async def started(folder: Path, **settings: float) -> AsyncIterator[ZmqEngineClient]:
+    client = ZmqEngineClient(f"ipc://{folder}/engine", **settings)  # type: ignore[arg-type]
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def test_another_engine_process_goes_on_with_the_next_token(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/engine"
 
     async def body() -> None:
-        client = ZmqEngineClient(endpoint)
-        await client.start()
-        with pytest.raises(EngineBusy, match="loading"):
-            client.submit(Submit("early", [1]))
-        for k in range(2):
-            engine = scripted([10], max_len=10**9)
-            process = EngineProcess(engine, endpoint)
-            process.start()
-            await until(lambda: client.state.state == "ready")
-            outputs = client.submit(Submit(f"a{k}", [1]))
-            await anext(outputs)
-            await asyncio.to_thread(process.die)
-            client.engine_died("it was killed", is_restarting=True)
-            with pytest.raises(ClusterError, match="killed"):
-                await drain(outputs)
-        with pytest.raises(ClusterError):
-            await client.stats()
-        await client.close()
+        async with started(tmp_path) as client:
+            with pytest.raises(EngineBusy, match="loading"):
+                client.submit(Submit("early", [1]))
+            said = list(range(40))
+            engines = [
+                scripted(said, max_len=10**9, gate=threading.Semaphore(n)) for n in (0, 7, 9, 99)
+            ]
+            late = None
+            for k, engine in enumerate(engines):
+                process = EngineProcess(engine, endpoint)
+                process.start()
+                await until(lambda: client.state.state == "ready")
+                if k == 0:
+                    outputs = client.submit(Submit("a", [1], max_tokens=40))
+                    await until(lambda: len(engines[0].submitted) == 1)
+                if k == 3:
+                    break
+                await until(lambda e=engine, n=(0, 7, 9)[k]: e.runner.n_steps == n)
+                await client.stats()
+                await asyncio.to_thread(process.die)
+                client.engine_died("it was killed", is_restarting=True)
+                assert (client.state.state, client.state.queues) == ("loading", True)
+                if late is None:
+                    late = client.submit(Submit("b", [50, 51], max_tokens=3))
+                    gone = client.submit(Submit("c", [60, 61], max_tokens=3))
+                    client.abort("c")
+            tokens, last = await drain(outputs)
+            assert tokens == said and last.n_prompt == 1 and last.finish is FinishReason.LENGTH
+            assert late is not None and (await drain(late))[0] == said[:3]
+            assert [output async for output in gone] == []
+            resumed = [e.submitted[0].resume for e in engines]
+            assert resumed[0] is None and resumed[2] is not None
+            assert resumed[2].tokens == said[: len(resumed[2].tokens)] and resumed[2].tokens
+            assert client.restarts.total == 3 and client.n_open == 0
+            process.die()
 
     run(body)
 
 
-def test_a_request_that_could_not_be_sent_may_come_again(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/engine"
+def test_what_an_engine_said_at_last_is_not_taken_for_a_word_of_the_next(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            engine = scripted([10, 11, 12], gate=threading.Semaphore(0))
+            process = EngineProcess(engine, f"ipc://{tmp_path}/engine")
+            process.start()
+            await until(lambda: client.state.state == "ready")
+            outputs = client.submit(Submit("a", [1], max_tokens=3))
+            await until(lambda: len(engine.submitted) == 1)
+            client.engine_died("it was killed", is_restarting=True)
+            client._receive(EngineState("ready"))  # so that it is sent again
+            client._receive(StepDone([Output("a", [10], n_prompt=1)]))  # comes late
+            assert engine.gate is not None
+            engine.gate.release(99)
+            assert (await drain(outputs))[0][:1] == [10]
+            assert [submit.id for submit in engine.submitted] == ["a", "a+1"]
+            process.die()
+
+    run(body)
+
+
+def test_a_request_that_cannot_be_sent_waits_for_the_next_engine(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            for said in ([10], [20]):
+                process = EngineProcess(scripted(said), f"ipc://{tmp_path}/engine")
+                process.start()
+                await until(lambda: client.state.state == "ready")
+                if said == [10]:
+                    await asyncio.to_thread(process.die)
+                    await until(lambda: not can_send(client))
+                    outputs = client.submit(Submit("a", [1], max_tokens=1))
+                    assert client.state.state == "ready", "nobody has told yet that it is gone"
+                    client.engine_died("it was killed", is_restarting=True)
+            assert (await drain(outputs))[0] == [20]
+            process.die()
+
+    run(body)
+
+
+def can_send(client: ZmqEngineClient) -> bool:
+    try:
+        client._send(Abort("nobody"))
+    except EngineBusy:
+        return False
+    return True
+
+
+def test_a_request_that_ends_engines_is_not_tried_for_ever(tmp_path: Path) -> None:
+    """Others, of which tokens come, go on."""
 
     async def body() -> None:
-        client = ZmqEngineClient(endpoint)
-        await client.start()
-        process = EngineProcess(scripted([10]), endpoint)
-        process.start()
-        await until(lambda: client.state.state == "ready")
-        await asyncio.to_thread(process.die)
+        async with started(tmp_path) as client:
+            bad, good = None, None
+            for k in range(MAX_DEATHS):
+                engine = scripted([10, 11, 12, 13], max_batch=1, gate=threading.Semaphore(1))
+                process = EngineProcess(engine, f"ipc://{tmp_path}/engine")
+                process.start()
+                await until(lambda: client.state.state == "ready")
+                if k == 0:
+                    good = client.submit(Submit("good", [1], max_tokens=4))
+                    bad = client.submit(Submit("bad", [2], max_tokens=3))
+                n = k + 1
+                await until(lambda n=n: n_tokens(client, "good") == n)
+                await asyncio.to_thread(process.die)
+                client.engine_died("It was killed.", is_restarting=True)
+            assert bad is not None and good is not None
+            with pytest.raises(ClusterError, match=r"It was killed.*3 times in a row.*its cause"):
+                await drain(bad)
+            process = EngineProcess(scripted([10, 11, 12, 13]), f"ipc://{tmp_path}/engine")
+            process.start()
+            assert (await drain(good))[0] == [10, 11, 12, 13]
+            process.die()
 
-        def is_refused() -> bool:
-            try:
-                client.submit(Submit("a", [1]))
-            except EngineBusy:
-                return True
-            client.abort("a")
-            return False
+    run(body)
 
-        await until(is_refused)
-        with pytest.raises(EngineBusy, match="cannot be reached"):
-            client.submit(Submit("a", [1]))
-        await client.close()
+
+def n_tokens(client: ZmqEngineClient, name: str) -> int:
+    return len(client._router._sequences[name]._tokens)
+
+
+def test_sequences_wait_for_an_engine_as_long_as_they_may(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with started(tmp_path, max_recover_s=1.0) as client:
+            engine = scripted([10], max_len=10**9, gate=threading.Semaphore(0))
+            process = EngineProcess(engine, f"ipc://{tmp_path}/engine")
+            process.start()
+            await until(lambda: client.state.state == "ready")
+            cut_short = client.submit(Submit("cut short", [1], deadline_s=0.3))
+            outputs = client.submit(Submit("a", [2]))
+            await until(lambda: len(engine.submitted) == 2)
+            assert engine.gate is not None
+            engine.gate.release()
+            await until(lambda: n_tokens(client, "a") > 0 and n_tokens(client, "cut short") > 0)
+            await asyncio.to_thread(process.die)
+            client.engine_died("It was killed.", is_restarting=True)
+            later = client.submit(Submit("later", [3], deadline_s=0.3))
+            assert (await drain(cut_short))[1].finish is FinishReason.LENGTH
+            with pytest.raises(EngineBusy, match="time ran out after"):
+                await drain(later)
+            with pytest.raises(EngineBusy, match=r"It was killed.*within 1 s \(--max-recover-s\)"):
+                await drain(outputs)
+            assert not client.state.queues
+            with pytest.raises(EngineBusy, match="loading"):
+                client.submit(Submit("b", [1]))
+            client.engine_died("It was killed again.", is_restarting=True)
+            assert not client.state.queues, "the time counts from the first"
+            process = EngineProcess(scripted([10]), f"ipc://{tmp_path}/engine")
+            process.start()
+            await until(lambda: client.state.state == "ready")
+            assert (await drain(client.submit(Submit("c", [1], max_tokens=2))))[0] == [
+                10,
+                FILLER_ID,
+            ]
+            process.die()
 
     run(body)
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.config import ApiConfig
 from tests.api.listening import listening
-from tests.api.serving import says, tokenizer
+from tests.api.serving import ImpatientClient, says, tokenizer
 from tests.scripted_runner import ScriptedEngine
 
 anthropic = pytest.importorskip("anthropic", reason="the official client is a test extra")
@@ -24,7 +24,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture(scope="module")
 def url(engine: ScriptedEngine) -> Iterator[str]:
-    with listening(engine, ApiConfig(api_keys=("secret",))) as url:
+    with listening(engine, ApiConfig(api_keys=("secret",)), ImpatientClient) as url:
         yield url
 
 

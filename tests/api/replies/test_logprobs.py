@@ -207,7 +207,7 @@ def test_a_part_of_a_character_is_named_by_its_bytes() -> None:
 
 
 def test_outputs_that_piled_up_keep_their_probabilities() -> None:
-    from api.engines.router import merged
+    from api.engines.open_sequence import merged
 
     one = Output("a", [1], probs=[TokenProbs(1, -1.0, [], [])])
     two = Output("a", [2], FinishReason.LENGTH, probs=[TokenProbs(2, -2.0, [], [])])

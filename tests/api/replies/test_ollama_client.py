@@ -24,6 +24,7 @@ from tests.api.serving import (
     MAX_SEQ_LEN,
     VOCAB_SIZE,
     ClientClass,
+    ImpatientClient,
     StepwiseClient,
     masks,
     says,
@@ -462,7 +463,7 @@ def test_errors_are_ollamas(client, url: str) -> None:
 
 def test_an_error_after_the_stream_began_is_a_line() -> None:
     engine = ScriptedEngine(says("word " * 200, ends=False))
-    with listening(engine) as url, ollama.Client(host=url) as client:
+    with listening(engine, client=ImpatientClient) as url, ollama.Client(host=url) as client:
         with pytest.raises(ollama.ResponseError) as broken:
             for n, _ in enumerate(client.generate("toy", "Hi", stream=True, options={})):
                 if n == 3:

@@ -9,7 +9,7 @@ import pytest
 from api.response_store import ResponseStore
 from dllama.errors import RequestError
 from tests.api.listening import listening
-from tests.api.serving import says, tokenizer
+from tests.api.serving import ImpatientClient, says, tokenizer
 from tests.scripted_runner import ScriptedEngine
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
@@ -25,7 +25,7 @@ def engine() -> ScriptedEngine:
 @pytest.fixture(scope="module")
 def client(engine: ScriptedEngine) -> Iterator[object]:
     with (
-        listening(engine) as url,
+        listening(engine, client=ImpatientClient) as url,
         openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client,
     ):
         yield client

@@ -9,7 +9,7 @@ import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from api.engines.router import merged
+from api.engines.open_sequence import merged
 from dllama.requests import Output, Submit
 from tests.api.serving import (
     MAX_SEQ_LEN,

@@ -13,7 +13,16 @@ from api.engines.in_process import InProcessEngineClient
 from api.routes.embeddings import normalised
 from api.served_model import ModelFacts
 from tests.api.listening import listening
-from tests.api.serving import VOCAB_SIZE, run, says, served, serving, serving_engine, tokenizer
+from tests.api.serving import (
+    VOCAB_SIZE,
+    ImpatientClient,
+    run,
+    says,
+    served,
+    serving,
+    serving_engine,
+    tokenizer,
+)
 from tests.scripted_runner import ScriptedEngine, hidden_state
 
 
@@ -163,7 +172,7 @@ def test_an_engine_that_is_lost_is_a_503() -> None:
     engine.runner.loses_node, engine.runner.n_recover_failures = True, 10**9
 
     async def body() -> None:
-        async with serving_engine(engine) as server:
+        async with serving_engine(engine, client=ImpatientClient) as server:
             reply = await server.post("/v1/embeddings", {"input": ["a", "b"]})
             assert reply.status == 503
 

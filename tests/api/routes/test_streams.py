@@ -13,7 +13,7 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.conversation_streams import MAX_STREAM_BYTES, Conversation, ConversationStream
 from api.replies.event_stream import SSE
-from tests.api.serving import Server, ask, run, says, serving_engine, until
+from tests.api.serving import ImpatientClient, Server, ask, run, says, serving_engine, until
 from tests.scripted_runner import ScriptedEngine
 
 TEXT = "Hello wörld ☕! And more."
@@ -145,11 +145,11 @@ def test_only_streams_are_kept_and_only_those_that_began() -> None:
     engine, gate = waiting_engine()
 
     async def body() -> None:
-        async with serving_engine(engine) as server:
+        async with serving_engine(engine, client=ImpatientClient) as server:
             streams = server.app[CONTEXT].streams
             asked = {"messages": HI, "stream": True}
             engine.runner.loses_node = True
-            gate.release()
+            let_go(gate)
             for wrong, status in ({"n": "many"}, 400), ({}, 503):
                 reply = await server.post("/v1/chat/completions", asked | wrong, headers=HEADERS)
                 assert reply.status == status and reply.error["message"]
@@ -171,7 +171,7 @@ def test_an_error_in_the_middle_is_kept_too() -> None:
     engine, gate = waiting_engine()
 
     async def body() -> None:
-        async with serving_engine(engine) as server:
+        async with serving_engine(engine, client=ImpatientClient) as server:
             asked = {"messages": HI, "stream": True}
             post = asyncio.create_task(server.post("/v1/chat/completions", asked, headers=HEADERS))
             gate.release()

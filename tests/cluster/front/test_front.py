@@ -12,6 +12,7 @@ import psutil
 import pytest
 import zmq
 
+from cluster.front.connection import MAX_UNREAD
 from cluster.front.front import MAX_OFFENCES, Front
 from cluster.front.guests import GuestLimits
 from cluster.front.private import PrivateEndpoint
@@ -30,7 +31,6 @@ class Service:
         self.context = zmq.Context()
         self._inner = PrivateEndpoint()
         self._router = make_socket(self.context, zmq.ROUTER, host="", max_message_bytes=MAX_BYTES)
-        self._router.rcvhwm = 4
         self._router.rcvtimeo = 20
         self._inner.bind(self._router)
         self.front = Front(self._inner.target, MAX_BYTES, limits)
@@ -49,8 +49,21 @@ class Service:
             except zmq.Again:
                 continue
             self.last = self.front.number_of(identity.get(zmq.SRCFD))
+            self.front.consumed(self.last)
             self.hosts.add(self.front.address_of(self.last))
             self._router.send_multipart([identity.bytes, frames[-1].bytes])
+
+    def stop_reading(self) -> None:
+        self._is_running = False
+        self._thread.join()
+
+    def n_unread(self) -> int:
+        """Reads, in this thread, what waits."""
+        n = 0
+        while self._router.poll(100):
+            self._router.recv_multipart()
+            n += 1
+        return n
 
     def client(self) -> zmq.Socket[bytes]:
         made = self.context.socket(zmq.DEALER)
@@ -61,8 +74,7 @@ class Service:
         return made
 
     def close(self) -> None:
-        self._is_running = False
-        self._thread.join()
+        self.stop_reading()
         self.front.close()
         for each in (self._router, *self._clients):
             each.close()
@@ -201,3 +213,14 @@ def test_a_port_in_use_and_a_foreign_address_are_said(service: Service) -> None:
         with pytest.raises(ConfigError, match=words):
             front.start(host, port)
         front.close()
+
+
+def test_the_socket_behind_is_never_full(service: Service) -> None:
+    """libzmq ends the process where a peer leaves while its messages wait for room."""
+    service.stop_reading()
+    stranger = shake_hands(service.address)
+    stranger.sendall(frame(b"x") * 200)
+    time.sleep(0.5)
+    stranger.close()
+    time.sleep(0.5)
+    assert 0 < service.n_unread() <= MAX_UNREAD

@@ -20,10 +20,22 @@ def frame(body: bytes, *, more: bool = False, flags: int = 0) -> bytes:
 
 
 def shake_hands(address: tuple[str, int], timeout_s: float = 10.0) -> socket.socket:
-    """A connection that has greeted as a DEALER does."""
+    """A connection that has greeted as a DEALER does, and has heard the other side's command: a
+    message before that is an error."""
     made = socket.create_connection(address, timeout_s)
     made.sendall(GREETING + READY)
+    heard = _read(made, len(GREETING) + 2)
+    _read(made, heard[-1])
     return made
+
+
+def _read(end: socket.socket, n_bytes: int) -> bytes:
+    data = b""
+    while len(data) < n_bytes:
+        more = end.recv(n_bytes - len(data))
+        assert more, "the other side has closed"
+        data += more
+    return data
 
 
 def is_closed(end: socket.socket, timeout_s: float = 20.0) -> bool:

@@ -87,6 +87,7 @@ class HistoryRunner:
         self._hidden = np.zeros((0, 1), np.float32)
         self.idle_at: list[int] = []  # how many steps there had been, at each `idle`
         self.is_lost = False
+        self.change: str | None = None
         self.is_closed = False
 
     @property
@@ -134,6 +135,11 @@ class HistoryRunner:
         self.is_lost = True
         self.states[:] = self._positions[:] = -1
 
+    def shrink(self, n_pages: int) -> None:
+        """Comes back with so few pages."""
+        self._n_pages = n_pages
+        self.states, self._positions = self.states[:n_pages], self._positions[:n_pages]
+
     @property
     def weight_bytes(self) -> int:
         return 0
@@ -159,11 +165,16 @@ class HistoryRunner:
         self.idle_at.append(len(self.step_sizes))
         self._refuse_lost()
 
+    @property
+    def pending_change(self) -> str | None:
+        return self.change
+
     def recover(self) -> None:
         if self._n_failures:
             self._n_failures -= 1
             self._refuse_lost()
-        self.is_lost = False
+        self.lose()
+        self.is_lost, self.change = False, None
 
     def stats(self) -> list[dict[str, object]]:
         self._refuse_lost()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
-from dllama.engine.outputs import EngineInterrupted
+from dllama.errors import PeerLost
 from dllama.requests import FinishReason, SamplingParams, Submit
 from dllama.step import PAGE_TOKENS
 from tests.dllama.engine.days import Heard, Visit, drain, expected, live_through, prompt, visits
@@ -94,7 +94,7 @@ def test_preempted_equals_undisturbed() -> None:
         assert heard.answer(submit.id) == expected(submit, runner)
     assert kv(engine)["pages_used"] == 0
     runner.lose()
-    with pytest.raises(EngineInterrupted):
+    with pytest.raises(PeerLost):
         engine.idle()
     n_preempted = engine.scheduler.n_preempted
     engine.recover()
@@ -246,29 +246,31 @@ def test_forbidding_every_token_ends_only_that_sequence() -> None:
     assert heard.answer("good") == expected(good, runner)
 
 
-def test_a_lost_node_ends_every_sequence_and_recovery_serves_again() -> None:
+def test_a_lost_node_ends_nothing_and_new_requests_wait() -> None:
     runner = HistoryRunner(lose_at=[3], n_failures=1)
     engine = Engine(runner, max_batch=2)
-    for name in "abc":
-        engine.submit(Submit(name, prompt(5), GREEDY, max_tokens=50))
+    submits = [Submit(name, prompt(5), GREEDY, max_tokens=50) for name in "abc"]
+    for submit in submits:
+        engine.submit(submit)
     heard = Heard()
-    with pytest.raises(EngineInterrupted, match=r"10\.0\.0\.9:9998 left") as interrupted:
+    with pytest.raises(PeerLost, match=r"10\.0\.0\.9:9998 left"):
         drain(engine, heard)
-    heard.add(interrupted.value.outputs)
-    for name in "abc":
-        assert heard.answer(name).finish is FinishReason.ERROR
-        assert "10.0.0.9:9998" in (heard.outputs[name][-1].error or "")
-    assert not engine.has_work() and kv(engine)["pages_used"] == 0
-    engine.submit(Submit("early", prompt(3), GREEDY))
-    (refused,) = engine.step()
-    assert refused.finish is FinishReason.ERROR and refused.retry_after_s is not None
+    assert not any(output.finish for told in heard.outputs.values() for output in told)
+    assert engine.has_work() and kv(engine)["pages_used"] == 0
+    assert [s.id for s in engine.scheduler.waiting] == list("abc"), "in their order"
+    early = Submit("early", prompt(3), GREEDY, max_tokens=4)
+    engine.submit(early)
+    engine.submit(Submit("leaves", prompt(3), GREEDY))
+    engine.abort("leaves")
+    assert engine.step() == [] and engine.pending_change is None
     engine.idle()  # nothing to watch over while it is known to be lost
-    with pytest.raises(Exception, match="left"):
+    with pytest.raises(PeerLost, match="left"):
         engine.recover()
     engine.recover()
-    submit = Submit("d", prompt(5), GREEDY, max_tokens=10)
-    engine.submit(submit)
-    assert drain(engine).answer("d") == expected(submit, runner)
+    drain(engine, heard)
+    for submit in [*submits, early]:
+        assert heard.answer(submit.id) == expected(submit, runner)
+    engine.scheduler.check_integrity()
 
 
 def test_a_node_lost_while_idle_is_noticed() -> None:
@@ -276,10 +278,110 @@ def test_a_node_lost_while_idle_is_noticed() -> None:
     engine = Engine(runner)
     engine.idle()
     runner.lose()
-    with pytest.raises(EngineInterrupted) as interrupted:
+    with pytest.raises(PeerLost):
         engine.idle()
-    assert interrupted.value.outputs == []
-    assert engine.stats()["workers"] == []
+    assert engine.step() == [] and engine.stats()["workers"] == []
+
+
+def test_what_was_not_delivered_at_a_loss_is_delivered_after_it() -> None:
+    now_s = [0.0]
+    runner = HistoryRunner(lose_at=[0])
+    engine = Engine(runner, clock=lambda: now_s[0])
+    engine.submit(Submit("bad", []))
+    engine.submit(Submit("late", prompt(3), GREEDY, deadline_s=1.0))
+    engine.submit(Submit("late too", prompt(3), GREEDY, deadline_s=3.0))
+    engine.submit(Submit("a", prompt(3), GREEDY, max_tokens=2))
+    now_s[0] = 2.0
+    with pytest.raises(PeerLost):
+        engine.step()
+    assert [output.id for output in engine.step()] == ["bad", "late"]
+    now_s[0] = 4.0
+    assert [output.id for output in engine.step()] == ["late too"], "deadlines hold meanwhile"
+    now_s[0] = 7.0
+    engine.recover()
+    assert drain(engine).answer("a").finish is FinishReason.LENGTH
+    assert engine.stats()["recovery"] == {"total": 1, "seconds": 5.0}
+
+
+def test_what_waits_too_long_is_given_up_and_new_ones_are_refused_until_it_is_back() -> None:
+    now_s = [0.0]
+    runner = HistoryRunner(lose_at=[2])
+    engine = Engine(runner, clock=lambda: now_s[0])
+    engine.submit(Submit("a", prompt(3), GREEDY, max_tokens=9))
+    heard = Heard()
+    with pytest.raises(PeerLost):
+        drain(engine, heard)
+    now_s[0] = 120.0
+    engine.give_up()
+    engine.submit(Submit("b", prompt(3), GREEDY))
+    heard.add(engine.step())
+    for name, words in (("a", r"10\.0\.0\.9:9998 left.*within 120 s"), ("b", "a few seconds")):
+        last = heard.outputs[name][-1]
+        assert last.finish is FinishReason.ERROR and last.retry_after_s == 3.0
+        assert re.search(words, last.error or "")
+    engine.recover()
+    submit = Submit("c", prompt(3), GREEDY, max_tokens=3)
+    engine.submit(submit)
+    assert drain(engine).answer("c") == expected(submit, runner)
+
+
+def test_sessions_keep_their_names_and_pins_over_a_loss() -> None:
+    runner = HistoryRunner(n_pages=16)
+    engine = Engine(runner)
+    submit = Submit("a", prompt(70), GREEDY, max_tokens=5, session_id="s")
+    engine.submit(submit)
+    answer = drain(engine).answer("a")
+    runner.lose()
+    with pytest.raises(PeerLost):
+        engine.idle()
+    engine.recover()
+    session = engine.scheduler.kv.sessions.get("s")
+    assert session is not None and len(session.tokens) == 74
+    again = Submit("b", [*submit.tokens, *answer.tokens], GREEDY, max_tokens=5)
+    engine.submit(again)
+    assert drain(engine).answer("b") == expected(again, runner)
+    for i in range(40):
+        engine.submit(Submit(f"n{i}", prompt(60, i), GREEDY, max_tokens=2))
+        drain(engine)
+    engine.scheduler.check_integrity()
+    assert len(engine.scheduler.pool.find(session.keys[:2])) == 2, "still pinned"
+
+
+def test_nodes_that_are_left_may_have_less_room() -> None:
+    runner = HistoryRunner(n_pages=8)
+    engine = Engine(runner)
+    short = Submit("short", prompt(9), GREEDY, max_tokens=20)
+    engine.submit(short)
+    engine.submit(Submit("long", prompt(100), GREEDY, max_tokens=20))
+    heard = Heard()
+    for _ in range(3):
+        heard.add(engine.step())
+    runner.lose()
+    with pytest.raises(PeerLost):
+        engine.step()
+    runner.shrink(2)
+    engine.recover()
+    drain(engine, heard)
+    assert heard.answer("short") == expected(short, runner)
+    last = heard.outputs["long"][-1]
+    assert last.finish is FinishReason.ERROR and "have room for 64" in (last.error or "")
+
+
+def test_a_change_of_nodes_is_a_pause() -> None:
+    runner = HistoryRunner()
+    engine = Engine(runner)
+    submit = Submit("a", prompt(40), WARM, max_tokens=20)
+    engine.submit(submit)
+    heard = Heard()
+    for _ in range(6):
+        heard.add(engine.step())
+    runner.change = "node 2 is back"
+    assert engine.pending_change == "node 2 is back"
+    engine.suspend("node 2 is back")
+    assert engine.pending_change is None
+    engine.recover()
+    drain(engine, heard)
+    assert heard.answer("a") == expected(submit, runner)
 
 
 def test_stats_have_the_shape_of_the_design() -> None:

@@ -10,15 +10,13 @@ import pytest
 
 from dllama.engine.engine import Engine
 from dllama.engine.loop import (
-    FIRST_PAUSE_S,
     IDLE_S,
-    MAX_PAUSE_S,
-    PAUSE_GROWTH,
     PROGRESS_S,
     EngineLoop,
     Progress,
     TransportClosed,
 )
+from dllama.engine.recovery import FIRST_PAUSE_S, MAX_PAUSE_S, PAUSE_GROWTH
 from dllama.errors import ModelFileError
 from dllama.requests import (
     Abort,
@@ -164,27 +162,21 @@ def test_a_bug_in_a_step_is_a_failure() -> None:
     assert [state for _, state in transport.states] == ["loading", "ready", "failed"]
 
 
-def test_recovery_backs_off_refuses_and_serves_again() -> None:
-    """Lost at 1 s; five attempts fail, each after a longer pause, up to the longest."""
+def test_recovery_begins_at_once_backs_off_and_ends_nothing() -> None:
+    """Lost at 1 s; the first attempt is made at once, and five fail."""
     runner = HistoryRunner(lose_at=[2], n_failures=5)
-    late = Submit("late", [4, 5], WARM, max_tokens=6)
+    submits = [Submit("a", [1, 2], WARM, max_tokens=50), Submit("early", [1], WARM, max_tokens=9)]
     script: list[tuple[float, ToEngine]] = [
-        (1.0, Submit("a", [1, 2], WARM, max_tokens=50)), (1.2, Submit("early", [1], WARM)),
-        (1.3, StatsQuery("q")), (50.0, late),
+        (1.0, submits[0]), (1.2, submits[1]), (1.3, StatsQuery("q")),
+        (1.3, SessionCall("c", SessionAction.ERASE, "nobody")),
     ]  # fmt: skip
     transport = ScriptedTransport(script, ends_at=60.0)
     assert run(transport, runner) is True
-    lost, early = transport.outputs("a")[-1], transport.outputs("early")
-    assert lost.finish is FinishReason.ERROR and "10.0.0.9:9998" in (lost.error or "")
-    assert [output.finish for output in early] == [FinishReason.ERROR]
-    assert early[0].retry_after_s is not None
-    [refused_s] = [
-        at_s for at_s, m in transport.sent if isinstance(m, StepDone) and early[0] in m.outputs
-    ]
-    assert refused_s == pytest.approx(1.2, abs=IDLE_S), "refused before the nodes are back"
     [asked_s] = [at_s for at_s, m in transport.sent if isinstance(m, StatsReply)]
     assert asked_s == pytest.approx(1.3, abs=IDLE_S), "answered before the nodes are back"
-    pauses = [FIRST_PAUSE_S]
+    [reply] = [m for _, m in transport.sent if isinstance(m, SessionReply)]
+    assert "is being brought back" in (reply.error or "")
+    pauses = [0.0, FIRST_PAUSE_S]
     while len(pauses) < 6:
         pauses.append(min(pauses[-1] * PAUSE_GROWTH, MAX_PAUSE_S))
     assert pauses[-1] == MAX_PAUSE_S
@@ -193,10 +185,51 @@ def test_recovery_backs_off_refuses_and_serves_again() -> None:
         "loading", "ready", *["recovering"] * 6, "ready",
     ]  # fmt: skip
     assert [b - a for a, b in pairwise(times)] == pytest.approx(pauses)
+    told = [m for _, m in transport.sent if isinstance(m, EngineState)]
+    assert [m.queues for m in told] == [m.state == "recovering" for m in told]
+    for submit in submits:
+        assert transport.answer(submit.id) == expected(submit, runner)
+
+
+def test_after_the_limit_answers_end_and_requests_are_refused_until_the_nodes_are_back() -> None:
+    runner = HistoryRunner(lose_at=[2], n_failures=6)
+    late = Submit("late", [4, 5], WARM, max_tokens=6)
+    script: list[tuple[float, ToEngine]] = [
+        (1.0, Submit("a", [1, 2], WARM, max_tokens=50)), (5.0, Submit("b", [1, 2], WARM)),
+        (50.0, late),
+    ]  # fmt: skip
+    transport = ScriptedTransport(script, ends_at=60.0)
+    loop = EngineLoop(transport, transport.clock, max_recover_s=3.0)
+    assert loop.run(lambda report: Engine(runner)) is True
+    ended = [(at_s, o) for at_s, m in transport.sent if isinstance(m, StepDone) for o in m.outputs
+             if o.finish is FinishReason.ERROR]  # fmt: skip
+    assert [output.id for _, output in ended] == ["a", "b"]
+    assert [at_s for at_s, _ in ended] == pytest.approx([4.0, 5.0], abs=2 * IDLE_S)
+    assert all(output.retry_after_s is not None for _, output in ended)
+    told = [(at_s, m) for at_s, m in transport.sent if isinstance(m, EngineState)]
+    assert all(m.queues == (at_s < 4.0) for at_s, m in told if m.state == "recovering")
+    assert told[-1][1].state == "ready", "it is tried on"
     assert transport.answer("late") == expected(late, runner)
 
 
-def test_a_second_loss_begins_with_a_short_pause() -> None:
+def test_nodes_that_change_are_taken_between_two_steps() -> None:
+    class Joined(HistoryRunner):
+        def idle(self) -> None:
+            super().idle()
+            if len(self.idle_at) == 3:
+                self.change = "10.0.0.9:9998 is back"
+
+    runner = Joined()
+    submit = Submit("a", [1, 2], WARM, max_tokens=9)
+    transport = ScriptedTransport([(1.0, submit)], ends_at=5.0)
+    assert run(transport, runner) is True
+    told = [m for _, m in transport.sent if isinstance(m, EngineState)]
+    assert [m.state for m in told] == ["loading", "ready", "recovering", "ready"]
+    assert told[2].detail == "10.0.0.9:9998 is back" and told[2].queues
+    assert transport.answer("a") == expected(submit, runner)
+
+
+def test_a_second_loss_begins_at_once_too() -> None:
     runner = HistoryRunner(n_failures=3)
     transport = ScriptedTransport(ends_at=40.0)
     loop, engine = EngineLoop(transport, transport.clock), Engine(runner)
@@ -206,7 +239,7 @@ def test_a_second_loss_begins_with_a_short_pause() -> None:
         began_s = transport.now_s
         while runner.is_lost:
             loop.turn(engine)
-    assert transport.now_s - began_s == pytest.approx(FIRST_PAUSE_S)
+    assert transport.now_s == began_s
 
 
 def test_weights_sent_again_are_loading() -> None:
@@ -227,6 +260,43 @@ def test_weights_sent_again_are_loading() -> None:
     run(transport, runner, load)
     told = [state for _, state in transport.states]
     assert told == ["loading", "ready", "recovering", "loading", "ready"]
+    assert [m.queues for _, m in transport.sent if isinstance(m, EngineState)] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+
+
+def test_messages_are_handled_and_deadlines_hold_while_weights_are_sent_again() -> None:
+    transport = ScriptedTransport(ends_at=100.0)
+
+    class Fed(HistoryRunner):
+        report: Progress
+
+        def recover(self) -> None:
+            for i in range(40):
+                transport.now_s += 0.5
+                self.report(i / 40, "sending")
+            super().recover()
+
+    runner = Fed(lose_at=[2])
+    kept = Submit("kept", [1, 2], WARM, max_tokens=9)
+    transport = ScriptedTransport(
+        [(0.0, kept), (0.0, Submit("late", [3], WARM, max_tokens=99, deadline_s=2.0)),
+         (3.0, StatsQuery("q")), (4.0, Abort("gone")), (3.5, Submit("gone", [5], WARM))],
+        ends_at=30.0,
+    )  # fmt: skip
+
+    def load(report: Progress) -> Engine:
+        runner.report = report
+        return Engine(runner, clock=transport.clock)
+
+    assert EngineLoop(transport, transport.clock).run(load) is True
+    [asked_s] = [at_s for at_s, m in transport.sent if isinstance(m, StatsReply)]
+    assert asked_s == pytest.approx(3.0, abs=0.6)
+    [ended_s] = [at_s for at_s, m in transport.sent if isinstance(m, StepDone)
+                 for o in m.outputs if o.id == "late" and o.finish is not None]  # fmt: skip
+    assert ended_s == pytest.approx(2.0, abs=0.6)
+    assert transport.outputs("gone") == []
+    assert transport.answer("kept") == expected(kept, runner)
 
 
 def test_no_step_is_run_while_the_reader_is_behind() -> None:

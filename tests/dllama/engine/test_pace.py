@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
-from dllama.engine.scheduler import SLOWDOWN, STALE_AFTER, Pace, fair_shares
+from dllama.engine.pace import SLOWDOWN, STALE_AFTER, Pace
+from dllama.engine.scheduler import fair_shares
 from dllama.engine.submit_check import fitting_prompt
 from dllama.kv import KvShift
 from dllama.requests import FinishReason, SamplingParams, Submit

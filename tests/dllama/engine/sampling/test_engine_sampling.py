@@ -83,8 +83,14 @@ class EvenTokens:
     def __init__(self) -> None:
         self.insists = True
 
-    def make(self, grammar: str, stop_ids: object, n_left: int | None = None) -> EvenTokens:
+    def make(
+        self, grammar: str, stop_ids: object, n_left: int | None = None, resume: object = None
+    ) -> EvenTokens:
         return self
+
+    @property
+    def n_replaced(self) -> int:
+        return not self.insists
 
     def mask(self) -> np.ndarray:
         return np.arange(97) % 2 == 0

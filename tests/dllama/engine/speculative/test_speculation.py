@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dllama.engine.constraint import Constraint
 from dllama.engine.engine import Engine
 from dllama.engine.kv.index import page_key
-from dllama.engine.scheduler import Pace
+from dllama.engine.pace import Pace
 from dllama.engine.speculative.draft import MAX_DRAFT
 from dllama.engine.speculative.ngram import NgramDrafter
 from dllama.engine.speculative.speculation import AUTO, MAX_FORCED, Speculation
@@ -354,6 +354,10 @@ class OddAndEven:
     def keep(self, token: int) -> int:
         return token
 
+    @property
+    def n_replaced(self) -> int:
+        return 0
+
     def advance(self, token: int) -> bool:
         assert (token + self._last) % 2, "a token that the mask forbids"
         self._n, self._last = self._n - 1, token
@@ -361,7 +365,9 @@ class OddAndEven:
 
 
 class OddAndEvenMaker:
-    def make(self, grammar: str, stop_ids: object, n_left: int | None = None) -> Constraint:
+    def make(
+        self, grammar: str, stop_ids: object, n_left: int | None = None, resume: object = None
+    ) -> Constraint:
         return OddAndEven(int(grammar))
 
     def close(self) -> None: ...

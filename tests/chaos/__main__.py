@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
                 for fault, fault_seed in schedule(rows, args.faults, seed):
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
+                    if cluster.root.has_ended():
+                        break
                     if len(outcomes) % WHOLE_EVERY == 0:
                         trial.await_whole()
                 trial.await_whole()

@@ -56,7 +56,7 @@ class Load:
         self._waiting_since_s: dict[int, float] = {}  # streams, and when each last heard anything
         self._pieces_s: deque[float] = deque(maxlen=100_000)  # when pieces of answers came
         self._is_over = False
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
+        self._thread = threading.Thread(target=self._run_thread, name="load")
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -75,10 +75,15 @@ class Load:
         waits for a whole answer hears nothing before its end."""
         return all(at_s > moment_s for at_s in tuple(self._waiting_since_s.values()))
 
+    def _run_thread(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except Exception as error:
+            self._find("the load itself", f"{type(error).__name__}: {error}", is_lost=True)
+            raise
+
     async def _run(self) -> None:
-        async with Clients(
-            self._socket, lambda: self._pieces_s.append(time.monotonic())
-        ) as clients:
+        async with Clients(self._socket) as clients:
             streams = [
                 asyncio.create_task(self._stream(clients, k)) for k in range(self._n_streams)
             ]

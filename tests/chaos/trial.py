@@ -109,7 +109,7 @@ class Trial:
         """Waits until the root serves and every stream goes on; a few seconds for the slowest."""
         deadline_s = time.monotonic() + SERVE_S
         ready_from_s = time.monotonic()
-        while time.monotonic() < deadline_s:
+        while time.monotonic() < deadline_s and not self._cluster.root.has_ended():
             time.sleep(LOOK_S)
             if not self._watch.is_ready:
                 ready_from_s = time.monotonic()

@@ -110,12 +110,17 @@ def address_towards(host: str, port: int) -> str:
 
 def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: int) -> Socket:
     """Returns a socket with explicit limits: nothing is queued for an absent peer, and closing does
-    not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed."""
+    not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed.
+
+    What is received has no high-water mark: libzmq 4.3.5 ends the process (an assertion in
+    stream_engine_base.cpp) where a peer cuts its link while its messages wait for room and a
+    heartbeat is due. Who may send is decided before: by a front, or by the link's handshake.
+    """
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, 0)
     made.setsockopt(zmq.IMMEDIATE, 1)
     made.setsockopt(zmq.SNDHWM, 1_000)
-    made.setsockopt(zmq.RCVHWM, 1_000)
+    made.setsockopt(zmq.RCVHWM, 0)
     made.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
     made.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     made.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)

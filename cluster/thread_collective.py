@@ -10,7 +10,7 @@ from cluster.mesh.sync_type import floats_of
 from dllama.collective import Addend
 from dllama.errors import PeerLost
 from kernels.matmul.sums import FixedSums
-from kernels.wire.fixed import add_fixed, wide_groups
+from kernels.wire.fixed import add_fixed
 
 
 class ThreadGroup:
@@ -52,8 +52,7 @@ class ThreadCollective:
         total = np.empty(out.shape, np.float32)
         exact = [part for part in self._group.partials if isinstance(part, FixedSums)]
         if exact:
-            wides = [wide_groups(part, slice(None)) for part in exact]
-            add_fixed([part.low for part in exact], wides, total)
+            add_fixed(exact, total)
         else:
             total[:] = sum(floats_of(part) for part in self._group.partials)
         self._group.meet(self._rank)  # no rank may change its x before all have added it

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.qtypes import QType
 from tests.ports import own_port
-from tests.programs import root, start_worker, workers
+from tests.programs import Server, root, start_worker, workers
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 
@@ -18,8 +20,12 @@ STORY = (
     ", there was a little girl named Lily. She loved to play outside in the park. One day, she "
     "saw a big, red ball. She wanted to play with it, but it was too high."
 )
+MODELS: dict[str, Callable[[], Path]] = {
+    "stories260K": lambda: shared_file("models/stories260K.gguf"),
+    "packaged": lambda: DEFAULT_MODEL,
+}
 CLUSTERS = {
-    "one": "", "two": "1,1", "three": "1,1,1", "four": "1,1,1,1", "five": "1,1,1,1,1",
+    "two": "1,1", "three": "1,1,1", "four": "1,1,1,1", "five": "1,1,1,1,1",
     "uneven": "3,2,1", "lopsided": "1,5",
 }  # fmt: skip
 
@@ -30,25 +36,60 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         yield addresses
 
 
-@pytest.mark.parametrize("shares", CLUSTERS.values(), ids=CLUSTERS)
-def test_the_story_is_the_same_on_any_cluster(
-    tmp_path: Path, daemons: list[str], shares: str
-) -> None:
-    """Five nodes are more than the model has key/value heads."""
-    n_workers = shares.count(",")
-    args = ["--workers", ",".join(daemons[:n_workers]), "--shares", shares] if n_workers else []
-    with root(tmp_path, shared_file("models/stories260K.gguf"), *args) as server:
-        status, answer = server.post(
-            "/v1/completions",
-            {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 60},
-        )
+QUESTIONS = [
+    {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 60, "logprobs": 4},
+    {"prompt": "The cat", "seed": 7, "temperature": 1.2, "max_tokens": 40, "logprobs": 2},
+    {"prompt": "One day a bird " * 30, "seed": 1, "max_tokens": 20, "mirostat": 2, "logprobs": 0},
+]
+
+
+def answers(server: Server) -> list[object]:
+    """Texts and log-probabilities, to the last digit that JSON shows."""
+    found = []
+    for question in QUESTIONS:
+        status, answer = server.post("/v1/completions", question)
         assert status == 200
-        assert answer["choices"][0]["text"].startswith(STORY)
+        found.append(answer["choices"])
+    status, answer = server.post("/v1/embeddings", {"input": "a red ball"})
+    return [*found, answer["data"] if status == 200 else status]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[object]]:
+    """The answers of one node, by the name of the model."""
+
+    @cache
+    def ask(model: str) -> list[object]:
+        with root(tmp_path_factory.mktemp("alone"), MODELS[model]()) as server:
+            return answers(server)
+
+    return ask
+
+
+CASES = [("stories260K", name) for name in CLUSTERS] + [("packaged", "two"), ("packaged", "uneven")]
+
+
+@pytest.mark.parametrize(("model", "cluster"), CASES, ids="-".join)
+def test_answers_are_the_same_on_any_cluster(
+    tmp_path: Path, daemons: list[str], alone: Callable[[str], list[object]], model: str,
+    cluster: str,
+) -> None:  # fmt: skip
+    """Five nodes are more than the story's model has key/value heads."""
+    shares = CLUSTERS[cluster]
+    n_workers = shares.count(",")
+    args = ["--workers", ",".join(daemons[:n_workers]), "--shares", shares]
+    with root(tmp_path, MODELS[model](), *args) as server:
+        assert answers(server) == alone(model)
         _, stats = server.get("/stats")
     assert stats["world_size"] == n_workers + 1
     assert [w["rank"] for w in stats["workers"]] == list(range(n_workers + 1))
-    assert sum(w["shard"]["kv_heads"] for w in stats["workers"]) == 4
-    assert sum(w["shard"]["hidden"] for w in stats["workers"]) == 172
+    if model == "stories260K":
+        assert sum(w["shard"]["kv_heads"] for w in stats["workers"]) == 4
+        assert sum(w["shard"]["hidden"] for w in stats["workers"]) == 172
+
+
+def test_the_story_is_the_known_one(alone: Callable[[str], list[object]]) -> None:
+    assert alone("stories260K")[0][0]["text"].startswith(STORY)  # type: ignore[index]
 
 
 def test_a_draft_model_beside_a_cluster(tmp_path: Path, daemons: list[str]) -> None:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 HEADER = struct.Struct("<4sBxHIQQQ12x")  # magic, phase, rank, block, epoch, sequence, compute
 HEADER_BYTES = HEADER.size
 MAGIC = b"dlm1"
+MAX_DRAINED = 10_000  # messages read at once between two looks around
 MAX_MESSAGE_BYTES = MAX_PART_BYTES + HEADER_BYTES
 WAKE_UP = b""  # by ZeroMQ, to a rank that sleeps: there is something in its ring
 
@@ -141,7 +142,7 @@ class MeshLinks:
                 out.send(message)
                 break
             except zmq.Again:  # the peer's queue is full: it may be waiting for us to read
-                self._drain()
+                self.drain()
                 self._look_around()
         self.sent_bytes += len(message)
 
@@ -184,9 +185,14 @@ class MeshLinks:
         else:
             self._keep(frames)
 
-    def _drain(self) -> None:
-        assert self._inbox is not None, "bind() comes before send()"
-        while (frames := self._receiver.look(self._inbox, n_looks=1)) is not None:
+    def drain(self) -> None:
+        """Files what has come and drops what strangers sent, up to MAX_DRAINED messages. A rank
+        that does not compute calls it now and then: nothing else bounds its inbox."""
+        assert self._inbox is not None, "bind() comes before drain()"
+        for _ in range(MAX_DRAINED):
+            frames = self._receiver.look(self._inbox, n_looks=1)
+            if frames is None:
+                return
             self._keep(frames)
 
     def _look_around(self) -> None:
@@ -198,7 +204,7 @@ class MeshLinks:
         """Raises PeerLost if a link broke."""
         lost = self.lost_rank()
         if lost is not None:
-            self._drain()  # what it still sent is not needed, but its inbox should not block it
+            self.drain()  # what it still sent is not needed, but its inbox should not block it
             raise PeerLost(
                 f"rank {lost} at {self.hosts[lost]} closed its link to rank {self.rank}, or did "
                 "not answer on it for seconds",

@@ -14,6 +14,8 @@ from dllama.errors import ProtocolError
 from kernels.matmul.sums import FixedSums, Kind
 from kernels.weights.layout import GROUP
 
+MAX_RANKS = 1024
+
 
 class SyncType(StrEnum):
     EXACT = "exact"  # integers: the same bits for any number of nodes and any cut
@@ -117,6 +119,11 @@ class Q80Codec:
 class ExactCodec:
     """The lower halves of fixed-point sums, then records of the groups that need more."""
 
+    def __init__(self) -> None:
+        from kernels.wire.fixed import FixedAdder
+
+        self._adder = FixedAdder(MAX_RANKS)
+
     def row_bytes(self, cols: int) -> int:
         return 4 * cols
 
@@ -126,13 +133,19 @@ class ExactCodec:
         assert isinstance(x, FixedSums), "a rank that makes exact sums sends them"
         low = x.low[rows]
         out.view("<i4").reshape(low.shape)[:] = low
-        return wide_groups(x, rows).tobytes() if x.wide[rows].any() else b""
+        return wide_groups(x, rows).tobytes()
 
     def add_up(self, wires: Sequence[np.ndarray], out: np.ndarray) -> None:
-        from kernels.wire.fixed import WIDE, add_fixed
+        n_bytes = 4 * out.size
+        if all(len(wire) == n_bytes for wire in wires):  # nearly always
+            self._adder.add(wires, out)
+        else:
+            self._add_up_wide(wires, out)
 
-        lows, wides = [], []
-        n_bytes = len(out) * self.row_bytes(out.shape[1])
+    def _add_up_wide(self, wires: Sequence[np.ndarray], out: np.ndarray) -> None:
+        from kernels.wire.fixed import WIDE, add_wide
+
+        lows, wides, n_bytes = [], [], 4 * out.size
         for rank, wire in enumerate(wires):
             extra = len(wire) - n_bytes
             if extra < 0 or extra % WIDE.itemsize or extra > 2 * n_bytes:
@@ -140,7 +153,8 @@ class ExactCodec:
             lows.append(wire[:n_bytes].view("<i4").reshape(out.shape))
             wides.append(wire[n_bytes:].view(WIDE))
             _check_places(rank, wides[-1], len(out), out.shape[1] // GROUP)
-        add_fixed(lows, wides, out)
+        self._adder.add(lows, out)
+        add_wide(lows, wides, out)
 
 
 def _check_places(rank: int, wide: np.ndarray, n_rows: int, n_groups: int) -> None:

@@ -34,7 +34,6 @@ from cluster.wire.messages import (
 from dllama.errors import ClusterError, PeerLost, ProtocolError
 
 MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
-MAX_QUEUED = 64  # messages of a worker that wait to be read: an honest one never has as many
 MAX_DRAINED = 256  # messages of a link that are read before the other links have their turn
 MAX_REASON_CHARS = 2_000
 HEARTBEAT_TIMEOUT_S = 3.0  # six heartbeats of the daemon
@@ -67,7 +66,6 @@ class WorkerLink:
         made = make_socket(
             self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
         )
-        made.setsockopt(zmq.RCVHWM, MAX_QUEUED)
         made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
         made.connect(endpoint(self.address.host, port))
         return made

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
 from dllama.config import ModelConfig
-from dllama.errors import ProtocolError
+from dllama.errors import ConfigError, ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
 from dllama.qtypes import BLOCK
@@ -38,6 +39,19 @@ class RankLimits:
     embed_row_bytes: int
 
 
+def check_peers(peers: Sequence[str], world_size: int) -> None:
+    """Raises ProtocolError for anything but a TCP endpoint of each rank."""
+    if len(peers) != world_size:
+        raise ProtocolError(f"the root named {len(peers)} ranks for a session of {world_size}")
+    for peer in peers:
+        try:
+            is_sound = peer == f"tcp://{parse_address(peer.removeprefix('tcp://'))}"
+        except ConfigError:
+            is_sound = False
+        if not is_sound:
+            raise ProtocolError(f"the root sent {peer!r:.80} as the address of a rank")
+
+
 def check_config(config: ModelConfig) -> None:
     """Raises ProtocolError where the sizes of a model off the wire make no model."""
     sizes = (
@@ -49,6 +63,17 @@ def check_config(config: ModelConfig) -> None:
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
+    """Raises ProtocolError for KV pages that take more than `max_bytes` even where a rank has one
+    head and a byte for each number."""
+    least = n_pages * PAGE_TOKENS * config.n_layers * 2 * config.head_dim
+    if least > max_bytes:
+        raise ProtocolError(
+            f"the root asks for {n_pages} KV pages, at least {least / 1e9:.2f} GB, and this node "
+            f"has {max_bytes / 1e9:.2f} GB of memory free"
+        )
 
 
 def check_manifest(manifest: Sequence[TensorInfo], max_bytes: int) -> None:

@@ -16,7 +16,7 @@ import zmq
 from cluster.front.front import Front
 from cluster.front.private import PrivateEndpoint
 from cluster.machine import describe_machine
-from cluster.mesh.sync_type import SyncType
+from cluster.mesh.sync_type import MAX_RANKS, SyncType
 from cluster.repeats import Repeats
 from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket
 from cluster.wire.messages import (
@@ -49,7 +49,6 @@ POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
-MAX_WORLD_SIZE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +207,7 @@ class Worker:
         if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
             return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
         self._sessions.forget_those_of(asked.root)
-        is_sound = 0 < asked.rank < asked.world_size <= MAX_WORLD_SIZE and epoch > 0
+        is_sound = 0 < asked.rank < asked.world_size <= MAX_RANKS and epoch > 0
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
             return f"this is no session that can be opened: {asked}"
         return self._sessions.refusal(peer.host, asked.needed_bytes)

@@ -29,6 +29,8 @@ from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_manifest,
+    check_pages,
+    check_peers,
     check_shift,
     check_spares,
     check_tilings,
@@ -108,7 +110,7 @@ class WorkerSession:
         self._meter = RankMeter()
         self._weights_bytes = 0
         self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
-        self._spares: SpareInbox | None = None
+        self._spares = SpareInbox(self._store)
 
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
@@ -138,15 +140,13 @@ class WorkerSession:
         self._listen()
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
-        if len(join.peers) != self._config.world_size:
-            raise ProtocolError(
-                f"the root named {len(join.peers)} ranks for a session of {self._config.world_size}"
-            )
+        check_peers(join.peers, self._config.world_size)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
+        check_pages(load.config, load.n_pages, available_memory())
         check_manifest(load.manifest, available_memory())
         check_tilings(load.manifest, load.tilings, load.digests, available_memory())
         arriving = ArrivingTensors(
@@ -210,16 +210,22 @@ class WorkerSession:
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
                 self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
-            elif isinstance(message, Spares):
-                check_spares(message, available_memory())
-                self._spares = SpareInbox(message, self._store)
-                self._root.send(self._spares.want())
-            elif isinstance(message, Chunk) and self._spares is not None:
-                self._root.send(self._spares.take(message))
+            elif isinstance(message, Spares | Chunk):
+                self._take_spares(message)
             elif isinstance(message, StatsCall):
                 self._root.send(self._stats(message.number))
             else:
                 raise ProtocolError(f"the root sent {type(message).__name__} between two steps")
+
+    def _take_spares(self, message: Spares | Chunk) -> None:
+        """Keeps what the root sends while there is nothing to compute."""
+        self._progress.beat()  # without pauses in between, nobody else does
+        if isinstance(message, Spares):
+            check_spares(message, available_memory())
+            self._root.send(self._spares.begin(message))
+            return
+        for answer in self._spares.take(message):
+            self._root.send(answer)
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
@@ -228,6 +234,7 @@ class WorkerSession:
 
     def _check_peers(self) -> None:
         self._progress.beat()
+        self._mesh.links.drain()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
             host = self._mesh.links.peers[lost]
@@ -253,6 +260,7 @@ class WorkerSession:
             time.sleep(0.1)
 
     def _close(self) -> None:
+        self._spares.close()
         self._mesh.close()
         self._root.close()
         self._daemon.close()

@@ -70,13 +70,21 @@ class _Part:
         return self._take(np.int32, k), self._take(np.float32, k)
 
 
-def merge_parts(parts: list[bytes], counts: np.ndarray, unit: int) -> list[LogitRow]:
+def merge_parts(parts: list[bytes], counts: np.ndarray, unit: int, n_tokens: int) -> list[LogitRow]:
     """Returns the rows for the sampler, from every rank's part in rank order.
 
-    Raises ProtocolError where a part is shorter than it says.
+    Raises ProtocolError where a part is shorter than it says, or where the parts are not those of
+    a vocabulary of `n_tokens`: samplers index by ids and do not check them again. A single part
+    is the caller's own, who warms up alone.
     """
     n = len(counts)
     ranks = [_Part(part, n, unit) for part in parts]
+    n_found = sum(rank.n_vocab for rank in ranks)
+    if len(parts) > 1 and n_found != n_tokens:
+        raise ProtocolError(
+            f"the ranks sent logits of {n_found} tokens and the model has {n_tokens}; the nodes "
+            "run different versions, or a message was damaged"
+        )
     totals = _log_sum_exp(
         np.concatenate([rank.tops for rank in ranks], axis=1).astype(np.float64),
         np.concatenate([rank.sums for rank in ranks], axis=1).astype(np.float64),
@@ -84,18 +92,23 @@ def merge_parts(parts: list[bytes], counts: np.ndarray, unit: int) -> list[Logit
     rows = []
     for count, total in zip(counts.tolist(), totals, strict=True):
         pieces = [rank.row(count) for rank in ranks]
-        rows.append(_merge_row(pieces, count, total))
+        rows.append(_merge_row(pieces, count, total, n_tokens))
     return rows
 
 
 def _merge_row(
-    pieces: list[tuple[np.ndarray | None, np.ndarray]], count: int, log_sum_exp: float
+    pieces: list[tuple[np.ndarray | None, np.ndarray]],
+    count: int,
+    log_sum_exp: float,
+    n_tokens: int,
 ) -> LogitRow:
     values = np.concatenate([v for _, v in pieces]) if len(pieces) > 1 else pieces[0][1]
     if not count:
         return LogitRow(None, values, log_sum_exp)
     found = [i for i, _ in pieces if i is not None]
     ids = np.concatenate(found) if len(found) > 1 else found[0]
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= n_tokens:
+        raise ProtocolError(f"a rank sent the logit of a token that none of {n_tokens} is")
     if len(pieces) > 1:
         best = np.lexsort((ids, -values))[:count]
         ids, values = ids[best], values[best]

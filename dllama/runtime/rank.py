@@ -108,8 +108,10 @@ class RankModel:
             self.team.state,
         )  # fmt: skip
         parts = comm.gather(part)
-        unit = self.weights.units.vocab
-        return None if parts is None else merge_parts(parts, step.candidates, unit)
+        if parts is None:
+            return None
+        unit, n_tokens = self.weights.units.vocab, self.weights.config.n_tokens
+        return merge_parts(parts, step.candidates, unit, n_tokens)
 
     def _copy_pages(self, copies: np.ndarray) -> None:
         """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is

@@ -24,6 +24,7 @@ WIDE = np.dtype([("row", "<i4"), ("group", "<i4"), ("high", "<i4", (GROUP,))])
 """A group of sums that need more than 32 bits: where it is, and its upper halves."""
 
 NO_NUMBER = -(1 << 31)
+NO_WIDE = np.empty(0, WIDE)
 
 
 @intrinsic
@@ -50,35 +51,55 @@ def _add_vectors(typingctx: Any, lows: Any, n_lows: Any, n_vectors: Any, out: An
 
 
 @kernel
-def _add_lows(lows, out):
-    _add_vectors(address(lows), lows.size, out.size // 16, address(out))
+def _add_lows(call):
+    _add_vectors(address(call) + 24, call[0], call[1], call[2])
+
+
+class FixedAdder:
+    """Adds up the lower halves of the sums of at most `max_ranks` ranks. Its arguments stay in one
+    array, since a decoded token makes dozens of these calls."""
+
+    def __init__(self, max_ranks: int) -> None:
+        self._call = np.zeros(3 + max_ranks, np.int64)
+        self._add = _add_lows.bind(self._call)
+
+    def add(self, lows: Sequence[np.ndarray], out: np.ndarray) -> None:
+        """Writes the sums of `lows`, whole groups of int32 of one size each, rounded once, to out
+        float32 of the same size. All of them are contiguous."""
+        where = [low.__array_interface__["data"][0] for low in lows]
+        into = out.__array_interface__["data"][0]
+        self._call[: 3 + len(where)] = [len(where), out.size // GROUP, into, *where]
+        self._add()
 
 
 def wide_groups(sums: FixedSums, rows: slice) -> np.ndarray:
     """Returns the records (n,) WIDE of the groups in these rows, which are counted from 0 there."""
-    found, groups = np.nonzero(sums.wide[rows])
+    marks = sums.wide[rows]
+    if b"\x01" not in marks.tobytes():
+        return NO_WIDE
+    found, groups = np.nonzero(marks)
     records = np.empty(len(found), WIDE)
-    if len(found):
-        records["row"], records["group"] = found, groups
-        high = sums.high[rows]
-        records["high"] = high.reshape(len(high), -1, GROUP)[found, groups]
+    records["row"], records["group"] = found, groups
+    high = sums.high[rows]
+    records["high"] = high.reshape(len(high), -1, GROUP)[found, groups]
     return records
 
 
-def add_fixed(lows: Sequence[np.ndarray], wides: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Writes the sums of all ranks, rounded once, to out (T, width) float32.
+def add_fixed(parts: Sequence[FixedSums], out: np.ndarray) -> None:
+    """Writes the sums of all parts, rounded once, to out (T, width) float32."""
+    lows = [part.low for part in parts]
+    FixedAdder(len(parts)).add(lows, out)
+    wides = [wide_groups(part, slice(None)) for part in parts]
+    if any(len(wide) for wide in wides):
+        add_wide(lows, wides, out)
+
+
+def add_wide(lows: Sequence[np.ndarray], wides: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """Adds up the groups that are wide in any rank once more, after the lower halves.
 
     `lows` are (T, width) int32 each, `wides` the records of `wide_groups`, with rows and groups
-    inside of out. What is no number in one of them is none in the sum.
+    inside of out (T, width). What is no number in one of them is none in the sum.
     """
-    where = np.array([low.ctypes.data for low in lows], np.int64)
-    _add_lows(where, out.reshape(-1))
-    if any(len(wide) for wide in wides):
-        _add_wide(lows, wides, out)
-
-
-def _add_wide(lows: Sequence[np.ndarray], wides: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Adds up the groups that are wide in any rank once more."""
     n_groups = out.shape[1] // GROUP
     keys = [wide["row"].astype(np.int64) * n_groups + wide["group"] for wide in wides]
     touched = np.unique(np.concatenate(keys))

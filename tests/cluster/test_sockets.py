@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import struct
+import subprocess
+import sys
+import time
 
 import pytest
 import zmq
@@ -19,6 +23,8 @@ from cluster.sockets import (
     session_ports,
 )
 from dllama.errors import ClusterError, ConfigError
+from tests.cluster.front.zmtp import frame, shake_hands
+from tests.cluster.worker_process import HOUSE
 
 
 @pytest.mark.parametrize(
@@ -108,3 +114,32 @@ def test_shares_are_one_per_node() -> None:
     with pytest.raises(ConfigError, match="names 3 nodes and there are 2"):
         config.checked_shares()
     assert ClusterConfig([Address("a")], 1, 1, 1).checked_shares() == [1.0, 1.0]
+
+
+def test_a_peer_that_leaves_a_full_queue_ends_no_process() -> None:
+    """libzmq 4.3.5 would: the link is cut while messages wait for room and a ping is due."""
+    code = (
+        "import time, zmq\n"
+        "from cluster.sockets import make_socket\n"
+        "made = make_socket(zmq.Context(), zmq.ROUTER, host='127.0.0.1', max_message_bytes=99)\n"
+        "made.bind('tcp://127.0.0.1:0')\n"
+        "print(made.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(':')[2], flush=True)\n"
+        "input()\n"
+        "while made.poll(300): made.recv_multipart()\n"
+        "made.context.destroy()\n"
+        "print('alive')\n"
+    )
+    victim = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HOUSE,
+    )  # fmt: skip
+    assert victim.stdout is not None
+    port = int(victim.stdout.readline())
+    strangers = [shake_hands(("127.0.0.1", port)) for _ in range(3)]
+    for stranger in strangers:
+        stranger.sendall(frame(b"x") * 2_000 + frame(b"\x04PING\0\0", flags=4))
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stranger.close()  # at once, without a farewell
+    time.sleep(1.5)  # a heartbeat
+    said, complaint = victim.communicate("\n", timeout=60)
+    assert said == "alive\n" and victim.returncode == 0, complaint

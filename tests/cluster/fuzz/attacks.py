@@ -72,7 +72,7 @@ def attack_daemon(worker: WorkerProcess, n: int, rng: random.Random, limit_s: fl
             frames = hostile_messages(node_messages.CODEC, rng)
             where = on_loopback([worker.address.port])
             n_sent = flood(where, zmq.DEALER, frames, int(n * share), honest, limit_s)
-        rows.append(_row(name, n_sent, daemon, before, honest))
+        rows.append(attacked(name, n_sent, daemon, before, honest))
     return rows
 
 
@@ -84,7 +84,7 @@ def attack_session(
     session, here = worker.sessions()[0], psutil.Process()
     rows = []
     ports = listening(session)
-    for name, process, kind, attacked in (
+    for name, process, kind, where in (
         ("session, messages", session, zmq.DEALER, ports),
         ("session, mesh frames", session, zmq.PUSH, ports),
         ("root, mesh frames", here, zmq.PUSH, listening(here)),
@@ -96,14 +96,14 @@ def attack_session(
         else:
             frames = hostile_mesh_frames(rng, 2)
         if kind:
-            n_sent = flood(on_loopback(attacked), kind, frames, n // 4, honest, limit_s)
+            n_sent = flood(on_loopback(where), kind, frames, n // 4, honest, limit_s)
         else:
-            n_sent = raw_flood(attacked, raw_streams(rng), n // 16, honest, limit_s)
-        rows.append(_row(name, n_sent, process, before, honest))
+            n_sent = raw_flood(where, raw_streams(rng), n // 16, honest, limit_s)
+        rows.append(attacked(name, n_sent, process, before, honest))
     return rows
 
 
-def _row(name: str, n: int, process: psutil.Process, before: int, honest: Honest) -> Row:
+def attacked(name: str, n: int, process: psutil.Process, before: int, honest: Honest) -> Row:
     is_alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     after = process.memory_info().rss if is_alive else 0
     return Row(

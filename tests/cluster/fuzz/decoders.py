@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,14 @@ import zmq
 from api.engines.messages import MessageClient
 from cluster.front.frame_meter import FrameMeter
 from cluster.mesh.links import HEADER, MAGIC, MeshLinks
-from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
+from cluster.mesh.shared_ring import (
+    HEADER_BYTES,
+    IS_SUPPORTED,
+    N_SLOTS,
+    SLOT_BYTES,
+    RingReader,
+    RingWriter,
+)
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
 from cluster.wire.checks import (
@@ -31,6 +38,7 @@ from cluster.wire.messages import KvCall, Load, StepCall
 from dllama.errors import DllamaError
 from dllama.kv import KvShift
 from dllama.requests import EngineState, FromEngine, ToEngine
+from dllama.runtime.logit_rows import merge_parts
 from dllama.step import PAGE_TOKENS, Step
 from tests.cluster.front.zmtp import GREETING, READY, frame
 from tests.cluster.fuzz.mutations import mutate
@@ -138,54 +146,55 @@ def _assert_within(step: Step) -> None:
 
 def mesh(rng: random.Random) -> Iterator[None]:
     """Frames on a rank's inbox, of strangers and of ranks that send nonsense."""
-    context = zmq.Context()
-    links = MeshLinks(0, EPOCH, context)
-    words = [0, 1, 2, 3, 63, 64, 65, 255, 2**16 - 1, 2**31, 2**32 - 1]
-    n_kept = 0
-    while True:
-        epoch = rng.choice([EPOCH, EPOCH, EPOCH, 0, 2**64 - 1])
-        head = HEADER.pack(
-            rng.choice([MAGIC, MAGIC, MAGIC, b"dlm0"]),
-            rng.choice([0, 1, 2, 3, 4, 255]),
-            rng.choice([0, 1, 2, 2**16 - 1]),
-            rng.choice(words),
-            epoch,
-            rng.choice([*words, 2**64 - 1]),
-            rng.choice([0, 2**64 - 1]),
-        )
-        frames = [head + rng.randbytes(rng.choice([0, 1, 24, 4096]))]
-        if rng.random() < 0.3:
-            frames = mutate(frames, rng)
-        with suppress(DllamaError):
-            links._keep(frames)
-        n_kept += 1
-        if n_kept % 500 == 0:
-            links.close()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        while True:
             links = MeshLinks(0, EPOCH, context)
             links.sequence = rng.randrange(3)
-        yield
+            for _ in range(500):
+                with suppress(DllamaError):
+                    links._keep(_mesh_frames(rng))
+                yield
+    finally:
+        context.destroy(linger=0)
+
+
+def _mesh_frames(rng: random.Random) -> list[bytes]:
+    words = [0, 1, 2, 3, 63, 64, 65, 255, 2**16 - 1, 2**31, 2**32 - 1]
+    head = HEADER.pack(
+        rng.choice([MAGIC, MAGIC, MAGIC, b"dlm0"]),
+        rng.choice([0, 1, 2, 3, 4, 255]),
+        rng.choice([0, 1, 2, 2**16 - 1]),
+        rng.choice(words),
+        rng.choice([EPOCH, EPOCH, EPOCH, 0, 2**64 - 1]),
+        rng.choice([*words, 2**64 - 1]),
+        rng.choice([0, 2**64 - 1]),
+    )
+    frames = [head + rng.randbytes(rng.choice([0, 1, 24, 4096]))]
+    return mutate(frames, rng) if rng.random() < 0.3 else frames
 
 
 def ring(rng: random.Random) -> Iterator[None]:
-    """A ring whose writer puts anything anywhere."""
+    """A ring whose writer puts anything anywhere, and offers that are damaged."""
+    lengths = [0, 1, 48, 2**20, 2**20 + 4096, -1, 2**62, -(2**63)]
     while IS_SUPPORTED:
         writer = RingWriter()
-        reader = RingReader.attach(writer.offer)
-        assert reader is not None
-        for _ in range(200):
-            n = rng.choice([0, 1, 48, 2**20, 2**20 + 4096, -1, 2**62, -(2**63)])
-            at = reader.n_read % 4 * ((1 << 20) + 4096) + 4096
-            writer._memory[at : at + 8] = n.to_bytes(8, "little", signed=True)
-            with suppress(DllamaError):
-                assert 0 < len(reader.take()) <= (1 << 20) + 4096
-            yield
         offer = bytearray(writer.offer)
         offer[rng.randrange(len(offer))] = rng.randrange(256)
-        other = RingReader.attach(bytes(offer))
-        for each in (other, reader):
-            if each is not None:
-                each.close()
-        writer.close()
+        with closing(writer), suppress(DllamaError):
+            other = RingReader.attach(bytes(offer))
+            if other is not None:
+                other.close()
+            reader = RingReader.attach(writer.offer)
+            assert reader is not None
+            with closing(reader):
+                for _ in range(200):
+                    at = HEADER_BYTES + reader.n_read % N_SLOTS * SLOT_BYTES
+                    n = rng.choice(lengths).to_bytes(8, "little", signed=True)
+                    writer._memory[at : at + 8] = n
+                    with suppress(DllamaError):
+                        assert 0 < len(reader.take()) <= SLOT_BYTES
+                    yield
 
 
 def zmtp(rng: random.Random) -> Iterator[None]:
@@ -202,6 +211,26 @@ def zmtp(rng: random.Random) -> Iterator[None]:
         yield
 
 
+def logits(rng: random.Random) -> Iterator[None]:
+    """Pieces of logits that a rank sends to rank 0."""
+    words = [0, 1, 2, 3, 5, -1, 2**31 - 1, -(2**31)]
+    while True:
+        counts = np.array([rng.choice([0, 1, 2])], np.int32)
+        parts = []
+        for n_vocab in (3, 2):
+            k = min(int(counts[0]), n_vocab)
+            ids = [rng.randrange(5) for _ in range(k)]
+            part = [n_vocab, *rng.choices(words, k=2), *ids, *rng.choices(words, k=k or n_vocab)]
+            for _ in range(rng.randrange(3)):
+                part[rng.randrange(len(part))] = rng.choice(words)
+            parts.append(np.array(part, np.int32).tobytes()[: rng.choice([None, None, -1, -4])])
+        with suppress(DllamaError):
+            for row in merge_parts(parts, counts, 512, 5):
+                assert row.ids is not None or row.logits.shape == (5,)
+                assert row.ids is None or all(0 <= i < 5 for i in row.ids)
+        yield
+
+
 DECODERS: dict[str, Decoder] = {
     "node messages": _messages(node_messages.CODEC),
     "engine messages": _messages(engine_messages.CODEC),
@@ -209,4 +238,5 @@ DECODERS: dict[str, Decoder] = {
     "mesh frames": mesh,
     "shared ring": ring,
     "ZMTP streams": zmtp,
+    "logits": logits,
 }

@@ -76,6 +76,7 @@ def flood(
         meanwhile()
         if n_sent == n_before:
             time.sleep(IDLE_S)
+    meanwhile()
     context.destroy(linger=0)
     return n_sent
 
@@ -142,6 +143,7 @@ def raw_flood(
             held.pop(0).close()
         if n_made % 16 == 0:
             meanwhile()
+    meanwhile()
     for each in held:
         each.close()
     return n_made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -420,3 +421,21 @@ def test_q80_rounds_as_defined_and_row_by_row(rows: int, cols: int, size: float,
     alone = np.zeros((1, cols), np.float32)
     codec.add_up([last], alone)
     assert (2 * alone == out[-1:]).all()
+
+
+def test_what_strangers_send_to_an_idle_rank_is_dropped_by_draining(
+    make_mesh: Callable[..., MeshOfThreads],
+) -> None:
+    mesh = make_mesh(2)
+    with mesh.context.socket(zmq.PUSH) as stranger:
+        stranger.connect(mesh.peers[0])
+        for _ in range(500):
+            stranger.send(bytes(100))
+        deadline = time.monotonic() + 20
+        inbox = mesh.ranks[0].links._inbox
+        assert inbox is not None and inbox.poll(10_000)
+        while inbox.poll(200):
+            mesh.ranks[0].links.drain()
+            assert time.monotonic() < deadline
+    xs = partials(2, 1, 8)
+    assert (reduce_all(list(mesh.ranks), xs)[0] == xs[0] + xs[1]).all()

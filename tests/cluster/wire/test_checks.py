@@ -18,6 +18,8 @@ from cluster.wire.checks import (
     check_config,
     check_kv_call,
     check_manifest,
+    check_pages,
+    check_peers,
     check_shift,
     check_spares,
     check_tilings,
@@ -326,3 +328,22 @@ def test_spares_have_sizes_and_digests() -> None:
     for sizes in ([1], [1, 0], [1, -1], [1, 3000]):
         with pytest.raises(ProtocolError, match="pieces of weights"):
             check_spares(Spares(digests, np.array(sizes, np.int32)), 2000)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["", "f32", "ipc:///tmp/x", "tcp://", "tcp://host", "tcp://host:0", "tcp://a b:1", "tcp://*:1"],
+)
+def test_peers_are_tcp_endpoints_of_all_ranks(peer: str) -> None:
+    check_peers(["tcp://10.0.0.1:9999", "tcp://[fe80::1%eth0]:9998"], 2)
+    with pytest.raises(ProtocolError, match="as the address of a rank"):
+        check_peers(["tcp://10.0.0.1:9999", peer], 2)
+    with pytest.raises(ProtocolError, match="named 1 ranks for a session of 2"):
+        check_peers(["tcp://10.0.0.1:9999"], 2)
+
+
+def test_pages_fit_the_memory_that_is_free() -> None:
+    config = small_config()  # 2 layers, heads of 8: 1 KiB a page at least
+    check_pages(config, 1 << 10, 1 << 20)
+    with pytest.raises(ProtocolError, match="asks for 2147483647 KV pages"):
+        check_pages(config, (1 << 31) - 1, 1 << 40)

@@ -37,7 +37,7 @@ def test_log_sum_exp_over_ranks() -> None:
         _part([5.0], [1 + math.exp(-8)], [5.0, -3.0]),
         _part([], [], []),  # a rank without vocabulary
     ]
-    [row] = merge_parts(parts, np.array([0], np.int32), UNIT)
+    [row] = merge_parts(parts, np.array([0], np.int32), UNIT, 4)
     assert abs(row.log_sum_exp - np.log(np.exp(values).sum())) < 1e-6
     assert np.array_equal(row.logits, values.astype(np.float32))
 
@@ -48,7 +48,7 @@ def test_candidates_of_all_ranks_come_best_first_and_equal_ones_by_id() -> None:
         return _part([values[0]], [1.0], [0.0] * 3)[:-12] + kept
 
     parts = [listed([2, 0], [5.0, 3.0]), listed([4, 3], [5.0, 4.0]), listed([7, 6], [6.0, 5.0])]
-    [row] = merge_parts(parts, np.array([2], np.int32), UNIT)
+    [row] = merge_parts(parts, np.array([2], np.int32), UNIT, 9)
     assert row.ids is not None and (row.ids.tolist(), row.logits.tolist()) == ([7, 2], [6.0, 5.0])
 
 
@@ -56,12 +56,27 @@ def test_candidates_of_all_ranks_come_best_first_and_equal_ones_by_id() -> None:
 def test_a_part_that_ends_too_soon_is_refused(n_missing: int) -> None:
     whole = _part([1.0], [1.0], [1.0, 0.0])
     with pytest.raises(ProtocolError, match="were announced"):
-        merge_parts([whole[:-n_missing]], np.array([0], np.int32), UNIT)
+        merge_parts([whole[:-n_missing]], np.array([0], np.int32), UNIT, 2)
+
+
+@pytest.mark.parametrize("bad_id", [-1, 3, 2**31 - 1])
+def test_ids_that_stand_for_no_token_are_refused(bad_id: int) -> None:
+    part = _part([1.0], [1.0], [0.0] * 3)[:-12]
+    part += np.array([bad_id], np.int32).tobytes() + np.array([1.0], np.float32).tobytes()
+    with pytest.raises(ProtocolError, match="none of 3 is"):
+        merge_parts([part], np.array([1], np.int32), UNIT, 3)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_parts_of_another_vocabulary_are_refused(n_tokens: int) -> None:
+    parts = [_part([1.0], [1.0], [1.0, 0.0]), _part([], [], [])]
+    with pytest.raises(ProtocolError, match="logits of 2 tokens"):
+        merge_parts(parts, np.array([0], np.int32), UNIT, n_tokens)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_strange_sums_are_no_number(bad: float) -> None:
-    [row] = merge_parts([_part([bad], [bad], [bad, 0.0])], np.array([0], np.int32), UNIT)
+    [row] = merge_parts([_part([bad], [bad], [bad, 0.0])], np.array([0], np.int32), UNIT, 2)
     assert math.isnan(row.log_sum_exp)
 
 

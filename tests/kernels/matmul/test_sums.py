@@ -11,7 +11,7 @@ from kernels.formats import ALL_TYPES, QUANT_TYPES
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import QUANTUM, FixedSums, Units
 from kernels.weights.packing import pack
-from kernels.wire.fixed import add_fixed, wide_groups
+from kernels.wire.fixed import add_fixed
 from tests.fixed_sums import fixed_sums, values_of
 from tests.kernels.matmul.test_multiply import _input
 from tests.kernels.weights.random_weights import weights
@@ -35,7 +35,7 @@ def fixed(team, w, x, unit: int, first: int = 0) -> FixedSums:
 
 def added(parts: list[FixedSums]) -> np.ndarray:
     out = np.empty(parts[0].low.shape, np.float32)
-    add_fixed([p.low for p in parts], [wide_groups(p, slice(None)) for p in parts], out)
+    add_fixed(parts, out)
     return out
 
 

@@ -16,7 +16,7 @@ from tests.chaos.load import Finding, Load
 LOOK_S = 0.02
 SERVE_S = 150.0  # more than the root tries to recover
 CALM_S = 0.4  # it has to serve for so long before the next fault
-SLOWEST_S = 5.0  # some streams hear nothing for long, while a grammar or a long prompt is computed
+SLOWEST_S = 3.0  # some streams hear nothing for long, while a grammar or a long prompt is computed
 WHOLE_S = 60.0
 
 

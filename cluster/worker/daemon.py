@@ -188,7 +188,7 @@ class Worker:
             door.front.offended(peer.connection, "sends what no root of this version sends")
             if self._is_news(peer, "a message that was refused"):
                 log.warning("refused a message of %s: %s", peer.host, error)
-            answer = self._welcome(peer)
+            answer = self._known.only_versions(peer) or self._welcome(peer)
         except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
             log.error("could not open a session: %s", error)
             answer = Refused(f"it could not start a process: {error}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.security.keys import KEY_CHARS, is_key
 from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
 from dllama.config import ModelConfig
@@ -73,6 +74,17 @@ def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
         raise ProtocolError(
             f"the root asks for {n_pages} KV pages, at least {least / 1e9:.2f} GB, and this node "
             f"has {max_bytes / 1e9:.2f} GB of memory free"
+        )
+
+
+def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> None:
+    """Raises ProtocolError where a session is not told one public key for each rank, or is told
+    keys where its links are plain."""
+    n_expected = world_size if is_encrypted else 0
+    if len(keys) != n_expected or not all(is_key(key) for key in keys):
+        raise ProtocolError(
+            f"the root named {len(keys)} public keys; expected {n_expected} of {KEY_CHARS} "
+            "characters each"
         )
 
 

@@ -24,6 +24,7 @@ from cluster.root.kv_broadcast import KvBroadcast
 from cluster.root.loading import Loading
 from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
 from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import KeyPair, new_pair
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
@@ -88,7 +89,7 @@ class ClusterSession:
             parts.config.workers, self._context, parts.release, parts.config.security
         )
         self._pair: KeyPair | None = None  # of this session, where its links are encrypted
-        self._security: LinkSecurity | None = None
+        self._security: SessionLinks | None = None
         self._mesh = MeshCollective(
             0,
             parts.config.world_size,
@@ -114,7 +115,9 @@ class ClusterSession:
         if self.links.is_encrypted:
             self._pair = new_pair()
             self._security = LinkSecurity(self._context, self._pair)
-            self._security.start()
+        else:
+            self._security = EpochLinks(self._context, self.epoch)
+        self._security.start()
         self._plan(is_first=own_rank is None)
         self._open_sessions()
         self._join()

@@ -19,6 +19,7 @@ import zmq
 from cluster.machine import describe_machine
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
+from cluster.security.epoch_links import connect_plain
 from cluster.sockets import Address, endpoint
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
@@ -73,6 +74,7 @@ def _one_session(address: Address, frames: Iterator[Frames], rng: random.Random)
         name = f"fuzz {epoch}"
         daemon.send_multipart(pack(OpenSession(name, 1, 2, "f32", 0, welcome.nonce), epoch))
         ready = _hear(daemon, SessionReady)
+        connect_plain(session, epoch)
         session.connect(endpoint(address.host, ready.control_port))
         for _ in range(FRAMES_A_SESSION):
             session.send_multipart(_of_epoch(next(frames), epoch))

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
-from dllama.sharding.pieces import Piece, TiledCut, piece_sizes, read_piece
+from dllama.sharding.pieces import Piece, SizedPiece, read_piece
 from dllama.weight_source import WeightSource
 
 CHUNK_BYTES = 1 << 20  # heartbeats pass between chunks: below a second even at 10 Mbit/s
@@ -33,23 +33,21 @@ class FeedProgress:
 
 
 class RankFeed:
-    """Makes chunks of the pieces that one rank wants of its cuts, while it has credit. At most
+    """Makes chunks of the pieces that one rank wants out of `pieces`, while it has credit. At most
     `window` chunks are in flight, of `chunk_bytes` each."""
 
     def __init__(
         self,
         source: WeightSource,
-        cuts: Sequence[TiledCut],
+        pieces: Sequence[SizedPiece],
         *,
         window: int = WINDOW,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._source = source
         self._window, self._chunk_bytes = window, chunk_bytes
-        self._pieces = [(tiled, piece) for tiled in cuts for piece in tiled.pieces()]
-        self.pieces: list[Piece] = [piece for _, piece in self._pieces]
-        self._sizes = [size for tiled in cuts for size in piece_sizes(tiled.cut.info, tiled.tiling)]
-        self.total_bytes = sum(self._sizes)
+        self._pieces = pieces
+        self.total_bytes = sum(sized.n_bytes for sized in pieces)
         self.found_bytes = 0  # that the rank did not ask for; 0 before it has asked
         self.sent_bytes = 0  # taken in by the rank
         self._queue: deque[int] = deque()  # pieces that the rank wants
@@ -58,9 +56,9 @@ class RankFeed:
         self._in_flight: list[int] = []  # sizes, oldest first
 
     @property
-    def sizes(self) -> Sequence[int]:
-        """The bytes of the pieces, by number."""
-        return self._sizes
+    def pieces(self) -> list[Piece]:
+        """The names of the pieces, by number."""
+        return [sized.piece for sized in self._pieces]
 
     @property
     def is_done(self) -> bool:
@@ -72,12 +70,14 @@ class RankFeed:
         return bool(self._in_flight or self._queue)
 
     def want(self, numbers: Sequence[int]) -> None:
-        """Records that the rank wants pieces. What it asks for later than at first comes next.
-        Raises ProtocolError."""
+        """Records that the rank wants pieces. What it asks for later than at first comes next; to
+        ask for none then means that it takes no more. Raises ProtocolError."""
         if not all(0 <= number < len(self._pieces) for number in numbers):
             raise ProtocolError("a rank asked for pieces of weights of which it holds no part")
-        wanted_bytes = sum(self._sizes[number] for number in numbers)
+        wanted_bytes = sum(self._pieces[number].n_bytes for number in numbers)
         if self._has_asked:
+            if not numbers:
+                self._queue.clear()
             self._queue.extendleft(reversed(numbers))
             self.found_bytes = max(0, self.found_bytes - wanted_bytes)
         else:
@@ -107,13 +107,12 @@ class RankFeed:
         del self._in_flight[:n_chunks]
 
     def _chunks_of(self, number: int) -> Iterator[Chunk]:
-        tiled, piece = self._pieces[number]
-        raw = read_piece(self._source, tiled, piece, self._source.tensors[piece.tensor])
-        flat = np.ascontiguousarray(raw).reshape(-1)
+        flat = np.ascontiguousarray(read_piece(self._source, self._pieces[number])).reshape(-1)
         for offset in range(0, len(flat), self._chunk_bytes):
             yield Chunk(number, offset, flat[offset : offset + self._chunk_bytes])
-        if not self._queue or self._pieces[self._queue[0]][1].tensor != piece.tensor:
-            self._source.release(piece.tensor)
+        tensor = self._pieces[number].piece.tensor
+        if not self._queue or self._pieces[self._queue[0]].piece.tensor != tensor:
+            self._source.release(tensor)
 
 
 class Feeder:

@@ -11,7 +11,8 @@ import numpy as np
 
 from cluster.feed import FeedProgress
 from cluster.rank import LoadRank, Rank
-from cluster.root.session import ClusterSession, RootParts
+from cluster.root.parts import RootParts
+from cluster.root.session import ClusterSession
 from cluster.root.session_plan import ClusterConfig
 from cluster.weights.digests import PieceDigests
 from cluster.weights.files import digests_folder
@@ -173,7 +174,7 @@ class ClusterRunner:
             )
         ]
         for row, shard in zip(rows, session.shards, strict=True):
-            row["weights"] = session.weights_row(shard.rank)
+            row["weights"] = session.weights.row(shard.rank)
         return rows
 
     def close(self) -> None:

@@ -9,32 +9,26 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 
-import numpy as np
 import zmq
 
-from cluster.feed import FeedProgress
 from cluster.machine import machine_id
 from cluster.mesh.collective import MeshCollective
-from cluster.rank import LoadRank, Rank
+from cluster.rank import Rank
 from cluster.root.kv_broadcast import KvBroadcast
-from cluster.root.loading import Loading
-from cluster.root.session_plan import ClusterConfig, peer_endpoints, warm_up_steps
+from cluster.root.parts import RootParts
+from cluster.root.session_plan import peer_endpoints, warm_up_steps
+from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import KeyPair, new_pair
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
-from cluster.weights.digests import PieceDigests
 from cluster.wire.checks import check_keys
 from cluster.wire.messages import (
     Join,
     Joined,
-    Load,
-    Loaded,
     OpenSession,
     RankStats,
     SessionReady,
@@ -44,35 +38,18 @@ from cluster.wire.messages import (
     pack,
 )
 from dllama.host.container import available_memory
-from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankFigures, RankMeter
-from dllama.sharding.cut import cut_manifest, cut_tensors
+from dllama.sharding.cut import cut_manifest
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
-from dllama.sharding.pieces import Tiling
 from dllama.sharding.plan import Shard, plan_for
-from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
-from dllama.weight_source import TensorInfo, WeightSource
+from dllama.weight_source import TensorInfo
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
 MESH_TIMEOUT_S = 15.0
 STATS_TIMEOUT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RootParts:
-    """The parts that all sessions of a runner share."""
-
-    source: WeightSource
-    config: ClusterConfig
-    load_rank: LoadRank
-    embedding: EmbeddingTable
-    root: str  # names this runner to daemons
-    release: str
-    on_progress: Callable[[FeedProgress], None] | None
-    digests: PieceDigests
 
 
 class ClusterSession:
@@ -101,7 +78,7 @@ class ClusterSession:
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
-        self.loaded: dict[int, Loaded] = {}  # what each worker said of its weights, by rank
+        self.weights = SessionWeights(parts, self.links)
 
     # ---- coming up
     def open(self, own_rank: Rank | None, hello_timeout_s: float) -> Rank:
@@ -124,7 +101,7 @@ class ClusterSession:
         # A process that stands still while it loads is seen by its links alone.
         self.links.also_watch = self._mesh.links.check
         with self.links.explained():
-            self._rank = self._load(own_rank)
+            self._rank = self.weights.load(self.shards, own_rank)
         self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
@@ -219,52 +196,6 @@ class ClusterSession:
         check_keys(keys, len(keys), is_encrypted=True)
         return keys
 
-    def _load(self, own_rank: Rank | None) -> Rank:
-        """Brings the weights to all workers, and the root's own where `own_rank` is None."""
-        parts = self._parts
-        loading = Loading(parts.source, parts.digests, self.links, parts.on_progress)
-        loading.begin(self.shards, self._load_message)
-        rank = own_rank or self._load_own(loading)
-        self.loaded = loading.finish()
-        return rank
-
-    def _load_message(
-        self,
-        shard: Shard,
-        manifest: list[TensorInfo],
-        tilings: list[Tiling],
-        digests: np.ndarray,
-    ) -> Load:
-        source, config = self._parts.source, self._parts.config
-        return Load(
-            source.config,
-            manifest,
-            tilings,
-            digests,
-            config.n_pages,
-            config.kv_type,
-            config.max_step_tokens,
-            shard.vocab.start,
-            units_of(source.config, source.tensors),
-            self._parts.embedding.qtype,
-        )
-
-    def _load_own(self, loading: Loading) -> Rank:
-        source, config = self._parts.source, self._parts.config
-        return self._parts.load_rank(
-            source.config,
-            loading.pumped(cut_tensors(source, self.shards[0])),
-            n_pages=config.n_pages,
-            max_step_tokens=config.max_step_tokens,
-            n_threads=config.threads,
-            vocab_start=self.shards[0].vocab.start,
-            embed_qtype=self._parts.embedding.qtype,
-            units=units_of(source.config, source.tensors),
-            kind=config.sync_type.kind(config.world_size),
-            kv_type=config.kv_type,
-            progress=None,
-        )
-
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
         """Runs one step on all ranks."""
@@ -297,19 +228,16 @@ class ClusterSession:
         """Bytes of weights on all ranks."""
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
-    def weights_row(self, rank: int) -> dict[str, int]:
-        """Returns how a rank came by its weights, for GET /stats; rank 0 has the file."""
-        loaded = self.loaded.get(rank, Loaded())
-        return {"found_bytes": loaded.found_bytes, "received_bytes": loaded.received_bytes}
-
     def idle(self) -> None:
-        """Checks the workers and the links of the mesh. Raises PeerLost."""
+        """Checks the workers and the links of the mesh, and goes on with the background fill.
+        Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
             self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
+            self.weights.idle()
 
     def rank_figures(self) -> list[RankFigures]:
         """Returns every rank's figures, rank 0 first; zeros for one that does not answer at

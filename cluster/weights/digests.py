@@ -106,13 +106,12 @@ class PieceDigests:
             self._error = error
 
     def _hash(self, tiled: TiledCut) -> None:
-        info = self._source.tensors[tiled.cut.source_name]
-        for piece in tiled.pieces():
+        for sized in tiled.sized():
             if self._is_closed:
                 return
-            raw = np.ascontiguousarray(read_piece(self._source, tiled, piece, info))
+            raw = np.ascontiguousarray(read_piece(self._source, sized))
             digest = hashlib.sha256(raw.reshape(-1).data).digest()
-            self._table[self._rows[piece]] = np.frombuffer(digest, np.uint8)
+            self._table[self._rows[sized.piece]] = np.frombuffer(digest, np.uint8)
         self._source.release(tiled.cut.source_name)
 
     # ---- on disk

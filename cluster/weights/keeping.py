@@ -65,7 +65,7 @@ class Keeper:
         """Checks and writes a piece, uint8 (n,), which stays as it is until then."""
         while len(self._writing) >= BEHIND:
             self._finish_one()
-        self._writing.append(self._pool.submit(keep_checked, self._store, name, data))
+        self._writing.append(self._pool.submit(self._keep_checked, name, data))
 
     def close(self) -> None:
         """Waits until all is written."""
@@ -76,10 +76,13 @@ class Keeper:
     def _finish_one(self) -> None:
         self.n_wrong += not self._writing.popleft().result()
 
+    def _keep_checked(self, name: str, data: np.ndarray) -> bool:
+        if not is_named(name, data):
+            return False
+        self._store.keep(name, data.data)
+        return True
 
-def keep_checked(store: WeightStore, name: str, data: np.ndarray) -> bool:
-    """Keeps a piece, uint8 (n,), if its SHA-256 is its name; returns whether it is."""
-    if hashlib.sha256(data.data).hexdigest() != name:
-        return False
-    store.keep(name, data.data)
-    return True
+
+def is_named(name: str, data: np.ndarray) -> bool:
+    """Returns whether the SHA-256 of a piece, uint8 (n,), is its name."""
+    return hashlib.sha256(data.data).hexdigest() == name

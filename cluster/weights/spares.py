@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 
 from cluster.weights.inbox import PieceInbox
-from cluster.weights.keeping import keep_checked
+from cluster.weights.keeping import is_named
 from cluster.weights.store import WeightStore
 from cluster.wire.messages import Chunk, Credit, Spares, Want
 
+MAX_WAITING = 16  # pieces that wait to be written: where the disk is slower, others are dropped
+
 
 class SpareInbox:
-    """The pieces of one Spares message on their way to the disk."""
+    """The pieces of Spares messages, one after the other, on their way to the disk.
 
-    def __init__(self, spares: Spares, store: WeightStore) -> None:
+    Nothing here waits for the disk: steps go on while it stalls. No other piece has to go for
+    these, and what finds no room is not asked for.
+    """
+
+    def __init__(self, store: WeightStore) -> None:
         self._store = store
+        self._names: list[str] = []
+        self._inbox = PieceInbox([])
+        self._writing: deque[Future[bool]] = deque()
+        self._has_room = True
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="weights-spare")
+
+    def begin(self, spares: Spares) -> Want:
+        """Takes the names of pieces; returns what is missing, or nothing if there is no room."""
         self._names = [digest.tobytes().hex() for digest in spares.digests]
         self._inbox = PieceInbox(spares.sizes.tolist())
-
-    def want(self) -> Want:
-        """What is missing; nothing where nothing can be kept."""
         missing = []
-        if self._store.is_writable:
+        if self._store.is_writable and self._has_room:
             missing = [n for n, name in enumerate(self._names) if not self._store.has(name)]
         self._inbox.want(missing)
         return Want(np.array(missing, np.int32))
 
-    def take(self, chunk: Chunk) -> Credit:
+    def take(self, chunk: Chunk) -> list[Credit | Want]:
         """Takes a chunk and keeps the piece that is whole with it; returns what to answer. Raises
         ProtocolError for a chunk that is not wanted."""
         whole = self._inbox.add(chunk)
+        had_room = self._has_room
+        while self._writing and self._writing[0].done():
+            self._has_room = self._writing.popleft().result()
         if whole is not None:
             self._inbox.take(chunk.piece)
-            keep_checked(self._store, self._names[chunk.piece], whole)
-        return Credit(1)
+            if self._has_room and len(self._writing) < MAX_WAITING:
+                keeping = self._pool.submit(self._keep, self._names[chunk.piece], whole)
+                self._writing.append(keeping)
+        if had_room and not self._has_room:
+            return [Credit(1), Want(np.zeros(0, np.int32))]  # no more of these
+        return [Credit(1)]
+
+    def _keep(self, name: str, data: np.ndarray) -> bool:
+        """Returns whether there may be room for more."""
+        return not is_named(name, data) or self._store.keep(name, data.data, may_evict=False)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)

@@ -83,15 +83,15 @@ class WeightStore:
         self._remove([name])
         return None
 
-    def keep(self, name: str, data: Buffer) -> bool:
-        """Writes a piece, for which older ones may go; returns whether it is there now. The caller
-        has checked that its SHA-256 is `name`."""
+    def keep(self, name: str, data: Buffer, *, may_evict: bool = True) -> bool:
+        """Writes a piece, for which older ones go if they may; returns whether it is there now. The
+        caller has checked that its SHA-256 is `name`."""
         if not self._is_writable:
             return False
         with self._lock:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                if not self._make_room(len(data)):
+                if not self._make_room(len(data), may_evict=may_evict):
                     return False
                 write_whole(self._folder / name, data)
                 now_s = self._clock()
@@ -108,13 +108,15 @@ class WeightStore:
             self._since_scan += len(data)
             return True
 
-    def _make_room(self, n_bytes: int) -> bool:
+    def _make_room(self, n_bytes: int, *, may_evict: bool) -> bool:
         disk = shutil.disk_usage(self._folder)
         if self._since_scan >= RESCAN_BYTES:
             self._count(list(self._scan()))
         allowed = allowed_bytes(self._max_bytes, self._kept_bytes, disk.total, disk.free)
         if self._kept_bytes + n_bytes <= allowed:
             return True
+        if not may_evict:
+            return False
         kept = list(self._scan())
         self._count(kept)
         allowed = allowed_bytes(self._max_bytes, self._kept_bytes, disk.total, disk.free)

@@ -66,17 +66,6 @@ def check_config(config: ModelConfig) -> None:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
 
 
-def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
-    """Raises ProtocolError for KV pages that take more than `max_bytes` even where a rank has one
-    head and a byte for each number."""
-    least = n_pages * PAGE_TOKENS * config.n_layers * 2 * config.head_dim
-    if least > max_bytes:
-        raise ProtocolError(
-            f"the root asks for {n_pages} KV pages, at least {least / 1e9:.2f} GB, and this node "
-            f"has {max_bytes / 1e9:.2f} GB of memory free"
-        )
-
-
 def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> None:
     """Raises ProtocolError where a session is not told one public key for each rank, or is told
     keys where its links are plain."""
@@ -85,6 +74,17 @@ def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> N
         raise ProtocolError(
             f"the root named {len(keys)} public keys; expected {n_expected} of {KEY_CHARS} "
             "characters each"
+        )
+
+
+def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
+    """Raises ProtocolError for KV pages that take more than `max_bytes` even where a rank has one
+    head and a byte for each number."""
+    least = n_pages * PAGE_TOKENS * config.n_layers * 2 * config.head_dim
+    if least > max_bytes:
+        raise ProtocolError(
+            f"the root asks for {n_pages} KV pages, at least {least / 1e9:.2f} GB, and this node "
+            f"has {max_bytes / 1e9:.2f} GB of memory free"
         )
 
 

@@ -120,7 +120,7 @@ class WorkerSession:
         self._meter = RankMeter()
         self._weights_bytes = 0
         self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
-        self._spares: SpareInbox | None = None
+        self._spares = SpareInbox(self._store)
 
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
@@ -223,16 +223,22 @@ class WorkerSession:
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
                 self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
-            elif isinstance(message, Spares):
-                check_spares(message, available_memory())
-                self._spares = SpareInbox(message, self._store)
-                self._root.send(self._spares.want())
-            elif isinstance(message, Chunk) and self._spares is not None:
-                self._root.send(self._spares.take(message))
+            elif isinstance(message, Spares | Chunk):
+                self._take_spares(message)
             elif isinstance(message, StatsCall):
                 self._root.send(self._stats(message.number))
             else:
                 raise ProtocolError(f"the root sent {type(message).__name__} between two steps")
+
+    def _take_spares(self, message: Spares | Chunk) -> None:
+        """Keeps what the root sends while there is nothing to compute."""
+        self._progress.beat()  # without pauses in between, nobody else does
+        if isinstance(message, Spares):
+            check_spares(message, available_memory())
+            self._root.send(self._spares.begin(message))
+            return
+        for answer in self._spares.take(message):
+            self._root.send(answer)
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
@@ -267,6 +273,7 @@ class WorkerSession:
             time.sleep(0.1)
 
     def _close(self) -> None:
+        self._spares.close()
         self._mesh.close()
         self._root.close()
         self._daemon.close()

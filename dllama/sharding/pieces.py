@@ -66,6 +66,14 @@ class Tiling:
             yield size, range(first - start, end - start), range(first, end)
 
 
+class SizedPiece(NamedTuple):
+    """A piece, a tiling that it belongs to, and its bytes."""
+
+    piece: Piece
+    tiling: Tiling
+    n_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class TiledCut:
     """A cut and the pieces that hold it; `first` is the tile where it begins."""
@@ -73,6 +81,12 @@ class TiledCut:
     cut: Cut
     tiling: Tiling
     first: int
+
+    def sized(self) -> Iterator[SizedPiece]:
+        """Yields the pieces with their bytes."""
+        sizes = piece_sizes(self.cut.info, self.tiling)
+        for piece, n_bytes in zip(self.pieces(), sizes, strict=True):
+            yield SizedPiece(piece, self.tiling, n_bytes)
 
     def pieces(self) -> Iterator[Piece]:
         for expert in range(self.cut.info.n_experts):
@@ -89,6 +103,13 @@ def tiled_cuts(
         _tiled(config, table[cut.source_name], tensors[cut.source_name], cut)
         for cut in cut_manifest(config, tensors, shard)
     ]
+
+
+def pieces_of(
+    config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: Shard
+) -> list[SizedPiece]:
+    """Returns the pieces that a rank needs, in feed order."""
+    return [sized for tiled in tiled_cuts(config, tensors, shard) for sized in tiled.sized()]
 
 
 def whole_model(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[TiledCut]:
@@ -111,12 +132,12 @@ def piece_sizes(info: TensorInfo, tiling: Tiling) -> list[int]:
     return [piece_bytes(info, tiling, unit) for unit in units] * info.n_experts
 
 
-def read_piece(
-    source: WeightSource, tiled: TiledCut, piece: Piece, source_info: TensorInfo
-) -> np.ndarray:
+def read_piece(source: WeightSource, sized: SizedPiece) -> np.ndarray:
     """Returns the bytes of a piece as uint8 (rows, bytes of a row of the piece); a view of the
     file where it lies there like that. Raises ModelFileError."""
-    tiling, n_experts = tiled.tiling, source_info.n_experts
+    piece, tiling, _ = sized
+    source_info = source.tensors[piece.tensor]
+    n_experts = source_info.n_experts
     size = source_info.cols if tiling.is_by_cols else source_info.rows // n_experts
     part = range(piece.tile * tiling.unit, min((piece.tile + 1) * tiling.unit, size))
     n_rows = source_info.rows // n_experts

@@ -9,18 +9,16 @@ from cluster.feed import WINDOW, Feeder, FeedProgress, RankFeed
 from cluster.wire.messages import Chunk
 from dllama.errors import ProtocolError
 from dllama.qtypes import QType
-from dllama.sharding.pieces import read_piece, tiled_cuts, whole_model
+from dllama.sharding.pieces import pieces_of, read_piece, whole_model
 from dllama.sharding.plan import plan_for
 from tests.cluster.array_source import ArraySource, small_config
 
 SOURCE = ArraySource(small_config(dim=64, head_dim=16), QType.Q8_0)
-CUTS = whole_model(SOURCE.config, SOURCE.tensors)
+PIECES = [p for tiled in whole_model(SOURCE.config, SOURCE.tensors) for p in tiled.sized()]
 
 
 def piece_bytes(number: int) -> bytes:
-    pieces = [(tiled, piece) for tiled in CUTS for piece in tiled.pieces()]
-    tiled, piece = pieces[number]
-    return read_piece(SOURCE, tiled, piece, SOURCE.tensors[piece.tensor]).tobytes()
+    return read_piece(SOURCE, PIECES[number]).tobytes()
 
 
 def drained(feed: RankFeed, *earlier: Chunk) -> dict[int, bytes]:
@@ -37,18 +35,18 @@ def drained(feed: RankFeed, *earlier: Chunk) -> dict[int, bytes]:
 
 @pytest.mark.parametrize("chunk_bytes", [100, 1 << 20])
 def test_a_feed_sends_what_is_wanted_in_that_order(chunk_bytes: int) -> None:
-    feed = RankFeed(SOURCE, CUTS, chunk_bytes=chunk_bytes)
+    feed = RankFeed(SOURCE, PIECES, chunk_bytes=chunk_bytes)
     assert not drained(feed) and not feed.is_done, "nothing is sent before the rank has asked"
     wanted = [5, 0, 7, len(feed.pieces) - 1]
     feed.want(wanted)
     got = drained(feed)
     assert list(got) == wanted and all(got[n] == piece_bytes(n) for n in wanted)
     assert feed.is_done and feed.sent_bytes == sum(len(data) for data in got.values())
-    assert feed.found_bytes + feed.sent_bytes == feed.total_bytes == sum(feed.sizes)
+    assert feed.found_bytes + feed.sent_bytes == feed.total_bytes == sum(p.n_bytes for p in PIECES)
 
 
 def test_what_is_asked_for_later_comes_next() -> None:
-    feed = RankFeed(SOURCE, CUTS, window=1, chunk_bytes=64)
+    feed = RankFeed(SOURCE, PIECES, window=1, chunk_bytes=64)
     feed.want([0, 1, 2])
     first = next(feed.next_chunks())
     feed.credit(1)
@@ -59,7 +57,7 @@ def test_what_is_asked_for_later_comes_next() -> None:
 
 
 def test_a_rank_that_wants_nothing_is_done_at_once() -> None:
-    feed = RankFeed(SOURCE, CUTS)
+    feed = RankFeed(SOURCE, PIECES)
     feed.want([])
     assert feed.is_done and feed.found_bytes == feed.total_bytes and not drained(feed)
 
@@ -67,11 +65,11 @@ def test_a_rank_that_wants_nothing_is_done_at_once() -> None:
 @pytest.mark.parametrize("number", [-1, 10_000])
 def test_pieces_that_are_not_there_cannot_be_asked_for(number: int) -> None:
     with pytest.raises(ProtocolError, match="no part"):
-        RankFeed(SOURCE, CUTS).want([number])
+        RankFeed(SOURCE, PIECES).want([number])
 
 
 def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
-    feed = RankFeed(SOURCE, CUTS)
+    feed = RankFeed(SOURCE, PIECES)
     feed.want([0])
     assert len(list(feed.next_chunks())) == 1
     for n_chunks in (0, -1, 2):
@@ -80,7 +78,7 @@ def test_credit_for_chunks_that_were_not_sent_is_an_error() -> None:
 
 
 def test_credit_for_several_chunks_is_for_the_oldest() -> None:
-    feed = RankFeed(SOURCE, CUTS)
+    feed = RankFeed(SOURCE, PIECES)
     feed.want([0, 1, 2, 3])
     sizes = [chunk.data.size for chunk in feed.next_chunks()]
     taken = []
@@ -96,7 +94,7 @@ def test_a_feeder_tells_what_every_rank_has() -> None:
     sent: dict[int, list[Chunk]] = {0: [], 1: []}
     seen: list[FeedProgress] = []
     feeds = {
-        r: RankFeed(SOURCE, tiled_cuts(SOURCE.config, SOURCE.tensors, shards[r])) for r in (0, 1)
+        r: RankFeed(SOURCE, pieces_of(SOURCE.config, SOURCE.tensors, shards[r])) for r in (0, 1)
     }
     feeder = Feeder(feeds, lambda rank, chunk: sent[rank].append(chunk), seen.append)
     feeder.want(0, [])
@@ -114,9 +112,18 @@ def test_a_feeder_tells_what_every_rank_has() -> None:
 
 def test_the_memory_behind_a_tensor_is_given_back() -> None:
     source = ArraySource(small_config())
-    feed = RankFeed(source, whole_model(source.config, source.tensors))
+    feed = RankFeed(source, PIECES)
     feed.want(range(len(feed.pieces)))
     while chunks := list(feed.next_chunks()):
         feed.credit(len(chunks))
     assert set(source.released) == {piece.tensor for piece in feed.pieces}
     assert np.unique(source.released).size == len(source.released)
+
+
+def test_a_rank_that_takes_no_more_is_sent_no_more() -> None:
+    feed = RankFeed(SOURCE, PIECES, window=1, chunk_bytes=64)
+    feed.want([4, 5, 6])
+    first = next(feed.next_chunks())
+    feed.credit(1)
+    feed.want([])
+    assert list(drained(feed, first)) == [4] and feed.is_done

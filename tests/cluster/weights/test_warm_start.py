@@ -128,3 +128,69 @@ def test_a_lost_worker_that_comes_back_is_sent_nothing(
     recover(runner)
     assert np.array_equal(logits(runner, TOKENS), before)
     assert all(received == 0 and found > 0 for found, received in weights(runner))
+
+
+def fill(runner: ClusterRunner, n_steps: int = 0) -> None:
+    """Idles until the background fill is done, with steps in between."""
+    session = runner._session
+    assert session is not None
+    deadline = time.monotonic() + 60
+    while not session.weights.is_filled:
+        assert time.monotonic() < deadline
+        runner.idle()
+        if n_steps:
+            n_steps -= 1
+            logits(runner, TOKENS)
+        time.sleep(0.005)
+
+
+def test_after_a_loss_the_others_have_what_they_need(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [cached(start_worker, tmp_path / str(n)) for n in range(3)]
+    runner = make_runner(workers, model=LARGE)
+    runner.start()
+    before = logits(runner, TOKENS)
+    fill(runner, n_steps=20)
+    assert np.array_equal(logits(runner, TOKENS), before), "steps go on beside it"
+    spares = [row["weights"]["spare_bytes"] for row in runner.stats()[1:]]  # type: ignore[index]
+    assert all(n_bytes > 0 for n_bytes in spares)
+    runner.close()
+    for worker in workers:
+        worker.await_no_session()
+    for lost in range(3):
+        rest = [worker for n, worker in enumerate(workers) if n != lost]
+        fewer = make_runner(rest, model=LARGE)
+        fewer.start()
+        assert all(received == 0 and found > 0 for found, received in weights(fewer))
+        fewer.close()
+        for worker in rest:
+            worker.await_no_session()
+
+
+def test_a_fill_that_is_cut_off_goes_on_in_the_next_session(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [cached(start_worker, tmp_path / str(n)) for n in range(2)]
+    runner = make_runner(workers, model=LARGE)
+    runner.start()
+    for _ in range(30):
+        runner.idle()
+        time.sleep(0.005)
+    workers[1].kill_session(signal.SIGKILL)
+    with pytest.raises(PeerLost):
+        while True:
+            runner.idle()
+            time.sleep(0.005)
+    recover(runner)
+    fill(runner)
+    assert all(received == 0 for _, received in weights(runner))
+
+
+def test_a_worker_without_a_cache_is_sent_no_spares(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    runner = make_runner([start_worker(), start_worker()])
+    runner.start()
+    fill(runner)
+    assert [row["weights"]["spare_bytes"] for row in runner.stats()[1:]] == [0, 0]  # type: ignore[index]

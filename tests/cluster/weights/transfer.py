@@ -31,7 +31,7 @@ class Transfer:
         digests: PieceDigests | None = None,
     ) -> None:  # fmt: skip
         cuts = tiled_cuts(source.config, source.tensors, shard)
-        self.feed = RankFeed(source, cuts)
+        self.feed = RankFeed(source, [sized for tiled in cuts for sized in tiled.sized()])
         known = digests or PieceDigests(source, None)
         manifest, tilings = [c.cut.info for c in cuts], [c.tiling for c in cuts]
         load = Load(

@@ -209,7 +209,7 @@ class Worker:
             is_other = message.release != self._config.release
             if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root at %s runs dllama %s and this worker %s; install the same on both",
+                    "a root at %s runs dllama %r and this worker %r; install the same on both",
                     peer.host,
                     message.release,
                     self._config.release,

@@ -157,6 +157,8 @@ class WorkerLink:
             if message.progress != self._progress:
                 self._progress, self._progressed_at = message.progress, now
         elif isinstance(message, Introduced):
+            if self.side.is_introduced:
+                raise ProtocolError(f"worker {self.address} said twice who it is")
             self._check_release(message)
             self.tell_daemon(self.side.answer(message))
             self._check_side()

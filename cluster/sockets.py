@@ -20,6 +20,7 @@ SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 6
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
 HANDSHAKE_MS = 10_000  # strangers who say nothing are cut off: each holds a file descriptor
+IPV4_IN_IPV6 = "::ffff:"  # before the IPv4 address of a peer, on a socket that takes both
 SLICE_MS = 250  # timeout of a blocking call, after which peers and watchdogs are checked
 
 Socket = zmq.Socket[bytes]
@@ -82,7 +83,7 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.removeprefix(IPV4_IN_IPV6)).is_loopback
     except ValueError:
         return False
 

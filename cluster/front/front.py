@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from cluster.front.budget import Budget
 from cluster.front.connection import READ, Connection, PeerLeft
@@ -44,16 +44,27 @@ LISTENER = 0  # no connection has this number
 
 class Front:
     """The front of one port. `target` is the name of an abstract unix socket, or the path of one,
-    on which a ZeroMQ socket of this process listens. One thread of its own, which close() ends."""
+    on which a ZeroMQ socket of this process listens. One thread of its own, which close() ends.
+
+    `is_sealed`: what passes is encrypted. `numbers` are those of connections, which two fronts may
+    share.
+    """
 
     def __init__(
-        self, target: str, max_message_bytes: int, limits: GuestLimits | None = None
+        self,
+        target: str,
+        max_message_bytes: int,
+        limits: GuestLimits | None = None,
+        *,
+        numbers: Iterator[int] | None = None,
+        is_sealed: bool = False,
     ) -> None:
         self._target = target
         self._max_message_bytes = max_message_bytes
         self._guests = Guests(limits or GuestLimits())
         self._connections: dict[int, Connection] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = numbers or itertools.count(1)
+        self._is_sealed = is_sealed
         self._selector = selectors.DefaultSelector()
         self._asked: deque[Callable[[], None]] = deque()  # by the other thread
         self._strangers = Budget(STRANGERS_PER_S, STRANGERS_PER_S, time.monotonic())
@@ -63,9 +74,9 @@ class Front:
         self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="front", daemon=True)
 
-    def start(self, host: str, port: int) -> int:
-        """Listens and returns the port. Raises ConfigError where it cannot be had."""
-        self._listener = listen(host, port)
+    def start(self, host: str, ports: Iterable[int]) -> int:
+        """Listens on the first free port and returns it. Raises ConfigError."""
+        self._listener = listen(host, ports)
         self._selector.register(self._listener, READ, LISTENER)
         self._is_running = True
         self._thread.start()
@@ -217,6 +228,7 @@ class Front:
             FrameMeter(self._max_message_bytes),
             Budget(PER_S, BURST, now),
             came_at=now,
+            is_sealed=self._is_sealed,
         )
         goes = self._guests.enter(number, host)
         if goes is not None:

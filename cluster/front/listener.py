@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable
 
 from dllama.errors import ConfigError
 
 BACKLOG = 128  # connections that wait to be let in
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens on an address of this machine. Raises ConfigError."""
+def listen(host: str, ports: Iterable[int]) -> socket.socket:
+    """Returns a socket that listens on the first free port of this machine. Raises ConfigError."""
+    tried = list(ports)
+    for port in tried:
+        made = _listen(host, port)
+        if made is not None:
+            return made
+    which = f"port {tried[0]} is" if len(tried) == 1 else f"all ports {tried[-1]} to {tried[0]} are"
+    raise ConfigError(f"{which} in use or not allowed on {host}; choose another with --port")
+
+
+def _listen(host: str, port: int) -> socket.socket | None:
+    """Returns a listening socket, or None where the port is not to be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -24,9 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise ConfigError(
-                f"port {port} is in use or not allowed on {host}; choose another with --port"
-            ) from None
+            return None
         raise ConfigError(
             f"cannot listen on {host}: {error.strerror or error}; use an address of this machine, "
             "or 0.0.0.0 for all of them"

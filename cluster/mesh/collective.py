@@ -18,6 +18,7 @@ import numpy as np
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
+from cluster.security.links import LinkSecurity
 from cluster.sockets import Context
 from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
@@ -67,16 +68,17 @@ class MeshCollective:
         self._shape = (0, 0)  # of the payload that `_blocks` cut
         self._blocks: list[Block] = []
 
-    def bind(self, host: str, ports: Iterable[int]) -> int:
-        """Opens the inbox on the first free port and returns it."""
-        return self.links.bind(host, ports)
+    def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+        """Opens the inbox on the first free port and returns it; with `security`, all links are
+        encrypted."""
+        return self.links.bind(host, ports, security)
 
-    def connect(self, peers: Sequence[str], timeout_s: float) -> None:
-        """Connects to every peer and hears each once.
+    def connect(self, peers: Sequence[str], timeout_s: float, keys: Sequence[str] = ()) -> None:
+        """Connects to every peer and hears each once; `keys` are their public keys by rank.
 
         Raises PeerLost that names whom this rank could not reach or hear in time.
         """
-        self.links.connect(peers)
+        self.links.connect(peers, keys)
         deadline = time.monotonic() + timeout_s
         watch = self.links.watch
         current = [0]

@@ -22,6 +22,7 @@ from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.repeats import Repeats
+from cluster.security.links import MESH, LinkSecurity
 from cluster.sockets import (
     SLICE_MS,
     Context,
@@ -63,6 +64,7 @@ class MeshLinks:
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
         self._context = context
         self._inbox: Socket | None = None
+        self._security: LinkSecurity | None = None
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
         self._filing = Filing(rank)
@@ -80,15 +82,22 @@ class MeshLinks:
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
 
-    def bind(self, host: str, ports: Iterable[int]) -> int:
-        """Opens the inbox on the first free port and returns it."""
+    def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+        """Opens the inbox on the first free port and returns it; with `security`, all links are
+        encrypted."""
+        self._security = security
         self._inbox = make_socket(
             self._context, zmq.PULL, host=host, max_message_bytes=MAX_MESSAGE_BYTES
         )
+        if security is not None:
+            security.listen_encrypted(self._inbox, MESH)
         return bind_first_free(self._inbox, host, ports)
 
-    def connect(self, peers: Sequence[str]) -> None:
-        """Opens the outgoing links; `peers` are endpoints by rank, this rank's own is ignored."""
+    def connect(self, peers: Sequence[str], keys: Sequence[str] = ()) -> None:
+        """Opens the outgoing links and lets the other ranks in; `peers` are endpoints and `keys`
+        public keys by rank, this rank's own is ignored."""
+        if self._security is not None:
+            self._security.admit(MESH, keys)
         self.peers = peers
         self.hosts = self.hosts or peers
         self._filing.names = self.hosts
@@ -101,6 +110,8 @@ class MeshLinks:
                 host=peer.removeprefix("tcp://").rpartition(":")[0],
                 max_message_bytes=MAX_MESSAGE_BYTES,
             )
+            if self._security is not None:
+                self._security.connect_encrypted(out, keys[rank])
             self._outs[rank] = out
             self._watches[rank] = DisconnectWatch(out)
             out.connect(peer)

@@ -21,7 +21,10 @@ from cluster.root.parts import RootParts
 from cluster.root.session_plan import peer_endpoints, warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.security.keys import KeyPair, new_pair
+from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
+from cluster.wire.checks import check_keys
 from cluster.wire.messages import (
     Join,
     Joined,
@@ -58,7 +61,11 @@ class ClusterSession:
         self._meter = meter
         self._parts = parts
         self._context: Context = zmq.Context()
-        self.links = WorkerLinks(parts.config.workers, self._context, parts.release)
+        self.links = WorkerLinks(
+            parts.config.workers, self._context, parts.release, parts.config.security
+        )
+        self._pair: KeyPair | None = None  # of this session, where its links are encrypted
+        self._security: LinkSecurity | None = None
         self._mesh = MeshCollective(
             0,
             parts.config.world_size,
@@ -81,6 +88,10 @@ class ClusterSession:
         config = self._parts.config
         self._parts.digests.begin()  # computed while the workers start
         self.welcomes = self.links.greet(hello_timeout_s)
+        if self.links.is_encrypted:
+            self._pair = new_pair()
+            self._security = LinkSecurity(self._context, self._pair)
+            self._security.start()
         self._plan(is_first=own_rank is None)
         self._open_sessions()
         self._join()
@@ -142,12 +153,13 @@ class ClusterSession:
                     str(config.sync_type),
                     self._needed[link.rank],
                     welcome.nonce,
+                    "" if self._pair is None else self._pair.public,
                 )
             )
         slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
         self._ready = self.links.await_all(SessionReady, START_TIMEOUT_S, slow)
         for link, ready in zip(self.links, self._ready, strict=True):
-            link.open_session_link(ready)
+            link.open_session_link(ready, self._pair)
 
     def _join(self) -> None:
         """All ranks connect to all: a firewall between two workers shows before the weights go."""
@@ -160,17 +172,26 @@ class ClusterSession:
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
             listen_on = "127.0.0.1"  # no other machine connects
-        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports)
+        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports, self._security)
+        keys = self._public_keys()
         endpoints: list[str] = []
         for link in self.links:
             seen_as = config.advertise or address_towards(link.address.host, link.address.port)
             endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
-            link.tell_session(Join(endpoints))
+            link.tell_session(Join(endpoints, keys))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
         with self.links.explained():
-            self._mesh.connect(own, MESH_TIMEOUT_S)
+            self._mesh.connect(own, MESH_TIMEOUT_S, keys)
         self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
+
+    def _public_keys(self) -> list[str]:
+        """Returns the public keys of all ranks in this session; none where links are plain."""
+        if self._pair is None:
+            return []
+        keys = [self._pair.public, *(ready.key for ready in self._ready)]
+        check_keys(keys, len(keys), is_encrypted=True)
+        return keys
 
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
@@ -238,4 +259,6 @@ class ClusterSession:
         """Ends the session on all workers; rank 0 stays with its owner."""
         self.links.close()
         self._mesh.close()
+        if self._security is not None:
+            self._security.close()
         self._context.destroy()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.mesh.sync_type import SyncType
+from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from dllama.errors import ConfigError
 from dllama.kv import KvType
@@ -34,6 +35,7 @@ class ClusterConfig:
     hello_timeout_s: float = 5.0
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
     warm_up: bool = True
+    security: Security = field(default_factory=Security)
     kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves
 
     @property

@@ -6,18 +6,24 @@ It sends, and keeps what comes back in fields; whoever needs an answer waits for
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterable
 from typing import TypeVar
 
 import zmq
 
-from cluster.sockets import Address, Context, Socket, endpoint, make_socket
+from cluster.security.keys import KeyPair
+from cluster.security.links import connect_encrypted
+from cluster.security.root_side import RootSide
+from cluster.sockets import Context, Socket, endpoint, make_socket
 from cluster.wire.messages import (
+    Admitted,
     CloseSession,
     Credit,
     Failed,
     Heartbeat,
+    Introduced,
     Joined,
     KvDone,
     Loaded,
@@ -33,6 +39,8 @@ from cluster.wire.messages import (
 )
 from dllama.errors import ClusterError, PeerLost, ProtocolError
 
+log = logging.getLogger(__name__)
+
 MAX_MESSAGE_BYTES = 1 << 20  # of any message of a worker
 MAX_DRAINED = 256  # messages of a link that are read before the other links have their turn
 MAX_REASON_CHARS = 2_000
@@ -44,15 +52,15 @@ M = TypeVar("M", bound=Message)
 class WorkerLink:
     """The root's links to one worker, and the last it has heard of it."""
 
-    def __init__(self, rank: int, address: Address, context: Context, release: str) -> None:
+    def __init__(self, rank: int, side: RootSide, context: Context) -> None:
         self.rank = rank
-        self.address = address
+        self.address = side.worker
         self.epoch = 0
         self.credits = 0  # chunks taken in that the feeder does not know of yet
         self._wants: list[list[int]] = []
         self.rss_bytes = 0
         self.hang_timeout_s = 0.0  # 0: no limit
-        self._release = release
+        self.side = side  # the root's part of the introduction
         self._context = context
         self._answers: dict[type, Message] = {}
         self.lost_rank = -1  # the rank that this worker's rank reports lost
@@ -60,15 +68,23 @@ class WorkerLink:
         self._progress = -1
         self._heard_at = self._progressed_at = time.monotonic()
         self._session: Socket | None = None
-        self._daemon = self._connect(address.port)
+        self._daemon = self._connect(self.address.port)
 
-    def _connect(self, port: int) -> Socket:
+    def _connect(self, port: int, pair: KeyPair | None = None, server_key: str = "") -> Socket:
         made = make_socket(
             self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
         )
         made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
+        if pair is not None:
+            connect_encrypted(made, pair, server_key)
         made.connect(endpoint(self.address.host, port))
         return made
+
+    def encrypt(self, pair: KeyPair) -> None:
+        """Goes on with the daemon over an encrypted link, once both have been introduced."""
+        self._daemon.close()
+        found = self.side.introduced
+        self._daemon = self._connect(found.port, pair, found.key)
 
     def sockets(self) -> list[Socket]:
         return [self._daemon] if self._session is None else [self._daemon, self._session]
@@ -76,8 +92,9 @@ class WorkerLink:
     def tell_daemon(self, message: Message) -> None:
         self._send(self._daemon, pack(message, self.epoch))
 
-    def open_session_link(self, ready: SessionReady) -> None:
-        self._session = self._connect(ready.control_port)
+    def open_session_link(self, ready: SessionReady, pair: KeyPair | None = None) -> None:
+        """Connects to the session, encrypted where there is a pair of keys to do so with."""
+        self._session = self._connect(ready.control_port, pair, ready.key)
 
     def tell_session(self, message: Message) -> None:
         self.send_session(pack(message, self.epoch))
@@ -134,8 +151,11 @@ class WorkerLink:
             self.rss_bytes = message.rss_bytes
             if message.progress != self._progress:
                 self._progress, self._progressed_at = message.progress, now
-        elif isinstance(message, Welcome):
+        elif isinstance(message, Introduced):
             self._check_release(message)
+            self.tell_daemon(self.side.answer(message))
+            self._check_side()
+        elif isinstance(message, Welcome):
             self._answers[Welcome] = message
         elif isinstance(message, Credit):
             self.credits += message.chunks
@@ -149,17 +169,25 @@ class WorkerLink:
                 self._failure = f"failed: {readable(message.reason)}"
         elif isinstance(message, SessionEnded):
             self._failure = self._failure or f"ended its session: {readable(message.reason)}"
-        elif isinstance(message, SessionReady | Joined | Loaded | KvDone | RankStats):
+        elif isinstance(message, Admitted | SessionReady | Joined | Loaded | KvDone | RankStats):
             self._answers[type(message)] = message
         else:
             raise ProtocolError(f"worker {self.address} sent a {type(message).__name__}")
 
-    def _check_release(self, welcome: Welcome) -> None:
-        if welcome.release != self._release:
-            raise ProtocolError(
-                f"worker {self.address} runs dllama {welcome.release} and this root runs "
-                f"{self._release}; install the same version on both"
+    def _check_release(self, found: Introduced) -> None:
+        own = self.side.introduction.release
+        if found.release != own:
+            log.warning(
+                "worker %s runs dllama %s and this root %s; they speak the same protocol and go on",
+                self.address,
+                found.release,
+                own,
             )
+
+    def _check_side(self) -> None:
+        if self.side.complaint:
+            self._daemon.setsockopt(zmq.LINGER, 500)  # the worker's log is to say it too
+            raise ClusterError(self.side.complaint)
 
     def watch_from_now(self) -> None:
         """Restarts the timeouts of check()."""

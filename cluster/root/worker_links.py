@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,16 @@ import zmq
 
 from cluster.root.reach import check_distinct, check_names, why_silent
 from cluster.root.worker_link import WorkerLink
+from cluster.security.root_side import agree_on_encryption, check_pins, pin_all, root_sides
+from cluster.security.settings import Security
 from cluster.sockets import Address, Context
-from cluster.wire.messages import Hello, Message, Welcome
+from cluster.wire.messages import Admitted, Hello, Message, Welcome
 from dllama.errors import PeerLost
 
 POLL_MS = 50
+ENCRYPTED_SILENCE = (
+    "on its encrypted port; in the firewalls on the way, open the 64 ports after the worker's too"
+)
 REASON_WAIT_S = 1.0  # a cut link is noticed before the reason for it arrives
 
 M = TypeVar("M", bound=Message)
@@ -24,13 +30,15 @@ M = TypeVar("M", bound=Message)
 class WorkerLinks:
     """One link a worker, in rank order: rank i is link i - 1."""
 
-    def __init__(self, workers: Sequence[Address], context: Context, release: str) -> None:
+    def __init__(
+        self, workers: Sequence[Address], context: Context, release: str, security: Security
+    ) -> None:
         self._release = release
+        self._security = security
+        self.is_encrypted = False  # known after greet()
         self.also_watch: Callable[[], None] = lambda: None  # may raise PeerLost
-        self._links = [
-            WorkerLink(rank, address, context, release)
-            for rank, address in enumerate(workers, start=1)
-        ]
+        sides = root_sides(security, workers, release, lambda: secrets.token_hex(32))
+        self._links = [WorkerLink(rank, side, context) for rank, side in enumerate(sides, start=1)]
 
     def __iter__(self) -> Iterator[WorkerLink]:
         return iter(self._links)
@@ -42,19 +50,37 @@ class WorkerLinks:
         """Greets every worker and returns their Welcome messages.
 
         Raises ConfigError for one under two names, PeerLost for one that does not answer,
-        ProtocolError for one of another version.
+        ProtocolError for one of another version, ClusterError for one that is not trusted.
         """
         check_names([link.address for link in self._links], timeout_s)
-        for link in self._links:
-            link.tell_daemon(Hello(self._release))
         silent = f"did not answer within {timeout_s:g} s"
+        for link in self._links:
+            link.tell_daemon(link.side.introduction)
         try:
-            welcomes = self.await_all(Welcome, timeout_s, silent, is_watching=False)
+            self.await_all(Admitted, timeout_s, silent, is_watching=False)
         except PeerLost as lost:
             link = self.of_rank(lost.rank)
             raise link.lost(f"{silent}: {why_silent(link.address)}") from None
+        self._encrypt()
+        for link in self._links:
+            link.tell_daemon(Hello(self._release))
+        if self.is_encrypted:
+            silent = f"answered in plain and not {ENCRYPTED_SILENCE}"
+        welcomes = self.await_all(Welcome, timeout_s, silent, is_watching=False)
+        if self.is_encrypted:
+            pin_all(self._security, [link.side for link in self._links])
         check_distinct([link.address for link in self._links], welcomes)
         return welcomes
+
+    def _encrypt(self) -> None:
+        """Goes on over encrypted links where both sides want that."""
+        sides = [link.side for link in self._links]
+        self.is_encrypted = agree_on_encryption(self._security, sides)
+        if self.is_encrypted:
+            check_pins(self._security, sides)
+            pair = self._security.pair()
+            for link in self._links:
+                link.encrypt(pair)
 
     def await_all(
         self, kind: type[M], timeout_s: float, silent: str, *, is_watching: bool = True

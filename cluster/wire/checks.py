@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.security.keys import KEY_CHARS, is_key
 from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
 from dllama.config import ModelConfig
@@ -63,6 +64,17 @@ def check_config(config: ModelConfig) -> None:
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> None:
+    """Raises ProtocolError where a session is not told one public key for each rank, or is told
+    keys where its links are plain."""
+    n_expected = world_size if is_encrypted else 0
+    if len(keys) != n_expected or not all(is_key(key) for key in keys):
+        raise ProtocolError(
+            f"the root named {len(keys)} public keys; expected {n_expected} of {KEY_CHARS} "
+            "characters each"
+        )
 
 
 def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:

@@ -6,7 +6,7 @@ every field against its annotation; a field too many or too few is a ProtocolErr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, get_args
 
 import numpy as np
@@ -30,6 +30,55 @@ Digests = Annotated[np.ndarray, Array(np.uint8, ndim=2)]  # (n, 32): SHA-256
 Port = Annotated[int, Range(1, (1 << 16) - 1)]
 Name = Annotated[str, MaxLength(256)]
 Nonce = Annotated[str, MaxLength(64)]
+PublicKey = Annotated[str, MaxLength(40)]  # Z85; "" where there is none
+Feature = Annotated[str, MaxLength(64)]
+Features = Annotated[list[Feature], MaxLength(64)]
+
+
+# ---- root and worker daemon, before anything is encrypted
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Root to daemon, on the port that everybody knows: who it is and what it wants.
+
+    `key` is its public key, "" where it encrypts nothing; `nonce` is another one each time.
+    """
+
+    release: Name
+    features: Features
+    key: PublicKey
+    nonce: Nonce
+    encrypts: bool
+    has_cluster_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """Daemon to root: the same of the worker. `answers` is the nonce of the root's Introduction,
+    `port` is where it listens for encrypted links (0: nowhere), `proof` is of the cluster key."""
+
+    release: Name
+    features: Features
+    key: PublicKey
+    nonce: Nonce
+    answers: Nonce
+    encrypts: bool
+    has_to_encrypt: bool  # as it sees the root: not on this machine
+    port: Annotated[int, Range(0, (1 << 16) - 1)]
+    proof: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Root to daemon: its proof of the cluster key, "" without one. `answers` is the nonce of the
+    worker's Introduced."""
+
+    answers: Nonce
+    proof: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Daemon to root: its key opens the encrypted port now."""
 
 
 # ---- root and worker daemon
@@ -66,7 +115,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end."""
+    """Root to daemon: start a process for a rank. Earlier sessions of the same `root` end.
+
+    `key` is the root's public key of this session; "" where its links are plain.
+    """
 
     root: Name
     rank: Count
@@ -74,6 +126,7 @@ class OpenSession:
     sync_type: Name
     needed_bytes: Count
     nonce: Nonce = ""  # of the daemon's Welcome
+    key: PublicKey = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +136,13 @@ class CloseSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionReady:
-    """Session process to daemon to root: the ports it listens on."""
+    """Session process to daemon to root: the ports it listens on, and its public key; "" where
+    its links are plain."""
 
     pid: Size
     control_port: Port
     mesh_port: Port
+    key: PublicKey = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +163,11 @@ class Heartbeat:
 # ---- root and session process
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Root to rank: meet the others. `peers` are endpoints by rank, as this rank reaches them."""
+    """Root to rank: meet the others. `peers` are endpoints by rank, as this rank reaches them;
+    `keys` are their public keys, none where the links are plain."""
 
     peers: list[str]
+    keys: list[PublicKey] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +289,8 @@ class Failed:
 
 
 Message = (
-    Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
+    Introduction | Introduced | Proof | Admitted
+    | Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
     | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares | StepCall
     | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip

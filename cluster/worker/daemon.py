@@ -6,19 +6,25 @@ through its front, which bounds what they say.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import zmq
 
-from cluster.front.front import Front
 from cluster.front.private import PrivateEndpoint
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import MAX_RANKS, SyncType
 from cluster.repeats import Repeats
-from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket
+from cluster.security.keys import KeyPair, is_key
+from cluster.security.peer import Peer
+from cluster.security.settings import Security
+from cluster.security.worker_side import WorkerSide
+from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket, session_ports
+from cluster.wire.features import own_features
 from cluster.wire.messages import (
     CloseSession,
     Failed,
@@ -35,6 +41,7 @@ from cluster.wire.messages import (
     unpack,
 )
 from cluster.worker.challenge import Challenge
+from cluster.worker.door import Door
 from cluster.worker.open_sessions import OpenSessions
 from cluster.worker.session import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
@@ -52,21 +59,13 @@ MAX_READ = 32  # messages of roots that are read before heartbeats and reports h
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """Who sent a message: where ZeroMQ answers it, and the connection it came by."""
-
-    identity: bytes
-    connection: int  # of the front; 0 for one that has gone since
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """The settings of a daemon. `release` and `session_command` are for tests to change."""
 
     threads: int
     host: str = "0.0.0.0"
     port: int = DEFAULT_PORT
+    security: Security = field(default_factory=Security)
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
@@ -81,25 +80,23 @@ class Worker:
         self._challenge = Challenge(secrets.token_bytes(32))
         self._repeats = Repeats()
         self._is_running = False
+        self._connections = itertools.count(1)  # the numbers of both doors'
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
     def start(self) -> None:
         """Listens. Raises ConfigError where the port is taken."""
         self._context: Context = zmq.Context()
-        self._inner, self._report_endpoint = PrivateEndpoint(), PrivateEndpoint()
-        self._roots: Socket = make_socket(
-            self._context, zmq.ROUTER, host="", max_message_bytes=MAX_MESSAGE_BYTES
-        )
+        self._report_endpoint = PrivateEndpoint()
         self._reports: Socket = make_socket(  # from our own children only
             self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
-        self._front = Front(self._inner.target, MAX_MESSAGE_BYTES)
-        self._sessions = OpenSessions(self._front.trust)
+        self._doors: list[Door] = []  # the plain one, and the encrypted one
+        self._sessions = OpenSessions(self._trust)
         try:
-            self._inner.bind(self._roots)
             self._report_endpoint.bind(self._reports)
-            self.port = self._front.start(self._config.host, self._config.port)
+            self.port = self._open_door([self._config.port])
+            self._known = self._open_encrypted_door()
         except BaseException:
             self.close()
             raise
@@ -113,10 +110,39 @@ class Worker:
             available_memory() / 1e9,
         )
 
+    def _open_door(self, ports: Iterable[int], pair: KeyPair | None = None) -> int:
+        door = Door(self._context, MAX_MESSAGE_BYTES, self._connections, pair)
+        self._doors.append(door)
+        return door.open(self._config.host, ports)
+
+    def _open_encrypted_door(self) -> WorkerSide:
+        """Listens for encrypted links, unless roots on this machine alone can reach it."""
+        security = self._config.security
+        key, port = "", 0
+        if security.has_to_encrypt(self._config.host):
+            pair = security.pair()
+            key, port = pair.public, self._open_door(session_ports(self.port), pair)
+        known = WorkerSide(
+            security,
+            release=self._config.release,
+            features=own_features(),
+            key=key,
+            port=port,
+            new_nonce=lambda: secrets.token_hex(32),
+        )
+        if key:
+            self._doors[-1].admit_by(known.may_enter)
+        return known
+
+    def _trust(self, connections: frozenset[int]) -> None:
+        for door in self._doors:
+            door.front.trust(connections)
+
     def run(self) -> None:
         """Serves until stop(): what is ours comes first, strangers last."""
         poller = zmq.Poller()
-        poller.register(self._roots, zmq.POLLIN)
+        for door in self._doors:
+            poller.register(door.socket, zmq.POLLIN)
         poller.register(self._reports, zmq.POLLIN)
         next_heartbeat = 0.0
         while self._is_running:
@@ -129,7 +155,8 @@ class Worker:
                 self._sessions.end_overdue()
                 for line in self._repeats.due(time.monotonic()):
                     log.warning("%s", line)
-            self._receive_from_roots()
+            for door in self._doors:
+                self._receive_from_roots(door)
 
     def stop(self) -> None:
         self._is_running = False
@@ -137,31 +164,27 @@ class Worker:
     def close(self) -> None:
         """Ends all sessions and stops listening."""
         self._sessions.close()
-        self._front.close()
-        self._roots.close()
+        for door in self._doors:
+            door.close()
         self._reports.close()
         self._context.destroy()
-        for private in (self._inner, self._report_endpoint):
-            private.close()
+        self._report_endpoint.close()
 
-    def _receive_from_roots(self) -> None:
+    def _receive_from_roots(self, door: Door) -> None:
         for _ in range(MAX_READ):
             try:
-                identity, *frames = self._roots.recv_multipart(zmq.NOBLOCK, copy=False)
+                peer, frames = door.receive()
             except zmq.Again:
                 return
-            connection = self._front.number_of(identity.get(zmq.SRCFD))
-            self._front.consumed(connection)
-            host = self._front.address_of(connection) or "a peer that has left"
-            self._serve(Peer(identity.bytes, connection, host), [f.bytes for f in frames])
+            self._serve(door, peer, frames)
 
-    def _serve(self, peer: Peer, frames: list[bytes]) -> None:
+    def _serve(self, door: Door, peer: Peer, frames: list[bytes]) -> None:
         epoch = 0
         try:
             epoch, message = unpack(frames)
-            answer = self._answer(peer, epoch, message)
+            answer = self._known.hear(peer, message) or self._answer(peer, epoch, message)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
-            self._front.offended(peer.connection, "sends what no root of this version sends")
+            door.front.offended(peer.connection, "sends what no root of this version sends")
             if self._is_news(peer, "a message that was refused"):
                 log.warning("refused a message of %s: %s", peer.host, error)
             answer = self._welcome(peer)
@@ -172,7 +195,7 @@ class Worker:
             log.exception("could not serve a message")
             answer = Refused(f"{type(error).__name__}: {error}")
         if answer is not None:
-            self._send(peer.identity, epoch, answer)
+            self._send(peer, epoch, answer)
 
     def _is_news(self, peer: Peer, kind: str) -> bool:
         return self._repeats.is_first(peer.host, kind, time.monotonic())
@@ -208,6 +231,7 @@ class Worker:
             return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
         self._sessions.forget_those_of(asked.root)
         is_sound = 0 < asked.rank < asked.world_size <= MAX_RANKS and epoch > 0
+        is_sound = is_sound and is_key(asked.key) == peer.is_encrypted
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
             return f"this is no session that can be opened: {asked}"
         return self._sessions.refusal(peer.host, asked.needed_bytes)
@@ -229,10 +253,11 @@ class Worker:
             sync_type=asked.sync_type,
             progress_path=str(progress.path),
             report_endpoint=self._report_endpoint.endpoint,
+            root_key=asked.key,
             cache_dir=self._config.cache_dir,
             cache_bytes=self._config.cache_bytes,
         )
-        session = SessionProcess(config, asked.root, peer.identity)
+        session = SessionProcess(config, asked.root, peer)
         try:
             session.start(self._config.session_command, progress)
         except OSError:
@@ -266,7 +291,7 @@ class Worker:
         if session is None:
             return
         if isinstance(message, SessionReady):
-            self._send(session.identity, epoch, message)
+            self._send(session.peer, epoch, message)
             self._send_heartbeat(epoch, session)
         elif isinstance(message, Joined):
             self._sessions.slots.joined(epoch)
@@ -279,7 +304,7 @@ class Worker:
                 self._receive_reports()  # its last one may still be queued
                 reason = session.why()
                 self._sessions.forget(epoch)
-                self._send(session.identity, epoch, SessionEnded(reason))
+                self._send(session.peer, epoch, SessionEnded(reason))
                 log.info(
                     "session of rank %d ended: %s; %s",
                     session.config.rank,
@@ -293,11 +318,12 @@ class Worker:
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())
-        self._send(session.identity, epoch, heartbeat)
+        self._send(session.peer, epoch, heartbeat)
 
-    def _send(self, identity: bytes, epoch: int, message: Message) -> None:
+    def _send(self, peer: Peer, epoch: int, message: Message) -> None:
         """Sends a message to a root; a root that is gone is ignored."""
+        socket = self._doors[int(peer.is_encrypted)].socket
         try:
-            self._roots.send_multipart([identity, *pack(message, epoch)], zmq.NOBLOCK)
+            socket.send_multipart([peer.identity, *pack(message, epoch)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("could not answer a root: %s", error)

@@ -21,6 +21,8 @@ import zmq
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
+from cluster.security.keys import new_pair
+from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.weights.spares import SpareInbox
@@ -28,6 +30,7 @@ from cluster.weights.store import WeightStore
 from cluster.wire.checks import (
     RankLimits,
     check_config,
+    check_keys,
     check_manifest,
     check_pages,
     check_peers,
@@ -81,6 +84,7 @@ class SessionConfig:
     sync_type: str
     progress_path: str
     report_endpoint: str  # where the daemon hears from its sessions
+    root_key: str = ""  # the root's public key; "": all links are plain
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
 
@@ -107,6 +111,7 @@ class WorkerSession:
             context=self._context,
             watch=self._progress.beat,
         )
+        self._security = LinkSecurity(self._context, new_pair()) if config.root_key else None
         self._meter = RankMeter()
         self._weights_bytes = 0
         self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
@@ -141,7 +146,8 @@ class WorkerSession:
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
         check_peers(join.peers, self._config.world_size)
-        self._mesh.connect(join.peers, MESH_TIMEOUT_S)
+        check_keys(join.keys, self._config.world_size, is_encrypted=self._security is not None)
+        self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
@@ -161,10 +167,15 @@ class WorkerSession:
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
-        control_port = self._root.bind(ports)
-        mesh_port = self._mesh.bind(host, ports)
+        key = ""
+        if self._security is not None:
+            self._security.start()
+            self._security.admit(CONTROL, [self._config.root_key])
+            key = self._security.public_key
+        control_port = self._root.bind(ports, self._security)
+        mesh_port = self._mesh.bind(host, ports, self._security)
         self._daemon.connect(self._config.report_endpoint)
-        ready = SessionReady(os.getpid(), control_port, mesh_port)
+        ready = SessionReady(os.getpid(), control_port, mesh_port, key)
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
@@ -264,6 +275,8 @@ class WorkerSession:
         self._mesh.close()
         self._root.close()
         self._daemon.close()
+        if self._security is not None:
+            self._security.close()
         self._context.destroy()
         self._progress.close()
 

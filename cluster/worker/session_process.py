@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import psutil
 
+from cluster.security.peer import Peer
 from cluster.worker.progress import ProgressFile
 from cluster.worker.session import SessionConfig
 from dllama.host.child_python import child_command, child_environment
@@ -21,10 +22,10 @@ KILL_AFTER_S = 2.0
 class SessionProcess:
     """One child process. `reason` is why it ended, if it could tell."""
 
-    def __init__(self, config: SessionConfig, root: str, identity: bytes) -> None:
+    def __init__(self, config: SessionConfig, root: str, peer: Peer) -> None:
         self.config = config
         self.root = root  # which root it belongs to
-        self.identity = identity  # where that root is to be answered
+        self.peer = peer  # where that root is to be answered
         self.reason = ""
         self._progress: ProgressFile | None = None
         self._process: subprocess.Popen[bytes] | None = None

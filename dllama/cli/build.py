@@ -158,11 +158,15 @@ def _cluster_runner(
     from cluster.mesh.sync_type import SyncType
     from cluster.root.runner import ClusterRunner
     from cluster.root.session_plan import ClusterConfig
+    from cluster.security.settings import security_of, warn_if_plain
     from cluster.sockets import parse_addresses
     from dllama.runtime.rank import RankModel
 
+    workers = parse_addresses(",".join(settings.workers))
+    security = security_of(settings.cluster_key, encrypts=settings.encrypts)
+    warn_if_plain(security, [worker.host for worker in workers])
     config = ClusterConfig(
-        workers=parse_addresses(",".join(settings.workers)),
+        workers=workers,
         n_pages=n_pages,
         max_step_tokens=_step_rows(settings),
         threads=settings.threads,
@@ -170,6 +174,7 @@ def _cluster_runner(
         sync_type=SyncType(settings.sync_type),
         kv_type=KvType(settings.kv_type),
         advertise=settings.advertise,
+        security=security,
         kv_dir=_session_dir(settings),
     )
     sent: dict[int, FeedProgress] = {}

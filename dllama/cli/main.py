@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "measure prefill and decode speed",
     "inspect": "show what a model file holds",
     "warmup": "compile the kernels for this machine ahead of time",
+    "key": "make a key that admits nodes to a cluster",
     "root": "serve a model: the same as dllama-root",
     "worker": "compute for a root: the same as dllama-worker",
 }

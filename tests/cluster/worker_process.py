@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from cluster.security.cluster_key import parse_cluster_key
+from cluster.security.settings import Security
 from cluster.sockets import Address
 from cluster.worker.daemon import Worker, WorkerConfig
 
@@ -82,10 +84,19 @@ class WorkerProcess:
             self._output.append(line)
 
 
+def security_from(cluster_key: str = "", home: str = "", **changes: bool) -> Security:
+    """The Security of these words, as a test hands them to a daemon."""
+    key = parse_cluster_key(cluster_key) if cluster_key else None
+    return Security(cluster_key=key, home=Path(home) if home else None, **changes)
+
+
 def main(options: str) -> None:
     logging.basicConfig(level=logging.INFO)
     changes = json.loads(options)
     changes["session_command"] = tuple(changes["session_command"])
+    security = changes.pop("security", None)
+    if security is not None:
+        changes["security"] = security_from(**security)
     worker = Worker(WorkerConfig(**{"threads": 1, "host": "127.0.0.1", **changes}))
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.start()

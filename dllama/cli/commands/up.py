@@ -19,7 +19,13 @@ from types import FrameType
 
 from dllama.cli.chat_client import ChatClient
 from dllama.cli.commands.chat import talk
-from dllama.cli.flags.arguments import add_model_flag, default_threads, port_number, positive
+from dllama.cli.flags.arguments import (
+    add_model_flag,
+    cluster_key,
+    default_threads,
+    port_number,
+    positive,
+)
 from dllama.cli.terminal.output import LoadingLine, count_of, note
 from dllama.errors import ClusterError
 from dllama.host.child_python import child_command, child_environment
@@ -38,6 +44,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
     add_model_flag(parser)
     parser.add_argument("--n-workers", type=positive, default=2, metavar="N")
     parser.add_argument("--port", type=port_number, default=8080, help="of the API (default: 8080)")
+    parser.add_argument(
+        "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
+        help="only nodes with this key are spoken to (default: $DLLAMA_CLUSTER_KEY)",
+    )  # fmt: skip
     parser.add_argument("--no-chat", action="store_true", help="serve until Ctrl-C")
     parser.set_defaults(run=run)
 
@@ -52,12 +62,12 @@ def free_port() -> int:
 class Child:
     """A process of this cluster, its output kept in a file, to be shown if it fails."""
 
-    def __init__(self, name: str, folder: Path, *args: str) -> None:
+    def __init__(self, name: str, folder: Path, *args: str, key: str | None) -> None:
         self.name, self._log = name, folder / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*child_command("dllama"), *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=child_environment(), start_new_session=True,
+                env=_environment(key), start_new_session=True,
             )  # fmt: skip  # Ctrl-C in the chat must not end it
 
     def check(self) -> None:
@@ -76,9 +86,14 @@ class Child:
                 self.process.wait()
 
 
+def _environment(key: str | None) -> dict[str, str]:
+    """Returns a child's environment, with the cluster key: others can read a command line."""
+    return child_environment() | ({"DLLAMA_CLUSTER_KEY": key} if key else {})
+
+
 @contextlib.contextmanager
 def local_cluster(
-    model: str, n_workers: int, port: int, extra: list[str]
+    model: str, n_workers: int, port: int, extra: list[str], key: str | None = None
 ) -> Iterator[tuple[str, list[Child]]]:
     """Runs workers and a root as children; yields the URL, once it serves, and the children."""
     threads = str(max(1, default_threads() // (n_workers + 1)))
@@ -91,12 +106,12 @@ def local_cluster(
                 addresses.append(f"127.0.0.1:{free_port()}")
                 children.append(Child(
                     f"worker {i}", folder, "worker", "--host", "127.0.0.1",
-                    "--port", addresses[-1].split(":")[1], "--threads", threads,
+                    "--port", addresses[-1].split(":")[1], "--threads", threads, key=key,
                 ))  # fmt: skip
             children.append(Child(
                 "the root", folder, "root", "--model", model, "--port",
                 str(port), "--threads", threads, "--workers", ",".join(addresses),
-                "--drain-timeout", "2", *extra,
+                "--drain-timeout", "2", *extra, key=key,
             ))  # fmt: skip
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(url, children)
@@ -149,7 +164,8 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, _leave)
     extra: list[str] = getattr(args, "rest", [])
     port = args.port or free_port()
-    with local_cluster(args.model, args.n_workers, port, extra) as (url, children):
+    key = args.cluster_key
+    with local_cluster(args.model, args.n_workers, port, extra, key) as (url, children):
         workers = count_of(args.n_workers, "worker")
         note(f"{workers} and a root serve {args.model} at {url}/v1")
         if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -8,9 +8,16 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from cluster.security.settings import security_of, warn_if_plain
 from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker, WorkerConfig
-from dllama.cli.flags.arguments import default_threads, make_parser, port_number, positive
+from dllama.cli.flags.arguments import (
+    add_security_flags,
+    default_threads,
+    make_parser,
+    port_number,
+    positive,
+)
 from dllama.cli.terminal.guarded import guarded
 from dllama.cli.terminal.output import set_up_logging
 from dllama.host.descriptors import check_free, raise_limit
@@ -23,7 +30,8 @@ the ports after --port (up to 64)."""
 EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
-  dllama-worker --host 10.0.0.2        # listen on one network only"""
+  dllama-worker --host 10.0.0.2        # listen on one network only
+  dllama-worker --cluster-key @/etc/dllama.key    # for roots that have the same key"""
 
 DEFAULT_CACHE_GB = 32.0
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
@@ -48,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-t", "--threads", metavar="N", type=positive, default=default_threads(),
         help="compute threads of a session",
     )  # fmt: skip
+    add_security_flags(parser)
     parser.add_argument(
         "--cache-dir", metavar="DIR", default=str(weights_folder()),
         help="where weights are kept, so that a second start sends none",
@@ -69,11 +78,14 @@ def run(argv: list[str] | None) -> int:
     set_up_logging(args.log_level)
     raise_limit()
     check_free(WORKER_DESCRIPTORS, "dllama-worker")
+    security = security_of(args.cluster_key, encrypts=not args.no_encrypt)
+    warn_if_plain(security, [args.host])
     worker = Worker(
         WorkerConfig(
             threads=args.threads,
             host=args.host,
             port=args.port,
+            security=security,
             cache_dir=str(Path(args.cache_dir).absolute()),
             cache_bytes=int(args.cache_gb * 1e9),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 import dllama
+from cluster.security.cluster_key import parse_cluster_key
 from dllama import __version__
 from dllama.cli.flags.settings import (
     AUTO_SPECULATE,
@@ -204,6 +205,29 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
         "--advertise", metavar="HOST",
         help="how workers reach this machine, where they cannot find out by themselves",
     )  # fmt: skip
+    add_security_flags(cluster)
+
+
+def add_security_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags of the links between machines, which every node has."""
+    parser.add_argument(
+        "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
+        help="what `dllama key` printed, or a file that holds it: only nodes with the same key are "
+        "spoken to (default: $DLLAMA_CLUSTER_KEY)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-encrypt", action="store_true",
+        help="leave links to other machines plain: prompts, answers and weights can be read on the "
+        "network. Every node has to say so",
+    )  # fmt: skip
+
+
+def cluster_key(text: str) -> str:
+    """An argparse type: a cluster key or @FILE; returns the key. Errors do not repeat it."""
+    try:
+        return parse_cluster_key(text).text()
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def engine_settings(args: argparse.Namespace) -> EngineSettings:
@@ -238,6 +262,8 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         shares=args.shares,
         sync_type=args.sync_type,
         advertise=args.advertise,
+        cluster_key=args.cluster_key,
+        encrypts=not args.no_encrypt,
         context_shift=args.context_shift,
         slot_save_path=getattr(args, "slot_save_path", None),
     )

@@ -42,6 +42,8 @@ class EngineSettings:
     shares: tuple[float, ...] = ()
     sync_type: str = "exact"
     advertise: str | None = None
+    cluster_key: str | None = field(default=None, repr=False)
+    encrypts: bool = True  # links to other machines
     max_recover_s: float = DEFAULT_MAX_RECOVER_S  # that answers wait for a lost node or engine
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions

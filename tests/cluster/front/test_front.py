@@ -34,7 +34,7 @@ class Service:
         self._router.rcvtimeo = 20
         self._inner.bind(self._router)
         self.front = Front(self._inner.target, MAX_BYTES, limits)
-        self.address = ("127.0.0.1", self.front.start("127.0.0.1", 0))
+        self.address = ("127.0.0.1", self.front.start("127.0.0.1", [0]))
         self.hosts: set[str] = set()
         self.last = 0  # the connection that was heard last
         self._clients: list[zmq.Socket[bytes]] = []
@@ -211,7 +211,7 @@ def test_a_port_in_use_and_a_foreign_address_are_said(service: Service) -> None:
     ):
         front = Front("@nothing", MAX_BYTES)
         with pytest.raises(ConfigError, match=words):
-            front.start(host, port)
+            front.start(host, [port])
         front.close()
 
 

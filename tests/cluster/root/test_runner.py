@@ -13,7 +13,7 @@ from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import Address
 from dllama.collective import SoloCollective
-from dllama.errors import ClusterError, ConfigError, PeerLost, ProtocolError
+from dllama.errors import ClusterError, ConfigError, PeerLost
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_shards
@@ -140,13 +140,15 @@ def test_a_worker_that_does_not_answer_is_named(make_runner: MakeRunner) -> None
     runner.close()
 
 
-def test_another_release_is_told_by_both_names(
-    start_worker: StartWorker, make_runner: MakeRunner
+def test_another_release_of_the_same_protocol_is_told_and_goes_on(
+    start_worker: StartWorker, make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = start_worker(release="0.0.9")
-    with pytest.raises(ProtocolError, match=r"runs dllama 0\.0\.9 and this root runs 0\.1\.7"):
-        make_runner([worker], release="0.1.7").start()
-    make_runner([worker], release="0.0.9").start()
+    runner = make_runner([worker], release="0.1.7")
+    runner.start()
+    assert "runs dllama 0.0.9 and this root 0.1.7" in caplog.text
+    assert "a root runs dllama 0.1.7 and this worker 0.0.9" in worker.output
+    assert np.abs(logits(runner, TOKENS) - solo_logits(TOKENS)).max() < 1e-5
 
 
 def test_shares_that_do_not_fit_are_said(

@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -134,7 +135,7 @@ def longest_gap(lost: Node) -> tuple[float, float]:
                 times.append(time.monotonic())
                 if len(times) == N_BEFORE_LOSS:
                     lost.process.kill()
-    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    pauses = [b - a for a, b in pairwise(times)]
     return max(pauses), statistics.median(pauses)
 
 

@@ -16,7 +16,7 @@ import zmq
 from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
-from cluster.sockets import Context, Socket, endpoint, make_socket
+from cluster.sockets import Context, DisconnectWatch, Socket, endpoint, make_socket
 from cluster.wire.messages import (
     Admitted,
     CloseSession,
@@ -69,6 +69,7 @@ class WorkerLink:
         self._heard_at = self._progressed_at = time.monotonic()
         self._session: Socket | None = None
         self._daemon = self._connect(self.address.port)
+        self._watch = DisconnectWatch(self._daemon)
 
     def _connect(self, port: int, pair: KeyPair | None = None, server_key: str = "") -> Socket:
         made = make_socket(
@@ -82,9 +83,10 @@ class WorkerLink:
 
     def encrypt(self, pair: KeyPair) -> None:
         """Goes on with the daemon over an encrypted link, once both have been introduced."""
-        self._daemon.close()
+        self._close_daemon()
         found = self.side.introduced
         self._daemon = self._connect(found.port, pair, found.key)
+        self._watch = DisconnectWatch(self._daemon)
 
     def sockets(self) -> list[Socket]:
         return [self._daemon] if self._session is None else [self._daemon, self._session]
@@ -197,6 +199,8 @@ class WorkerLink:
         """Raises PeerLost where the worker failed, fell silent, or stands still."""
         if self._failure:
             raise self.lost(self._failure)
+        if self._watch.is_lost():  # a new connection would be nobody's that the daemon knows
+            raise self.lost("closed its link: its dllama-worker ended, or the network cut it")
         now = time.monotonic()
         if now - self._heard_at > HEARTBEAT_TIMEOUT_S:
             raise self.lost(
@@ -217,6 +221,10 @@ class WorkerLink:
                 self._daemon.send_multipart(pack(CloseSession(), self.epoch), zmq.NOBLOCK)
         if self._session is not None:
             self._session.close()
+        self._close_daemon()
+
+    def _close_daemon(self) -> None:
+        self._watch.close()
         self._daemon.close()
 
 

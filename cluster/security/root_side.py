@@ -81,7 +81,7 @@ def root_sides(
     return [
         RootSide(
             worker,
-            Introduction(release, own_features(), key, new_nonce(), own.encrypts, has_key),
+            Introduction(release, list(own_features()), key, new_nonce(), own.encrypts, has_key),
             own.cluster_key,
         )
         for worker in workers

@@ -61,7 +61,7 @@ MAX_READ = 32  # messages of roots that are read before heartbeats and reports h
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """The settings of a daemon. `release` and `session_command` are for tests to change."""
+    """The settings of a daemon. The last three are for tests to change."""
 
     threads: int
     host: str = "0.0.0.0"
@@ -70,6 +70,7 @@ class WorkerConfig:
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
+    features: tuple[str, ...] = field(default_factory=own_features)
     session_command: tuple[str, ...] = SESSION_COMMAND
 
 
@@ -127,7 +128,7 @@ class Worker:
         known = WorkerSide(
             security,
             release=self._config.release,
-            features=own_features(),
+            features=self._config.features,
             key=key,
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
@@ -213,8 +214,7 @@ class Worker:
             is_other = message.release != self._config.release
             if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root at %s runs dllama %s and this worker %s; they speak the same protocol "
-                    "and go on",
+                    "a root at %s runs dllama %s and this worker %s; both speak the same protocol",
                     peer.host,
                     message.release,
                     self._config.release,

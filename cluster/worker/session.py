@@ -307,6 +307,8 @@ def main(load_rank: LoadRank) -> int:
     """Runs the session described on standard input; returns its exit code. Raises ConfigError where
     the links to the other ranks need more file descriptors than there are."""
     line = sys.stdin.buffer.readline()
+    if not line:  # a daemon that started this process ahead has ended without a use for it
+        return 0
     config = SessionConfig(**json.loads(line))
     prefix = f"%(asctime)s %(levelname)s rank {config.rank}: %(message)s"
     logging.basicConfig(level=logging.INFO, format=prefix)

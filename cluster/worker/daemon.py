@@ -132,6 +132,7 @@ class Worker:
             key=key,
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
+            is_news=self._is_news,
         )
         if key:
             self._doors[-1].admit_by(known.may_enter)

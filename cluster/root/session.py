@@ -21,6 +21,7 @@ from cluster.root.parts import RootParts
 from cluster.root.session_plan import peer_endpoints, warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import KeyPair, new_pair
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
@@ -65,7 +66,7 @@ class ClusterSession:
             parts.config.workers, self._context, parts.release, parts.config.security
         )
         self._pair: KeyPair | None = None  # of this session, where its links are encrypted
-        self._security: LinkSecurity | None = None
+        self._security: SessionLinks | None = None
         self._made_mesh: MeshCollective | None = None
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
@@ -109,7 +110,9 @@ class ClusterSession:
         if self.links.is_encrypted:
             self._pair = new_pair()
             self._security = LinkSecurity(self._context, self._pair)
-            self._security.start()
+        else:
+            self._security = EpochLinks(self._context, self.epoch)
+        self._security.start()
         config = self._parts.config
         self._sync_type = self.links.common_sync_type(config.sync_type)
         self._made_mesh = MeshCollective(

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.security.epoch_links import connect_plain
 from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
@@ -71,13 +72,17 @@ class WorkerLink:
         self._daemon = self._connect(self.address.port)
         self._watch = DisconnectWatch(self._daemon)
 
-    def _connect(self, port: int, pair: KeyPair | None = None, server_key: str = "") -> Socket:
+    def _connect(
+        self, port: int, pair: KeyPair | None = None, server_key: str = "", epoch: int = 0
+    ) -> Socket:
         made = make_socket(
             self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
         )
         made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
         if pair is not None:
             connect_encrypted(made, pair, server_key)
+        elif epoch:
+            connect_plain(made, epoch)
         made.connect(endpoint(self.address.host, port))
         return made
 
@@ -96,7 +101,7 @@ class WorkerLink:
 
     def open_session_link(self, ready: SessionReady, pair: KeyPair | None = None) -> None:
         """Connects to the session, encrypted where there is a pair of keys to do so with."""
-        self._session = self._connect(ready.control_port, pair, ready.key)
+        self._session = self._connect(ready.control_port, pair, ready.key, self.epoch)
 
     def tell_session(self, message: Message) -> None:
         self.send_session(pack(message, self.epoch))
@@ -154,6 +159,8 @@ class WorkerLink:
             if message.progress != self._progress:
                 self._progress, self._progressed_at = message.progress, now
         elif isinstance(message, Introduced):
+            if self.side.is_introduced:
+                raise ProtocolError(f"worker {self.address} said twice who it is")
             self._check_release(message)
             self.tell_daemon(self.side.answer(message))
             self._check_side()

@@ -58,7 +58,7 @@ class WorkerSide:
         self._port = port
         self._new_nonce = new_nonce
         self._open: OrderedDict[Peer, _Open] = OrderedDict()
-        self._peers: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
+        self._proved: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
         self._keys: OrderedDict[str, None] = OrderedDict()  # said hello properly
         self._sound: OrderedDict[tuple[str, str], None] = OrderedDict()  # hosts and keys
         self._lock = threading.Lock()  # the gate's thread asks for _keys
@@ -75,15 +75,26 @@ class WorkerSide:
             return self._prove(peer, message)
         if peer.is_encrypted:
             return self._pinned(peer)
+        reason = self._why_not_plain(peer)
+        return self._refuse(peer, reason) if reason else None
+
+    def only_versions(self, peer: Peer) -> Introduced | None:
+        """Returns the answer to a message that cannot be read, where the peer is to see of this
+        worker no more than what it runs; None where it may see the rest."""
+        if peer.is_encrypted or not self._why_not_plain(peer):
+            return None
+        has_to = self._security.has_to_encrypt(peer.host)
+        encrypts = self._security.encrypts
+        return Introduced(self._release, self._features, "", "", "", encrypts, has_to, 0, "")
+
+    def _why_not_plain(self, peer: Peer) -> str:
         if self._security.has_to_encrypt(peer.host):
-            return self._refuse(
-                peer,
+            return (
                 "this worker encrypts its links; start the root without --no-encrypt, or "
-                "dllama-worker with it too",
+                "dllama-worker with it too"
             )
-        if self._security.cluster_key is not None and peer not in self._peers:
-            return self._refuse(peer, _KEY_NEEDED)
-        return None
+        is_unproved = self._security.cluster_key is not None and peer not in self._proved
+        return _KEY_NEEDED if is_unproved else ""
 
     def may_enter(self, key: str) -> bool:
         """Returns whether the holder of a key may connect to the encrypted port. Called by the
@@ -160,7 +171,7 @@ class WorkerSide:
                     "it has another cluster key than the root; start both with the same "
                     "--cluster-key",
                 )
-            _remember(self._peers, peer)
+            _remember(self._proved, peer)
         if is_key(begun.root.key):
             with self._lock:
                 _remember(self._keys, begun.root.key)

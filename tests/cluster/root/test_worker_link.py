@@ -20,6 +20,7 @@ from cluster.wire.messages import (
     Failed,
     Heartbeat,
     Hello,
+    Introduced,
     Message,
     Refused,
     SessionEnded,
@@ -166,6 +167,14 @@ def test_a_worker_that_never_stops_talking_does_not_keep_the_root(
     monkeypatch.setattr(daemon.link, "sockets", lambda: [endless])
     daemon.link.drain()
     assert endless.n_read == MAX_DRAINED and daemon.link.rss_bytes == 2 and link.poll(0) == 0
+
+
+def test_a_worker_says_once_who_it_is(daemon: Daemon) -> None:
+    """A key that came later would be pinned in place of the one it has shown to hold."""
+    found = Introduced(__version__, [], "", "m", "n", False, False, 0, "")
+    daemon.say(found)
+    with pytest.raises(ProtocolError, match="said twice who it is"):
+        daemon.say(found)
 
 
 def test_a_daemon_that_is_gone_is_lost_at_once(daemon: Daemon) -> None:

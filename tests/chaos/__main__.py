@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.chaos.namespaces import why_no_machines
 from tests.chaos.report import table
 from tests.chaos.trial import Outcome, Trial, Watch
 
-ROOT_ARGS = ("-c", "512", "--context-shift")
+ROOT_ARGS = ("-c", "256", "--context-shift")
 SHOWN = 3  # findings of one fault that are told in full
 WHOLE_EVERY = 5  # so many faults, and the cluster is waited for until all its nodes compute
 
@@ -68,6 +69,7 @@ def _show(done: int, n: int, outcome: Outcome, began_s: float) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # tidies up
     seed = random.randrange(1 << 30) if args.seed is None else args.seed
     why_not = "as asked for" if args.loopback else why_no_machines()
     if why_not is not None:
@@ -95,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
                 for fault, fault_seed in schedule(rows, args.faults, seed):
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
+                    if cluster.root.has_ended():
+                        break
                     if len(outcomes) % WHOLE_EVERY == 0:
                         trial.await_whole()
                 trial.await_whole()

@@ -8,7 +8,6 @@ import logging
 import signal
 import subprocess
 import time
-
 from dataclasses import replace
 
 from api.engines.zmq_client import ZmqEngineClient

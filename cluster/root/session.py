@@ -226,15 +226,13 @@ class ClusterSession:
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
     def idle(self) -> None:
-        """Checks the workers and the links of the mesh, and goes on with the background fill.
-        Raises PeerLost."""
+        """Checks the workers and the links of the mesh. Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
             self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
-            self.weights.idle()
 
     def rank_figures(self) -> list[RankFigures]:
         """Returns every rank's figures, rank 0 first; zeros for one that does not answer at

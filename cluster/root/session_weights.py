@@ -54,8 +54,9 @@ class SessionWeights:
         )
         return rank
 
-    def idle(self) -> None:
-        """Goes on with the background fill. Raises ProtocolError, PeerLost."""
+    def fill(self) -> None:
+        """Goes on with the background fill; called while no sequence runs. Raises ProtocolError,
+        PeerLost."""
         if self._fill is not None:
             self._fill.turn()
 

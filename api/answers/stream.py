@@ -33,6 +33,11 @@ class AnswerStream:
             raise
 
     @property
+    def is_engine_ready(self) -> bool:
+        """Whether the engine computes; else all of them wait for it."""
+        return self.sequences[0].model.engine.state.state == "ready"
+
+    @property
     def _is_finished(self) -> bool:
         all_read = not self._reads
         return all_read and all(sequence.finish is not None for sequence in self.sequences)

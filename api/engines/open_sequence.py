@@ -11,7 +11,8 @@ from dllama.errors import ClusterError, DllamaError, EngineBusy
 from dllama.requests import FinishReason, Output, Resume, Submit
 
 FAILURES = (FinishReason.ERROR, FinishReason.ABORT)  # an answer that ends so is incomplete
-MAX_DEATHS = 3  # of engines in a row that worked on a sequence, without a token of it
+MAX_DEATHS = 3  # of engines in a row that brought no token at all and had this sequence
+INNOCENCE = 4  # an engine that brought tokens of others counts as 1 / INNOCENCE of such a one
 LEAST_S = 1e-3  # of a deadline that has passed: the engine ends the sequence at once
 LATE_RETRY_S = 5.0
 
@@ -75,6 +76,7 @@ class OpenSequence:
         self._submitted_s = now_s
         self._n_engines = 0  # that are gone
         self._n_deaths = 0  # among them, since the last token
+        self._blame = 0  # for these, in parts of 1 / INNOCENCE
         self._tokens: list[int] = []  # of the answer so far
         self._last: Output | None = None
 
@@ -88,7 +90,7 @@ class OpenSequence:
         """Takes an Output to its reader, and notes what another engine would need."""
         if output.tokens:
             self._tokens += output.tokens
-            self._n_deaths = 0
+            self._n_deaths = self._blame = 0
         self._last = output
         self.stream.push(output)
 
@@ -104,13 +106,16 @@ class OpenSequence:
             resume = Resume(list(self._tokens), last.n_cached, last.mu, last.n_replaced)
         return replace(self.submit, id=self.engine_id, deadline_s=deadline_s, resume=resume)
 
-    def engine_gone(self, reason: str) -> ClusterError | None:
-        """Records the end of the engine. Returns the error that ends the sequence too, if several
-        engines in a row have ended while they had it: it may be the cause."""
+    def engine_gone(self, reason: str, *, brought_tokens: bool) -> ClusterError | None:
+        """Records the end of an engine, which `brought_tokens` of some sequences or of none.
+        Returns the error that ends this sequence too, if several engines in a row have ended while
+        they had it, without a token of it: it may be the cause."""
         self._n_engines += 1
-        self._n_deaths += self.is_sent
+        if self.is_sent:
+            self._n_deaths += 1
+            self._blame += 1 if brought_tokens else INNOCENCE
         self.is_sent = False
-        if self._n_deaths < MAX_DEATHS:
+        if self._blame < MAX_DEATHS * INNOCENCE:
             return None
         return ClusterError(
             f"{reason} That happened {self._n_deaths} times in a row while this request ran, so "

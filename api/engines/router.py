@@ -20,6 +20,7 @@ class OutputRouter:
         self._sequences: dict[str, OpenSequence] = {}  # by the ids of their requests
         self._sent: dict[str, OpenSequence] = {}  # by their ids in the engine
         self._unsent: dict[str, OpenSequence] = {}  # by the ids of their requests
+        self._has_tokens = False  # whether the engine that runs now has brought any
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -60,6 +61,7 @@ class OutputRouter:
                 if output.finish is not None:
                     del self._sent[output.id]
                     del self._sequences[sequence.submit.id]
+                self._has_tokens |= bool(output.tokens)
                 sequence.note(output)
 
     def close(self, request_id: str) -> str | None:
@@ -72,10 +74,11 @@ class OutputRouter:
 
     def engine_gone(self, reason: str) -> None:
         """Has all sequences wait for another engine, but for those that may have ended several."""
+        brought_tokens, self._has_tokens = self._has_tokens, False
         self._sent.clear()
         self._unsent = dict(self._sequences)
         for request_id, sequence in self._unsent.copy().items():
-            error = sequence.engine_gone(reason)
+            error = sequence.engine_gone(reason, brought_tokens=brought_tokens)
             if error is not None:
                 self._fail(request_id, error)
 

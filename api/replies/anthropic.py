@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -19,7 +20,7 @@ from api.answers.events import (
     WholeAnswer,
 )
 from api.errors import ApiError
-from api.replies.event_stream import Json, named_event
+from api.replies.event_stream import SSE, Json, named_event
 from dllama.requests import FinishReason
 
 ERROR_TYPES = {
@@ -32,6 +33,10 @@ ERROR_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+
+
+# Anthropic's clients may wait for its own event where others skip a comment.
+EVENTS = replace(SSE, ping=named_event("ping", {"type": "ping"}))
 
 
 def error_body(error: ApiError) -> Json:

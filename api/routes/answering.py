@@ -27,6 +27,8 @@ from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
 from dllama.requests import SamplingParams
 
+AWAY_PING_S = 3.0  # interval of pings while no engine computes
+
 
 def new_id(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex}"
@@ -147,7 +149,20 @@ async def send_all(
             await stream.send(events)
             if events and type(events[-1]) is Usage:
                 return
-        events = await next_within(answers, ping_s)
+        events = await next_or_ping(answers, ping_s)
+
+
+async def next_or_ping(answers: AnswerStream, ping_s: float | None) -> list[Event] | None:
+    """The next events, or None when it is time to show that the stream lives: after `ping_s`, or
+    sooner while the engine is not ready, as proxies do not wait for that. None is never."""
+    waited_s = 0.0
+    while ping_s is not None:
+        pause_s = min(ping_s - waited_s, AWAY_PING_S)
+        events = await next_within(answers, pause_s)
+        waited_s += pause_s
+        if events is not None or waited_s >= ping_s or not answers.is_engine_ready:
+            return events
+    return await next_within(answers, None)
 
 
 async def next_within(answers: AnswerStream, seconds: float | None) -> list[Event] | None:

@@ -14,7 +14,7 @@ from api.answers.plan import chat_plan, text_plan
 from api.body import json_response, read_object, read_request
 from api.config import ApiConfig
 from api.context import CONTEXT
-from api.replies.anthropic import AnthropicWriter
+from api.replies.anthropic import EVENTS, AnthropicWriter
 from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
 from api.replies.openai import ChatWriter, TextWriter
@@ -55,7 +55,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
         asked = with_prefill(parse_messages(body, request.path), body, context.config)
         model = context.models.find(asked.generation.model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
-        return await answer_chat(request, model, asked, writer)
+        return await answer_chat(request, model, asked, writer, EVENTS)
 
 
 def with_prefill(asked: ChatRequest, body: Body, config: ApiConfig) -> ChatRequest:

@@ -43,7 +43,7 @@ from cluster.wire.messages import (
 from cluster.worker.challenge import Challenge
 from cluster.worker.door import Door
 from cluster.worker.open_sessions import OpenSessions
-from cluster.worker.session import SessionConfig
+from cluster.worker.session_config import SessionConfig
 from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError

@@ -12,7 +12,7 @@ import psutil
 
 from cluster.security.peer import Peer
 from cluster.worker.progress import ProgressFile
-from cluster.worker.session import SessionConfig
+from cluster.worker.session_config import SessionConfig
 from dllama.host.child_python import child_command, child_environment
 
 SESSION_COMMAND = tuple(child_command("dllama.cli.worker_session"))

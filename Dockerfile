@@ -9,7 +9,7 @@ COPY cluster cluster
 COPY api api
 RUN pip install --no-cache-dir . \
     && useradd --create-home dllama \
-    && install --directory --owner=dllama /cache /models
+    && install --directory --owner=dllama /cache /models /home/dllama/.config /home/dllama/.config/dllama
 
 # Kernels are compiled at the first start: keep /cache on a volume.
 ENV DLLAMA_CACHE=/cache

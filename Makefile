@@ -11,7 +11,7 @@ PORT ?= 8080
 
 CHAOS ?= --faults 1000 --streams 16
 
-.PHONY: run test check check-fast faults chaos format bench clean size
+.PHONY: run test check check-fast faults fuzz chaos format bench clean size
 
 # One stamp a set of extras: made again when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -55,6 +55,10 @@ faults: $(VENV)/.installed-dev
 # half; make chaos CHAOS="--faults 50 --seed 1" is shorter. Links are cut in namespaces, as root.
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+# A million hostile frames into every socket and decoder, and a table. Some minutes.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.cluster.fuzz
 
 # Writes random models of real shapes to .cache and measures them.
 bench: $(VENV)/.installed

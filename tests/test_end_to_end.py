@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.flags.arguments import DEFAULT_MODEL
-from dllama.qtypes import QType
-from tests.ports import own_port
-from tests.programs import Server, root, start_worker, workers
+from tests.programs import Server, root, workers
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 
@@ -106,39 +103,6 @@ def test_a_draft_model_beside_a_cluster(tmp_path: Path, daemons: list[str]) -> N
     found = stats["speculation"]
     assert found["accepted"] == answer["timings"]["draft_n_accepted"] > 40
     assert found["drafted"] == answer["timings"]["draft_n"] >= found["accepted"]
-
-
-def test_a_killed_worker_ends_answers_and_the_cluster_comes_back(tmp_path: Path) -> None:
-    """kill -9 in the middle of an answer: an error, and service again by itself."""
-    model = write_toy(tmp_path / "toy.gguf", qtype=QType.Q8_0, n_layers=4, max_seq_len=8192)
-    port = own_port()
-    worker = start_worker(tmp_path, port)
-    try:
-        with root(tmp_path, model, "--workers", f"127.0.0.1:{port}") as server:
-            question = {"prompt": "hello", "ignore_eos": True, "seed": 1}
-            _, before = server.post("/v1/completions", {**question, "max_tokens": 20})
-            found: list[tuple[int, dict[str, object]]] = []
-            asking = threading.Thread(
-                target=lambda: found.append(
-                    server.post("/v1/completions", {**question, "max_tokens": 8000})
-                )
-            )
-            asking.start()
-            while not server.get("/stats")[1]["sequences"]["running"]:
-                assert asking.is_alive(), found
-            worker.kill()
-            asking.join(60)  # the answer would take longer: what ends it is the loss
-            assert not asking.is_alive()
-            [(status, answer)] = found
-            assert status >= 500 and "error" in answer, answer
-            status, _ = server.get("/health")
-            assert status == 503
-            worker = start_worker(tmp_path, port)
-            server.wait_until_ready(40)
-            _, after = server.post("/v1/completions", {**question, "max_tokens": 20})
-            assert after["choices"] == before["choices"]
-    finally:
-        worker.stop()
 
 
 def test_a_root_that_is_killed_leaves_its_worker_waiting(tmp_path: Path) -> None:

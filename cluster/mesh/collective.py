@@ -18,7 +18,7 @@ import numpy as np
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
-from cluster.security.links import LinkSecurity
+from cluster.security.epoch_links import SessionLinks
 from cluster.sockets import Context
 from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
@@ -68,7 +68,7 @@ class MeshCollective:
         self._shape = (0, 0)  # of the payload that `_blocks` cut
         self._blocks: list[Block] = []
 
-    def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+    def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
         return self.links.bind(host, ports, security)

@@ -22,7 +22,8 @@ from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.repeats import Repeats
-from cluster.security.links import MESH, LinkSecurity
+from cluster.security.epoch_links import SessionLinks
+from cluster.security.links import MESH
 from cluster.sockets import (
     SLICE_MS,
     Context,
@@ -64,7 +65,7 @@ class MeshLinks:
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
         self._context = context
         self._inbox: Socket | None = None
-        self._security: LinkSecurity | None = None
+        self._security: SessionLinks | None = None
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
         self._filing = Filing(rank)
@@ -82,7 +83,7 @@ class MeshLinks:
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
 
-    def bind(self, host: str, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+    def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
         self._security = security
@@ -90,7 +91,7 @@ class MeshLinks:
             self._context, zmq.PULL, host=host, max_message_bytes=MAX_MESSAGE_BYTES
         )
         if security is not None:
-            security.listen_encrypted(self._inbox, MESH)
+            security.listen(self._inbox, MESH)
         return bind_first_free(self._inbox, host, ports)
 
     def connect(self, peers: Sequence[str], keys: Sequence[str] = ()) -> None:
@@ -111,7 +112,7 @@ class MeshLinks:
                 max_message_bytes=MAX_MESSAGE_BYTES,
             )
             if self._security is not None:
-                self._security.connect_encrypted(out, keys[rank])
+                self._security.connect(out, keys[rank] if keys else "")
             self._outs[rank] = out
             self._watches[rank] = DisconnectWatch(out)
             out.connect(peer)

@@ -21,6 +21,7 @@ from cluster.root.parts import RootParts
 from cluster.root.session_plan import peer_endpoints, warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
+from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import KeyPair, new_pair
 from cluster.security.links import LinkSecurity
 from cluster.sockets import Context, address_towards
@@ -65,15 +66,8 @@ class ClusterSession:
             parts.config.workers, self._context, parts.release, parts.config.security
         )
         self._pair: KeyPair | None = None  # of this session, where its links are encrypted
-        self._security: LinkSecurity | None = None
-        self._mesh = MeshCollective(
-            0,
-            parts.config.world_size,
-            self.epoch,
-            sync_type=parts.config.sync_type,
-            context=self._context,
-            watch=self.links.watch,
-        )
+        self._security: SessionLinks | None = None
+        self._made_mesh: MeshCollective | None = None
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
@@ -88,10 +82,7 @@ class ClusterSession:
         config = self._parts.config
         self._parts.digests.begin()  # computed while the workers start
         self.welcomes = self.links.greet(hello_timeout_s)
-        if self.links.is_encrypted:
-            self._pair = new_pair()
-            self._security = LinkSecurity(self._context, self._pair)
-            self._security.start()
+        self._prepare_links()
         self._plan(is_first=own_rank is None)
         self._open_sessions()
         self._join()
@@ -113,6 +104,30 @@ class ClusterSession:
             link.watch_from_now()
             link.hang_timeout_s = config.hang_timeout_s
         return self._rank
+
+    def _prepare_links(self) -> None:
+        """Makes what sockets of this session need, as the workers have said what they can do."""
+        if self.links.is_encrypted:
+            self._pair = new_pair()
+            self._security = LinkSecurity(self._context, self._pair)
+        else:
+            self._security = EpochLinks(self._context, self.epoch)
+        self._security.start()
+        config = self._parts.config
+        self._sync_type = self.links.common_sync_type(config.sync_type)
+        self._made_mesh = MeshCollective(
+            0,
+            config.world_size,
+            self.epoch,
+            sync_type=self._sync_type,
+            context=self._context,
+            watch=self.links.watch,
+        )
+
+    @property
+    def _mesh(self) -> MeshCollective:
+        assert self._made_mesh is not None, "open() comes first"
+        return self._made_mesh
 
     def _plan(self, *, is_first: bool) -> None:
         source, config = self._parts.source, self._parts.config
@@ -150,7 +165,7 @@ class ClusterSession:
                     self._parts.root,
                     link.rank,
                     config.world_size,
-                    str(config.sync_type),
+                    str(self._sync_type),
                     self._needed[link.rank],
                     welcome.nonce,
                     "" if self._pair is None else self._pair.public,
@@ -261,7 +276,8 @@ class ClusterSession:
     def close(self) -> None:
         """Ends the session on all workers; rank 0 stays with its owner."""
         self.links.close()
-        self._mesh.close()
+        if self._made_mesh is not None:
+            self._made_mesh.close()
         if self._security is not None:
             self._security.close()
         self._context.destroy()

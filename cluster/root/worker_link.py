@@ -13,10 +13,11 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.security.epoch_links import connect_plain
 from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
-from cluster.sockets import Context, Socket, endpoint, make_socket
+from cluster.sockets import Context, DisconnectWatch, Socket, endpoint, make_socket
 from cluster.wire.messages import (
     Admitted,
     CloseSession,
@@ -69,22 +70,28 @@ class WorkerLink:
         self._heard_at = self._progressed_at = time.monotonic()
         self._session: Socket | None = None
         self._daemon = self._connect(self.address.port)
+        self._watch = DisconnectWatch(self._daemon)
 
-    def _connect(self, port: int, pair: KeyPair | None = None, server_key: str = "") -> Socket:
+    def _connect(
+        self, port: int, pair: KeyPair | None = None, server_key: str = "", epoch: int = 0
+    ) -> Socket:
         made = make_socket(
             self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
         )
         made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
         if pair is not None:
             connect_encrypted(made, pair, server_key)
+        elif epoch:
+            connect_plain(made, epoch)
         made.connect(endpoint(self.address.host, port))
         return made
 
     def encrypt(self, pair: KeyPair) -> None:
         """Goes on with the daemon over an encrypted link, once both have been introduced."""
-        self._daemon.close()
+        self._close_daemon()
         found = self.side.introduced
         self._daemon = self._connect(found.port, pair, found.key)
+        self._watch = DisconnectWatch(self._daemon)
 
     def sockets(self) -> list[Socket]:
         return [self._daemon] if self._session is None else [self._daemon, self._session]
@@ -94,7 +101,7 @@ class WorkerLink:
 
     def open_session_link(self, ready: SessionReady, pair: KeyPair | None = None) -> None:
         """Connects to the session, encrypted where there is a pair of keys to do so with."""
-        self._session = self._connect(ready.control_port, pair, ready.key)
+        self._session = self._connect(ready.control_port, pair, ready.key, self.epoch)
 
     def tell_session(self, message: Message) -> None:
         self.send_session(pack(message, self.epoch))
@@ -152,6 +159,8 @@ class WorkerLink:
             if message.progress != self._progress:
                 self._progress, self._progressed_at = message.progress, now
         elif isinstance(message, Introduced):
+            if self.side.is_introduced:
+                raise ProtocolError(f"worker {self.address} said twice who it is")
             self._check_release(message)
             self.tell_daemon(self.side.answer(message))
             self._check_side()
@@ -197,6 +206,8 @@ class WorkerLink:
         """Raises PeerLost where the worker failed, fell silent, or stands still."""
         if self._failure:
             raise self.lost(self._failure)
+        if self._watch.is_lost():  # a new connection would be nobody's that the daemon knows
+            raise self.lost("closed its link: its dllama-worker ended, or the network cut it")
         now = time.monotonic()
         if now - self._heard_at > HEARTBEAT_TIMEOUT_S:
             raise self.lost(
@@ -217,6 +228,10 @@ class WorkerLink:
                 self._daemon.send_multipart(pack(CloseSession(), self.epoch), zmq.NOBLOCK)
         if self._session is not None:
             self._session.close()
+        self._close_daemon()
+
+    def _close_daemon(self) -> None:
+        self._watch.close()
         self._daemon.close()
 
 

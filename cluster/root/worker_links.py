@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,13 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.mesh.sync_type import SyncType
 from cluster.root.reach import check_distinct, check_names, why_silent
 from cluster.root.worker_link import WorkerLink
 from cluster.security.root_side import agree_on_encryption, check_pins, pin_all, root_sides
 from cluster.security.settings import Security
 from cluster.sockets import Address, Context
+from cluster.wire.features import sync_feature
 from cluster.wire.messages import Admitted, Hello, Message, Welcome
 from dllama.errors import PeerLost
 
@@ -23,6 +26,8 @@ ENCRYPTED_SILENCE = (
     "on its encrypted port; in the firewalls on the way, open the 64 ports after the worker's too"
 )
 REASON_WAIT_S = 1.0  # a cut link is noticed before the reason for it arrives
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
@@ -71,6 +76,20 @@ class WorkerLinks:
             pin_all(self._security, [link.side for link in self._links])
         check_distinct([link.address for link in self._links], welcomes)
         return welcomes
+
+    def common_sync_type(self, wanted: SyncType) -> SyncType:
+        """Returns how partial sums are to travel: as wanted, or as all nodes can do it."""
+        for link in self._links:
+            if sync_feature(wanted) not in link.side.introduced.features:
+                log.warning(
+                    "worker %s (dllama %s) cannot exchange partial sums as %s; they travel as %s",
+                    link.address,
+                    link.side.introduced.release,
+                    wanted,
+                    SyncType.F32,
+                )
+                return SyncType.F32
+        return wanted
 
     def _encrypt(self) -> None:
         """Goes on over encrypted links where both sides want that."""

@@ -19,10 +19,10 @@ from cluster.sockets import Context, Socket
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _CONTROL_ENDPOINT = "inproc://dllama.gate"
 MAX_WAITING = 256  # clients whose answer is not known yet; the oldest is refused
-_FRAMES = 9  # envelope of 2, version, id, domain, address, identity, mechanism, key
+_FRAMES = 9  # at least: envelope of 2, version, id, domain, address, identity, mechanism, key
 
 Policy = Callable[[str], bool]
-"""Whether the holder of a public key may connect."""
+"""Whether the holder of a public key, or who tells a password, may connect."""
 
 
 class Question(NamedTuple):
@@ -33,17 +33,18 @@ class Question(NamedTuple):
 
 
 def read_question(frames: list[bytes]) -> Question | None:
-    """Returns libzmq's question, or None for anything that is none about a public key."""
-    if len(frames) != _FRAMES or frames[2] != b"1.0" or frames[7] != b"CURVE":
+    """Returns libzmq's question, or None for anything that is none about a public key
+    or a password."""
+    if len(frames) < _FRAMES or frames[2] != b"1.0":
         return None
-    if len(frames[8]) != 32:
+    mechanism, *credentials = frames[7:]
+    if mechanism == b"CURVE" and len(credentials) == 1 and len(credentials[0]) == 32:
+        told = z85.encode(credentials[0]).decode()
+    elif mechanism == b"PLAIN" and len(credentials) == 2:
+        told = credentials[1].decode("ascii", "replace")
+    else:
         return None
-    return Question(
-        frames[:2],
-        frames[3],
-        frames[4].decode("ascii", "replace"),
-        z85.encode(frames[8]).decode(),
-    )
+    return Question(frames[:2], frames[3], frames[4].decode("ascii", "replace"), told)
 
 
 class Gate:

@@ -38,7 +38,7 @@ class LinkSecurity:
     def start(self) -> None:
         self.gate.start()
 
-    def listen_encrypted(self, socket: Socket, domain: str) -> None:
+    def listen(self, socket: Socket, domain: str) -> None:
         """Makes a socket that is not bound yet take clients of a domain, which `admit` names."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt_string(zmq.CURVE_PUBLICKEY, self._pair.public)
@@ -51,7 +51,7 @@ class LinkSecurity:
         known = frozenset(keys)
         self.gate.set_policy(domain, lambda key: key in known)
 
-    def connect_encrypted(self, socket: Socket, server_key: str) -> None:
+    def connect(self, socket: Socket, server_key: str) -> None:
         """Makes a socket that is not connected yet speak to the holder of a key only."""
         connect_encrypted(socket, self._pair, server_key)
 

@@ -15,7 +15,7 @@ from cluster.security.transcript import ROOT, WORKER, transcript
 from cluster.sockets import Address
 from cluster.wire.features import own_features
 from cluster.wire.messages import Introduced, Introduction, Proof
-from dllama.errors import ClusterError, ConfigError
+from dllama.errors import ClusterError, ConfigError, ProtocolError
 
 
 class RootSide:
@@ -31,9 +31,15 @@ class RootSide:
         self.complaint = ""  # why the worker cannot be trusted; raised once it has been told
 
     @property
+    def is_introduced(self) -> bool:
+        """Whether the worker has said who it is."""
+        return self._found is not None
+
+    @property
     def introduced(self) -> Introduced:
-        """What the worker has said of itself."""
-        assert self._found is not None, "answer() comes first"
+        """What the worker has said of itself. Raises ProtocolError where it has said nothing."""
+        if self._found is None:
+            raise ProtocolError(f"worker {self.worker} goes on without having said who it is")
         return self._found
 
     def answer(self, found: Introduced) -> Proof:
@@ -81,7 +87,7 @@ def root_sides(
     return [
         RootSide(
             worker,
-            Introduction(release, own_features(), key, new_nonce(), own.encrypts, has_key),
+            Introduction(release, list(own_features()), key, new_nonce(), own.encrypts, has_key),
             own.cluster_key,
         )
         for worker in workers

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import zmq
 
-from cluster.security.links import STORE, LinkSecurity
+from cluster.security.epoch_links import SessionLinks
+from cluster.security.links import STORE
 from cluster.sockets import Context, Socket, bind_first_free, make_socket
 from cluster.weights.keeping import is_named
 from cluster.weights.store import WeightStore
@@ -52,10 +53,10 @@ class PieceServer:
         self._thread: threading.Thread | None = None
         self._is_closing = False
 
-    def bind(self, ports: Iterable[int], security: LinkSecurity | None) -> int:
-        """Listens on the first free port and returns it. Raises ConfigError."""
-        if security is not None:
-            security.listen_encrypted(self._socket, STORE)
+    def bind(self, ports: Iterable[int], security: SessionLinks) -> int:
+        """Listens on the first free port and returns it; `security` admits the other ranks. Raises
+        ConfigError."""
+        security.listen(self._socket, STORE)
         return bind_first_free(self._socket, self._host, ports)
 
     def start(self) -> None:
@@ -107,7 +108,7 @@ class PeerPieces:
 
     def connect(
         self, own_rank: int, endpoints: Sequence[str], keys: Sequence[str],
-        security: LinkSecurity | None,
+        security: SessionLinks,
     ) -> None:  # fmt: skip
         """Opens links to all workers but this one; `endpoints` and `keys` are by rank."""
         for rank in range(1, len(endpoints)):
@@ -118,8 +119,7 @@ class PeerPieces:
                 self._context, zmq.DEALER, host=host, max_message_bytes=MAX_MESSAGE_BYTES
             )
             link.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
-            if security is not None:
-                security.connect_encrypted(link, keys[rank])
+            security.connect(link, keys[rank] if keys else "")
             link.connect(endpoints[rank])
             self._sockets[rank] = link
 

@@ -14,7 +14,7 @@ def sync_feature(sync_type: SyncType | str) -> str:
     return f"sync-{sync_type}"
 
 
-def own_features() -> list[str]:
+def own_features() -> tuple[str, ...]:
     """Returns the features of this node."""
-    syncs = [sync_feature(each) for each in SyncType]
-    return [*syncs, SHARED_MEMORY] if IS_SUPPORTED else syncs
+    syncs = tuple(sync_feature(each) for each in SyncType)
+    return (*syncs, SHARED_MEMORY) if IS_SUPPORTED else syncs

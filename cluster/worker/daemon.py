@@ -42,9 +42,10 @@ from cluster.wire.messages import (
 )
 from cluster.worker.challenge import Challenge
 from cluster.worker.door import Door
+from cluster.worker.launcher import SESSION_COMMAND, Launcher
 from cluster.worker.open_sessions import OpenSessions
 from cluster.worker.session_config import SessionConfig
-from cluster.worker.session_process import SESSION_COMMAND, SessionProcess
+from cluster.worker.session_process import SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError
 from dllama.host.container import available_memory
@@ -60,7 +61,7 @@ MAX_READ = 32  # messages of roots that are read before heartbeats and reports h
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """The settings of a daemon. `release` and `session_command` are for tests to change."""
+    """The settings of a daemon. The last three are for tests to change."""
 
     threads: int
     host: str = "0.0.0.0"
@@ -69,6 +70,7 @@ class WorkerConfig:
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
     release: str = __version__
+    features: tuple[str, ...] = field(default_factory=own_features)
     session_command: tuple[str, ...] = SESSION_COMMAND
 
 
@@ -93,6 +95,7 @@ class Worker:
         )
         self._doors: list[Door] = []  # the plain one, and the encrypted one
         self._sessions = OpenSessions(self._trust)
+        self._launcher = Launcher(self._config.session_command)
         try:
             self._report_endpoint.bind(self._reports)
             self.port = self._open_door([self._config.port])
@@ -125,7 +128,7 @@ class Worker:
         known = WorkerSide(
             security,
             release=self._config.release,
-            features=own_features(),
+            features=self._config.features,
             key=key,
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
@@ -153,6 +156,7 @@ class Worker:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
                 self._sessions.end_overdue()
+                self._launcher.prepare(time.monotonic())
                 for line in self._repeats.due(time.monotonic()):
                     log.warning("%s", line)
             for door in self._doors:
@@ -164,6 +168,7 @@ class Worker:
     def close(self) -> None:
         """Ends all sessions and stops listening."""
         self._sessions.close()
+        self._launcher.close()
         for door in self._doors:
             door.close()
         self._reports.close()
@@ -209,7 +214,7 @@ class Worker:
             is_other = message.release != self._config.release
             if is_other and self._is_news(peer, "another release"):
                 log.warning(
-                    "a root at %s runs dllama %s and this worker %s; install the same on both",
+                    "a root at %s runs dllama %r and this worker %r; both speak the same protocol",
                     peer.host,
                     message.release,
                     self._config.release,
@@ -242,7 +247,7 @@ class Worker:
             if self._is_news(peer, "a session that was refused"):
                 log.warning("refused a session to %s: %s", peer.host, refusal)
             return Refused(refusal)
-        progress = SessionProcess.create_progress()
+        child = self._launcher.take(time.monotonic())
         config = SessionConfig(
             host=self._config.host,
             port=self.port,
@@ -251,18 +256,14 @@ class Worker:
             rank=asked.rank,
             world_size=asked.world_size,
             sync_type=asked.sync_type,
-            progress_path=str(progress.path),
+            progress_path=str(child.progress.path),
             report_endpoint=self._report_endpoint.endpoint,
             root_key=asked.key,
             cache_dir=self._config.cache_dir,
             cache_bytes=self._config.cache_bytes,
         )
-        session = SessionProcess(config, asked.root, peer)
-        try:
-            session.start(self._config.session_command, progress)
-        except OSError:
-            session.close()
-            raise
+        session = SessionProcess(config, asked.root, peer, child)
+        session.begin()
         self._sessions.add(epoch, session, peer.connection, peer.host, asked.needed_bytes)
         log.info(
             "a root opened a session: rank %d of %d, process %d",

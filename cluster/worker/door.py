@@ -40,7 +40,7 @@ class Door:
         """Listens on the first free port and returns it. Raises ConfigError."""
         if self._security is not None:
             self._security.start()
-            self._security.listen_encrypted(self.socket, DAEMON)
+            self._security.listen(self.socket, DAEMON)
         self._inner.bind(self.socket)
         return self.front.start(host, ports)
 

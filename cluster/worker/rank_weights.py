@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cluster.security.links import STORE, LinkSecurity
+from cluster.security.epoch_links import SessionLinks
+from cluster.security.links import STORE
 from cluster.sockets import Context
 from cluster.weights.arriving import ArrivingTensors
 from cluster.weights.exchange import PeerPieces, PieceServer
@@ -30,15 +31,14 @@ class RankWeights:
         self._server = PieceServer(context, config.host, config.epoch, self._store)
         self._peers = PeerPieces(context, config.epoch, beat)
 
-    def bind(self, ports: Iterable[int], security: LinkSecurity | None) -> int:
+    def bind(self, ports: Iterable[int], security: SessionLinks) -> int:
         """Listens for other ranks on the first free port and returns it. Raises ConfigError."""
         return self._server.bind(ports, security)
 
-    def join(self, join: Join, security: LinkSecurity | None) -> None:
+    def join(self, join: Join, security: SessionLinks) -> None:
         """Lets the other ranks in and connects to them. Raises ProtocolError."""
         check_peers(join.stores, len(join.peers))
-        if security is not None:
-            security.admit(STORE, join.keys)
+        security.admit(STORE, join.keys)
         self._server.start()
         self._peers.connect(self._rank, join.stores, join.keys, security)
 

@@ -11,7 +11,8 @@ import zmq
 
 from cluster.mesh.receiver import BusyPollReceiver, sleep_for_message
 from cluster.repeats import Repeats
-from cluster.security.links import CONTROL, LinkSecurity
+from cluster.security.epoch_links import SessionLinks
+from cluster.security.links import CONTROL
 from cluster.sockets import SLICE_MS, Context, Socket, bind_first_free, make_socket
 from cluster.wire.codec import epoch_of
 from cluster.wire.messages import Message, pack, unpack
@@ -47,11 +48,11 @@ class RootLink:
         self._repeats = Repeats()
         self._idled_at = 0.0  # when strangers' messages last kept this rank from being idle
 
-    def bind(self, ports: Iterable[int], security: LinkSecurity | None = None) -> int:
+    def bind(self, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Listens on the first free port and returns it; encrypted, where there is `security`.
         Raises ConfigError."""
         if security is not None:
-            security.listen_encrypted(self._socket, CONTROL)
+            security.listen(self._socket, CONTROL)
         return bind_first_free(self._socket, self._host, ports)
 
     @property

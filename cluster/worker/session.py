@@ -20,6 +20,7 @@ import zmq
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
+from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import new_pair
 from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, session_ports
@@ -86,7 +87,11 @@ class WorkerSession:
             context=self._context,
             watch=self._progress.beat,
         )
-        self._security = LinkSecurity(self._context, new_pair()) if config.root_key else None
+        self._security: SessionLinks = (
+            LinkSecurity(self._context, new_pair())
+            if config.root_key
+            else EpochLinks(self._context, config.epoch)
+        )
         self._meter = RankMeter()
         self._weights_bytes = 0
         self._weights = RankWeights(config, self._context, self._root, self._check_peers)
@@ -120,7 +125,7 @@ class WorkerSession:
         deadline = time.monotonic() + JOIN_TIMEOUT_S
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
         check_peers(join.peers, self._config.world_size)
-        check_keys(join.keys, self._config.world_size, is_encrypted=self._security is not None)
+        check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
         self._weights.join(join, self._security)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
@@ -138,16 +143,15 @@ class WorkerSession:
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
-        key = ""
-        if self._security is not None:
-            self._security.start()
-            self._security.admit(CONTROL, [self._config.root_key])
-            key = self._security.public_key
+        self._security.start()
+        self._security.admit(CONTROL, [self._config.root_key])
         control_port = self._root.bind(ports, self._security)
         mesh_port = self._mesh.bind(host, ports, self._security)
         store_port = self._weights.bind(ports, self._security)
         self._daemon.connect(self._config.report_endpoint)
-        ready = SessionReady(os.getpid(), control_port, mesh_port, store_port, key)
+        ready = SessionReady(
+            os.getpid(), control_port, mesh_port, store_port, self._security.public_key
+        )
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
@@ -239,8 +243,7 @@ class WorkerSession:
         self._mesh.close()
         self._root.close()
         self._daemon.close()
-        if self._security is not None:
-            self._security.close()
+        self._security.close()
         self._context.destroy()
         self._progress.close()
 
@@ -270,6 +273,8 @@ def main(load_rank: LoadRank) -> int:
     """Runs the session described on standard input; returns its exit code. Raises ConfigError where
     the links to the other ranks need more file descriptors than there are."""
     line = sys.stdin.buffer.readline()
+    if not line:  # a daemon that started this process ahead has ended without a use for it
+        return 0
     config = SessionConfig(**json.loads(line))
     prefix = f"%(asctime)s %(levelname)s rank {config.rank}: %(message)s"
     logging.basicConfig(level=logging.INFO, format=prefix)

@@ -23,7 +23,7 @@ from tests.chaos.namespaces import why_no_machines
 from tests.chaos.report import table
 from tests.chaos.trial import Outcome, Trial, Watch
 
-ROOT_ARGS = ("-c", "512", "--context-shift")
+ROOT_ARGS = ("-c", "256", "--context-shift")
 SHOWN = 3  # findings of one fault that are told in full
 WHOLE_EVERY = 5  # so many faults, and the cluster is waited for until all its nodes compute
 
@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
                 for fault, fault_seed in schedule(rows, args.faults, seed):
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
+                    if cluster.root.has_ended():
+                        break
                     if len(outcomes) % WHOLE_EVERY == 0:
                         trial.await_whole()
                 trial.await_whole()

@@ -33,7 +33,7 @@ _TOOL = {
     },
 }
 _LIST = "root, worker, root, worker, mesh, root, worker, root, worker, mesh, "
-_LONG = "A worker holds a part of every layer, and the root holds the first one. " * 20
+_LONG = "A worker holds a part of every layer, and the root holds the first one. " * 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tests.chaos.cases import Case
 
 SILENCE_S = 200.0  # more than the time that a cluster has to recover: then an answer is lost
 BASE = "http://dllama"
+Take = Callable[[object], None]
 
 
 class Lost(Exception):
@@ -23,11 +24,10 @@ class Lost(Exception):
 
 
 class Clients:
-    """One of each kind, over one unix socket; used as an asynchronous context. `on_piece` is
-    called for each piece of an answer."""
+    """One of each kind, over one unix socket; used as an asynchronous context."""
 
-    def __init__(self, socket: Path, on_piece: Callable[[], None]) -> None:
-        self._socket, self._on_piece = socket, on_piece
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
 
     async def __aenter__(self) -> Clients:
         path = str(self._socket)
@@ -50,26 +50,33 @@ class Clients:
         await self._openai.close()
         await self._plain.close()
 
-    async def ask(self, case: Case) -> Answer:
-        """Returns the answer to a case. Raises Lost."""
+    async def ask(self, case: Case, on_piece: Callable[[], None] = lambda: None) -> Answer:
+        """Returns the answer to a case; on_piece is called for each piece of it. Raises Lost."""
         answer = Answer()
+
+        def take(piece: object) -> None:
+            for error in errors_in(piece):
+                raise Lost(f"an error in the stream: {error}")
+            answer.add(piece)
+            on_piece()
+
         try:
             if case.client == "openai":
-                await self._ask_openai(case, answer)
+                await self._ask_openai(case, take)
             else:
-                await self._ask_plain(case, answer)
+                await self._ask_plain(case, take)
         except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
         return answer
 
-    async def _ask_openai(self, case: Case, answer: Answer) -> None:
+    async def _ask_openai(self, case: Case, take: Take) -> None:
         create = self._openai.chat.completions.create
         body = {"model": "any", "stream_options": {"include_usage": True}, **case.body}
         stream = await create(stream=True, **body)  # type: ignore[call-overload]
         async for chunk in stream:
-            self._take(chunk.model_dump(mode="json", exclude_unset=True), answer)
+            take(chunk.model_dump(mode="json", exclude_unset=True))
 
-    async def _ask_plain(self, case: Case, answer: Answer) -> None:
+    async def _ask_plain(self, case: Case, take: Take) -> None:
         body = dict(case.body)
         if case.client != "whole":
             body["stream"] = True
@@ -79,7 +86,7 @@ class Clients:
             if reply.status != 200:
                 raise Lost(f"status {reply.status}: {(await reply.text())[:300]}")
             if case.client == "whole":
-                self._take(await reply.json(), answer)
+                take(await reply.json())
                 return
             last: object = None
             async for line in reply.content:
@@ -87,14 +94,8 @@ class Clients:
                 if data is not None:
                     last = data if data == "[DONE]" else json.loads(data)
                     if data != "[DONE]":
-                        self._take(last, answer)
-        answer.add({"end": last if isinstance(last, str) else _end_of(last)})
-
-    def _take(self, piece: object, answer: Answer) -> None:
-        for error in errors_in(piece):
-            raise Lost(f"an error in the stream: {error}")
-        answer.add(piece)
-        self._on_piece()
+                        take(last)
+        take({"end": last if isinstance(last, str) else _end_of(last)})
 
 
 def _data_of(line: bytes, case: Case) -> str | None:

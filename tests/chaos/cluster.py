@@ -108,7 +108,7 @@ class Cluster:
         """Waits until all nodes compute. Raises AssertionError."""
         deadline_s = time.monotonic() + within_s
         while not (self.is_ready() and self.world_size() == self.settings.n_workers + 1):
-            assert self.root.main() is not None, "the root ended: " + self.last_words()
+            assert not self.root.has_ended(), "the root ended: " + self.last_words()
             assert time.monotonic() < deadline_s, "the cluster is not whole: " + self.last_words()
             time.sleep(0.1)
 
@@ -178,8 +178,10 @@ class Cluster:
             self.relays.append(Relay(port))
         told = port if self.network is not None else self.relays[-1].port
         self._addresses.append(f"{host}:{told}")
-        command = ["worker", "--host", host, "--port", str(port), "--threads", "1",
-                   *self.settings.worker_args]  # fmt: skip
+        command = [
+            "worker", "--host", host, "--port", str(port), "--threads", "1",
+            "--cache-dir", str(cache), *self.settings.worker_args,
+        ]  # fmt: skip
         return Program(name, self.folder, command, environment, self._prefix(number))
 
     def _make_root(self) -> Program:

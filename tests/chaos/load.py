@@ -37,7 +37,7 @@ def undisturbed(socket: Path, cases: tuple[Case, ...] = CASES) -> dict[str, Answ
             async with room:
                 return await clients.ask(case)
 
-        async with Clients(socket, lambda: None) as clients:
+        async with Clients(socket) as clients:
             found = await asyncio.gather(*(ask(clients, case) for case in cases))
         return {case.name: answer for case, answer in zip(cases, found, strict=True)}
 
@@ -53,10 +53,10 @@ class Load:
         self._cases = [case for case in CASES if case.name in expected]
         self.findings: list[Finding] = []
         self.n_answers: Counter[str] = Counter()
-        self.n_open = 0
+        self._waiting_since_s: dict[int, float] = {}  # streams, and when each last heard anything
         self._pieces_s: deque[float] = deque(maxlen=100_000)  # when pieces of answers came
         self._is_over = False
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
+        self._thread = threading.Thread(target=self._run_thread, name="load")
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -70,13 +70,20 @@ class Load:
         """Returns when the first piece of any answer came after a moment."""
         return next((at_s for at_s in tuple(self._pieces_s) if at_s > moment_s), None)
 
-    def n_pieces_since(self, moment_s: float) -> int:
-        return sum(at_s > moment_s for at_s in tuple(self._pieces_s))
+    def has_served_all_since(self, moment_s: float) -> bool:
+        """True if every stream has heard something since then, and so computes again. One that
+        waits for a whole answer hears nothing before its end."""
+        return all(at_s > moment_s for at_s in tuple(self._waiting_since_s.values()))
+
+    def _run_thread(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except Exception as error:
+            self._find("the load itself", f"{type(error).__name__}: {error}", is_lost=True)
+            raise
 
     async def _run(self) -> None:
-        async with Clients(
-            self._socket, lambda: self._pieces_s.append(time.monotonic())
-        ) as clients:
+        async with Clients(self._socket) as clients:
             streams = [
                 asyncio.create_task(self._stream(clients, k)) for k in range(self._n_streams)
             ]
@@ -92,19 +99,26 @@ class Load:
         while not self._is_over:
             case = self._cases[at % len(self._cases)]
             at += 1 + number % 3  # streams do not ask in step
-            self.n_open += 1
+            if case.client != "whole":
+                self._waiting_since_s[number] = time.monotonic()
             try:
-                answer = await clients.ask(case)
+                answer = await clients.ask(case, lambda: self._hear(number))
             except Lost as lost:
                 self._find(case.name, str(lost), is_lost=True)
                 await asyncio.sleep(0.5)  # a server that refuses is not asked in a tight loop
                 continue
             finally:
-                self.n_open -= 1
+                self._waiting_since_s.pop(number, None)
             self.n_answers[case.name] += 1
             found = self._expected[case.name].differences(answer)
             if found:
                 self._find(case.name, "; ".join(found)[:2000], is_lost=False)
+
+    def _hear(self, number: int) -> None:
+        now_s = time.monotonic()
+        self._pieces_s.append(now_s)
+        if number in self._waiting_since_s:
+            self._waiting_since_s[number] = now_s
 
     def _find(self, case: str, detail: str, *, is_lost: bool) -> None:
         self.findings.append(Finding(time.monotonic(), case, is_lost, detail))

@@ -34,7 +34,7 @@ class Program:
 
     def start(self) -> None:
         """Starts the program; nothing happens where it runs already."""
-        if self._process is not None and self._process.poll() is None:
+        if not self.has_ended():
             return
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -42,9 +42,12 @@ class Program:
                 env=self._environment,
             )  # fmt: skip
 
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def main(self) -> psutil.Process | None:
         """Returns the program's own process; None where it is not there."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self.has_ended():
             return None
         with suppress(psutil.Error):
             own = psutil.Process(self._process.pid)

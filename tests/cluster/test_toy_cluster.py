@@ -14,7 +14,7 @@ from cluster.mesh.sync_type import SyncType
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from cluster.worker.session_process import SESSION_COMMAND
+from cluster.worker.launcher import SESSION_COMMAND
 from dllama.collective import Addend, Collective, SoloCollective
 from dllama.formats import open_model
 from dllama.kv import KvType

@@ -23,6 +23,13 @@ HOUSE = Path(__file__).parents[2]
 NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")
 
 
+def _listens(process: psutil.Process) -> bool:
+    try:
+        return any(c.status == psutil.CONN_LISTEN for c in process.net_connections("tcp"))
+    except psutil.Error:  # it has ended meanwhile
+        return False
+
+
 class WorkerProcess:
     """A daemon of 127.0.0.1, on a port that the system gives. One that is to come back on its port
     needs one from tests.ports."""
@@ -50,7 +57,8 @@ class WorkerProcess:
         return "".join(self._output)
 
     def sessions(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        """The processes of sessions; not the one that is ready for the next."""
+        return [p for p in psutil.Process(self.process.pid).children() if _listens(p)]
 
     def kill_session(self, sig: signal.Signals) -> None:
         (session,) = self.sessions()
@@ -59,7 +67,9 @@ class WorkerProcess:
     def await_no_session(self, timeout_s: float = 40.0) -> None:
         """Waits until the daemon is back to waiting."""
         deadline = time.monotonic() + timeout_s
-        while any(s.status() != psutil.STATUS_ZOMBIE for s in self.sessions()):
+        while self.output.count("opened a session") > self.output.count("session of rank") + (
+            self.output.count("ended an earlier session")
+        ):
             assert time.monotonic() < deadline, f"a session is still there: {self.output}"
             time.sleep(0.02)
 

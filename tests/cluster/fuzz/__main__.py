@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.cluster.fuzz.table import failures, lines, run
+from tests.cluster.fuzz.table import failures, lines, quiet, run
 
 
 def main() -> int:
@@ -18,9 +18,10 @@ def main() -> int:
     )
     options = parser.parse_args()
     rows = []
-    for row in run(options.frames, options.seed, options.limit):
-        print(f"{row.socket}: {row.n_frames:,} frames", file=sys.stderr, flush=True)
-        rows.append(row)
+    with quiet():
+        for row in run(options.frames, options.seed, options.limit):
+            print(f"{row.socket}: {row.n_frames:,} frames", file=sys.stderr, flush=True)
+            rows.append(row)
     print(*lines(rows), sep="\n")
     print(*failures(rows), sep="\n", file=sys.stderr)
     return 1 if failures(rows) else 0

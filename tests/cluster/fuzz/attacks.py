@@ -96,7 +96,9 @@ def attack_session(
         else:
             frames = hostile_mesh_frames(rng, 2)
         if kind:
-            n_sent = flood(on_loopback(where), kind, frames, n // 4, honest, limit_s)
+            assert runner._session is not None
+            epoch = runner._session.epoch  # without it none of them would be taken
+            n_sent = flood(on_loopback(where), kind, frames, n // 4, honest, limit_s, epoch)
         else:
             n_sent = raw_flood(where, raw_streams(rng), n // 16, honest, limit_s)
         rows.append(attacked(name, n_sent, process, before, honest))

@@ -12,6 +12,7 @@ from contextlib import suppress
 import zmq
 
 from cluster.mesh.links import HEADER, MAGIC
+from cluster.security.epoch_links import connect_plain
 from cluster.sockets import endpoint
 from cluster.wire.codec import Codec
 from tests.cluster.front.zmtp import GREETING, READY, frame
@@ -57,11 +58,12 @@ def flood(
     n_frames: int,
     meanwhile: Meanwhile,
     deadline_s: float,
+    epoch: int = 0,
 ) -> int:
     """Sends up to n_frames messages over several links of a kind to each endpoint, and returns how
-    many were taken before the deadline."""
+    many were taken before the deadline. With an epoch, the links' handshakes tell it."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = [_open(context, kind, at) for at in where for _ in range(LINKS)]
+    links = [_open(context, kind, at, epoch) for at in where for _ in range(LINKS)]
     n_sent, until = 0, time.monotonic() + deadline_s
     n_of = [0] * len(links)
     while n_sent < n_frames and time.monotonic() < until:
@@ -72,7 +74,7 @@ def flood(
             n_of[i] += n_taken
             if n_of[i] > RENEW:
                 links[i].close(0)
-                links[i], n_of[i] = _open(context, kind, where[i // LINKS]), 0
+                links[i], n_of[i] = _open(context, kind, where[i // LINKS], epoch), 0
         meanwhile()
         if n_sent == n_before:
             time.sleep(IDLE_S)
@@ -81,12 +83,16 @@ def flood(
     return n_sent
 
 
-def _open(context: zmq.Context[zmq.Socket[bytes]], kind: int, where: str) -> zmq.Socket[bytes]:
+def _open(
+    context: zmq.Context[zmq.Socket[bytes]], kind: int, where: str, epoch: int
+) -> zmq.Socket[bytes]:
     made = context.socket(kind)
     made.setsockopt(zmq.LINGER, 0)
     made.setsockopt(zmq.SNDHWM, 64)
     made.setsockopt(zmq.IMMEDIATE, 1)
     made.setsockopt(zmq.RECONNECT_IVL, 10)
+    if epoch:
+        connect_plain(made, epoch)
     made.connect(where)
     return made
 

@@ -19,14 +19,19 @@ import zmq
 from cluster.machine import describe_machine
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
+from cluster.security.epoch_links import connect_plain
 from cluster.sockets import Address, endpoint
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
 from cluster.wire.engine_messages import decode_message, encode_message
 from cluster.wire.messages import (
+    Admitted,
     CloseSession,
     Hello,
+    Introduced,
+    Introduction,
     OpenSession,
+    Proof,
     Refused,
     SessionEnded,
     SessionReady,
@@ -73,6 +78,7 @@ def _one_session(address: Address, frames: Iterator[Frames], rng: random.Random)
         name = f"fuzz {epoch}"
         daemon.send_multipart(pack(OpenSession(name, 1, 2, "f32", 0, welcome.nonce), epoch))
         ready = _hear(daemon, SessionReady)
+        connect_plain(session, epoch)
         session.connect(endpoint(address.host, ready.control_port))
         for _ in range(FRAMES_A_SESSION):
             session.send_multipart(_of_epoch(next(frames), epoch))
@@ -106,7 +112,7 @@ def attack_root(n_lies: int, rng: random.Random) -> Row:
     here = psutil.Process()
     before, frames = here.memory_info().rss, hostile_messages(node_messages.CODEC, rng)
     honest = Honest(lambda: None)
-    with _liar(frames) as (port, n_sent):
+    with _liar(frames, rng) as (port, n_sent):
         config = ClusterConfig(
             [Address("127.0.0.1", port)], n_pages=8, max_step_tokens=64, threads=1,
             hello_timeout_s=1.0,
@@ -128,8 +134,9 @@ def attack_root(n_lies: int, rng: random.Random) -> Row:
 
 
 @contextmanager
-def _liar(frames: Iterator[Frames]) -> Iterator[tuple[int, list[int]]]:
-    """A worker that welcomes a root and answers all else with nonsense and, at last, a refusal."""
+def _liar(frames: Iterator[Frames], rng: random.Random) -> Iterator[tuple[int, list[int]]]:
+    """A worker that may welcome a root, and answers all else with nonsense and, at last, a
+    refusal."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
@@ -144,8 +151,16 @@ def _liar(frames: Iterator[Frames]) -> Iterator[tuple[int, list[int]]]:
                 epoch, message = unpack(asked)
             except ProtocolError:
                 continue
-            if isinstance(message, Hello):
+            honesty = rng.random()  # how far it gets before it lies
+            if isinstance(message, Introduction) and honesty < 0.8:
+                found = Introduced(
+                    __version__, [], "", "n", message.nonce, False, False, 0, ""
+                )  # fmt: skip
+                answers = [pack(found), pack(Admitted())]
+            elif isinstance(message, Hello) and honesty < 0.8:
                 answers = [pack(describe_machine("liar", 1))]
+            elif isinstance(message, Proof):
+                continue
             else:
                 answers = [_of_epoch(next(frames), epoch) for _ in range(FRAMES_A_LIE)]
                 answers.append(pack(Refused("enough"), epoch))

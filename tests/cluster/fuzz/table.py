@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psutil
 
@@ -17,9 +18,20 @@ MAX_GROWTH_MB = 48  # of a process: interpreters take some once, and give little
 SOCKET_SHARE = 0.1  # of the frames that go through sockets; decoders are faster
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing below an error is logged meanwhile."""
+    log = logging.getLogger("cluster")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def run(n_frames: int, seed: int, limit_s: float) -> Iterator[Row]:
     """Sends about n_frames in all, no socket for longer than `limit_s`."""
-    logging.getLogger("cluster").setLevel(logging.ERROR)
     n_socket = int(n_frames * SOCKET_SHARE / 4)
     with toy_cluster() as (worker, runner):
         yield from attack_daemon(worker, n_socket, random.Random(f"{seed} daemon"), limit_s)

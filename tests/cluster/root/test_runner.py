@@ -147,7 +147,7 @@ def test_another_release_of_the_same_protocol_is_told_and_goes_on(
     runner = make_runner([worker], release="0.1.7")
     runner.start()
     assert "runs dllama 0.0.9 and this root 0.1.7" in caplog.text
-    assert "a root runs dllama 0.1.7 and this worker 0.0.9" in worker.output
+    assert "runs dllama '0.1.7' and this worker '0.0.9'" in worker.output
     assert np.abs(logits(runner, TOKENS) - solo_logits(TOKENS)).max() < 1e-5
 
 

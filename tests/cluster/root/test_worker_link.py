@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from cluster.wire.messages import (
     Failed,
     Heartbeat,
     Hello,
+    Introduced,
     Message,
     Refused,
     SessionEnded,
@@ -57,6 +59,9 @@ class Daemon:
             [daemon] = self.link.sockets()
             assert daemon.poll(10_000)
             self.link.drain()
+
+    def leave(self) -> None:
+        self._socket.close(linger=0)
 
     def close(self) -> None:
         self.link.close()
@@ -162,3 +167,22 @@ def test_a_worker_that_never_stops_talking_does_not_keep_the_root(
     monkeypatch.setattr(daemon.link, "sockets", lambda: [endless])
     daemon.link.drain()
     assert endless.n_read == MAX_DRAINED and daemon.link.rss_bytes == 2 and link.poll(0) == 0
+
+
+def test_a_worker_says_once_who_it_is(daemon: Daemon) -> None:
+    """A key that came later would be pinned in place of the one it has shown to hold."""
+    found = Introduced(__version__, [], "", "m", "n", False, False, 0, "")
+    daemon.say(found)
+    with pytest.raises(ProtocolError, match="said twice who it is"):
+        daemon.say(found)
+
+
+def test_a_daemon_that_is_gone_is_lost_at_once(daemon: Daemon) -> None:
+    """Before any timeout: the clock stands still."""
+    daemon.say()
+    daemon.link.check()
+    daemon.leave()
+    with pytest.raises(PeerLost, match="closed its link: its dllama-worker ended"):
+        for _ in range(1000):
+            daemon.link.check()
+            time.sleep(0.01)

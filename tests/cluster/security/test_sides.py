@@ -31,7 +31,7 @@ from cluster.wire.messages import (
     Proof,
     Refused,
 )
-from dllama.errors import ClusterError, ConfigError
+from dllama.errors import ClusterError, ConfigError, ProtocolError
 
 FAR = "10.0.0.1"  # the root, as the worker sees it
 WORKER = Address("10.0.0.2")
@@ -279,3 +279,12 @@ def test_of_a_peer_that_has_gone_only_the_farewell_counts(tmp_path: Path) -> Non
         assert side.hear(gone, CloseSession()) is None
         assert isinstance(side.hear(gone, Hello("1")), Refused)
     assert not (tmp_path / "worker" / "known_roots").exists()
+
+
+def test_a_worker_says_who_it_is_before_anything_else(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    side = pair.root_side()
+    with pytest.raises(ProtocolError, match="without having said who it is"):
+        _ = side.introduced
+    assert not side.is_introduced
+    assert pair.introduce()[0].is_introduced

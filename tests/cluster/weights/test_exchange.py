@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zmq
 
+from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import new_pair
 from cluster.security.links import STORE, LinkSecurity
 from cluster.sockets import Context, make_socket
@@ -36,7 +37,9 @@ class Ranks:
         self.folder = folder
         self.servers: list[PieceServer] = []
         self.beats = 0
+        self._is_started = False
         self.peers = PeerPieces(self.context, EPOCH, self._beat)
+        self.links = EpochLinks(self.context, EPOCH)
 
     def _beat(self) -> None:
         self.beats += 1
@@ -45,19 +48,26 @@ class Ranks:
         return WeightStore(self.folder / str(rank), 1 << 30)
 
     def serve(
-        self, rank: int, numbers: range, epoch: int = EPOCH, security: LinkSecurity | None = None
+        self, rank: int, numbers: range, epoch: int = EPOCH, security: SessionLinks | None = None
     ) -> str:
         store = self.store(rank)
         for number in numbers:
             store.keep(NAMES[number], PIECES[number])
         self.servers.append(PieceServer(self.context, "127.0.0.1", epoch, store))
-        port = self.servers[-1].bind([0], security)
+        port = self.servers[-1].bind([0], security or self._started())
         self.servers[-1].start()
         return f"tcp://127.0.0.1:{port}"
 
+    def _started(self) -> SessionLinks:
+        if not self._is_started:
+            self._is_started = True
+            self.links.start()
+            self.links.admit(STORE, [])
+        return self.links
+
     def connect(self, *endpoints: str) -> None:
         """To the ranks 2 and on."""
-        self.peers.connect(1, [NOBODY, NOBODY, *endpoints], (), None)
+        self.peers.connect(1, [NOBODY, NOBODY, *endpoints], (), self.links)
 
     def locate(self, *numbers: int) -> frozenset[int]:
         return self.peers.locate(NAMES, SIZES, numbers or range(len(PIECES)))
@@ -70,6 +80,7 @@ class Ranks:
         self.peers.close()
         for server in self.servers:
             server.close()
+        self.links.close()
         self.context.destroy()
 
 
@@ -152,7 +163,7 @@ def test_links_are_encrypted_where_the_session_is(
         gate.admit(STORE, [member.public_key])
         endpoint = ranks.serve(2, range(12), security=gate)
         keys = ["", "", gate.public_key]
-        for security, n_found in ((stranger, 0), (None, 0), (member, 12)):
+        for security, n_found in ((stranger, 0), (ranks.links, 0), (member, 12)):
             peers = PeerPieces(ranks.context, EPOCH, lambda: None)
             peers.connect(1, [NOBODY, NOBODY, endpoint], keys, security)
             assert len(peers.locate(NAMES, SIZES, range(12))) == n_found
@@ -176,6 +187,7 @@ def test_links_are_encrypted_where_the_session_is(
 def test_a_rank_that_sends_nonsense_spoils_nothing(ranks: Ranks, answer: Fetched | None) -> None:
     fake = make_socket(ranks.context, zmq.ROUTER, host="127.0.0.1", max_message_bytes=1 << 20)
     fake.setsockopt(zmq.RCVTIMEO, 10_000)
+    ranks._started().listen(fake, STORE)
     port = fake.bind_to_random_port("tcp://127.0.0.1")
 
     def serve() -> None:

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from cluster.machine import describe_machine
+from cluster.security.epoch_links import connect_plain
 from cluster.sockets import endpoint
 from cluster.wire.codec import PROTOCOL_VERSION
 from cluster.wire.messages import (
@@ -185,6 +186,7 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     ready = root.hear()
     assert isinstance(ready, SessionReady)
     with root.context.socket(zmq.DEALER) as stranger:
+        connect_plain(stranger, epoch=5)
         stranger.connect(endpoint("127.0.0.1", ready.control_port))
         for frames in ([b"noise"], pack(Loaded(), epoch=6)):
             stranger.send_multipart(frames)
@@ -196,11 +198,32 @@ def test_a_session_takes_no_word_from_a_stranger(worker: WorkerProcess, root: Ro
     assert isinstance(ended, SessionEnded) and "Join was due" in ended.reason
 
 
+@pytest.mark.parametrize("epoch", [0, 6])
+def test_a_session_takes_nothing_in_from_who_does_not_know_its_epoch(
+    worker: WorkerProcess, root: Root, epoch: int
+) -> None:
+    """Neither for its root nor for its mesh: whatever a stranger sends, it keeps."""
+    root.open("me", 1, 2, epoch=5)
+    ready = root.hear()
+    assert isinstance(ready, SessionReady)
+    for kind, port in ((zmq.DEALER, ready.control_port), (zmq.PUSH, ready.mesh_port)):
+        with root.context.socket(kind) as stranger:
+            stranger.immediate, stranger.sndtimeo = 1, 1_000
+            if epoch:
+                connect_plain(stranger, epoch)
+            stranger.connect(endpoint("127.0.0.1", port))
+            with pytest.raises(zmq.Again):
+                stranger.send(b"let me in")
+    root.say(CloseSession(), epoch=5)
+    assert root.hear() == SessionEnded("the root closed it")
+
+
 def test_a_session_is_told_of_all_its_ranks(worker: WorkerProcess, root: Root) -> None:
     root.open("me", 1, 3, epoch=5)
     ready = root.hear()
     assert isinstance(ready, SessionReady)
     with root.context.socket(zmq.DEALER) as link:
+        connect_plain(link, epoch=5)
         link.connect(endpoint("127.0.0.1", ready.control_port))
         link.send_multipart(
             pack(Join(["tcp://127.0.0.1:1"] * 2, ["tcp://127.0.0.1:1"] * 2), epoch=5)

@@ -1,0 +1,85 @@
+"""Nodes that are not of the same release: pretended ones, and what a true one makes of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgpack
+import pytest
+import zmq
+
+from cluster.mesh.sync_type import SyncType
+from cluster.root.runner import ClusterRunner
+from cluster.root.session_plan import ClusterConfig
+from cluster.sockets import Address, endpoint
+from cluster.wire.codec import PROTOCOL_VERSION
+from dllama import __version__
+from dllama.errors import ProtocolError
+from tests.cluster.array_source import ArraySource, small_config
+from tests.cluster.numpy_rank import load_numpy_rank
+from tests.cluster.steps import logits
+from tests.cluster.worker_process import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+MakeRunner = Callable[..., ClusterRunner]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+
+
+@pytest.mark.parametrize(("version", "release"), [(3, "0.0.1"), (99, "9.9.9")])
+def test_a_worker_of_another_protocol_is_named_with_both(version: int, release: str) -> None:
+    """It answers whatever it is told with its own Welcome, as every daemon so far does."""
+    context = zmq.Context()
+    daemon = context.socket(zmq.ROUTER)
+    port = daemon.bind_to_random_port("tcp://127.0.0.1")
+    daemon.rcvtimeo = 20_000
+    welcome = {"v": version, "e": 0, "k": "Welcome", "a": [], "release": release, "news": [1]}
+
+    def answer() -> None:
+        identity, *_ = daemon.recv_multipart()
+        daemon.send_multipart([identity, msgpack.packb(welcome)])
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    config = ClusterConfig([Address("127.0.0.1", port)], 8, 64, 1, hello_timeout_s=20.0)
+    runner = ClusterRunner(ArraySource(small_config()), config, load_numpy_rank)
+    try:
+        with pytest.raises(ProtocolError) as error:
+            runner.start()
+    finally:
+        runner.close()
+        thread.join()
+        context.destroy(linger=0)
+    said = str(error.value)
+    for word in (
+        f"worker 127.0.0.1:{port}", f"protocol {version} (dllama {release})",
+        f"speaks {PROTOCOL_VERSION} (dllama {__version__})", "install the same dllama",
+    ):  # fmt: skip
+        assert word in said
+
+
+def test_a_root_of_another_protocol_learns_both_from_the_answer(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    hello = {"v": 99, "e": 0, "k": "Introduction2", "a": [], "release": "9.9", "news": [1]}
+    context = zmq.Context()
+    link = context.socket(zmq.DEALER)
+    link.rcvtimeo = 10_000
+    link.connect(endpoint(worker.address.host, worker.address.port))
+    link.send(msgpack.packb(hello))
+    head = msgpack.unpackb(link.recv())
+    context.destroy(linger=0)
+    assert (head["v"], head["release"]) == (PROTOCOL_VERSION, __version__)
+    assert "protocol 99 (dllama 9.9)" in worker.output
+
+
+def test_a_worker_that_lacks_a_feature_goes_on_without_it(
+    start_worker: StartWorker, make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = start_worker(release="0.0.9", features=["sync-f32"])
+    newer = start_worker(features=["sync-f32", "sync-q80", "mind-reading"])
+    runner = make_runner([older, newer], sync_type=SyncType.Q80)
+    runner.start()
+    assert "(dllama 0.0.9) cannot exchange partial sums as q80; they travel as f32" in caplog.text
+    plain = make_runner([start_worker(), start_worker()], sync_type=SyncType.F32)
+    plain.start()
+    assert (logits(runner, [5, 6, 7]) == logits(plain, [5, 6, 7])).all()

@@ -27,8 +27,7 @@ from dllama.errors import DllamaError
 log = logging.getLogger(__name__)
 
 MAX_OPEN = 256  # introductions under way; the oldest is forgotten
-MAX_ADMITTED = 4096  # keys and peers that were admitted; the one not heard of longest is forgotten
-
+MAX_ADMITTED = 4096  # keys and peers that were admitted; the oldest is forgotten
 
 K = TypeVar("K", str, Peer, tuple[str, str])
 
@@ -39,7 +38,10 @@ class _Open(NamedTuple):
 
 
 class WorkerSide:
-    """Whom a daemon listens to. `key` is its public key, `port` is where it listens encrypted."""
+    """Whom a daemon listens to. `key` is its public key, `port` is where it listens encrypted.
+
+    `is_news` decides whether a refusal is logged, or only counted.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class WorkerSide:
         key: str,
         port: int,
         new_nonce: Callable[[], str],
+        is_news: Callable[[Peer, str], bool] = lambda peer, kind: True,
     ) -> None:
         self._security = security
         self._release = release
@@ -57,8 +60,9 @@ class WorkerSide:
         self._key = key
         self._port = port
         self._new_nonce = new_nonce
+        self._is_news = is_news
         self._open: OrderedDict[Peer, _Open] = OrderedDict()
-        self._peers: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
+        self._proved: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
         self._keys: OrderedDict[str, None] = OrderedDict()  # said hello properly
         self._sound: OrderedDict[tuple[str, str], None] = OrderedDict()  # hosts and keys
         self._lock = threading.Lock()  # the gate's thread asks for _keys
@@ -75,15 +79,26 @@ class WorkerSide:
             return self._prove(peer, message)
         if peer.is_encrypted:
             return self._pinned(peer)
+        reason = self._why_not_plain(peer)
+        return self._refuse(peer, reason) if reason else None
+
+    def only_versions(self, peer: Peer) -> Introduced | None:
+        """Returns the answer to a message that cannot be read, where the peer is to see of this
+        worker no more than what it runs; None where it may see the rest."""
+        if peer.is_encrypted or not self._why_not_plain(peer):
+            return None
+        has_to = self._security.has_to_encrypt(peer.host)
+        encrypts = self._security.encrypts
+        return Introduced(self._release, self._features, "", "", "", encrypts, has_to, 0, "")
+
+    def _why_not_plain(self, peer: Peer) -> str:
         if self._security.has_to_encrypt(peer.host):
-            return self._refuse(
-                peer,
+            return (
                 "this worker encrypts its links; start the root without --no-encrypt, or "
-                "dllama-worker with it too",
+                "dllama-worker with it too"
             )
-        if self._security.cluster_key is not None and peer not in self._peers:
-            return self._refuse(peer, _KEY_NEEDED)
-        return None
+        is_unproved = self._security.cluster_key is not None and peer not in self._proved
+        return _KEY_NEEDED if is_unproved else ""
 
     def may_enter(self, key: str) -> bool:
         """Returns whether the holder of a key may connect to the encrypted port. Called by the
@@ -160,7 +175,7 @@ class WorkerSide:
                     "it has another cluster key than the root; start both with the same "
                     "--cluster-key",
                 )
-            _remember(self._peers, peer)
+            _remember(self._proved, peer)
         if is_key(begun.root.key):
             with self._lock:
                 _remember(self._keys, begun.root.key)
@@ -175,7 +190,8 @@ class WorkerSide:
         return f"the root at {complaint}" if complaint else ""
 
     def _refuse(self, peer: Peer, reason: str) -> Refused:
-        log.warning("refused a root at %s: %s", peer.host, reason)
+        if self._is_news(peer, f"a root that was refused: {reason}"):
+            log.warning("refused a root at %s: %s", peer.host, reason)
         return Refused(reason)
 
 

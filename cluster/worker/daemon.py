@@ -132,6 +132,7 @@ class Worker:
             key=key,
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
+            is_news=self._is_news,
         )
         if key:
             self._doors[-1].admit_by(known.may_enter)
@@ -192,7 +193,7 @@ class Worker:
             door.front.offended(peer.connection, "sends what no root of this version sends")
             if self._is_news(peer, "a message that was refused"):
                 log.warning("refused a message of %s: %s", peer.host, error)
-            answer = self._welcome(peer)
+            answer = self._known.only_versions(peer) or self._welcome(peer)
         except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
             log.error("could not open a session: %s", error)
             answer = Refused(f"it could not start a process: {error}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,7 @@ def _show(done: int, n: int, outcome: Outcome, began_s: float) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # tidies up
     seed = random.randrange(1 << 30) if args.seed is None else args.seed
     why_not = "as asked for" if args.loopback else why_no_machines()
     if why_not is not None:

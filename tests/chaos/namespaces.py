@@ -43,7 +43,7 @@ def why_no_machines() -> str | None:
 
 
 class Machine:
-    """The namespaces of one machine, held open by a process that sleeps."""
+    """The namespaces of one machine, held open by a process that does nothing."""
 
     def __init__(self, number: int, folder: Path, environment: dict[str, str]) -> None:
         self.number = number
@@ -52,12 +52,12 @@ class Machine:
         boot_id.write_text(f"{uuid.uuid4()}\n")
         script = (
             f"mount --bind {boot_id} /proc/sys/kernel/random/boot_id && ip link set lo up "
-            "&& echo ready && exec sleep infinity"
+            "&& echo ready && exec cat"  # until stdin is closed, and so not longer than we live
         )
         self._unshare = subprocess.Popen(
             ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc",
              "sh", "-c", script],
-            stdout=subprocess.PIPE, text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         assert self._unshare.stdout is not None
         assert self._unshare.stdout.readline() == "ready\n", "the namespaces cannot be made"
@@ -80,8 +80,9 @@ class Machine:
     def close(self) -> None:
         self._unshare.kill()
         self._unshare.wait()
-        assert self._unshare.stdout is not None
-        self._unshare.stdout.close()
+        for pipe in (self._unshare.stdin, self._unshare.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 class Network:

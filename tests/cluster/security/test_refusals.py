@@ -220,6 +220,9 @@ def test_plain_words_bring_nothing_at_a_port_that_encrypts(
     for message in (Hello(__version__), OpenSession("me", 1, 2, "f32", 0), CloseSession()):
         answer = stranger.ask(message)
         assert isinstance(answer, Refused) and "encrypts its links" in answer.reason
+    stranger.link.send(b"noise")  # perhaps another version
+    answer = unpack(stranger.link.recv_multipart())[1]
+    assert isinstance(answer, Introduced) and (answer.release, answer.key) == (__version__, "")
     stranger.close()
     assert not worker.sessions()
 

@@ -4,6 +4,8 @@ engine that cannot be woken can be woken later."""
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.server import engine_process as module
-from dllama.cli.server.supervisor import EngineSupervisor
-from dllama.errors import EngineBusy
+from dllama.cli.server.supervisor import MAX_QUICK, EngineSupervisor
+from dllama.errors import ClusterError, EngineBusy
+from dllama.requests import Submit
 from tests.api.serving import run, until
 from tests.toy_models import write_toy
 
@@ -78,5 +81,60 @@ def test_an_engine_that_cannot_be_woken_sleeps_on(tmp_path: Path) -> None:
             assert client.state.state == "ready"
             await asyncio.gather(supervisor.sleep(), supervisor.wake())
             assert client.state.state == "ready", "one after the other"
+
+    run(body)
+
+
+# An engine's process that says it is ready, brings a step or none, and ends.
+BRIEF = """
+import json, sys, time
+import zmq
+from cluster.wire.engine_messages import encode_message
+from dllama.requests import EngineState, Output, StepDone
+told = json.loads(sys.stdin.readline())
+with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+    socket.connect(told["endpoint"])
+    socket.send(encode_message(EngineState("ready", progress=1.0)))
+    {step}
+    time.sleep(0.3)
+sys.exit(3)
+"""
+STEP = 'socket.send(encode_message(StepDone([Output("nobody", [1])])))'
+
+
+def starts(patch: pytest.MonkeyPatch, folder: Path, step: str) -> None:
+    script = folder / "brief.py"
+    script.write_text(BRIEF.replace("{step}", step))
+    patch.setattr(module, "child_command", lambda name: [sys.executable, str(script)])
+    root = str(Path(module.__file__).parents[3])
+    patch.setattr(module, "child_environment", lambda: {**os.environ, "PYTHONPATH": root})
+
+
+def test_an_engine_that_ends_at_once_three_times_is_left_down_with_what_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts(monkeypatch, tmp_path, "pass")
+
+    async def body() -> None:
+        async with supervised(write_toy(tmp_path / "toy.gguf"), tmp_path) as (client, _):
+            await until(lambda: client.state.state == "ready")
+            waits = client.submit(Submit("a", [1]))
+            with pytest.raises(ClusterError, match=r"exit code 3"):
+                await anext(waits)
+            await until(lambda: client.state.state == "failed")
+            assert client.restarts.total == MAX_QUICK - 1
+
+    run(body)
+
+
+def test_an_engine_that_has_worked_in_between_is_started_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts(monkeypatch, tmp_path, STEP)
+
+    async def body() -> None:
+        async with supervised(write_toy(tmp_path / "toy.gguf"), tmp_path) as (client, _):
+            await until(lambda: client.restarts.total > MAX_QUICK)
+            assert client.state.state in ("loading", "ready")
 
     run(body)

@@ -1,0 +1,54 @@
+"""No command line of a process that dllama starts holds a cluster key: others can read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.security.cluster_key import new_cluster_key
+from dllama.cli.commands import up
+from dllama.cli.flags.root import read_flags
+from dllama.cli.main import build_parser
+
+
+class Started(Exception):
+    """A child would be started now."""
+
+
+def test_children_are_told_the_key_by_their_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def popen(command: list[str], *, env: dict[str, str], **_: object) -> None:
+        seen.append((command, env))
+        raise Started
+
+    key = new_cluster_key().text()
+    file = tmp_path / "key"
+    file.write_text(key)
+    args, extra = build_parser("up").parse_known_args(["up", "--cluster-key", f"@{file}"])
+    assert args.cluster_key == key and not extra
+    monkeypatch.setattr(up.subprocess, "Popen", popen)
+    with pytest.raises(Started), up.local_cluster("m", 1, 1, extra, args.cluster_key):
+        pass
+    ((command, environment),) = seen
+    assert key not in " ".join(command)
+    assert environment["DLLAMA_CLUSTER_KEY"] == key
+
+
+def test_the_engine_is_told_with_its_settings() -> None:
+    key = new_cluster_key().text()
+    engine, _, _ = read_flags(["--cluster-key", key, "--no-encrypt", "--workers", "a"])
+    assert engine.cluster_key == key and not engine.encrypts
+    assert type(engine).from_json(engine.to_json()) == engine
+
+
+def test_a_wrong_key_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = new_cluster_key().text()[:-1] + "!"
+    with pytest.raises(SystemExit):
+        read_flags(["--cluster-key", wrong])
+    said = capsys.readouterr().err
+    assert "as `dllama key`" in said or "that `dllama key`" in said
+    assert wrong not in said and wrong[10:30] not in said

@@ -133,6 +133,7 @@ class ClusterRunner:
         session = self._living()
         try:
             session.idle()
+            session.weights.fill()
         except ClusterError:
             self._end_session()
             raise

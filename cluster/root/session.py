@@ -187,13 +187,18 @@ class ClusterSession:
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
             listen_on = "127.0.0.1"  # no other machine connects
+        store_ports = {
+            link.rank: r.store_port for link, r in zip(self.links, self._ready, strict=True)
+        }
         mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports, self._security)
         keys = self._public_keys()
         endpoints: list[str] = []
         for link in self.links:
             seen_as = config.advertise or address_towards(link.address.host, link.address.port)
             endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
-            link.tell_session(Join(endpoints, keys))
+            store_ports[0] = mesh_ports[0]  # the root has the file, and nobody asks it there
+            stores = peer_endpoints(link.rank, config.workers, store_ports, seen_as)
+            link.tell_session(Join(endpoints, stores, keys))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
         with self.links.explained():
@@ -241,15 +246,13 @@ class ClusterSession:
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
     def idle(self) -> None:
-        """Checks the workers and the links of the mesh, and goes on with the background fill.
-        Raises PeerLost."""
+        """Checks the workers and the links of the mesh. Raises PeerLost."""
         with self.links.explained():
             self.links.watch()
             self._mesh.links.drain()
             lost = self._mesh.links.lost_rank()
             if lost is not None:
                 raise self.links.of_rank(lost).lost("closed its link")
-            self.weights.idle()
 
     def rank_figures(self) -> list[RankFigures]:
         """Returns every rank's figures, rank 0 first; zeros for one that does not answer at

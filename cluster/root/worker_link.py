@@ -163,7 +163,6 @@ class WorkerLink:
                 raise ProtocolError(f"worker {self.address} said twice who it is")
             self._check_release(message)
             self.tell_daemon(self.side.answer(message))
-            self._check_side()
         elif isinstance(message, Welcome):
             self._answers[Welcome] = message
         elif isinstance(message, Credit):
@@ -171,7 +170,8 @@ class WorkerLink:
         elif isinstance(message, Want):
             self._wants.append(message.pieces.tolist())
         elif isinstance(message, Refused):
-            raise ClusterError(f"worker {self.address} refused: {readable(message.reason)}")
+            refusal = f"worker {self.address} refused: {readable(message.reason)}"
+            raise ClusterError(self.side.complaint or refusal)
         elif isinstance(message, Failed):
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:
@@ -193,9 +193,10 @@ class WorkerLink:
                 own,
             )
 
-    def _check_side(self) -> None:
+    def check_side(self) -> None:
+        """Raises ClusterError for a worker that is not to be trusted. That is left until it has
+        heard the root's proof, or had time to: its log is to say what is wrong too."""
         if self.side.complaint:
-            self._daemon.setsockopt(zmq.LINGER, 500)  # the worker's log is to say it too
             raise ClusterError(self.side.complaint)
 
     def watch_from_now(self) -> None:

@@ -65,7 +65,10 @@ class WorkerLinks:
             self.await_all(Admitted, timeout_s, silent, is_watching=False)
         except PeerLost as lost:
             link = self.of_rank(lost.rank)
+            link.check_side()
             raise link.lost(f"{silent}: {why_silent(link.address)}") from None
+        for link in self._links:
+            link.check_side()
         self._encrypt()
         for link in self._links:
             link.tell_daemon(Hello(self._release))

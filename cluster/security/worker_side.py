@@ -27,8 +27,7 @@ from dllama.errors import DllamaError
 log = logging.getLogger(__name__)
 
 MAX_OPEN = 256  # introductions under way; the oldest is forgotten
-MAX_ADMITTED = 4096  # keys and peers that were admitted; the one not heard of longest is forgotten
-
+MAX_ADMITTED = 4096  # keys and peers that were admitted; the oldest is forgotten
 
 K = TypeVar("K", str, Peer, tuple[str, str])
 
@@ -39,7 +38,10 @@ class _Open(NamedTuple):
 
 
 class WorkerSide:
-    """Whom a daemon listens to. `key` is its public key, `port` is where it listens encrypted."""
+    """Whom a daemon listens to. `key` is its public key, `port` is where it listens encrypted.
+
+    `is_news` decides whether a refusal is logged, or only counted.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class WorkerSide:
         key: str,
         port: int,
         new_nonce: Callable[[], str],
+        is_news: Callable[[Peer, str], bool] = lambda peer, kind: True,
     ) -> None:
         self._security = security
         self._release = release
@@ -57,6 +60,7 @@ class WorkerSide:
         self._key = key
         self._port = port
         self._new_nonce = new_nonce
+        self._is_news = is_news
         self._open: OrderedDict[Peer, _Open] = OrderedDict()
         self._proved: OrderedDict[Peer, None] = OrderedDict()  # proved the cluster key
         self._keys: OrderedDict[str, None] = OrderedDict()  # said hello properly
@@ -186,7 +190,8 @@ class WorkerSide:
         return f"the root at {complaint}" if complaint else ""
 
     def _refuse(self, peer: Peer, reason: str) -> Refused:
-        log.warning("refused a root at %s: %s", peer.host, reason)
+        if self._is_news(peer, f"a root that was refused: {reason}"):
+            log.warning("refused a root at %s: %s", peer.host, reason)
         return Refused(reason)
 
 

@@ -44,7 +44,7 @@ from cluster.worker.challenge import Challenge
 from cluster.worker.door import Door
 from cluster.worker.launcher import SESSION_COMMAND, Launcher
 from cluster.worker.open_sessions import OpenSessions
-from cluster.worker.session import SessionConfig
+from cluster.worker.session_config import SessionConfig
 from cluster.worker.session_process import SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError
@@ -132,6 +132,7 @@ class Worker:
             key=key,
             port=port,
             new_nonce=lambda: secrets.token_hex(32),
+            is_news=self._is_news,
         )
         if key:
             self._doors[-1].admit_by(known.may_enter)

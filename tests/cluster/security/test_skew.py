@@ -12,10 +12,13 @@ import zmq
 from cluster.mesh.sync_type import SyncType
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
+from cluster.security.cluster_key import new_cluster_key
+from cluster.security.settings import Security
 from cluster.sockets import Address, endpoint
 from cluster.wire.codec import PROTOCOL_VERSION
+from cluster.wire.messages import Admitted, Introduced, pack
 from dllama import __version__
-from dllama.errors import ProtocolError
+from dllama.errors import ClusterError, ProtocolError
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.steps import logits
@@ -83,3 +86,31 @@ def test_a_worker_that_lacks_a_feature_goes_on_without_it(
     plain = make_runner([start_worker(), start_worker()], sync_type=SyncType.F32)
     plain.start()
     assert (logits(runner, [5, 6, 7]) == logits(plain, [5, 6, 7])).all()
+
+
+def test_a_worker_that_replays_what_it_once_heard_is_found_out() -> None:
+    """Somebody who answers with another conversation's words, and then says nothing or anything."""
+    context = zmq.Context()
+    daemon = context.socket(zmq.ROUTER)
+    port = daemon.bind_to_random_port("tcp://127.0.0.1")
+    daemon.rcvtimeo = 20_000
+    key = new_cluster_key()
+    old = Introduced(__version__, [], "", "n", "another nonce", True, False, 0, "a proof")
+
+    def answer() -> None:
+        for said in (old, Admitted()):
+            identity, *_ = daemon.recv_multipart()
+            daemon.send_multipart([identity, *pack(said)])
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    security = Security(cluster_key=key)
+    config = ClusterConfig([Address("127.0.0.1", port)], 8, 64, 1, security=security)
+    runner = ClusterRunner(ArraySource(small_config()), config, load_numpy_rank)
+    try:
+        with pytest.raises(ClusterError, match="answered an earlier hello and not this one"):
+            runner.start()
+    finally:
+        runner.close()
+        thread.join()
+        context.destroy(linger=0)

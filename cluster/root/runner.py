@@ -173,6 +173,7 @@ class ClusterRunner:
     def idle(self) -> None:
         with self._ending_on_error() as session:
             session.idle()
+            session.weights.fill()
 
     @property
     def pending_change(self) -> str | None:

@@ -188,13 +188,18 @@ class ClusterSession:
             address_towards(w.host, w.port).startswith("127.") for w in config.workers
         ):
             listen_on = "127.0.0.1"  # no other machine connects
+        store_ports = {
+            link.rank: r.store_port for link, r in zip(self.links, self._ready, strict=True)
+        }
         mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports, self._security)
         keys = self._public_keys()
         endpoints: list[str] = []
         for link in self.links:
             seen_as = config.advertise or address_towards(link.address.host, link.address.port)
             endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
-            link.tell_session(Join(endpoints, keys))
+            store_ports[0] = mesh_ports[0]  # the root has the file, and nobody asks it there
+            stores = peer_endpoints(link.rank, config.workers, store_ports, seen_as)
+            link.tell_session(Join(endpoints, stores, keys))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
         with self.links.explained():
@@ -213,7 +218,7 @@ class ClusterSession:
     def run(self, step: Step) -> list[LogitRow]:
         """Runs one step on all ranks."""
         if time.monotonic() - self._checked_at > CHECK_S:
-            self._check()
+            self.idle()
         started = time.perf_counter_ns()
         before = copy(self._mesh.times)
         logits = self._compute(step)
@@ -252,13 +257,7 @@ class ClusterSession:
         return sum(info.n_bytes for manifest in self._manifests for info in manifest)
 
     def idle(self) -> None:
-        """Checks the workers and the links of the mesh, and goes on with the background fill.
-        Raises PeerLost."""
-        self._check()
-        with self.links.explained():
-            self.weights.idle()
-
-    def _check(self) -> None:
+        """Checks the workers and the links of the mesh. Raises PeerLost."""
         self._checked_at = time.monotonic()
         if not self._parts.config.workers:
             return

@@ -54,8 +54,9 @@ class SessionWeights:
         )
         return rank
 
-    def idle(self) -> None:
-        """Goes on with the background fill. Raises ProtocolError, PeerLost."""
+    def fill(self) -> None:
+        """Goes on with the background fill; called while no sequence runs. Raises ProtocolError,
+        PeerLost."""
         if self._fill is not None:
             self._fill.turn()
 
@@ -69,6 +70,7 @@ class SessionWeights:
         loaded = self._loaded.get(rank, Loaded())
         return {
             "found_bytes": loaded.found_bytes,
+            "fetched_bytes": loaded.fetched_bytes,
             "received_bytes": loaded.received_bytes,
             "spare_bytes": self._fill.spare_bytes(rank) if self._fill is not None else 0,
         }
@@ -145,8 +147,9 @@ class SessionWeights:
         for link in self._links:
             loaded = self._loaded[link.rank]
             log.info(
-                "%.0f MB of weights sent, %.0f MB found on worker %s",
+                "%.0f MB of weights sent, %.0f MB fetched from workers, %.0f MB found on worker %s",
                 loaded.received_bytes / 1e6,
+                loaded.fetched_bytes / 1e6,
                 loaded.found_bytes / 1e6,
                 link.address,
             )

@@ -12,6 +12,7 @@ from cluster.sockets import Context, Socket
 
 CONTROL = "control"  # the domain of a session's socket for its root
 MESH = "mesh"  # the domain of a rank's inbox
+STORE = "store"  # the domain of a rank's socket for the pieces on its disk
 DAEMON = "daemon"  # the domain of a daemon's encrypted port
 
 

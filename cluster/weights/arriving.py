@@ -1,5 +1,5 @@
-"""A rank's tensors, put together of pieces: those on its disk, and those that it asks the root
-for."""
+"""A rank's tensors, put together of pieces: those on its disk, those on other workers' disks, and
+those that it asks the root for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import count
 
 import numpy as np
 
+from cluster.weights.exchange import PeerPieces
 from cluster.weights.inbox import PieceInbox
 from cluster.weights.keeping import Keeper, ReadAhead
 from cluster.weights.store import WeightStore
@@ -27,11 +28,12 @@ class ArrivingTensors:
         self,
         load: Load,
         store: WeightStore,
+        peers: PeerPieces,
         next_chunk: Callable[[], Chunk],
         tell: Callable[[Want | Credit], None],
         beat: Callable[[], None],
     ) -> None:
-        self._load, self._store = load, store
+        self._load, self._store, self._peers = load, store, peers
         self._next_chunk, self._tell, self._beat = next_chunk, tell, beat
         self._names = [digest.tobytes().hex() for digest in load.digests]
         self._sizes = [
@@ -40,7 +42,7 @@ class ArrivingTensors:
             for size in piece_sizes(info, tiling)
         ]
         self._inbox = PieceInbox(self._sizes)
-        self._found_bytes = self._received_bytes = self._n_wrong = 0
+        self._found_bytes = self._fetched_bytes = self._received_bytes = self._n_wrong = 0
 
     def tensors(self) -> TensorFeed:
         """The tensors as they arrive, each uint8 (rows, row bytes). Raises ProtocolError for a
@@ -49,14 +51,16 @@ class ArrivingTensors:
 
     def loaded(self) -> Loaded:
         """What to tell the root once all tensors have been taken."""
-        return Loaded(self._found_bytes, self._received_bytes, self._n_wrong)
+        return Loaded(self._found_bytes, self._fetched_bytes, self._received_bytes, self._n_wrong)
 
     def _arrays(self) -> Iterator[tuple[TensorInfo, np.ndarray]]:
         numbers = range(len(self._names))
         found = [number for number in numbers if self._store.has(self._names[number])]
         self._is_found = np.zeros(len(numbers), bool)
         self._is_found[found] = True
-        self._want([number for number in numbers if not self._is_found[number]])
+        missing = [number for number in numbers if not self._is_found[number]]
+        self._at_peers = self._peers.locate(self._names, self._sizes, missing)
+        self._want([number for number in missing if number not in self._at_peers])
         self._ahead = ReadAhead(self._store, self._names, self._sizes, found)
         self._keeper = Keeper(self._store)
         buffer = np.empty(max((info.n_bytes for info in self._load.manifest), default=0), np.uint8)
@@ -96,6 +100,13 @@ class ArrivingTensors:
                 self._found_bytes += len(data)
                 return np.frombuffer(data, np.uint8)
             self._want([number])  # it was damaged, or has gone
+        elif number in self._at_peers:
+            fetched = self._peers.take(number)
+            if fetched is not None:
+                self._fetched_bytes += len(fetched)
+                self._keeper.keep(self._names[number], fetched)
+                return fetched
+            self._want([number])
         while (piece := self._inbox.take(number)) is None:
             chunk = self._next_chunk()
             whole = self._inbox.add(chunk)

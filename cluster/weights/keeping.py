@@ -44,7 +44,7 @@ class ReadAhead:
             number = next(self._left, None)
             if number is None:
                 return
-            reading = self._pool.submit(self._store.read, self._names[number], self._sizes[number])
+            reading = self._pool.submit(self._store.read, self._names[number])
             self._reading.append((number, reading))
             self._ahead_bytes += self._sizes[number]
 

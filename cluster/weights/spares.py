@@ -12,8 +12,6 @@ from cluster.weights.keeping import is_named
 from cluster.weights.store import WeightStore
 from cluster.wire.messages import Chunk, Credit, Spares, Want
 
-MAX_WAITING = 16  # pieces that wait to be written: where the disk is slower, others are dropped
-
 
 class SpareInbox:
     """The pieces of Spares messages, one after the other, on their way to the disk.
@@ -41,23 +39,30 @@ class SpareInbox:
         return Want(np.array(missing, np.int32))
 
     def take(self, chunk: Chunk) -> list[Credit | Want]:
-        """Takes a chunk and keeps the piece that is whole with it; returns what to answer. Raises
-        ProtocolError for a chunk that is not wanted."""
+        """Takes a chunk and has the piece written that is whole with it; returns what to answer.
+        Raises ProtocolError for a chunk that is not wanted."""
         whole = self._inbox.add(chunk)
-        had_room = self._has_room
+        if whole is None:
+            return [Credit(1), *self.answers()]
+        self._inbox.take(chunk.piece)
+        self._writing.append(self._pool.submit(self._keep, self._names[chunk.piece], whole))
+        return self.answers()
+
+    def answers(self) -> list[Credit | Want]:
+        """Returns what to answer for the pieces that have been written since the last call: no more
+        are sent than the disk takes."""
+        answers: list[Credit | Want] = []
         while self._writing and self._writing[0].done():
-            self._has_room = self._writing.popleft().result()
-        if whole is not None:
-            self._inbox.take(chunk.piece)
-            if self._has_room and len(self._writing) < MAX_WAITING:
-                keeping = self._pool.submit(self._keep, self._names[chunk.piece], whole)
-                self._writing.append(keeping)
-        if had_room and not self._has_room:
-            return [Credit(1), Want(np.zeros(0, np.int32))]  # no more of these
-        return [Credit(1)]
+            had_room, self._has_room = self._has_room, self._writing.popleft().result()
+            answers.append(Credit(1))
+            if had_room and not self._has_room:
+                answers.append(Want(np.zeros(0, np.int32)))  # no more of these
+        return answers
 
     def _keep(self, name: str, data: np.ndarray) -> bool:
         """Returns whether there may be room for more."""
+        if not self._has_room:
+            return False
         return not is_named(name, data) or self._store.keep(name, data.data, may_evict=False)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from cluster.weights.files import TEMPORARY, Buffer, write_whole
 log = logging.getLogger(__name__)
 
 RESCAN_BYTES = 256 << 20  # written by us, after which we look what others have written
+MAX_PIECE_BYTES = 1 << 30  # a larger file is none of ours
 ABANDONED_S = 600.0  # a file that was being written that long ago is left of a killed process
 
 _NAME = re.compile("[0-9a-f]{64}")
@@ -63,21 +64,20 @@ class WeightStore:
             return (self._folder / name).exists()
         return True
 
-    def read(self, name: str, n_bytes: int) -> bytes | None:
-        """Returns a piece of n_bytes whose SHA-256 is `name`; None if it is not there whole."""
+    def read(self, name: str) -> bytes | None:
+        """Returns the piece whose SHA-256 is `name`; None if it is not there whole."""
         if self._max_bytes == 0:
             return None
         file = self._folder / name
         try:
             with file.open("rb") as opened:
-                size = os.fstat(opened.fileno()).st_size
-                data = opened.read(n_bytes) if size == n_bytes else b""
+                data = opened.read(MAX_PIECE_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._tell_once("reading", f"{file} cannot be read ({_reason(error)})")
             return None
-        if len(data) == n_bytes and hashlib.sha256(data).hexdigest() == name:
+        if hashlib.sha256(data).hexdigest() == name:
             return data
         self._tell_once("damage", f"{file} is damaged; it is removed and its weights are sent")
         self._remove([name])

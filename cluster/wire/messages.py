@@ -142,6 +142,7 @@ class SessionReady:
     pid: Size
     control_port: Port
     mesh_port: Port
+    store_port: Port  # for other ranks that want pieces of weights
     key: PublicKey = ""
 
 
@@ -173,6 +174,7 @@ class Join:
     `keys` are their public keys, none where the links are plain."""
 
     peers: list[str]
+    stores: list[str]  # where each rank is asked for pieces; that of rank 0 is not used
     keys: list[PublicKey] = field(default_factory=list)
 
 
@@ -183,8 +185,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Root to rank: the model, its tensors in the order in which they are needed, and how each of
-    them lies within pieces, whose SHA-256s are `digests`."""
+    """Root to rank: the model, its tensors in feed order, and the pieces that hold them."""
 
     config: ModelConfig
     manifest: list[TensorInfo]
@@ -200,8 +201,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Rank to root: the pieces to send, in this order. The first after a Load or a Spares may be
-    empty; what is asked for later comes first."""
+    """Rank to root: the pieces to send next, in this order; once after a Load or a Spares."""
 
     pieces: Int32s  # (n,)
 
@@ -224,10 +224,11 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rank to root: ready for steps. Of its weights it found and received these bytes; `n_wrong`
-    pieces were not what their digests said."""
+    """Rank to root: ready for steps; the bytes of weights found on its disk, fetched from other
+    workers and received, of which `n_wrong` pieces were not what their digests said."""
 
     found_bytes: Count = 0
+    fetched_bytes: Count = 0
     received_bytes: Count = 0
     n_wrong: Count = 0
 

@@ -45,7 +45,7 @@ from cluster.worker.challenge import Challenge
 from cluster.worker.door import Door
 from cluster.worker.launcher import SESSION_COMMAND, Launcher
 from cluster.worker.open_sessions import OpenSessions
-from cluster.worker.session import SessionConfig
+from cluster.worker.session_config import SessionConfig
 from cluster.worker.session_process import SessionProcess
 from dllama import __version__
 from dllama.errors import DllamaError, ProtocolError

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from copy import copy
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import zmq
@@ -26,18 +25,13 @@ from cluster.security.keys import new_pair
 from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, session_ports
 from cluster.weights.arriving import ArrivingTensors
-from cluster.weights.spares import SpareInbox
-from cluster.weights.store import WeightStore
 from cluster.wire.checks import (
     RankLimits,
     check_config,
     check_keys,
-    check_manifest,
     check_pages,
     check_peers,
     check_shift,
-    check_spares,
-    check_tilings,
     checked_step,
 )
 from cluster.wire.messages import (
@@ -55,7 +49,9 @@ from cluster.wire.messages import (
     pack,
 )
 from cluster.worker.progress import ProgressFile
+from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink
+from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.host.container import available_memory
 from dllama.host.descriptors import check_free
@@ -70,27 +66,6 @@ log = logging.getLogger(__name__)
 JOIN_TIMEOUT_S = 30.0  # from listening to the root's first message
 MESH_TIMEOUT_S = 15.0  # for all ranks to hear each other
 FAREWELL_S = 10.0  # how long a rank that lost a peer waits for the root to end the session
-
-
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """What the daemon writes to a session's standard input, as one line of JSON."""
-
-    host: str
-    port: int  # the daemon's
-    threads: int
-    epoch: int
-    rank: int
-    world_size: int
-    sync_type: str
-    progress_path: str
-    report_endpoint: str  # where the daemon hears from its sessions
-    root_key: str = ""  # the root's public key; "": all links are plain
-    cache_dir: str = ""  # where weights are kept
-    cache_bytes: int = 0  # at most; 0: none are
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class WorkerSession:
@@ -119,8 +94,7 @@ class WorkerSession:
         )
         self._meter = RankMeter()
         self._weights_bytes = 0
-        self._store = WeightStore(Path(config.cache_dir), config.cache_bytes)
-        self._spares = SpareInbox(self._store)
+        self._weights = RankWeights(config, self._context, self._root, self._check_peers)
 
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
@@ -152,17 +126,14 @@ class WorkerSession:
         join = self._root.expect(Join, lambda: time.monotonic() > deadline)
         check_peers(join.peers, self._config.world_size)
         check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
+        self._weights.join(join, self._security)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
-        check_manifest(load.manifest, available_memory())
-        check_tilings(load.manifest, load.tilings, load.digests, available_memory())
-        arriving = ArrivingTensors(
-            load, self._store, lambda: self._root.expect(Chunk), self._root.send, self._check_peers
-        )
+        arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
             self._root.send(arriving.loaded())
@@ -176,8 +147,11 @@ class WorkerSession:
         self._security.admit(CONTROL, [self._config.root_key])
         control_port = self._root.bind(ports, self._security)
         mesh_port = self._mesh.bind(host, ports, self._security)
+        store_port = self._weights.bind(ports, self._security)
         self._daemon.connect(self._config.report_endpoint)
-        ready = SessionReady(os.getpid(), control_port, mesh_port, self._security.public_key)
+        ready = SessionReady(
+            os.getpid(), control_port, mesh_port, store_port, self._security.public_key
+        )
         self._daemon.send_multipart(pack(ready, self._config.epoch))
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
@@ -224,21 +198,12 @@ class WorkerSession:
                 beat = self._progress.beat
                 self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
             elif isinstance(message, Spares | Chunk):
-                self._take_spares(message)
+                self._progress.beat()  # without pauses in between, nobody else does
+                self._weights.take_spares(message)
             elif isinstance(message, StatsCall):
                 self._root.send(self._stats(message.number))
             else:
                 raise ProtocolError(f"the root sent {type(message).__name__} between two steps")
-
-    def _take_spares(self, message: Spares | Chunk) -> None:
-        """Keeps what the root sends while there is nothing to compute."""
-        self._progress.beat()  # without pauses in between, nobody else does
-        if isinstance(message, Spares):
-            check_spares(message, available_memory())
-            self._root.send(self._spares.begin(message))
-            return
-        for answer in self._spares.take(message):
-            self._root.send(answer)
 
     def _stats(self, number: int) -> RankStats:
         links = self._mesh.links
@@ -247,6 +212,7 @@ class WorkerSession:
 
     def _check_peers(self) -> None:
         self._progress.beat()
+        self._weights.tell()
         self._mesh.links.drain()
         lost = self._mesh.links.lost_rank()
         if lost is not None:
@@ -273,7 +239,7 @@ class WorkerSession:
             time.sleep(0.1)
 
     def _close(self) -> None:
-        self._spares.close()
+        self._weights.close()
         self._mesh.close()
         self._root.close()
         self._daemon.close()

@@ -10,7 +10,7 @@ import psutil
 
 from cluster.security.peer import Peer
 from cluster.worker.launcher import Child
-from cluster.worker.session import SessionConfig
+from cluster.worker.session_config import SessionConfig
 
 KILL_AFTER_S = 2.0
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 5.0  # time an engine has to end by itself
 QUICK_S = 30.0  # one that ends sooner than this after its start, without a step, did not work
-MAX_QUICK = 3  # in a row: then it is left down
+MAX_QUICK = 3  # in a row, none of them ready: then it is left down
 CHECK_S = 0.2
 WAKE_CHECK_S = 0.01  # while requests wait
 RETRY_S = 3.0
@@ -42,6 +42,7 @@ class EngineSupervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = started
         self._was_ready = False  # a first load that fails is for the user to mend
+        self._is_ready = False  # this process, at its end too
         self._is_wanted = asyncio.Event()  # else it sleeps
         self._is_wanted.set()
         self._is_resting = asyncio.Event()  # there is no process
@@ -84,7 +85,8 @@ class EngineSupervisor:
                 has_worked = self._client.n_steps > n_steps
                 is_soon = time.monotonic() - started_s < QUICK_S
                 is_quick = is_soon and not has_failed and not has_worked
-                n_quick = n_quick + 1 if is_quick else 0
+                # One that was ready died of a request, which is refused before long, or was killed.
+                n_quick = n_quick + 1 if is_quick and not self._is_ready else 0
                 if (has_failed and not self._was_ready) or n_quick >= MAX_QUICK:
                     self._client.engine_died(cause)
                     return
@@ -161,10 +163,14 @@ class EngineSupervisor:
             await self._is_resting.wait()
 
     async def _ended(self, process: subprocess.Popen[bytes]) -> int:
-        while (code := process.poll()) is None:
-            self._was_ready |= self._client.state.state == "ready"
+        self._is_ready = False
+        while True:
+            code = process.poll()
+            self._is_ready |= self._client.state.state == "ready"
+            self._was_ready |= self._is_ready
+            if code is not None:
+                return code
             await asyncio.sleep(CHECK_S)
-        return code
 
     def stop(self) -> None:
         """Ends the engine: by closing its stdin, and by killing it after STOP_S."""

@@ -64,7 +64,7 @@ class StoreMachine(RuleBasedStateMachine):
         is_whole = (self.folder / NAMES[piece]).exists() and (
             self.folder / NAMES[piece]
         ).read_bytes() == PIECES[piece]
-        found = self.stores[who].read(NAMES[piece], N_BYTES)
+        found = self.stores[who].read(NAMES[piece])
         assert found == (PIECES[piece] if is_whole else None)
 
     @rule(who=who, piece=which)
@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
             for piece, name in enumerate(NAMES):
                 fresh = WeightStore(self.folder, 1 << 30, self.clock)
                 kept = (self.folder / name).read_bytes() if (self.folder / name).exists() else None
-                assert fresh.read(name, N_BYTES) in (PIECES[piece], None)
+                assert fresh.read(name) in (PIECES[piece], None)
                 if kept == PIECES[piece]:
                     assert (self.folder / name).exists(), "a whole piece is not removed by reading"
 
@@ -152,7 +152,7 @@ def test_other_files_of_a_folder_are_not_touched(tmp_path: Path) -> None:
 def test_with_no_room_allowed_nothing_is_looked_for(tmp_path: Path) -> None:
     make(tmp_path).keep(NAMES[0], PIECES[0])
     off = make(tmp_path, 0)
-    assert not off.has(NAMES[0]) and off.read(NAMES[0], N_BYTES) is None
+    assert not off.has(NAMES[0]) and off.read(NAMES[0]) is None
     assert not off.keep(NAMES[1], PIECES[1]) and not off.is_writable
 
 
@@ -163,10 +163,10 @@ def test_a_damaged_file_is_told_once_and_removed(
     store = make(tmp_path)
     for name in NAMES[:2]:
         (tmp_path / name).write_bytes(damage if name == NAMES[0] else b"too short")
-        assert store.has(name) and store.read(name, N_BYTES) is None
+        assert store.has(name) and store.read(name) is None
         assert not (tmp_path / name).exists()
     assert len(warnings(caplog)) == 1 and "damaged" in warnings(caplog)[0]
-    assert store.keep(NAMES[0], PIECES[0]) and store.read(NAMES[0], N_BYTES) == PIECES[0]
+    assert store.keep(NAMES[0], PIECES[0]) and store.read(NAMES[0]) == PIECES[0]
 
 
 def test_a_folder_that_cannot_be_made_is_told_once(
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_made_is_told_once(
     (tmp_path / "file").write_text("in the way")
     store = make(tmp_path / "file" / "weights")
     for name, data in zip(NAMES, PIECES, strict=True):
-        assert not store.has(name) and store.read(name, N_BYTES) is None
+        assert not store.has(name) and store.read(name) is None
         assert not store.keep(name, data)
     assert any("--cache-dir" in line for line in warnings(caplog)) and not store.is_writable
     assert len(warnings(caplog)) <= 2, "one for reading, one for writing"
@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_once_and_leaves_nothing_half(
         "logging.basicConfig(); store = WeightStore(Path(sys.argv[1]), 1 << 30);"
         "small, large = b'a' * 500, b'b' * 1000; name = lambda d: hashlib.sha256(d).hexdigest();"
         "print(store.keep(name(small), small), store.keep(name(large), large),"
-        " store.keep(name(small), small), store.read(name(small), 500) == small)"
+        " store.keep(name(small), small), store.read(name(small)) == small)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=HOUSE, capture_output=True, text=True,
@@ -222,7 +222,7 @@ def test_a_folder_of_another_user_is_read(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         store = make(tmp_path)
-        assert store.has(NAMES[0]) and store.read(NAMES[0], N_BYTES) == PIECES[0]
+        assert store.has(NAMES[0]) and store.read(NAMES[0]) == PIECES[0]
         assert not store.keep(NAMES[1], PIECES[1])
     finally:
         tmp_path.chmod(0o755)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cluster import feed
 from cluster.feed import FeedProgress
 from cluster.root.runner import ClusterRunner
-from dllama.config import ModelConfig
 from dllama.errors import PeerLost
 from tests.cluster.array_source import small_config
 from tests.cluster.steps import logits, recover
@@ -48,9 +49,11 @@ def test_a_second_start_sends_nothing(
         answers.append(logits(runner, TOKENS))
         for rank, (found, received) in enumerate(weights(runner), start=1):
             last = [p for p in seen if p.rank == rank][-1]
+            fetched = runner.stats()[rank]["weights"]["fetched_bytes"]  # type: ignore[index]
             assert (found > 0, received > 0) == (not is_first, is_first)
-            assert (last.found_bytes, last.sent_bytes) == (found, received)
-            assert last.total_bytes == found + received
+            assert (last.found_bytes, last.sent_bytes) == (found + fetched, received)
+            assert last.total_bytes == found + fetched + received
+            assert fetched < received or fetched == 0, "small tensors alone are the same for both"
         runner.close()
         for worker in workers:
             worker.await_no_session()
@@ -95,15 +98,19 @@ def run_until_killed(runner: ClusterRunner) -> None:
 
 
 def test_a_transfer_that_was_interrupted_goes_on(
-    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+    start_worker: StartWorker,
+    make_runner: MakeRunner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(feed, "REPORT_S", 0.0)
     worker = cached(start_worker, tmp_path)
 
     def kill(progress: FeedProgress) -> None:
         if progress.sent_bytes and worker.sessions():
             worker.kill_session(signal.SIGKILL)
 
-    model: ModelConfig = LARGE
+    model = replace(LARGE, n_layers=8)  # more than what is under way at once
     run_until_killed(make_runner([worker], model=model, on_progress=kill))
     worker.await_no_session()
     kept = sum(file.stat().st_size for file in tmp_path.iterdir() if len(file.name) == 64)
@@ -194,3 +201,20 @@ def test_a_worker_without_a_cache_is_sent_no_spares(
     runner.start()
     fill(runner)
     assert [row["weights"]["spare_bytes"] for row in runner.stats()[1:]] == [0, 0]  # type: ignore[index]
+
+
+def test_workers_that_change_places_fetch_from_each_other(
+    start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
+) -> None:
+    workers = [cached(start_worker, tmp_path / "a"), cached(start_worker, tmp_path / "b")]
+    answers = []
+    for order in (workers, workers[::-1]):
+        runner = make_runner(order, model=LARGE)
+        runner.start()
+        answers.append(logits(runner, TOKENS))
+        rows = [row["weights"] for row in runner.stats()[1:]]
+        runner.close()
+        for worker in workers:
+            worker.await_no_session()
+    assert np.array_equal(*answers)
+    assert all(row["received_bytes"] == 0 and row["fetched_bytes"] > 0 for row in rows)  # type: ignore[index]

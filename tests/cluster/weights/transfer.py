@@ -6,10 +6,12 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+import zmq
 
 from cluster.feed import RankFeed
 from cluster.weights.arriving import ArrivingTensors
 from cluster.weights.digests import PieceDigests
+from cluster.weights.exchange import PeerPieces
 from cluster.weights.store import WeightStore
 from cluster.wire.checks import check_tilings
 from cluster.wire.messages import Chunk, Credit, Load, Loaded, Message, Want, pack, unpack
@@ -20,6 +22,7 @@ from dllama.sharding.plan import Shard
 from dllama.sharding.units import units_of
 from dllama.weight_source import TensorInfo, WeightSource
 
+NO_PEERS = PeerPieces(zmq.Context(), 0, lambda: None)
 NO_STORE = WeightStore(Path("/nowhere"), 0)
 
 
@@ -42,7 +45,7 @@ class Transfer:
         self.sent: deque[Chunk] = deque()
         self.wants: list[list[int]] = []
         self.most_in_flight = 0
-        self.rank = ArrivingTensors(load, store, self.next_chunk, self.hear, lambda: None)
+        self.rank = ArrivingTensors(load, store, NO_PEERS, self.next_chunk, self.hear, lambda: None)
 
     def next_chunk(self) -> Chunk:
         self.sent.extend(self.feed.next_chunks())

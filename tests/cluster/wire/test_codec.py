@@ -47,7 +47,7 @@ SCALED = small_config(
 MESSAGES: list[Message] = [
     Hello("0.1.0"),
     OpenSession("host-1", 1, 3, "q80", 123456789),
-    Join(["tcp://a:1", "tcp://b:2"]),
+    Join(["tcp://a:1", "tcp://b:2"], ["tcp://a:1", "tcp://b:3"]),
     Load(
         SCALED,
         [TensorInfo("norm", QType.F32, 1, 32)],
@@ -61,7 +61,7 @@ MESSAGES: list[Message] = [
         QType.Q4_0,
     ),
     Want(ONE),
-    Loaded(1, 2, 3),
+    Loaded(1, 2, 3, 4),
     Chunk(3, 4096, np.arange(200, dtype=np.uint8)),
     Credit(2),
     StepCall(

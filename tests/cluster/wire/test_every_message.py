@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cluster.wire import engine_messages, messages
+from cluster.wire import engine_messages, messages, store_messages
 from cluster.wire.codec import Codec
 from cluster.wire.records import record_of
 from dllama.errors import ProtocolError
 from dllama.limits import Array, Local, MaxLength, MultipleOf, Range
 
-CODECS: list[Codec[Any]] = [messages.CODEC, engine_messages.CODEC]
+CODECS: list[Codec[Any]] = [messages.CODEC, engine_messages.CODEC, store_messages.CODEC]
 KINDS = [(codec, record.cls) for codec in CODECS for record in codec.kinds.values()]
 every_message = pytest.mark.parametrize(
     ("codec", "kind"), KINDS, ids=[kind.__name__ for _, kind in KINDS]

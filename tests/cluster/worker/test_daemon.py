@@ -225,7 +225,9 @@ def test_a_session_is_told_of_all_its_ranks(worker: WorkerProcess, root: Root) -
     with root.context.socket(zmq.DEALER) as link:
         connect_plain(link, epoch=5)
         link.connect(endpoint("127.0.0.1", ready.control_port))
-        link.send_multipart(pack(Join(["tcp://127.0.0.1:1"] * 2), epoch=5))
+        link.send_multipart(
+            pack(Join(["tcp://127.0.0.1:1"] * 2, ["tcp://127.0.0.1:1"] * 2), epoch=5)
+        )
         ended = root.hear()
     assert isinstance(ended, SessionEnded) and "named 2 ranks for a session of 3" in ended.reason
 

@@ -85,7 +85,7 @@ def test_an_engine_that_cannot_be_woken_sleeps_on(tmp_path: Path) -> None:
     run(body)
 
 
-# An engine's process that says it is ready, brings a step or none, and ends.
+# An engine's process that says how it is, brings a step or none, and ends.
 BRIEF = """
 import json, sys, time
 import zmq
@@ -94,35 +94,50 @@ from dllama.requests import EngineState, Output, StepDone
 told = json.loads(sys.stdin.readline())
 with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
     socket.connect(told["endpoint"])
-    socket.send(encode_message(EngineState("ready", progress=1.0)))
-    {step}
+    {says}
     time.sleep(0.3)
 sys.exit(3)
 """
-STEP = 'socket.send(encode_message(StepDone([Output("nobody", [1])])))'
+READY = 'socket.send(encode_message(EngineState("ready", progress=1.0)))'
+STEP = f'{READY}; socket.send(encode_message(StepDone([Output("nobody", [1])])))'
 
 
-def starts(patch: pytest.MonkeyPatch, folder: Path, step: str) -> None:
+def starts(patch: pytest.MonkeyPatch, folder: Path, says: str) -> None:
     script = folder / "brief.py"
-    script.write_text(BRIEF.replace("{step}", step))
+    script.write_text(BRIEF.replace("{says}", says))
     patch.setattr(module, "child_command", lambda name: [sys.executable, str(script)])
     root = str(Path(module.__file__).parents[3])
     patch.setattr(module, "child_environment", lambda: {**os.environ, "PYTHONPATH": root})
 
 
-def test_an_engine_that_ends_at_once_three_times_is_left_down_with_what_waits_for_it(
+def test_an_engine_that_ends_before_it_is_ready_three_times_is_left_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts(monkeypatch, tmp_path, "pass")
 
     async def body() -> None:
         async with supervised(write_toy(tmp_path / "toy.gguf"), tmp_path) as (client, _):
-            await until(lambda: client.state.state == "ready")
-            waits = client.submit(Submit("a", [1]))
-            with pytest.raises(ClusterError, match=r"exit code 3"):
-                await anext(waits)
             await until(lambda: client.state.state == "failed")
             assert client.restarts.total == MAX_QUICK - 1
+            with pytest.raises(EngineBusy, match=r"exit code 3"):
+                await anext(client.submit(Submit("a", [1])))
+
+    run(body)
+
+
+def test_a_request_that_ends_every_engine_is_refused_and_the_engine_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines that were ready are started again however soon they end."""
+    starts(monkeypatch, tmp_path, READY)
+
+    async def body() -> None:
+        async with supervised(write_toy(tmp_path / "toy.gguf"), tmp_path) as (client, _):
+            await until(lambda: client.state.state == "ready")
+            with pytest.raises(ClusterError, match=r"3 times in a row while this request ran"):
+                await anext(client.submit(Submit("a", [1])))
+            await until(lambda: client.restarts.total > MAX_QUICK + 1)
+            await until(lambda: client.state.state == "ready")
 
     run(body)
 

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
-from cluster.worker.session_process import SESSION_COMMAND
+from cluster.worker.launcher import SESSION_COMMAND
 from dllama.errors import ClusterError, PeerLost
 from dllama.formats import open_model
 from dllama.qtypes import QType

@@ -42,6 +42,8 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     only = "only faults with this in their name; may be given several times"
     parser.add_argument("--only", action="append", metavar="TEXT", help=only)
     parser.add_argument("--loopback", action="store_true", help="no namespaces")
+    root = "a flag of dllama-root, as in --root=--sync-type=f32; may be given several times"
+    parser.add_argument("--root", action="append", default=[], metavar="FLAG", help=root)
     parser.add_argument("--table", type=Path, metavar="FILE", help="where the table is written")
     parser.add_argument("--logs", type=Path, metavar="FILE", help="where the programs' logs go")
     return parser.parse_args(args)
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         print("no fault has such a name", file=sys.stderr)
         return 2
     print(f"seed {seed}: {args.faults} faults under {args.streams} streams", file=sys.stderr)
-    settings = ClusterSettings(args.workers, why_not is None, root_args=ROOT_ARGS)
+    settings = ClusterSettings(args.workers, why_not is None, root_args=(*ROOT_ARGS, *args.root))
     with Cluster(settings) as cluster:
         expected = undisturbed(cluster.socket)
     if cluster.leftovers:

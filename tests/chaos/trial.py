@@ -65,7 +65,8 @@ class Outcome:
     notice_s: float | None = None
     serve_s: float | None = None
     lasted_s: float = 0.0
-    carried_bytes: int | None = None
+    carried_bytes: int | None = None  # of all packets; known on machines of namespaces only
+    weights_mb: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -127,6 +128,8 @@ class Trial:
     def _counted_bytes(self, outcome: Outcome) -> Iterator[None]:
         network = self._cluster.network
         before = network.carried_bytes() if network is not None else 0
+        weights_mb = self._cluster.weights_sent_mb()
         yield
+        outcome.weights_mb = self._cluster.weights_sent_mb() - weights_mb
         if network is not None:
             outcome.carried_bytes = network.carried_bytes() - before

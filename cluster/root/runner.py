@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from cluster.feed import FeedProgress
+from cluster.machine import machine_id
 from cluster.rank import LoadRank, Rank
+from cluster.root.fitting import Choice, Fitting
+from cluster.root.members import Members
 from cluster.root.parts import RootParts
+from cluster.root.roster import Roster
+from cluster.root.scouts import Scouts, greeter
 from cluster.root.session import ClusterSession
 from cluster.root.session_plan import ClusterConfig
 from cluster.weights.digests import PieceDigests
@@ -19,17 +28,29 @@ from cluster.weights.files import digests_folder
 from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
+from dllama.host.container import available_memory
 from dllama.host.descriptors import check_free
 from dllama.kv import KvShift
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
+from dllama.sharding.plan import Shard
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
 from kernels.cpu import isa
 
 log = logging.getLogger(__name__)
 
-RECOVER_HELLO_S = 2.0  # a recovery that reaches no worker is tried again soon
+RECOVER_HELLO_S = 2.0  # for workers that have answered a moment ago
+OPENING_LOSSES = 2  # a node that a session does not come up with is planned without at once
+HELD_S = 5.0  # until the memory of an ended session counts as free by itself
+
+
+class OwnRank(NamedTuple):
+    """The root's rank, which outlives a session, and what it was made for: its shard and the
+    number of KV pages."""
+
+    rank: Rank
+    key: tuple[Shard, int]
 
 
 class ClusterRunner:
@@ -50,7 +71,7 @@ class ClusterRunner:
     ) -> None:
         if not config.workers:
             raise ConfigError("a cluster needs at least one worker (--workers)")
-        self._config = config
+        self._config = config  # of the next session, once there was one
         self._parts = RootParts(
             source,
             config,
@@ -63,7 +84,19 @@ class ClusterRunner:
         )
         self._meter = RankMeter()
         self._session: ClusterSession | None = None
-        self._rank: Rank | None = None
+        self._own: OwnRank | None = None
+        self._held: dict[str, int] = {}  # what the last session's ranks took of each machine
+        self._held_until = float("-inf")
+        self._fitting = Fitting(source, config)
+        shares = config.checked_shares()[1:]
+        members = Members(config.workers, shares, config.rejoin_s, time.monotonic())
+        self._roster = Roster(
+            members,
+            self._fitting,
+            Scouts(greeter(release, config.security)),
+            config.n_pages,
+            available_memory,
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -80,33 +113,47 @@ class ClusterRunner:
     def counters(self) -> dict[str, int]:
         return self._meter.counters()
 
-    def start(self) -> None:
+    def start(self, *, needs_all: bool = True) -> None:
         """Greets the workers, cuts the model, feeds it and waits until every rank can compute.
+        Without `needs_all` it goes without those that do not answer, as after a loss.
 
         Raises ConfigError before anything is loaded where the model does not fit; ClusterError
         with a sentence that names the worker where one does not answer, refuses or fails.
         """
-        self._open(self._config.hello_timeout_s)
+        if not needs_all:
+            self._start_with_those_there()
+            return
+        session = ClusterSession(self._parts, self._meter)
+        try:
+            choice = self._roster.first(session.greet(self._config.hello_timeout_s))
+            self._open(session, self._config)
+        except BaseException:
+            session.close()
+            raise
+        self._roster.began(choice)
+
+    def _start_with_those_there(self) -> None:
+        deadline = time.monotonic() + self._config.rejoin_s + self._config.hello_timeout_s
+        self._roster.ended()
+        while True:
+            try:
+                return self.recover()
+            except PeerLost:
+                if time.monotonic() > deadline:
+                    raise
 
     def run(self, step: Step) -> list[LogitRow]:
-        session = self._living()
-        try:
+        with self._ending_on_error() as session:  # after any, ranks are in the middle of a step
             return session.run(step)
-        except BaseException:  # after any error, ranks are in the middle of a step
-            self._end_session()
-            raise
 
     def shift(self, shift: KvShift) -> None:
-        session = self._living()
-        try:
+        with self._ending_on_error() as session:
             session.kv.shift(shift)
-        except BaseException:
-            self._end_session()
-            raise
 
     @property
     def fingerprint(self) -> bytes:
-        return self._living().kv.fingerprint
+        with self._ending_on_error() as session:
+            return session.kv.fingerprint
 
     def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
         return self._move_kv(True, name, pages, stamp)
@@ -115,48 +162,70 @@ class ClusterRunner:
         return self._move_kv(False, name, pages, stamp)
 
     def _move_kv(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        session = self._living()
-        try:
+        with self._ending_on_error() as session:
             return session.kv.move(is_save, name, pages, stamp)
-        except SessionFileError:
-            raise  # all ranks have answered
-        except BaseException:
-            self._end_session()
-            raise
 
     @property
     def hidden(self) -> np.ndarray:
-        assert self._rank is not None, "start() comes first"
-        return self._rank.hidden
+        assert self._own is not None, "start() comes first"
+        return self._own.rank.hidden
 
     def idle(self) -> None:
-        session = self._living()
-        try:
+        with self._ending_on_error() as session:
             session.idle()
             session.weights.fill()
-        except ClusterError:
-            self._end_session()
-            raise
 
     @property
     def pending_change(self) -> str | None:
-        return None
+        if self._session is None:
+            return None
+        self._roster.look(self._session, self._held_now())
+        return self._roster.members.change()
 
     def recover(self) -> None:
+        """Comes up with the nodes that are there; see Runner. A node that was lost is waited for
+        until `rejoin_s` after the loss."""
         self._end_session()
         try:
-            self._open(RECOVER_HELLO_S)
+            self._plan_again(self._roster.gather(self._held_now()))
         except PeerLost:
             raise
         except (ClusterError, ConfigError) as error:
             raise PeerLost(str(error), rank=0, host=socket.gethostname()) from error
-        log.info("the cluster is whole again: %d ranks", self._config.world_size)
+
+    def _plan_again(self, choice: Choice) -> None:
+        workers = [c.address for c in choice.candidates]
+        config = self._fitting.session_config(choice.candidates, choice.n_pages)
+        self._free_other_rank(config)
+        session = ClusterSession(replace(self._parts, config=config), self._meter)
+        try:
+            session.greet(RECOVER_HELLO_S)
+            self._open(session, config)
+        except BaseException as error:
+            session.close()
+            if isinstance(error, PeerLost):
+                self._roster.lost(error, workers, n_losses=OPENING_LOSSES)
+            raise
+        self._roster.began(choice)
+        names = ", ".join(map(str, workers)) or "no worker"
+        log.info("%d ranks compute now: the root and %s", config.world_size, names)
+        for member in self._roster.members:
+            if member.address not in workers:
+                log.info("worker %s is %s: %s", member.address, member.state, member.reason)
+
+    def _free_other_rank(self, config: ClusterConfig) -> None:
+        """Frees the root's rank where the next session needs another one: there may be no room for
+        both."""
+        own = self._own
+        if own is not None and own.key != (self._fitting.shards(config)[0], config.n_pages):
+            self._own = None
+            own.rank.close()
 
     def stats(self) -> list[dict[str, object]]:
         session = self._session
         if session is None:
             return []
-        hosts = [socket.gethostname(), *map(str, self._config.workers)]
+        hosts = [socket.gethostname(), *(str(link.address) for link in session.links)]
         isas = [isa(), *(w.isa for w in session.welcomes)]
         threads = [self._config.threads, *(w.threads for w in session.welcomes)]
         identities = [
@@ -181,33 +250,53 @@ class ClusterRunner:
     def close(self) -> None:
         """Ends the sessions on all workers, which go back to waiting."""
         self._end_session()
+        self._roster.close()
         self._parts.digests.close()
-        if self._rank is not None:
-            self._rank.close()
-            self._rank = None
+        if self._own is not None:
+            self._own.rank.close()
+            self._own = None
 
-    def _open(self, hello_timeout_s: float) -> None:
-        n_workers = len(self._config.workers)
+    def _open(self, session: ClusterSession, config: ClusterConfig) -> None:
+        n_workers = len(config.workers)
         check_free(16 + 12 * n_workers, f"a cluster of {n_workers + 1} machines")
-        session = ClusterSession(self._parts, self._meter)
-        try:
-            self._rank = session.open(self._rank, hello_timeout_s)
-        except BaseException:
-            session.close()
-            raise
+        rank = session.open(None if self._own is None else self._own.rank)
+        self._own = OwnRank(rank, (session.shards[0], config.n_pages))
         self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
-        self._session = session
+        self._session, self._config = session, config
 
-    def _living(self) -> ClusterSession:
+    @contextlib.contextmanager
+    def _ending_on_error(self) -> Iterator[ClusterSession]:
+        """Yields the session that is alive, and ends it where the body raises anything but
+        SessionFileError, after which all ranks have answered."""
         if self._session is None:
             raise PeerLost(
                 "the cluster is down since it lost a worker; recover() brings it back",
                 rank=0,
                 host=socket.gethostname(),
             )
-        return self._session
+        try:
+            yield self._session
+        except SessionFileError:
+            raise
+        except BaseException as error:
+            if isinstance(error, PeerLost):
+                self._roster.lost(error, self._config.workers)
+            self._end_session()
+            raise
 
     def _end_session(self) -> None:
         if self._session is not None:
+            self._held, self._held_until = self._session.held(), time.monotonic() + HELD_S
             self._session.close()
             self._session = None
+            self._roster.ended()
+
+    def _held_now(self) -> dict[str, int]:
+        """Returns the bytes of each machine that come free with the next session."""
+        if self._session is not None:
+            held = self._session.held()
+        else:
+            held = dict(self._held) if time.monotonic() < self._held_until else {}
+        if self._own is not None:
+            held[machine_id()] = held.get(machine_id(), 0) + self._fitting.needed(*self._own.key)
+        return held

@@ -13,7 +13,6 @@ from copy import copy
 
 import zmq
 
-from cluster.machine import machine_id
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import Rank
 from cluster.root.kv_broadcast import KvBroadcast
@@ -37,10 +36,10 @@ from cluster.wire.messages import (
     Welcome,
     pack,
 )
-from dllama.host.container import available_memory
+from dllama.collective import Collective, SoloCollective
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest
-from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
+from dllama.sharding.memory import memory_needed
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo
@@ -50,6 +49,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
 MESH_TIMEOUT_S = 15.0
 STATS_TIMEOUT_S = 0.5
+CHECK_S = 0.25  # between two checks on the workers while short steps follow one another
 
 
 class ClusterSession:
@@ -68,24 +68,32 @@ class ClusterSession:
         self._pair: KeyPair | None = None  # of this session, where its links are encrypted
         self._security: SessionLinks | None = None
         self._made_mesh: MeshCollective | None = None
+        self._checked_at = 0.0
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
         self.weights = SessionWeights(parts, self.links)
 
     # ---- coming up
-    def open(self, own_rank: Rank | None, hello_timeout_s: float) -> Rank:
-        """Brings all ranks up and returns rank 0; `own_rank` is one from an earlier session.
+    def greet(self, timeout_s: float) -> list[Welcome]:
+        """Greets the workers and returns what they are. Raises ConfigError, PeerLost,
+        ProtocolError."""
+        self._parts.digests.begin()  # computed while the workers start
+        self.welcomes = self.links.greet(timeout_s)
+        return self.welcomes
 
-        Raises ConfigError (shares, memory), ClusterError, ProtocolError, PeerLost.
+    def open(self, own_rank: Rank | None) -> Rank:
+        """Brings the ranks up that were greeted, and returns rank 0; `own_rank` is one of an
+        earlier session that had the same shard.
+
+        Raises ConfigError (shares), ClusterError, ProtocolError, PeerLost.
         """
         config = self._parts.config
-        self._parts.digests.begin()  # computed while the workers start
-        self.welcomes = self.links.greet(hello_timeout_s)
         self._prepare_links()
-        self._plan(is_first=own_rank is None)
+        self._plan()
         self._open_sessions()
-        self._join()
+        if config.workers:
+            self._join()
         # A process that stands still while it loads is seen by its links alone.
         self.links.also_watch = self._mesh.links.check
         with self.links.explained():
@@ -129,7 +137,7 @@ class ClusterSession:
         assert self._made_mesh is not None, "open() comes first"
         return self._made_mesh
 
-    def _plan(self, *, is_first: bool) -> None:
+    def _plan(self) -> None:
         source, config = self._parts.source, self._parts.config
         self.shards = plan_for(source.config, source.tensors, config.checked_shares())
         self._manifests = [
@@ -147,13 +155,6 @@ class ClusterSession:
             )
             for shard in self.shards
         ]
-        if is_first:  # later, our own rank is loaded and old sessions may still be ending
-            nodes = [NodeMemory("the root", machine_id(), self._needed[0], available_memory())]
-            for link, welcome in zip(self.links, self.welcomes, strict=True):
-                label = f"worker {link.address}"
-                needed = self._needed[link.rank]
-                nodes.append(NodeMemory(label, welcome.machine, needed, welcome.memory_available))
-            check_fits(nodes)
 
     def _open_sessions(self) -> None:
         config = self._parts.config
@@ -216,6 +217,8 @@ class ClusterSession:
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
         """Runs one step on all ranks."""
+        if time.monotonic() - self._checked_at > CHECK_S:
+            self.idle()
         started = time.perf_counter_ns()
         before = copy(self._mesh.times)
         logits = self._compute(step)
@@ -231,9 +234,17 @@ class ClusterSession:
             for link in self.links:
                 link.send_session(frames)
             self._mesh.begin_step()
-            logits = self._rank.forward(step, rows, self._mesh)
+            comm: Collective = self._mesh if self._parts.config.workers else SoloCollective()
+            logits = self._rank.forward(step, rows, comm)
         assert logits is not None, "this is rank 0"
         return logits
+
+    def held(self) -> dict[str, int]:
+        """Returns the bytes that the workers' ranks take of each machine."""
+        held: dict[str, int] = {}
+        for link, welcome in zip(self.links, self.welcomes, strict=True):
+            held[welcome.machine] = held.get(welcome.machine, 0) + link.rss_bytes
+        return held
 
     @property
     def kv(self) -> KvBroadcast:
@@ -247,6 +258,9 @@ class ClusterSession:
 
     def idle(self) -> None:
         """Checks the workers and the links of the mesh. Raises PeerLost."""
+        self._checked_at = time.monotonic()
+        if not self._parts.config.workers:
+            return
         with self.links.explained():
             self.links.watch()
             self._mesh.links.drain()

@@ -12,6 +12,7 @@ import numpy as np
 from cluster.mesh.sync_type import SyncType
 from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
+from dllama.engine.recovery import DEFAULT_REJOIN_S
 from dllama.errors import ConfigError
 from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS, Step
@@ -34,6 +35,7 @@ class ClusterConfig:
     mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))
     hello_timeout_s: float = 5.0
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
+    rejoin_s: float = DEFAULT_REJOIN_S  # a lost worker is waited for, then it goes without it
     warm_up: bool = True
     security: Security = field(default_factory=Security)
     kv_dir: Path | None = None  # where rank 0 saves KV pages; workers know a place themselves

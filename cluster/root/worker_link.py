@@ -22,6 +22,7 @@ from cluster.wire.messages import (
     Admitted,
     CloseSession,
     Credit,
+    Draining,
     Failed,
     Heartbeat,
     Introduced,
@@ -64,6 +65,7 @@ class WorkerLink:
         self.side = side  # the root's part of the introduction
         self._context = context
         self._answers: dict[type, Message] = {}
+        self.is_draining = False  # it is to end, and would like to be planned without
         self.lost_rank = -1  # the rank that this worker's rank reports lost
         self._failure = ""
         self._progress = -1
@@ -130,7 +132,7 @@ class WorkerLink:
 
     def lost(self, what: str) -> PeerLost:
         """Returns the PeerLost of this worker; `what` it did ends the sentence."""
-        where = f"worker {self.address} (rank {self.rank})"
+        where = f"worker {self.address}" + f" (rank {self.rank})" * bool(self.epoch)
         return PeerLost(f"{where} {what}", rank=self.rank, host=str(self.address))
 
     def drain(self) -> None:
@@ -170,8 +172,12 @@ class WorkerLink:
         elif isinstance(message, Want):
             self._wants.append(message.pieces.tolist())
         elif isinstance(message, Refused):
-            refusal = f"worker {self.address} refused: {readable(message.reason)}"
-            raise ClusterError(self.side.complaint or refusal)
+            what = f"refused: {readable(message.reason)}"
+            if self.epoch:  # a session goes on without it; one that was only greeted is not lost
+                raise self.lost(what)
+            raise ClusterError(self.side.complaint or f"worker {self.address} {what}")
+        elif isinstance(message, Draining):
+            self.is_draining = True
         elif isinstance(message, Failed):
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:

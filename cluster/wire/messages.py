@@ -154,6 +154,12 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """Daemon to root: this worker is to end. Its session goes on for a while, so that the root can
+    plan another one without it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Daemon to root, twice a second: the process lives, and its progress."""
 
@@ -292,8 +298,8 @@ class Failed:
 Message = (
     Introduction | Introduced | Proof | Admitted
     | Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
-    | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares | StepCall
-    | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
+    | Draining | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares
+    | StepCall | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
 CODEC: Codec[Message] = Codec(get_args(Message), MAX_HEAD_BYTES)
 pack = CODEC.pack

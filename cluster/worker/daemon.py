@@ -27,6 +27,7 @@ from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket, session_
 from cluster.wire.features import own_features
 from cluster.wire.messages import (
     CloseSession,
+    Draining,
     Failed,
     Heartbeat,
     Hello,
@@ -57,6 +58,8 @@ POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
+DRAIN_S = 30.0  # for roots to plan without this worker
+DRAINS = "it drains and ends; start dllama-worker there again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,14 @@ class WorkerConfig:
 
 
 class Worker:
-    """The daemon. One thread; `stop` may be called from a signal handler."""
+    """The daemon. One thread; `stop` and `drain` may be called from a signal handler."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self._challenge = Challenge(secrets.token_bytes(32))
         self._repeats = Repeats()
         self._is_running = False
+        self._drains_until: float | None = None  # once it drains
         self._connections = itertools.count(1)  # the numbers of both doors'
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
@@ -157,6 +161,7 @@ class Worker:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
                 self._sessions.end_overdue()
+                self._go_on_draining()
                 self._launcher.prepare(time.monotonic())
                 for line in self._repeats.due(time.monotonic()):
                     log.warning("%s", line)
@@ -164,7 +169,27 @@ class Worker:
                 self._receive_from_roots(door)
 
     def stop(self) -> None:
+        """Ends `run` at once, and with it the sessions."""
         self._is_running = False
+
+    def drain(self) -> None:
+        """Has roots plan without this worker, and ends `run` when they have, after DRAIN_S at the
+        latest. Called again it stops at once."""
+        if self._drains_until is not None:
+            self.stop()
+        self._drains_until = time.monotonic() + DRAIN_S
+
+    def _go_on_draining(self) -> None:
+        if self._drains_until is None:
+            return
+        if not self._sessions:
+            log.info("drained: no session is open; this worker ends")
+            self.stop()
+        elif time.monotonic() > self._drains_until:
+            log.warning("roots use this worker still after %g s; it ends all the same", DRAIN_S)
+            self.stop()
+        for epoch, session in self._sessions:
+            self._send(session.peer, epoch, Draining())
 
     def close(self) -> None:
         """Ends all sessions and stops listening."""
@@ -211,6 +236,8 @@ class Worker:
         return describe_machine(self._id, self._config.threads, self._config.release, nonce)
 
     def _answer(self, peer: Peer, epoch: int, message: Message) -> Message | None:
+        if self._drains_until is not None and isinstance(message, Hello | OpenSession):
+            return Refused(DRAINS)
         if isinstance(message, Hello):
             is_other = message.release != self._config.release
             if is_other and self._is_news(peer, "another release"):

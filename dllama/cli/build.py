@@ -176,6 +176,7 @@ def _cluster_runner(
         advertise=settings.advertise,
         security=security,
         kv_dir=_session_dir(settings),
+        rejoin_s=settings.rejoin_s,
     )
     sent: dict[int, FeedProgress] = {}
 
@@ -192,7 +193,7 @@ def _cluster_runner(
         report((found + done) / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
-    runner.start()
+    runner.start(needs_all=not settings.is_restart)
     return runner
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 FIRST_PAUSE_S = 0.5  # after the first attempt, which is made at once
 MAX_PAUSE_S = 3.0
 PAUSE_GROWTH = 1.6
+DEFAULT_REJOIN_S = 3.0  # that a lost node has to come back, before it goes without it
 DEFAULT_MAX_RECOVER_S = 120.0  # as clients and proxies wait a minute or two
 
 

@@ -71,14 +71,25 @@ def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int
     return max(widths, default=0)
 
 
-def check_fits(nodes: Sequence[NodeMemory]) -> None:
-    """Raises ConfigError with every node's figures where some machine cannot hold its ranks."""
+def short_of_memory(nodes: Sequence[NodeMemory]) -> list[int]:
+    """Returns the positions of the nodes whose machine cannot hold all ranks that are on it."""
+    needed = _needed_by_machine(nodes)
+    return [i for i, node in enumerate(nodes) if needed[node.machine] > node.available_bytes]
+
+
+def _needed_by_machine(nodes: Sequence[NodeMemory]) -> dict[str, int]:
     needed: dict[str, int] = {}
     for node in nodes:
         needed[node.machine] = needed.get(node.machine, 0) + node.needed_bytes
-    short = [n for n in nodes if needed[n.machine] > n.available_bytes]
+    return needed
+
+
+def check_fits(nodes: Sequence[NodeMemory]) -> None:
+    """Raises ConfigError with every node's figures where some machine cannot hold its ranks."""
+    short = [nodes[i] for i in short_of_memory(nodes)]
     if not short:
         return
+    needed = _needed_by_machine(nodes)
     table = "; ".join(
         f"{n.label} needs {_gb(n.needed_bytes)} and has {_gb(n.available_bytes)} free"
         + (

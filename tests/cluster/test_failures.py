@@ -153,21 +153,6 @@ def test_an_exception_on_a_worker_reaches_the_root(
     assert_serves_again(runner, before)
 
 
-def test_a_worker_that_is_away_longer_is_waited_for(
-    start_worker: StartWorker, make_runner: MakeRunner
-) -> None:
-    worker = start_worker(port=own_port())
-    runner = make_runner([worker])
-    runner.start()
-    before = logits(runner, TOKENS)
-    worker.end(signal.SIGKILL)
-    idle_until_lost(runner)
-    with pytest.raises(PeerLost, match="did not answer"):
-        runner.recover()
-    start_worker(port=worker.address.port)
-    assert_serves_again(runner, before)
-
-
 ROOT = """
 import sys, time
 from cluster.feed import FeedProgress
@@ -207,7 +192,7 @@ def test_a_worker_goes_back_to_waiting_when_its_root_vanishes(
 def test_sessions_do_not_outlive_their_daemon(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    for sig in (signal.SIGKILL, signal.SIGTERM):
+    for sig in (signal.SIGKILL, signal.SIGINT):
         worker = start_worker()
         runner = make_runner([worker])
         runner.start()

@@ -73,7 +73,7 @@ class WorkerProcess:
             assert time.monotonic() < deadline, f"a session is still there: {self.output}"
             time.sleep(0.02)
 
-    def end(self, sig: signal.Signals = signal.SIGTERM) -> None:
+    def end(self, sig: signal.Signals = signal.SIGINT) -> None:
         """Ends the daemon (which ends its sessions) and collects it."""
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGCONT)
@@ -108,7 +108,8 @@ def main(options: str) -> None:
     if security is not None:
         changes["security"] = security_from(**security)
     worker = Worker(WorkerConfig(**{"threads": 1, "host": "127.0.0.1", **changes}))
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    signal.signal(signal.SIGTERM, lambda *_: worker.drain())
+    signal.signal(signal.SIGINT, lambda *_: worker.stop())
     worker.start()
     print(worker.port, flush=True)
     try:

@@ -26,7 +26,8 @@ DESCRIPTION = """Compute for a dllama-root: start this on every machine that sho
 
 A worker needs no model and no configuration: the root sends its share of the weights, which is
 kept on disk for the next time. When the root leaves, the worker goes back to waiting. Sessions use
-the ports after --port (up to 64)."""
+the ports after --port (up to 64). SIGTERM drains it: roots plan without it between two steps, and
+it ends when they have, 30 s later at the latest; SIGINT or a second SIGTERM ends it at once."""
 EPILOG = """examples:
   dllama-worker
   dllama-worker --port 9998 --threads 4
@@ -94,8 +95,11 @@ def run(argv: list[str] | None) -> int:
     def stop(signum: int, frame: FrameType | None) -> None:
         worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    def drain(signum: int, frame: FrameType | None) -> None:
+        worker.drain()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, drain)
     worker.start()
     try:
         worker.run()

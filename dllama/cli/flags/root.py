@@ -16,7 +16,7 @@ from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, seconds, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.terminal.output import set_up_logging
-from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slot-save-path", metavar="DIR",
         help="where sessions are saved (/slots/N?action=save); workers have a folder of their own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rejoin-s", metavar="S", type=seconds, default=DEFAULT_REJOIN_S,
+        help="how long a lost worker is waited for before the model is planned over those left, if "
+        "they have the memory; it is taken back whenever it returns",
     )  # fmt: skip
     parser.add_argument(
         "--max-recover-s", metavar="S", type=seconds, default=DEFAULT_MAX_RECOVER_S,
@@ -73,6 +78,8 @@ def read_flags(words: Sequence[str]) -> tuple[EngineSettings, ServerSettings, st
     taken = list(dict.fromkeys(taken_flags(args)))
     if taken:
         log.warning("taken, but without effect here: %s", ", ".join(taken))
-    engine = replace(engine_settings(args), max_recover_s=args.max_recover_s)
+    engine = replace(
+        engine_settings(args), max_recover_s=args.max_recover_s, rejoin_s=args.rejoin_s
+    )
     engine = with_context_flags(engine, args)
     return engine, server_settings(args), level

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from dllama.cli.flags.defaults import RequestDefaults
-from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
 
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
 DEFAULT_BATCH = 16
@@ -45,6 +45,8 @@ class EngineSettings:
     cluster_key: str | None = field(default=None, repr=False)
     encrypts: bool = True  # links to other machines
     max_recover_s: float = DEFAULT_MAX_RECOVER_S  # that answers wait for a lost node or engine
+    rejoin_s: float = DEFAULT_REJOIN_S  # that a lost worker is waited for before it goes without
+    is_restart: bool = False  # an engine takes over: workers that are away are not waited for long
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions
     tokenizer: str | None = None  # where it is not the model file's own

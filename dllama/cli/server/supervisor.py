@@ -8,6 +8,7 @@ import logging
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
@@ -64,7 +65,8 @@ class EngineSupervisor:
         return process
 
     def _instruct(self, process: subprocess.Popen[bytes]) -> None:
-        instruct(process, self._endpoint, self._settings.to_json(), self._log_level)
+        settings = replace(self._settings, is_restart=self._was_ready)
+        instruct(process, self._endpoint, settings.to_json(), self._log_level)
 
     async def run(self) -> None:
         """Starts the engine, and again whenever it crashes or is woken; ends with the task."""

@@ -98,7 +98,9 @@ def test_a_name_of_ipv6_alone_is_told_with_its_address(monkeypatch: pytest.Monke
 
 
 def test_a_port_on_which_nothing_listens_here() -> None:
-    with pytest.raises(PeerLost, match=r"rank 1.* did not answer .*nothing listens .*this machine"):
+    with pytest.raises(
+        PeerLost, match=r"worker 127.0.0.1:9 did not answer .*nothing listens .*this machine"
+    ):
         start(Address("127.0.0.1", 9))
 
 

@@ -1,0 +1,202 @@
+"""Finds the nodes that the next session is planned over: who answers, who fits, who waits.
+
+Everything here is done between two steps, and nothing of it waits while a session is alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from cluster.root.fitting import Candidate, Choice, Fitting, Misfit, choose
+from cluster.root.members import HELLO_S, Member, Members, State
+from cluster.root.scouts import Scouts
+from cluster.root.session import ClusterSession
+from cluster.sockets import Address
+from cluster.wire.messages import Welcome
+from dllama.errors import ConfigError, DllamaError, PeerLost
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 2.0  # at most for one attempt: messages of the server are read between two of them
+GATHER_POLL_S = 0.005
+LOOK_S = 0.2  # between two looks at the nodes while steps are computed
+
+Held = Mapping[str, int]
+"""The bytes that this root's session takes, or took until a moment ago, of each machine."""
+
+
+class Roster:
+    """The nodes of one ClusterRunner. `root_bytes` returns the memory that this machine has
+    left."""
+
+    def __init__(
+        self,
+        members: Members,
+        fitting: Fitting,
+        scouts: Scouts,
+        n_pages: int,
+        root_bytes: Callable[[], int],
+    ) -> None:
+        self.members = members
+        self._fitting, self._scouts, self._n_pages = fitting, scouts, n_pages
+        self._root_bytes = root_bytes
+        self._held: Held = {}
+        self._current: Sequence[Candidate] = ()  # of the session that is alive
+        self._looked_at = float("-inf")
+
+    # ---- while there is no session
+    def first(self, welcomes: Sequence[Welcome]) -> Choice:
+        """Returns the choice of all workers, in order. Raises ConfigError unless they all fit."""
+        candidates = [
+            Candidate(m.address, m.share, welcome)
+            for m, welcome in zip(self.members, welcomes, strict=True)
+        ]
+        bad = self._misfit(candidates, self._n_pages)
+        if bad is not None:
+            self._fitting.shards(self._fitting.session_config(candidates, self._n_pages))
+            raise ConfigError(bad.reason)
+        return Choice(candidates, self._n_pages, {})
+
+    def gather(self, held: Held) -> Choice:
+        """Greets all workers and returns those to go on with.
+
+        Raises PeerLost, which says who is waited for: it is to be called again.
+        """
+        self._held = held
+        begun_at = time.monotonic()
+        answers: dict[Address, Welcome | DllamaError] = {}
+        while True:
+            now = time.monotonic()
+            for member in self.members:
+                if not isinstance(answers.get(member.address), Welcome) and not member.is_removed:
+                    self._scouts.ask(member.address, HELLO_S)
+            answers.update(self._scouts.answers())
+            awaited = [
+                m
+                for m in self.members
+                if not m.is_removed
+                and not isinstance(answers.get(m.address), Welcome)
+                and now < self.members.patience(m.address, begun_at)
+            ]
+            if not awaited:
+                return self._chosen(answers, now)
+            if now - begun_at > GATHER_S:
+                self._note_silent(answers, now)
+                raise self._waits_for(awaited[0], "is waited for")
+            time.sleep(GATHER_POLL_S)
+
+    def _note_silent(self, answers: Mapping[Address, Welcome | DllamaError], now: float) -> None:
+        for member in self.members:
+            answer = answers.get(member.address)
+            if not isinstance(answer, Welcome) and not member.is_removed:
+                reason = str(answer) if answer is not None else "it does not answer"
+                self.members.silent(member.address, reason, now)
+
+    def _chosen(self, answers: Mapping[Address, Welcome | DllamaError], now: float) -> Choice:
+        self._note_silent(answers, now)
+        welcomes = {a: w for a, w in answers.items() if isinstance(w, Welcome)}
+        failure: ConfigError | None = None
+        for addresses in self.members.preferred(welcomes, now):
+            candidates = [self._candidate(address, welcomes[address]) for address in addresses]
+            try:
+                choice = self._choose(candidates)
+            except ConfigError as error:
+                failure = error
+                continue
+            for address, reason in choice.left_out.items():
+                self.members.left_out(address, reason, now)
+            return choice
+        away = [m for m in self.members if m.state is State.AWAY]
+        if away:
+            raise self._waits_for(
+                away[0], f"is waited for, as it does not go without it: {failure}"
+            )
+        raise PeerLost(str(failure), rank=0, host=socket.gethostname())
+
+    def _waits_for(self, member: Member, what: str) -> PeerLost:
+        reason = f" ({member.reason})" * bool(member.reason)
+        return PeerLost(f"worker {member.address} {what}{reason}", rank=0, host=str(member.address))
+
+    # ---- what becomes of a session
+    def began(self, choice: Choice) -> None:
+        self._current = choice.candidates
+        self.members.began([c.address for c in choice.candidates], time.monotonic())
+
+    def ended(self) -> None:
+        self._current = ()
+        self.members.ended(time.monotonic())
+
+    def lost(self, lost: PeerLost, workers: Sequence[Address], *, n_losses: int = 1) -> None:
+        """Records the worker that a session was lost with, if it was one."""
+        if 0 < lost.rank <= len(workers):
+            self.members.lost(
+                workers[lost.rank - 1], str(lost), time.monotonic(), n_losses=n_losses
+            )
+
+    # ---- while a session is alive
+    def look(self, session: ClusterSession, held: Held) -> None:
+        """Takes what nodes have said, and greets those that are away, every LOOK_S."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at, self._held = now, held
+        for link in session.links:
+            member = self.members.get(link.address)
+            if link.is_draining and member is not None and member.state is State.PRESENT:
+                self._let_go(member, now)
+        for address, answer in self._scouts.answers():
+            self._take_answer(address, answer, now)
+        for address in self.members.due_looks(now):
+            self._scouts.ask(address, HELLO_S)
+
+    def _let_go(self, member: Member, now: float) -> None:
+        others = [c for c in self._current if c.address != member.address]
+        try:
+            self._choose(others)
+        except ConfigError as error:
+            reason = f"it is to end, and the others cannot go on without it: {error}"
+            self.members.drains(member.address, reason, now, is_needed=True)
+            log.warning("worker %s: %s", member.address, reason)
+        else:
+            self.members.drains(member.address, "it is to end", now, is_needed=False)
+
+    def _take_answer(self, address: Address, answer: Welcome | DllamaError, now: float) -> None:
+        member = self.members.get(address)
+        if member is None or member.state not in (State.AWAY, State.LEFT_OUT):
+            return
+        if member.waits_until() > now:  # greeted before it was lost
+            return
+        if isinstance(answer, DllamaError):
+            self.members.silent(address, str(answer), now)
+            return
+        reason = self._why_not(self._candidate(address, answer))
+        if reason is None:
+            self.members.joins(address, now)
+        else:
+            self.members.left_out(address, reason, now)
+
+    def _why_not(self, newcomer: Candidate) -> str | None:
+        for present in self._current:
+            if present.welcome.daemon == newcomer.welcome.daemon:
+                return f"it is the same worker as {present.address}"
+        try:
+            choice = self._choose([*self._current, newcomer])
+        except ConfigError as error:
+            return str(error)
+        return choice.left_out.get(newcomer.address)
+
+    def _candidate(self, address: Address, welcome: Welcome) -> Candidate:
+        member = self.members.get(address)
+        return Candidate(address, 1.0 if member is None else member.share, welcome)
+
+    def _choose(self, candidates: Sequence[Candidate]) -> Choice:
+        return choose(candidates, self._n_pages, self._fitting.least_pages, self._misfit)
+
+    def _misfit(self, candidates: Sequence[Candidate], n_pages: int) -> Misfit | None:
+        return self._fitting.misfit(candidates, n_pages, self._root_bytes(), self._held)
+
+    def close(self) -> None:
+        self._scouts.close()

@@ -17,7 +17,8 @@ LOOK_S = 0.02
 SERVE_S = 150.0  # more than the root tries to recover
 CALM_S = 0.4  # it has to serve for so long before the next fault
 SLOWEST_S = 3.0  # some streams hear nothing for long, while a grammar or a long prompt is computed
-WHOLE_S = 60.0
+WHOLE_S = 180.0  # a node that was lost again and again is taken back after two minutes
+PATIENCE_S = 4.0
 
 
 class Watch:
@@ -105,6 +106,17 @@ class Trial:
             self._cluster.await_whole(WHOLE_S)
         except AssertionError as error:
             self._report("the cluster", str(error))
+
+    def is_worth_hurting(self, seed: int) -> bool:
+        """Waits a moment for nodes that are away; True where there is one to be hurt, and for half
+        of the seeds only where all are there. Nodes that were lost often stay away for longer."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        n_enough = self._cluster.settings.n_workers + 1 if seed % 2 else 2
+        while self._cluster.world_size() < n_enough:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _await_calm(self, fault: Fault) -> None:
         """Waits until the root serves and every stream goes on; a few seconds for the slowest."""

@@ -102,23 +102,19 @@ class ClusterSession:
         self._open_sessions()
         if config.workers:
             self._join()
-        # A process that stands still while it loads is seen by its links alone.
-        self.links.also_watch = self._mesh.links.check
+        self.links.also_watch = self._mesh.links.check  # a frozen process is seen by them too
+        self.links.limit_hangs(config.load_hang_timeout_s)
         with self.links.explained():
             self._rank = self.weights.load(self.shards, self.kind, own_rank)
         self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
         )  # fmt: skip
-        for link in self.links:
-            link.watch_from_now()
         if config.warm_up:
             max_seq_len = self._parts.source.config.max_seq_len
             for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
                 self._compute(step, is_warm_up=True)
-        for link in self.links:
-            link.watch_from_now()
-            link.hang_timeout_s = config.hang_timeout_s
+        self.links.limit_hangs(config.hang_timeout_s)
         return self._rank
 
     def _prepare_links(self) -> None:

@@ -1,0 +1,91 @@
+"""Nodes are added and removed by hand: what is asked for is checked at once, and answered when it
+has come about. Knows no sockets and reads no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from cluster.root.members import Members, State
+from cluster.sockets import Address, parse_address
+from dllama.errors import ConfigError
+from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
+
+MAX_WAITING = 64  # calls that are not answered yet
+
+
+class NodeCalls:
+    """The calls of one root. `rows` returns the nodes as they are; `check_removal` raises
+    ConfigError where the others cannot go on without a node."""
+
+    def __init__(
+        self,
+        members: Members,
+        rows: Callable[[], list[NodeRow]],
+        check_removal: Callable[[Address], None],
+    ) -> None:
+        self._members, self._rows, self._check_removal = members, rows, check_removal
+        self._waiting: list[tuple[NodesCall, Address]] = []
+
+    def take(self, call: NodesCall, now: float) -> NodesReply | None:
+        """Returns the reply, or None where it is among the `settled` ones later."""
+        try:
+            if call.action is NodesAction.LIST:
+                return self._done(call)
+            address = parse_address(call.address)
+            if len(self._waiting) >= MAX_WAITING:
+                raise ConfigError(
+                    f"{MAX_WAITING} changes of the nodes are under way; ask again when they are "
+                    "done"
+                )
+            if call.action is NodesAction.ADD:
+                self._add(address, call.share, now)
+            else:
+                self._check_removal(address)
+                self._members.remove(address, now)
+            self._waiting.append((call, address))
+        except ConfigError as error:
+            return NodesReply(call.id, error=str(error))
+        return None
+
+    def settled(self, now: float) -> list[NodesReply]:
+        """Returns the replies of calls that have come about, or never will, since the last time. A
+        node that was added and cannot be used is forgotten."""
+        replies, waiting = [], []
+        for call, address in self._waiting:
+            settle = self._added if call.action is NodesAction.ADD else self._removed
+            reply = settle(call, address, now)
+            if reply is None:
+                waiting.append((call, address))
+            else:
+                replies.append(reply)
+        self._waiting = waiting
+        return replies
+
+    def _add(self, address: Address, share: float, now: float) -> None:
+        if not math.isfinite(share) or share <= 0.0:
+            raise ConfigError(f"the share of a node must be a positive number, but is {share:g}")
+        self._members.add(address, share, now)
+
+    def _added(self, call: NodesCall, address: Address, now: float) -> NodesReply | None:
+        member = self._members.get(address)
+        if member is None or member.is_removed:
+            return NodesReply(call.id, error=f"the worker {address} was removed meanwhile")
+        if member.is_new:
+            return None
+        if member.state in (State.AWAY, State.LEFT_OUT):
+            self._members.remove(address, now)
+            reason = f"the worker {address} was not added: {member.reason}"
+            return NodesReply(call.id, error=reason)
+        return self._done(call)
+
+    def _removed(self, call: NodesCall, address: Address, now: float) -> NodesReply | None:
+        member = self._members.get(address)
+        if member is None:
+            return self._done(call)
+        if not member.is_removed:
+            return NodesReply(call.id, error=f"the worker {address} was added again meanwhile")
+        return None
+
+    def _done(self, call: NodesCall) -> NodesReply:
+        return NodesReply(call.id, nodes=self._rows())

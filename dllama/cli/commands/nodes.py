@@ -79,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
     nodes = _nodes(answer)
     if args.action == "list":
         show(_table(nodes))
+        for node in nodes:
+            if node.get("reason"):
+                print(f"{node.get('address')} is {node.get('state')}: {node['reason']}")
     else:
         done = "is taken in" if args.action == "add" else "is not used any more"
         n_others = count_of(len(nodes) - 1, "worker")
@@ -106,13 +109,15 @@ def _nodes(answer: Mapping[str, object]) -> list[Mapping[str, object]]:
 
 
 def _table(nodes: list[Mapping[str, object]]) -> Table:
+    """Returns a row for each node; narrow, since sentences follow below it."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in ("node", "rank", "state", "since", "share", "heads", "columns", "memory", "of"):
-        table.add_column(name, justify="left" if name in ("node", "state") else "right")
-    table.add_column("why it is not used", overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("node", "state") else "right", no_wrap=True
+        )
     for node in nodes:
         state = str(node.get("state"))
         rank = node.get("rank")
@@ -126,7 +131,6 @@ def _table(nodes: list[Mapping[str, object]]) -> Table:
             str(node.get("hidden")),
             _gigabytes(node.get("rss_bytes")),
             _gigabytes(node.get("memory_bytes")),
-            Text(str(node.get("reason") or "")),
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Nodes are added and removed by hand: what is answered at once, what later, and what is refused."""
+"""Nodes are added and removed by hand: what is answered at once, what later, what never."""
 
 from __future__ import annotations
 

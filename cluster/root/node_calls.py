@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cluster.root.members import Members, State
 from cluster.sockets import Address, parse_address
@@ -12,26 +13,29 @@ from dllama.errors import ConfigError
 from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 
 MAX_WAITING = 64  # calls that are not answered yet
+Rows = Callable[[], list[NodeRow]]
+
+
+class Settled(NamedTuple):
+    """Whether a call has come to its end, and the sentence where that is a failure."""
+
+    is_settled: bool
+    error: str | None = None
 
 
 class NodeCalls:
-    """The calls of one root. `rows` returns the nodes as they are; `check_removal` raises
-    ConfigError where the others cannot go on without a node."""
+    """The calls of one root. `check_removal` raises ConfigError where the others cannot go on
+    without a node. `rows` returns the nodes as they are."""
 
-    def __init__(
-        self,
-        members: Members,
-        rows: Callable[[], list[NodeRow]],
-        check_removal: Callable[[Address], None],
-    ) -> None:
-        self._members, self._rows, self._check_removal = members, rows, check_removal
+    def __init__(self, members: Members, check_removal: Callable[[Address], None]) -> None:
+        self._members, self._check_removal = members, check_removal
         self._waiting: list[tuple[NodesCall, Address]] = []
 
-    def take(self, call: NodesCall, now: float) -> NodesReply | None:
+    def take(self, call: NodesCall, rows: Rows, now: float) -> NodesReply | None:
         """Returns the reply, or None where it is among the `settled` ones later."""
         try:
             if call.action is NodesAction.LIST:
-                return self._done(call)
+                return NodesReply(call.id, nodes=rows())
             address = parse_address(call.address)
             if len(self._waiting) >= MAX_WAITING:
                 raise ConfigError(
@@ -48,17 +52,19 @@ class NodeCalls:
             return NodesReply(call.id, error=str(error))
         return None
 
-    def settled(self, now: float) -> list[NodesReply]:
+    def settled(self, rows: Rows, now: float) -> list[NodesReply]:
         """Returns the replies of calls that have come about, or never will, since the last time. A
         node that was added and cannot be used is forgotten."""
         replies, waiting = [], []
         for call, address in self._waiting:
             settle = self._added if call.action is NodesAction.ADD else self._removed
-            reply = settle(call, address, now)
-            if reply is None:
+            is_settled, error = settle(address, now)
+            if not is_settled:
                 waiting.append((call, address))
+            elif error is None:
+                replies.append(NodesReply(call.id, nodes=rows()))
             else:
-                replies.append(reply)
+                replies.append(NodesReply(call.id, error=error))
         self._waiting = waiting
         return replies
 
@@ -67,25 +73,21 @@ class NodeCalls:
             raise ConfigError(f"the share of a node must be a positive number, but is {share:g}")
         self._members.add(address, share, now)
 
-    def _added(self, call: NodesCall, address: Address, now: float) -> NodesReply | None:
+    def _added(self, address: Address, now: float) -> Settled:
         member = self._members.get(address)
         if member is None or member.is_removed:
-            return NodesReply(call.id, error=f"the worker {address} was removed meanwhile")
+            return Settled(True, f"the worker {address} was removed meanwhile")
         if member.is_new:
-            return None
+            return Settled(False)
         if member.state in (State.AWAY, State.LEFT_OUT):
             self._members.remove(address, now)
-            reason = f"the worker {address} was not added: {member.reason}"
-            return NodesReply(call.id, error=reason)
-        return self._done(call)
+            return Settled(True, f"the worker {address} was not added: {member.reason}")
+        return Settled(True)
 
-    def _removed(self, call: NodesCall, address: Address, now: float) -> NodesReply | None:
+    def _removed(self, address: Address, now: float) -> Settled:
         member = self._members.get(address)
         if member is None:
-            return self._done(call)
+            return Settled(True)
         if not member.is_removed:
-            return NodesReply(call.id, error=f"the worker {address} was added again meanwhile")
-        return None
-
-    def _done(self, call: NodesCall) -> NodesReply:
-        return NodesReply(call.id, nodes=self._rows())
+            return Settled(True, f"the worker {address} was added again meanwhile")
+        return Settled(False)

@@ -100,7 +100,7 @@ class ClusterRunner:
             available_memory,
         )
         self._since = time.monotonic()  # when the session began, or its end
-        self._calls = NodeCalls(members, self._node_rows, self._roster.check_removal)
+        self._calls = NodeCalls(members, self._roster.check_removal)
 
     @property
     def config(self) -> ModelConfig:
@@ -226,10 +226,10 @@ class ClusterRunner:
             own.rank.close()
 
     def nodes(self, call: NodesCall) -> NodesReply | None:
-        return self._calls.take(call, time.monotonic())
+        return self._calls.take(call, self._node_rows, time.monotonic())
 
     def node_replies(self) -> list[NodesReply]:
-        return self._calls.settled(time.monotonic())
+        return self._calls.settled(self._node_rows, time.monotonic())
 
     def stats(self) -> list[dict[str, object]]:
         session = self._session

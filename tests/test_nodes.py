@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dllama.qtypes import QType
@@ -85,8 +86,8 @@ def dllama_nodes(server: Server, *words: str, key: str = KEY) -> subprocess.Comp
 def told(server: Server) -> list[tuple[str, int | None]]:
     """The state and the rank of each node, as the command says."""
     done = dllama_nodes(server, "list", "--json")
-    assert done.returncode == 0, done.stderr
-    return [(node["state"], node["rank"]) for node in json.loads(done.stdout)["nodes"]]
+    nodes = json.loads(done.stdout)["nodes"] if done.returncode == 0 else []
+    return [(node["state"], node["rank"]) for node in nodes]
 
 
 def wait_until(server: Server, expected: list[tuple[str, int | None]]) -> None:
@@ -94,6 +95,11 @@ def wait_until(server: Server, expected: list[tuple[str, int | None]]) -> None:
     while (now := told(server)) != expected:
         assert time.monotonic() < until_s, now
         time.sleep(0.1)
+
+
+def engine_of(server: Server) -> psutil.Process:
+    children = psutil.Process(server.program.process.pid).children()
+    return next(c for c in children if "dllama.cli.server.engine" in " ".join(c.cmdline()))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +149,10 @@ def test_a_worker_is_added_and_removed_under_streams(
             done = dllama_nodes(server, "remove", first)
             assert done.returncode == 0, done.stderr
             assert told(server) == [("present", 0), ("present", 1)], "it is gone when it is said"
+            streams.wait_for(8)
+            engine_of(server).kill()
+            streams.wait_for(8)
+            wait_until(server, [("present", 0), ("present", 1)])
 
         assert Streams(server.url).all(change) == undisturbed
         table = dllama_nodes(server).stdout

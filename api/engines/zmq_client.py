@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import zmq
 import zmq.asyncio
 
 from api.engines.messages import MAX_OPEN, MessageClient
+from cluster.repeats import Repeats
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import ConfigError, EngineBusy, ProtocolError
@@ -46,6 +48,7 @@ class ZmqEngineClient(MessageClient):
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._repeats = Repeats()
 
     async def start(self) -> None:
         """Opens the socket; ConfigError if the endpoint cannot be had."""
@@ -96,6 +99,13 @@ class ZmqEngineClient(MessageClient):
             try:
                 self._receive(decode_message(data))
             except ProtocolError as error:
-                log.error("a message of the engine was dropped: %s", error)
+                if self._is_news("a message that was dropped"):
+                    log.error("a message of the engine was dropped: %s", error)
             except Exception:
-                log.exception("a message of the engine could not be handled")
+                if self._is_news("a message that could not be handled"):
+                    log.exception("a message of the engine could not be handled")
+            for line in self._repeats.due(time.monotonic()):
+                log.error("%s", line)
+
+    def _is_news(self, kind: str) -> bool:
+        return self._repeats.is_first("the engine", kind, time.monotonic())

@@ -39,6 +39,7 @@ from dllama.runtime.meter import RankMeter
 from dllama.sharding.plan import Shard
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
+from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,12 @@ HELD_S = 5.0  # until the memory of an ended session counts as free by itself
 
 
 class OwnRank(NamedTuple):
-    """The root's rank, which outlives a session, and what it was made for: its shard and the
-    number of KV pages."""
+    """The root's rank, which outlives a session, and what it was made for."""
 
     rank: Rank
-    key: tuple[Shard, int]
+    shard: Shard
+    n_pages: int
+    kind: Kind  # of its sums
 
 
 class ClusterRunner:
@@ -200,10 +202,10 @@ class ClusterRunner:
     def _plan_again(self, choice: Choice) -> None:
         workers = [c.address for c in choice.candidates]
         config = self._fitting.session_config(choice.candidates, choice.n_pages)
-        self._free_other_rank(config)
         session = ClusterSession(replace(self._parts, config=config), self._meter)
         try:
             session.greet(RECOVER_HELLO_S)
+            self._free_other_rank(config, session.kind)
             self._open(session, config)
         except BaseException as error:
             session.close()
@@ -217,11 +219,12 @@ class ClusterRunner:
             if member.address not in workers:
                 log.info("worker %s is %s: %s", member.address, member.state, member.reason)
 
-    def _free_other_rank(self, config: ClusterConfig) -> None:
+    def _free_other_rank(self, config: ClusterConfig, kind: Kind) -> None:
         """Frees the root's rank where the next session needs another one: there may be no room for
         both."""
         own = self._own
-        if own is not None and own.key != (self._fitting.shards(config)[0], config.n_pages):
+        needed = (self._fitting.shards(config)[0], config.n_pages, kind)
+        if own is not None and (own.shard, own.n_pages, own.kind) != needed:
             self._own = None
             own.rank.close()
 
@@ -252,7 +255,7 @@ class ClusterRunner:
         n_workers = len(config.workers)
         check_free(16 + 12 * n_workers, f"a cluster of {n_workers + 1} machines")
         rank = session.open(None if self._own is None else self._own.rank)
-        self._own = OwnRank(rank, (session.shards[0], config.n_pages))
+        self._own = OwnRank(rank, session.shards[0], config.n_pages, session.kind)
         self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
         self._session, self._config = session, config
         self._since = time.monotonic()
@@ -290,6 +293,8 @@ class ClusterRunner:
             held = self._session.held()
         else:
             held = dict(self._held) if time.monotonic() < self._held_until else {}
-        if self._own is not None:
-            held[machine_id()] = held.get(machine_id(), 0) + self._fitting.needed(*self._own.key)
+        own = self._own
+        if own is not None:
+            n_bytes = self._fitting.needed(own.shard, own.n_pages)
+            held[machine_id()] = held.get(machine_id(), 0) + n_bytes
         return held

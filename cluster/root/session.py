@@ -43,6 +43,7 @@ from dllama.sharding.memory import memory_needed
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorInfo
+from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +81,18 @@ class ClusterSession:
         ProtocolError."""
         self._parts.digests.begin()  # computed while the workers start
         self.welcomes = self.links.greet(timeout_s)
+        self._sync_type = self.links.common_sync_type(self._parts.config.sync_type)
         return self.welcomes
+
+    @property
+    def kind(self) -> Kind:
+        """The sums that all ranks make, known after `greet`: what was asked for, or what all can
+        make."""
+        return self._sync_type.kind(self._parts.config.world_size)
 
     def open(self, own_rank: Rank | None) -> Rank:
         """Brings the ranks up that were greeted, and returns rank 0; `own_rank` is one of an
-        earlier session that had the same shard.
+        earlier session that had the same shard and kind of sums.
 
         Raises ConfigError (shares), ClusterError, ProtocolError, PeerLost.
         """
@@ -94,23 +102,19 @@ class ClusterSession:
         self._open_sessions()
         if config.workers:
             self._join()
-        # A process that stands still while it loads is seen by its links alone.
-        self.links.also_watch = self._mesh.links.check
+        self.links.also_watch = self._mesh.links.check  # a frozen process is seen by them too
+        self.links.limit_hangs(config.load_hang_timeout_s)
         with self.links.explained():
-            self._rank = self.weights.load(self.shards, own_rank)
+            self._rank = self.weights.load(self.shards, self.kind, own_rank)
         self._kv = KvBroadcast(
             self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
             config.kv_dir,
         )  # fmt: skip
-        for link in self.links:
-            link.watch_from_now()
         if config.warm_up:
             max_seq_len = self._parts.source.config.max_seq_len
             for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
                 self._compute(step, is_warm_up=True)
-        for link in self.links:
-            link.watch_from_now()
-            link.hang_timeout_s = config.hang_timeout_s
+        self.links.limit_hangs(config.hang_timeout_s)
         return self._rank
 
     def _prepare_links(self) -> None:
@@ -122,7 +126,6 @@ class ClusterSession:
             self._security = EpochLinks(self._context, self.epoch)
         self._security.start()
         config = self._parts.config
-        self._sync_type = self.links.common_sync_type(config.sync_type)
         self._made_mesh = MeshCollective(
             0,
             config.world_size,

@@ -35,6 +35,7 @@ class ClusterConfig:
     mesh_ports: Sequence[int] = field(default_factory=lambda: session_ports(DEFAULT_PORT))
     hello_timeout_s: float = 5.0
     hang_timeout_s: float = 4.0  # without a kernel call, while serving
+    load_hang_timeout_s: float = 120.0  # without progress, while loading: one kernel's compilation
     rejoin_s: float = DEFAULT_REJOIN_S  # a lost worker is waited for, then it goes without it
     warm_up: bool = True
     security: Security = field(default_factory=Security)

@@ -20,6 +20,7 @@ from dllama.sharding.pieces import TiledCut, tiled_cuts
 from dllama.sharding.plan import Shard
 from dllama.sharding.units import units_of
 from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,15 @@ class SessionWeights:
         self._loaded: dict[int, Loaded] = {}  # by rank
         self._fill: SpareFill | None = None
 
-    def load(self, shards: Sequence[Shard], own_rank: Rank | None) -> Rank:
-        """Brings the weights to all workers, and loads rank 0 where `own_rank` is None.
+    def load(self, shards: Sequence[Shard], kind: Kind, own_rank: Rank | None) -> Rank:
+        """Brings the weights to all workers, and loads rank 0 where `own_rank` is None: one that
+        makes sums of this kind, as all others do.
 
         Raises PeerLost; ClusterError where the model file is not what its digests say.
         """
         parts = self._parts
         feeder = self._begin(shards)
-        rank = own_rank or self._load_own(feeder, shards[0])
+        rank = own_rank or self._load_own(feeder, shards[0], kind)
         while len(self._loaded) < len(shards) - 1:
             self._turn(feeder, POLL_MS)
         self._tell()
@@ -105,7 +107,7 @@ class SessionWeights:
             self._parts.embedding.qtype,
         )
 
-    def _load_own(self, feeder: Feeder, shard: Shard) -> Rank:
+    def _load_own(self, feeder: Feeder, shard: Shard, kind: Kind) -> Rank:
         """Packs the root's share; between two tensors the others get what they have credit for."""
         source, config = self._parts.source, self._parts.config
         tensors = cut_tensors(source, shard)
@@ -124,7 +126,7 @@ class SessionWeights:
             vocab_start=shard.vocab.start,
             embed_qtype=self._parts.embedding.qtype,
             units=units_of(source.config, source.tensors),
-            kind=config.sync_type.kind(config.world_size),
+            kind=kind,
             kv_type=config.kv_type,
             progress=None,
         )

@@ -145,6 +145,12 @@ class WorkerLinks:
                 lost = self.of_rank(link.lost_rank)
                 raise lost.lost(f"cannot be reached by worker {link.address} (rank {link.rank})")
 
+    def limit_hangs(self, timeout_s: float) -> None:
+        """Sets how long a rank may stand still from now on."""
+        for link in self._links:
+            link.watch_from_now()
+            link.hang_timeout_s = timeout_s
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Waits briefly for the reason where the body raises PeerLost, and raises that instead."""

@@ -21,7 +21,8 @@ from dllama.weight_source import TensorFeed, TensorInfo
 class ArrivingTensors:
     """Brings in the pieces of a Load and makes tensors of them, in one buffer that all share.
 
-    `next_chunk` waits for the root, `tell` sends it a message, `beat` is called before each tensor.
+    `next_chunk` waits for the root, `tell` sends it a message, `beat` is called before each tensor
+    and chunk.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ArrivingTensors:
                 return fetched
             self._want([number])
         while (piece := self._inbox.take(number)) is None:
+            self._beat()  # where chunks come without a pause, nobody else does
             chunk = self._next_chunk()
             whole = self._inbox.add(chunk)
             self._tell(Credit(1))

@@ -11,43 +11,33 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import zmq
 
 from cluster.front.private import PrivateEndpoint
-from cluster.machine import describe_machine
-from cluster.mesh.sync_type import MAX_RANKS, SyncType
 from cluster.repeats import Repeats
-from cluster.security.keys import KeyPair, is_key
+from cluster.security.keys import KeyPair
 from cluster.security.peer import Peer
-from cluster.security.settings import Security
 from cluster.security.worker_side import WorkerSide
-from cluster.sockets import DEFAULT_PORT, Context, Socket, make_socket, session_ports
-from cluster.wire.features import own_features
+from cluster.sockets import Context, Socket, make_socket, session_ports
 from cluster.wire.messages import (
-    CloseSession,
     Draining,
     Failed,
     Heartbeat,
-    Hello,
     Joined,
     Message,
-    OpenSession,
     Refused,
     SessionEnded,
     SessionReady,
-    Welcome,
     pack,
     unpack,
 )
-from cluster.worker.challenge import Challenge
 from cluster.worker.door import Door
-from cluster.worker.launcher import SESSION_COMMAND, Launcher
+from cluster.worker.launcher import Launcher
 from cluster.worker.open_sessions import OpenSessions
-from cluster.worker.session_config import SessionConfig
+from cluster.worker.root_answers import RootAnswers
 from cluster.worker.session_process import SessionProcess
-from dllama import __version__
+from cluster.worker.worker_config import WorkerConfig
 from dllama.errors import DllamaError, ProtocolError
 from dllama.host.container import available_memory
 
@@ -59,22 +49,6 @@ MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 DRAIN_S = 30.0  # for roots to plan without this worker
-DRAINS = "it drains and ends; start dllama-worker there again"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
-    """The settings of a daemon. The last three are for tests to change."""
-
-    threads: int
-    host: str = "0.0.0.0"
-    port: int = DEFAULT_PORT
-    security: Security = field(default_factory=Security)
-    cache_dir: str = ""  # where weights are kept
-    cache_bytes: int = 0  # at most; 0: none are
-    release: str = __version__
-    features: tuple[str, ...] = field(default_factory=own_features)
-    session_command: tuple[str, ...] = SESSION_COMMAND
 
 
 class Worker:
@@ -82,12 +56,10 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._challenge = Challenge(secrets.token_bytes(32))
         self._repeats = Repeats()
         self._is_running = False
         self._drains_until: float | None = None  # once it drains
         self._connections = itertools.count(1)  # the numbers of both doors'
-        self._id = secrets.token_hex(8)  # the same whichever address a root found us by
         self.port = 0  # known after start()
 
     def start(self) -> None:
@@ -100,6 +72,14 @@ class Worker:
         self._doors: list[Door] = []  # the plain one, and the encrypted one
         self._sessions = OpenSessions(self._trust)
         self._launcher = Launcher(self._config.session_command)
+        self._answers = RootAnswers(
+            self._config,
+            self._sessions,
+            self._launcher,
+            report_endpoint=self._report_endpoint.endpoint,
+            is_draining=lambda: self._drains_until is not None,
+            is_news=self._is_news,
+        )
         try:
             self._report_endpoint.bind(self._reports)
             self.port = self._open_door([self._config.port])
@@ -213,12 +193,13 @@ class Worker:
         epoch = 0
         try:
             epoch, message = unpack(frames)
-            answer = self._known.hear(peer, message) or self._answer(peer, epoch, message)
+            answer = self._known.hear(peer, message)
+            answer = answer or self._answers.answer(peer, epoch, message, self.port)
         except ProtocolError as error:  # perhaps another version: it can read the head of this
             door.front.offended(peer.connection, "sends what no root of this version sends")
             if self._is_news(peer, "a message that was refused"):
                 log.warning("refused a message of %s: %s", peer.host, error)
-            answer = self._known.only_versions(peer) or self._welcome(peer)
+            answer = self._known.only_versions(peer) or self._answers.welcome(peer)
         except (DllamaError, OSError) as error:  # no process, no descriptor, no room for a file
             log.error("could not open a session: %s", error)
             answer = Refused(f"it could not start a process: {error}")
@@ -230,76 +211,6 @@ class Worker:
 
     def _is_news(self, peer: Peer, kind: str) -> bool:
         return self._repeats.is_first(peer.host, kind, time.monotonic())
-
-    def _welcome(self, peer: Peer) -> Welcome:
-        nonce = self._challenge.issue(peer.host, time.monotonic())
-        return describe_machine(self._id, self._config.threads, self._config.release, nonce)
-
-    def _answer(self, peer: Peer, epoch: int, message: Message) -> Message | None:
-        if self._drains_until is not None and isinstance(message, Hello | OpenSession):
-            return Refused(DRAINS)
-        if isinstance(message, Hello):
-            is_other = message.release != self._config.release
-            if is_other and self._is_news(peer, "another release"):
-                log.warning(
-                    "a root at %s runs dllama %r and this worker %r; both speak the same protocol",
-                    peer.host,
-                    message.release,
-                    self._config.release,
-                )
-            return self._welcome(peer)
-        if isinstance(message, OpenSession):
-            return self._open(peer, epoch, message)
-        if isinstance(message, CloseSession):
-            session = self._sessions.get(epoch)
-            if session is None:
-                return SessionEnded("there is no such session")
-            session.end("the root closed it")
-            return None
-        raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
-
-    def _refusal(self, peer: Peer, epoch: int, asked: OpenSession) -> str | None:
-        """Returns why a session is not opened, or None. Ends the root's earlier ones."""
-        if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
-            return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
-        self._sessions.forget_those_of(asked.root)
-        is_sound = 0 < asked.rank < asked.world_size <= MAX_RANKS and epoch > 0
-        is_sound = is_sound and is_key(asked.key) == peer.is_encrypted
-        if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
-            return f"this is no session that can be opened: {asked}"
-        return self._sessions.refusal(peer.host, asked.needed_bytes)
-
-    def _open(self, peer: Peer, epoch: int, asked: OpenSession) -> Message | None:
-        refusal = self._refusal(peer, epoch, asked)
-        if refusal is not None:
-            if self._is_news(peer, "a session that was refused"):
-                log.warning("refused a session to %s: %s", peer.host, refusal)
-            return Refused(refusal)
-        child = self._launcher.take(time.monotonic())
-        config = SessionConfig(
-            host=self._config.host,
-            port=self.port,
-            threads=self._config.threads,
-            epoch=epoch,
-            rank=asked.rank,
-            world_size=asked.world_size,
-            sync_type=asked.sync_type,
-            progress_path=str(child.progress.path),
-            report_endpoint=self._report_endpoint.endpoint,
-            root_key=asked.key,
-            cache_dir=self._config.cache_dir,
-            cache_bytes=self._config.cache_bytes,
-        )
-        session = SessionProcess(config, asked.root, peer, child)
-        session.begin()
-        self._sessions.add(epoch, session, peer.connection, peer.host, asked.needed_bytes)
-        log.info(
-            "a root opened a session: rank %d of %d, process %d",
-            asked.rank,
-            asked.world_size,
-            session.pid,
-        )
-        return None
 
     def _receive_reports(self) -> None:
         while True:

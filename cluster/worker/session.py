@@ -60,6 +60,7 @@ from dllama.kv import KvShift
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
 from kernels.cache import cache_root
+from kernels.kernel import on_compile
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class WorkerSession:
     def run(self) -> int:
         """Serves the session and returns the process's exit code."""
         try:
-            self._serve()
+            with on_compile(lambda name: self._progress.beat()):
+                self._serve()
         except RootLeft:
             log.info("the root left; this session ends")
             return 0

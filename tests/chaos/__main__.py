@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from tests.chaos.cluster import Cluster, ClusterSettings
-from tests.chaos.faults import possible_faults, schedule
+from tests.chaos.faults import FAULTS, possible_faults, schedule
 from tests.chaos.load import Load, undisturbed
 from tests.chaos.namespaces import why_no_machines
 from tests.chaos.report import table
@@ -26,7 +26,8 @@ from tests.chaos.trial import Outcome, Trial, Watch
 
 ROOT_ARGS = ("-c", "256", "--context-shift")
 SHOWN = 3  # findings of one fault that are told in full
-WHOLE_EVERY = 5  # so many faults, and the cluster is waited for until all its nodes compute
+NEW_ENGINE = next(row for row in FAULTS if row.name == "kill -9 of the engine")
+"""A fault that also makes the cluster forget how often each node was lost."""
 
 
 def _parse(args: list[str] | None) -> argparse.Namespace:
@@ -42,6 +43,8 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     only = "only faults with this in their name; may be given several times"
     parser.add_argument("--only", action="append", metavar="TEXT", help=only)
     parser.add_argument("--loopback", action="store_true", help="no namespaces")
+    root = "a flag of dllama-root, as in --root=--sync-type=f32; may be given several times"
+    parser.add_argument("--root", action="append", default=[], metavar="FLAG", help=root)
     parser.add_argument("--table", type=Path, metavar="FILE", help="where the table is written")
     parser.add_argument("--logs", type=Path, metavar="FILE", help="where the programs' logs go")
     return parser.parse_args(args)
@@ -81,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         print("no fault has such a name", file=sys.stderr)
         return 2
     print(f"seed {seed}: {args.faults} faults under {args.streams} streams", file=sys.stderr)
-    settings = ClusterSettings(args.workers, why_not is None, root_args=ROOT_ARGS)
+    settings = ClusterSettings(args.workers, why_not is None, root_args=(*ROOT_ARGS, *args.root))
     with Cluster(settings) as cluster:
         expected = undisturbed(cluster.socket)
     if cluster.leftovers:
@@ -95,12 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             with Load(cluster.socket, args.streams, expected) as load, Watch(cluster) as watch:
                 trial = Trial(cluster, load, watch)
                 for fault, fault_seed in schedule(rows, args.faults, seed):
-                    outcomes.append(trial.suffer(fault, fault_seed))
-                    _show(len(outcomes), args.faults, outcomes[-1], began_s)
                     if cluster.root.has_ended():
                         break
-                    if len(outcomes) % WHOLE_EVERY == 0:
-                        trial.await_whole()
+                    if not trial.is_worth_hurting(fault_seed):
+                        fault = NEW_ENGINE
+                    outcomes.append(trial.suffer(fault, fault_seed))
+                    _show(len(outcomes), args.faults, outcomes[-1], began_s)
                 trial.await_whole()
         finally:
             if args.logs:

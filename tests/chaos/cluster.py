@@ -4,6 +4,7 @@ its own made of namespaces."""
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -21,6 +22,7 @@ from tests.ports import own_port
 START_S = 240.0  # a first start compiles kernels
 SETTLE_S = 15.0
 WORKER_PORT = 9998
+WEIGHTS_SENT = re.compile(r"(\d+) MB of weights sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,11 @@ class Cluster:
             assert not self.root.has_ended(), "the root ended: " + self.last_words()
             assert time.monotonic() < deadline_s, "the cluster is not whole: " + self.last_words()
             time.sleep(0.1)
+
+    def weights_sent_mb(self) -> int:
+        """Returns the megabytes of weights that the root says it has sent so far."""
+        said = self.root.log.read_text(errors="replace")
+        return sum(int(found) for found in WEIGHTS_SENT.findall(said))
 
     def last_words(self) -> str:
         """Returns the ends of all programs' logs."""

@@ -8,9 +8,16 @@ from statistics import median
 from tests.chaos.trial import Outcome
 
 HEAD = (
-    "fault", "times", "noticed", "after, s", "serves again after, s", "MB carried", "streams lost",
+    "fault",
+    "times",
+    "noticed",
+    "after, s",
+    "serves again after, s",
+    "MB carried",
+    "weights, MB",
+    "streams lost",
     "answers changed",
-)  # fmt: skip
+)
 
 
 def _spread(values: Sequence[float | None], digits: int = 1) -> str:
@@ -28,7 +35,8 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         str(sum(outcome.notice_s is not None for outcome in outcomes)),
         _spread([o.notice_s for o in outcomes]),
         _spread([o.serve_s for o in outcomes]),
-        _spread(carried),
+        _spread(carried, 0),
+        _spread([outcome.weights_mb for outcome in outcomes], 0),
         str(sum(finding.is_lost for finding in findings)),
         str(sum(not finding.is_lost for finding in findings)),
     )

@@ -35,8 +35,10 @@ def test_no_fault_changes_or_ends_an_answer() -> None:
             trial = Trial(cluster, load, watch)
             rows = [row for row in FAULTS if row.name in CHEAP]
             assert len(rows) == len(CHEAP)
-            outcomes = [trial.suffer(row, seed) for seed, row in enumerate(rows)]
-            trial.await_whole()
+            outcomes = []
+            for seed, row in enumerate(rows):
+                outcomes.append(trial.suffer(row, seed))
+                trial.await_whole()
     assert not load.findings, "\n".join(f"{each.case}: {each.detail}" for each in load.findings)
     assert sum(load.n_answers.values()) >= N_STREAMS
     killed = [each for each in outcomes if each.fault.name.startswith("kill -9")]

@@ -17,7 +17,8 @@ LOOK_S = 0.02
 SERVE_S = 150.0  # more than the root tries to recover
 CALM_S = 0.4  # it has to serve for so long before the next fault
 SLOWEST_S = 3.0  # some streams hear nothing for long, while a grammar or a long prompt is computed
-WHOLE_S = 60.0
+WHOLE_S = 180.0  # a node that was lost again and again is taken back after two minutes
+PATIENCE_S = 4.0
 
 
 class Watch:
@@ -65,7 +66,8 @@ class Outcome:
     notice_s: float | None = None
     serve_s: float | None = None
     lasted_s: float = 0.0
-    carried_bytes: int | None = None
+    carried_bytes: int | None = None  # of all packets; known on machines of namespaces only
+    weights_mb: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -105,6 +107,17 @@ class Trial:
         except AssertionError as error:
             self._report("the cluster", str(error))
 
+    def is_worth_hurting(self, seed: int) -> bool:
+        """Waits a moment for nodes that are away; True where there is one to be hurt, and for half
+        of the seeds only where all are there. Nodes that were lost often stay away for longer."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        n_enough = self._cluster.settings.n_workers + 1 if seed % 2 else 2
+        while self._cluster.world_size() < n_enough:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.1)
+        return True
+
     def _await_calm(self, fault: Fault) -> None:
         """Waits until the root serves and every stream goes on; a few seconds for the slowest."""
         deadline_s = time.monotonic() + SERVE_S
@@ -127,6 +140,8 @@ class Trial:
     def _counted_bytes(self, outcome: Outcome) -> Iterator[None]:
         network = self._cluster.network
         before = network.carried_bytes() if network is not None else 0
+        weights_mb = self._cluster.weights_sent_mb()
         yield
+        outcome.weights_mb = self._cluster.weights_sent_mb() - weights_mb
         if network is not None:
             outcome.carried_bytes = network.carried_bytes() - before

@@ -25,6 +25,7 @@ SLOW_TOKEN = 90  # every rank computes for half a second, and says so by its pro
 HANG_TOKEN = 91  # rank 1 computes without end and without progress
 FAIL_TOKEN = 92  # rank 1 raises
 LOAD_FAILS_AT_PAGES = 13  # loading raises MemoryError on workers
+LOAD_HANGS_AT_PAGES = 14  # loading stands still on workers
 SLOW_S = 0.5
 
 
@@ -116,6 +117,9 @@ def load_numpy_rank(
     assert embed_qtype is QType.F32 and max_step_tokens > 0 and n_threads > 0
     if n_pages == LOAD_FAILS_AT_PAGES and vocab_start > 0:
         raise MemoryError("no room for the KV pages")
+    if n_pages == LOAD_HANGS_AT_PAGES and vocab_start > 0:
+        next(iter(tensors))
+        time.sleep(300)
     return NumpyRank(
         tensors, n_layers=config.n_layers, vocab_start=vocab_start, kind=kind, progress=progress
     )

@@ -21,7 +21,7 @@ from cluster.root.worker_link import HEARTBEAT_TIMEOUT_S
 from cluster.root.worker_links import REASON_WAIT_S
 from cluster.sockets import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from dllama.errors import PeerLost
-from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, SLOW_TOKEN
+from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, LOAD_HANGS_AT_PAGES, SLOW_TOKEN
 from tests.cluster.steps import idle_until_lost, logits, prefill, recover
 from tests.cluster.worker_process import HOUSE, WorkerProcess
 from tests.ports import own_port
@@ -106,6 +106,19 @@ def test_a_process_that_freezes_while_it_loads_is_a_loss(
     with pytest.raises(PeerLost, match=str(worker.address)):
         runner.start()
     assert frozen
+
+
+def test_a_rank_that_stands_still_while_it_loads_is_a_loss(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """Its daemon beats and its links live: its progress tells."""
+    worker = start_worker()
+    runner = make_runner([worker], n_pages=LOAD_HANGS_AT_PAGES, load_hang_timeout_s=3.0)
+    with pytest.raises(PeerLost, match="computed nothing for 3") as lost:
+        runner.start()
+    assert lost.value.rank == 1
+    worker.await_no_session()
+    make_runner([worker]).start()
 
 
 def test_why_a_session_was_killed_is_told(

@@ -17,7 +17,8 @@ import psutil
 from cluster.security.cluster_key import parse_cluster_key
 from cluster.security.settings import Security
 from cluster.sockets import Address
-from cluster.worker.daemon import Worker, WorkerConfig
+from cluster.worker.daemon import Worker
+from cluster.worker.worker_config import WorkerConfig
 
 HOUSE = Path(__file__).parents[2]
 NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")

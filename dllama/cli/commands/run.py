@@ -17,9 +17,10 @@ from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.cli.terminal.output import LoadingLine, note
 from dllama.cli.terminal.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
+from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
 from dllama.engine.submit_check import check_sampling
-from dllama.errors import ConfigError, RequestError
-from dllama.requests import FinishReason, Submit
+from dllama.errors import ClusterError, ConfigError, RequestError
+from dllama.requests import FinishReason, Output, Submit
 from dllama.tokenizer import Tokenizer
 
 EPILOG = """examples:
@@ -111,6 +112,29 @@ def run(args: argparse.Namespace) -> int:
         engine.close()
 
 
+def next_outputs(engine: Engine) -> list[Output]:
+    """Runs a step. Where a node is lost the answer waits until the cluster is back, and goes on.
+    Raises ClusterError after DEFAULT_MAX_RECOVER_S in vain."""
+    if engine.pending_change is not None:
+        engine.suspend(engine.pending_change)
+    else:
+        try:
+            return engine.step()
+        except ClusterError as lost:
+            note(f"{lost}. The answer waits and goes on.")
+    recovery = Recovery(time.monotonic(), DEFAULT_MAX_RECOVER_S)
+    while True:
+        time.sleep(recovery.due_in(time.monotonic()))
+        try:
+            engine.recover()
+        except ClusterError:
+            if recovery.must_give_up(time.monotonic()):
+                raise
+            recovery.note_failure(time.monotonic())
+        else:
+            return []
+
+
 def answer(engine: Engine, submit: Submit, tokenizer: Tokenizer, *, is_verbose: bool) -> int:
     """Streams the answer to stdout."""
     decoder = tokenizer.decoder()
@@ -118,7 +142,7 @@ def answer(engine: Engine, submit: Submit, tokenizer: Tokenizer, *, is_verbose: 
     n = 0
     engine.submit(submit)
     while engine.has_work():
-        for output in engine.step():
+        for output in next_outputs(engine):
             n += len(output.tokens)
             if n and first_s == started_s:
                 first_s = time.perf_counter()

@@ -10,7 +10,8 @@ from types import FrameType
 
 from cluster.security.settings import security_of, warn_if_plain
 from cluster.weights.files import weights_folder
-from cluster.worker.daemon import Worker, WorkerConfig
+from cluster.worker.daemon import Worker
+from cluster.worker.worker_config import WorkerConfig
 from dllama.cli.flags.arguments import (
     add_security_flags,
     default_threads,

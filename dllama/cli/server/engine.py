@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 
+from dllama.cli.server.pulse import begin_pulse
 from dllama.cli.terminal.guarded import guarded
 from dllama.host.garbage import collector_paused
 
@@ -23,6 +24,7 @@ def run(argv: list[str] | None) -> int:
         from dllama.cli.flags.settings import EngineSettings
         from dllama.cli.terminal.output import set_up_logging
 
+    begin_pulse()
     line = sys.stdin.buffer.readline()
     if not line:
         return 0  # the server has given up before it knew what to serve

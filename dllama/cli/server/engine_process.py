@@ -1,7 +1,7 @@
 """Starts an engine's process, tells it what to serve, and ends it.
 
 The process imports while it waits for a line with its instructions on stdin, and ends when its
-stdin does.
+stdin does. Its pulse (dllama/cli/server/pulse.py) comes on stdout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dllama.host.child_python import child_command, child_environment
 def start_engine() -> subprocess.Popen[bytes]:
     """Starts a process that waits for its instructions. Raises OSError."""
     command = child_command("dllama.cli.server.engine")
-    return subprocess.Popen(command, env=child_environment(), stdin=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 def instruct(
@@ -30,11 +32,17 @@ def instruct(
         process.stdin.flush()
 
 
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """Closes the pipes to a process, which ends it where it works still."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+
+
 def end_engine(process: subprocess.Popen[bytes]) -> None:
     """Ends a process that nobody else has ended."""
-    if process.stdin is not None:
-        with suppress(OSError):
-            process.stdin.close()
+    let_go(process)
     if process.poll() is None:
         process.kill()
     process.wait()

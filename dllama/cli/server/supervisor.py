@@ -1,5 +1,5 @@
-"""Starts an engine process, notices when it ends, and starts it anew; ends it for as long as it
-sleeps."""
+"""Starts an engine process, notices when it ends or stands still, and starts it anew; ends it for
+as long as it sleeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.server.engine_process import instruct, start_engine
+from dllama.cli.server.engine_process import instruct, let_go, start_engine
+from dllama.cli.server.pulse import STILL_S, PulseWatch, has_beaten
 from dllama.errors import EngineBusy
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ RETRY_S = 3.0
 
 class EngineSupervisor:
     """Keeps one engine process running for a client that owns its endpoint. `started` is a process
-    that waits for its instructions, which `begin` gives."""
+    that waits for its instructions, which `begin` gives. One whose pulse stands still for `still_s`
+    is killed."""
 
     def __init__(
         self,
@@ -36,11 +38,14 @@ class EngineSupervisor:
         client: ZmqEngineClient,
         log_level: str,
         started: subprocess.Popen[bytes] | None = None,
+        *,
+        still_s: float = STILL_S,
     ) -> None:
         self._settings, self._endpoint, self._client = settings, endpoint, client
         self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
         self._started = started
+        self._still_s = still_s
         self._was_ready = False  # a first load that fails is for the user to mend
         self._is_ready = False  # this process, at its end too
         self._is_wanted = asyncio.Event()  # else it sleeps
@@ -113,13 +118,12 @@ class EngineSupervisor:
             self._process = self._spawn()
         except OSError as error:
             return f"The engine's process cannot be started: {error.strerror}.", True
-        code = await self._ended(self._process)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        cause = await self._ended(self._process)
+        let_go(self._process)
         state = self._client.state
         if state.state == "failed":
             return state.detail, True
-        return f"The engine ended ({_cause(code)}).", False
+        return cause, False
 
     # ---- sleep (api.sleep.Sleeper)
     async def sleep(self) -> None:
@@ -171,23 +175,29 @@ class EngineSupervisor:
                 process.kill()
             await self._is_resting.wait()
 
-    async def _ended(self, process: subprocess.Popen[bytes]) -> int:
+    async def _ended(self, process: subprocess.Popen[bytes]) -> str:
+        """Waits until a process has ended, and returns why; kills it where it stands still."""
+        assert process.stdout is not None, "start_engine opens a pipe"
+        watch, was_still = PulseWatch(self._still_s), False
         self._is_ready = False
         while True:
             code = process.poll()
             self._is_ready |= self._client.state.state == "ready"
             self._was_ready |= self._is_ready
             if code is not None:
-                return code
+                still = f"its process stood still for {self._still_s:g} s and was "
+                return f"The engine ended ({still * was_still}{_cause(code)})."
+            if not was_still and watch.is_still(has_beaten(process.stdout), time.monotonic()):
+                was_still = True
+                process.kill()
             await asyncio.sleep(CHECK_S)
 
     def stop(self) -> None:
-        """Ends the engine: by closing its stdin, and by killing it after STOP_S."""
+        """Ends the engine: by closing its pipes, and by killing it after STOP_S."""
         process, self._process = self._process, None
         if process is None:
             return
-        if process.stdin is not None:
-            process.stdin.close()
+        let_go(process)
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

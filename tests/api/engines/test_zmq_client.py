@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import zmq
 
 from api.engines.open_sequence import MAX_DEATHS
 from api.engines.zmq_client import ZmqEngineClient
+from cluster.wire.engine_messages import encode_message
 from dllama.errors import ClusterError, ConfigError, EngineBusy
 from dllama.requests import Abort, EngineState, FinishReason, Output, StepDone, Submit
 from tests.api.engine_process import EngineProcess
@@ -216,3 +218,20 @@ def test_an_endpoint_that_cannot_be_had_is_a_sentence(tmp_path: Path) -> None:
             await ZmqEngineClient(f"ipc://{tmp_path}/no/such/folder/engine").start()
 
     run(body)
+
+
+def test_an_engine_that_talks_nonsense_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            with zmq.Context() as context, context.socket(zmq.DEALER) as engine:
+                engine.connect(f"ipc://{tmp_path}/engine")
+                for _ in range(50):
+                    engine.send(b"nonsense")
+                    engine.send(encode_message(Abort("a")))  # what only servers say
+                engine.send(encode_message(EngineState("ready", progress=1.0)))
+                await until(lambda: client.state.state == "ready")
+
+    run(body)
+    assert caplog.text.count("was dropped") == 1

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import msgpack
+import numpy as np
 import pytest
 import zmq
 
@@ -19,10 +20,12 @@ from cluster.wire.codec import PROTOCOL_VERSION
 from cluster.wire.messages import Admitted, Introduced, pack
 from dllama import __version__
 from dllama.errors import ClusterError, ProtocolError
+from kernels.matmul.sums import Kind
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank
-from tests.cluster.steps import logits
+from tests.cluster.steps import idle_until_lost, logits, recover
 from tests.cluster.worker_process import WorkerProcess
+from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
@@ -86,6 +89,46 @@ def test_a_worker_that_lacks_a_feature_goes_on_without_it(
     plain = make_runner([start_worker(), start_worker()], sync_type=SyncType.F32)
     plain.start()
     assert (logits(runner, [5, 6, 7]) == logits(plain, [5, 6, 7])).all()
+
+
+def test_the_root_makes_the_sums_that_all_workers_can_make(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """A worker that cannot make exact sums comes and goes: the root's own rank follows."""
+    newer, older = start_worker(), start_worker(release="0.0.9", features=["sync-f32"])
+    plain = make_runner([start_worker(), start_worker()], sync_type=SyncType.F32)
+    plain.start()
+    wanted = logits(plain, [5, 6, 7])
+    plain.close()
+    runner = make_runner([newer, older], rejoin_s=0.0)
+    runner.start()
+    assert (logits(runner, [5, 6, 7]) == wanted).all()
+    own = runner._own
+    assert own is not None and own.kind is Kind.PLAIN
+    older.process.kill()
+    idle_until_lost(runner)
+    recover(runner)
+    kept = runner._own
+    assert kept is not None and kept.kind is Kind.FIXED and own.rank.is_closed  # type: ignore[attr-defined]
+    exact = make_runner([start_worker()])
+    exact.start()
+    assert (logits(runner, [5, 6, 7]) == logits(exact, [5, 6, 7])).all()
+
+
+def test_a_kept_rank_makes_the_next_sessions_kind_of_sums(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """The same shard and pages, but a worker of another release on the same port."""
+    worker = start_worker(port=own_port())
+    runner = make_runner([worker], rejoin_s=30.0)
+    runner.start()
+    assert runner._own is not None and runner._own.kind is Kind.FIXED
+    worker.end()
+    idle_until_lost(runner)
+    start_worker(port=worker.address.port, features=["sync-f32"])
+    recover(runner)
+    assert runner._own.kind is Kind.PLAIN
+    assert np.isfinite(logits(runner, [5, 6, 7])).all()
 
 
 def test_a_worker_that_replays_what_it_once_heard_is_found_out() -> None:

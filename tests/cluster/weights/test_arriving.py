@@ -56,6 +56,13 @@ def test_every_rank_gets_its_cut_and_finds_it_the_second_time(
         assert again.received_bytes == 0 and again.found_bytes == said.received_bytes
 
 
+def test_every_chunk_is_progress() -> None:
+    """A large tensor over a slow link is no rank that stands still."""
+    transfer = Transfer(SOURCE, plan_for(SOURCE.config, SOURCE.tensors, [1.0, 1.0])[1])
+    n_tensors = len(transfer.load())
+    assert transfer.n_beats >= transfer.n_chunks + n_tensors > 2 * n_tensors
+
+
 def test_another_plan_needs_little_more(tmp_path: Path) -> None:
     """Pieces are the same for all plans."""
     shards = plan_for(SOURCE.config, SOURCE.tensors, [1.0, 1.0])

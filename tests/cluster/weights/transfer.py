@@ -44,15 +44,19 @@ class Transfer:
         check_tilings(load.manifest, load.tilings, load.digests, 1 << 40)
         self.sent: deque[Chunk] = deque()
         self.wants: list[list[int]] = []
-        self.most_in_flight = 0
-        self.rank = ArrivingTensors(load, store, NO_PEERS, self.next_chunk, self.hear, lambda: None)
+        self.most_in_flight = self.n_beats = self.n_chunks = 0
+        self.rank = ArrivingTensors(load, store, NO_PEERS, self.next_chunk, self.hear, self.beat)
 
     def next_chunk(self) -> Chunk:
         self.sent.extend(self.feed.next_chunks())
         self.most_in_flight = max(self.most_in_flight, len(self.sent))
         _, chunk = unpack([bytes(frame) for frame in pack(self.sent.popleft())])
         assert isinstance(chunk, Chunk)
+        self.n_chunks += 1
         return chunk
+
+    def beat(self) -> None:
+        self.n_beats += 1
 
     def hear(self, message: Message) -> None:
         if isinstance(message, Want):

@@ -234,7 +234,8 @@ def test_a_session_is_told_of_all_its_ranks(worker: WorkerProcess, root: Root) -
 
 def test_a_port_in_use_is_said(worker: WorkerProcess) -> None:
     code = (
-        "from cluster.worker.daemon import Worker, WorkerConfig\n"
+        "from cluster.worker.daemon import Worker\n"
+        "from cluster.worker.worker_config import WorkerConfig\n"
         f"Worker(WorkerConfig(threads=1, host='127.0.0.1', port={worker.address.port})).start()"
     )
     tried = subprocess.run(

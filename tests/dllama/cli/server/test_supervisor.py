@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.server import engine_process as module
+from dllama.cli.server.pulse import STILL_S
 from dllama.cli.server.supervisor import MAX_QUICK, EngineSupervisor
 from dllama.errors import ClusterError, EngineBusy
 from dllama.requests import Submit
@@ -26,11 +29,13 @@ NO_PROGRAM = "/no/such/program"
 
 @asynccontextmanager
 async def supervised(
-    model: Path, folder: Path
+    model: Path, folder: Path, *, still_s: float = STILL_S
 ) -> AsyncIterator[tuple[ZmqEngineClient, EngineSupervisor]]:
     endpoint = f"ipc://{folder}/engine"
     client = ZmqEngineClient(endpoint)
-    supervisor = EngineSupervisor(EngineSettings(str(model), 1), endpoint, client, "warning")
+    supervisor = EngineSupervisor(
+        EngineSettings(str(model), 1), endpoint, client, "warning", still_s=still_s
+    )
     await client.start()
     task = asyncio.create_task(supervisor.run())
     try:
@@ -83,6 +88,41 @@ def test_an_engine_that_cannot_be_woken_sleeps_on(tmp_path: Path) -> None:
             assert client.state.state == "ready", "one after the other"
 
     run(body)
+
+
+def engines() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "dllama.cli.server.engine" in child.cmdline()]
+
+
+def test_an_engine_that_stands_still_is_replaced_and_its_answer_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGSTOP in the middle of an answer: the server kills the process, and not a token differs."""
+    model = write_toy(tmp_path / "toy.gguf", max_seq_len=2048)
+
+    async def body() -> None:
+        async with supervised(model, tmp_path, still_s=4.0) as (client, _):
+            await until(lambda: client.state.state == "ready")
+
+            async def answer(stop: bool) -> list[int]:
+                tokens: list[int] = []
+                async for output in client.submit(Submit("a", [1, 2, 3], max_tokens=1500)):
+                    assert output.error is None
+                    tokens += output.tokens
+                    if stop and len(tokens) >= 10:
+                        [engine] = engines()
+                        engine.send_signal(signal.SIGSTOP)
+                        stop = False
+                return tokens
+
+            wanted = await answer(False)
+            assert len(wanted) == 1500 and client.restarts.total == 0
+            assert await answer(True) == wanted
+            assert client.restarts.total == 1
+
+    run(body)
+    assert "its process stood still for 4 s and was killed by SIGKILL" in caplog.text
 
 
 # An engine's process that says how it is, brings a step or none, and ends.

@@ -64,8 +64,8 @@ def _attention(team: Team, name: str) -> None:
 def _candidates(team: Team) -> None:
     one = np.ones(1, np.int32)
     scan_logits(
-        team.state, np.ones((1, 8), np.float32), 8, 0, one, one[None].copy(),
-        np.ones((1, 1), np.float32), np.ones(1, np.float32), np.ones(1, np.float32),
+        team.state, np.ones((1, 8), np.float32), 8, 0, 8, one, one[None].copy(),
+        *np.ones((3, 1, 1), np.float32),
     )  # fmt: skip
 
 

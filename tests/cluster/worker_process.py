@@ -24,7 +24,7 @@ HOUSE = Path(__file__).parents[2]
 NUMPY_SESSION = (sys.executable, "-m", "tests.cluster.numpy_session")
 
 
-def _listens(process: psutil.Process) -> bool:
+def listens(process: psutil.Process) -> bool:
     try:
         return any(c.status == psutil.CONN_LISTEN for c in process.net_connections("tcp"))
     except psutil.Error:  # it has ended meanwhile
@@ -59,7 +59,7 @@ class WorkerProcess:
 
     def sessions(self) -> list[psutil.Process]:
         """The processes of sessions; not the one that is ready for the next."""
-        return [p for p in psutil.Process(self.process.pid).children() if _listens(p)]
+        return [p for p in psutil.Process(self.process.pid).children() if listens(p)]
 
     def kill_session(self, sig: signal.Signals) -> None:
         (session,) = self.sessions()

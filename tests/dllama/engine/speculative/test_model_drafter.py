@@ -354,7 +354,7 @@ def test_a_stranger_changes_nothing(large: LocalRunner, stranger: LocalRunner) -
     found, engine = real_answers(large, stranger)
     assert found == plain  # what comes true was guessed from what stood before
     n_drafted, n_accepted = guesses(engine)
-    assert n_accepted <= 0.2 * n_drafted
+    assert n_accepted <= 0.4 * n_drafted
 
 
 def test_a_drafter_may_be_asked_alone() -> None:

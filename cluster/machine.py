@@ -8,11 +8,9 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 from cluster.wire.messages import Welcome
 from dllama import __version__
-from dllama.host.container import available_memory
+from dllama.host.container import available_memory, total_memory
 from kernels.cpu import isa
 
 
@@ -41,7 +39,6 @@ def describe_machine(
     daemon: str, threads: int, release: str = __version__, nonce: str = ""
 ) -> Welcome:
     """Returns the Welcome message of a daemon on this node, as of now."""
-    memory = psutil.virtual_memory()
     return Welcome(
         release,
         daemon,
@@ -50,7 +47,7 @@ def describe_machine(
         cpu_name(),
         isa(),
         threads,
-        int(memory.total),
+        total_memory(),
         available_memory(),
         nonce,
     )

@@ -13,6 +13,7 @@ from typing import Annotated
 from dllama.engine.sampling.parameters import Bounds, numbers_of
 from dllama.engine.sampling.table import DEFAULT_ORDER
 from dllama.limits import MAX_ENTRIES, Id, MaxLength, MultipleOf, Prompt, Token, Tokens
+from dllama.nodes import NodesCall, NodesReply
 
 Floats = Annotated[bytes, MultipleOf(4), MaxLength(4 * MAX_ENTRIES)]
 
@@ -252,5 +253,5 @@ class StatsReply:
     stats: dict[str, object]  # the body of GET /stats, less what the server itself counts
 
 
-ToEngine = Submit | Abort | StatsQuery | SessionCall
-FromEngine = StepDone | EngineState | StatsReply | SessionReply
+ToEngine = Submit | Abort | StatsQuery | SessionCall | NodesCall
+FromEngine = StepDone | EngineState | StatsReply | SessionReply | NodesReply

@@ -9,6 +9,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.kv import KvShift
+from dllama.nodes import NodesCall, NodesReply
 from dllama.step import LogitRow, Step
 
 
@@ -81,6 +82,15 @@ class Runner(Protocol):
         """Brings the cluster back after PeerLost, or raises PeerLost again; call until it works.
         All KV is lost. It may come back with other nodes and another `n_pages`, which should have
         room for a whole context: a sequence that does not fit any more ends with an error."""
+        ...
+
+    def nodes(self, call: NodesCall) -> NodesReply | None:
+        """Answers a call about the nodes, also while the cluster is down; does not wait. None
+        where the reply is among `node_replies` later."""
+        ...
+
+    def node_replies(self) -> list[NodesReply]:
+        """Returns the replies to calls that have come about since the last time."""
         ...
 
     def stats(self) -> list[dict[str, object]]:

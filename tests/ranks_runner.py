@@ -12,10 +12,11 @@ from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.kv import KvShift, KvType
 from dllama.step import LogitRow, Step
+from tests.fixed_nodes import FixedNodes
 from tests.local_model import Ranks
 
 
-class RanksRunner(Ranks):
+class RanksRunner(FixedNodes, Ranks):
     """Satisfies dllama.runner.Runner; counts the rows it computes."""
 
     def __init__(

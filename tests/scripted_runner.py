@@ -18,6 +18,7 @@ from dllama.config import ModelConfig
 from dllama.engine.engine import Engine
 from dllama.errors import PeerLost, SessionFileError
 from dllama.kv import KvShift
+from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.requests import Output, Submit
 from dllama.step import PAGE_TOKENS, LogitRow, Step
 from tests.dllama.engine.history_runner import (
@@ -83,7 +84,8 @@ class Answer:
 
 class ScriptedRunner:
     """Satisfies dllama.runner.Runner. Loses a node while `loses_node` is set, and then fails to
-    recover `n_recover_failures` times; breaks with `fails_with`."""
+    recover `n_recover_failures` times; breaks with `fails_with`. Calls about nodes are kept in
+    `node_calls`; those that change something are refused with `refusal`, or answered late."""
 
     def __init__(self, *, vocab_size: int, max_seq_len: int, n_pages: int = 4096) -> None:
         self._config = replace(history_config(vocab_size, max_seq_len), dim=DIM)
@@ -97,6 +99,10 @@ class ScriptedRunner:
         self.loses_node = False
         self.n_recover_failures = 0
         self.change: str | None = None
+        self.node_calls: list[NodesCall] = []
+        self.node_rows = [NodeRow("root", "present", 1.0, 2.5, rank=0)]
+        self.refusal: str | None = None
+        self._late: list[NodesReply] = []
         self.fails_with: Exception | None = None
 
     def expect(
@@ -195,6 +201,22 @@ class ScriptedRunner:
         self.loses_node = self._is_lost = False
         self.change = None
         self._tokens[:] = -1
+
+    def nodes(self, call: NodesCall) -> NodesReply | None:
+        if call.action is NodesAction.LIST:
+            return NodesReply(call.id, nodes=self.node_rows)
+        self.node_calls.append(call)
+        if self.refusal is not None:
+            return NodesReply(call.id, error=self.refusal)
+        self.node_rows = [r for r in self.node_rows if r.address != call.address]
+        if call.action is NodesAction.ADD:
+            self.node_rows.append(NodeRow(call.address, "joining", call.share, 0.0))
+        self._late.append(NodesReply(call.id, nodes=self.node_rows))
+        return None
+
+    def node_replies(self) -> list[NodesReply]:
+        late, self._late = self._late, []
+        return late
 
     def stats(self) -> list[dict[str, object]]:
         return [{"rank": 0}]

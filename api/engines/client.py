@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 from dllama.errors import EngineBusy
+from dllama.nodes import NodesCall, NodesReply
 from dllama.requests import EngineState, Output, SessionCall, SessionReply, Submit
 
 LOADING_RETRY_S = 2.0
@@ -55,6 +56,12 @@ class EngineClient(Protocol):
     async def session(self, call: SessionCall) -> SessionReply:
         """Saves, restores or erases a session; raises ClusterError if the engine cannot say, and
         EngineBusy while it is not ready. What went wrong with the session is in the reply."""
+        ...
+
+    async def nodes(self, call: NodesCall) -> NodesReply:
+        """Lists the nodes, or adds or removes one; also while a lost one is waited for. Raises
+        ClusterError if the engine cannot say, and EngineBusy where it reads nothing now. What is
+        wrong with the call is in the reply."""
         ...
 
     async def start(self) -> None: ...

@@ -16,6 +16,7 @@ from api.engines.client import Restarts, refuse_unless_ready, refuse_unless_take
 from api.engines.router import OutputRouter
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
 from dllama.errors import ClusterError, DllamaError, EngineBusy, ProtocolError
+from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.requests import (
     Abort,
     EngineState,
@@ -30,6 +31,9 @@ from dllama.requests import (
 )
 
 log = logging.getLogger(__name__)
+
+Query = StatsQuery | SessionCall | NodesCall
+Reply = StatsReply | SessionReply | NodesReply
 
 MAX_OPEN = 1024  # sequences running or waiting in one engine
 LAST_STATS_S = 2.0  # for the figures of an engine that goes to sleep
@@ -61,9 +65,10 @@ class MessageClient(ABC):
         self._holding: asyncio.Task[None] | None = None
         self._restarts = Restarts()
         self.n_steps = 0  # of all engines, as far as they brought something
-        self._queries: dict[str, asyncio.Future[StatsReply | SessionReply]] = {}
+        self._queries: dict[str, asyncio.Future[Reply]] = {}
         self._query_ids = itertools.count()
         self._last_stats: dict[str, object] = {}  # of an engine that sleeps
+        self.named_nodes: list[NodeRow] = []  # after the last change by hand, the root first
 
     @abstractmethod
     def _send(self, message: ToEngine) -> None:
@@ -122,6 +127,15 @@ class MessageClient(ABC):
         refuse_unless_ready(self._state)
         reply = await self._ask(replace(call, id=f"session-{next(self._query_ids)}"))
         assert isinstance(reply, SessionReply)
+        return replace(reply, id=call.id)
+
+    async def nodes(self, call: NodesCall) -> NodesReply:
+        if self._state.state != "recovering":
+            refuse_unless_taken(self._state)
+        reply = await self._ask(replace(call, id=f"nodes-{next(self._query_ids)}"))
+        assert isinstance(reply, NodesReply)
+        if reply.error is None and call.action is not NodesAction.LIST:
+            self.named_nodes = reply.nodes
         return replace(reply, id=call.id)
 
     def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
@@ -202,10 +216,9 @@ class MessageClient(ABC):
         """Called by the supervisor when it starts an engine that slept."""
         self._state = EngineState("loading", detail="the model slept and is loaded again")
 
-    async def _ask(self, query: StatsQuery | SessionCall) -> StatsReply | SessionReply:
+    async def _ask(self, query: Query) -> Reply:
         """The engine's reply to a query with an id of its own. Raises EngineBusy, ClusterError."""
-        reply: asyncio.Future[StatsReply | SessionReply]
-        reply = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queries[query.id] = reply
         try:
             self._send(query)
@@ -233,7 +246,7 @@ class MessageClient(ABC):
             self._router.deliver(message.outputs)
         elif isinstance(message, EngineState):
             self._note_state(message)
-        elif isinstance(message, StatsReply | SessionReply):
+        elif isinstance(message, Reply):
             reply = self._queries.get(message.id)
             if reply is not None and not reply.done():
                 reply.set_result(message)

@@ -81,7 +81,7 @@ class Fitting:
 
     def __init__(self, source: WeightSource, config: ClusterConfig) -> None:
         self._source, self._config = source, config
-        self._root_share = config.checked_shares()[0]
+        self.root_share = config.checked_shares()[0]
         self.least_pages = min(config.n_pages, -(-source.config.max_seq_len // PAGE_TOKENS))
 
     def session_config(self, candidates: Sequence[Candidate], n_pages: int) -> ClusterConfig:
@@ -89,7 +89,7 @@ class Fitting:
         return replace(
             self._config,
             workers=[c.address for c in candidates],
-            shares=[self._root_share, *(c.share for c in candidates)],
+            shares=[self.root_share, *(c.share for c in candidates)],
             n_pages=n_pages,
         )
 

@@ -43,6 +43,7 @@ class Member:
     reason: str = ""
     was_present: bool = False  # in the last session
     is_removed: bool = False  # forgotten as soon as it is in no session
+    is_new: bool = False  # it was added, and not greeted yet
     is_needed: bool = False  # it drains, and the others have no room for its part
     losses: int = 0  # recent ones
     lost_at: float = float("-inf")
@@ -58,7 +59,7 @@ class Member:
     def enter(self, state: State, now: float, reason: str = "") -> None:
         if self.state is not state:
             self.since = now
-        self.state, self.reason = state, reason
+        self.state, self.reason, self.is_new = state, reason, False
 
 
 class Members:
@@ -152,7 +153,9 @@ class Members:
             known.is_removed, known.share = False, share
             known.enter(State.PRESENT, now)
             return
-        self._members[address] = Member(address, share, State.AWAY, now, "it was not greeted yet")
+        self._members[address] = Member(
+            address, share, State.AWAY, now, "it was not greeted yet", is_new=True
+        )
 
     def remove(self, address: Address, now: float) -> None:
         """Forgets a node: at once where it is in no session. Raises ConfigError for an unknown."""
@@ -170,6 +173,8 @@ class Members:
     def patience(self, address: Address, begun_at: float) -> float:
         """Returns until when a node is waited for that does not answer, since `begun_at`."""
         member = self._members[address]
+        if member.is_new:
+            return begun_at + HELLO_S
         if not member.was_present or member.is_removed:
             return begun_at + STRANGER_HELLO_S
         if member.state is State.AWAY:

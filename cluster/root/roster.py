@@ -44,7 +44,7 @@ class Roster:
         self._fitting, self._scouts, self._n_pages = fitting, scouts, n_pages
         self._root_bytes = root_bytes
         self._held: Held = {}
-        self._current: Sequence[Candidate] = ()  # of the session that is alive
+        self._current: Sequence[Candidate] | None = None  # of the session that is alive
         self._looked_at = float("-inf")
 
     # ---- while there is no session
@@ -126,7 +126,7 @@ class Roster:
         self.members.began([c.address for c in choice.candidates], time.monotonic())
 
     def ended(self) -> None:
-        self._current = ()
+        self._current = None
         self.members.ended(time.monotonic())
 
     def lost(self, lost: PeerLost, workers: Sequence[Address], *, n_losses: int = 1) -> None:
@@ -137,6 +137,29 @@ class Roster:
             )
 
     # ---- while a session is alive
+    def check_removal(self, address: Address) -> None:
+        """Raises ConfigError, with figures, where the other nodes of the session cannot go on
+        without this one, or where there is no session now."""
+        if self._current is None:
+            raise ConfigError(
+                f"the cluster is being brought back, and whether it goes on without {address} is "
+                "not known yet; ask again in a moment"
+            )
+        member = self.members.get(address)
+        if member is None or address not in [c.address for c in self._current]:
+            return
+        try:
+            self._choose(self._others(member))
+        except ConfigError as error:
+            raise ConfigError(
+                f"the worker {address} is needed, as the others cannot go on without it: {error}"
+            ) from None
+
+    def _others(self, member: Member) -> list[Candidate]:
+        """Returns the nodes of the session but for this one and those that were removed."""
+        gone = {m.address for m in self.members if m.is_removed} | {member.address}
+        return [c for c in self._current or () if c.address not in gone]
+
     def look(self, session: ClusterSession, held: Held) -> None:
         """Takes what nodes have said, and greets those that are away, every LOOK_S."""
         now = time.monotonic()
@@ -153,9 +176,8 @@ class Roster:
             self._scouts.ask(address, HELLO_S)
 
     def _let_go(self, member: Member, now: float) -> None:
-        others = [c for c in self._current if c.address != member.address]
         try:
-            self._choose(others)
+            self._choose(self._others(member))
         except ConfigError as error:
             reason = f"it is to end, and the others cannot go on without it: {error}"
             self.members.drains(member.address, reason, now, is_needed=True)
@@ -179,11 +201,12 @@ class Roster:
             self.members.left_out(address, reason, now)
 
     def _why_not(self, newcomer: Candidate) -> str | None:
-        for present in self._current:
+        current = self._current or ()
+        for present in current:
             if present.welcome.daemon == newcomer.welcome.daemon:
                 return f"it is the same worker as {present.address}"
         try:
-            choice = self._choose([*self._current, newcomer])
+            choice = self._choose([*current, newcomer])
         except ConfigError as error:
             return str(error)
         return choice.left_out.get(newcomer.address)

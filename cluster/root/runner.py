@@ -18,6 +18,8 @@ from cluster.machine import machine_id
 from cluster.rank import LoadRank, Rank
 from cluster.root.fitting import Choice, Fitting
 from cluster.root.members import Members
+from cluster.root.node_calls import NodeCalls
+from cluster.root.node_rows import node_rows, worker_rows
 from cluster.root.parts import RootParts
 from cluster.root.roster import Roster
 from cluster.root.scouts import Scouts, greeter
@@ -31,12 +33,12 @@ from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.host.container import available_memory
 from dllama.host.descriptors import check_free
 from dllama.kv import KvShift
+from dllama.nodes import NodeRow, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
-from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
+from dllama.runtime.meter import RankMeter
 from dllama.sharding.plan import Shard
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
-from kernels.cpu import isa
 from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ class ClusterRunner:
             config.n_pages,
             available_memory,
         )
+        self._since = time.monotonic()  # when the session began, or its end
+        self._calls = NodeCalls(members, self._roster.check_removal)
 
     @property
     def config(self) -> ModelConfig:
@@ -224,31 +228,19 @@ class ClusterRunner:
             self._own = None
             own.rank.close()
 
+    def nodes(self, call: NodesCall) -> NodesReply | None:
+        return self._calls.take(call, self._node_rows, time.monotonic())
+
+    def node_replies(self) -> list[NodesReply]:
+        return self._calls.settled(self._node_rows, time.monotonic())
+
     def stats(self) -> list[dict[str, object]]:
         session = self._session
-        if session is None:
-            return []
-        hosts = [socket.gethostname(), *(str(link.address) for link in session.links)]
-        isas = [isa(), *(w.isa for w in session.welcomes)]
-        threads = [self._config.threads, *(w.threads for w in session.welcomes)]
-        identities = [
-            RankIdentity(
-                shard.rank, host, its_isa, n_threads, len(shard.kv_heads), len(shard.hidden)
-            )
-            for shard, host, its_isa, n_threads in zip(
-                session.shards, hosts, isas, threads, strict=True
-            )
-        ]
-        rss = [rss_bytes(), *(link.rss_bytes for link in session.links)]
-        rows = [
-            stats_row(identity, figures, n_bytes)
-            for identity, figures, n_bytes in zip(
-                identities, session.rank_figures(), rss, strict=True
-            )
-        ]
-        for row, shard in zip(rows, session.shards, strict=True):
-            row["weights"] = session.weights.row(shard.rank)
-        return rows
+        return [] if session is None else worker_rows(session, self._config.threads)
+
+    def _node_rows(self) -> list[NodeRow]:
+        share = self._fitting.root_share
+        return node_rows(self._roster.members, self._session, share, self._since, time.monotonic())
 
     def close(self) -> None:
         """Ends the sessions on all workers, which go back to waiting."""
@@ -266,6 +258,7 @@ class ClusterRunner:
         self._own = OwnRank(rank, session.shards[0], config.n_pages, session.kind)
         self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
         self._session, self._config = session, config
+        self._since = time.monotonic()
 
     @contextlib.contextmanager
     def _ending_on_error(self) -> Iterator[ClusterSession]:
@@ -291,7 +284,7 @@ class ClusterRunner:
         if self._session is not None:
             self._held, self._held_until = self._session.held(), time.monotonic() + HELD_S
             self._session.close()
-            self._session = None
+            self._session, self._since = None, time.monotonic()
             self._roster.ended()
 
     def _held_now(self) -> dict[str, int]:

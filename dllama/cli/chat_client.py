@@ -6,9 +6,9 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from dllama.errors import ClusterError, ConfigError, DllamaError
+from dllama.cli.server_address import ServerAddress, refusal
+from dllama.errors import DllamaError
 
 TIMEOUT_S = 600.0
 THOUGHTS = ("reasoning_content", "reasoning")  # what servers call a piece of thoughts
@@ -25,18 +25,7 @@ class ChatClient:
     """The messages so far, and the server that answers the next one."""
 
     def __init__(self, url: str, api_key: str | None, fields: dict[str, object]) -> None:
-        try:
-            parts = urlsplit(url if "//" in url else f"http://{url}")
-            is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-            self._port = parts.port
-        except ValueError:  # a bracket or a port that is none
-            is_address = False
-        if not is_address:
-            raise ConfigError(f"{url!r} is no address of a server; write http://127.0.0.1:8080")
-        self._parts, self._fields = parts, fields
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._server, self._fields = ServerAddress(url, api_key), fields
         self.messages: list[dict[str, str]] = []
         self.is_cut_off = False  # the last answer reached the limit of its tokens
 
@@ -60,32 +49,18 @@ class ChatClient:
                 self.messages += [question, answer]
 
     def _stream(self, body: Mapping[str, object]) -> Iterator[Piece]:
-        secure = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._port, timeout=TIMEOUT_S)
-        try:
-            path = self._parts.path.rstrip("/").removesuffix("/v1")
-            connection.request(
-                "POST", f"{path}/v1/chat/completions", json.dumps(body), self._headers
-            )
-            yield from self._pieces(connection.getresponse())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ClusterError(
-                f"the server at {self._parts.geturl()} cannot be reached: {error}; start it with "
-                "dllama-root, or name another with --url"
-            ) from error
-        finally:
-            connection.close()
+        with self._server.request("POST", "/v1/chat/completions", body, TIMEOUT_S) as response:
+            yield from self._pieces(response)
 
     def _pieces(self, response: http.client.HTTPResponse) -> Iterator[Piece]:
         """Yields what a stream of server-sent events brings. Raises DllamaError with the server's
         words."""
         if response.status != 200:
-            raise DllamaError(_message(response.read(), response.status))
+            raise DllamaError(refusal(response.read(), response.status))
         kind = response.headers.get_content_type()
         if kind != "text/event-stream":
             raise DllamaError(
-                f"what answers at {self._parts.geturl()} is no OpenAI-compatible server: it sends "
+                f"what answers at {self._server} is no OpenAI-compatible server: it sends "
                 f"{kind} where a stream of events was asked for; name another with --url"
             )
         for line in response:
@@ -105,10 +80,3 @@ def _pieces_of(delta: Mapping[str, str | None]) -> Iterator[Piece]:
         yield Piece(thought, is_thought=True)
     if text := delta.get("content"):
         yield Piece(text)
-
-
-def _message(body: bytes, status: int) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {body[:200]!r}"

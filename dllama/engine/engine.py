@@ -22,6 +22,7 @@ from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.engine.speculative.speculation import Speculation
 from dllama.engine.stats import EngineStats
 from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
+from dllama.nodes import NodesAction, NodesCall, NodesReply
 from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
 from dllama.runner import Runner
 from dllama.step import LogitRow
@@ -190,6 +191,14 @@ class Engine:
             self.suspend(str(lost))
             raise
 
+    def nodes(self, call: NodesCall) -> NodesReply | None:
+        """Lists, adds or removes nodes; see Runner. What changes is seen in `pending_change`."""
+        return self._runner.nodes(call)
+
+    def node_replies(self) -> list[NodesReply]:
+        """The replies that `nodes` could not give at once."""
+        return self._runner.node_replies()
+
     @property
     def pending_change(self) -> str | None:
         """Why the runner would like to come up anew: then call `suspend`, and `recover` at once."""
@@ -223,6 +232,7 @@ class Engine:
         if self._lost is None:
             with contextlib.suppress(ClusterError):  # the latest figures are better than none
                 self._workers = self._runner.stats() or self._workers
+        nodes = self._runner.nodes(NodesCall("stats", NodesAction.LIST))
         return {
             "model": self._runner.config.name,
             "world_size": len(self._workers),
@@ -230,6 +240,7 @@ class Engine:
             **self._stats.report(self._scheduler),
             "speculation": self._speculation.report(),
             "workers": self._workers,
+            "unused_nodes": nodes.unused() if nodes is not None else [],
         }
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol, assert_never
 
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
 from dllama.errors import ClusterError, DllamaError
+from dllama.nodes import NodesCall, NodesReply
 from dllama.requests import (
     Abort,
     EngineState,
@@ -97,6 +98,10 @@ class DrivenEngine(Protocol):
     def stats(self) -> dict[str, object]: ...
 
     def session(self, call: SessionCall) -> SessionReply: ...
+
+    def nodes(self, call: NodesCall) -> NodesReply | None: ...
+
+    def node_replies(self) -> list[NodesReply]: ...
 
 
 class EngineLoop:
@@ -217,10 +222,16 @@ class EngineLoop:
                     engine.abort(message.id)
                 case SessionCall():
                     self._transport.send(engine.session(message))
+                case NodesCall():
+                    reply = engine.nodes(message)
+                    if reply is not None:
+                        self._transport.send(reply)
                 case StatsQuery():
                     self._transport.send(StatsReply(message.id, engine.stats()))
                 case _:
                     assert_never(message)
+        for reply in engine.node_replies():
+            self._transport.send(reply)
 
     def _deliver(self, outputs: list[Output]) -> None:
         if outputs:

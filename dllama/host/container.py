@@ -14,6 +14,11 @@ _OWN = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
 
 
+def total_memory() -> int:
+    """Returns the bytes of memory that this machine has."""
+    return int(psutil.virtual_memory().total)
+
+
 def available_memory() -> int:
     """Returns the bytes that can be allocated without swapping and within a container's limit."""
     free = int(psutil.virtual_memory().available)

@@ -11,7 +11,9 @@ import numpy as np
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
+from dllama.host.container import total_memory
 from dllama.kv import KvShift, KvType
+from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
 from dllama.runtime.meter import RankIdentity, RankMeter, rss_bytes, stats_row
@@ -41,6 +43,7 @@ class LocalRunner:
         self.fingerprint, self._kv_dir = fingerprint, kv_dir
         self._model, self._embedding = model, embedding
         self._comm, self._meter = SoloCollective(), RankMeter()
+        self._began_s = time.monotonic()
 
     @classmethod
     def load(
@@ -125,6 +128,24 @@ class LocalRunner:
 
     def recover(self) -> None:
         """Does nothing: there is no peer to lose."""
+
+    def nodes(self, call: NodesCall) -> NodesReply:
+        if call.action is not NodesAction.LIST:
+            return NodesReply(
+                call.id,
+                error="this root was started without workers, and no node can join it or leave it; "
+                "start it again with --workers HOST, and name others when it runs",
+            )
+        config = self._model.weights.config
+        row = NodeRow(
+            "local", "present", 1.0, time.monotonic() - self._began_s, rank=0,
+            kv_heads=config.n_kv_heads, hidden=config.hidden_dim,
+            rss_bytes=rss_bytes(), memory_bytes=total_memory(),
+        )  # fmt: skip
+        return NodesReply(call.id, nodes=[row])
+
+    def node_replies(self) -> list[NodesReply]:
+        return []
 
     def stats(self) -> list[dict[str, object]]:
         weights, threads = self._model.weights, self._model.team.n_threads

@@ -15,6 +15,7 @@ from rich.text import Text
 from dllama.cli.chat_client import ChatClient, Piece
 from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
+from dllama.cli.server_address import DEFAULT_URL, KEY_VARIABLE
 from dllama.cli.terminal.output import complain, count_of, note
 from dllama.cli.terminal.text_input import next_line, typed_text
 from dllama.cli.terminal.word_wrap import WordWrap
@@ -27,7 +28,6 @@ COMMANDS = {
     "/exit": "ends the chat; so does Ctrl-D",
 }
 HELP = "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items())
-KEY_VARIABLE = "DLLAMA_API_KEY"
 LEAVE = ("/exit", "/bye", "/quit")
 
 
@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         epilog="in the chat:\n" + HELP + "\n  Ctrl-C   ends an answer",
         formatter_class=HelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server")
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server")
     parser.add_argument(
         "--api-key", metavar="KEY",
         help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",

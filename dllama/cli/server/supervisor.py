@@ -71,6 +71,15 @@ class EngineSupervisor:
 
     def _instruct(self, process: subprocess.Popen[bytes]) -> None:
         settings = replace(self._settings, is_restart=self._was_ready)
+        named = self._client.named_nodes
+        if (
+            len(named) > 1
+        ):  # the root alone cannot be named: its engine would take no workers any more
+            settings = replace(
+                settings,
+                workers=tuple(row.address for row in named[1:]),
+                shares=tuple(row.share for row in named),
+            )
         instruct(process, self._endpoint, settings.to_json(), self._log_level)
 
     async def run(self) -> None:

@@ -50,6 +50,8 @@ def test_a_lost_node_is_waited_for_since_the_loss_and_strangers_only_briefly() -
     assert known.patience(A, 12.0) == 13.0
     assert known.patience(B, 10.5) == 13.0
     assert known.patience(B, 20.0) == 20.0 + HELLO_S
+    assert known.patience(C, 10.5) == 10.5 + HELLO_S, "it was not greeted yet"
+    known.silent(C, "it does not answer", 10.0)
     assert known.patience(C, 10.5) == 10.5 + STRANGER_HELLO_S
 
 

@@ -21,6 +21,7 @@ from dllama.errors import PeerLost, SessionFileError
 from dllama.kv import KvShift
 from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
+from tests.fixed_nodes import FixedNodes
 
 
 def next_state(states: np.ndarray, token: int) -> int:
@@ -63,7 +64,7 @@ def history_config(vocab_size: int = 97, max_seq_len: int = 1000) -> ModelConfig
     )
 
 
-class HistoryRunner:
+class HistoryRunner(FixedNodes):
     """Satisfies dllama.runner.Runner. Loses a node before the steps numbered in `lose_at`, and
     then fails to recover `n_failures` times."""
 

@@ -1,0 +1,88 @@
+"""A server that a command talks to, by the URL that the user gave. Standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from dllama.errors import ClusterError, ConfigError, DllamaError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_VARIABLE = "DLLAMA_API_KEY"
+MAX_ANSWER_BYTES = 64 << 20
+
+
+class ServerAddress:
+    """Where a server listens, and the key that it asks for."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        """Raises ConfigError for what is no address."""
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+            self._port = parts.port
+        except ValueError:  # a bracket or a port that is none
+            is_address = False
+        if not is_address:
+            raise ConfigError(f"{url!r} is no address of a server; write {DEFAULT_URL}")
+        self._parts = parts
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def __str__(self) -> str:
+        return self._parts.geturl()
+
+    @contextmanager
+    def request(
+        self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Sends a request and yields the response, while its body is read too. Raises ClusterError
+        where the server cannot be reached."""
+        secure = self._parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(self._parts.hostname or "", self._port, timeout=timeout_s)
+        try:
+            prefix = self._parts.path.rstrip("/").removesuffix("/v1")
+            data = None if body is None else json.dumps(body)
+            connection.request(method, f"{prefix}{path}", data, self._headers)
+            yield connection.getresponse()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ClusterError(
+                f"the server at {self} cannot be reached: {error}; start it with dllama-root, or "
+                "name another with --url"
+            ) from error
+        finally:
+            connection.close()
+
+    def ask(
+        self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
+    ) -> dict[str, object]:
+        """Returns the JSON object that the server answers with. Raises DllamaError with the
+        server's words where it refuses."""
+        with self.request(method, path, body, timeout_s) as response:
+            data = response.read(MAX_ANSWER_BYTES)
+            status = response.status
+        if status != 200:
+            raise DllamaError(refusal(data, status))
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise DllamaError(
+                f"what answers at {self} is no server of dllama: it sends no JSON object; name "
+                "another with --url"
+            )
+        return answer
+
+
+def refusal(body: bytes, status: int) -> str:
+    """Returns the server's words of an answer that is an error."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {status}: {body[:200]!r}"

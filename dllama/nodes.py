@@ -10,7 +10,8 @@ from typing import Annotated
 from dllama.limits import Count, Id, MaxLength, Range
 
 MAX_NODES = 1024
-Sentence = Annotated[str, MaxLength(1 << 14)]
+MAX_SENTENCE = 1 << 14  # characters: workers' own words are in some
+Sentence = Annotated[str, MaxLength(MAX_SENTENCE)]
 
 
 class NodesAction(StrEnum):
@@ -37,7 +38,7 @@ class NodeRow:
     model is `kv_heads` and `hidden` columns of each layer. `rss_bytes` is the memory that its
     process takes, and `memory_bytes` what its machine has; both are None where they are unknown."""
 
-    address: Id
+    address: Annotated[str, MaxLength(1024)]  # a host's name, and the port
     state: Id  # of cluster.root.members.State
     share: float
     since_s: float  # how long it has been in this state

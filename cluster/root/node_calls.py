@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cluster.root.members import Members, State
 from cluster.sockets import Address, parse_address
 from dllama.errors import ConfigError
-from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
+from dllama.nodes import MAX_SENTENCE, NodeRow, NodesAction, NodesCall, NodesReply
 
 MAX_WAITING = 64  # calls that are not answered yet
 Rows = Callable[[], list[NodeRow]]
@@ -49,7 +49,7 @@ class NodeCalls:
                 self._members.remove(address, now)
             self._waiting.append((call, address))
         except ConfigError as error:
-            return NodesReply(call.id, error=str(error))
+            return NodesReply(call.id, error=str(error)[:MAX_SENTENCE])
         return None
 
     def settled(self, rows: Rows, now: float) -> list[NodesReply]:
@@ -64,7 +64,7 @@ class NodeCalls:
             elif error is None:
                 replies.append(NodesReply(call.id, nodes=rows()))
             else:
-                replies.append(NodesReply(call.id, error=error))
+                replies.append(NodesReply(call.id, error=error[:MAX_SENTENCE]))
         self._waiting = waiting
         return replies
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cluster.root.members import Members, State
 from cluster.root.session import ClusterSession
 from dllama.host.container import total_memory
-from dllama.nodes import NodeRow
+from dllama.nodes import MAX_SENTENCE, NodeRow
 from dllama.runtime.meter import RankIdentity, rss_bytes, stats_row
 from kernels.cpu import isa
 
@@ -52,7 +52,11 @@ def node_rows(
     rows = [_with_part(root, session, 0)]
     for member in members:
         row = NodeRow(
-            str(member.address), member.state, member.share, now - member.since, member.reason
+            str(member.address),
+            member.state,
+            member.share,
+            now - member.since,
+            member.reason[:MAX_SENTENCE],
         )
         rows.append(_with_part(row, session, ranks.get(member.address)))
     return rows

@@ -66,7 +66,8 @@ class _BlockTile:
 
     def emit(self) -> None:
         e, fmt = self.e, self.fmt
-        with e.loop(self.p.n_steps) as unit:
+        loop = self.sums.steps if fmt.unit_blocks == 1 else e.loop
+        with loop(self.p.n_steps) as unit:
             where = e.b.mul(unit, e.i64(fmt.scale_bytes))
             for base in self.s_base:
                 self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
@@ -95,6 +96,7 @@ class _BlockTile:
                 v = [e.load(F32X16, e.at(at, first + 64 * k), 64) for k in range(width)]
                 here.append(Scales(v[:n_factors], v[n_factors:]))
             self._block(e.b.add(e.b.mul(unit, e.i64(n)), i), here)
+            self.sums.end_step()
 
     def _block(self, block: Value, factors: list[Scales]) -> None:
         """32 columns: integer dot products, then one float step for each token and group."""
@@ -119,7 +121,6 @@ class _BlockTile:
             for t in range(tokens):
                 add_block(e, self.sums.acc[g][t], dots[t], steps[t], factors[g])
                 add_minima(e, self.sums.acc[g][t], t, weighted, factors[g])
-        self.sums.end_step()
 
     def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
         """Fetches lines further on, for tiles that compute too long for the processor's own

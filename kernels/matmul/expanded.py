@@ -100,7 +100,7 @@ def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> 
     sums = TileSums(e, SumArgs(*args[-len(SumArgs._fields) :]), tokens, groups)
     acc = sums.acc
     shifts = [e.b.mul(p.stride, e.i64(g)) for g in range(groups)]
-    with e.loop(p.n_blocks) as block:
+    with sums.steps(p.n_blocks) as block:
         a_quants = e.b.add(p.a_quants, e.b.mul(block, e.i64(tokens * BLOCK)))
         a_scales = e.b.add(p.a_scales, e.b.mul(block, e.i64(tokens * 4)))
         a_weighted = e.b.add(p.a_weighted, e.b.mul(block, e.i64(tokens * 12)))
@@ -134,7 +134,6 @@ def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> 
             for g in range(groups):
                 add_block(e, acc[g][t], dots[g][t], step, as_float[g])
                 add_minima(e, acc[g][t], t, a_weighted, as_float[g])
-        sums.end_step()
     sums.store(p.out, p.out_stride, [e.i64(g) for g in range(groups)])
 
 

@@ -43,7 +43,7 @@ def _emit_tile(
     acc = sums.acc
     numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
     w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
-    with e.loop(p.n_steps) as vector:
+    with sums.steps(p.n_steps) as vector:
         step = e.b.mul(vector, e.i64(fmt.vector_bytes))
         weights = [fmt.load(e, e.b.add(base, step)) for base in w_base]
         if tokens >= PREFETCHED_FROM:
@@ -55,7 +55,6 @@ def _emit_tile(
             factor = fmt.spread(e, e.at(activations, 4 * t))
             for g in range(groups):
                 acc[g][t].set(fmt.add(e, acc[g][t].get(), weights[g], factor))
-        sums.end_step()
     sums.store(p.out, p.out_stride, numbers)
 
 

@@ -13,6 +13,8 @@ or that was no number, is told from others by what it does to the upper 16 bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -114,7 +116,8 @@ class TileSums:
         self.e, self.args = e, args
         zero = e.constant(F32X16, 0.0)
         self.acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
-        self._left = e.variable(args.first)
+        self._left = e.variable(args.first)  # steps of the unit that are still to come
+        self._counts_steps = False
         self._n_units = e.variable(e.i64(0))
         self._fixed = e.stack(I64X16, groups * tokens)
         self._is_exact = e.b.icmp_signed("!=", args.kind, e.i64(int(Kind.PLAIN)))
@@ -122,9 +125,34 @@ class TileSums:
             for at in self._places():
                 e.store(ir.Constant(I64X16, [0] * 16), at, 64)
 
+    @contextmanager
+    def steps(self, count: Value) -> Iterator[Value]:
+        """Runs the body `count` times, a unit after the other; yields the index, an i64."""
+        e, done = self.e, self.e.variable(self.e.i64(0))
+        head, body, end = (
+            e.b.function.append_basic_block(f"units.{name}") for name in ("head", "body", "end")
+        )
+        e.b.branch(head)
+        e.b.position_at_end(head)
+        first = done.get()
+        left = e.b.sub(count, first)
+        e.b.cbranch(e.b.icmp_signed(">", left, e.i64(0)), body, end)
+        e.b.position_at_end(body)
+        unit = self._left.get()
+        n_steps = e.b.select(e.b.icmp_signed("<", unit, left), unit, left)
+        with e.loop(n_steps) as step:
+            yield e.b.add(first, step)
+        with e.b.if_then(self._is_exact, likely=False):
+            self._end_unit()
+        self._left.set(self.args.unit)
+        done.set(e.b.add(first, n_steps))
+        e.b.branch(head)
+        e.b.position_at_end(end)
+
     def end_step(self) -> None:
-        """Emits what follows the products of a step: the end of a unit, where it is one."""
-        e = self.e
+        """Emits what follows the products of a step that runs in another loop than `steps`: the end
+        of a unit, where it is one."""
+        e, self._counts_steps = self.e, True
         left = e.b.sub(self._left.get(), e.i64(1))
         self._left.set(left)
         with e.b.if_then(e.b.icmp_signed("==", left, e.i64(0)), likely=False):
@@ -138,7 +166,8 @@ class TileSums:
         columns = [e.b.add(out, e.b.mul(number, e.i64(GROUP * 4))) for number in numbers]
         with e.b.if_else(self._is_exact, likely=False) as (exact, plain):
             with exact:
-                self._end_unit()
+                if self._counts_steps:
+                    self._end_unit()  # the last one may be short
                 is_fixed = e.b.icmp_signed("==", self.args.kind, e.i64(int(Kind.FIXED)))
                 with e.b.if_else(is_fixed) as (fixed, rounded):
                     with fixed:

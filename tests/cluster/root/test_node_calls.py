@@ -7,8 +7,9 @@ import pytest
 from cluster.root.members import Members, State
 from cluster.root.node_calls import MAX_WAITING, NodeCalls
 from cluster.sockets import Address
+from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.errors import ConfigError
-from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
+from dllama.nodes import MAX_SENTENCE, NodeRow, NodesAction, NodesCall, NodesReply
 
 A, B, C = (Address(f"host-{name}") for name in "abc")
 ADD_C = NodesCall("1", NodesAction.ADD, "host-c", 2.0)
@@ -79,6 +80,14 @@ def test_what_cannot_be_used_is_not_kept(root: Root) -> None:
         (reply,) = root.settled(2.0)
         assert reply.error == f"the worker {C} was not added: it has 1 GB and needs 2"
         assert root.addresses() == [A, B]
+
+
+def test_a_worker_s_own_words_are_cut_to_what_a_message_takes(root: Root) -> None:
+    root.take(ADD_C, 1.0)
+    root.members.silent(C, "no! " * MAX_SENTENCE, 2.0)
+    (reply,) = root.settled(2.0)
+    assert reply.error is not None and len(reply.error) == MAX_SENTENCE
+    assert decode_message(encode_message(reply)) == reply
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.wire.codec import PROTOCOL_VERSION
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.errors import ProtocolError
+from dllama.nodes import MAX_NODES, NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.requests import (
     Abort,
     EngineState,
@@ -85,6 +86,20 @@ outputs = st.builds(
     n_drafted=integers,
     n_accepted=integers,
 )
+counts = st.integers(0, 2**63 - 1)
+node_rows = st.builds(
+    NodeRow,
+    address=texts,
+    state=texts,
+    share=numbers,
+    since_s=numbers,
+    reason=texts,
+    rank=st.none() | st.integers(0, MAX_NODES),
+    kv_heads=counts,
+    hidden=counts,
+    rss_bytes=st.none() | counts,
+    memory_bytes=st.none() | counts,
+)
 messages = st.one_of(
     st.builds(
         Submit,
@@ -117,6 +132,8 @@ messages = st.one_of(
         n_bytes=integers,
         elapsed_ms=numbers,
     ),
+    st.builds(NodesCall, id=ids, action=st.sampled_from(NodesAction), address=texts, share=numbers),
+    st.builds(NodesReply, id=ids, error=st.none() | texts, nodes=st.lists(node_rows, max_size=3)),
     st.builds(Abort, id=ids),
     st.builds(StatsQuery, id=ids),
     st.builds(StepDone, outputs=st.lists(outputs, max_size=4)),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from api.engines.router import OutputRouter
+from dllama.errors import ClusterError
 from dllama.requests import FinishReason, Output, Submit, TokenProbs
 
 
@@ -27,3 +30,17 @@ def test_unread_outputs_are_merged_and_their_counts_added() -> None:
     assert (output.n_prompt, output.n_cached) == (9, 4)
     assert (output.n_drafted, output.n_accepted) == (5, 3)
     assert output.probs is not None and [p.token for p in output.probs] == [5, 6, 7]
+
+
+def test_an_error_is_raised_after_the_tokens_that_came_before_it() -> None:
+    async def read() -> None:
+        router = OutputRouter(max_open=1)
+        sequence = router.open(Submit("a", [1]), 0.0)
+        router.send_unsent(lambda submit: None, 0.0)
+        failed = Output("a", [], FinishReason.ERROR, error="the logits are no numbers")
+        router.deliver([Output("a", [5]), Output("a", [6]), failed])
+        assert (await anext(sequence.stream)).tokens == [5, 6]
+        with pytest.raises(ClusterError, match="no numbers"):
+            await anext(sequence.stream)
+
+    asyncio.run(read())

@@ -174,6 +174,8 @@ def test_pieces_do_not_mix() -> None:
     assert inbox.add(chunk(0, 0, 8)) is None
     with pytest.raises(ProtocolError, match="piece of weights"):
         inbox.add(chunk(1, 0, 16))
+    with pytest.raises(ProtocolError, match="at 12 of the piece of weights 0"):
+        inbox.add(chunk(0, 12, 4))
     assert inbox.add(chunk(0, 8, 8)) is not None
     with pytest.raises(ProtocolError, match="piece of weights"):
         inbox.add(chunk(0, 0, 16))

@@ -361,6 +361,7 @@ def test_nodes_that_are_left_may_have_less_room() -> None:
         engine.step()
     runner.shrink(2)
     engine.recover()
+    assert engine.scheduler.pool.n_pages == 2
     drain(engine, heard)
     assert heard.answer("short") == expected(short, runner)
     last = heard.outputs["long"][-1]

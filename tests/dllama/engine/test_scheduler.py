@@ -127,6 +127,8 @@ def test_a_full_queue_is_busy() -> None:
     with pytest.raises(EngineBusy, match="2 requests are waiting"):
         scheduler.add(make_sequence("c", 1))
     assert "c" not in scheduler and "a" in scheduler
+    scheduler.add(make_sequence("d", 1), is_resumed=True)
+    assert "d" in scheduler, "it had its place in the queue of an engine that is gone"
 
 
 def test_clear_forgets_everyone_oldest_first() -> None:

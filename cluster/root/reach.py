@@ -84,8 +84,8 @@ def why_silent(worker: Address) -> str:
         with socket.create_connection((worker.host, worker.port), CONNECT_S) as link:
             return _why_speechless(link)
     except ConnectionRefusedError:
-        own = ", which is this machine and computes without being named" * _is_own(worker.host)
-        return f"nothing listens on that port{own}; start `dllama-worker` there, or check the port"
+        own = " (this machine itself computes without being named)" * _is_own(worker.host)
+        return f"nothing listens on that port; start `dllama-worker` there, or check the port{own}"
     except TimeoutError:
         return "that machine does not react; check its address and the firewalls on the way"
     except OSError as error:

@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
         max_step_tokens=args.step_tokens, workers=args.workers, shares=args.shares,
         sync_type=args.sync_type, advertise=args.advertise, kv_type=args.kv_type,
+        cluster_key=args.cluster_key, encrypts=not args.no_encrypt,
     )  # fmt: skip
     check_length(args.model, longest)
     line = LoadingLine("loading")

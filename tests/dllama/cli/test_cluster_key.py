@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cluster.security.cluster_key import new_cluster_key
-from dllama.cli.commands import up
+from dllama.cli.commands import bench, up
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.root import read_flags
-from dllama.cli.main import build_parser
+from dllama.cli.flags.settings import EngineSettings
+from dllama.cli.main import build_parser, main
+from dllama.errors import ConfigError
 
 
 class Started(Exception):
@@ -52,3 +56,18 @@ def test_a_wrong_key_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().err
     assert "as `dllama key`" in said or "that `dllama key`" in said
     assert wrong not in said and wrong[10:30] not in said
+
+
+def test_bench_reaches_workers_as_the_root_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings are its own: what secures the links must be in them too."""
+    seen: list[EngineSettings] = []
+
+    def build(settings: EngineSettings, *_: object) -> NoReturn:
+        seen.append(settings)
+        raise ConfigError("enough")
+
+    key = new_cluster_key().text()
+    monkeypatch.setattr(bench, "build_runner", build)
+    for words in (["--no-encrypt"], ["--cluster-key", key]):
+        main(["bench", "-m", str(DEFAULT_MODEL), "-p", "8", "-n", "8", *words])
+    assert [(s.encrypts, s.cluster_key) for s in seen] == [(False, None), (True, key)]

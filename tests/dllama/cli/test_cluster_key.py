@@ -12,7 +12,7 @@ from dllama.cli.commands import bench, up
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.root import read_flags
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.main import build_parser, main
+from dllama.cli.main import build_parser
 from dllama.errors import ConfigError
 
 
@@ -69,5 +69,7 @@ def test_bench_reaches_workers_as_the_root_does(monkeypatch: pytest.MonkeyPatch)
     key = new_cluster_key().text()
     monkeypatch.setattr(bench, "build_runner", build)
     for words in (["--no-encrypt"], ["--cluster-key", key]):
-        main(["bench", "-m", str(DEFAULT_MODEL), "-p", "8", "-n", "8", *words])
+        args = ["bench", "-m", str(DEFAULT_MODEL), "-p", "8", "-n", "8", *words]
+        with pytest.raises(ConfigError):
+            bench.run(build_parser().parse_args(args))
     assert [(s.encrypts, s.cluster_key) for s in seen] == [(False, None), (True, key)]

@@ -13,6 +13,7 @@ from cluster.security.home import home_folder
 from cluster.security.keys import KeyPair, node_pair
 from cluster.security.pins import Pins
 from cluster.sockets import is_loopback
+from dllama.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,21 @@ def security_of(cluster_key: str | None, *, encrypts: bool) -> Security:
 
     `cluster_key` is KEY or @FILE, as in $DLLAMA_CLUSTER_KEY, which counts where there is no flag.
     """
-    text = cluster_key or os.environ.get("DLLAMA_CLUSTER_KEY", "")
-    return Security(
-        encrypts,
-        parse_cluster_key(text) if text else None,
-        os.environ.get("DLLAMA_ENCRYPT_LOOPBACK", "0") != "0",
-    )
+    key = None if cluster_key is None else parse_cluster_key(cluster_key)
+    if key is None and "DLLAMA_CLUSTER_KEY" in os.environ:
+        key = _key_of_environment(os.environ["DLLAMA_CLUSTER_KEY"])
+    return Security(encrypts, key, os.environ.get("DLLAMA_ENCRYPT_LOOPBACK", "0") != "0")
+
+
+def _key_of_environment(text: str) -> ClusterKey:
+    """Returns the key of $DLLAMA_CLUSTER_KEY: an empty one is a mistake, since whoever sets the
+    variable wants strangers kept out. Raises ConfigError."""
+    try:
+        return parse_cluster_key(text)
+    except ConfigError as error:
+        raise ConfigError(
+            f"$DLLAMA_CLUSTER_KEY: {error}; unset it where there is no cluster key"
+        ) from None
 
 
 def warn_if_plain(security: Security, hosts: Sequence[str]) -> None:

@@ -83,5 +83,11 @@ def test_a_flag_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     for flag, expected in ((None, one), (other, other)):
         key = security_of(flag, encrypts=True).cluster_key
         assert key is not None and key.text() == expected
-    monkeypatch.setenv("DLLAMA_CLUSTER_KEY", "")
-    assert security_of(None, encrypts=True).cluster_key is None
+
+
+@pytest.mark.parametrize("text", ["", "zzz"])
+def test_a_bad_key_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """An empty one too: who sets it does not want to run an open node."""
+    monkeypatch.setenv("DLLAMA_CLUSTER_KEY", text)
+    with pytest.raises(ConfigError, match=r"^\$DLLAMA_CLUSTER_KEY: .* has \d characters.*unset it"):
+        security_of(None, encrypts=True)

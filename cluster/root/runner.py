@@ -214,10 +214,10 @@ class ClusterRunner:
             raise
         self._roster.began(choice)
         names = ", ".join(map(str, workers)) or "no worker"
-        log.info("%d ranks compute now: the root and %s", config.world_size, names)
+        log.warning("%d ranks compute now: the root and %s", config.world_size, names)
         for member in self._roster.members:
             if member.address not in workers:
-                log.info("worker %s is %s: %s", member.address, member.state, member.reason)
+                log.warning("worker %s is %s: %s", member.address, member.state, member.reason)
 
     def _free_other_rank(self, config: ClusterConfig, kind: Kind) -> None:
         """Frees the root's rank where the next session needs another one: there may be no room for

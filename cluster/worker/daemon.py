@@ -19,7 +19,7 @@ from cluster.repeats import Repeats
 from cluster.security.keys import KeyPair
 from cluster.security.peer import Peer
 from cluster.security.worker_side import WorkerSide
-from cluster.sockets import Context, Socket, make_socket, session_ports
+from cluster.sockets import SESSION_PORTS, Context, Socket, make_socket, session_ports
 from cluster.wire.messages import (
     Draining,
     Failed,
@@ -38,7 +38,7 @@ from cluster.worker.open_sessions import OpenSessions
 from cluster.worker.root_answers import RootAnswers
 from cluster.worker.session_process import SessionProcess
 from cluster.worker.worker_config import WorkerConfig
-from dllama.errors import DllamaError, ProtocolError
+from dllama.errors import ConfigError, DllamaError, ProtocolError
 from dllama.host.container import available_memory
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ HEARTBEAT_S = 0.5
 POLL_MS = 100
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
+HIGHEST_PORT = 65_535 - SESSION_PORTS
 MAX_READ = 32  # messages of roots that are read before heartbeats and reports have their turn
 DRAIN_S = 30.0  # for roots to plan without this worker
 
@@ -83,6 +84,11 @@ class Worker:
         try:
             self._report_endpoint.bind(self._reports)
             self.port = self._open_door([self._config.port])
+            if self.port > HIGHEST_PORT:
+                raise ConfigError(
+                    f"--port {self.port} leaves no ports for sessions, which use those after it; "
+                    f"choose one up to {HIGHEST_PORT}"
+                )
             self._known = self._open_encrypted_door()
         except BaseException:
             self.close()

@@ -148,7 +148,7 @@ class EngineLoop:
         self._attend(engine, 0.0 if self._may_step(engine) else IDLE_S)
         change = engine.pending_change
         if change is not None:
-            log.info("the nodes have changed: %s", change)
+            log.warning("the nodes have changed: %s", change)
             engine.suspend(change)
             self._begin_recovery(change)
             return

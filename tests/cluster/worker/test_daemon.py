@@ -33,8 +33,10 @@ from cluster.wire.messages import (
     pack,
     unpack,
 )
+from cluster.worker.daemon import Worker
+from cluster.worker.worker_config import WorkerConfig
 from dllama import __version__
-from dllama.errors import ProtocolError
+from dllama.errors import ConfigError, ProtocolError
 from tests.cluster.worker_process import HOUSE, WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
@@ -279,3 +281,9 @@ def test_strangers_make_room_where_descriptors_are_lacking(worker: WorkerProcess
     for stranger in strangers:
         stranger.close()
     assert worker.output.count("all file descriptors") == 1
+
+
+def test_a_port_without_room_for_sessions_is_refused() -> None:
+    worker = Worker(WorkerConfig(threads=1, host="127.0.0.1", port=65_500))
+    with pytest.raises(ConfigError, match="--port 65500 leaves no ports for sessions.*up to 65471"):
+        worker.start()

@@ -14,7 +14,6 @@ import logging
 import os
 import struct
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from kernels.cpu import isa
+from kernels.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -130,25 +130,13 @@ def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
     body = _HEAD.pack(code.has_result, len(code.objects[0])) + b"".join(code.objects)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(file, MAGIC + hashlib.sha256(body).digest() + body)
+        write_whole(file, MAGIC + hashlib.sha256(body).digest() + body)
     except OSError as error:
         _tell(
             f"Compiled kernels are not kept ({error.strerror or error}: {file.parent}): every "
             "start compiles them anew, which takes half a minute or more; set DLLAMA_CACHE to a "
             "folder that can be written."
         )
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    """Writes beside the file and renames: other processes see all of it or nothing."""
-    handle, name = tempfile.mkstemp(prefix=".", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        Path(name).replace(file)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @functools.cache

@@ -30,6 +30,7 @@ class SessionWeights:
 
     def __init__(self, parts: RootParts, links: WorkerLinks) -> None:
         self._parts, self._links = parts, links
+        self._units = units_of(parts.source.config, parts.source.tensors)
         self._loaded: dict[int, Loaded] = {}  # by rank
         self._fill: SpareFill | None = None
 
@@ -103,7 +104,7 @@ class SessionWeights:
             config.kv_type,
             config.max_step_tokens,
             shard.vocab.start,
-            units_of(source.config, source.tensors),
+            self._units,
             self._parts.embedding.qtype,
         )
 
@@ -125,7 +126,7 @@ class SessionWeights:
             n_threads=config.threads,
             vocab_start=shard.vocab.start,
             embed_qtype=self._parts.embedding.qtype,
-            units=units_of(source.config, source.tensors),
+            units=self._units,
             kind=kind,
             kv_type=config.kv_type,
             progress=None,

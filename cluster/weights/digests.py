@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.weights.files import write_whole
 from dllama.sharding.pieces import Piece, TiledCut, read_piece, whole_model
 from dllama.weight_source import WeightSource
+from kernels.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

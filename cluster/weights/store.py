@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cluster.weights.eviction import Kept, allowed_bytes, to_evict
-from cluster.weights.files import TEMPORARY, Buffer, write_whole
+from kernels.whole_files import TEMPORARY, Buffer, write_whole
 
 log = logging.getLogger(__name__)
 

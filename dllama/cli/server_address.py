@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -13,6 +15,20 @@ from dllama.errors import ClusterError, ConfigError, DllamaError
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "DLLAMA_API_KEY"
 MAX_ANSWER_BYTES = 64 << 20
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which server a command talks to."""
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server")
+    parser.add_argument(
+        "--api-key", metavar="KEY",
+        help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",
+    )  # fmt: skip
+
+
+def key_of(args: argparse.Namespace) -> str | None:
+    """Returns the key of the flags or of the environment."""
+    return args.api_key or os.environ.get(KEY_VARIABLE)
 
 
 class ServerAddress:

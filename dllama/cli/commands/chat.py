@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 
@@ -15,7 +14,7 @@ from rich.text import Text
 from dllama.cli.chat_client import ChatClient, Piece
 from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
-from dllama.cli.server_address import DEFAULT_URL, KEY_VARIABLE
+from dllama.cli.server_address import add_server_flags, key_of
 from dllama.cli.terminal.output import complain, count_of, note
 from dllama.cli.terminal.text_input import next_line, typed_text
 from dllama.cli.terminal.word_wrap import WordWrap
@@ -37,11 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         epilog="in the chat:\n" + HELP + "\n  Ctrl-C   ends an answer",
         formatter_class=HelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--url", default=DEFAULT_URL, help="the server")
-    parser.add_argument(
-        "--api-key", metavar="KEY",
-        help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",
-    )  # fmt: skip
+    add_server_flags(parser)
     parser.add_argument("--system", metavar="TEXT", help="a system message")
     parser.add_argument("--max-tokens", metavar="N", type=int, help="end answers after N tokens")
     add_sampling_flags(parser)
@@ -52,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     fields = given_fields(args)
     if args.max_tokens is not None:
         fields["max_tokens"] = args.max_tokens
-    client = ChatClient(args.url, args.api_key or os.environ.get(KEY_VARIABLE), fields)
+    client = ChatClient(args.url, key_of(args), fields)
     if args.system:
         client.messages.append({"role": "system", "content": typed_text(args.system, "--system")})
     return talk(client)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dllama.cli.flags.arguments import HelpFormatter
-from dllama.cli.server_address import DEFAULT_URL, KEY_VARIABLE, ServerAddress
+from dllama.cli.server_address import ServerAddress, add_server_flags, key_of
 from dllama.cli.terminal.output import count_of, note, show
 from dllama.errors import DllamaError
 
@@ -53,11 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         "--share", metavar="X", type=float,
         help="its part of the model, in relation to the others' shares (default: 1)",
     )  # fmt: skip
-    parser.add_argument("--url", default=DEFAULT_URL, help="the server")
-    parser.add_argument(
-        "--api-key", metavar="KEY",
-        help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",
-    )  # fmt: skip
+    add_server_flags(parser)
     parser.add_argument("--json", action="store_true", help="print the server's answer")
     parser.set_defaults(run=run, parser=parser)
 
@@ -65,7 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 def run(args: argparse.Namespace) -> int:
     """Returns 0 where it was done; errors of the server and of the network are raised."""
     _check(args)
-    server = ServerAddress(args.url, args.api_key or os.environ.get(KEY_VARIABLE))
+    server = ServerAddress(args.url, key_of(args))
     if args.action == "add":
         body = {"address": args.address, "share": 1.0 if args.share is None else args.share}
         answer = server.ask("POST", PATH, body, TIMEOUT_S)

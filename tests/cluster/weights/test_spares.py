@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.weights.files import Buffer
 from cluster.weights.spares import SpareInbox
 from cluster.weights.store import WeightStore
 from cluster.wire.messages import Chunk, Credit, Spares, Want
 from dllama.errors import ProtocolError
+from kernels.whole_files import Buffer
 
 PIECES = [np.full(1000, i, np.uint8) for i in range(40)]
 NAMES = [hashlib.sha256(piece.data).hexdigest() for piece in PIECES]

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cluster.weights import store as store_module
 from cluster.weights.eviction import IN_USE_S
-from cluster.weights.files import TEMPORARY
 from cluster.weights.store import ABANDONED_S, WeightStore
+from kernels.whole_files import TEMPORARY
 from tests.cluster.worker_process import HOUSE
 
 N_BYTES = 1000

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import zmq
 
+from cluster.measuring import measure_rank
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
@@ -34,6 +35,7 @@ from cluster.wire.checks import (
     check_shift,
     checked_step,
 )
+from cluster.wire.measure_messages import Measure, check_measure
 from cluster.wire.messages import (
     Chunk,
     Failed,
@@ -132,7 +134,7 @@ class WorkerSession:
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._daemon.send_multipart(pack(Joined(), self._config.epoch))
         self._root.send(Joined())
-        load = self._root.expect(Load)
+        load = self._next_load()
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)
@@ -142,6 +144,18 @@ class WorkerSession:
             self._compute(rank, load)
         finally:
             rank.close()
+
+    def _next_load(self) -> Load:
+        """Returns the root's Load; it may ask for measurements first."""
+        message = self._root.receive()
+        if isinstance(message, Measure):
+            check_measure(message)
+            words = self._progress.kernel_words
+            self._root.send(measure_rank(message, self._mesh, self._config.threads, words))
+            return self._root.expect(Load)
+        if not isinstance(message, Load):
+            raise ProtocolError(f"the root sent {type(message).__name__} where Load was due")
+        return message
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)

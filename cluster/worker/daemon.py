@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import zmq
 
@@ -20,6 +21,7 @@ from cluster.security.keys import KeyPair
 from cluster.security.peer import Peer
 from cluster.security.worker_side import WorkerSide
 from cluster.sockets import SESSION_PORTS, Context, Socket, make_socket, session_ports
+from cluster.weights.store import WeightStore
 from cluster.wire.messages import (
     Draining,
     Failed,
@@ -94,13 +96,16 @@ class Worker:
             self.close()
             raise
         self._is_running = True
+        WeightStore(Path(self._config.cache_dir), self._config.cache_bytes).check()
         log.info(
-            "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
+            "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free, %s; "
+            "waiting",
             self._config.release,
             self._config.host,
             self.port,
             self._config.threads,
             available_memory() / 1e9,
+            self._config.security.summary(self._config.host),
         )
 
     def _open_door(self, ports: Iterable[int], pair: KeyPair | None = None) -> int:

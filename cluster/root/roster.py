@@ -139,14 +139,16 @@ class Roster:
     # ---- while a session is alive
     def check_removal(self, address: Address) -> None:
         """Raises ConfigError, with figures, where the other nodes of the session cannot go on
-        without this one, or where there is no session now."""
+        without this one, or where there is no session now. One that is away may always go."""
+        member = self.members.get(address)
+        if member is None or member.state is State.AWAY:
+            return  # nobody goes on with it now
         if self._current is None:
             raise ConfigError(
                 f"the cluster is being brought back, and whether it goes on without {address} is "
                 "not known yet; ask again in a moment"
             )
-        member = self.members.get(address)
-        if member is None or address not in [c.address for c in self._current]:
+        if address not in [c.address for c in self._current]:
             return
         try:
             self._choose(self._others(member))

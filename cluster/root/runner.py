@@ -102,7 +102,7 @@ class ClusterRunner:
             available_memory,
         )
         self._since = time.monotonic()  # when the session began, or its end
-        self._calls = NodeCalls(members, self._roster.check_removal)
+        self._calls = NodeCalls(members, self._roster.check_removal, socket.gethostname())
 
     @property
     def config(self) -> ModelConfig:

@@ -40,6 +40,7 @@ from cluster.wire.messages import (
     Joined,
     KvCall,
     Load,
+    Loaded,
     RankStats,
     SessionReady,
     Spares,
@@ -129,18 +130,22 @@ class WorkerSession:
         check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
         self._weights.join(join, self._security)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
-        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
-        self._root.send(Joined())
+        self._tell_both(Joined())
         load = self._root.expect(Load)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
-            self._root.send(arriving.loaded())
+            self._tell_both(arriving.loaded())
             self._compute(rank, load)
         finally:
             rank.close()
+
+    def _tell_both(self, message: Joined | Loaded) -> None:
+        """Tells the daemon and the root how far this session is."""
+        self._daemon.send_multipart(pack(message, self._config.epoch))
+        self._root.send(message)
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)

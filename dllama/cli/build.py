@@ -186,10 +186,11 @@ def _cluster_runner(
         done = sum(p.sent_bytes for p in sent.values())
         total = sum(p.total_bytes for p in sent.values())
         speed = sum(p.bytes_per_s for p in sent.values())
+        n_again = sum(p.n_again for p in sent.values())
         detail = (
             f"sending {done / 1e6:.0f} of {(total - found) / 1e6:.0f} MB, {speed / 1e6:.0f} MB/s; "
             f"{found / 1e6:.0f} MB are on the workers"
-        )
+        ) + f"; {n_again} pieces there were damaged and are sent again" * bool(n_again)
         report((found + done) / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)

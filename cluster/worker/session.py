@@ -12,12 +12,10 @@ import os
 import sys
 import threading
 import time
-from copy import copy
 from pathlib import Path
 
 import zmq
 
-from cluster.measuring import measure_rank
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
@@ -35,7 +33,6 @@ from cluster.wire.checks import (
     check_shift,
     checked_step,
 )
-from cluster.wire.measure_messages import Measure, check_measure
 from cluster.wire.messages import (
     Chunk,
     Failed,
@@ -43,6 +40,7 @@ from cluster.wire.messages import (
     Joined,
     KvCall,
     Load,
+    Loaded,
     RankStats,
     SessionReady,
     Spares,
@@ -50,6 +48,7 @@ from cluster.wire.messages import (
     StepCall,
     pack,
 )
+from cluster.worker.before_load import next_load
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink
@@ -132,30 +131,23 @@ class WorkerSession:
         check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
         self._weights.join(join, self._security)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
-        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
-        self._root.send(Joined())
-        load = self._next_load()
+        self._tell_both(Joined())
+        words = self._progress.kernel_words
+        load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
-            self._root.send(arriving.loaded())
+            self._tell_both(arriving.loaded())
             self._compute(rank, load)
         finally:
             rank.close()
 
-    def _next_load(self) -> Load:
-        """Returns the root's Load; it may ask for measurements first."""
-        message = self._root.receive()
-        if isinstance(message, Measure):
-            check_measure(message)
-            words = self._progress.kernel_words
-            self._root.send(measure_rank(message, self._mesh, self._config.threads, words))
-            return self._root.expect(Load)
-        if not isinstance(message, Load):
-            raise ProtocolError(f"the root sent {type(message).__name__} where Load was due")
-        return message
+    def _tell_both(self, message: Joined | Loaded) -> None:
+        """Tells the daemon and the root how far this session is."""
+        self._daemon.send_multipart(pack(message, self._config.epoch))
+        self._root.send(message)
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
@@ -200,7 +192,7 @@ class WorkerSession:
             message = self._root.receive()
             if isinstance(message, StepCall):
                 started = time.perf_counter_ns()
-                before = copy(self._mesh.times)
+                before = self._mesh.times
                 step = checked_step(message, limits)
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)

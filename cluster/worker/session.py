@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from copy import copy
 from pathlib import Path
 
 import zmq
@@ -191,7 +190,7 @@ class WorkerSession:
             message = self._root.receive()
             if isinstance(message, StepCall):
                 started = time.perf_counter_ns()
-                before = copy(self._mesh.times)
+                before = self._mesh.times
                 step = checked_step(message, limits)
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)

@@ -97,7 +97,7 @@ def root(lan: Lan, folder: Path, model: Path, n_workers: int, *args: str) -> Ite
     own = folder / "machine-0"
     own.mkdir(exist_ok=True)
     names = ",".join(f"{lan.address(i)}:{PORT}" for i in range(1, n_workers + 1))
-    cluster = ["--workers", names] if n_workers else []
+    cluster = ["--workers", names, "--shares", "equal"] if n_workers else []
     command = program("root", "--model", str(model), "--port", str(HTTP), *cluster, *args)
     began = time.monotonic()
     node = Node(lan.command(0, command), own, "root.log")

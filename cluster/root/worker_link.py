@@ -13,11 +13,13 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.root.reach import CHECK_PORT, NO_WORKER
 from cluster.security.epoch_links import connect_plain
 from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
 from cluster.sockets import Context, DisconnectWatch, Socket, endpoint, make_socket
+from cluster.wire.codec import epoch_of
 from cluster.wire.messages import (
     Admitted,
     CloseSession,
@@ -149,7 +151,9 @@ class WorkerLink:
                 try:
                     epoch, message = unpack(frames)
                 except ProtocolError as error:
-                    raise ProtocolError(f"worker {self.address}: {error}") from None
+                    is_stranger = not self.side.is_introduced and epoch_of(frames) is None
+                    why = f"{NO_WORKER}; {CHECK_PORT}" if is_stranger else str(error)
+                    raise ProtocolError(f"worker {self.address}: {why}") from None
                 if epoch in (0, self.epoch):
                     self._keep(message)
 

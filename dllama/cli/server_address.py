@@ -66,10 +66,15 @@ class ServerAddress:
             data = None if body is None else json.dumps(body)
             connection.request(method, f"{prefix}{path}", data, self._headers)
             yield connection.getresponse()
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:  # also where it hangs up without an answer
             raise ClusterError(
                 f"the server at {self} cannot be reached: {error}; start it with dllama-root, or "
                 "name another with --url"
+            ) from error
+        except http.client.HTTPException as error:
+            raise DllamaError(
+                f"what answers at {self} is no server of dllama: it does not speak HTTP; name the "
+                "port of dllama-root with --url, not that of a dllama-worker"
             ) from error
         finally:
             connection.close()
@@ -101,4 +106,5 @@ def refusal(body: bytes, status: int) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {body[:200]!r}"
+        line = " ".join(body[:200].decode("utf-8", "replace").split())
+        return f"the server answered {status}: {''.join(c for c in line if c.isprintable())}"

@@ -68,6 +68,7 @@ class WorkerLink:
         self._context = context
         self._answers: dict[type, Message] = {}
         self.is_draining = False  # it is to end, and would like to be planned without
+        self.way_hint = ""  # what to do where it does not reach the root
         self.lost_rank = -1  # the rank that this worker's rank reports lost
         self._failure = ""
         self._progress = -1
@@ -186,6 +187,8 @@ class WorkerLink:
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:
                 self._failure = f"failed: {readable(message.reason)}"
+            elif self.lost_rank == 0:
+                self._failure = f"cannot join: {readable(message.reason)}. {self.way_hint}"
         elif isinstance(message, SessionEnded):
             self._failure = self._failure or f"ended its session: {readable(message.reason)}"
         elif isinstance(message, Admitted | SessionReady | Joined | Loaded | KvDone | RankStats):

@@ -57,7 +57,7 @@ class ServerAddress:
         self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         """Sends a request and yields the response, while its body is read too. Raises ClusterError
-        where the server cannot be reached."""
+        where the server cannot be reached, or is none."""
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(self._parts.hostname or "", self._port, timeout=timeout_s)
@@ -66,15 +66,17 @@ class ServerAddress:
             data = None if body is None else json.dumps(body)
             connection.request(method, f"{prefix}{path}", data, self._headers)
             yield connection.getresponse()
-        except (OSError, ValueError) as error:  # also where it hangs up without an answer
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            is_cut = isinstance(error, ConnectionResetError | http.client.IncompleteRead)
+            raise ClusterError(
+                f"what answers at {self} is no server of dllama: "
+                f"{'it hangs up, unless it ended just now' if is_cut else 'it speaks no HTTP'}; "
+                "name the port of dllama-root with --url, not that of a dllama-worker"
+            ) from error
+        except (OSError, ValueError) as error:
             raise ClusterError(
                 f"the server at {self} cannot be reached: {error}; start it with dllama-root, or "
                 "name another with --url"
-            ) from error
-        except http.client.HTTPException as error:
-            raise DllamaError(
-                f"what answers at {self} is no server of dllama: it does not speak HTTP; name the "
-                "port of dllama-root with --url, not that of a dllama-worker"
             ) from error
         finally:
             connection.close()

@@ -10,6 +10,7 @@ from cluster.mesh.sync_type import floats_of
 from dllama.collective import Addend
 from dllama.errors import PeerLost
 from kernels.matmul.sums import FixedSums
+from kernels.program import Call
 from kernels.wire.fixed import add_fixed
 
 
@@ -57,6 +58,9 @@ class ThreadCollective:
             total[:] = sum(floats_of(part) for part in self._group.partials)
         self._group.meet(self._rank)  # no rank may change its x before all have added it
         np.copyto(out, total)
+
+    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
+        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         self._group.parts[self._rank] = part

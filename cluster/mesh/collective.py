@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
@@ -23,6 +24,15 @@ from cluster.sockets import Context
 from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.meter import SyncTimes
+from kernels.program import Call
+from kernels.wire.exchange import (
+    COMPUTE_NS,
+    NETWORK_NS,
+    SINCE_NS,
+    SLOWEST_NS,
+    STARTED_NS,
+    WAIT_NS,
+)
 
 BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
 SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
@@ -59,14 +69,20 @@ class MeshCollective:
         self.rank = rank
         self.world_size = world_size
         self.sync_type = sync_type
-        self.times = SyncTimes()
         self.links = MeshLinks(rank, epoch, context, watch)
         self._codec = make_codec(sync_type)
         self._others = [r for r in range(world_size) if r != rank]
-        self._since = time.perf_counter_ns()
-        self._slowest_ns = 0
+        self._counters = self.links.counters
+        self._compiled: CompiledSums | None = None
         self._shape = (0, 0)  # of the payload that `_blocks` cut
         self._blocks: list[Block] = []
+        self.begin_step()
+
+    @property
+    def times(self) -> SyncTimes:
+        """The times of all collectives so far."""
+        counted = self._counters
+        return SyncTimes(int(counted[COMPUTE_NS]), int(counted[WAIT_NS]), int(counted[NETWORK_NS]))
 
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
@@ -104,18 +120,22 @@ class MeshCollective:
                 self.links.await_greeting(current[0])
         finally:
             self.links.watch = watch
+        self._compiled = CompiledSums(self.links, self.world_size)
 
     def begin_step(self) -> None:
         """Starts the clock of this rank's computing: called when a step's work begins."""
-        self._since = time.perf_counter_ns()
+        self._counters[SINCE_NS] = time.perf_counter_ns()
 
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
-        started = self._enter()
         if self._shape != out.shape:
             self._lay_out(*out.shape)
+        if self._compiled is not None and self._compiled.is_begun:
+            self._finish(self._compiled.finish_sending(x, out), out)
+            return
+        started = self._enter()
         if isinstance(x, np.ndarray):
             x = np.ascontiguousarray(x, np.float32)
-        compute_ns = started - self._since
+        compute_ns = started - int(self._counters[SINCE_NS])
         own = []
         for block in self._blocks:
             more = self._codec.encode(x, block.rows, block.wire)
@@ -130,11 +150,27 @@ class MeshCollective:
                 self._take_sum(block, out[block.rows])
         self._leave(started)
 
+    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
+        if self._compiled is None or not self._compiled.is_supported:
+            return None
+        if self.sync_type not in (SyncType.EXACT, SyncType.F32):
+            return None
+        if self._shape != out.shape:
+            self._lay_out(*out.shape)
+        is_small = len(self._blocks) == 1 and self._blocks[0].owner is None
+        return self._compiled.call(x, out) if is_small else None
+
+    def _finish(self, own: np.ndarray, out: np.ndarray) -> None:
+        """Finishes a sum that compiled code has begun."""
+        (block,) = self._blocks
+        self._add_up(block, own, out)
+        self._leave(int(self._counters[STARTED_NS]))
+
     def gather(self, part: bytes) -> list[bytes] | None:
         started = self._enter()
         if self.rank != 0:
             message = bytearray(HEADER_BYTES) + part
-            compute_ns = started - self._since
+            compute_ns = started - int(self._counters[SINCE_NS])
             self.links.pack_header(message, Phase.PART, 0, self.links.sequence, compute_ns)
             self.links.send(0, message)
             self._leave(started)
@@ -142,27 +178,33 @@ class MeshCollective:
         parts = [part]
         for rank in self._others:
             arrived = self.links.take(Key(self.links.sequence, Phase.PART, 0, rank))
-            self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
+            self._note_slowest(arrived.compute_ns)
             parts.append(bytes(arrived.payload))
         self._leave(started)
         return parts
 
     def close(self) -> None:
+        if self._compiled is not None:
+            self._compiled.close()
+            self._compiled = None
         self.links.close()
 
     def _enter(self) -> int:
         self.links.sequence += 1
-        self._slowest_ns = 0
+        self._counters[SLOWEST_NS] = 0
         return time.perf_counter_ns()
 
+    def _note_slowest(self, compute_ns: int) -> None:
+        self._counters[SLOWEST_NS] = max(int(self._counters[SLOWEST_NS]), compute_ns)
+
     def _leave(self, started: int) -> None:
-        now = time.perf_counter_ns()
-        computed, blocked = started - self._since, now - started
-        waited = min(blocked, max(0, self._slowest_ns - computed))
-        self.times.compute_ns += computed
-        self.times.wait_ns += waited
-        self.times.network_ns += blocked - waited
-        self._since = now
+        now, counted = time.perf_counter_ns(), self._counters
+        computed, blocked = started - int(counted[SINCE_NS]), now - started
+        waited = min(blocked, max(0, int(counted[SLOWEST_NS]) - computed))
+        counted[COMPUTE_NS] += computed
+        counted[WAIT_NS] += waited
+        counted[NETWORK_NS] += blocked - waited
+        counted[SINCE_NS] = now
 
     def _lay_out(self, n_rows: int, cols: int) -> None:
         """Cuts payloads of a shape; the same on every rank, since it depends on shapes alone."""
@@ -207,7 +249,7 @@ class MeshCollective:
         for rank in self._others:
             key = Key(self.links.sequence, Phase.PARTIAL, block.number, rank)
             arrived = self.links.take(key)
-            self._slowest_ns = max(self._slowest_ns, arrived.compute_ns)
+            self._note_slowest(arrived.compute_ns)
             wires[rank] = np.frombuffer(arrived.payload, np.uint8)
         self._codec.add_up(wires, total)
         if block.owner == self.rank:

@@ -68,7 +68,7 @@ class SessionWeights:
         """Whether the workers have what they may need after a loss, as far as they have room."""
         return self._fill is not None and self._fill.is_done
 
-    def row(self, rank: int) -> dict[str, int]:
+    def row(self, rank: int) -> dict[str, int | bool]:
         """Returns how a rank came by its weights, for GET /stats; rank 0 has the file."""
         loaded = self._loaded.get(rank, Loaded())
         return {
@@ -76,6 +76,7 @@ class SessionWeights:
             "fetched_bytes": loaded.fetched_bytes,
             "received_bytes": loaded.received_bytes,
             "spare_bytes": self._fill.spare_bytes(rank) if self._fill is not None else 0,
+            "has_spares": self.is_filled,
         }
 
     def _begin(self, shards: Sequence[Shard]) -> Feeder:

@@ -27,6 +27,7 @@ from cluster.wire.messages import (
     Failed,
     Heartbeat,
     Joined,
+    Loaded,
     Message,
     Refused,
     SessionEnded,
@@ -153,11 +154,17 @@ class Worker:
                 self._send_heartbeats()
                 self._sessions.end_overdue()
                 self._go_on_draining()
-                self._launcher.prepare(time.monotonic())
+                self._prepare_next()
                 for line in self._repeats.due(time.monotonic()):
                     log.warning("%s", line)
             for door in self._doors:
                 self._receive_from_roots(door)
+
+    def _prepare_next(self) -> None:
+        now_s = time.monotonic()
+        if self._sessions.slots.is_loading:
+            self._launcher.put_off(now_s)
+        self._launcher.prepare(now_s)
 
     def stop(self) -> None:
         """Ends `run` at once, and with it the sessions."""
@@ -246,6 +253,8 @@ class Worker:
             self._send_heartbeat(epoch, session)
         elif isinstance(message, Joined):
             self._sessions.slots.joined(epoch)
+        elif isinstance(message, Loaded):
+            self._sessions.slots.loaded(epoch)
         elif isinstance(message, Failed):
             session.reason = message.reason
 

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from copy import copy
 from pathlib import Path
 
 import zmq
@@ -41,6 +40,7 @@ from cluster.wire.messages import (
     Joined,
     KvCall,
     Load,
+    Loaded,
     RankStats,
     SessionReady,
     Spares,
@@ -48,6 +48,7 @@ from cluster.wire.messages import (
     StepCall,
     pack,
 )
+from cluster.worker.before_load import next_load
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
@@ -133,18 +134,23 @@ class WorkerSession:
         self._weights.join(join, self._security)
         with reaching(parse_address(join.peers[0].removeprefix("tcp://"))):
             self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
-        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
-        self._root.send(Joined())
-        load = self._root.expect(Load)
+        self._tell_both(Joined())
+        words = self._progress.kernel_words
+        load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
-            self._root.send(arriving.loaded())
+            self._tell_both(arriving.loaded())
             self._compute(rank, load)
         finally:
             rank.close()
+
+    def _tell_both(self, message: Joined | Loaded) -> None:
+        """Tells the daemon and the root how far this session is."""
+        self._daemon.send_multipart(pack(message, self._config.epoch))
+        self._root.send(message)
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
@@ -189,7 +195,7 @@ class WorkerSession:
             message = self._root.receive()
             if isinstance(message, StepCall):
                 started = time.perf_counter_ns()
-                before = copy(self._mesh.times)
+                before = self._mesh.times
                 step = checked_step(message, limits)
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)

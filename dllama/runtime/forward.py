@@ -6,17 +6,13 @@ adds the parts of all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dllama.collective import Collective
+from dllama.runtime.executor import Executor
 from dllama.runtime.ops import Ops
 from dllama.runtime.weights import Weights
 
-Run = Callable[..., None]
-"""Calls its first argument with the others; an executor may replay an earlier call instead."""
 
-
-def forward(weights: Weights, ops: Ops, comm: Collective, run: Run) -> None:
+def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) -> None:
     """Computes the logits of the step's wanted rows over this rank's part of the vocabulary, in
     state.logits.
 
@@ -25,8 +21,10 @@ def forward(weights: Weights, ops: Ops, comm: Collective, run: Run) -> None:
     """
     family, mine, total = weights.family, ops.addend, ops.total
     for layer in weights.layers:
-        run(family.attention, ops, layer)  # my heads' part of the sum
-        comm.all_reduce(mine, out=total)
-        run(family.feed_forward, ops, layer)  # my hidden columns' part; begins with x += total
-        comm.all_reduce(mine, out=total)
-    run(ops.head)  # my slice of the vocabulary
+        executor.run(family.attention, ops, layer)  # my heads' part of the sum
+        executor.all_reduce(comm, mine, total)
+        executor.run(
+            family.feed_forward, ops, layer
+        )  # my hidden columns' part; begins with x += total
+        executor.all_reduce(comm, mine, total)
+    executor.run(ops.head)  # my slice of the vocabulary

@@ -26,6 +26,7 @@ from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
+from kernels.program import Call
 from tests.cluster.steps import prefill
 from tests.cluster.worker_process import WorkerProcess
 from tests.toy_models import write_toy
@@ -50,6 +51,9 @@ class Recorded:
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._inner.all_reduce(x, out)
         self.sums.append(out.tobytes())
+
+    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
+        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return self._inner.gather(part)

@@ -3,11 +3,13 @@ the sender."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cluster.mesh import filing
 from cluster.mesh.filing import MAX_AHEAD, MAX_BLOCK_BYTES, MAX_BLOCKS, Arrived, Filing, Key, Phase
 from dllama.errors import ProtocolError
+from kernels.wire.exchange import SESSION_WORDS
 
 
 def arrived(n_bytes: int = 4) -> Arrived:
@@ -15,7 +17,7 @@ def arrived(n_bytes: int = 4) -> Arrived:
 
 
 def filing_of(rank: int, sequence: int = 5) -> Filing:
-    made = Filing(rank)
+    made = Filing(rank, np.zeros(SESSION_WORDS, np.int64))
     made.sequence = sequence
     made.names = ["the root", "h1:9998", "h2:9998"]
     return made

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster.root.meeting import MESH_TIMEOUT_S
 from cluster.root.root_way import listen_host, root_host, way_hint
 from cluster.root.runner import ClusterRunner
-from cluster.root.session import MESH_TIMEOUT_S
 from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import Address
 from dllama.errors import PeerLost
@@ -54,7 +54,7 @@ def test_an_advertised_address_that_leads_nowhere_is_named_at_once(
     start_worker: StartWorker, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The root listens on IPv4. Its rank knows why before it has waited for the mesh."""
-    monkeypatch.setattr("cluster.root.session.MESH_TIMEOUT_S", 90.0)
+    monkeypatch.setattr("cluster.root.meeting.MESH_TIMEOUT_S", 90.0)
     assert MESH_TIMEOUT_S < 90.0
     worker = start_worker()
     told = r"cannot join: there is no way from this worker to \[::1\]:\d+ .*--advertise of the root"

@@ -193,6 +193,7 @@ def test_after_a_loss_the_others_have_what_they_need(
     assert np.array_equal(logits(runner, TOKENS), before), "steps go on beside it"
     spares = [row["weights"]["spare_bytes"] for row in runner.stats()[1:]]  # type: ignore[index]
     assert all(n_bytes > 0 for n_bytes in spares)
+    assert all(row["weights"]["has_spares"] for row in runner.stats()[1:])  # type: ignore[index]
     runner.close()
     for worker in workers:
         worker.await_no_session()

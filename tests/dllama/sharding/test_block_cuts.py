@@ -22,6 +22,7 @@ from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
+from kernels.program import Call
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.steps import prefill
@@ -72,6 +73,9 @@ class Recorded:
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._inner.all_reduce(x, out)
         self.sums.append(out.copy())
+
+    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
+        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return self._inner.gather(part)

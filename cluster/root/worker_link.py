@@ -18,6 +18,7 @@ from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
 from cluster.sockets import Context, DisconnectWatch, Socket, endpoint, make_socket
+from cluster.wire.measure_messages import Measured
 from cluster.wire.messages import (
     Admitted,
     CloseSession,
@@ -49,6 +50,8 @@ MAX_REASON_CHARS = 2_000
 HEARTBEAT_TIMEOUT_S = 3.0  # six heartbeats of the daemon
 
 M = TypeVar("M", bound=Message)
+ANSWERS = (Admitted, SessionReady, Joined, Measured, Loaded, KvDone, RankStats)
+"""Messages that somebody waits for; a Welcome is one too, and read even without an epoch."""
 
 
 class WorkerLink:
@@ -184,7 +187,7 @@ class WorkerLink:
                 self._failure = f"failed: {readable(message.reason)}"
         elif isinstance(message, SessionEnded):
             self._failure = self._failure or f"ended its session: {readable(message.reason)}"
-        elif isinstance(message, Admitted | SessionReady | Joined | Loaded | KvDone | RankStats):
+        elif isinstance(message, ANSWERS):
             self._answers[type(message)] = message
         else:
             raise ProtocolError(f"worker {self.address} sent a {type(message).__name__}")

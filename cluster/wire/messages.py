@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 import numpy as np
 
 from cluster.wire.codec import Codec
+from cluster.wire.measure_messages import Measure, Measured
 from dllama.config import ModelConfig
 from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
@@ -298,8 +299,8 @@ class Failed:
 Message = (
     Introduction | Introduced | Proof | Admitted
     | Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
-    | Draining | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares
-    | StepCall | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
+    | Draining | Heartbeat | Join | Joined | Measure | Measured | Load | Want | Chunk | Credit
+    | Loaded | Spares | StepCall | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
 CODEC: Codec[Message] = Codec(get_args(Message), MAX_HEAD_BYTES)
 pack = CODEC.pack

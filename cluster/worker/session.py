@@ -48,6 +48,7 @@ from cluster.wire.messages import (
     StepCall,
     pack,
 )
+from cluster.worker.before_load import next_load
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink
@@ -131,7 +132,8 @@ class WorkerSession:
         self._weights.join(join, self._security)
         self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._tell_both(Joined())
-        load = self._root.expect(Load)
+        words = self._progress.kernel_words
+        load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)

@@ -203,6 +203,11 @@ class MeshLinks:
         """Returns a rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
 
+    def shares_memory_with(self, rank: int) -> bool:
+        """Returns whether messages to a rank go through shared memory."""
+        ring = self._rings.get(rank)
+        return ring is not None and ring.has_reader
+
     @property
     def n_rings(self) -> int:
         """Ranks that are reached through shared memory."""

@@ -109,6 +109,14 @@ class MeshLinks:
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
 
+    def begin_collective(self) -> None:
+        """Lets the collective this rank is in go on while others begin."""
+        self._filing.begin()
+
+    def end_collective(self, sequence: int) -> None:
+        """Ends a collective that went on."""
+        self._filing.end(sequence)
+
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
@@ -194,6 +202,11 @@ class MeshLinks:
     def lost_rank(self) -> int | None:
         """Returns a rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
+
+    def shares_memory_with(self, rank: int) -> bool:
+        """Returns whether messages to a rank go through shared memory."""
+        ring = self._rings.get(rank)
+        return ring is not None and ring.has_reader
 
     @property
     def n_rings(self) -> int:

@@ -67,6 +67,11 @@ class RingWriter:
         """Returns the bytes by which the reader finds this ring."""
         return OFFER.pack(os.getpid(), self._fd, self._nonce)
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether another rank has opened it."""
+        return bool(self._words[ATTACHED])
+
     def write(self, message: bytes | bytearray | memoryview) -> bool | None:
         """Writes a message; returns whether the reader has to be woken, or None if nothing was
         written because there is no reader or no room."""

@@ -92,6 +92,8 @@ def models_of(args: argparse.Namespace, programs: Programs) -> list[Model]:
     for model in found:
         if model.m_file is not None and not model.m_file.exists():
             raise SystemExit(f"distributed-llama needs {model.m_file} beside {model.gguf.name}")
+        if programs.batched_bench is not None and model.gguf.suffix != ".gguf":
+            raise SystemExit(f"llama.cpp reads GGUF files alone, not {model.gguf.name}")
     return found
 
 

@@ -132,7 +132,7 @@ def await_readiness_for_loss() -> None:
 
 def is_filled() -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/stats", timeout=10) as answer:
-        workers = json.load(answer)["workers"][1:]
+        workers = json.load(answer).get("workers", [])[1:]  # none where the engine is busy
     return bool(workers) and all(row["weights"]["has_spares"] for row in workers)
 
 

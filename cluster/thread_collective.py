@@ -7,10 +7,9 @@ import threading
 import numpy as np
 
 from cluster.mesh.sync_type import floats_of
-from dllama.collective import Addend
+from dllama.collective import Addend, ImmediateSums
 from dllama.errors import PeerLost
 from kernels.matmul.sums import FixedSums
-from kernels.program import Call
 from kernels.wire.fixed import add_fixed
 
 
@@ -40,7 +39,7 @@ class ThreadGroup:
         self._barrier.abort()
 
 
-class ThreadCollective:
+class ThreadCollective(ImmediateSums):
     """One rank's view of a ThreadGroup; a Collective."""
 
     def __init__(self, group: ThreadGroup, rank: int) -> None:
@@ -58,9 +57,6 @@ class ThreadCollective:
             total[:] = sum(floats_of(part) for part in self._group.partials)
         self._group.meet(self._rank)  # no rank may change its x before all have added it
         np.copyto(out, total)
-
-    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
-        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         self._group.parts[self._rank] = part

@@ -109,6 +109,14 @@ class MeshLinks:
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
 
+    def begin_collective(self) -> None:
+        """Lets the collective this rank is in go on while others begin."""
+        self._filing.begin()
+
+    def end_collective(self, sequence: int) -> None:
+        """Ends a collective that went on."""
+        self._filing.end(sequence)
+
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
+from cluster.root.root_way import listen_host, root_host, way_hint
 from cluster.root.session_plan import ClusterConfig, peer_endpoints
 from cluster.root.worker_links import WorkerLinks
 from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import KeyPair, new_pair
 from cluster.security.links import LinkSecurity
-from cluster.sockets import Context, address_towards
+from cluster.sockets import Context
 from cluster.wire.checks import check_keys
 from cluster.wire.messages import Join, Joined, OpenSession, SessionReady, Welcome
 
@@ -94,22 +95,17 @@ class Meeting:
         mesh_ports = {
             link.rank: r.mesh_port for link, r in zip(self._links, self.ready, strict=True)
         }
-        listen_on = "::" if any(":" in w.host for w in config.workers) else "0.0.0.0"
-        if config.advertise is None and all(
-            address_towards(w.host, w.port).startswith("127.") for w in config.workers
-        ):
-            listen_on = "127.0.0.1"  # no other machine connects
         store_ports = {
             link.rank: r.store_port for link, r in zip(self._links, self.ready, strict=True)
         }
-        mesh_ports[0] = self.mesh.bind(listen_on, config.mesh_ports, self._security)
+        mesh_ports[0] = self.mesh.bind(listen_host(config), config.mesh_ports, self._security)
         keys = self._public_keys()
-        endpoints: list[str] = []
         for link in self._links:
-            seen_as = config.advertise or address_towards(link.address.host, link.address.port)
+            seen_as = root_host(config, link.address)
             endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
             store_ports[0] = mesh_ports[0]  # the root has the file, and nobody asks it there
             stores = peer_endpoints(link.rank, config.workers, store_ports, seen_as)
+            link.way_hint = way_hint(config)
             link.tell_session(Join(endpoints, stores, keys))
         own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
         self.mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]

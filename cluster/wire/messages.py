@@ -290,7 +290,8 @@ class RankStats:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Session process to root and daemon: why it ends. `lost_rank` is the rank it lost, or -1."""
+    """Session process to root and daemon: why it ends. `lost_rank` is the rank it lost, or -1; 0
+    where it never reached the root's."""
 
     reason: str
     lost_rank: Annotated[int, Range(-1, (1 << 16) - 1)]

@@ -22,7 +22,7 @@ from cluster.rank import LoadRank, Rank, move_kv
 from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import new_pair
 from cluster.security.links import CONTROL, LinkSecurity
-from cluster.sockets import Context, Socket, session_ports
+from cluster.sockets import Context, Socket, parse_address, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.wire.checks import (
     RankLimits,
@@ -51,7 +51,7 @@ from cluster.wire.messages import (
 from cluster.worker.before_load import next_load
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
-from cluster.worker.root_link import RootLeft, RootLink
+from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
 from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.host.container import available_memory
@@ -112,6 +112,8 @@ class WorkerSession:
                 return 0
             self._fail(str(lost), lost.rank)
             self._await_farewell()
+        except RootUnreachable as error:
+            self._fail(str(error), lost_rank=0)
         except MemoryError as error:
             self._fail(f"ran out of memory ({error}); give it a smaller share (--shares)")
         except DllamaError as error:
@@ -130,7 +132,8 @@ class WorkerSession:
         check_peers(join.peers, self._config.world_size)
         check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
         self._weights.join(join, self._security)
-        self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
+        with reaching(parse_address(join.peers[0].removeprefix("tcp://"))):
+            self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
         self._tell_both(Joined())
         words = self._progress.kernel_words
         load = next_load(self._root, self._mesh, self._config.threads, words)

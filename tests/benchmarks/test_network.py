@@ -143,3 +143,6 @@ def test_nodes_need_cores_and_programs_need_to_be_there(tmp_path: Path) -> None:
     assert network.models_of(args, network.Programs())[0].gguf == model
     with pytest.raises(SystemExit, match=r"needs .*m\.m beside m\.gguf"):
         network.models_of(args, network.Programs(distributed_llama=tmp_path / "dllama"))
+    args = parser.parse_args(["--models", str(model.with_suffix(".m"))])
+    with pytest.raises(SystemExit, match=r"GGUF files alone, not m\.m"):
+        network.models_of(args, network.Programs(batched_bench=tmp_path / "llama-batched-bench"))

@@ -15,7 +15,7 @@ from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from cluster.worker.launcher import SESSION_COMMAND
-from dllama.collective import Addend, Collective, SoloCollective
+from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.formats import open_model
 from dllama.kv import KvType
 from dllama.qtypes import QType
@@ -26,7 +26,6 @@ from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
-from kernels.program import Call
 from tests.cluster.steps import prefill
 from tests.cluster.worker_process import WorkerProcess
 from tests.toy_models import write_toy
@@ -41,7 +40,7 @@ TOYS: dict[str, dict[str, object]] = {
 }
 
 
-class Recorded:
+class Recorded(ImmediateSums):
     """A Collective that keeps every sum it handed out."""
 
     def __init__(self, inner: Collective) -> None:
@@ -51,9 +50,6 @@ class Recorded:
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._inner.all_reduce(x, out)
         self.sums.append(out.tobytes())
-
-    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
-        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return self._inner.gather(part)

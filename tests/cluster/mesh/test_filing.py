@@ -78,3 +78,17 @@ def test_long_payloads_and_many_of_them_are_refused(monkeypatch: pytest.MonkeyPa
         kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived(60))
     kept.take(Key(5, Phase.PARTIAL, 0, 1))
     kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived(60))
+
+
+def test_a_collective_that_goes_on_is_still_sent_for() -> None:
+    kept = filing_of(0)
+    kept.begin()
+    kept.sequence = 6
+    first = Key(5, Phase.PARTIAL, 0, 1)
+    kept.keep(first, arrived())
+    kept.take(first)
+    with pytest.raises(ProtocolError, match="twice"):
+        kept.keep(first, arrived())
+    kept.end(5)
+    with pytest.raises(ProtocolError, match="is at collective 6"):
+        kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from dllama.collective import Addend, Collective, SoloCollective
+from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.qtypes import BLOCK, QType
@@ -22,7 +22,6 @@ from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
-from kernels.program import Call
 from kernels.team import Team
 from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.steps import prefill
@@ -63,7 +62,7 @@ class BlockSource(ArraySource):
             self._arrays[name] = np.zeros_like(raw) if name.endswith(empty or " ") else raw
 
 
-class Recorded:
+class Recorded(ImmediateSums):
     """A Collective that keeps a copy of every sum."""
 
     def __init__(self, inner: Collective) -> None:
@@ -73,9 +72,6 @@ class Recorded:
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         self._inner.all_reduce(x, out)
         self.sums.append(out.copy())
-
-    def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
-        return None
 
     def gather(self, part: bytes) -> list[bytes] | None:
         return self._inner.gather(part)

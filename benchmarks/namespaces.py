@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,15 +31,18 @@ CLOSE_S = 20.0
 
 
 def why_no_namespaces() -> str | None:
-    """Returns why no namespaces can be made here; None if they can."""
+    """Returns why no machines can be made here, after a trial; None if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
+    for tool in ("ip", "tc", "taskset"):
+        if shutil.which(tool) is None:
+            return f"network namespaces need the command {tool} (Debian: iproute2, util-linux)"
     try:
-        for tool in (["ip", "-V"], ["tc", "-V"]):
-            subprocess.run(tool, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "network namespaces need the commands ip and tc (iproute2)"
-    return None
+        with Lan(1, 1000):
+            return None
+    except subprocess.CalledProcessError as error:
+        said = bytes(error.stderr or b"").decode(errors="replace").strip()
+        return f"network namespaces are refused: {' '.join(error.cmd)}: {said}"
 
 
 class Lan:

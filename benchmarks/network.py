@@ -19,10 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,8 @@ def models_of(args: argparse.Namespace, programs: Programs) -> list[Model]:
     for model in found:
         if model.m_file is not None and not model.m_file.exists():
             raise SystemExit(f"distributed-llama needs {model.m_file} beside {model.gguf.name}")
+        if programs.batched_bench is not None and model.gguf.suffix != ".gguf":
+            raise SystemExit(f"llama.cpp reads GGUF files alone, not {model.gguf.name}")
     return found
 
 
@@ -203,6 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     check(parser, args)
     if (reason := why_no_namespaces()) is not None:
         raise SystemExit(f"{reason}; start this as root on Linux")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and clean up
     os.environ["DLLAMA_SHARED_MEMORY"] = "0"  # of namespaces too the memory is one
     console = Console(width=None if sys.stdout.isatty() else 160)
     bench = Bench(args, Console(stderr=True, highlight=False))
@@ -215,10 +220,10 @@ def main(argv: list[str] | None = None) -> int:
         "machine": facts, "nodes": args.nodes, "cores_per_node": args.cores, "rounds": args.rounds,
         "runs": [],
     }  # fmt: skip
-    for model in models_of(args, bench.programs):
-        for link in (Link(rate, delay) for rate in args.rates for delay in args.delays):
-            with tempfile.TemporaryDirectory() as folder:
-                run = bench.run(model, link, Path(folder))
+    links = [Link(rate, delay) for rate in args.rates for delay in args.delays]
+    with tempfile.TemporaryDirectory() as folder:  # of all links: weights are sent once
+        for model, link in product(models_of(args, bench.programs), links):
+            run = bench.run(model, link, Path(folder))
             found["runs"].append(run)
             console.print(rich_table(run))
             console.print("\n".join(sentences(run)), highlight=False)

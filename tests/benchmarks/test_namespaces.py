@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,8 @@ def test_a_trip_there_and_back_takes_twice_the_delay(delay_ms: float) -> None:
     if delay_ms and not os.path.exists("/dev/net/tun"):  # noqa: PTH110
         pytest.skip("delays need /dev/net/tun")
     with Lan(2, 1000, delay_ms) as lan:
-        echo = subprocess.Popen(lan.command(1, [sys.executable, "-c", ECHO], [0]))
+        cores = sorted(os.sched_getaffinity(0))[:1]
+        echo = subprocess.Popen(lan.command(1, [sys.executable, "-c", ECHO], cores))
         try:
             await_listening(echo.pid, PORT, 60)
             asked = subprocess.run(
@@ -58,6 +60,19 @@ def test_a_trip_there_and_back_takes_twice_the_delay(delay_ms: float) -> None:
         names = lan.names
     left = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
     assert not set(names) & set(left.stdout.split())
+
+
+def test_what_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert why_no_namespaces() == "network namespaces need root"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "need the command ip" in str(why_no_namespaces())
+    for tool in ("ip", "tc", "taskset"):
+        refuses = tmp_path / tool
+        refuses.write_text("#!/bin/sh\necho Operation not permitted >&2\nexit 1\n")
+        refuses.chmod(0o755)
+    assert str(why_no_namespaces()).endswith("Operation not permitted")
 
 
 def test_a_port_is_listened_to_or_not() -> None:

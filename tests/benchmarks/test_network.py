@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from benchmarks import network
 from benchmarks.lan.floor import why_no_floor
 from benchmarks.namespaces import why_no_namespaces
 from benchmarks.random_m_model import main as write_m
+from dllama.cli.flags.arguments import DEFAULT_MODEL
 from tests.leaks import no_leaks
 
 __all__ = ["no_leaks"]
@@ -52,6 +56,7 @@ def test_set_ups_run_in_turn_between_namespaces(
     model, out = tmp_path / "tiny.m", tmp_path / "found.json"
     assert write_m(["tiny", str(model)]) == 0
     monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "1")  # restored after main has changed it
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # pytest keeps its own
     words = ["--models", str(model), "--tests", "pp16,tg4,tg2xb2", "--rounds", "1", "--json",
              str(out), "--sync-types", "exact", "--encrypt", "off"]  # fmt: skip
     assert network.main([*words, "--distributed-llama", str(program)]) == 0
@@ -76,6 +81,35 @@ def test_set_ups_run_in_turn_between_namespaces(
     told = capsys.readouterr().out
     assert ours in told and f"as fast as {theirs}" in told
     assert f"| {ours} |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_nothing_is_left_of_a_bench_that_is_ended(tmp_path: Path) -> None:
+    why_not = why_no_namespaces()
+    if why_not is not None:
+        pytest.skip(why_not)
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two nodes need two cores")
+    words = ["--models", str(DEFAULT_MODEL), "--json", str(tmp_path / "found.json")]
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.network", *words],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    tag = f"dl{bench.pid}-"
+    until_s = time.monotonic() + 60
+    while tag not in namespaces() and bench.poll() is None and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert tag in namespaces()
+    bench.terminate()
+    assert bench.wait(60) == 128 + signal.SIGTERM
+    assert tag not in namespaces() and not list(tmp_path.iterdir())
+
+
+def namespaces() -> str:
+    """Returns the names of all network namespaces."""
+    return subprocess.run(
+        ["ip", "netns", "list"], check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.mark.parametrize(
@@ -109,3 +143,6 @@ def test_nodes_need_cores_and_programs_need_to_be_there(tmp_path: Path) -> None:
     assert network.models_of(args, network.Programs())[0].gguf == model
     with pytest.raises(SystemExit, match=r"needs .*m\.m beside m\.gguf"):
         network.models_of(args, network.Programs(distributed_llama=tmp_path / "dllama"))
+    args = parser.parse_args(["--models", str(model.with_suffix(".m"))])
+    with pytest.raises(SystemExit, match=r"GGUF files alone, not m\.m"):
+        network.models_of(args, network.Programs(batched_bench=tmp_path / "llama-batched-bench"))

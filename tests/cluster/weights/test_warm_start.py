@@ -185,8 +185,9 @@ def fill(runner: ClusterRunner, n_steps: int = 0) -> None:
 def test_after_a_loss_the_others_have_what_they_need(
     start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
 ) -> None:
+    model = replace(LARGE, n_layers=2)
     workers = [cached(start_worker, tmp_path / str(n)) for n in range(3)]
-    runner = make_runner(workers, model=LARGE)
+    runner = make_runner(workers, model=model)
     runner.start()
     before = logits(runner, TOKENS)
     fill(runner, n_steps=20)
@@ -199,7 +200,7 @@ def test_after_a_loss_the_others_have_what_they_need(
         worker.await_no_session()
     for lost in range(3):
         rest = [worker for n, worker in enumerate(workers) if n != lost]
-        fewer = make_runner(rest, model=LARGE)
+        fewer = make_runner(rest, model=model)
         fewer.start()
         assert all(received == 0 and found > 0 for found, received in weights(fewer))
         fewer.close()

@@ -222,6 +222,8 @@ def machine_facts() -> dict[str, Any]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     return {
+        "processor": processor_name(),
+        "kernel": platform.release(),
         "cpu": cpu_name(),
         "isa": isa(),
         "cores": os.cpu_count() or 1,
@@ -229,6 +231,19 @@ def machine_facts() -> dict[str, Any]:
         "commit": commit,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def processor_name() -> str:
+    """Returns what the processor calls itself; nothing where the system does not tell."""
+    for line in _lines_of(Path("/proc/cpuinfo")):
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor()
+
+
+def _lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def main() -> int:

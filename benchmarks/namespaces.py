@@ -1,41 +1,62 @@
-"""Machines of a benchmark: network namespaces on one bridge, every link with a rate of its own.
+"""Machines of a benchmark: network namespaces, every link with a rate of its own and, if wanted, a
+delay.
 
-Needs Linux, root and iproute2. Nothing is left when `Lan.close` has run.
+Needs Linux, root and iproute2. Without a delay the machines' links meet on a bridge, and the kernel
+does everything. With one, their packets pass through a process of ours, as not every kernel has
+netem. Nothing is left when `Lan.close` has run.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.chaos import packets
+from tests.chaos.wire import LinkRule
+
+ROOT = Path(__file__).resolve().parents[1]
 SUBNET = "10.87.0"
 BURST_BYTES = 128 << 10  # a packet of the kernel's segmentation offload has up to 64 KiB
+DELAYED_MTU = 16_000  # few packets for a step: one Python process carries them all
+CLOSE_S = 20.0
 
 
 def why_no_namespaces() -> str | None:
-    """Returns why no namespaces can be made here; None if they can."""
+    """Returns why no machines can be made here, after a trial; None if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
+    for tool in ("ip", "tc", "taskset"):
+        if shutil.which(tool) is None:
+            return f"network namespaces need the command {tool} (Debian: iproute2, util-linux)"
     try:
-        for tool in (["ip", "-V"], ["tc", "-V"]):
-            subprocess.run(tool, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "network namespaces need the commands ip and tc (iproute2)"
-    return None
+        with Lan(1, 1000):
+            return None
+    except subprocess.CalledProcessError as error:
+        said = bytes(error.stderr or b"").decode(errors="replace").strip()
+        return f"network namespaces are refused: {' '.join(error.cmd)}: {said}"
 
 
 class Lan:
-    """`n` machines, 0 to n - 1, each with an address of 10.87.0.0/24 and a link of `rate_mbit`
-    in both directions."""
+    """`n` machines, 0 to n - 1, each with a link of `rate_mbit` in both directions. What one sends
+    to another arrives `delay_ms` later."""
 
-    def __init__(self, n: int, rate_mbit: float) -> None:
+    def __init__(self, n: int, rate_mbit: float, delay_ms: float = 0.0) -> None:
         self._tag = f"dl{os.getpid()}"
         self.hub = f"{self._tag}-hub"
         self.names = [f"{self._tag}-{i}" for i in range(n)]
         self._rate_mbit = rate_mbit
+        self._delay_ms = delay_ms
+        self._device = packets.DEVICE if delay_ms else "eth0"
+        self._carrier: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -54,42 +75,116 @@ class Lan:
         self.close()
 
     def _open(self) -> None:
+        for name in self.names:
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        if self._delay_ms:
+            self._join_by_carrier()
+        else:
+            self._join_by_bridge()
+
+    def _join_by_bridge(self) -> None:
         _ip("netns", "add", self.hub)
         _ip("-n", self.hub, "link", "add", "bridge", "type", "bridge")
         _ip("-n", self.hub, "link", "set", "bridge", "up")
         for i, name in enumerate(self.names):
-            _ip("netns", "add", name)
-            _ip("link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", f"port{i}",
-                "netns", self.hub)  # fmt: skip
+            _ip("link", "add", self._device, "netns", name, "type", "veth", "peer", "name",
+                f"port{i}", "netns", self.hub)  # fmt: skip
             _ip("-n", self.hub, "link", "set", f"port{i}", "master", "bridge", "up")
-            _ip("-n", name, "addr", "add", f"{self.address(i)}/24", "dev", "eth0")
-            _ip("-n", name, "link", "set", "eth0", "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-            for space, device in ((name, "eth0"), (self.hub, f"port{i}")):
-                subprocess.run(
-                    ["tc", "-n", space, "qdisc", "add", "dev", device, "root", "tbf", "rate",
-                     f"{self._rate_mbit}mbit", "burst", str(BURST_BYTES), "latency", "100ms"],
-                    check=True, capture_output=True,
-                )  # fmt: skip
+            self._set_up_device(i)
+            self._limit_rate(self.hub, f"port{i}")
+
+    def _join_by_carrier(self) -> None:
+        self._carrier = subprocess.Popen(
+            [sys.executable, "-m", packets.__name__,
+             *(f"{i + 1}=/run/netns/{name}" for i, name in enumerate(self.names))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        self._hear_carrier()
+        os.setpriority(os.PRIO_PROCESS, self._carrier.pid, -10)  # else it waits for who computes
+        for i in range(len(self.names)):
+            self._set_up_device(i, "mtu", str(DELAYED_MTU))
+            for other in range(len(self.names)):
+                if other != i:
+                    rule = asdict(LinkRule(delay_s=self._delay_ms / 1e3))
+                    self._tell_carrier({"from": i + 1, "to": other + 1, "rule": rule})
+
+    def _set_up_device(self, i: int, *more: str) -> None:
+        name = self.names[i]
+        _ip("-n", name, "addr", "add", f"{self.address(i)}/24", "dev", self._device)
+        _ip("-n", name, "link", "set", self._device, *more, "up")
+        self._limit_rate(name, self._device)
+
+    def _limit_rate(self, space: str, device: str) -> None:
+        subprocess.run(
+            ["tc", "-n", space, "qdisc", "add", "dev", device, "root", "tbf", "rate",
+             f"{self._rate_mbit}mbit", "burst", str(BURST_BYTES), "latency", "100ms"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    def _tell_carrier(self, command: dict[str, object]) -> None:
+        assert self._carrier is not None and self._carrier.stdin is not None
+        self._carrier.stdin.write(json.dumps(command) + "\n")
+        self._carrier.stdin.flush()
+        self._hear_carrier()
+
+    def _hear_carrier(self) -> None:
+        assert self._carrier is not None and self._carrier.stdout is not None
+        if not self._carrier.stdout.readline():
+            raise OSError("the process that carries packets has ended; its own words are above")
 
     def address(self, i: int) -> str:
         """Returns the address of a machine."""
-        return f"{SUBNET}.{i + 1}"
+        return packets.address(i + 1) if self._delay_ms else f"{SUBNET}.{i + 1}"
 
-    def command(self, i: int, command: Sequence[str], core: int | None = None) -> list[str]:
-        """Returns a command as machine `i` runs it, on one core if it is given."""
-        pinned = [] if core is None else ["taskset", "-c", str(core)]
+    def command(self, i: int, command: Sequence[str], cores: Sequence[int] = ()) -> list[str]:
+        """Returns a command as machine `i` runs it, on these cores if any are given."""
+        pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         return ["ip", "netns", "exec", self.names[i], *pinned, *command]
 
     def sent_bytes(self, i: int) -> int:
         """Returns the bytes that machine `i` has sent so far, headers included."""
-        path = "/sys/class/net/eth0/statistics/tx_bytes"
+        path = f"/sys/class/net/{self._device}/statistics/tx_bytes"
         read = subprocess.run(self.command(i, ["cat", path]), check=True, capture_output=True)
         return int(read.stdout)
 
     def close(self) -> None:
+        if self._carrier is not None:
+            assert self._carrier.stdin is not None and self._carrier.stdout is not None
+            self._carrier.stdin.close()
+            try:
+                self._carrier.wait(CLOSE_S)
+            finally:
+                self._carrier.kill()
+                self._carrier.wait()
+                self._carrier.stdout.close()
         for name in (*self.names, self.hub):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def await_listening(pid: int, port: int, within_s: float) -> None:
+    """Waits until a port is listened to in the network namespace of a process. Raises TimeoutError
+    where it is not in time."""
+    until_s = time.monotonic() + within_s
+    while not is_listening(pid, port):
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"nothing listens to port {port} after {within_s:g} s")
+        time.sleep(0.02)
+
+
+def is_listening(pid: int, port: int) -> bool:
+    """Returns whether a TCP port is listened to in the network namespace of a process."""
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        except OSError:
+            continue  # it has ended
+        for line in lines:
+            local, _, state = line.split()[1:4]
+            if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                return True
+    return False
 
 
 def _ip(*args: str) -> None:

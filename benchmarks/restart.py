@@ -36,6 +36,9 @@ from kernels.cache import cache_root
 PORT, HTTP = 9998, 8080
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 READY_S = 300.0
+POLL_S = 0.02  # each question takes the server's processor, which is the cluster's too here
+SETTLE_S = 5.0
+FILL_S = 300.0  # for the workers to be sent what a loss would need
 N_BEFORE_LOSS = 20  # tokens of an answer
 N_AFTER_LOSS = 20
 
@@ -102,7 +105,7 @@ def root(lan: Lan, folder: Path, model: Path, n_workers: int, *args: str) -> Ite
         while not is_ready():
             if node.process.poll() is not None or time.monotonic() - began > READY_S:
                 raise SystemExit(f"the root did not come up: {(own / 'root.log').read_text()}")
-            time.sleep(0.005)
+            time.sleep(POLL_S)
         yield time.monotonic() - began
     finally:
         node.end()
@@ -114,6 +117,23 @@ def is_ready() -> bool:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
+
+
+def await_readiness_for_loss() -> None:
+    """Waits until the workers have on their disks what they need after a loss, and the process of
+    the next session: a loss within the first seconds takes longer."""
+    deadline = time.monotonic() + FILL_S
+    while not is_filled():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the workers have not all spare weights after {FILL_S:g} s")
+        time.sleep(0.5)
+    time.sleep(SETTLE_S)
+
+
+def is_filled() -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/stats", timeout=10) as answer:
+        workers = json.load(answer)["workers"][1:]
+    return bool(workers) and all(row["weights"]["has_spares"] for row in workers)
 
 
 def longest_gap(lost: Node) -> tuple[float, float]:
@@ -160,14 +180,14 @@ def measure(model: Path, n_workers: int, rate_mbit: float, tell: Console) -> lis
                 before = lan.sent_bytes(0)
                 with root(lan, folder, model, n_workers) as seconds:
                     note(what, seconds, lan.sent_bytes(0) - before)
-                    if what == "first start":
-                        time.sleep(20)  # while idle, workers are sent what a loss would need
+                    await_readiness_for_loss()
         for rejoin_s in ("0", "3"):
             with ExitStack() as stack:
                 nodes = [
                     stack.enter_context(worker(lan, i, folder)) for i in range(1, n_workers + 1)
                 ]
                 with root(lan, folder, model, n_workers, "--rejoin-s", rejoin_s):
+                    await_readiness_for_loss()
                     before = lan.sent_bytes(0)
                     gap, usual = longest_gap(nodes[-1])
                     sent = lan.sent_bytes(0) - before

@@ -23,13 +23,15 @@ REPORT_S = 0.1
 @dataclass(frozen=True, slots=True)
 class FeedProgress:
     """The bytes of weights that a rank has: those it `found` on its disk and those that it has
-    taken in; `bytes_per_s` is the mean of the latter since the start."""
+    taken in; `bytes_per_s` is the mean of the latter since the start. `n_again` pieces were
+    asked for late: a disk had them and they were damaged, or did not come from there."""
 
     rank: int
     found_bytes: int
     sent_bytes: int
     total_bytes: int
     bytes_per_s: float
+    n_again: int
 
 
 class RankFeed:
@@ -50,6 +52,7 @@ class RankFeed:
         self.total_bytes = sum(sized.n_bytes for sized in pieces)
         self.found_bytes = 0  # that the rank did not ask for; 0 before it has asked
         self.sent_bytes = 0  # taken in by the rank
+        self.n_again = 0  # pieces that it asked for later than at first
         self._queue: deque[int] = deque()  # pieces that the rank wants
         self._has_asked = False
         self._chunks: Iterator[Chunk] = iter(())
@@ -79,6 +82,7 @@ class RankFeed:
             if not numbers:
                 self._queue.clear()
             self._queue.extendleft(reversed(numbers))
+            self.n_again += len(numbers)
             self.found_bytes = max(0, self.found_bytes - wanted_bytes)
         else:
             self._queue.extend(numbers)
@@ -146,11 +150,17 @@ class Feeder:
         self._feeds[rank].credit(n_chunks)
         self._report(rank)
 
+    def n_again(self, rank: int) -> int:
+        """Returns how many pieces a rank has asked for later than at first."""
+        return self._feeds[rank].n_again
+
     def _report(self, rank: int) -> None:
         feed, now = self._feeds[rank], time.monotonic()
         if self._on_progress and (feed.is_done or now - self._reported[rank] >= REPORT_S):
             self._reported[rank] = now
             speed = feed.sent_bytes / max(now - self._started, 1e-9)
             self._on_progress(
-                FeedProgress(rank, feed.found_bytes, feed.sent_bytes, feed.total_bytes, speed)
+                FeedProgress(
+                    rank, feed.found_bytes, feed.sent_bytes, feed.total_bytes, speed, feed.n_again
+                )
             )

@@ -109,6 +109,21 @@ def address_towards(host: str, port: int) -> str:
         ) from None
 
 
+def why_unreachable(address: Address, timeout_s: float) -> str:
+    """Returns why no connection to an address can be made; "" where one was, and was closed."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET  # as in address_towards
+    try:
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(timeout_s)
+            probe.connect(found[0][4])
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"
+    except (OSError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
 def make_socket(context: Context, kind: int, *, host: str, max_message_bytes: int) -> Socket:
     """Returns a socket with explicit limits: nothing is queued for an absent peer, and closing does
     not wait. Both ends of a link send heartbeats, so that a frozen peer is noticed.

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from cluster.mesh.sync_type import floats_of
-from dllama.collective import Addend
+from dllama.collective import Addend, ImmediateSums
 from dllama.errors import PeerLost
 from kernels.matmul.sums import FixedSums
 from kernels.wire.fixed import add_fixed
@@ -39,7 +39,7 @@ class ThreadGroup:
         self._barrier.abort()
 
 
-class ThreadCollective:
+class ThreadCollective(ImmediateSums):
     """One rank's view of a ThreadGroup; a Collective."""
 
     def __init__(self, group: ThreadGroup, rank: int) -> None:

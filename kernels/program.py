@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 
+from kernels.emit.intrinsics import load_i64
 from kernels.emit.jit import intrinsic, kernel
 from kernels.emit.later import types
 from kernels.emit.vectors import I32, I64
@@ -55,25 +56,47 @@ def recording() -> Iterator[list[Call]]:
 
 
 class Program:
-    """Recorded calls, in their order. Keeps their arrays alive."""
+    """Recorded calls, in their order. Keeps their arrays alive.
+
+    A kernel whose result is not 0 stops it: what has to be done then is Python's work.
+    """
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = list(calls)
         entries = [(call.kernel.entry(call.args), call.args) for call in calls]
-        self._slots = [np.frombuffer(entry.slots(args), np.uint8) for entry, args in entries]
+        slots = [bytearray(entry.slots(args)) for entry, args in entries]  # results go there
+        self._slots = [np.frombuffer(each, np.uint8) for each in slots]
         steps = [
             (entry.address, slots.ctypes.data)
             for (entry, _), slots in zip(entries, self._slots, strict=True)
         ]
-        self._run = _run.bind(np.array(steps, np.int64).reshape(-1, 2))
+        self._at = np.zeros(1, np.int64)
+        self._run = _run.bind(np.array(steps, np.int64).reshape(-1, 2), self._at)
 
-    def run(self) -> None:
-        """Makes all calls, without the GIL. Raises RuntimeError where a kernel fails."""
-        if self._run():
+    def run(self, first: int = 0) -> int | None:
+        """Makes the calls from `first` on, without the GIL; returns the number of the one that
+        stopped it, None at the end. Raises RuntimeError where a kernel fails."""
+        self._at[0] = first
+        status = self._run()
+        if status == _STOPPED:
+            return int(self._at[0])
+        if status:
             raise RuntimeError(
                 "a kernel failed in the middle of a step; this is an error of the program, which "
                 "cannot go on with what it had computed"
             )
+        return None
+
+
+@kernel
+def _stop():
+    return np.int64(1)
+
+
+STOP = Call(_stop, ())
+"""Stops a program, for work that is Python's."""
+
+_STOPPED = 1 << 32  # no status of a kernel, which are of 32 bits
 
 
 @intrinsic
@@ -89,9 +112,13 @@ def _call(typingctx: Any, entry: Any, slots: Any) -> Any:
 
 
 @kernel
-def _run(steps):
-    for i in range(steps.shape[0]):
+def _run(steps, at):
+    for i in range(at[0], steps.shape[0]):
         status = _call(steps[i, 0], steps[i, 1])
-        if status != 0:
-            return status
+        if status == 0:
+            if load_i64(steps[i, 1]) == 0:  # its result, 0 where it has none
+                continue
+            status = _STOPPED
+        at[0] = i
+        return status
     return 0

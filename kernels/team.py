@@ -33,7 +33,8 @@ from kernels.emit.intrinsics import (
 )
 from kernels.emit.jit import intrinsic, jitted, kernel, named
 from kernels.emit.later import cgutils, types
-from kernels.emit.vectors import I32, I64
+from kernels.emit.system import sched_yield, syscall, usleep
+from kernels.emit.vectors import I64
 
 # Offsets in the team's shared memory, bytes; each on a cache line of its own.
 EPOCH, JOB, ARRIVED, TICKET, PARKED, STOP, JOIN = 0, 64, 128, 192, 256, 320, 384
@@ -53,32 +54,6 @@ _ON_LINUX = sys.platform.startswith("linux")
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98}.get(platform.machine(), -1)
 HAS_FUTEX = _ON_LINUX and _SYS_FUTEX > 0
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
-
-
-@intrinsic
-def _syscall(typingctx: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
-    """The system call of six numbers."""
-    return types.int64(*[types.int64] * 6), _calls("syscall", I64, [I64] * 6)
-
-
-@intrinsic
-def _usleep(typingctx: Any, microseconds: Any) -> Any:
-    return types.int32(types.uint32), _calls("usleep", I32, [I32])
-
-
-@intrinsic
-def _sched_yield(typingctx: Any) -> Any:
-    return types.int32(), _calls("sched_yield", I32, [])
-
-
-def _calls(name: str, result: Any, args: list[Any]) -> Any:
-    """The emitter of a call of a C function."""
-
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kind = ir.FunctionType(result, args)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-
-    return codegen
 
 
 @intrinsic
@@ -187,7 +162,7 @@ def region(body: Any) -> Any:
         atomic_store(base + JOIN, epoch << 16)
         atomic_store(base + EPOCH, epoch)
         if HAS_FUTEX and atomic_load(base + PARKED) > 0:
-            _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
+            syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
         _run_job(job, 0, packed)
         joined = atomic_exchange(base + JOIN, CLOSED) & 0xFFFF
         spins = 0
@@ -195,7 +170,7 @@ def region(body: Any) -> Any:
             pause()
             spins += 1
             if spins > SPINS_BEFORE_YIELDING:
-                _sched_yield()
+                sched_yield()
 
     return run
 
@@ -226,10 +201,10 @@ def _help(team, thread):
                 if HAS_FUTEX:
                     atomic_add(base + PARKED, 1)
                     # Sleeps only while the counter's low word is still what was seen.
-                    _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
+                    syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
                     atomic_add(base + PARKED, -1)
                 else:
-                    _usleep(np.uint32(NAP_US))
+                    usleep(np.uint32(NAP_US))
         seen = atomic_load(base + EPOCH)
         if atomic_load(base + STOP) != 0:
             return
@@ -248,7 +223,7 @@ def _stop(team):
     atomic_store(base + STOP, 1)
     atomic_add(base + EPOCH, 1)
     if HAS_FUTEX:
-        _syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
+        syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
 
 
 class Team:

@@ -1,13 +1,16 @@
 """dllama as a peer of a comparison: reads test names, answers with tokens per second.
 
 One process a model and thread count: `python -m benchmarks.peers.with_dllama MODEL THREADS
-[WORKERS]`; then a line such as `pp512`, `tg64`, `tg64@d4096` or `tg32xb16` on stdin, a JSON line
-on stdout.
+[WORKERS] [--sync-type X] [--no-encrypt]`; then a line such as `pp512`, `tg64`, `tg64@d4096` or
+`tg32xb16` on stdin, a JSON line on stdout: `dllama bench --json`'s object, and each rank's row of
+GET /stats as `ranks`.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 
 from benchmarks.names import parse_test
@@ -19,12 +22,22 @@ from dllama.cli.flags.settings import EngineSettings
 STEP_TOKENS = 512
 
 
-def main() -> int:
-    model, threads, *workers = sys.argv[1:]
-    settings = EngineSettings(
-        model=model, threads=int(threads), max_step_tokens=STEP_TOKENS, max_batch=32,
-        workers=tuple(workers),
+def read_settings() -> EngineSettings:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("threads", type=int)
+    parser.add_argument("workers", nargs="*")
+    parser.add_argument("--sync-type", default="exact")
+    parser.add_argument("--no-encrypt", action="store_true")
+    args = parser.parse_args()
+    return EngineSettings(
+        model=args.model, threads=args.threads, max_step_tokens=STEP_TOKENS, max_batch=32,
+        workers=tuple(args.workers), sync_type=args.sync_type, encrypts=not args.no_encrypt,
     )  # fmt: skip
+
+
+def main() -> int:
+    settings = read_settings()
     with ExitStack() as stack:
 
         def load(pages: int) -> Ready:
@@ -32,7 +45,12 @@ def main() -> int:
                 closing(build_runner(settings, lambda share, detail: None, pages))
             )
             bench = Bench(runner, max_step_tokens=STEP_TOKENS)
-            return Ready("dllama", lambda name: bench.measure(parse_test(name), 1).to_json())
+
+            def measure(name: str) -> Mapping[str, object]:
+                found = bench.measure(parse_test(name), 1).to_json()
+                return {**found, "ranks": runner.stats()}
+
+            return Ready("dllama", measure)
 
         serve(load)
     return 0

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from dllama.errors import ProtocolError
+from kernels.wire.exchange import N_EARLY, SEQUENCE
 
 MAX_AHEAD = 64  # collectives a peer may be ahead: gathers do not wait, all else does
 MAX_PART_BYTES = 256 << 20  # a piece for rank 0: whole rows of logits
@@ -51,16 +54,40 @@ class Arrived(NamedTuple):
 
 class Filing:
     """The messages for one rank. `sequence` is the collective it is in, `names` are those of the
-    other ranks in errors; until they are known, any other rank may be one."""
+    other ranks in errors; until they are known, any other rank may be one.
 
-    def __init__(self, rank: int) -> None:
-        self.sequence = 0
+    `counters` int64 are those of kernels/wire/exchange.py: compiled code counts there too."""
+
+    def __init__(self, rank: int, counters: np.ndarray) -> None:
+        self._counters = counters
         self.names: Sequence[str] = ()
         self._rank = rank
         self._early: dict[Key, Arrived] = {}
         self._n_bytes: dict[int, int] = {}  # of `_early`, by rank
-        self._taken: set[Key] = set()  # of the collective `_taken_in`: no rank sends them again
+        self._under_way: list[int] = []  # collectives before `sequence` that are not at their end
+        self._taken: set[Key] = set()  # of collectives from `oldest` on: no rank sends them again
         self._taken_in = 0
+
+    @property
+    def sequence(self) -> int:
+        return int(self._counters[SEQUENCE])
+
+    @sequence.setter
+    def sequence(self, sequence: int) -> None:
+        self._counters[SEQUENCE] = sequence
+
+    @property
+    def oldest(self) -> int:
+        """The first collective that is not at its end."""
+        return self._under_way[0] if self._under_way else self.sequence
+
+    def begin(self) -> None:
+        """Notes that the collective this rank is in goes on while others begin."""
+        self._under_way.append(self.sequence)
+
+    def end(self, sequence: int) -> None:
+        """Notes that a collective that went on has ended."""
+        self._under_way.remove(sequence)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._early
@@ -72,21 +99,23 @@ class Filing:
         self._check(key, len(arrived.payload), n_bytes)
         self._n_bytes[key.rank] = n_bytes
         self._early[key] = arrived
+        self._counters[N_EARLY] = len(self._early)
 
     def take(self, key: Key) -> Arrived:
         """Returns a message that is there, once."""
         if key.sequence != self._taken_in:
-            self._taken_in = key.sequence
-            self._taken.clear()
+            self._taken_in, oldest = key.sequence, self.oldest
+            self._taken = {taken for taken in self._taken if taken.sequence >= oldest}
         self._taken.add(key)
         arrived = self._early.pop(key)
+        self._counters[N_EARLY] = len(self._early)
         self._n_bytes[key.rank] -= len(arrived.payload)
         return arrived
 
     def _check(self, key: Key, n_bytes: int, n_early_bytes: int) -> None:
         sequence, phase, block, rank = key
         is_peer = rank != self._rank and (not self.names or rank < len(self.names))
-        if not is_peer or not 0 <= sequence - self.sequence <= MAX_AHEAD:
+        if not is_peer or not self.oldest <= sequence <= self.sequence + MAX_AHEAD:
             raise ProtocolError(
                 f"rank {self._rank} is at collective {self.sequence} and was sent one numbered "
                 f"{sequence} by rank {rank}; install the same dllama on every node"

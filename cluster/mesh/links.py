@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+import numpy as np
 import zmq
 
 from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
@@ -33,6 +34,7 @@ from cluster.sockets import (
     make_socket,
 )
 from dllama.errors import PeerLost
+from kernels.wire import exchange as places
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,7 @@ class MeshLinks:
         self.rank = rank
         self.epoch = epoch
         self.watch = watch  # called about four times a second while waiting; may raise
-        self.sent_bytes = 0
-        self.received_bytes = 0
+        self.counters = np.zeros(places.SESSION_WORDS, np.int64)  # compiled code counts there too
         self.peers: Sequence[str] = ()  # endpoints by rank
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
         self._context = context
@@ -68,11 +69,36 @@ class MeshLinks:
         self._security: SessionLinks | None = None
         self._outs: dict[int, Socket] = {}
         self._watches: dict[int, DisconnectWatch] = {}
-        self._filing = Filing(rank)
+        self._filing = Filing(rank, self.counters)
         self._repeats = Repeats()
         self._useless_since: float | None = None  # messages that bring nothing keep coming
         self._receiver = BusyPollReceiver()
         self._rings: dict[int, RingWriter] = {}
+        self._ring_readers: dict[int, RingReader] = {}
+
+    @property
+    def sent_bytes(self) -> int:
+        return int(self.counters[places.SENT_BYTES])
+
+    @property
+    def received_bytes(self) -> int:
+        return int(self.counters[places.RECEIVED_BYTES])
+
+    @property
+    def inbox(self) -> Socket:
+        """The socket that all other ranks send to."""
+        assert self._inbox is not None, "bind() comes before receiving"
+        return self._inbox
+
+    def ways_to(self, rank: int) -> tuple[int, int, int]:
+        """Returns the addresses of a rank's outgoing socket, and of the rings to and from it; 0
+        where there is none."""
+        to, back = self._rings.get(rank), self._ring_readers.get(rank)
+        return (
+            self._outs[rank].underlying,
+            0 if to is None else to.address,
+            0 if back is None else back.address,
+        )
 
     @property
     def sequence(self) -> int:
@@ -82,6 +108,14 @@ class MeshLinks:
     @sequence.setter
     def sequence(self, sequence: int) -> None:
         self._filing.sequence = sequence
+
+    def begin_collective(self) -> None:
+        """Lets the collective this rank is in go on while others begin."""
+        self._filing.begin()
+
+    def end_collective(self, sequence: int) -> None:
+        """Ends a collective that went on."""
+        self._filing.end(sequence)
 
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
@@ -133,6 +167,7 @@ class MeshLinks:
         offer = self.take(Key(0, Phase.HELLO, 0, rank)).payload
         ring = RingReader.attach(offer) if offer and uses_shared_memory() else None
         if ring is not None:
+            self._ring_readers[rank] = ring
             self._receiver.add(ring)
 
     def pack_header(
@@ -145,7 +180,7 @@ class MeshLinks:
         out, ring = self._outs[rank], self._rings.get(rank)
         sleeps = None if ring is None else ring.write(message)
         if sleeps is not None:
-            self.sent_bytes += len(message)
+            self.counters[places.SENT_BYTES] += len(message)
             if not sleeps:
                 return
             message = WAKE_UP
@@ -156,7 +191,7 @@ class MeshLinks:
             except zmq.Again:  # the peer's queue is full: it may be waiting for us to read
                 self.drain()
                 self._look_around()
-        self.sent_bytes += len(message)
+        self.counters[places.SENT_BYTES] += len(message)
 
     def take(self, key: Key) -> Arrived:
         """Waits for one message. Raises PeerLost when a peer leaves, or what `watch` raises."""
@@ -167,6 +202,11 @@ class MeshLinks:
     def lost_rank(self) -> int | None:
         """Returns a rank whose link broke, rank 0 first; None while all hold."""
         return next((r for r, w in sorted(self._watches.items()) if w.is_lost()), None)
+
+    def shares_memory_with(self, rank: int) -> bool:
+        """Returns whether messages to a rank go through shared memory."""
+        ring = self._rings.get(rank)
+        return ring is not None and ring.has_reader
 
     @property
     def n_rings(self) -> int:
@@ -181,6 +221,7 @@ class MeshLinks:
         for ring in self._rings.values():
             ring.close()
         self._rings.clear()
+        self._ring_readers.clear()
         self._receiver.close()
         if self._inbox is not None:
             self._inbox.close()
@@ -189,23 +230,21 @@ class MeshLinks:
         self._inbox = None
 
     def _receive(self) -> None:
-        assert self._inbox is not None, "bind() comes before take()"
         try:
-            frames = self._receiver.receive(self._inbox)
+            frames = self._receiver.receive(self.inbox)
         except zmq.Again:
             self._look_around()
         else:
-            self._keep(frames)
+            self.keep(frames)
 
     def drain(self) -> None:
         """Files what has come and drops what strangers sent, up to MAX_DRAINED messages. A rank
         that does not compute calls it now and then: nothing else bounds its inbox."""
-        assert self._inbox is not None, "bind() comes before drain()"
         for _ in range(MAX_DRAINED):
-            frames = self._receiver.look(self._inbox, n_looks=1)
+            frames = self._receiver.look(self.inbox, n_looks=1)
             if frames is None:
                 return
-            self._keep(frames)
+            self.keep(frames)
 
     def _look_around(self) -> None:
         if self.watch is not None:
@@ -224,7 +263,7 @@ class MeshLinks:
                 host=self.hosts[lost],
             )
 
-    def _keep(self, frames: Sequence[bytes]) -> None:
+    def keep(self, frames: Sequence[bytes]) -> None:
         """Files a message, and drops those of strangers, who do not know the epoch. Raises
         ProtocolError for what no rank of this session sends."""
         message = frames[0]
@@ -239,7 +278,7 @@ class MeshLinks:
             self._drop()
             return
         self._useless_since = None
-        self.received_bytes += len(message)
+        self.counters[places.RECEIVED_BYTES] += len(message)
         arrived = Arrived(memoryview(message)[HEADER_BYTES:], compute)
         self._filing.keep(Key(sequence, phase, block, rank), arrived)
 

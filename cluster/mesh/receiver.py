@@ -13,15 +13,7 @@ from cluster.mesh.shared_ring import RingReader
 from cluster.sockets import Socket
 from kernels.kernel import Bound
 from kernels.wire import rings as kernels
-
-SPIN_NS = 1_000_000
-"""How long a rank polls for a message before it blocks. A core that sleeps takes tens of
-microseconds to wake, at every collective; yielding between two polls leaves the core to ZeroMQ's
-own thread. Measured on two cores: an exchange takes 55 us instead of 116."""
-
-AWAY_NS = 200_000  # a yield that takes longer means that another thread needs this core
-N_RESTS = 64  # messages to block for after that: the collectives of a token or two
-RING_LOOKS = 200  # polls of shared rings between two of the socket: some microseconds
+from kernels.wire.exchange import AWAY_NS, N_RESTS, RING_LOOKS, SPIN_NS
 
 yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
@@ -35,17 +27,14 @@ class BusyPollReceiver:
     def __init__(self) -> None:
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
-        self._seen = np.empty(0, np.int64)
         self._waits: dict[int, Bound] = {}  # by the number of polls
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
         self._rings.append(ring)
-        self._seen = np.array([r.n_read for r in self._rings], np.int64)
         addresses = np.array([r.address for r in self._rings], np.int64)
         self._waits = {
-            n_looks: kernels.wait_any.bind(addresses, self._seen, n_looks)
-            for n_looks in (1, RING_LOOKS)
+            n_looks: kernels.wait_any.bind(addresses, n_looks) for n_looks in (1, RING_LOOKS)
         }
 
     def receive(self, receiver: Socket) -> list[bytes]:
@@ -87,9 +76,7 @@ class BusyPollReceiver:
         i = self._waits[n_looks]()
         if i < 0:
             return None
-        message = self._rings[i].take()
-        self._seen[i] += 1
-        return message
+        return self._rings[i].take()
 
     def _sleep(self, receiver: Socket) -> list[bytes]:
         for ring in self._rings:

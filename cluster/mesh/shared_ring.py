@@ -22,14 +22,19 @@ from contextlib import suppress
 import numpy as np
 
 from dllama.errors import ProtocolError
-from kernels.wire import rings as kernels
+from kernels.wire.rings import (
+    ATTACHED,
+    HEADER_BYTES,
+    N_SLOTS,
+    NONCE,
+    READ,
+    SLOT_BYTES,
+    WRITTEN,
+    publish,
+)
 
-N_SLOTS = 4
-SLOT_BYTES = (1 << 20) + 4096  # the mesh's longest block, and its header
-HEADER_BYTES = 4096
 RING_BYTES = HEADER_BYTES + N_SLOTS * SLOT_BYTES
 OFFER = struct.Struct("<QQQ")  # process id, file descriptor, nonce
-_NONCE, _ATTACHED = 0, 1
 _LENGTH = struct.Struct("<q")
 IS_SUPPORTED = sys.platform.startswith("linux") and hasattr(os, "memfd_create")
 
@@ -53,29 +58,33 @@ class RingWriter:
             os.close(self._fd)
             raise
         self._words = np.frombuffer(self._memory, np.int64, HEADER_BYTES // 8)
-        self._address = self._words.ctypes.data
+        self.address = self._words.ctypes.data
         self._nonce = secrets.randbits(62) + 1
-        self._words[_NONCE] = self._nonce
-        self._n_written = 0
+        self._words[NONCE] = self._nonce
 
     @property
     def offer(self) -> bytes:
         """Returns the bytes by which the reader finds this ring."""
         return OFFER.pack(os.getpid(), self._fd, self._nonce)
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether another rank has opened it."""
+        return bool(self._words[ATTACHED])
+
     def write(self, message: bytes | bytearray | memoryview) -> bool | None:
         """Writes a message; returns whether the reader has to be woken, or None if nothing was
         written because there is no reader or no room."""
         words, n_bytes = self._words, len(message)
-        is_full = self._n_written - int(words[kernels.READ]) >= N_SLOTS
-        if not words[_ATTACHED] or is_full or n_bytes > SLOT_BYTES - _LENGTH.size:
+        n_written = int(words[WRITTEN])
+        is_full = n_written - int(words[READ]) >= N_SLOTS
+        if not words[ATTACHED] or is_full or n_bytes > SLOT_BYTES - _LENGTH.size:
             return None
-        at = HEADER_BYTES + self._n_written % N_SLOTS * SLOT_BYTES
+        at = HEADER_BYTES + n_written % N_SLOTS * SLOT_BYTES
         _LENGTH.pack_into(self._memory, at, n_bytes)
         at += _LENGTH.size
         self._memory[at : at + n_bytes] = message
-        self._n_written += 1
-        return bool(kernels.publish(self._address, self._n_written))
+        return bool(publish(self.address, n_written + 1))
 
     def close(self) -> None:
         del self._words
@@ -90,8 +99,7 @@ class RingReader:
         self._memory = memory
         self.words = np.frombuffer(memory, np.int64, HEADER_BYTES // 8)
         self.address = self.words.ctypes.data
-        self.n_read = 0
-        self.words[_ATTACHED] = 1
+        self.words[ATTACHED] = 1
 
     @classmethod
     def attach(cls, offer: bytes | memoryview) -> RingReader | None:
@@ -120,7 +128,8 @@ class RingReader:
     def take(self) -> bytes:
         """Returns the next message, which must be there. Raises ProtocolError if its length is
         impossible."""
-        at = HEADER_BYTES + self.n_read % N_SLOTS * SLOT_BYTES
+        n_read = int(self.words[READ])
+        at = HEADER_BYTES + n_read % N_SLOTS * SLOT_BYTES
         (n_bytes,) = _LENGTH.unpack_from(self._memory, at)
         if not 0 < n_bytes <= SLOT_BYTES - _LENGTH.size:
             raise ProtocolError(
@@ -129,8 +138,7 @@ class RingReader:
             )
         at += _LENGTH.size
         message = self._memory[at : at + n_bytes]
-        self.n_read += 1
-        self.words[kernels.READ] = self.n_read
+        self.words[READ] = n_read + 1
         return message
 
     def close(self) -> None:

@@ -37,11 +37,13 @@ class Misfit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The nodes of the next session, its KV pages, and why others are left out."""
+    """The nodes of the next session, its KV pages, and why others are left out. The nodes `awaited`
+    may come back, and then it is another choice."""
 
     candidates: Sequence[Candidate]
     n_pages: int
     left_out: Mapping[Address, str]
+    awaited: Sequence[Address] = ()
 
 
 FindMisfit = Callable[[Sequence[Candidate], int], Misfit | None]

@@ -173,7 +173,8 @@ class Members:
     def patience(self, address: Address, begun_at: float) -> float:
         """Returns until when a node is waited for that does not answer, since `begun_at`."""
         member = self._members[address]
-        if member.is_new:
+        joins = member.state is State.JOINING and not member.was_present
+        if member.is_new or joins:  # one that joins has answered a moment ago
             return begun_at + HELLO_S
         if not member.was_present or member.is_removed:
             return begun_at + STRANGER_HELLO_S

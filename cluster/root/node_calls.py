@@ -24,11 +24,14 @@ class Settled(NamedTuple):
 
 
 class NodeCalls:
-    """The calls of one root. `check_removal` raises ConfigError where the others cannot go on
-    without a node. `rows` returns the nodes as they are."""
+    """The calls of the root that is called `root_name`. `check_removal` raises ConfigError where
+    the others cannot go on without a node. `rows` returns the nodes as they are."""
 
-    def __init__(self, members: Members, check_removal: Callable[[Address], None]) -> None:
+    def __init__(
+        self, members: Members, check_removal: Callable[[Address], None], root_name: str
+    ) -> None:
         self._members, self._check_removal = members, check_removal
+        self._root_name = root_name
         self._waiting: list[tuple[NodesCall, Address]] = []
 
     def take(self, call: NodesCall, rows: Rows, now: float) -> NodesReply | None:
@@ -45,8 +48,7 @@ class NodeCalls:
             if call.action is NodesAction.ADD:
                 self._add(address, call.share, now)
             else:
-                self._check_removal(address)
-                self._members.remove(address, now)
+                self._remove(address, now)
             self._waiting.append((call, address))
         except ConfigError as error:
             return NodesReply(call.id, error=str(error)[:MAX_SENTENCE])
@@ -72,6 +74,15 @@ class NodeCalls:
         if not math.isfinite(share) or share <= 0.0:
             raise ConfigError(f"the share of a node must be a positive number, but is {share:g}")
         self._members.add(address, share, now)
+
+    def _remove(self, address: Address, now: float) -> None:
+        if address.host == self._root_name and address not in self._members:
+            raise ConfigError(
+                f"{address.host} is the root, which serves and computes itself and cannot be "
+                "removed; name one of the workers, which dllama nodes list shows below it"
+            )
+        self._check_removal(address)
+        self._members.remove(address, now)
 
     def _added(self, address: Address, now: float) -> Settled:
         member = self._members.get(address)

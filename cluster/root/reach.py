@@ -3,6 +3,7 @@ names, and what is wrong where nobody answers."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -15,6 +16,11 @@ RESOLVE_AGAIN_S = 0.25
 CONNECT_S = 1.0
 GREETING_S = 0.5
 GREETING_BYTES = 10  # a ZeroMQ peer begins with ff, 8 bytes of length and 7f, unasked
+QUESTION = (
+    b"\xff" + bytes(8) + b"\x7f\r\n\r\n"
+)  # the same of ours: no offence to a worker that wakes
+NO_WORKER = "what listens there is no dllama-worker"
+CHECK_PORT = "check the port, which is the --port of dllama-worker and not that of a server"
 
 
 def check_names(workers: Sequence[Address], timeout_s: float) -> None:
@@ -94,16 +100,35 @@ def why_silent(worker: Address) -> str:
 
 def _why_speechless(link: socket.socket) -> str:
     link.settimeout(GREETING_S)
-    try:
-        said = link.recv(GREETING_BYTES)
-    except OSError:
-        said = b""
+    said = _heard(link)
+    if (
+        said is None
+    ):  # servers of other protocols wait to be asked, and answer what they cannot read
+        with contextlib.suppress(OSError):
+            link.sendall(QUESTION)
+        said = _heard(link)
+    if said is None:
+        return (
+            "that port takes connections and nobody answers. If it is a dllama-worker's, its "
+            "process is stopped (SIGSTOP), hangs or has no file descriptors left: look at it, and "
+            "start it anew; else check the port"
+        )
     if len(said) == GREETING_BYTES and said[0] == 0xFF and said[-1] == 0x7F:
         return "its dllama-worker listens but says nothing; see whether it hangs, and start it anew"
-    return (
-        "what listens there is no dllama-worker, or one without file descriptors left; check the "
-        "port, which is the --port of dllama-worker and not that of a server"
-    )
+    if not said:
+        return f"{NO_WORKER}, or one without file descriptors left: it hangs up; {CHECK_PORT}"
+    return f"{NO_WORKER}{' but an HTTP server' * said.startswith(b'HTTP/')}; {CHECK_PORT}"
+
+
+def _heard(link: socket.socket) -> bytes | None:
+    """Returns the first bytes that a peer says; none where it closes, None where it says nothing in
+    time."""
+    try:
+        return link.recv(GREETING_BYTES)
+    except TimeoutError:
+        return None
+    except OSError:
+        return b""
 
 
 def _is_own(host: str) -> bool:

@@ -5,10 +5,12 @@ Everything here is done between two steps, and nothing of it waits while a sessi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from cluster.root.fitting import Candidate, Choice, Fitting, Misfit, choose
 from cluster.root.members import HELLO_S, Member, Members, State
@@ -16,16 +18,23 @@ from cluster.root.scouts import Scouts
 from cluster.root.session import ClusterSession
 from cluster.sockets import Address
 from cluster.wire.messages import Welcome
-from dllama.errors import ConfigError, DllamaError, PeerLost
+from dllama.errors import ClusterError, ConfigError, DllamaError, PeerLost
 
 log = logging.getLogger(__name__)
 
 GATHER_S = 2.0  # at most for one attempt: messages of the server are read between two of them
 GATHER_POLL_S = 0.005
+EARLY_S = 0.3  # for a lost node to answer, before a session without it is prepared
+NO_HELLO = float("-inf")  # as the beginning of a greeting: it has had its time
 LOOK_S = 0.2  # between two looks at the nodes while steps are computed
 
+Answers = Mapping[Address, Welcome | DllamaError]
 Held = Mapping[str, int]
 """The bytes that this root's session takes, or took until a moment ago, of each machine."""
+
+
+class NodeReturned(ClusterError):
+    """A node answers that a session is being prepared without."""
 
 
 class Roster:
@@ -61,12 +70,14 @@ class Roster:
         return Choice(candidates, self._n_pages, {})
 
     def gather(self, held: Held) -> Choice:
-        """Greets all workers and returns those to go on with.
+        """Greets all workers and returns those to go on with: as soon as none but lost ones are
+        waited for, which the choice then names.
 
         Raises PeerLost, which says who is waited for: it is to be called again.
         """
         self._held = held
         begun_at = time.monotonic()
+        early_at = begun_at + EARLY_S
         answers: dict[Address, Welcome | DllamaError] = {}
         while True:
             now = time.monotonic()
@@ -83,19 +94,55 @@ class Roster:
             ]
             if not awaited:
                 return self._chosen(answers, now)
+            if now > early_at and self._are_lost(awaited, now - begun_at):
+                with contextlib.suppress(PeerLost):  # it does not go without them
+                    choice = self._chosen(answers, now)
+                    return replace(choice, awaited=[m.address for m in awaited])
+                early_at = float("inf")
             if now - begun_at > GATHER_S:
                 self._note_silent(answers, now)
-                raise self._waits_for(awaited[0], "is waited for")
+                raise self._waited_for(awaited[0], "is waited for")
             time.sleep(GATHER_POLL_S)
 
-    def _note_silent(self, answers: Mapping[Address, Welcome | DllamaError], now: float) -> None:
+    def _are_lost(self, awaited: Sequence[Member], waited_s: float) -> bool:
+        """Returns whether nodes that do not answer are known to be lost, or had time to answer."""
+        return waited_s > HELLO_S or all(m.state is State.AWAY for m in awaited)
+
+    def still_waits(self, choice: Choice) -> bool:
+        """Returns whether a node may still come back that a choice was made without."""
+        return bool(self._waits_for(choice, time.monotonic()))
+
+    def _waits_for(self, choice: Choice, now: float) -> list[Member]:
+        lost = [m for m in self.members if m.address in choice.awaited and not m.is_removed]
+        patience = {m.address: self.members.patience(m.address, NO_HELLO) for m in lost}
+        return [m for m in lost if m.waits_until() <= now < patience[m.address]]
+
+    def check_return(self, choice: Choice) -> None:
+        """Greets the nodes that a choice was made without and that may still come back. Raises
+        NodeReturned where one answers."""
+        awaited = [m.address for m in self._waits_for(choice, time.monotonic())]
+        for address in awaited:
+            self._scouts.ask(address, HELLO_S)
+        for address, answer in self._scouts.answers():
+            if address in awaited and isinstance(answer, Welcome):
+                raise NodeReturned(f"worker {address} answers again")
+
+    def waiting_for(self, choice: Choice) -> PeerLost:
+        """Returns the PeerLost that names a node which a choice waits for."""
+        member = next(m for m in self.members if m.address in choice.awaited)
+        return self._waited_for(member, "is waited for")
+
+    def _note_silent(self, answers: Answers, now: float) -> None:
         for member in self.members:
             answer = answers.get(member.address)
-            if not isinstance(answer, Welcome) and not member.is_removed:
-                reason = str(answer) if answer is not None else "it does not answer"
-                self.members.silent(member.address, reason, now)
+            if isinstance(answer, Welcome) or member.is_removed:
+                continue
+            if answer is not None:
+                self.members.silent(member.address, str(answer), now)
+            elif member.state is not State.AWAY:
+                self.members.silent(member.address, "it does not answer", now)
 
-    def _chosen(self, answers: Mapping[Address, Welcome | DllamaError], now: float) -> Choice:
+    def _chosen(self, answers: Answers, now: float) -> Choice:
         self._note_silent(answers, now)
         welcomes = {a: w for a, w in answers.items() if isinstance(w, Welcome)}
         failure: ConfigError | None = None
@@ -111,12 +158,12 @@ class Roster:
             return choice
         away = [m for m in self.members if m.state is State.AWAY]
         if away:
-            raise self._waits_for(
+            raise self._waited_for(
                 away[0], f"is waited for, as it does not go without it: {failure}"
             )
         raise PeerLost(str(failure), rank=0, host=socket.gethostname())
 
-    def _waits_for(self, member: Member, what: str) -> PeerLost:
+    def _waited_for(self, member: Member, what: str) -> PeerLost:
         reason = f" ({member.reason})" * bool(member.reason)
         return PeerLost(f"worker {member.address} {what}{reason}", rank=0, host=str(member.address))
 
@@ -139,14 +186,16 @@ class Roster:
     # ---- while a session is alive
     def check_removal(self, address: Address) -> None:
         """Raises ConfigError, with figures, where the other nodes of the session cannot go on
-        without this one, or where there is no session now."""
+        without this one, or where there is no session now. One that is away may always go."""
+        member = self.members.get(address)
+        if member is None or member.state is State.AWAY:
+            return  # nobody goes on with it now
         if self._current is None:
             raise ConfigError(
                 f"the cluster is being brought back, and whether it goes on without {address} is "
                 "not known yet; ask again in a moment"
             )
-        member = self.members.get(address)
-        if member is None or address not in [c.address for c in self._current]:
+        if address not in [c.address for c in self._current]:
             return
         try:
             self._choose(self._others(member))

@@ -8,18 +8,17 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from cluster.feed import FeedProgress
-from cluster.machine import machine_id
-from cluster.rank import LoadRank, Rank
-from cluster.root.fitting import Choice, Fitting
+from cluster.rank import LoadRank
+from cluster.root.comeback import Comeback, Opened
+from cluster.root.fitting import Fitting
 from cluster.root.members import Members
 from cluster.root.node_calls import NodeCalls
 from cluster.root.node_rows import node_rows, worker_rows
+from cluster.root.opener import SessionOpener
 from cluster.root.parts import RootParts
 from cluster.root.roster import Roster
 from cluster.root.scouts import Scouts, greeter
@@ -31,30 +30,14 @@ from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.host.container import available_memory
-from dllama.host.descriptors import check_free
 from dllama.kv import KvShift
 from dllama.nodes import NodeRow, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankMeter
-from dllama.sharding.plan import Shard
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
-from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
-
-RECOVER_HELLO_S = 2.0  # for workers that have answered a moment ago
-OPENING_LOSSES = 2  # a node that a session does not come up with is planned without at once
-HELD_S = 5.0  # until the memory of an ended session counts as free by itself
-
-
-class OwnRank(NamedTuple):
-    """The root's rank, which outlives a session, and what it was made for."""
-
-    rank: Rank
-    shard: Shard
-    n_pages: int
-    kind: Kind  # of its sums
 
 
 class ClusterRunner:
@@ -88,9 +71,6 @@ class ClusterRunner:
         )
         self._meter = RankMeter()
         self._session: ClusterSession | None = None
-        self._own: OwnRank | None = None
-        self._held: dict[str, int] = {}  # what the last session's ranks took of each machine
-        self._held_until = float("-inf")
         self._fitting = Fitting(source, config)
         shares = config.checked_shares()[1:]
         members = Members(config.workers, shares, config.rejoin_s, time.monotonic())
@@ -101,8 +81,10 @@ class ClusterRunner:
             config.n_pages,
             available_memory,
         )
+        self._opener = SessionOpener(self._parts, self._meter, self._fitting)
+        self._comeback = Comeback(self._opener, self._roster)
         self._since = time.monotonic()  # when the session began, or its end
-        self._calls = NodeCalls(members, self._roster.check_removal)
+        self._calls = NodeCalls(members, self._roster.check_removal, socket.gethostname())
 
     @property
     def config(self) -> ModelConfig:
@@ -129,14 +111,14 @@ class ClusterRunner:
         if not needs_all:
             self._start_with_those_there()
             return
-        session = ClusterSession(self._parts, self._meter)
+        session = self._opener.session(self._config)
         try:
             choice = self._roster.first(session.greet(self._config.hello_timeout_s))
-            self._open(session, self._config)
+            self._opener.open(session, self._config)
         except BaseException:
             session.close()
             raise
-        self._roster.began(choice)
+        self._take(Opened(session, self._config, choice))
 
     def _start_with_those_there(self) -> None:
         deadline = time.monotonic() + self._config.rejoin_s + self._config.hello_timeout_s
@@ -173,8 +155,8 @@ class ClusterRunner:
 
     @property
     def hidden(self) -> np.ndarray:
-        assert self._own is not None, "start() comes first"
-        return self._own.rank.hidden
+        assert self._opener.own is not None, "start() comes first"
+        return self._opener.own.rank.hidden
 
     def idle(self) -> None:
         with self._ending_on_error() as session:
@@ -185,7 +167,7 @@ class ClusterRunner:
     def pending_change(self) -> str | None:
         if self._session is None:
             return None
-        self._roster.look(self._session, self._held_now())
+        self._roster.look(self._session, self._opener.held(self._session))
         return self._roster.members.change()
 
     def recover(self) -> None:
@@ -193,40 +175,26 @@ class ClusterRunner:
         until `rejoin_s` after the loss."""
         self._end_session()
         try:
-            self._plan_again(self._roster.gather(self._held_now()))
+            self._take(self._comeback.attempt())
         except PeerLost:
             raise
         except (ClusterError, ConfigError) as error:
             raise PeerLost(str(error), rank=0, host=socket.gethostname()) from error
+        self._tell()
 
-    def _plan_again(self, choice: Choice) -> None:
-        workers = [c.address for c in choice.candidates]
-        config = self._fitting.session_config(choice.candidates, choice.n_pages)
-        session = ClusterSession(replace(self._parts, config=config), self._meter)
-        try:
-            session.greet(RECOVER_HELLO_S)
-            self._free_other_rank(config, session.kind)
-            self._open(session, config)
-        except BaseException as error:
-            session.close()
-            if isinstance(error, PeerLost):
-                self._roster.lost(error, workers, n_losses=OPENING_LOSSES)
-            raise
+    def _take(self, opened: Opened) -> None:
+        """Goes on with a session."""
+        self._session, self._config, choice = opened
+        self._since = time.monotonic()
         self._roster.began(choice)
+
+    def _tell(self) -> None:
+        workers = self._config.workers
         names = ", ".join(map(str, workers)) or "no worker"
-        log.warning("%d ranks compute now: the root and %s", config.world_size, names)
+        log.warning("%d ranks compute now: the root and %s", self._config.world_size, names)
         for member in self._roster.members:
             if member.address not in workers:
                 log.warning("worker %s is %s: %s", member.address, member.state, member.reason)
-
-    def _free_other_rank(self, config: ClusterConfig, kind: Kind) -> None:
-        """Frees the root's rank where the next session needs another one: there may be no room for
-        both."""
-        own = self._own
-        needed = (self._fitting.shards(config)[0], config.n_pages, kind)
-        if own is not None and (own.shard, own.n_pages, own.kind) != needed:
-            self._own = None
-            own.rank.close()
 
     def nodes(self, call: NodesCall) -> NodesReply | None:
         return self._calls.take(call, self._node_rows, time.monotonic())
@@ -245,20 +213,10 @@ class ClusterRunner:
     def close(self) -> None:
         """Ends the sessions on all workers, which go back to waiting."""
         self._end_session()
+        self._comeback.drop()
         self._roster.close()
         self._parts.digests.close()
-        if self._own is not None:
-            self._own.rank.close()
-            self._own = None
-
-    def _open(self, session: ClusterSession, config: ClusterConfig) -> None:
-        n_workers = len(config.workers)
-        check_free(16 + 12 * n_workers, f"a cluster of {n_workers + 1} machines")
-        rank = session.open(None if self._own is None else self._own.rank)
-        self._own = OwnRank(rank, session.shards[0], config.n_pages, session.kind)
-        self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
-        self._session, self._config = session, config
-        self._since = time.monotonic()
+        self._opener.close()
 
     @contextlib.contextmanager
     def _ending_on_error(self) -> Iterator[ClusterSession]:
@@ -282,19 +240,6 @@ class ClusterRunner:
 
     def _end_session(self) -> None:
         if self._session is not None:
-            self._held, self._held_until = self._session.held(), time.monotonic() + HELD_S
-            self._session.close()
+            self._opener.end(self._session)
             self._session, self._since = None, time.monotonic()
             self._roster.ended()
-
-    def _held_now(self) -> dict[str, int]:
-        """Returns the bytes of each machine that come free with the next session."""
-        if self._session is not None:
-            held = self._session.held()
-        else:
-            held = dict(self._held) if time.monotonic() < self._held_until else {}
-        own = self._own
-        if own is not None:
-            n_bytes = self._fitting.needed(own.shard, own.n_pages)
-            held[machine_id()] = held.get(machine_id(), 0) + n_bytes
-        return held

@@ -9,33 +9,19 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from copy import copy
 
 import zmq
 
 from cluster.mesh.collective import MeshCollective
 from cluster.rank import Rank
 from cluster.root.kv_broadcast import KvBroadcast
+from cluster.root.meeting import Meeting
 from cluster.root.parts import RootParts
-from cluster.root.session_plan import peer_endpoints, warm_up_steps
+from cluster.root.session_plan import warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
-from cluster.security.epoch_links import EpochLinks, SessionLinks
-from cluster.security.keys import KeyPair, new_pair
-from cluster.security.links import LinkSecurity
-from cluster.sockets import Context, address_towards
-from cluster.wire.checks import check_keys
-from cluster.wire.messages import (
-    Join,
-    Joined,
-    OpenSession,
-    RankStats,
-    SessionReady,
-    StatsCall,
-    StepCall,
-    Welcome,
-    pack,
-)
+from cluster.sockets import Context
+from cluster.wire.messages import RankStats, StatsCall, StepCall, Welcome, pack
 from dllama.collective import Collective, SoloCollective
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest
@@ -47,8 +33,6 @@ from kernels.matmul.sums import Kind
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
-MESH_TIMEOUT_S = 15.0
 STATS_TIMEOUT_S = 0.5
 CHECK_S = 0.25  # between two checks on the workers while short steps follow one another
 
@@ -66,9 +50,7 @@ class ClusterSession:
         self.links = WorkerLinks(
             parts.config.workers, self._context, parts.release, parts.config.security
         )
-        self._pair: KeyPair | None = None  # of this session, where its links are encrypted
-        self._security: SessionLinks | None = None
-        self._made_mesh: MeshCollective | None = None
+        self._meeting = Meeting(parts.config, parts.root, self.links, self._context, self.epoch)
         self._checked_at = 0.0
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
@@ -97,11 +79,8 @@ class ClusterSession:
         Raises ConfigError (shares), ClusterError, ProtocolError, PeerLost.
         """
         config = self._parts.config
-        self._prepare_links()
         self._plan()
-        self._open_sessions()
-        if config.workers:
-            self._join()
+        self._meeting.open(self.welcomes, self._sync_type, self._needed)
         self.links.also_watch = self._mesh.links.check  # a frozen process is seen by them too
         self.links.limit_hangs(config.load_hang_timeout_s)
         with self.links.explained():
@@ -117,28 +96,9 @@ class ClusterSession:
         self.links.limit_hangs(config.hang_timeout_s)
         return self._rank
 
-    def _prepare_links(self) -> None:
-        """Makes what sockets of this session need, as the workers have said what they can do."""
-        if self.links.is_encrypted:
-            self._pair = new_pair()
-            self._security = LinkSecurity(self._context, self._pair)
-        else:
-            self._security = EpochLinks(self._context, self.epoch)
-        self._security.start()
-        config = self._parts.config
-        self._made_mesh = MeshCollective(
-            0,
-            config.world_size,
-            self.epoch,
-            sync_type=self._sync_type,
-            context=self._context,
-            watch=self.links.watch,
-        )
-
     @property
     def _mesh(self) -> MeshCollective:
-        assert self._made_mesh is not None, "open() comes first"
-        return self._made_mesh
+        return self._meeting.mesh
 
     def _plan(self) -> None:
         source, config = self._parts.source, self._parts.config
@@ -159,71 +119,13 @@ class ClusterSession:
             for shard in self.shards
         ]
 
-    def _open_sessions(self) -> None:
-        config = self._parts.config
-        for link, welcome in zip(self.links, self.welcomes, strict=True):
-            link.epoch = self.epoch
-            link.watch_from_now()
-            link.tell_daemon(
-                OpenSession(
-                    self._parts.root,
-                    link.rank,
-                    config.world_size,
-                    str(self._sync_type),
-                    self._needed[link.rank],
-                    welcome.nonce,
-                    "" if self._pair is None else self._pair.public,
-                )
-            )
-        slow = f"started no process within {START_TIMEOUT_S:g} s; its own output may say why"
-        self._ready = self.links.await_all(SessionReady, START_TIMEOUT_S, slow)
-        for link, ready in zip(self.links, self._ready, strict=True):
-            link.open_session_link(ready, self._pair)
-
-    def _join(self) -> None:
-        """All ranks connect to all: a firewall between two workers shows before the weights go."""
-        config = self._parts.config
-        mesh_ports = {
-            link.rank: r.mesh_port for link, r in zip(self.links, self._ready, strict=True)
-        }
-        listen_on = "::" if any(":" in w.host for w in config.workers) else "0.0.0.0"
-        if config.advertise is None and all(
-            address_towards(w.host, w.port).startswith("127.") for w in config.workers
-        ):
-            listen_on = "127.0.0.1"  # no other machine connects
-        store_ports = {
-            link.rank: r.store_port for link, r in zip(self.links, self._ready, strict=True)
-        }
-        mesh_ports[0] = self._mesh.bind(listen_on, config.mesh_ports, self._security)
-        keys = self._public_keys()
-        endpoints: list[str] = []
-        for link in self.links:
-            seen_as = config.advertise or address_towards(link.address.host, link.address.port)
-            endpoints = peer_endpoints(link.rank, config.workers, mesh_ports, seen_as)
-            store_ports[0] = mesh_ports[0]  # the root has the file, and nobody asks it there
-            stores = peer_endpoints(link.rank, config.workers, store_ports, seen_as)
-            link.tell_session(Join(endpoints, stores, keys))
-        own = peer_endpoints(0, config.workers, mesh_ports, "127.0.0.1")
-        self._mesh.links.hosts = ["the root", *(str(w) for w in config.workers)]
-        with self.links.explained():
-            self._mesh.connect(own, MESH_TIMEOUT_S, keys)
-        self.links.await_all(Joined, MESH_TIMEOUT_S + 5, "did not hear all other ranks in time")
-
-    def _public_keys(self) -> list[str]:
-        """Returns the public keys of all ranks in this session; none where links are plain."""
-        if self._pair is None:
-            return []
-        keys = [self._pair.public, *(ready.key for ready in self._ready)]
-        check_keys(keys, len(keys), is_encrypted=True)
-        return keys
-
     # ---- at work
     def run(self, step: Step) -> list[LogitRow]:
         """Runs one step on all ranks."""
         if time.monotonic() - self._checked_at > CHECK_S:
             self.idle()
         started = time.perf_counter_ns()
-        before = copy(self._mesh.times)
+        before = self._mesh.times
         logits = self._compute(step)
         elapsed = time.perf_counter_ns() - started
         self._meter.add(step, elapsed, before, self._mesh.times)
@@ -293,8 +195,5 @@ class ClusterSession:
     def close(self) -> None:
         """Ends the session on all workers; rank 0 stays with its owner."""
         self.links.close()
-        if self._made_mesh is not None:
-            self._made_mesh.close()
-        if self._security is not None:
-            self._security.close()
+        self._meeting.close()
         self._context.destroy()

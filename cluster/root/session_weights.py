@@ -45,7 +45,7 @@ class SessionWeights:
         rank = own_rank or self._load_own(feeder, shards[0], kind)
         while len(self._loaded) < len(shards) - 1:
             self._turn(feeder, POLL_MS)
-        self._tell()
+        self._tell(feeder)
         if any(loaded.n_wrong for loaded in self._loaded.values()):
             parts.digests.forget()
             raise ClusterError(
@@ -68,7 +68,7 @@ class SessionWeights:
         """Whether the workers have what they may need after a loss, as far as they have room."""
         return self._fill is not None and self._fill.is_done
 
-    def row(self, rank: int) -> dict[str, int]:
+    def row(self, rank: int) -> dict[str, int | bool]:
         """Returns how a rank came by its weights, for GET /stats; rank 0 has the file."""
         loaded = self._loaded.get(rank, Loaded())
         return {
@@ -76,6 +76,7 @@ class SessionWeights:
             "fetched_bytes": loaded.fetched_bytes,
             "received_bytes": loaded.received_bytes,
             "spare_bytes": self._fill.spare_bytes(rank) if self._fill is not None else 0,
+            "has_spares": self.is_filled,
         }
 
     def _begin(self, shards: Sequence[Shard]) -> Feeder:
@@ -146,9 +147,16 @@ class SessionWeights:
             if loaded is not None:
                 self._loaded[link.rank] = loaded
 
-    def _tell(self) -> None:
+    def _tell(self, feeder: Feeder) -> None:
         for link in self._links:
-            loaded = self._loaded[link.rank]
+            loaded, n_again = self._loaded[link.rank], feeder.n_again(link.rank)
+            if n_again:
+                log.warning(
+                    "%d pieces of weights for worker %s were damaged on a worker's disk, or did "
+                    "not come from there, and were sent again; that worker's output says more",
+                    n_again,
+                    link.address,
+                )
             log.info(
                 "%.0f MB of weights sent, %.0f MB fetched from workers, %.0f MB found on worker %s",
                 loaded.received_bytes / 1e6,

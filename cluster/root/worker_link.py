@@ -13,11 +13,14 @@ from typing import TypeVar
 
 import zmq
 
+from cluster.root.reach import CHECK_PORT, NO_WORKER
 from cluster.security.epoch_links import connect_plain
 from cluster.security.keys import KeyPair
 from cluster.security.links import connect_encrypted
 from cluster.security.root_side import RootSide
 from cluster.sockets import Context, DisconnectWatch, Socket, endpoint, make_socket
+from cluster.wire.codec import epoch_of
+from cluster.wire.measure_messages import Measured
 from cluster.wire.messages import (
     Admitted,
     CloseSession,
@@ -49,6 +52,8 @@ MAX_REASON_CHARS = 2_000
 HEARTBEAT_TIMEOUT_S = 3.0  # six heartbeats of the daemon
 
 M = TypeVar("M", bound=Message)
+ANSWERS = (Admitted, SessionReady, Joined, Measured, Loaded, KvDone, RankStats)
+"""Messages that somebody waits for; a Welcome is one too, and read even without an epoch."""
 
 
 class WorkerLink:
@@ -66,6 +71,7 @@ class WorkerLink:
         self._context = context
         self._answers: dict[type, Message] = {}
         self.is_draining = False  # it is to end, and would like to be planned without
+        self.way_hint = ""  # what to do where it does not reach the root
         self.lost_rank = -1  # the rank that this worker's rank reports lost
         self._failure = ""
         self._progress = -1
@@ -149,7 +155,9 @@ class WorkerLink:
                 try:
                     epoch, message = unpack(frames)
                 except ProtocolError as error:
-                    raise ProtocolError(f"worker {self.address}: {error}") from None
+                    is_stranger = not self.side.is_introduced and epoch_of(frames) is None
+                    why = f"{NO_WORKER}; {CHECK_PORT}" if is_stranger else str(error)
+                    raise ProtocolError(f"worker {self.address}: {why}") from None
                 if epoch in (0, self.epoch):
                     self._keep(message)
 
@@ -182,9 +190,11 @@ class WorkerLink:
             self.lost_rank = message.lost_rank
             if self.lost_rank < 0:
                 self._failure = f"failed: {readable(message.reason)}"
+            elif self.lost_rank == 0:
+                self._failure = f"cannot join: {readable(message.reason)}. {self.way_hint}"
         elif isinstance(message, SessionEnded):
             self._failure = self._failure or f"ended its session: {readable(message.reason)}"
-        elif isinstance(message, Admitted | SessionReady | Joined | Loaded | KvDone | RankStats):
+        elif isinstance(message, ANSWERS):
             self._answers[type(message)] = message
         else:
             raise ProtocolError(f"worker {self.address} sent a {type(message).__name__}")

@@ -42,6 +42,7 @@ class WorkerLinks:
         self._security = security
         self.is_encrypted = False  # known after greet()
         self.also_watch: Callable[[], None] = lambda: None  # may raise PeerLost
+        self.interrupt: Callable[[], None] = lambda: None  # raises what is to end a wait
         sides = root_sides(security, workers, release, lambda: secrets.token_hex(32))
         self._links = [WorkerLink(rank, side, context) for rank, side in enumerate(sides, start=1)]
 
@@ -140,6 +141,7 @@ class WorkerLinks:
         """Reads what has arrived and checks every worker and `also_watch`. Raises PeerLost."""
         self._check()
         self.also_watch()
+        self.interrupt()
         for link in self._links:
             if 0 < link.lost_rank <= len(self._links):
                 lost = self.of_rank(link.lost_rank)

@@ -10,11 +10,16 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
+import os
 import secrets
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from dllama.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 PREFIX = "dlk1"
 KEY_BYTES = 32
@@ -62,18 +67,35 @@ def new_cluster_key() -> ClusterKey:
 
 
 def parse_cluster_key(text: str) -> ClusterKey:
-    """Returns the key of a `KEY` or `@FILE`. Raises ConfigError, which does not repeat the key."""
+    """Returns the key of a `KEY` or `@FILE`, and warns of a file that others can read. Raises
+    ConfigError, which does not repeat the key."""
     if text.startswith("@"):
         path = Path(text[1:]).expanduser()
         try:
             with path.open("rb") as file:
                 found = file.read(MAX_FILE_BYTES).decode("ascii", "replace")
+                mode = os.fstat(file.fileno()).st_mode
         except OSError as error:
             raise ConfigError(
                 f"the cluster key cannot be read from {path}: {error.strerror or error}"
             ) from None
-        return _parse(found, f"the cluster key in {path}")
+        key = _parse(found, f"the cluster key in {path}")
+        _warn_if_shared(path, mode)
+        return key
     return _parse(text, "the cluster key (a file is written @FILE)")
+
+
+def _warn_if_shared(path: Path, mode: int) -> None:
+    """Warns where other users can read or replace the key. It is used all the same: some systems
+    hand out secrets in files of that kind."""
+    if os.name == "posix" and mode & 0o077:
+        log.warning(
+            "the cluster key in %s is open to other users of this machine (mode %04o), and whoever "
+            "has it can join the cluster; run: chmod 600 %s",
+            path,
+            mode & 0o7777,
+            shlex.quote(str(path)),
+        )
 
 
 def _parse(text: str, subject: str) -> ClusterKey:

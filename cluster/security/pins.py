@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +44,9 @@ class Pins:
             return ""
         return (
             f"{address} had another key when it was first seen: either that machine was set up "
-            "anew, or another one answers in its place and reads what is sent. If you know why, "
-            f"remove line {pin.line} of {self.path}"
+            "anew, or another one answers in its place and reads what is sent. The earlier key is "
+            f"kept on {socket.gethostname()}; if you know why it changed, remove line {pin.line} "
+            f"of {self.path} there: sed -i {pin.line}d {shlex.quote(str(self.path))}"
         )
 
     def add(self, address: str, key: str) -> bool:

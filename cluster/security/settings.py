@@ -35,6 +35,14 @@ class Security:
         """Returns whether a link to a host, by name or address, must not be plain."""
         return self.encrypts and (self.encrypts_loopback or not is_loopback(host))
 
+    def summary(self, host: str) -> str:
+        """Returns in a few words whom a worker that listens on a host lets in, and whether links to
+        other machines are encrypted."""
+        asks = "asks for the cluster key" if self.cluster_key is not None else "asks for no key"
+        if self.has_to_encrypt(host):
+            return f"{asks}, links are encrypted"
+        return f"{asks}, links are plain" + " (of this machine only)" * is_loopback(host)
+
     def pair(self) -> KeyPair:
         """Returns this node's key pair. Raises ConfigError where it cannot be kept or read."""
         return node_pair(self._folder())

@@ -3,6 +3,7 @@ those that it asks the root for."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -16,6 +17,8 @@ from cluster.wire.messages import Chunk, Credit, Load, Loaded, Want
 from dllama.qtypes import row_bytes
 from dllama.sharding.pieces import Tiling, piece_sizes
 from dllama.weight_source import TensorFeed, TensorInfo
+
+log = logging.getLogger(__name__)
 
 
 class ArrivingTensors:
@@ -76,6 +79,12 @@ class ArrivingTensors:
             self._ahead.close()
             self._keeper.close()
             self._n_wrong = self._keeper.n_wrong
+            if self._store.n_damaged:
+                log.warning(
+                    "%d pieces of weights on this disk were damaged and were replaced; see whether "
+                    "the disk is sound",
+                    self._store.n_damaged,
+                )
 
     def _put_together(
         self, info: TensorInfo, tiling: Tiling, numbered: Iterator[int], out: np.ndarray

@@ -8,6 +8,7 @@ piece is then not kept, or sent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ RESCAN_BYTES = 256 << 20  # written by us, after which we look what others have 
 MAX_PIECE_BYTES = 1 << 30  # a larger file is none of ours
 ABANDONED_S = 600.0  # a file that was being written that long ago is left of a killed process
 
+TRIAL = f"{TEMPORARY}trial"  # a file that is written to see whether the folder can be
 _NAME = re.compile("[0-9a-f]{64}")
 
 
@@ -44,12 +46,21 @@ class WeightStore:
         self._since_scan = RESCAN_BYTES  # bytes that we wrote since
         self._is_writable = max_bytes > 0
         self._told: set[str] = set()
+        self.n_damaged = 0  # pieces that were found and were not whole
         self._lock = threading.Lock()
 
     @property
     def is_writable(self) -> bool:
         """False once the disk has refused a piece, or where nothing is kept."""
         return self._is_writable
+
+    def check(self) -> None:
+        """Warns where the folder cannot be used, as the first piece would."""
+        if self._is_writable:
+            with self._lock, self._telling_refusals():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_whole(self._folder / TRIAL, b"")
+                (self._folder / TRIAL).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Returns whether a piece is there, and marks it as used now: it is not evicted soon."""
@@ -61,7 +72,7 @@ class WeightStore:
         except FileNotFoundError:
             return False
         except OSError:  # another user's folder, or one that cannot be written
-            return (self._folder / name).exists()
+            return os.path.exists(self._folder / name)  # noqa: PTH110  Path's raises some errors
         return True
 
     def read(self, name: str) -> bytes | None:
@@ -81,6 +92,8 @@ class WeightStore:
             return data
         self._tell_once("damage", f"{file} is damaged; it is removed and its weights are sent")
         self._remove([name])
+        with self._lock:
+            self.n_damaged += 1
         return None
 
     def keep(self, name: str, data: Buffer, *, may_evict: bool = True) -> bool:
@@ -88,25 +101,30 @@ class WeightStore:
         caller has checked that its SHA-256 is `name`."""
         if not self._is_writable:
             return False
-        with self._lock:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                if not self._make_room(len(data), may_evict=may_evict):
-                    return False
-                write_whole(self._folder / name, data)
-                now_s = self._clock()
-                os.utime(self._folder / name, (now_s, now_s))
-            except OSError as error:
-                self._is_writable = False
-                self._tell_once(
-                    "writing",
-                    f"weights are not kept in {self._folder} ({_reason(error)}): they will be "
-                    "sent again; choose another folder with --cache-dir",
-                )
+        with self._lock, self._telling_refusals():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._make_room(len(data), may_evict=may_evict):
                 return False
+            write_whole(self._folder / name, data)
+            now_s = self._clock()
+            os.utime(self._folder / name, (now_s, now_s))
             self._kept_bytes += len(data)
             self._since_scan += len(data)
             return True
+        return False  # the disk has refused it
+
+    @contextlib.contextmanager
+    def _telling_refusals(self) -> Iterator[None]:
+        """Tells of an OSError of the body, after which nothing is kept."""
+        try:
+            yield
+        except OSError as error:
+            self._is_writable = False
+            self._tell_once(
+                "writing",
+                f"weights are not kept in {self._folder} ({_reason(error)}): they will be sent "
+                "again; choose another folder with --cache-dir",
+            )
 
     def _make_room(self, n_bytes: int, *, may_evict: bool) -> bool:
         disk = shutil.disk_usage(self._folder)
@@ -166,4 +184,6 @@ class WeightStore:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it is no folder"
     return error.strerror or str(error)

@@ -7,6 +7,7 @@ from cluster.mesh.shared_ring import IS_SUPPORTED
 from cluster.mesh.sync_type import SyncType
 
 SHARED_MEMORY = "shared-memory"
+MEASURES = "measures"  # its kernels and links, when it is asked
 
 
 def sync_feature(sync_type: SyncType | str) -> str:
@@ -17,4 +18,4 @@ def sync_feature(sync_type: SyncType | str) -> str:
 def own_features() -> tuple[str, ...]:
     """Returns the features of this node."""
     syncs = tuple(sync_feature(each) for each in SyncType)
-    return (*syncs, SHARED_MEMORY) if IS_SUPPORTED else syncs
+    return (*syncs, MEASURES, SHARED_MEMORY) if IS_SUPPORTED else (*syncs, MEASURES)

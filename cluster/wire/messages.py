@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 import numpy as np
 
 from cluster.wire.codec import Codec
+from cluster.wire.measure_messages import Measure, Measured
 from dllama.config import ModelConfig
 from dllama.kv import KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
@@ -289,7 +290,8 @@ class RankStats:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Session process to root and daemon: why it ends. `lost_rank` is the rank it lost, or -1."""
+    """Session process to root and daemon: why it ends. `lost_rank` is the rank it lost, or -1; 0
+    where it never reached the root's."""
 
     reason: str
     lost_rank: Annotated[int, Range(-1, (1 << 16) - 1)]
@@ -298,8 +300,8 @@ class Failed:
 Message = (
     Introduction | Introduced | Proof | Admitted
     | Hello | Welcome | Refused | OpenSession | CloseSession | SessionReady | SessionEnded
-    | Draining | Heartbeat | Join | Joined | Load | Want | Chunk | Credit | Loaded | Spares
-    | StepCall | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
+    | Draining | Heartbeat | Join | Joined | Measure | Measured | Load | Want | Chunk | Credit
+    | Loaded | Spares | StepCall | KvShift | KvCall | KvDone | StatsCall | RankStats | Failed
 )  # fmt: skip
 CODEC: Codec[Message] = Codec(get_args(Message), MAX_HEAD_BYTES)
 pack = CODEC.pack

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import zmq
 
@@ -20,11 +21,13 @@ from cluster.security.keys import KeyPair
 from cluster.security.peer import Peer
 from cluster.security.worker_side import WorkerSide
 from cluster.sockets import SESSION_PORTS, Context, Socket, make_socket, session_ports
+from cluster.weights.store import WeightStore
 from cluster.wire.messages import (
     Draining,
     Failed,
     Heartbeat,
     Joined,
+    Loaded,
     Message,
     Refused,
     SessionEnded,
@@ -94,13 +97,16 @@ class Worker:
             self.close()
             raise
         self._is_running = True
+        WeightStore(Path(self._config.cache_dir), self._config.cache_bytes).check()
         log.info(
-            "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free; waiting",
+            "dllama-worker %s listens on %s:%d with %d threads and %.1f GB of memory free, %s; "
+            "waiting",
             self._config.release,
             self._config.host,
             self.port,
             self._config.threads,
             available_memory() / 1e9,
+            self._config.security.summary(self._config.host),
         )
 
     def _open_door(self, ports: Iterable[int], pair: KeyPair | None = None) -> int:
@@ -148,11 +154,17 @@ class Worker:
                 self._send_heartbeats()
                 self._sessions.end_overdue()
                 self._go_on_draining()
-                self._launcher.prepare(time.monotonic())
+                self._prepare_next()
                 for line in self._repeats.due(time.monotonic()):
                     log.warning("%s", line)
             for door in self._doors:
                 self._receive_from_roots(door)
+
+    def _prepare_next(self) -> None:
+        now_s = time.monotonic()
+        if self._sessions.slots.is_loading:
+            self._launcher.put_off(now_s)
+        self._launcher.prepare(now_s)
 
     def stop(self) -> None:
         """Ends `run` at once, and with it the sessions."""
@@ -241,6 +253,8 @@ class Worker:
             self._send_heartbeat(epoch, session)
         elif isinstance(message, Joined):
             self._sessions.slots.joined(epoch)
+        elif isinstance(message, Loaded):
+            self._sessions.slots.loaded(epoch)
         elif isinstance(message, Failed):
             session.reason = message.reason
 

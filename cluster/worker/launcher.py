@@ -13,7 +13,7 @@ from dllama.errors import DllamaError
 from dllama.host.child_python import child_command, child_environment
 
 SESSION_COMMAND = tuple(child_command("dllama.cli.worker_session"))
-PREPARE_AFTER_S = 2.0  # since the last session began: it has the processor to itself until then
+PREPARE_AFTER_S = 2.0  # since a session loaded last: it has the processor to itself until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Launcher:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._ready: Child | None = None
-        self._taken_s = float("-inf")
+        self._busy_s = float("-inf")  # when a session was last known to come up
 
     def take(self, now_s: float) -> Child:
         """Returns the process that is ready, or a new one. Raises OSError, DllamaError."""
-        self._taken_s = now_s
+        self._busy_s = now_s
         ready, self._ready = self._ready, None
         if ready is not None and ready.process.poll() is None:
             return ready
@@ -51,11 +51,16 @@ class Launcher:
             ready.close()
         return self._start()
 
+    def put_off(self, now_s: float) -> None:
+        """Puts the next `prepare` off, as a session loads: a start costs half a second of processor
+        time, which that session would wait for."""
+        self._busy_s = now_s
+
     def prepare(self, now_s: float) -> None:
-        """Starts a process for the next session, unless there is one or one has just been taken.
-        Where it cannot be started, the next session will say why."""
-        if self._ready is None and now_s - self._taken_s >= PREPARE_AFTER_S:
-            self._taken_s = now_s  # a failure is not repeated at once
+        """Starts a process for the next session, unless there is one or a session has just been
+        coming up. Where it cannot be started, the next session will say why."""
+        if self._ready is None and now_s - self._busy_s >= PREPARE_AFTER_S:
+            self._busy_s = now_s  # a failure is not repeated at once
             with contextlib.suppress(OSError, DllamaError):
                 self._ready = self._start()
 

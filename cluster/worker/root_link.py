@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import zmq
@@ -13,20 +14,51 @@ from cluster.mesh.receiver import BusyPollReceiver, sleep_for_message
 from cluster.repeats import Repeats
 from cluster.security.epoch_links import SessionLinks
 from cluster.security.links import CONTROL
-from cluster.sockets import SLICE_MS, Context, Socket, bind_first_free, make_socket
+from cluster.sockets import (
+    SLICE_MS,
+    Address,
+    Context,
+    Socket,
+    bind_first_free,
+    make_socket,
+    why_unreachable,
+)
 from cluster.wire.codec import epoch_of
 from cluster.wire.messages import Message, pack, unpack
-from dllama.errors import ProtocolError
+from dllama.errors import ClusterError, PeerLost, ProtocolError
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 256 << 20
+WAY_TIMEOUT_S = 8.0  # for a connection to the root: three of its packets may be lost
 
 M = TypeVar("M", bound=Message)
 
 
 class RootLeft(Exception):
     """The root closed the session, died, froze or was cut off."""
+
+
+class RootUnreachable(ClusterError):
+    """The address that the root has named for its rank does not lead there from this worker."""
+
+
+@contextmanager
+def reaching(root: Address) -> Iterator[None]:
+    """Runs the body, which joins the mesh. Raises RootUnreachable where the root's rank is not at
+    the address that the root has told: at once, as the root listens before it tells, and where the
+    body loses it. A root that gave up meanwhile hears nothing of it."""
+    why = why_unreachable(root, WAY_TIMEOUT_S)
+    if why:
+        raise RootUnreachable(f"there is no way from this worker to {root} ({why})")
+    try:
+        yield
+    except PeerLost as lost:
+        if lost.rank == 0:
+            raise RootUnreachable(
+                f"what listens at {root} does not answer this worker as the root's rank does"
+            ) from None
+        raise
 
 
 class RootLink:

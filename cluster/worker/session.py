@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from copy import copy
 from pathlib import Path
 
 import zmq
@@ -23,7 +22,7 @@ from cluster.rank import LoadRank, Rank, move_kv
 from cluster.security.epoch_links import EpochLinks, SessionLinks
 from cluster.security.keys import new_pair
 from cluster.security.links import CONTROL, LinkSecurity
-from cluster.sockets import Context, Socket, session_ports
+from cluster.sockets import Context, Socket, parse_address, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.wire.checks import (
     RankLimits,
@@ -41,6 +40,7 @@ from cluster.wire.messages import (
     Joined,
     KvCall,
     Load,
+    Loaded,
     RankStats,
     SessionReady,
     Spares,
@@ -48,9 +48,10 @@ from cluster.wire.messages import (
     StepCall,
     pack,
 )
+from cluster.worker.before_load import next_load
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
-from cluster.worker.root_link import RootLeft, RootLink
+from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
 from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.host.container import available_memory
@@ -111,6 +112,8 @@ class WorkerSession:
                 return 0
             self._fail(str(lost), lost.rank)
             self._await_farewell()
+        except RootUnreachable as error:
+            self._fail(str(error), lost_rank=0)
         except MemoryError as error:
             self._fail(f"ran out of memory ({error}); give it a smaller share (--shares)")
         except DllamaError as error:
@@ -129,19 +132,25 @@ class WorkerSession:
         check_peers(join.peers, self._config.world_size)
         check_keys(join.keys, self._config.world_size, is_encrypted=bool(self._config.root_key))
         self._weights.join(join, self._security)
-        self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
-        self._daemon.send_multipart(pack(Joined(), self._config.epoch))
-        self._root.send(Joined())
-        load = self._root.expect(Load)
+        with reaching(parse_address(join.peers[0].removeprefix("tcp://"))):
+            self._mesh.connect(join.peers, MESH_TIMEOUT_S, join.keys)
+        self._tell_both(Joined())
+        words = self._progress.kernel_words
+        load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
         check_pages(load.config, load.n_pages, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
-            self._root.send(arriving.loaded())
+            self._tell_both(arriving.loaded())
             self._compute(rank, load)
         finally:
             rank.close()
+
+    def _tell_both(self, message: Joined | Loaded) -> None:
+        """Tells the daemon and the root how far this session is."""
+        self._daemon.send_multipart(pack(message, self._config.epoch))
+        self._root.send(message)
 
     def _listen(self) -> None:
         host, ports = self._config.host, session_ports(self._config.port)
@@ -186,7 +195,7 @@ class WorkerSession:
             message = self._root.receive()
             if isinstance(message, StepCall):
                 started = time.perf_counter_ns()
-                before = copy(self._mesh.times)
+                before = self._mesh.times
                 step = checked_step(message, limits)
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)

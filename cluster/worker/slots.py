@@ -24,6 +24,7 @@ class Slot:
     needed_bytes: int
     opened_at: float
     has_joined: bool = False
+    has_loaded: bool = False
 
 
 class Slots:
@@ -81,6 +82,15 @@ class Slots:
     def joined(self, epoch: int) -> None:
         if epoch in self._slots:
             self._slots[epoch].has_joined = True
+
+    def loaded(self, epoch: int) -> None:
+        if epoch in self._slots:
+            self._slots[epoch].has_loaded = True
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a session has not loaded its weights yet."""
+        return not all(slot.has_loaded for slot in self._slots.values())
 
     def free(self, epoch: int) -> None:
         self._slots.pop(epoch, None)

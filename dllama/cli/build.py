@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_source
@@ -26,6 +27,9 @@ from dllama.sharding.memory import kv_page_bytes
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
 from kernels.kernel import on_compile
+
+if TYPE_CHECKING:  # sockets and messages, which a node without workers need not wait for
+    from cluster.root.session_plan import ClusterConfig
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
     source = open_source(settings)
     if n_pages is None:
         n_pages = count_pages(source.config, settings, len(settings.workers) + 1)
-    with _compiling(report):
+    with compiling(report):
         if settings.workers:
             return _cluster_runner(source, settings, n_pages, report)
         return _local_runner(source, settings, n_pages, report)
@@ -150,22 +154,18 @@ def _local_runner(
     )  # fmt: skip
 
 
-def _cluster_runner(
-    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
-) -> Runner:
-    # Imported here, as a node without workers need not wait for sockets and messages.
-    from cluster.feed import FeedProgress
+def cluster_config(settings: EngineSettings, n_pages: int) -> ClusterConfig:
+    """Returns the root's side of a cluster, and says where its links are plain. Raises
+    ConfigError."""
     from cluster.mesh.sync_type import SyncType
-    from cluster.root.runner import ClusterRunner
     from cluster.root.session_plan import ClusterConfig
     from cluster.security.settings import security_of, warn_if_plain
     from cluster.sockets import parse_addresses
-    from dllama.runtime.rank import RankModel
 
     workers = parse_addresses(",".join(settings.workers))
     security = security_of(settings.cluster_key, encrypts=settings.encrypts)
     warn_if_plain(security, [worker.host for worker in workers])
-    config = ClusterConfig(
+    return ClusterConfig(
         workers=workers,
         n_pages=n_pages,
         max_step_tokens=_step_rows(settings),
@@ -178,6 +178,17 @@ def _cluster_runner(
         kv_dir=_session_dir(settings),
         rejoin_s=settings.rejoin_s,
     )
+
+
+def _cluster_runner(
+    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
+) -> Runner:
+    # Imported here, as a node without workers need not wait for sockets and messages.
+    from cluster.feed import FeedProgress
+    from cluster.root.runner import ClusterRunner
+    from dllama.runtime.rank import RankModel
+
+    config = cluster_config(settings, n_pages)
     sent: dict[int, FeedProgress] = {}
 
     def on_progress(progress: FeedProgress) -> None:
@@ -186,10 +197,11 @@ def _cluster_runner(
         done = sum(p.sent_bytes for p in sent.values())
         total = sum(p.total_bytes for p in sent.values())
         speed = sum(p.bytes_per_s for p in sent.values())
+        n_again = sum(p.n_again for p in sent.values())
         detail = (
             f"sending {done / 1e6:.0f} of {(total - found) / 1e6:.0f} MB, {speed / 1e6:.0f} MB/s; "
             f"{found / 1e6:.0f} MB are on the workers"
-        )
+        ) + f"; {n_again} pieces there were damaged and are sent again" * bool(n_again)
         report((found + done) / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
@@ -198,7 +210,7 @@ def _cluster_runner(
 
 
 @contextlib.contextmanager
-def _compiling(report: Report) -> Iterator[None]:
+def compiling(report: Report) -> Iterator[None]:
     """Reports the kernels that are compiled meanwhile, which happens at a first start only."""
     n = 0
 

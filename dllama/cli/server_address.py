@@ -57,7 +57,7 @@ class ServerAddress:
         self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         """Sends a request and yields the response, while its body is read too. Raises ClusterError
-        where the server cannot be reached."""
+        where the server cannot be reached, or is none."""
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(self._parts.hostname or "", self._port, timeout=timeout_s)
@@ -66,7 +66,14 @@ class ServerAddress:
             data = None if body is None else json.dumps(body)
             connection.request(method, f"{prefix}{path}", data, self._headers)
             yield connection.getresponse()
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            is_cut = isinstance(error, ConnectionResetError | http.client.IncompleteRead)
+            raise ClusterError(
+                f"what answers at {self} is no server of dllama: "
+                f"{'it hangs up, unless it ended just now' if is_cut else 'it speaks no HTTP'}; "
+                "name the port of dllama-root with --url, not that of a dllama-worker"
+            ) from error
+        except (OSError, ValueError) as error:
             raise ClusterError(
                 f"the server at {self} cannot be reached: {error}; start it with dllama-root, or "
                 "name another with --url"
@@ -101,4 +108,5 @@ def refusal(body: bytes, status: int) -> str:
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {body[:200]!r}"
+        line = " ".join(body[:200].decode("utf-8", "replace").split())
+        return f"the server answered {status}: {''.join(c for c in line if c.isprintable())}"

@@ -3,30 +3,64 @@ steps are short: choosing the kernels to call takes longer than many of the kern
 
 A piece of a step calls the same kernels with the same arrays as that of any other step with as many
 rows, sequences and wanted logits. Capturing takes some 0.2 ms a kernel, so it is done where several
-such steps have followed each other; later ones are replayed.
+such steps have followed each other; later ones are replayed: the whole step in one call, the sums
+over all ranks included where the collective has compiled ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dllama.collective import Addend, Collective
 from dllama.runtime.ops import Rows
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_LOGIT_ROWS
-from kernels.program import Program, recording
+from kernels.program import STOP, Call, Program, recording
 
 FEW_ROWS = 8  # of a step that is captured: with more, computing takes long enough
 ALIKE_BEFORE = 3  # steps of one shape before the next one is captured
 
 Shape = tuple[int, int, int]  # rows, sequences, rows of logits
+_NEVER_CAPTURED: Shape = (0, 0, 0)
+
+
+class Sum(NamedTuple):
+    """The arguments of an all_reduce."""
+
+    mine: Addend
+    total: np.ndarray
+
+
+class Replay:
+    """A captured step as one program for the ranks of a collective."""
+
+    def __init__(self, graph: list[Call | Sum], comm: Collective) -> None:
+        self.comm = comm
+        calls: list[Call] = []
+        self._sums: dict[int, Sum] = {}  # by the numbers of their calls
+        for each in graph:
+            if isinstance(each, Sum):
+                self._sums[len(calls)] = each
+                each = comm.all_reduce_call(each.mine, each.total) or STOP
+            calls.append(each)
+        self._program = Program(calls)
+
+    def run(self) -> None:
+        """Computes the step. Raises PeerLost."""
+        at = self._program.run()
+        while at is not None:
+            mine, total = self._sums[at]
+            self.comm.all_reduce(mine, total)
+            at = self._program.run(at + 1)
 
 
 class Executor:
-    """The captured graphs of one rank. Steps come one after the other: `begin`, `run` for each
-    piece of the forward pass, `end`."""
+    """The captured graphs of one rank. Steps come one after the other: `begin`, then `replay`;
+    where that is not possible, `run` and `all_reduce` for the pieces of the forward pass, and
+    `end`."""
 
     def __init__(
         self, weights: Weights, max_pages: int, *, alike_before: int = ALIKE_BEFORE
@@ -45,12 +79,11 @@ class Executor:
         self._positions, self._row_pages = np.zeros((2, FEW_ROWS), np.int32)
         self._pages = np.zeros((FEW_ROWS, max_pages), np.int32)
         self._logits_at = np.zeros(MAX_LOGIT_ROWS, np.int32)
-        self._graphs: dict[Shape, list[Program]] = {}
-        self._shape: Shape = (0, 0, 0)
+        self._graphs: dict[Shape, list[Call | Sum]] = {}
+        self._replays: dict[Shape, Replay] = {}
+        self._shape = _NEVER_CAPTURED
         self._n_alike = 0  # steps of that shape so far
-        self._replaying: Sequence[Program] | None = None
-        self._captured: list[Program] | None = None
-        self._next = 0
+        self._captured: list[Call | Sum] | None = None
 
     @property
     def n_graphs(self) -> int:
@@ -62,26 +95,40 @@ class Executor:
         they are."""
         shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
         self._n_alike = self._n_alike + 1 if shape == self._shape else 1
-        self._shape, self._next = shape, 0
-        self._replaying = self._captured = None
+        self._shape, self._captured = shape, None
         if rows.n > self._max_rows or rows.pages.shape[1] > self._pages.shape[1]:
+            self._shape = _NEVER_CAPTURED
             return rows
-        self._replaying = self._graphs.get(shape)
-        if self._replaying is None and self._n_alike > self.alike_before:
+        if shape not in self._graphs and self._n_alike > self.alike_before:
             self._captured = []
         return self._settled(rows)
 
+    def replay(self, comm: Collective) -> bool:
+        """Computes the step if one of its shape was captured; returns whether it did. Raises
+        PeerLost."""
+        graph = self._graphs.get(self._shape)
+        if graph is None:
+            return False
+        replay = self._replays.get(self._shape)
+        if replay is None or replay.comm is not comm:
+            replay = self._replays[self._shape] = Replay(graph, comm)
+        replay.run()
+        return True
+
     def run(self, piece: Callable[..., None], *args: Any) -> None:
-        """Runs the next piece of the step: replays its captured graph, or calls `piece(*args)`."""
-        if self._replaying is not None:
-            self._replaying[self._next].run()
-            self._next += 1
-        elif self._captured is not None:
-            with recording() as calls:
-                piece(*args)
-            self._captured.append(Program(calls))
-        else:
+        """Computes the next piece of the step: `piece(*args)`."""
+        if self._captured is None:
             piece(*args)
+            return
+        with recording() as calls:
+            piece(*args)
+        self._captured += calls
+
+    def all_reduce(self, comm: Collective, mine: Addend, total: np.ndarray) -> None:
+        """Adds up `mine` over all ranks, to `total`. Raises PeerLost."""
+        comm.all_reduce(mine, total)
+        if self._captured is not None:
+            self._captured.append(Sum(mine, total))
 
     def end(self) -> None:
         """Keeps the captured graph after the last piece of the step."""

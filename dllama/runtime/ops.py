@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,8 +48,28 @@ def rows_of(step: Step) -> Rows:
     return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at)
 
 
+def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
+    """Cuts a step's rows into groups of about one size; returns the first row of each and the group
+    as a step of its own that wants no logits."""
+    edges = [rows.n * i // n_groups for i in range(n_groups + 1)]
+    groups = []
+    for first, end in pairwise(edges):
+        part = slice(first, end)
+        begin = int(np.searchsorted(rows.starts, first, "right")) - 1
+        stop = int(np.searchsorted(rows.starts, end, "left"))
+        starts = np.clip(rows.starts[begin : stop + 1], first, end) - np.int32(first)
+        group = Rows(
+            end - first, starts, rows.positions[part], rows.pages[begin:stop],
+            rows.row_pages[part], rows.logits_at[:0],
+        )  # fmt: skip
+        groups.append((first, group))
+    return groups
+
+
 class Ops:
     """Operations for the rows of one step at a time; `begin` comes first."""
+
+    _delta: np.ndarray | None  # what the residual stream has not taken in yet
 
     def __init__(self, weights: Weights, state: RunState, team: np.ndarray) -> None:
         self._weights, self._state, self._team = weights, state, team
@@ -58,17 +80,39 @@ class Ops:
 
     def begin(self, rows: Rows) -> None:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
-        state, self.rows = self._state, rows
-        self.x = state.x[: rows.n]  # (T, dim): the residual stream
-        self.total = state.partial[: rows.n]  # (T, width): the sum over all ranks
-        self.addend: Addend = (  # (T, width): this rank's part of it
-            self.total if state.fixed is None else state.fixed.head(rows.n)
-        )
-        self._delta: np.ndarray | None = None
+        state = self._state
+        self._place(rows, 0)
         rope_table(
             rows.positions, self._weights.inv_freq, self._weights.rope_magnitude, state.cosines,
             state.sines,
         )  # fmt: skip
+
+    def groups(self, n_groups: int) -> list[Ops]:
+        """Returns the operations of each group of the step's rows. Groups are computed half layer
+        by half layer, in their order: they share all buffers but those of their own rows."""
+        if n_groups == 1:
+            return [self]
+        found = []
+        for first, rows in split(self.rows, n_groups):
+            group = copy(self)
+            group._place(rows, first)
+            found.append(group)
+        return found
+
+    def join(self) -> None:
+        """Goes on with all rows, after the last sums of their groups."""
+        self._delta = self.total
+
+    def _place(self, rows: Rows, first: int) -> None:
+        state, own = self._state, slice(first, first + rows.n)
+        self.rows = rows
+        self.x = state.x[own]  # (T, dim): the residual stream
+        self.total = state.partial[own]  # (T, width): the sum over all ranks
+        self.addend: Addend = (  # (T, width): this rank's part of it
+            self.total if state.fixed is None else state.fixed.rows(own)
+        )
+        self._cosines, self._sines = state.cosines[own], state.sines[own]
+        self._delta = None
 
     def add_norm(self, after: np.ndarray, before: np.ndarray, reader: Linear | None) -> None:
         """x += norm(total, after), then `normed` = norm(x, before), as `reader` reads it.
@@ -103,7 +147,7 @@ class Ops:
         state, rows, config = self._state, self.rows, self._config
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
-            self._epsilon, state.cosines, state.sines, rows.positions, rows.row_pages,
+            self._epsilon, self._cosines, self._sines, rows.positions, rows.row_pages,
             state.kv.keys[layer], state.kv.values[layer],
         )  # fmt: skip
 

@@ -98,8 +98,9 @@ class RankModel:
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
         self._ops.begin(self.executor.begin(rows_of(step)))
-        forward(self.weights, self._ops, comm, self.executor.run)
-        self.executor.end()
+        if not self.executor.replay(comm):
+            forward(self.weights, self._ops, comm, self.executor)
+            self.executor.end()
         if len(step.hidden_at) or len(self.hidden):
             self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(

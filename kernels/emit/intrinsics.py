@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from kernels.emit.jit import intrinsic
 from kernels.emit.later import cgutils, types
-from kernels.emit.vectors import F16, F32, I16, I32, I64
+from kernels.emit.vectors import F16, F32, I8, I16, I32, I64
 
 
 @intrinsic
@@ -79,6 +79,66 @@ def atomic_replace(typingctx: Any, where: Any, expected: Any, value: Any) -> Any
         return builder.extract_value(pair, 1)
 
     return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_i64(typingctx: Any, where: Any) -> Any:
+    """The int64 at any address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], I64), align=1)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_i64(typingctx: Any, where: Any, value: Any) -> Any:
+    """Stores an int64 at any address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], I64), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def copy_bytes(typingctx: Any, to: Any, source: Any, n_bytes: Any) -> Any:
+    """Copies bytes from one address to another; the two places do not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, source = (_pointer(builder, arg, I8) for arg in args[:2])
+        cgutils.raw_memcpy(builder, to, source, args[2], 1, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_c(typingctx: Any, function: Any, args: Any) -> Any:
+    """Calls the C function at an address with a tuple of pointers, sizes and ints, all int64; the
+    result is a pointer or a size."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _call_c(builder, values, len(args), I64)
+
+    return types.int64(types.int64, args), codegen
+
+
+@intrinsic
+def call_c_int(typingctx: Any, function: Any, args: Any) -> Any:
+    """Calls as `call_c` does a function whose result is an int."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.sext(_call_c(builder, values, len(args), I32), I64)
+
+    return types.int64(types.int64, args), codegen
+
+
+def _call_c(builder: Any, values: Any, n_args: int, result: Any) -> Any:
+    kind = ir.FunctionType(result, [I64] * n_args)
+    given = [builder.extract_value(values[1], i) for i in range(n_args)]
+    return builder.call(builder.inttoptr(values[0], kind.as_pointer()), given)
 
 
 @intrinsic

@@ -67,9 +67,9 @@ class FixedSums(NamedTuple):
         low, high = (aligned((n_rows, width), np.int32) for _ in range(2))
         return cls(low, high, aligned((n_rows, width // GROUP), np.uint8))
 
-    def head(self, n_rows: int) -> FixedSums:
-        """Returns the first rows, in the same memory."""
-        return FixedSums(*(plane[:n_rows] for plane in self))
+    def rows(self, rows: slice) -> FixedSums:
+        """Returns some of the rows, in the same memory."""
+        return FixedSums(*(plane[rows] for plane in self))
 
     def clear(self) -> None:
         """Makes all sums zero."""

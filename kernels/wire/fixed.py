@@ -25,10 +25,11 @@ WIDE = np.dtype([("row", "<i4"), ("group", "<i4"), ("high", "<i4", (GROUP,))])
 
 NO_NUMBER = -(1 << 31)
 NO_WIDE = np.empty(0, WIDE)
+NO_MARKS = np.empty(0, np.uint8)  # of sums that are never wide
 
 
 @intrinsic
-def _add_vectors(typingctx: Any, lows: Any, n_lows: Any, n_vectors: Any, out: Any) -> Any:
+def add_vectors(typingctx: Any, lows: Any, n_lows: Any, n_vectors: Any, out: Any) -> Any:
     """Writes float32(QUANTUM * sum) of n_vectors vectors of 16 int32 to address `out`; `lows` is
     the address of n_lows addresses, int64 each."""
 
@@ -52,7 +53,7 @@ def _add_vectors(typingctx: Any, lows: Any, n_lows: Any, n_vectors: Any, out: An
 
 @kernel
 def _add_lows(call):
-    _add_vectors(address(call) + 24, call[0], call[1], call[2])
+    add_vectors(address(call) + 24, call[0], call[1], call[2])
 
 
 class FixedAdder:

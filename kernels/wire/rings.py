@@ -6,7 +6,11 @@ from __future__ import annotations
 from kernels.emit.intrinsics import atomic_exchange, atomic_load, pause
 from kernels.emit.jit import kernel
 
+NONCE, ATTACHED = 0, 1  # words
 WRITTEN, READ, ASLEEP = 8, 16, 24  # words, each on a cache line of its own
+N_SLOTS = 4  # a power of two
+SLOT_BYTES = (1 << 20) + 4096  # the mesh's longest block, and its header
+HEADER_BYTES = 4096
 
 
 @kernel
@@ -24,14 +28,14 @@ def fall_asleep(ring, is_asleep):
 
 
 @kernel
-def wait_any(rings, seen, n_looks):
+def wait_any(rings, n_looks):
     """Polls for at most n_looks rounds; returns the first ring with a new message, or -1.
 
-    rings (R,) int64 are the rings' addresses, seen (R,) the counts read so far.
+    rings (R,) int64 are the rings' addresses.
     """
     for _ in range(n_looks):
         for i in range(len(rings)):
-            if atomic_load(rings[i] + 8 * WRITTEN) != seen[i]:
+            if atomic_load(rings[i] + 8 * WRITTEN) != atomic_load(rings[i] + 8 * READ):
                 return i
         pause()
     return -1

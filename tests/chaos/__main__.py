@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.chaos import records
 from tests.chaos.cluster import Cluster, ClusterSettings
 from tests.chaos.faults import FAULTS, possible_faults, schedule
 from tests.chaos.load import Load, undisturbed
@@ -46,6 +47,8 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     root = "a flag of dllama-root, as in --root=--sync-type=f32; may be given several times"
     parser.add_argument("--root", action="append", default=[], metavar="FLAG", help=root)
     parser.add_argument("--table", type=Path, metavar="FILE", help="where the table is written")
+    parts = "outcomes are added to it, and the table is that of all in it: a run in parts"
+    parser.add_argument("--records", type=Path, metavar="FILE", help=parts)
     parser.add_argument("--logs", type=Path, metavar="FILE", help="where the programs' logs go")
     return parser.parse_args(args)
 
@@ -104,12 +107,14 @@ def main(argv: list[str] | None = None) -> int:
                         fault = NEW_ENGINE
                     outcomes.append(trial.suffer(fault, fault_seed))
                     _show(len(outcomes), args.faults, outcomes[-1], began_s)
+                    if args.records:
+                        records.append(args.records, outcomes[-1])
                 trial.await_whole()
         finally:
             if args.logs:
                 args.logs.write_text(cluster.all_words())
     n_bad = len(load.findings)
-    text = table(outcomes)
+    text = table(records.read([args.records]) if args.records else outcomes)
     took_s, left = time.monotonic() - began_s, "; ".join(cluster.leftovers) or "nothing"
     n_answers = sum(load.n_answers.values())
     text += f"\n{n_answers} answers in {took_s:.0f} s, seed {seed}; left behind: {left}\n"

@@ -96,7 +96,7 @@ class Network:
             self.machines[number] = Machine(number, own, environment)
         self._hub = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.packets",
-             *(f"{k}={machine.pid}" for k, machine in self.machines.items())],
+             *(f"{k}=/proc/{machine.pid}/ns/net" for k, machine in self.machines.items())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HOUSE,
             env={**environment, "PYTHONPATH": str(HOUSE)},
         )  # fmt: skip

@@ -5,7 +5,7 @@ the device of the machine they are for. So every port and every connection betwe
 be cut, one way or both, delayed, slowed down or made to lose packets, and TCP does what it does on
 a real network.
 
-    python -m tests.chaos.packets 1=PID 2=PID ...     # machine 1 has the namespaces of this process
+    python -m tests.chaos.packets 1=/proc/PID/ns/net 2=/run/netns/NAME ...    # a namespace each
 
 Commands come as JSON lines on stdin, each answered by one line: `{"from": 1, "to": 2, "rule":
 {"loss": 0.05}}` changes a link, `{}` only asks. The answer holds the bytes carried so far. The
@@ -41,11 +41,12 @@ def address(number: int) -> str:
     return f"{NETWORK}{number}"
 
 
-def open_device(pid: int) -> int:
-    """Returns the descriptor of a new TUN device in the network namespace of a process."""
+def open_device(namespace: str) -> int:
+    """Returns the descriptor of a new TUN device in a network namespace, which is named by its
+    file."""
     libc = ctypes.CDLL(None, use_errno=True)
     own = os.open("/proc/self/ns/net", os.O_RDONLY)
-    theirs = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    theirs = os.open(namespace, os.O_RDONLY)
     try:
         if libc.setns(theirs, _CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "setns")
@@ -78,11 +79,10 @@ class Hub:
     def serve(self) -> None:
         """Carries packets until stdin is closed."""
         numbers = {device: number for number, device in self._devices.items()}
-        poller = select.poll()
-        for each in (sys.stdin.fileno(), *numbers):
-            poller.register(each, select.POLLIN)
+        readable = (sys.stdin.fileno(), *numbers)
         while True:
-            for ready, _ in poller.poll(self._patience_ms()):
+            # poll and epoll wait for whole milliseconds, select for microseconds.
+            for ready in select.select(readable, (), (), self._patience_s())[0]:
                 if ready in numbers:
                     self._carry_from(numbers[ready], ready)
                     continue
@@ -92,10 +92,10 @@ class Hub:
                 print(self.obey(line), flush=True)
             self._deliver_due()
 
-    def _patience_ms(self) -> float | None:
+    def _patience_s(self) -> float | None:
         if not self._waiting:
             return None
-        return max(0.0, (self._waiting[0][0] - time.monotonic()) * 1e3)
+        return max(0.0, self._waiting[0][0] - time.monotonic())
 
     def _carry_from(self, sender: int, device: int) -> None:
         for _ in range(AT_ONCE):
@@ -135,8 +135,8 @@ class Hub:
 
 
 def main() -> None:
-    pids = dict(part.split("=") for part in sys.argv[1:])
-    hub = Hub({int(number): open_device(int(pid)) for number, pid in pids.items()})
+    namespaces = dict(part.split("=") for part in sys.argv[1:])
+    hub = Hub({int(number): open_device(name) for number, name in namespaces.items()})
     print("ready", flush=True)
     hub.serve()
 

@@ -53,6 +53,7 @@ def test_what_is_asked_for_later_comes_next() -> None:
     feed.want([6, 5])
     got = drained(feed, first)
     assert list(got) == [0, 6, 5, 1, 2] and all(got[n] == piece_bytes(n) for n in got)
+    assert feed.n_again == 2
     assert feed.is_done
 
 
@@ -104,7 +105,13 @@ def test_a_feeder_tells_what_every_rank_has() -> None:
         assert not sent[0] and len(sent[1]) <= WINDOW
         feeder.credit(1, len(sent[1]))
         sent[1].clear()
-    last = {p.rank: p for p in seen}
+    assert feeder.n_again(1) == 0
+    feeder.want(1, [3, 4])
+    assert (feeder.n_again(0), feeder.n_again(1), seen[-1].n_again) == (0, 2, 0)
+    feeder.pump()
+    feeder.credit(1, len(sent[1]))
+    assert seen[-1].n_again == 2
+    last = {p.rank: p for p in seen if not p.n_again}
     assert last[0].found_bytes == last[0].total_bytes == feeds[0].total_bytes
     assert last[0].sent_bytes == last[1].found_bytes == 0
     assert last[1].sent_bytes == last[1].total_bytes == feeds[1].total_bytes

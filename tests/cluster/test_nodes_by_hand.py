@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -10,9 +11,10 @@ import pytest
 from cluster.root.fitting import Fitting
 from cluster.root.runner import ClusterRunner
 from cluster.security.cluster_key import new_cluster_key
+from dllama.errors import PeerLost
 from dllama.nodes import NodesAction, NodesCall, NodesReply
 from dllama.sharding.plan import Shard
-from tests.cluster.steps import logits, recover
+from tests.cluster.steps import idle_until_lost, logits, recover
 from tests.cluster.worker_process import WorkerProcess
 from tests.ports import own_port
 
@@ -69,6 +71,37 @@ def test_a_node_joins_and_another_leaves(
     assert rows(removed) == [("present", 0, 1.0), ("present", 1, 2.0)]
     assert abs(logits(runner, TOKENS) - before).max() < 1e-5
     assert first.process.poll() is None, "its daemon is there for others"
+
+
+def test_a_node_that_is_waited_for_can_be_removed(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """The root would wait for a long time, and goes on at once; the one that is there stays."""
+    kept, lost = start_worker(), start_worker()
+    runner = make_runner([kept, lost], rejoin_s=600.0)
+    runner.start()
+    before = logits(runner, TOKENS)
+    lost.end(signal.SIGKILL)
+    idle_until_lost(runner)
+    with pytest.raises(PeerLost, match="is waited for"):
+        runner.recover()
+    refused = runner.nodes(NodesCall("1", NodesAction.REMOVE, str(kept.address)))
+    assert refused is not None and "ask again in a moment" in (refused.error or "")
+    assert runner.nodes(NodesCall("2", NodesAction.REMOVE, str(lost.address))) is None
+    (reply,) = runner.node_replies()
+    assert reply.error is None
+    assert [row.address for row in reply.nodes][1:] == [str(kept.address)]
+    recover(runner)
+    assert rows(call(runner, NodesAction.LIST, "")) == [("present", 0, 1.0), ("present", 1, 1.0)]
+    assert abs(logits(runner, TOKENS) - before).max() < 1e-5
+
+
+def test_the_root_is_no_worker(start_worker: StartWorker, make_runner: MakeRunner) -> None:
+    runner = make_runner([start_worker()])
+    runner.start()
+    root = call(runner, NodesAction.LIST, "").nodes[0].address
+    reply = call(runner, NodesAction.REMOVE, root)
+    assert f"{root} is the root" in (reply.error or "")
 
 
 def test_what_cannot_be_used_is_refused_with_its_reason(

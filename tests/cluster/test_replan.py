@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(180)]
 
 TOKENS = [5, 6, 7]
 PATIENCE_S = 60.0  # this machine may be busy
+NEVER_S = 600.0
 
 
 def n_ranks(runner: ClusterRunner) -> int:
@@ -58,7 +59,8 @@ def test_what_is_lost_for_good_is_planned_without_and_taken_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str
 ) -> None:
     lost, kept = start_worker(port=own_port()), start_worker()
-    runner = make_runner([lost, kept], shares=[2, 1, 1], rejoin_s=0.5)
+    rejoin_s = 5.0 if victim == "session" else 0.5  # its daemon answers in this time
+    runner = make_runner([lost, kept], shares=[2, 1, 1], rejoin_s=rejoin_s)
     runner.start()
     before = logits(runner, TOKENS)
     if victim == "session":
@@ -115,6 +117,83 @@ def test_a_loss_is_waited_for_before_it_is_planned_without(
     recover(runner)
     assert n_ranks(runner) == 2
     assert (logits(runner, TOKENS) == before).all()
+
+
+def lose(runner: ClusterRunner, lost: WorkerProcess, kept: WorkerProcess) -> None:
+    """Kills a daemon, and recovers once: a session without it is prepared then."""
+    lost.end(signal.SIGKILL)
+    idle_until_lost(runner)
+    with pytest.raises(PeerLost, match=f"worker {lost.address} is waited for"):
+        runner.recover()
+    assert "opened a session: rank 1 of 2" in kept.output
+
+
+def n_opened(worker: WorkerProcess) -> int:
+    return worker.output.count("opened a session")
+
+
+def test_while_a_node_is_waited_for_the_session_without_it_is_prepared(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    lost, kept = start_worker(port=own_port()), start_worker()
+    runner = make_runner([lost, kept], rejoin_s=NEVER_S)
+    runner.start()
+    before = logits(runner, TOKENS)
+    lose(runner, lost, kept)
+    with pytest.raises(PeerLost, match="is waited for"):
+        runner.recover()
+    assert n_opened(kept) == 2, "what was prepared is held"
+    runner._roster.members.rejoin_s = 0.0  # the wait is over
+    runner.recover()
+    assert n_opened(kept) == 2, "and used"
+    assert n_ranks(runner) == 2 and near(logits(runner, TOKENS), before)
+    runner.idle()
+    start_worker(port=lost.address.port)
+    await_change(runner, TOKENS)
+    runner.recover()
+    assert n_ranks(runner) == 3 and (logits(runner, TOKENS) == before).all()
+
+
+def test_a_node_that_is_back_in_time_takes_the_place_of_what_was_prepared_without_it(
+    start_worker: StartWorker, make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost, kept = start_worker(port=own_port()), start_worker()
+    runner = make_runner([lost, kept], shares=[1, 2, 1], rejoin_s=NEVER_S)
+    runner.start()
+    before = logits(runner, TOKENS)
+    lose(runner, lost, kept)
+    start_worker(port=lost.address.port)
+    caplog.set_level("INFO")
+    recover(runner)
+    assert f"worker {lost.address} answers again; the session that was prepared" in caplog.text
+    assert n_ranks(runner) == 3
+    assert (logits(runner, TOKENS) == before).all()
+
+
+def test_a_second_loss_while_the_first_is_waited_for(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    lost, kept = start_worker(port=own_port()), start_worker()
+    runner = make_runner([lost, kept], rejoin_s=NEVER_S)
+    runner.start()
+    before = logits(runner, TOKENS)
+    lose(runner, lost, kept)
+    kept.end(signal.SIGKILL)
+    deadline, said = time.monotonic() + PATIENCE_S, ""
+    while str(kept.address) not in said:
+        assert time.monotonic() < deadline, said
+        with pytest.raises(PeerLost) as caught:
+            runner.recover()
+        said = str(caught.value)
+    back = start_worker(port=lost.address.port)
+    while n_opened(back) == 0:
+        assert time.monotonic() < deadline
+        with pytest.raises(PeerLost):
+            runner.recover()
+    runner._roster.members.rejoin_s = 0.0
+    recover(runner)
+    assert [row["host"] for row in runner.stats()[1:]] == [str(lost.address)]
+    assert near(logits(runner, TOKENS), before)
 
 
 def test_a_frozen_daemon_is_planned_without_and_taken_back_when_it_thaws(

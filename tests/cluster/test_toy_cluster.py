@@ -15,7 +15,7 @@ from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from cluster.worker.launcher import SESSION_COMMAND
-from dllama.collective import Addend, Collective, SoloCollective
+from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.formats import open_model
 from dllama.kv import KvType
 from dllama.qtypes import QType
@@ -40,7 +40,7 @@ TOYS: dict[str, dict[str, object]] = {
 }
 
 
-class Recorded:
+class Recorded(ImmediateSums):
     """A Collective that keeps every sum it handed out."""
 
     def __init__(self, inner: Collective) -> None:

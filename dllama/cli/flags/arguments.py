@@ -95,6 +95,36 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.replace(" ", ",").split(",") if word)
 
 
+def worker_list(text: str) -> tuple[str, ...]:
+    """An argparse type: names of workers between commas, at least one: a variable of a script that
+    is empty by mistake is to start no lone server."""
+    found = comma_list(text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no machine; write HOST or HOST:PORT, or leave the flag out to compute "
+            "on this machine alone"
+        )
+    return found
+
+
+def own_address(text: str) -> str:
+    """An argparse type: the name or address of a machine, without a port."""
+    from cluster.sockets import parse_address  # brings in zmq, which most commands do without
+
+    host = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
+    has_port = not host.endswith("]") and ":" in host
+    try:
+        address = None if has_port else parse_address(host)
+    except ConfigError:
+        address = None
+    if address is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name or address of a machine; write it without a port, such as "
+            "10.0.0.2"
+        )
+    return address.host
+
+
 def share_list(text: str) -> tuple[float, ...]:
     """An argparse type: positive numbers between commas."""
     try:
@@ -189,7 +219,7 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
         help="compute threads on this machine; workers say their own",
     )  # fmt: skip
     cluster.add_argument(
-        "-w", "--workers", metavar="HOST[:PORT],...", type=comma_list, default=(),
+        "-w", "--workers", metavar="HOST[:PORT],...", type=worker_list, default=(),
         help="machines that run dllama-worker; this one computes too",
     )  # fmt: skip
     cluster.add_argument(
@@ -202,7 +232,7 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
         "large as f32; bf16 is half, q80 a quarter of that",
     )  # fmt: skip
     cluster.add_argument(
-        "--advertise", metavar="HOST",
+        "--advertise", metavar="HOST", type=own_address,
         help="how workers reach this machine, where they cannot find out by themselves",
     )  # fmt: skip
     add_security_flags(cluster)

@@ -11,9 +11,10 @@ from dataclasses import replace
 from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
+from dllama.cli.flags.durations import seconds
 from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
-from dllama.cli.flags.server import add_server_flags, seconds, server_settings
+from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.terminal.output import set_up_logging
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S

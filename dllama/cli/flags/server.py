@@ -6,11 +6,11 @@ import argparse
 import os
 import stat
 from collections.abc import Iterable
-from math import inf
 from pathlib import Path
 
 from dllama.cli.flags.arguments import comma_list, port_number
 from dllama.cli.flags.defaults import request_defaults
+from dllama.cli.flags.durations import idle_seconds, ping_seconds, seconds
 from dllama.cli.flags.settings import (
     DEFAULT_DRAIN_S,
     DEFAULT_MAX_BODY_MB,
@@ -23,32 +23,6 @@ from dllama.errors import ConfigError
 KEYS_VARIABLE = "DLLAMA_API_KEY"
 LLAMA_KEYS_VARIABLE = "LLAMA_API_KEY"  # llama-server's
 MAX_KEY_FILE_BYTES = 1 << 20
-
-
-def seconds(text: str) -> float:
-    """An argparse type: a number of seconds, 0 too."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
-    return value
-
-
-def idle_seconds(text: str) -> float | None:
-    """An argparse type: more than 0 seconds, or -1 for never."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if value == -1:
-        return None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of seconds above 0, and not -1, which stands for never"
-        )
-    return value
 
 
 def megabytes(text: str) -> int:
@@ -141,7 +115,7 @@ def add_route_flags(server: argparse._ActionsContainer) -> None:
         help="seconds that a reader or a sender may stand still",
     )  # fmt: skip
     server.add_argument(
-        "--sse-ping-interval", metavar="S", type=int, default=DEFAULT_PING_S,
+        "--sse-ping-interval", metavar="S", type=ping_seconds, default=DEFAULT_PING_S,
         help="seconds between comments in a silent stream, -1: none",
     )  # fmt: skip
 
@@ -177,7 +151,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         takes_props=args.props,
         has_page=args.ui,
         timeout_s=args.timeout,
-        ping_s=args.sse_ping_interval if args.sse_ping_interval > 0 else inf,
+        ping_s=args.sse_ping_interval,
         is_verbose=args.verbose,
         defaults=request_defaults(args),
         tokenizer=Path(args.tokenizer) if args.tokenizer else None,

@@ -15,14 +15,7 @@ import zmq
 from api.engines.messages import MessageClient
 from cluster.front.frame_meter import FrameMeter
 from cluster.mesh.links import HEADER, MAGIC, MeshLinks
-from cluster.mesh.shared_ring import (
-    HEADER_BYTES,
-    IS_SUPPORTED,
-    N_SLOTS,
-    SLOT_BYTES,
-    RingReader,
-    RingWriter,
-)
+from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
 from cluster.wire.checks import (
@@ -40,6 +33,7 @@ from dllama.kv import KvShift
 from dllama.requests import EngineState, FromEngine, ToEngine
 from dllama.runtime.logit_rows import merge_parts
 from dllama.step import PAGE_TOKENS, Step
+from kernels.wire.rings import HEADER_BYTES, N_SLOTS, READ, SLOT_BYTES
 from tests.cluster.front.zmtp import GREETING, READY, frame
 from tests.cluster.fuzz.mutations import mutate
 from tests.cluster.fuzz.samples import messages
@@ -153,7 +147,7 @@ def mesh(rng: random.Random) -> Iterator[None]:
             links.sequence = rng.randrange(3)
             for _ in range(500):
                 with suppress(DllamaError):
-                    links._keep(_mesh_frames(rng))
+                    links.keep(_mesh_frames(rng))
                 yield
     finally:
         context.destroy(linger=0)
@@ -189,7 +183,7 @@ def ring(rng: random.Random) -> Iterator[None]:
             assert reader is not None
             with closing(reader):
                 for _ in range(200):
-                    at = HEADER_BYTES + reader.n_read % N_SLOTS * SLOT_BYTES
+                    at = HEADER_BYTES + int(reader.words[READ]) % N_SLOTS * SLOT_BYTES
                     n = rng.choice(lengths).to_bytes(8, "little", signed=True)
                     writer._memory[at : at + 8] = n
                     with suppress(DllamaError):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import sockets
-from cluster.mesh import collective as mesh_module
+from cluster.mesh import layout
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
@@ -173,8 +173,8 @@ def test_scattered_sums_have_the_bits_of_plain_ones(
 ) -> None:
     xs = partials(4, 50, 96)
     plain = reduce_all(list(make_mesh(4, sync_type).ranks), xs)
-    monkeypatch.setattr(MeshCollective, "is_scattered", lambda *_: True)
-    monkeypatch.setattr(mesh_module, "BLOCK_BYTES", 3 * 4 * 96)  # blocks of three rows
+    monkeypatch.setattr(layout, "is_scattered", lambda *_: True)
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 3 * 4 * 96)  # blocks of three rows
     mesh = make_mesh(4, sync_type)
     for _ in range(2):
         scattered = reduce_all(list(mesh.ranks), xs)
@@ -439,3 +439,38 @@ def test_what_strangers_send_to_an_idle_rank_is_dropped_by_draining(
             assert time.monotonic() < deadline
     xs = partials(2, 1, 8)
     assert (reduce_all(list(mesh.ranks), xs)[0] == xs[0] + xs[1]).all()
+
+
+@pytest.mark.parametrize("sync_type", list(SyncType))
+@pytest.mark.parametrize("is_scattered", [False, True])
+def test_several_sums_may_be_under_way(
+    make_mesh: Callable[..., MeshOfThreads],
+    monkeypatch: pytest.MonkeyPatch,
+    sync_type: SyncType,
+    is_scattered: bool,
+) -> None:
+    """Each rank begins all of them, advances and ends them in its own time."""
+    monkeypatch.setattr(layout, "is_scattered", lambda *_: is_scattered)
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 5 * 4 * 96)
+    groups = [partials(3, rows, 96, seed=rows) for rows in (12, 12, 9)]
+    expected = [reduce_all(list(make_mesh(3, sync_type).ranks), xs)[0] for xs in groups]
+    mesh = make_mesh(3, sync_type)
+
+    def body(rank: int) -> list[bytes]:
+        comm = mesh.ranks[rank]
+        outs = [np.zeros_like(xs[rank]) for xs in groups]
+        for turn in range(4):
+            begun = []
+            for xs, out in zip(groups, outs, strict=True):
+                time.sleep(0.002 * ((turn + rank) % 3))
+                x = fixed_sums(xs[rank]) if sync_type is SyncType.EXACT else xs[rank].copy()
+                begun.append(comm.begin_all_reduce(x, out))
+                if len(begun) > 1:
+                    begun[-2].advance()
+            begun[-1].advance()
+            for each in begun:
+                each.finish()
+        return [out.tobytes() for out in outs]
+
+    for sums in run_ranks([lambda r=r: body(r) for r in range(3)]):
+        assert sums == [each.tobytes() for each in expected]

@@ -3,11 +3,13 @@ the sender."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cluster.mesh import filing
 from cluster.mesh.filing import MAX_AHEAD, MAX_BLOCK_BYTES, MAX_BLOCKS, Arrived, Filing, Key, Phase
 from dllama.errors import ProtocolError
+from kernels.wire.exchange import SESSION_WORDS
 
 
 def arrived(n_bytes: int = 4) -> Arrived:
@@ -15,7 +17,7 @@ def arrived(n_bytes: int = 4) -> Arrived:
 
 
 def filing_of(rank: int, sequence: int = 5) -> Filing:
-    made = Filing(rank)
+    made = Filing(rank, np.zeros(SESSION_WORDS, np.int64))
     made.sequence = sequence
     made.names = ["the root", "h1:9998", "h2:9998"]
     return made
@@ -76,3 +78,17 @@ def test_long_payloads_and_many_of_them_are_refused(monkeypatch: pytest.MonkeyPa
         kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived(60))
     kept.take(Key(5, Phase.PARTIAL, 0, 1))
     kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived(60))
+
+
+def test_a_collective_that_goes_on_is_still_sent_for() -> None:
+    kept = filing_of(0)
+    kept.begin()
+    kept.sequence = 6
+    first = Key(5, Phase.PARTIAL, 0, 1)
+    kept.keep(first, arrived())
+    kept.take(first)
+    with pytest.raises(ProtocolError, match="twice"):
+        kept.keep(first, arrived())
+    kept.end(5)
+    with pytest.raises(ProtocolError, match="is at collective 6"):
+        kept.keep(Key(5, Phase.PARTIAL, 1, 1), arrived())

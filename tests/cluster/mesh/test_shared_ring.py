@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.receiver import BusyPollReceiver
-from cluster.mesh.shared_ring import (
-    IS_SUPPORTED,
-    N_SLOTS,
-    OFFER,
-    RING_BYTES,
-    SLOT_BYTES,
-    RingReader,
-    RingWriter,
-)
+from cluster.mesh.shared_ring import IS_SUPPORTED, OFFER, RING_BYTES, RingReader, RingWriter
 from cluster.mesh.sync_type import SyncType
 from dllama.errors import ProtocolError
+from kernels.wire.rings import N_SLOTS, SLOT_BYTES
 
 pytestmark = [
     pytest.mark.usefixtures("no_leaks"),

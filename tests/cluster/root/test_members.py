@@ -55,6 +55,16 @@ def test_a_lost_node_is_waited_for_since_the_loss_and_strangers_only_briefly() -
     assert known.patience(C, 10.5) == 10.5 + STRANGER_HELLO_S
 
 
+def test_a_node_that_joins_has_time_to_answer_again() -> None:
+    known = members(A, B)
+    known.lost(A, "it fell silent", 10.0)
+    known.ended(10.0)
+    known.began([B], 13.0)
+    known.joins(A, 20.0)
+    known.ended(20.0)
+    assert known.patience(A, 20.0) == 20.0 + HELLO_S
+
+
 def test_without_patience_only_the_others_have_time_to_answer() -> None:
     known = members(A, B, rejoin_s=0.0)
     known.lost(A, "it fell silent", 10.0)

@@ -23,7 +23,7 @@ class Root:
         self.members = Members([A, B], [1.0, 1.0], 3.0, 0.0)
         self.members.began([A, B], 0.0)
         self.needs: Address | None = None
-        self.calls = NodeCalls(self.members, self.check)
+        self.calls = NodeCalls(self.members, self.check, "vm")
 
     def take(self, call: NodesCall, now: float) -> NodesReply | None:
         return self.calls.take(call, self.rows, now)
@@ -131,6 +131,16 @@ def test_an_unknown_node_is_told_with_the_known_ones(root: Root) -> None:
     reply = root.take(NodesCall("1", NodesAction.REMOVE, "host-x"), 1.0)
     assert reply is not None and reply.error is not None
     assert f"there is no worker host-x:9998; the workers are: {A}, {B}" in reply.error
+
+
+def test_the_root_is_told_from_a_worker_of_its_machine(root: Root) -> None:
+    removal = NodesCall("1", NodesAction.REMOVE, "vm")
+    reply = root.take(removal, 1.0)
+    assert reply is not None and reply.error is not None
+    assert "vm is the root" in reply.error and "cannot be removed" in reply.error
+    root.members.add(Address("vm"), 1.0, 1.0)
+    assert root.take(removal, 1.0) is None, "a worker of that name and port is removed"
+    assert root.addresses() == [A, B]
 
 
 def test_of_two_calls_about_one_node_the_later_counts(root: Root) -> None:

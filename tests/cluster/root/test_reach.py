@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from api.engines.in_process import InProcessEngineClient
 from cluster.root import reach
 from cluster.root.reach import check_names, why_silent
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import Address
-from dllama.errors import ConfigError, PeerLost
+from dllama.cli.server_address import ServerAddress
+from dllama.errors import ConfigError, DllamaError, PeerLost, ProtocolError
+from tests.api.listening import listening_model
+from tests.api.serving import says, served
 from tests.cluster.array_source import ArraySource, small_config
+from tests.cluster.fuzz.honest import hello
 from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.worker_process import WorkerProcess
+from tests.scripted_runner import ScriptedEngine
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -104,10 +112,17 @@ def test_a_port_on_which_nothing_listens_here() -> None:
         start(Address("127.0.0.1", 9))
 
 
-@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n"])
-def test_what_is_no_worker_is_told(words: bytes) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (b"", "is no dllama-worker, or one without file descriptors left: it hangs up; check"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no dllama-worker but an HTTP server; check"),
+        (b"SSH-2.0-x\r\n", "is no dllama-worker; check the port"),
+    ],
+)
+def test_what_is_no_worker_is_told(words: bytes, said: str) -> None:
     with listener(words) as address:
-        assert "is no dllama-worker, or" in why_silent(address)
+        assert said in why_silent(address)
 
 
 def test_a_worker_that_hangs_is_told() -> None:
@@ -115,7 +130,48 @@ def test_a_worker_that_hangs_is_told() -> None:
         assert "listens but says nothing" in why_silent(address)
 
 
+def test_a_server_that_waits_to_be_asked_is_told_from_a_stopped_worker() -> None:
+    class Quiet(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            address = Address("127.0.0.1", http.server_port)
+            assert "is no dllama-worker; check the port" in why_silent(address)
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def test_a_worker_that_is_stopped_is_told_and_takes_no_offence(
+    start_worker: Callable[..., WorkerProcess],
+) -> None:
+    """The system takes connections for it; when it wakes it finds ours gone, and says nothing."""
+    worker = start_worker()
+    worker.process.send_signal(signal.SIGSTOP)
+    told = r"did not answer .* takes connections and nobody answers\. .*stopped \(SIGSTOP\)"
+    with pytest.raises(PeerLost, match=told):
+        start(worker.address)
+    worker.process.send_signal(signal.SIGCONT)
+    hello(worker.address)()
+    assert "rules of ZMTP" not in worker.output and "no hello" not in worker.output
+
+
 def test_a_server_in_place_of_a_worker_is_told_at_the_start() -> None:
-    told = pytest.raises(PeerLost, match=r"did not answer .*is no dllama-worker")
-    with socket.create_server(("127.0.0.1", 0)) as http, told:
-        start(Address("127.0.0.1", http.getsockname()[1]))
+    """It answers a greeting that it cannot read with what ZeroMQ takes for a message."""
+    engine = InProcessEngineClient(ScriptedEngine(says("no")))
+    told = pytest.raises(ProtocolError, match=r"what listens there is no dllama-worker; check the")
+    with listening_model(served(engine)) as url, told:
+        start(Address("127.0.0.1", int(url.rpartition(":")[2])))
+
+
+def test_a_worker_in_place_of_a_server_is_told(start_worker: Callable[..., WorkerProcess]) -> None:
+    address = start_worker().address
+    server = ServerAddress(f"http://{address}", None)
+    told = pytest.raises(DllamaError, match=f"at http://{address} is no server of dllama: .*--url")
+    with told as error:
+        server.ask("GET", "/cluster/nodes", None, 20.0)
+    assert str(error.value).isprintable() and "\\x" not in str(error.value)

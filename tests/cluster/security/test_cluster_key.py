@@ -77,6 +77,21 @@ def test_the_command_makes_keys(tmp_path: Path, capsys: pytest.CaptureFixture[st
         start(["key", "-o", str(path)])
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o644, 0o666, 0o640])
+def test_a_file_that_others_may_read_is_warned_of_and_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    key, path = new_cluster_key(), tmp_path / "the key"
+    path.write_text(key.text())
+    path.chmod(mode)
+    assert parse_cluster_key(f"@{path}").text() == key.text()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (0 if mode in (0o600, 0o400) else 1)
+    for line in said:
+        assert f"mode {mode:04o}" in line and line.endswith(f"run: chmod 600 '{path}'")
+        assert key.text() not in line
+
+
 def test_a_flag_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = new_cluster_key().text(), new_cluster_key().text()
     monkeypatch.setenv("DLLAMA_CLUSTER_KEY", one)

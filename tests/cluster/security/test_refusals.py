@@ -198,7 +198,7 @@ def test_strangers_get_into_no_port(
     knocker.close()
     assert isinstance(found, Introduced)
     assert runner._session is not None
-    (ready,) = runner._session._ready
+    (ready,) = runner._session._meeting.ready
     targets = [
         (found.port, zmq.DEALER, found.key),
         (ready.control_port, zmq.DEALER, ready.key),

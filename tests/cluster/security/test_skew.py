@@ -103,12 +103,12 @@ def test_the_root_makes_the_sums_that_all_workers_can_make(
     runner = make_runner([newer, older], rejoin_s=0.0)
     runner.start()
     assert (logits(runner, [5, 6, 7]) == wanted).all()
-    own = runner._own
+    own = runner._opener.own
     assert own is not None and own.kind is Kind.PLAIN
     older.process.kill()
     idle_until_lost(runner)
     recover(runner)
-    kept = runner._own
+    kept = runner._opener.own
     assert kept is not None and kept.kind is Kind.FIXED and own.rank.is_closed  # type: ignore[attr-defined]
     exact = make_runner([start_worker()])
     exact.start()
@@ -122,12 +122,12 @@ def test_a_kept_rank_makes_the_next_sessions_kind_of_sums(
     worker = start_worker(port=own_port())
     runner = make_runner([worker], rejoin_s=30.0)
     runner.start()
-    assert runner._own is not None and runner._own.kind is Kind.FIXED
+    assert runner._opener.own is not None and runner._opener.own.kind is Kind.FIXED
     worker.end()
     idle_until_lost(runner)
     start_worker(port=worker.address.port, features=["sync-f32"])
     recover(runner)
-    assert runner._own.kind is Kind.PLAIN
+    assert runner._opener.own.kind is Kind.PLAIN
     assert np.isfinite(logits(runner, [5, 6, 7])).all()
 
 

@@ -166,6 +166,7 @@ def test_a_damaged_file_is_told_once_and_removed(
         assert store.has(name) and store.read(name) is None
         assert not (tmp_path / name).exists()
     assert len(warnings(caplog)) == 1 and "damaged" in warnings(caplog)[0]
+    assert store.n_damaged == 2
     assert store.keep(NAMES[0], PIECES[0]) and store.read(NAMES[0]) == PIECES[0]
 
 
@@ -179,6 +180,32 @@ def test_a_folder_that_cannot_be_made_is_told_once(
         assert not store.keep(name, data)
     assert any("--cache-dir" in line for line in warnings(caplog)) and not store.is_writable
     assert len(warnings(caplog)) <= 2, "one for reading, one for writing"
+
+
+def test_a_folder_that_cannot_be_used_is_found_before_there_is_a_piece(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "weights", tmp_path / ("x" * 300)):
+        caplog.clear()
+        store = make(folder)
+        store.check()
+        (line,) = warnings(caplog)
+        assert f"weights are not kept in {folder}" in line and "--cache-dir" in line
+        assert not store.is_writable
+        assert not store.keep(NAMES[0], PIECES[0]) and not store.has(NAMES[0])
+        assert len(warnings(caplog)) == 1
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_sound_folder_is_made_and_left_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for max_bytes in (1 << 30, 0):
+        make(tmp_path / "weights", max_bytes).check()
+    make(tmp_path / "unused", 0).check()
+    assert not warnings(caplog)
+    assert list((tmp_path / "weights").iterdir()) == [] and not (tmp_path / "unused").exists()
 
 
 def test_a_full_disk_is_told_once_and_leaves_nothing_half(

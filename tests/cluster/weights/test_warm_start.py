@@ -65,6 +65,31 @@ def test_a_second_start_sends_nothing(
     assert np.array_equal(*answers)
 
 
+def test_damaged_pieces_are_counted_on_both_sides(
+    start_worker: StartWorker,
+    make_runner: MakeRunner,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = cached(start_worker, tmp_path)
+    for n_damaged in (0, 3):
+        files = sorted(file for file in tmp_path.iterdir() if file.is_file())
+        for file in files[:n_damaged]:
+            file.write_bytes(b"damaged")
+        caplog.clear()
+        seen: list[FeedProgress] = []
+        runner = make_runner([worker], on_progress=seen.append)
+        runner.start()
+        assert seen[-1].n_again == n_damaged
+        runner.close()
+        worker.await_no_session()
+        told = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
+        assert [line.startswith(f"{n_damaged} pieces of weights") for line in told] == (
+            [True] if n_damaged else []
+        )
+    assert "3 pieces of weights on this disk were damaged" in worker.output
+
+
 def test_two_daemons_share_a_folder(
     start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
 ) -> None:
@@ -94,7 +119,7 @@ def test_a_worker_without_a_cache_is_sent_everything_again(
         runner.close()
         for worker in workers:
             worker.await_no_session()
-    assert workers[1].output.count("weights are not kept") == 2, "once a session"
+    assert workers[1].output.count("weights are not kept") == 3, "at first, and once a session"
 
 
 def run_until_killed(runner: ClusterRunner) -> None:
@@ -168,6 +193,7 @@ def test_after_a_loss_the_others_have_what_they_need(
     assert np.array_equal(logits(runner, TOKENS), before), "steps go on beside it"
     spares = [row["weights"]["spare_bytes"] for row in runner.stats()[1:]]  # type: ignore[index]
     assert all(n_bytes > 0 for n_bytes in spares)
+    assert all(row["weights"]["has_spares"] for row in runner.stats()[1:])  # type: ignore[index]
     runner.close()
     for worker in workers:
         worker.await_no_session()

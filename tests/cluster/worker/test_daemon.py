@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgpack
 import psutil
@@ -14,6 +16,7 @@ import pytest
 import zmq
 
 from cluster.machine import describe_machine
+from cluster.security.cluster_key import new_cluster_key
 from cluster.security.epoch_links import connect_plain
 from cluster.sockets import endpoint
 from cluster.wire.codec import PROTOCOL_VERSION
@@ -39,6 +42,7 @@ from dllama import __version__
 from dllama.errors import ConfigError, ProtocolError
 from tests.cluster.worker_process import HOUSE, WorkerProcess
 
+KEY = new_cluster_key().text()
 StartWorker = Callable[..., WorkerProcess]
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
 
@@ -71,6 +75,38 @@ class Root:
 
     def close(self) -> None:
         self.context.destroy()
+
+
+def test_a_cache_that_cannot_be_used_is_told_at_the_start(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    worker = start_worker(cache_dir=str(tmp_path / "file"), cache_bytes=1 << 30)
+    await_line(worker, "weights are not kept in")
+    assert worker.process.poll() is None
+    await_line(worker, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("security", "said"),
+    [
+        ({}, "asks for no key, links are plain (of this machine only)"),
+        ({"encrypts_loopback": True}, "asks for no key, links are encrypted"),
+        ({"cluster_key": KEY, "encrypts": False}, "asks for the cluster key, links are plain"),
+    ],
+)
+def test_the_first_line_tells_whom_it_lets_in(
+    start_worker: StartWorker, tmp_path: Path, security: dict[str, object], said: str
+) -> None:
+    worker = start_worker(security={"home": str(tmp_path), **security})
+    await_line(worker, said)
+
+
+def await_line(worker: WorkerProcess, line: str) -> None:
+    deadline = time.monotonic() + 20
+    while line not in worker.output:
+        assert time.monotonic() < deadline, worker.output
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -57,6 +57,19 @@ def test_the_next_is_started_when_the_session_has_begun(launcher: Launcher) -> N
     assert told(child) == 6
 
 
+def test_the_next_waits_until_the_session_has_loaded(launcher: Launcher) -> None:
+    """A start takes processor time, which the session needs more."""
+    before = children()
+    child = launcher.take(10.0)
+    for second in range(11, 20):
+        launcher.put_off(float(second))
+        launcher.prepare(float(second))
+    assert children() - before == {child.process.pid}
+    launcher.prepare(19.0 + PREPARE_AFTER_S)
+    assert len(children() - before) == 2
+    assert told(child) == 6
+
+
 def test_a_process_that_died_meanwhile_is_replaced(launcher: Launcher) -> None:
     before = children()
     launcher.prepare(0.0)

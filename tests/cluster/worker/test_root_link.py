@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,10 +11,10 @@ import pytest
 import zmq
 
 from cluster import sockets
-from cluster.sockets import endpoint
+from cluster.sockets import Address, endpoint
 from cluster.wire.messages import Credit, Join, Loaded, StatsCall, pack, unpack
-from cluster.worker.root_link import RootLeft, RootLink
-from dllama.errors import ProtocolError
+from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
+from dllama.errors import PeerLost, ProtocolError
 
 EPOCH = 5
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -103,3 +104,27 @@ def test_a_flood_of_strangers_does_not_keep_a_session_from_noticing(
     finally:
         is_over.set()
         thread.join()
+
+
+@pytest.mark.parametrize("lost_rank", [0, 2, None])
+def test_a_rank_that_is_not_the_root_s_is_told_from_one_that_left(lost_rank: int | None) -> None:
+    """Something listens at the address; another rank that is lost meanwhile is another matter."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        root = Address("127.0.0.1", server.getsockname()[1])
+        if lost_rank is None:
+            with reaching(root):
+                return
+        error = RootUnreachable if lost_rank == 0 else PeerLost
+        with pytest.raises(error) as told, reaching(root):
+            raise PeerLost("it closed its link", rank=lost_rank, host="it")
+    expected = f"what listens at {root} does not answer" if lost_rank == 0 else "closed its link"
+    assert expected in str(told.value)
+
+
+def test_an_address_that_leads_nowhere_is_told_before_the_mesh_is_joined() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        root = Address("127.0.0.1", taken.getsockname()[1])
+        for where in (root, Address("no-such-host.invalid"), Address("a..b")):
+            with pytest.raises(RootUnreachable, match="no way from this worker"), reaching(where):
+                pytest.fail("it went on")

@@ -78,3 +78,18 @@ def test_a_nonce_holds_for_its_host_and_its_time() -> None:
     assert not challenge.accepts("10.0.0.1", "", 0.0)
     assert not challenge.accepts("10.0.0.1", "ä" * 32, 0.0)
     assert not Challenge(b"another").accepts("10.0.0.1", nonce, 0.0)
+
+
+def test_one_session_that_has_not_loaded_is_enough_to_be_loading() -> None:
+    slots = Slots()
+    assert not slots.is_loading
+    slots.take(1, "a", 0, 0.0)
+    slots.take(2, "b", 0, 0.0)
+    slots.loaded(1)
+    assert slots.is_loading
+    slots.loaded(2)
+    assert not slots.is_loading
+    slots.take(3, "a", 0, 0.0)
+    slots.free(3)
+    slots.loaded(3)  # it has ended meanwhile
+    assert not slots.is_loading

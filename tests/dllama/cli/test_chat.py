@@ -25,6 +25,7 @@ from api.engines.in_process import InProcessEngineClient
 from dllama.chat.chat_template import ChatTemplate
 from dllama.cli.chat_client import ChatClient, Piece
 from dllama.cli.commands.chat import COMMANDS, Page, command, talk
+from dllama.cli.server_address import refusal
 from dllama.errors import ConfigError, DllamaError
 from tests.api.listening import listening, listening_model
 from tests.api.serving import says, served, tokenizer
@@ -92,6 +93,12 @@ def test_a_question_without_an_answer_is_not_kept() -> None:
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(ConfigError, match="no address of a server"):
         ChatClient(url, None, {})
+
+
+def test_an_error_that_is_no_json_is_told_as_text() -> None:
+    body = b"<html>\r\n <p>Not\x00 found\xff</p>"
+    assert refusal(body, 404) == "the server answered 404: <html> <p>Not found\ufffd</p>"
+    assert refusal(b'{"error": {"message": "no such model"}}', 404) == "no such model"
 
 
 def test_what_is_no_such_server_is_said() -> None:

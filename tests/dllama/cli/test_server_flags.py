@@ -51,6 +51,19 @@ def test_a_key_file_without_keys_leaves_no_server_open(tmp_path: Path) -> None:
             settings("--api-key-file", str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [("pi", "pi"), ("10.0.0.1", "10.0.0.1"), ("fd00::1", "fd00::1"), ("[fd00::1]", "fd00::1"),
+     ("a:1", None), ("[::1]:1", None), ("a b", None), ("", None)],
+)  # fmt: skip
+def test_the_address_that_workers_are_told_has_no_port(text: str, host: str | None) -> None:
+    if host is None:
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(["--advertise", text])
+    else:
+        assert build_parser().parse_args(["--advertise", text]).advertise == host
+
+
 def test_the_other_flags() -> None:
     found = settings("--drain-timeout", "1.5", "--max-body", "3", "--host", "unix:/run/d")
     assert (found.drain_s, found.max_body_mb, found.hosts) == (1.5, 3, ("unix:/run/d",))

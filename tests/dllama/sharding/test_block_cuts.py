@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from dllama.collective import Addend, Collective, SoloCollective
+from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.qtypes import BLOCK, QType
@@ -62,7 +62,7 @@ class BlockSource(ArraySource):
             self._arrays[name] = np.zeros_like(raw) if name.endswith(empty or " ") else raw
 
 
-class Recorded:
+class Recorded(ImmediateSums):
     """A Collective that keeps a copy of every sum."""
 
     def __init__(self, inner: Collective) -> None:

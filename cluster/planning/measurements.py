@@ -1,0 +1,53 @@
+"""The measurements of a cluster: its kernels by rank, and its links by two ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.planning.links import LinkSpeed, Network
+from cluster.planning.predict import PlanNode
+from cluster.planning.report import NamedLink
+from dllama.speeds import KernelSpeeds
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLink:
+    """The link of two ranks, the lower one first."""
+
+    low: int
+    high: int
+    speed: LinkSpeed
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A node as it answered: what it is called, and the memory of its machine that is free."""
+
+    label: str
+    machine: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Figures of all ranks, the root first."""
+
+    speeds: Sequence[KernelSpeeds]
+    links: Sequence[MeasuredLink]
+
+    def network(self) -> Network:
+        return Network({(link.low, link.high): link.speed for link in self.links})
+
+    def nodes(self, facts: Sequence[NodeFacts]) -> list[PlanNode]:
+        """Returns the nodes of a plan."""
+        return [
+            PlanNode(each.label, each.machine, speeds, each.free_bytes)
+            for each, speeds in zip(facts, self.speeds, strict=True)
+        ]
+
+    def named_links(self, facts: Sequence[NodeFacts]) -> list[NamedLink]:
+        return [
+            NamedLink((facts[link.low].label, facts[link.high].label), link.speed)
+            for link in self.links
+        ]

@@ -1,0 +1,224 @@
+"""Searches the nodes and the shares that answer soonest, among those that have the memory. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+from cluster.planning.predict import Prediction, Predictor
+from dllama.errors import ShardError
+from dllama.sharding.memory import NodeMemory, short_of_memory
+from dllama.sharding.plan import Shard
+
+PROMPT_TOKENS, ANSWER_TOKENS = 512, 128  # of the request whose time is made small
+MAX_EVERY_SUBSET = 5  # workers, up to which all subsets are tried
+MIN_GAIN = 0.02  # that a node has to bring: less is noise, and one node less may fail
+STEPS = (0.08, 0.03, 0.01)  # of the whole, that shares are moved by
+SHARE_DIGITS = 4
+ROUNDS = 40  # moves of one size at most
+SLOWEST = 2  # ranks that give something away: the slowest half layers may be of two
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Some nodes by position, the root first, their shares, and what they would do."""
+
+    nodes: tuple[int, ...]
+    shares: tuple[float, ...]
+    shards: tuple[Shard, ...]
+    prediction: Prediction
+    needed_bytes: tuple[int, ...]
+    fits: bool
+    is_equal: bool = False  # shares were not searched
+
+    @property
+    def request_s(self) -> float:
+        return request_s(self.prediction)
+
+
+def request_s(prediction: Prediction) -> float:
+    """Returns the time of a request: a prompt and an answer."""
+    per_token = prediction.prompt.total / prediction.prompt_tokens
+    return per_token * PROMPT_TOKENS + prediction.decode.total * ANSWER_TOKENS
+
+
+class _Cost(NamedTuple):
+    """What is made small: first the bytes that memory is short of, then a request's seconds."""
+
+    short_bytes: float
+    request_s: float
+    rank_s: tuple[float, ...]  # of a decoded token
+
+
+class Search:
+    """The plans of one model over some nodes, of which the first is the root and always there."""
+
+    def __init__(self, predictor: Predictor, prompt_tokens: int = PROMPT_TOKENS) -> None:
+        self._predictor, self._prompt_tokens = predictor, prompt_tokens
+        self._work, self._nodes = predictor.work, predictor.nodes
+
+    def plans(self) -> list[Plan]:
+        """Returns the root alone, every sensible subset with its best shares, and all nodes with
+        equal ones. Nodes that a model cannot be cut for are in no plan."""
+        found = []
+        for nodes in self._subsets():
+            plan = self.best(nodes)
+            if plan is not None:
+                found.append(plan)
+        everyone = tuple(range(len(self._nodes)))
+        equal = self.plan(everyone, [1.0] * len(everyone), is_equal=True)
+        if equal is not None and len(everyone) > 1:
+            found.append(equal)
+        return found
+
+    def best(self, nodes: tuple[int, ...]) -> Plan | None:
+        """Returns the plan of these nodes with the best shares; None where they cannot be cut."""
+        shares = self._first_shares(nodes)
+        if self._cost(nodes, shares) is None:
+            return None
+        for step in STEPS:
+            shares = self._climb(nodes, shares, step)
+        return self.plan(nodes, shares)
+
+    def plan(
+        self, nodes: tuple[int, ...], shares: Sequence[float], *, is_equal: bool = False
+    ) -> Plan | None:
+        """Returns the plan of given shares; None where the model cannot be cut like that."""
+        rounded = [round(share / sum(shares), SHARE_DIGITS) for share in shares]
+        try:
+            shards = self._work.shards(rounded)
+        except ShardError:
+            return None
+        needed = tuple(self._work.memory(shard) for shard in shards)
+        return Plan(
+            nodes, tuple(rounded), tuple(shards),
+            self._predictor.predict(nodes, shards, self._prompt_tokens), needed,
+            not self._short(nodes, needed), is_equal,
+        )  # fmt: skip
+
+    def _subsets(self) -> Iterator[tuple[int, ...]]:
+        """Yields the root with every subset of few workers; of many those that a fast worker is
+        not left out of for a slow one."""
+        workers = range(1, len(self._nodes))
+        if len(workers) <= MAX_EVERY_SUBSET:
+            seen = set()
+            for n in range(len(workers) + 1):
+                for subset in combinations(workers, n):
+                    kinds = tuple(self._kind(worker) for worker in subset)
+                    if kinds not in seen:  # another one of equal machines
+                        yield (0, *subset)
+                    seen.add(kinds)
+            return
+        alone = {w: self._alone_s(w) for w in workers}
+        fastest = sorted(workers, key=lambda w: (alone[w], w))
+        for n in range(len(fastest) + 1):
+            yield (0, *sorted(fastest[:n]))
+
+    def _kind(self, node: int) -> int:
+        """Returns the first node that is as fast, as large and linked to the root alike."""
+        network = self._predictor.network
+        own = self._nodes[node]
+        for other in range(1, node):
+            each = self._nodes[other]
+            is_alike = each.speeds == own.speeds and each.free_bytes == own.free_bytes
+            if is_alike and network.between(0, other) == network.between(0, node):
+                return other
+        return node
+
+    def _alone_s(self, node: int) -> float:
+        """Returns the time of a request on one node, had it the memory."""
+        shards = self._work.shards([1.0])
+        return request_s(self._predictor.predict([node], shards, self._prompt_tokens))
+
+    def _first_shares(self, nodes: tuple[int, ...]) -> list[float]:
+        """Returns shares by speed, lowered where a node has not the memory."""
+        shares = [1.0 / self._alone_s(node) for node in nodes]
+        shares = [share / sum(shares) for share in shares]
+        for _ in range(8):
+            try:
+                shards = self._work.shards(shares)
+            except ShardError:
+                return [1.0 / len(nodes)] * len(nodes)
+            over = [
+                self._work.memory_about(shard) / max(1, self._nodes[node].free_bytes)
+                for node, shard in zip(nodes, shards, strict=True)
+            ]
+            if max(over) <= 1.0:
+                break
+            shares = [s / max(1.0, o * 1.02) for s, o in zip(shares, over, strict=True)]
+            shares = [share / sum(shares) for share in shares]
+        return shares
+
+    def _climb(self, nodes: tuple[int, ...], shares: list[float], step: float) -> list[float]:
+        """Moves parts of the model from one node to another as long as a request gets faster."""
+        best = self._cost(nodes, shares)
+        for _ in range(ROUNDS):
+            moved = False
+            for giver in self._givers(nodes, best):
+                for taker in range(len(nodes)):
+                    if giver == taker or shares[giver] <= step:
+                        continue
+                    tried = list(shares)
+                    tried[giver] -= step
+                    tried[taker] += step
+                    cost = self._cost(nodes, tried)
+                    if cost is not None and (best is None or cost < best):
+                        best, shares, moved = cost, tried, True
+            if not moved:
+                break
+        return shares
+
+    def _givers(self, nodes: Sequence[int], cost: _Cost | None) -> list[int]:
+        """Returns the ranks that may give something away: the slowest, for which all wait; any of
+        them where memory is short."""
+        ranks = list(range(len(nodes)))
+        if cost is None or cost.short_bytes > 0:
+            return ranks
+        return sorted(ranks, key=lambda r: -cost.rank_s[r])[:SLOWEST]
+
+    def _cost(self, nodes: Sequence[int], shares: Sequence[float]) -> _Cost | None:
+        """Returns None where the model cannot be cut like that."""
+        try:
+            shards = self._work.shards(list(shares))
+        except ShardError:
+            return None
+        needed: dict[str, float] = {}
+        free: dict[str, int] = {}
+        for node, shard in zip(nodes, shards, strict=True):
+            machine = self._nodes[node].machine
+            needed[machine] = needed.get(machine, 0.0) + self._work.memory_about(shard)
+            free[machine] = self._nodes[node].free_bytes
+        short = sum(max(0.0, needed[machine] - free[machine]) for machine in needed)
+        prediction = self._predictor.predict(nodes, shards, self._prompt_tokens)
+        ranks = tuple(rank.total for rank in prediction.decode.ranks)
+        return _Cost(short, request_s(prediction), ranks)
+
+    def _short(self, nodes: Sequence[int], needed: Sequence[int]) -> bool:
+        rows = [
+            NodeMemory(self._nodes[node].label, self._nodes[node].machine, n_bytes,
+                       self._nodes[node].free_bytes)
+            for node, n_bytes in zip(nodes, needed, strict=True)
+        ]  # fmt: skip
+        return bool(short_of_memory(rows))
+
+
+def choose(plans: Sequence[Plan]) -> Plan | None:
+    """Returns the fastest plan that fits, and of nearly equal ones that with the fewest nodes;
+    None where nothing fits."""
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        return None
+    fastest = min(plan.request_s for plan in fitting)
+    near = [plan for plan in fitting if plan.request_s <= fastest * (1 + MIN_GAIN)]
+    return min(near, key=lambda plan: (len(plan.nodes), plan.request_s))
+
+
+def with_everyone(plans: Sequence[Plan]) -> Plan | None:
+    """Returns the fastest plan that fits and leaves the fewest nodes out; None where none fits."""
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        return None
+    most = max(len(plan.nodes) for plan in fitting)
+    return min((p for p in fitting if len(p.nodes) == most), key=lambda plan: plan.request_s)

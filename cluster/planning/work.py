@@ -1,0 +1,131 @@
+"""The work of a model, by the units that it is cut in: bytes of weights, products, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.kv import KvType
+from dllama.models import model_tensors
+from dllama.models.tensors import Axis, Tensor
+from dllama.qtypes import QType
+from dllama.sharding.memory import kv_page_bytes, memory_needed
+from dllama.sharding.plan import Shard, plan_for
+from dllama.weight_source import TensorInfo
+
+PARTS = ("heads", "hidden", "vocab", "whole")
+"""What a matrix is cut by: key/value heads, hidden columns, vocabulary rows; or not at all."""
+
+_PART_OF = {
+    Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.VOCAB: "vocab",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a plan has to have memory for."""
+
+    n_pages: int
+    max_step_tokens: int
+    kv_type: KvType = KvType.F16
+
+
+class ModelWork:
+    """The matrices of a model, counted once: those of a shard are sums over its units.
+
+    `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
+    in all layers together.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
+        self.config, self.tensors, self.room = config, tensors, room
+        table = model_tensors(config)
+        matrices = {
+            name: info
+            for name, info in tensors.items()
+            if name in table and not table[name].is_vector and name != "embed"
+        }
+        if "wcls" not in matrices:  # the embedding table is the head too
+            matrices["wcls"] = tensors["embed"]
+        self.types = sorted({info.qtype for info in matrices.values()})
+        self.amounts = {part: np.zeros((len(self.types), 2)) for part in PARTS}
+        units = {
+            "heads": config.n_kv_heads, "hidden": config.hidden_dim, "vocab": config.vocab_size,
+            "whole": 1,
+        }  # fmt: skip
+        for name, info in matrices.items():
+            part = "vocab" if name == "wcls" else _part_of(table[name])
+            both = np.array([info.n_bytes, info.rows * info.cols], float)
+            self.amounts[part][self.types.index(info.qtype)] += both / units[part]
+        self._memory = self._memory_by_unit()
+
+    @property
+    def n_syncs(self) -> int:
+        """Collectives of a step that all ranks wait for."""
+        return 2 * self.config.n_layers
+
+    def shards(self, shares: list[float]) -> list[Shard]:
+        """Returns the plan of these shares. Raises ShardError."""
+        return plan_for(self.config, self.tensors, shares)
+
+    def weight_bytes(self) -> int:
+        """Returns the bytes that a decoded token reads on all nodes together."""
+        sizes = (self.config.n_kv_heads, self.config.hidden_dim, self.config.vocab_size, 1)
+        return int(sum(self.amounts[p][:, 0].sum() * n for p, n in zip(PARTS, sizes, strict=True)))
+
+    def memory(self, shard: Shard) -> int:
+        """Returns the bytes that a rank needs, exactly; takes milliseconds."""
+        return memory_needed(
+            self.config, self.tensors, shard, n_pages=self.room.n_pages,
+            max_step_tokens=self.room.max_step_tokens, kv_type=self.room.kv_type,
+        )  # fmt: skip
+
+    def memory_about(self, shard: Shard) -> float:
+        """Returns nearly the same at once: memory grows by units of the cut."""
+        fixed, of_heads, of_hidden, of_vocab = self._memory
+        return (
+            fixed + of_heads * len(shard.kv_heads) + of_hidden * len(shard.hidden)
+            + of_vocab * len(shard.vocab)
+        )  # fmt: skip
+
+    def kv_bytes(self, shard: Shard) -> int:
+        """Returns the bytes of a rank's keys and values."""
+        page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
+        return self.room.n_pages * page
+
+    def _memory_by_unit(self) -> tuple[float, float, float, float]:
+        """Returns the memory of a rank without anything, and of one head, column and row more."""
+        (whole,) = self.shards([1.0])
+        at_full = self.memory(whole)
+        slopes = []
+        for name in ("kv_heads", "hidden", "vocab"):
+            all_of_it: range = getattr(whole, name)
+            half = all_of_it[: max(1, len(all_of_it) // 2)]
+            if len(half) == len(all_of_it):
+                slopes.append(0.0)
+                continue
+            less = at_full - self.memory(replace(whole, **{name: half}))  # type: ignore[arg-type]
+            slopes.append(less / (len(all_of_it) - len(half)))
+        heads, hidden, vocab = slopes
+        rest = heads * len(whole.kv_heads) + hidden * len(whole.hidden) + vocab * len(whole.vocab)
+        return at_full - rest, heads, hidden, vocab
+
+
+def _part_of(tensor: Tensor) -> str:
+    for axis in (tensor.rows, tensor.cols):
+        if axis in _PART_OF:
+            return _PART_OF[axis]
+    return "whole"
+
+
+def described_tensors(config: ModelConfig, qtype: QType) -> dict[str, TensorInfo]:
+    """Returns the tensors of a model that is no file: all matrices of one type."""
+    found = {}
+    for name, tensor in model_tensors(config).items():
+        rows, cols = tensor.shape(config)
+        kind = QType.F32 if tensor.is_vector else qtype
+        found[name] = TensorInfo(name, kind, rows, cols, n_experts=tensor.n_experts(config))
+    return found

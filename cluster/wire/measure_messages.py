@@ -1,0 +1,55 @@
+"""What a root asks of its ranks before it plans, and their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from cluster.mesh.probe import SIZES, PeerLink
+from dllama.errors import ProtocolError
+from dllama.limits import MaxLength, Range
+from dllama.qtypes import COMPUTABLE, QType
+from dllama.speeds import KernelSpeeds
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Root to rank, once all have joined: measure the kernels for these types, in at most so much
+    memory, and then the links to all other ranks, which do the same. Once in a session."""
+
+    types: Annotated[list[QType], MaxLength(64)]
+    max_bytes: Annotated[int, Range(1, (1 << 31) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rank to root: its kernels, and its links to higher ranks."""
+
+    speeds: KernelSpeeds
+    links: Annotated[list[PeerLink], MaxLength(1 << 10)]
+
+
+def check_measure(asked: Measure) -> None:
+    """Raises ProtocolError for types that there are no kernels for."""
+    if not asked.types or not COMPUTABLE.issuperset(asked.types):
+        raise ProtocolError(f"the root asks for the speed of types without kernels: {asked.types}")
+
+
+def check_measured(found: Measured, rank: int, world_size: int, types: Iterable[QType]) -> None:
+    """Raises ProtocolError for figures that cannot be, or not of what was asked."""
+    speeds = found.speeds
+    numbers = [speeds.half_layer_us, speeds.vector_gvalue_per_s, speeds.attention_gop_per_s,
+               speeds.sum_gb_per_s]  # fmt: skip
+    for each in speeds.types:
+        numbers += [each.read_gb_per_s, each.multiply_gop_per_s]
+    is_sound = [each.qtype for each in speeds.types] == sorted(set(types))
+    is_sound = is_sound and [link.rank for link in found.links] == [*range(rank + 1, world_size)]
+    for link in found.links:
+        sizes = [point.n_bytes for point in link.speed.points]
+        is_sound = is_sound and bool(sizes) and sizes == [*SIZES[: len(sizes)]]
+        for point in link.speed.points:
+            numbers += [point.p50_us, point.p99_us]
+    if not is_sound or not all(math.isfinite(n) and n > 0 for n in numbers):
+        raise ProtocolError(f"rank {rank} measured what cannot be: {str(found)[:500]}")

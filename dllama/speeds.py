@@ -1,0 +1,34 @@
+"""The speed of a node's kernels as measured: plain data, which travels and is kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dllama.limits import MaxLength
+from dllama.qtypes import QType
+
+
+@dataclass(frozen=True, slots=True)
+class TypeSpeed:
+    """The products with weights of one type: of one row, which is bound by reading them, and of
+    many rows. A multiplication and an addition are two operations."""
+
+    qtype: QType
+    read_gb_per_s: float
+    multiply_gop_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpeeds:
+    """The kernels of a node, with all threads that it computes with."""
+
+    types: Annotated[list[TypeSpeed], MaxLength(64)]
+    half_layer_us: float  # of one row, apart from its products and its attention
+    vector_gvalue_per_s: float  # norms, activations, rotations
+    attention_gop_per_s: float
+    sum_gb_per_s: float  # partial sums that are encoded, and added up
+
+    def of(self, qtype: QType) -> TypeSpeed | None:
+        """Returns the speed of a type; None where it was not measured."""
+        return next((each for each in self.types if each.qtype is qtype), None)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import combinations
+
+import pytest
+import zmq
+
+from cluster.mesh import probe
+from cluster.mesh.collective import MeshCollective
+from cluster.mesh.probe import PeerLink, probe_links, rounds
+from cluster.mesh.sync_type import SyncType
+from cluster.sockets import Context, endpoint
+from dllama.errors import ProtocolError
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_every_pair_meets_once_and_no_rank_twice_in_a_round(n: int) -> None:
+    all_rounds = list(rounds(n))
+    pairs = [pair for each in all_rounds for pair in each]
+    assert sorted(pairs) == list(combinations(range(n), 2))
+    for each in all_rounds:
+        ranks = [rank for pair in each for rank in pair]
+        assert len(ranks) == len(set(ranks))
+
+
+def meshes(n: int, context: Context) -> list[MeshCollective]:
+    made = [
+        MeshCollective(rank, n, 7, sync_type=SyncType.F32, context=context) for rank in range(n)
+    ]
+    ports = [mesh.bind("127.0.0.1", [0]) for mesh in made]
+    peers = [endpoint("127.0.0.1", port) for port in ports]
+    together([lambda mesh=mesh: mesh.connect(peers, 30) for mesh in made])  # type: ignore[misc]
+    return made
+
+
+def together(calls: list[Callable[[], object]]) -> list[object]:
+    """The results of calls that run at once; raises what one of them raises."""
+    results: list[object] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def run(i: int) -> None:
+        try:
+            results[i] = calls[i]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+    return results
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_all_links_are_measured_once(
+    n: int, no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
+    context: Context = zmq.Context()
+    made = meshes(n, context)
+    try:
+        found = together(
+            [lambda mesh=m: probe_links(mesh.links, n, lambda rank: f"to {rank}") for m in made]  # type: ignore[misc]
+        )
+    finally:
+        for mesh in made:
+            mesh.close()
+        context.destroy()
+    for rank, links in enumerate(found):
+        assert isinstance(links, list)
+        assert [link.rank for link in links] == list(range(rank + 1, n))
+        for link in links:
+            assert isinstance(link, PeerLink) and link.speed.interface == f"to {link.rank}"
+            points = link.speed.points
+            assert [p.n_bytes for p in points] == list(probe.SIZES)[: len(points)]
+            assert all(0 < p.p50_us <= p.p99_us for p in points)
+
+
+def test_a_link_that_is_slow_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SLOW_S", 0.0)
+    context: Context = zmq.Context()
+    made = meshes(2, context)
+    try:
+        found = together([lambda m=m: probe_links(m.links, 2, str) for m in made])  # type: ignore[misc]
+    finally:
+        for mesh in made:
+            mesh.close()
+        context.destroy()
+    assert isinstance(found[0], list)
+    assert len(found[0][0].speed.points) == 1
+
+
+def test_a_size_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Context = zmq.Context()
+    made = meshes(2, context)
+    try:
+        for mesh in made:
+            mesh.links.sequence = 1
+        exchange = probe._Exchange(made[0].links, 1)
+        with pytest.raises(ProtocolError, match="unknown size 3"):
+            together([lambda: exchange.swap(0, 3), lambda: probe._follow(made[1].links, 0)])
+    finally:
+        for mesh in made:
+            mesh.close()
+        context.destroy()

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster.planning.explain import verdict, why_left_out
+from cluster.planning.links import LinkSpeed
+from cluster.planning.search import MIN_GAIN, Plan, Search, choose, with_everyone
+from tests.cluster.planning.clusters import GB, SLOW, llama_1b, node, predictor, work_of
+
+FAST = LinkSpeed.rated(20, 10.0)
+
+
+def plans_of(*args: object, **more: object) -> list[Plan]:
+    return Search(predictor(*args, **more)).plans()  # type: ignore[arg-type]
+
+
+def test_equal_nodes_get_equal_shares() -> None:
+    chosen = choose(plans_of([node("a"), node("b")], FAST))
+    assert chosen is not None and chosen.nodes == (0, 1)
+    assert chosen.shares[0] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(30.0, 10.0), (40.0, 20.0), (12.0, 36.0)])
+def test_uneven_nodes_get_uneven_shares_that_beat_equal_ones(fast: float, slow: float) -> None:
+    plans = plans_of([node("a", fast), node("b", slow)], FAST)
+    best = next(p for p in plans if p.nodes == (0, 1) and not p.is_equal)
+    equal = next(p for p in plans if p.is_equal)
+    assert best.request_s < 0.9 * equal.request_s
+    assert best.shares[0] == pytest.approx(fast / (fast + slow), abs=0.1)
+
+
+def test_no_move_of_a_share_makes_a_plan_faster() -> None:
+    found = predictor([node("a", 30), node("b", 17), node("c", 9)], FAST)
+    search = Search(found)
+    best = search.best((0, 1, 2))
+    assert best is not None
+    for giver in range(3):
+        for taker in range(3):
+            shares = list(best.shares)
+            shares[giver] -= 0.05
+            shares[taker] += 0.05
+            other = search.plan((0, 1, 2), shares)
+            assert other is not None and other.request_s >= 0.995 * best.request_s
+
+
+def test_a_node_that_slows_the_others_down_is_left_out_and_told_why() -> None:
+    nodes = [node("a"), node("b"), node("crawls", 0.4)]
+    plans = plans_of(nodes, FAST)
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0, 1)
+    reason = why_left_out(plans, chosen, 2, nodes)
+    assert "slow the answers down" in reason and "--use-all" in reason
+    everyone = with_everyone(plans)
+    assert everyone is not None and everyone.nodes == (0, 1, 2)
+
+
+def test_two_are_slower_than_one_over_a_slow_network() -> None:
+    nodes = [node("a"), node("b")]
+    plans = plans_of(nodes, SLOW)
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0,)
+    said = verdict(plans, chosen, nodes)
+    assert said.startswith("32 synchronisations of 1.7 ms take 55 ms a token")
+    assert said.endswith("two are slower than one here.")
+
+
+def test_memory_needs_a_node_that_slows_down() -> None:
+    nodes = [node("a", free_gb=1.2), node("b", free_gb=4)]
+    plans = plans_of(nodes, SLOW)
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0, 1)
+    for position, n_bytes in enumerate(chosen.needed_bytes):
+        assert n_bytes <= nodes[position].free_bytes
+    assert "one node has not the memory: a would need" in verdict(plans, chosen, nodes)
+
+
+def test_shares_follow_memory_where_the_fast_node_is_small() -> None:
+    nodes = [node("fast", 40, free_gb=0.9), node("slow", 20, free_gb=8)]
+    best = choose(plans_of(nodes, FAST))
+    assert best is not None and best.nodes == (0, 1)
+    assert best.needed_bytes[0] <= 0.9 * GB
+    assert best.shares[0] < 0.55  # by speed alone it had two thirds
+
+
+def test_nothing_fits() -> None:
+    nodes = [node("a", free_gb=0.3), node("b", free_gb=0.3)]
+    plans = plans_of(nodes)
+    assert choose(plans) is None and with_everyone(plans) is None
+    assert verdict(plans, None, nodes).startswith("The nodes have not the memory: a would need")
+
+
+def test_nodes_of_one_machine_share_its_memory() -> None:
+    from dataclasses import replace
+
+    nodes = [replace(node(name, free_gb=1.3), machine="one") for name in "ab"]
+    apart = plans_of([node(name, free_gb=1.3) for name in "ab"])
+    together = plans_of(nodes)
+    assert [p.fits for p in apart if p.nodes == (0, 1)] == [True, True]
+    assert not any(p.fits for p in together if p.nodes == (0, 1))
+
+
+def test_a_gain_that_is_noise_takes_no_node_more() -> None:
+    plans = plans_of([node("a"), node("b", 1.0)], FAST)
+    alone = next(p for p in plans if p.nodes == (0,))
+    chosen = choose(plans)
+    assert chosen is alone
+    assert min(p.request_s for p in plans) > alone.request_s / (1 + 2 * MIN_GAIN)
+
+
+def test_many_nodes_are_searched_by_speed() -> None:
+    nodes = [node("root")] + [node(f"w{i}", 30 - 4 * i) for i in range(7)]
+    search = Search(predictor(nodes, FAST, work_of(llama_1b(n_layers=4))))
+    found = {p.nodes for p in search.plans() if not p.is_equal}
+    assert (0,) in found and tuple(range(8)) in found and (0, 1, 2) in found
+    assert len(found) == 8
+
+
+def test_a_model_that_cannot_be_cut_for_many_nodes() -> None:
+    small = llama_1b(dim=64, hidden_dim=96, n_heads=2, n_kv_heads=2, head_dim=32, n_layers=2,
+                     vocab_size=64)  # fmt: skip
+    nodes = [node(str(i)) for i in range(5)]
+    plans = plans_of(nodes, FAST, work_of(small))
+    assert plans and max(len(p.nodes) for p in plans) == 3  # three units of hidden columns

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dllama.qtypes import QType
+from dllama.sharding.cut import cut_manifest
+from tests.cluster.planning.clusters import llama_1b, work_of
+
+SHARES = [[1.0], [1.0, 1.0], [3.0, 1.0], [2.0, 3.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_bytes_of_units_are_those_of_the_cut(shares: list[float], is_tied: bool) -> None:
+    work = work_of(llama_1b(is_tied=is_tied))
+    for shard in work.shards(shares):
+        cuts = cut_manifest(work.config, work.tensors, shard)
+        cut = sum(c.info.n_bytes for c in cuts if c.info.qtype is QType.Q4_0)
+        found = (
+            work.amounts["heads"][:, 0] * len(shard.kv_heads)
+            + work.amounts["hidden"][:, 0] * len(shard.hidden)
+            + work.amounts["vocab"][:, 0] * len(shard.vocab)
+        )
+        assert found.sum() == pytest.approx(cut, rel=1e-9)
+
+
+def test_all_units_are_the_whole_model() -> None:
+    work = work_of()
+    config = work.config
+    values = (
+        config.n_layers
+        * config.dim
+        * (2 * config.q_dim + 2 * config.kv_dim + 3 * config.hidden_dim)
+        + config.vocab_size * config.dim
+    )
+    assert work.weight_bytes() == values // 32 * 18
+    sizes = {"heads": config.n_kv_heads, "hidden": config.hidden_dim, "vocab": config.vocab_size}
+    assert sum(work.amounts[p][0, 1] * n for p, n in sizes.items()) == pytest.approx(values)
+
+
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_memory_is_nearly_linear(shares: list[float]) -> None:
+    work = work_of()
+    for shard in work.shards(shares):
+        assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.02)
+
+
+def test_types_are_counted_apart() -> None:
+    work = work_of()
+    mixed = dict(work.tensors)
+    for name, info in mixed.items():
+        if name.endswith("w2"):
+            mixed[name] = type(info)(name, QType.Q6_K, info.rows, info.cols)
+    found = type(work)(work.config, mixed, work.room)
+    assert found.types == [QType.Q4_0, QType.Q6_K]
+    values = found.amounts["hidden"][:, 1] * work.config.hidden_dim
+    np.testing.assert_allclose(values[0], 2 * values[1])

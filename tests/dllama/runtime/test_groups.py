@@ -1,0 +1,100 @@
+"""Rows that are computed in groups, while the sums of others travel, have the bits of a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.thread_collective import ThreadCollective, ThreadGroup
+from dllama.collective import Addend, Collective, PendingSum
+from dllama.qtypes import QType
+from dllama.runtime.ops import rows_of, split
+from dllama.step import Step
+from tests.local_model import Ranks, make_step
+from tests.toy_models import write_toy
+
+
+class Later:
+    """A sum of threads that is added up when it is asked for."""
+
+    def __init__(self, comm: ThreadCollective, x: Addend, out: np.ndarray) -> None:
+        self._comm, self._out = comm, out
+        self._x = x.copy() if isinstance(x, np.ndarray) else type(x)(*(p.copy() for p in x))
+
+    def advance(self) -> None: ...
+
+    def finish(self) -> None:
+        self._comm.all_reduce(self._x, self._out)
+
+
+class InGroups(ThreadCollective):
+    """Threads whose sums come as late as they may."""
+
+    n = 1
+
+    def n_groups(self, n_rows: int) -> int:
+        return min(self.n, n_rows)
+
+    def begin_all_reduce(self, x: Addend, out: np.ndarray) -> PendingSum:
+        return Later(self, x, out)
+
+
+def steps() -> list[Step]:
+    rng = np.random.default_rng(5)
+
+    def some(n: int) -> list[int]:
+        return list(rng.integers(0, 352, n).tolist())
+
+    return [
+        make_step([(0, some(30), 0), (1, some(1), 0), (2, some(31), 0)], every_row=True),
+        make_step([(0, some(49), 30), (1, some(1), 1), (2, some(40), 31)]),
+        make_step([(s, some(1), {0: 79, 1: 2, 2: 71}[s]) for s in range(3)]),
+    ]
+
+
+def logits(path: Path, n_groups: int, n_ranks: int) -> list[np.ndarray]:
+    group = ThreadGroup(n_ranks)
+    comms: list[Collective] = [InGroups(group, rank) for rank in range(n_ranks)]
+    for comm in comms:
+        comm.n = n_groups  # type: ignore[attr-defined]
+    ranks = Ranks(path, [1.0] * n_ranks, comms)
+    try:
+        return [row.logits.copy() for step in steps() for row in ranks.run(step)]
+    finally:
+        ranks.close()
+
+
+@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_groups_change_nothing(tmp_path: Path, qtype: QType, n_ranks: int) -> None:
+    path = write_toy(tmp_path / "toy.gguf", qtype=qtype, n_heads=4, n_kv_heads=2)
+    whole = logits(path, 1, n_ranks)
+    for n_groups in (2, 3, 7):
+        found = logits(path, n_groups, n_ranks)
+        assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), n_groups=st.integers(1, 8))
+def test_each_row_is_in_one_group_with_its_sequence(lengths: list[int], n_groups: int) -> None:
+    step = make_step([(s, [7] * n, 3 * s) for s, n in enumerate(lengths)], pages_each=3)
+    rows = rows_of(step)
+    n_groups = min(n_groups, rows.n)
+    groups = split(rows, n_groups)
+    assert [first for first, _ in groups] == [rows.n * i // n_groups for i in range(n_groups)]
+    at = 0
+    sequence = np.repeat(np.arange(len(lengths)), lengths)
+    for first, group in groups:
+        assert first == at and group.starts[0] == 0 and group.starts[-1] == group.n
+        assert (np.diff(group.starts) > 0).all() and len(group.pages) == len(group.starts) - 1
+        for i, (begin, end) in enumerate(zip(group.starts, group.starts[1:], strict=False)):
+            mine = set(sequence[at + begin : at + end].tolist())
+            assert len(mine) == 1 and np.array_equal(group.pages[i], rows.pages[mine.pop()])
+        assert np.array_equal(group.positions, rows.positions[at : at + group.n])
+        assert np.array_equal(group.row_pages, rows.row_pages[at : at + group.n])
+        at += group.n
+    assert at == rows.n

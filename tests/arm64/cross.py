@@ -1,4 +1,5 @@
-"""Machine code of kernels for AArch64, made on any machine: LLVM needs no processor for that."""
+"""Machine code of kernels for AArch64, made on any machine: LLVM needs no processor for that. And
+for this machine's own processor, to compare with."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from llvmlite import ir
 
 from kernels.emit.families import FAMILIES
 from kernels.formats import QUANT_TYPES, format_of
+from kernels.machine_code import target_machine
 from kernels.matmul.blocks import emit_tile
 from kernels.matmul.runs import run_function
 from kernels.weights.layout import BlockType
@@ -25,6 +27,8 @@ QUANTS = tuple(QUANT_TYPES)
 def _machine(family: str) -> Any:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    if family not in FLAGS:
+        return target_machine()
     target = llvm.Target.from_triple(TRIPLE)
     return target.create_target_machine(cpu="generic", features=FLAGS[family], opt=3, jit=True)
 
@@ -39,7 +43,7 @@ def _module(fmt: str, tokens: int, family: str) -> Any:
     layout = format_of(fmt).layout
     assert isinstance(layout, BlockType)
     module = ir.Module("tile")
-    module.triple = TRIPLE
+    module.triple = TRIPLE if family in FLAGS else llvm.get_process_triple()
     tile = partial(emit_tile, layout)
     run_function(module, fmt, tile, tokens, 1, FAMILIES[family]).linkage = "external"
     parsed, machine = llvm.parse_assembly(str(module)), _machine(family)

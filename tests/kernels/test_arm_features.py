@@ -8,11 +8,13 @@ from kernels.arm_features import darwin_features, linux_features
 PI_4 = {16: 0x8FB, 26: 0}
 PI_5 = {16: 0x119FFB, 26: 0}
 NEOVERSE_V1 = {16: 0x7FFFFFFF, 26: (1 << 13) | (1 << 14)}
+WITH_BF16 = {16: 0x119FFB, 26: 1 << 14}
 
 
 def test_linux_names_them_in_the_auxiliary_vector() -> None:
     assert linux_features(PI_4.__getitem__) == frozenset()
     assert linux_features(PI_5.__getitem__) == {"dotprod"}
+    assert linux_features(WITH_BF16.__getitem__) == {"dotprod"}
     assert linux_features(NEOVERSE_V1.__getitem__) == {"dotprod", "i8mm"}
 
 

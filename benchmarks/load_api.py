@@ -129,7 +129,7 @@ def bench(plan: Plan) -> float:
     ]  # fmt: skip
     with local_workers(plan.n_workers, plan.threads) as addresses:
         if addresses:
-            command += ["--workers", ",".join(addresses)]
+            command += ["--workers", ",".join(addresses), "--shares", "equal"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BENCH_S)
     if done.returncode != 0:
         raise LoadError(f"dllama bench failed: {done.stderr.strip()[-1000:]!r}")

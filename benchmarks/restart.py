@@ -97,7 +97,7 @@ def root(lan: Lan, folder: Path, model: Path, n_workers: int, *args: str) -> Ite
     own = folder / "machine-0"
     own.mkdir(exist_ok=True)
     names = ",".join(f"{lan.address(i)}:{PORT}" for i in range(1, n_workers + 1))
-    cluster = ["--workers", names] if n_workers else []
+    cluster = ["--workers", names, "--shares", "equal"] if n_workers else []
     command = program("root", "--model", str(model), "--port", str(HTTP), *cluster, *args)
     began = time.monotonic()
     node = Node(lan.command(0, command), own, "root.log")
@@ -132,7 +132,7 @@ def await_readiness_for_loss() -> None:
 
 def is_filled() -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/stats", timeout=10) as answer:
-        workers = json.load(answer)["workers"][1:]
+        workers = json.load(answer).get("workers", [])[1:]  # none where the engine is busy
     return bool(workers) and all(row["weights"]["has_spares"] for row in workers)
 
 

@@ -117,7 +117,9 @@ def test_it_is_served_where_no_model_is_named(tmp_path: Path) -> None:
     """Two workers, a root, a chat: what `make run` starts."""
     with (
         workers(tmp_path, 2) as addresses,
-        root(tmp_path, DEFAULT_MODEL, "--workers", ",".join(addresses)) as server,
+        root(
+            tmp_path, DEFAULT_MODEL, "--workers", ",".join(addresses), "--shares", "equal"
+        ) as server,
     ):
         _, models = server.get("/v1/models")
         assert [m["id"] for m in models["data"]] == ["dllama-demo.q8_0"]

@@ -13,6 +13,7 @@ from tests.programs import Server, root, workers
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 
+pytestmark = pytest.mark.timeout(600)
 STORY = (
     ", there was a little girl named Lily. She loved to play outside in the park. One day, she "
     "saw a big, red ball. She wanted to play with it, but it was too high."
@@ -93,7 +94,7 @@ def test_a_draft_model_beside_a_cluster(tmp_path: Path, daemons: list[str]) -> N
     """Guesses of a model that is the large one's twin: nearly all come true, and the answer is
     that of plain decoding."""
     model = write_toy(tmp_path / "toy.gguf")
-    args = ["--workers", daemons[0], "--draft-model", str(model), "--speculate", "8"]
+    args = ["--workers", daemons[0], "--shares=equal", "--draft-model", str(model), "--speculate=8"]
     body = {"prompt": "hello", "temperature": 0, "n_predict": 60, "ignore_eos": True}
     with root(tmp_path, model, *args) as server:
         _, plain = server.post("/completion", {**body, "speculative.n_max": 0})
@@ -109,6 +110,6 @@ def test_a_root_that_is_killed_leaves_its_worker_waiting(tmp_path: Path) -> None
     model = write_toy(tmp_path / "toy.gguf")
     with workers(tmp_path, 1) as [address]:
         for _ in range(2):
-            with root(tmp_path, model, "--workers", address) as server:
+            with root(tmp_path, model, "--workers", address, "--shares", "equal") as server:
                 assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3})[0] == 200
                 server.program.kill()

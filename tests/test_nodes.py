@@ -136,7 +136,7 @@ def test_a_worker_is_added_and_removed_under_streams(
     ports: tuple[int, int, dict[int, Program]],
 ) -> None:
     first, second = (f"127.0.0.1:{port}" for port in ports[:2])
-    with root(tmp_path, model, "--workers", first, "--api-key", KEY) as server:
+    with root(tmp_path, model, "--workers", first, "--shares", "equal", "--api-key", KEY) as server:
         assert told(server) == [("present", 0), ("present", 1)]
 
         def change(streams: Streams) -> None:
@@ -181,7 +181,7 @@ def test_all_workers_are_restarted_one_after_the_other_under_streams(
     both, workers = ports[:2], ports[2]
     names = ",".join(f"127.0.0.1:{port}" for port in both)
     whole = [("present", 0), ("present", 1), ("present", 2)]
-    with root(tmp_path, model, "--workers", names, "--api-key", KEY) as server:
+    with root(tmp_path, model, "--workers", names, "--shares", "equal", "--api-key", KEY) as server:
 
         def restart(streams: Streams) -> None:
             for port in both:

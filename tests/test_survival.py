@@ -22,6 +22,7 @@ from tests.toy_models import write_toy
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
+pytestmark = pytest.mark.timeout(600)
 PATIENCE_S = 180.0  # a limit for a hang, never waited for
 N_TOKENS = 250
 N_KILLS = 3
@@ -126,7 +127,7 @@ def test_a_worker_is_killed_and_started_again(
     port = own_port()
     workers: list[Program] = [start_worker(tmp_path, port)]
     try:
-        with root(tmp_path, model, "--workers", f"127.0.0.1:{port}") as server:
+        with root(tmp_path, model, "--workers", f"127.0.0.1:{port}", "--shares", "equal") as server:
 
             def kill(streams: Streams) -> None:
                 streams.wait_for(8)
@@ -144,7 +145,7 @@ def test_a_worker_is_killed_and_started_again(
 def test_what_waits_too_long_ends_with_the_reason(tmp_path: Path, model: Path) -> None:
     port = own_port()
     worker = start_worker(tmp_path, port)
-    args = ["--workers", f"127.0.0.1:{port}", "--max-recover-s", "1"]
+    args = ["--workers", f"127.0.0.1:{port}", "--shares", "equal", "--max-recover-s", "1"]
     try:
         with root(tmp_path, model, *args) as server:
             found: list[tuple[int, dict[str, object]]] = []

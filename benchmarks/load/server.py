@@ -44,7 +44,7 @@ def root_command(
         "--max-batch", str(room.sequences), "--ctx-size", str(room.context),
         "--kv-tokens", str(room.kv_tokens), "--drain-timeout", "1", *more,
     ]  # fmt: skip
-    return [*command, "--workers", ",".join(workers)] if workers else command
+    return [*command, "--workers", ",".join(workers), "--shares", "equal"] if workers else command
 
 
 def llama_server_command(binary: str, model: str, room: Room, port: int) -> list[str]:

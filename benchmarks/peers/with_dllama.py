@@ -32,7 +32,8 @@ def read_settings() -> EngineSettings:
     args = parser.parse_args()
     return EngineSettings(
         model=args.model, threads=args.threads, max_step_tokens=STEP_TOKENS, max_batch=32,
-        workers=tuple(args.workers), sync_type=args.sync_type, encrypts=not args.no_encrypt,
+        workers=tuple(args.workers), shares=(1.0,) * (1 + len(args.workers)),
+        sync_type=args.sync_type, encrypts=not args.no_encrypt,
     )  # fmt: skip
 
 

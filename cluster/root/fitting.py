@@ -78,6 +78,19 @@ def _fewer_and_fewer(n_pages: int, least: int) -> Iterator[int]:
         yield n_pages
 
 
+def free_bytes(
+    candidates: Sequence[Candidate], root_bytes: int, held: Mapping[str, int]
+) -> list[int]:
+    """Returns the memory that each machine has for the next session, the root's first; see
+    Fitting.misfit."""
+    free = [root_bytes + held.get(machine_id(), 0)]
+    for candidate in candidates:
+        found = candidate.welcome
+        coming = held.get(found.machine, 0)
+        free.append(min(found.memory_total, found.memory_available + coming))
+    return free
+
+
 class Fitting:
     """The memory that one model takes of a root and its workers."""
 
@@ -124,12 +137,10 @@ class Fitting:
         except ShardError as error:
             return Misfit(len(candidates) - 1 if candidates else None, str(error))
         needed = [self.needed(shard, n_pages) for shard in shards]
-        own = machine_id()
-        nodes = [NodeMemory("the root", own, needed[0], root_bytes + held.get(own, 0))]
-        for candidate, n_bytes in zip(candidates, needed[1:], strict=True):
-            found = candidate.welcome
-            free = min(found.memory_total, found.memory_available + held.get(found.machine, 0))
-            nodes.append(NodeMemory(f"worker {candidate.address}", found.machine, n_bytes, free))
+        labels = ["the root", *(f"worker {c.address}" for c in candidates)]
+        machines = [machine_id(), *(c.welcome.machine for c in candidates)]
+        free = free_bytes(candidates, root_bytes, held)
+        nodes = [NodeMemory(*row) for row in zip(labels, machines, needed, free, strict=True)]
         try:
             check_fits(nodes)
         except ConfigError as error:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.root.fitting import Candidate, Choice, Fitting, Misfit, choose
+from cluster.root.arranging import Arranged, Arranger
+from cluster.root.fitting import Candidate, Choice, Fitting, Misfit, choose, free_bytes
 from cluster.root.members import HELLO_S, Member, Members, State
 from cluster.root.scouts import Scouts
 from cluster.root.session import ClusterSession
@@ -48,8 +49,10 @@ class Roster:
         scouts: Scouts,
         n_pages: int,
         root_bytes: Callable[[], int],
+        arranger: Arranger,
     ) -> None:
         self.members = members
+        self._arranger = arranger
         self._fitting, self._scouts, self._n_pages = fitting, scouts, n_pages
         self._root_bytes = root_bytes
         self._held: Held = {}
@@ -58,16 +61,21 @@ class Roster:
 
     # ---- while there is no session
     def first(self, welcomes: Sequence[Welcome]) -> Choice:
-        """Returns the choice of all workers, in order. Raises ConfigError unless they all fit."""
-        candidates = [
+        """Returns the choice of all workers that are to compute, in order. Raises ConfigError
+        unless they all fit."""
+        answered = [
             Candidate(m.address, m.share, welcome)
             for m, welcome in zip(self.members, welcomes, strict=True)
         ]
+        self._arranger.learn([c.address for c in answered])
+        candidates, left_out = self._arrange(answered)
         bad = self._misfit(candidates, self._n_pages)
         if bad is not None:
             self._fitting.shards(self._fitting.session_config(candidates, self._n_pages))
             raise ConfigError(bad.reason)
-        return Choice(candidates, self._n_pages, {})
+        for address, reason in left_out.items():
+            self.members.left_out(address, reason, time.monotonic())
+        return Choice(candidates, self._n_pages, left_out)
 
     def gather(self, held: Held) -> Choice:
         """Greets all workers and returns those to go on with: as soon as none but lost ones are
@@ -145,6 +153,7 @@ class Roster:
     def _chosen(self, answers: Answers, now: float) -> Choice:
         self._note_silent(answers, now)
         welcomes = {a: w for a, w in answers.items() if isinstance(w, Welcome)}
+        self._arranger.learn([m.address for m in self.members if m.address in welcomes])
         failure: ConfigError | None = None
         for addresses in self.members.preferred(welcomes, now):
             candidates = [self._candidate(address, welcomes[address]) for address in addresses]
@@ -170,6 +179,10 @@ class Roster:
     # ---- what becomes of a session
     def began(self, choice: Choice) -> None:
         self._current = choice.candidates
+        for candidate in choice.candidates:
+            member = self.members.get(candidate.address)
+            if member is not None:
+                member.share = candidate.share  # a plan may have another one than was given
         self.members.began([c.address for c in choice.candidates], time.monotonic())
 
     def ended(self) -> None:
@@ -265,7 +278,13 @@ class Roster:
         return Candidate(address, 1.0 if member is None else member.share, welcome)
 
     def _choose(self, candidates: Sequence[Candidate]) -> Choice:
-        return choose(candidates, self._n_pages, self._fitting.least_pages, self._misfit)
+        able, left_out = self._arrange(candidates)
+        choice = choose(able, self._n_pages, self._fitting.least_pages, self._misfit)
+        return replace(choice, left_out={**left_out, **choice.left_out})
+
+    def _arrange(self, candidates: Sequence[Candidate]) -> Arranged:
+        free = free_bytes(candidates, self._root_bytes(), self._held)
+        return self._arranger.arrange(candidates, free)
 
     def _misfit(self, candidates: Sequence[Candidate], n_pages: int) -> Misfit | None:
         return self._fitting.misfit(candidates, n_pages, self._root_bytes(), self._held)

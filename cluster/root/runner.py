@@ -13,6 +13,7 @@ import numpy as np
 
 from cluster.feed import FeedProgress
 from cluster.rank import LoadRank
+from cluster.root.arranger_of import arranger_of
 from cluster.root.comeback import Comeback, Opened
 from cluster.root.fitting import Fitting
 from cluster.root.members import Members
@@ -80,6 +81,7 @@ class ClusterRunner:
             Scouts(greeter(release, config.security)),
             config.n_pages,
             available_memory,
+            arranger_of(self._parts),
         )
         self._opener = SessionOpener(self._parts, self._meter, self._fitting)
         self._comeback = Comeback(self._opener, self._roster)
@@ -111,14 +113,22 @@ class ClusterRunner:
         if not needs_all:
             self._start_with_those_there()
             return
-        session = self._opener.session(self._config)
+        timeout_s, config = self._config.hello_timeout_s, self._config
+        session = self._opener.session(config)
         try:
-            choice = self._roster.first(session.greet(self._config.hello_timeout_s))
-            self._opener.open(session, self._config)
+            choice = self._roster.first(session.greet(timeout_s))
+            if self._config.plans:
+                config = self._opener.config_of(choice)
+                session.close()
+                session = self._opener.session(config)
+                session.greet(timeout_s)
+            self._opener.open(session, config)
         except BaseException:
             session.close()
             raise
-        self._take(Opened(session, self._config, choice))
+        self._take(Opened(session, config, choice))
+        if choice.left_out:
+            self._tell()
 
     def _start_with_those_there(self) -> None:
         deadline = time.monotonic() + self._config.rejoin_s + self._config.hello_timeout_s

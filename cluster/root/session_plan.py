@@ -29,6 +29,8 @@ class ClusterConfig:
     max_step_tokens: int
     threads: int  # the root's own
     shares: Sequence[float] = ()  # one per rank; empty: equal
+    plans: bool = False  # nodes are measured, and shares and nodes chosen by that
+    uses_all: bool = False  # a plan leaves no node out that the model can be cut for
     sync_type: SyncType = SyncType.EXACT
     kv_type: KvType = KvType.F16
     advertise: str | None = None  # how workers reach this machine; None: found out

@@ -171,6 +171,8 @@ def cluster_config(settings: EngineSettings, n_pages: int) -> ClusterConfig:
         max_step_tokens=_step_rows(settings),
         threads=settings.threads,
         shares=settings.shares,
+        plans=not settings.shares,
+        uses_all=settings.use_all,
         sync_type=SyncType(settings.sync_type),
         kv_type=KvType(settings.kv_type),
         advertise=settings.advertise,

@@ -194,8 +194,8 @@ class Cluster:
     def _make_root(self) -> Program:
         command = [
             "root", "--model", str(self.settings.model), "--host", f"unix:{self.socket}",
-            "--threads", "1", "--workers", ",".join(self._addresses), "--log-level", "info",
-            *self.settings.root_args,
+            "--threads", "1", "--workers", ",".join(self._addresses), "--shares", "equal",
+            "--log-level", "info", *self.settings.root_args,
         ]  # fmt: skip
         prefix = self._prefix(self.settings.n_workers + 1)
         return Program("root", self.folder, command, self._environment("root"), prefix)

@@ -10,12 +10,12 @@ from rich.table import Table
 from dllama.bench import Bench, Result, tests
 from dllama.cli.build import build_runner
 from dllama.cli.flags.arguments import (
-    add_cluster_flags,
     add_kv_flag,
     add_model_flag,
     comma_list,
     positive,
 )
+from dllama.cli.flags.cluster import add_cluster_flags, shares_of
 from dllama.cli.flags.settings import MAX_BATCH, EngineSettings
 from dllama.cli.terminal.output import LoadingLine, is_terminal, note, show, stderr
 from dllama.errors import ConfigError
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
     longest = max(t.depth + t.n_tokens for t in chosen)
     settings = EngineSettings(
         model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
-        max_step_tokens=args.step_tokens, workers=args.workers, shares=args.shares,
-        sync_type=args.sync_type, advertise=args.advertise, kv_type=args.kv_type,
-        cluster_key=args.cluster_key, encrypts=not args.no_encrypt,
+        max_step_tokens=args.step_tokens, workers=args.workers, shares=shares_of(args),
+        use_all=args.use_all, sync_type=args.sync_type, advertise=args.advertise,
+        kv_type=args.kv_type, cluster_key=args.cluster_key, encrypts=not args.no_encrypt,
     )  # fmt: skip
     check_length(args.model, longest)
     line = LoadingLine("loading")

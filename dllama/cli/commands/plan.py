@@ -18,7 +18,8 @@ from cluster.planning.work import ModelWork, Room, described_tensors
 from cluster.root.measuring import measured_nodes
 from dllama import __version__
 from dllama.cli.build import cluster_config, compiling, count_pages
-from dllama.cli.flags.arguments import HelpFormatter, add_engine_flags, engine_settings
+from dllama.cli.flags.arguments import HelpFormatter
+from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import open_source
 from dllama.cli.terminal.output import LoadingLine, show
@@ -47,10 +48,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         "--simulate", metavar="FILE", type=Path,
         help="plan for the nodes and links that a TOML file describes; nothing is measured",
     )  # fmt: skip
-    parser.add_argument(
-        "--use-all", action="store_true",
-        help="use every machine that is named, also one that slows the others down",
-    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.set_defaults(run=run)
 
@@ -58,9 +55,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 def run(args: argparse.Namespace) -> int:
     settings = engine_settings(args)
     if args.simulate is not None:
-        report = simulated(read_description(args.simulate), settings, use_all=args.use_all)
+        report = simulated(read_description(args.simulate), settings)
     else:
-        report = measured(settings, use_all=args.use_all)
+        report = measured(settings)
     if args.json:
         print(json.dumps(report.as_json(), indent=1))
     else:
@@ -70,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def simulated(found: Description, settings: EngineSettings, *, use_all: bool) -> PlanReport:
+def simulated(found: Description, settings: EngineSettings) -> PlanReport:
     """Returns the plans of nodes and links that are described. Raises ConfigError."""
     if found.model is not None:
         config, qtype = found.model
@@ -83,11 +80,11 @@ def simulated(found: Description, settings: EngineSettings, *, use_all: bool) ->
         source.close()
     predictor = Predictor(work, found.nodes, found.network, SyncType(settings.sync_type))
     plans = Search(predictor).plans()
-    chosen = (with_everyone if use_all else choose)(plans)
+    chosen = (with_everyone if settings.use_all else choose)(plans)
     return PlanReport(work, found.nodes, found.links, plans, chosen, is_simulated=True)
 
 
-def measured(settings: EngineSettings, *, use_all: bool) -> PlanReport:
+def measured(settings: EngineSettings) -> PlanReport:
     """Measures this machine, the workers and their links, and returns the plans of the model.
     Raises ConfigError, ModelFileError, ClusterError."""
     source = open_source(settings)
@@ -106,7 +103,7 @@ def measured(settings: EngineSettings, *, use_all: bool) -> PlanReport:
         line.close()
     nodes = found.nodes(facts)
     plans = Search(Predictor(work, nodes, found.network(), config.sync_type)).plans()
-    chosen = (with_everyone if use_all else choose)(plans)
+    chosen = (with_everyone if settings.use_all else choose)(plans)
     return PlanReport(work, nodes, found.named_links(facts), plans, chosen, is_simulated=False)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dllama.chat import find_template, template_stop_ids
 from dllama.cli.build import build_engine
-from dllama.cli.flags.arguments import add_engine_flags, engine_settings
+from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.cli.terminal.output import LoadingLine, note

@@ -21,11 +21,11 @@ from dllama.cli.chat_client import ChatClient
 from dllama.cli.commands.chat import talk
 from dllama.cli.flags.arguments import (
     add_model_flag,
-    cluster_key,
     default_threads,
     port_number,
     positive,
 )
+from dllama.cli.flags.cluster import cluster_key
 from dllama.cli.terminal.output import LoadingLine, count_of, note
 from dllama.errors import ClusterError
 from dllama.host.child_python import child_command, child_environment
@@ -111,7 +111,8 @@ def local_cluster(
             children.append(Child(
                 "the root", folder, "root", "--model", model, "--port",
                 str(port), "--threads", threads, "--workers", ",".join(addresses),
-                "--drain-timeout", "2", *extra, key=key,
+                "--drain-timeout", "2", "--shares", "equal", *extra,
+                key=key,
             ))  # fmt: skip
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(url, children)

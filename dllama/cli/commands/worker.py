@@ -13,12 +13,12 @@ from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker
 from cluster.worker.worker_config import WorkerConfig
 from dllama.cli.flags.arguments import (
-    add_security_flags,
     default_threads,
     make_parser,
     port_number,
     positive,
 )
+from dllama.cli.flags.cluster import add_security_flags
 from dllama.cli.terminal.guarded import guarded
 from dllama.cli.terminal.output import set_up_logging
 from dllama.host.descriptors import check_free, raise_limit

@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dllama.cli.flags.arguments import add_engine_flags, engine_settings, make_parser
+from dllama.cli.flags.arguments import make_parser
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
 from dllama.cli.flags.durations import seconds
+from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings

@@ -39,7 +39,8 @@ class EngineSettings:
     draft_model: str | None = None  # the file of a model that drafts too
     draft_max: int = DEFAULT_DRAFT  # tokens that it drafts at a time
     workers: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()  # none: measured and planned
+    use_all: bool = False  # planned shares leave no machine out
     sync_type: str = "exact"
     advertise: str | None = None
     cluster_key: str | None = field(default=None, repr=False)

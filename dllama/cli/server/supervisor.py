@@ -78,7 +78,7 @@ class EngineSupervisor:
             settings = replace(
                 settings,
                 workers=tuple(row.address for row in named[1:]),
-                shares=tuple(row.share for row in named),
+                shares=tuple(row.share for row in named) if self._settings.shares else (),
             )
         instruct(process, self._endpoint, settings.to_json(), self._log_level)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.flags.arguments import engine_settings
 from dllama.cli.flags.contexts import with_context_flags
+from dllama.cli.flags.engine import engine_settings
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
 from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
 from dllama.cli.flags.root import build_parser

@@ -79,7 +79,7 @@ def test_a_cluster_starts_in_such_a_folder(
     port = own_port()
     worker = start_worker(tmp_path, port)
     try:
-        with root(tmp_path, toy, "--workers", f"127.0.0.1:{port}") as server:
+        with root(tmp_path, toy, "--workers", f"127.0.0.1:{port}", "--shares", "equal") as server:
             status, answer = server.post("/v1/completions", {"prompt": "a", "max_tokens": 3})
             assert status == 200, answer
             _, stats = server.get("/stats")

@@ -22,7 +22,7 @@ def test_the_answer_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
     worker = start_worker(tmp_path, port)
     try:
         with subprocess.Popen(
-            [*words, "--workers", f"127.0.0.1:{port}"], stdout=subprocess.PIPE,
+            [*words, "--workers", f"127.0.0.1:{port}", "--shares", "equal"], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as run:  # fmt: skip
             assert run.stdout is not None and run.stderr is not None

@@ -83,7 +83,7 @@ def test_a_worker_ends_its_session_too_and_may_be_away_for_a_while(tmp_path: Pat
     model = write_toy(tmp_path / "toy.gguf")
     port = own_port()
     worker = start_worker(tmp_path, port)
-    args = ["--workers", f"127.0.0.1:{port}", "--sleep-idle-seconds", "1"]
+    args = ["--workers", f"127.0.0.1:{port}", "--shares", "equal", "--sleep-idle-seconds", "1"]
     try:
         with root(tmp_path, model, *args) as server:
             _, before = server.post("/completion", BODY)

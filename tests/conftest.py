@@ -1,9 +1,10 @@
 """What all tests share: generated examples may take their time, on a busy machine too, and no test
-touches the keys of the user's own nodes."""
+touches the keys of the user's own nodes. Files of long tests begin first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,14 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("DLLAMA_HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("DLLAMA_CLUSTER_KEY", raising=False)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files first whose tests are allowed the most time, so that no process has one of
+    them to itself at the end. They also compile the kernels that the other files need."""
+    allowed_s: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        if limit is not None and limit.args:
+            allowed_s[item.path] = max(allowed_s.get(item.path, 0.0), limit.args[0])
+    items.sort(key=lambda item: -allowed_s.get(item.path, 0.0))

@@ -13,6 +13,7 @@ from tests.programs import Server, root, workers
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
 
+pytestmark = pytest.mark.timeout(600)
 STORY = (
     ", there was a little girl named Lily. She loved to play outside in the park. One day, she "
     "saw a big, red ball. She wanted to play with it, but it was too high."

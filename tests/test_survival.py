@@ -22,6 +22,7 @@ from tests.toy_models import write_toy
 
 openai = pytest.importorskip("openai", reason="the official client is a test extra")
 
+pytestmark = pytest.mark.timeout(600)
 PATIENCE_S = 180.0  # a limit for a hang, never waited for
 N_TOKENS = 250
 N_KILLS = 3

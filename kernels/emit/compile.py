@@ -20,7 +20,7 @@ from numba.core.typing.typeof import typeof_impl
 from numba.np.numpy_support import from_dtype
 
 from kernels.cache import Code
-from kernels.emit.jit import Intrinsic, Jitted
+from kernels.emit.jit import NO_WRAPPERS, Intrinsic, Jitted
 from kernels.emit.vectors import I8, I32, I64
 from kernels.machine_code import ENTRY, NEVER_CALLED, target_machine
 
@@ -46,8 +46,7 @@ def _type_of_intrinsic(value: Intrinsic, context: Any) -> Any:
 def compile_kernel(kernel: Kernel, kinds: Kinds) -> Code:
     """The machine code of a kernel for arguments of these kinds. Raises TypeError where it does
     what a kernel may not."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **kernel.options}
-    dispatcher = njit(**options)(kernel.py_func)
+    dispatcher = njit(**NO_WRAPPERS, **kernel.options)(kernel.py_func)
     signature = tuple(_type_of(kind) for kind in kinds)
     dispatcher.compile(signature)
     found = dispatcher.overloads[signature]

@@ -30,7 +30,8 @@ def matmul(
     """
     kernels = format_of(w.format)
     sums = tuple(SumArgs.of(out, column, units, kernels.layout.step_columns))
-    values = out.low if isinstance(out, FixedSums) else out
+    # Kernels only ask where the sums go: as float32 both kinds of sums share a type's machine code.
+    values = out.low.view(np.float32) if isinstance(out, FixedSums) else out
     if w.format in FLOAT_TYPES:
         numbers = a.pairs if w.format == "bf16" else a.tiles
         launch(kernels.multiply, team, (team, w.quants, numbers, n_tokens, values, column, sums))

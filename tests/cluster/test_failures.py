@@ -28,7 +28,7 @@ from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 TOKENS = [5, 6, 7]
 NOTICED_S = 5.0  # the promise of docs/architecture.md, with a second to spare

@@ -20,7 +20,7 @@ from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(500)]
 
 PATIENCE_S = 60.0  # this machine may be busy
 TOKENS = [5, 6, 7]

@@ -32,7 +32,7 @@ CONFIG = small_config()
 TOKENS = [5, 17, 99, 0, 42]
 MARK, OTHER_MARK = bytes(range(32)), bytes(32)
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def tick() -> None:

@@ -25,7 +25,7 @@ from tests.toy_models import write_toy
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(500)]
 
 TOKENS = [5, 6, 7]
 PATIENCE_S = 60.0  # this machine may be busy

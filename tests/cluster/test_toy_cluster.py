@@ -144,7 +144,7 @@ def test_ranks_agree_with_solo_and_bit_by_bit_with_each_other(
     assert_equal_rows(rows, run_solo(source))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_a_cluster_of_processes_agrees_with_solo(
     source: WeightSource, start_worker: Callable[..., WorkerProcess], n_workers: int
@@ -163,7 +163,7 @@ def test_a_cluster_of_processes_agrees_with_solo(
     assert_equal_rows(rows, run_solo(source))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_the_type_of_kv_pages_reaches_every_rank(
     tmp_path: Path, start_worker: Callable[..., WorkerProcess]
 ) -> None:

@@ -34,7 +34,7 @@ from tests.toy_models import write_toy
 VOCAB, N_PAGES, STAMP = 352, 32, b"sixteen bytes it"
 TEXT = [(7 * k) % 90 for k in range(70)]  # three pages
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass

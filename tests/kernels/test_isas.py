@@ -26,12 +26,14 @@ def run_tests_on(name: str, chosen: str, *files: str) -> None:
     assert " passed" in run.stdout
 
 
+@pytest.mark.timeout(1200)  # each compiles kernels of its own
 @pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
 @pytest.mark.parametrize("name", OTHERS)
 def test_products_are_right_on(name: str) -> None:
     run_tests_on(name, f"1thread and ({FORMATS})", "matmul/test_multiply.py", "test_activations.py")
 
 
+@pytest.mark.timeout(1200)  # each compiles kernels of its own
 @pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
 @pytest.mark.parametrize("name", OTHERS)
 def test_attention_is_right_on(name: str) -> None:

@@ -21,7 +21,7 @@ from dllama.errors import ConfigError
 from tests.cluster.front.zmtp import GREETING, frame, is_closed, shake_hands
 
 MAX_BYTES = 16 << 10
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 
 class Service:

@@ -16,7 +16,7 @@ __all__ = ["no_leaks"]
 N_FRAMES = 20_000
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(500)
 @pytest.mark.usefixtures("no_leaks")
 def test_no_socket_and_no_decoder_crashes_hangs_or_grows() -> None:
     with quiet():

@@ -224,7 +224,7 @@ def test_waiting_for_a_slow_rank_is_told_from_the_network(
     assert slow.compute_ns > 0.9e9 * slow_s > fast.compute_ns
 
 
-@pytest.mark.timeout(20)  # nothing else ends the wait
+@pytest.mark.timeout(120)  # nothing else ends the wait
 def test_a_rank_that_leaves_is_noticed_while_waiting(
     make_mesh: Callable[..., MeshOfThreads],
 ) -> None:
@@ -317,7 +317,7 @@ def test_a_flood_of_strangers_keeps_no_rank_from_looking_around(
         stranger.close()
 
 
-@pytest.mark.timeout(20)  # a message that is kept is waited for
+@pytest.mark.timeout(120)  # a message that is kept is waited for
 @pytest.mark.parametrize(("rank", "sequence"), [(0, 1), (9, 1), (1, 10_000)])
 def test_a_message_that_no_peer_sends_is_an_error(
     make_mesh: Callable[..., MeshOfThreads], rank: int, sequence: int
@@ -333,7 +333,7 @@ def test_a_message_that_no_peer_sends_is_an_error(
             mesh.ranks[0].links.take(Key(1, Phase.PARTIAL, 0, 1))
 
 
-@pytest.mark.timeout(20)  # a message that is kept is waited for
+@pytest.mark.timeout(120)  # a message that is kept is waited for
 def test_a_message_of_a_collective_that_is_over_is_an_error(
     make_mesh: Callable[..., MeshOfThreads],
 ) -> None:

@@ -25,7 +25,7 @@ from kernels.wire import exchange as places
 from tests.fixed_sums import fixed_sums
 
 EPOCH, WIDTH = 7, 64
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 
 class Ranks:

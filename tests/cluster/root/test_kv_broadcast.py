@@ -37,7 +37,7 @@ def after_shift(runner: Runner) -> np.ndarray:
     return row.logits.copy()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_cluster_shifts_saves_and_restores(
     tmp_path: Path, start_worker: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from tests.cluster.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 HERE, PI, SIX = Address("127.0.0.1"), Address("10.0.0.2"), Address("fd00::2")
 

@@ -17,7 +17,7 @@ from dllama import __version__
 from dllama.errors import PeerLost
 
 EPOCH = 5
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 
 class Daemons:

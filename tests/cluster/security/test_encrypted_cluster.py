@@ -19,7 +19,7 @@ from tests.cluster.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 TOKENS = [5, 6, 7]
 

@@ -13,7 +13,7 @@ from cluster.security.keys import new_pair
 from cluster.security.links import LinkSecurity, connect_encrypted
 from cluster.sockets import Context, Socket
 
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 KEY, OTHER = new_cluster_key(), new_cluster_key()
 TOKENS = [5, 6, 7]

@@ -29,7 +29,7 @@ from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 
 @pytest.mark.parametrize(("version", "release"), [(3, "0.0.1"), (99, "9.9.9")])

@@ -23,7 +23,7 @@ from tests.cluster.worker_process import WorkerProcess
 from tests.ports import own_port
 
 StartWorker = Callable[..., WorkerProcess]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 NEAR = "127.0.0.2"  # where the root finds the worker: the proxy
 PROMPT = list(range(20, 50))

@@ -20,7 +20,7 @@ from cluster.weights.exchange import PeerPieces, PieceServer
 from cluster.weights.store import WeightStore
 from cluster.wire.store_messages import Fetch, Fetched, Holds, Seek, pack, unpack
 
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 EPOCH = 77
 PIECES = [bytes([i]) * 1000 for i in range(12)]

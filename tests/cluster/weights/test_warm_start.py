@@ -21,7 +21,7 @@ from tests.cluster.worker_process import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 TOKENS = [5, 6, 7]
 LARGE = small_config(dim=512, hidden_dim=2048, n_layers=4)  # 4 MB a layer and matrix

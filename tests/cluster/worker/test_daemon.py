@@ -44,7 +44,7 @@ from tests.cluster.worker_process import HOUSE, WorkerProcess
 
 KEY = new_cluster_key().text()
 StartWorker = Callable[..., WorkerProcess]
-pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
 
 
 class Root:

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.formats import ALL_TYPES, QUANT_TYPES
+from kernels.kernel import kind_of
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import QUANTUM, FixedSums, Units
+from kernels.program import recording
 from kernels.weights.packing import pack
 from kernels.wire.fixed import add_fixed
 from tests.fixed_sums import fixed_sums, values_of
@@ -66,6 +68,21 @@ def test_a_cut_between_units_changes_no_bit(team: np.ndarray, fmt: str, unit: in
         assert np.array_equal(added(parts), want)
         assert np.array_equal(added([parts[2], parts[0], parts[1]]), want)
         assert np.array_equal(added([fixed(team, whole, x, unit)]), want)
+
+
+@pytest.mark.parametrize("fmt", ALL_TYPES)
+def test_one_machine_code_writes_all_kinds_of_sums(team: np.ndarray, fmt: str) -> None:
+    """A second one of each type would double the time to compile them."""
+    raw, _ = weights(fmt, ROWS, 256)
+    w = pack(team, fmt, [raw], 256)
+    for n_tokens in (1, 100):
+        x = np.ones((n_tokens, 256), np.float32)
+        with recording() as calls:
+            matmul(team, w, _input(team, x), n_tokens, np.zeros((n_tokens, 48), np.float32))
+            rounded(team, w, x, 64)
+            fixed(team, w, x, 64)
+        plain, *exact = [(c.kernel, kind_of(c.args)) for c in calls if "team." in c.kernel.name]
+        assert exact == [plain] * 2
 
 
 @pytest.mark.parametrize("fmt", ["f32", "q4_0", "q6_k"])

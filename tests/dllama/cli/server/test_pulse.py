@@ -13,7 +13,7 @@ import pytest
 from dllama.cli.server.pulse import GAP_S, PulseWatch, has_beaten
 from dllama.host.child_python import child_environment
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 BEATING = """
 import dllama.cli.server.pulse as pulse, sys, time

@@ -207,11 +207,23 @@ def add_rms_norm(
 
 
 @kernel
+def _clear(x):
+    for t in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            x[t, i] = 0
+
+
+@kernel
 def _gather_rows(x, rows, out):
     for i in range(rows.size):
         row = x[rows[i]]
         for j in range(row.size):
             out[i, j] = row[j]
+
+
+def clear(x: np.ndarray) -> None:
+    """Makes an array (T, n) zero."""
+    launch(_clear, x)
 
 
 def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:

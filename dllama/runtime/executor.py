@@ -16,7 +16,6 @@ import numpy as np
 
 from dllama.collective import Addend, Collective
 from dllama.runtime.ops import Rows
-from dllama.runtime.weights import Weights
 from dllama.step import MAX_LOGIT_ROWS
 from kernels.program import STOP, Call, Program, recording
 
@@ -62,18 +61,9 @@ class Executor:
     where that is not possible, `run` and `all_reduce` for the pieces of the forward pass, and
     `end`."""
 
-    def __init__(
-        self, weights: Weights, max_pages: int, *, alike_before: int = ALIKE_BEFORE
-    ) -> None:
+    def __init__(self, max_pages: int, *, alike_before: int = ALIKE_BEFORE) -> None:
         """`max_pages` are those of the longest sequence. A step is captured after `alike_before`
         others of its shape."""
-        # A rank without heads or columns writes zeros instead, and that is no kernel's work.
-        has_all = all(
-            layer.matrix(name) is not None
-            for layer in weights.layers
-            for name in ("qkv", "wo", "gate_up", "w2")
-        )
-        self._max_rows = FEW_ROWS if has_all else 0
         self.alike_before = alike_before
         self._starts = np.zeros(FEW_ROWS + 1, np.int32)
         self._positions, self._row_pages = np.zeros((2, FEW_ROWS), np.int32)
@@ -96,7 +86,7 @@ class Executor:
         shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
         self._n_alike = self._n_alike + 1 if shape == self._shape else 1
         self._shape, self._captured = shape, None
-        if rows.n > self._max_rows or rows.pages.shape[1] > self._pages.shape[1]:
+        if rows.n > FEW_ROWS or rows.pages.shape[1] > self._pages.shape[1]:
             self._shape = _NEVER_CAPTURED
             return rows
         if shape not in self._graphs and self._n_alike > self.alike_before:

@@ -15,7 +15,7 @@ from dllama.runtime.linear import Linear
 from dllama.runtime.state import RunState, columns_of
 from dllama.runtime.weights import Weights
 from dllama.step import PAGE_TOKENS, Step
-from kernels.activations import add_rms_norm, gather_rows, prepare, swiglu
+from kernels.activations import add_rms_norm, clear, gather_rows, prepare, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.matmul.multiply import matmul
@@ -136,9 +136,10 @@ class Ops:
     def add_nothing(self) -> None:
         """Makes this rank's part of the sum zero: it has no columns of the matrix."""
         if isinstance(self.addend, FixedSums):
-            self.addend.clear()
+            clear(self.addend.low)
+            clear(self.addend.wide)
         else:
-            self.addend[:] = 0
+            clear(self.addend)
 
     def rotate_and_store(
         self, layer: int, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray

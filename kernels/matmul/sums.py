@@ -71,10 +71,6 @@ class FixedSums(NamedTuple):
         """Returns some of the rows, in the same memory."""
         return FixedSums(*(plane[rows] for plane in self))
 
-    def clear(self) -> None:
-        """Makes all sums zero."""
-        self.low[:], self.wide[:] = 0, 0
-
 
 class Units(NamedTuple):
     """The units of a matrix's columns, in columns: the first ends after `first`, the others are

@@ -57,13 +57,14 @@ def logits(path: Path, shares: list[float], alike_before: int) -> tuple[list[np.
 @pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
 @pytest.mark.parametrize("shares", [[1.0], [1, 1], [9, 1]], ids=str)
 def test_replays_change_nothing(tmp_path: Path, qtype: QType, shares: list[float]) -> None:
-    """One of the ranks may have no heads, and then replays nothing."""
+    """Also where one of the ranks has no heads."""
     path = write_toy(tmp_path / "toy.gguf", qtype=qtype, n_heads=4, n_kv_heads=2)
     plain, ranks = logits(path, shares, 1_000_000)
     assert all(model.executor.n_graphs <= 1 for model in ranks.models)  # the warm-up's
     for alike_before in (0, ALIKE_BEFORE):
         found, ranks = logits(path, shares, alike_before)
-        assert ranks.models[0].executor.n_graphs >= (4 if alike_before == 0 else 1)
+        n_graphs = [model.executor.n_graphs for model in ranks.models]
+        assert min(n_graphs) >= (4 if alike_before == 0 else 1)
         assert len(found) == len(plain)
         for a, b in zip(found, plain, strict=True):
             assert np.array_equal(a, b)

@@ -53,6 +53,7 @@ class Result:
     compute_ms: float
     wait_ms: float
     network_ms: float
+    predicted_per_s: float | None = None  # tokens; of a planned cluster and one sequence
     samples: list[float] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
@@ -83,7 +84,8 @@ class Bench:
         return Result(
             test.name, _number(rows[0]["threads"]), len(rows), statistics.fmean(samples),
             statistics.stdev(samples) if repeats > 1 else 0.0, mean["gb_per_s"],
-            mean["compute_ms"], mean["wait_ms"], mean["network_ms"], samples,
+            mean["compute_ms"], mean["wait_ms"], mean["network_ms"],
+            _predicted(rows[0].get("predicted"), test), samples,
         )  # fmt: skip
 
     def _once(self, test: Test) -> tuple[float, dict[str, float]]:
@@ -158,6 +160,14 @@ def tests(
             for n in gens:
                 if n:
                     yield Test(True, n, depth, batch)
+
+
+def _predicted(found: object, test: Test) -> float | None:
+    """Returns what a planned cluster has predicted for a test of one sequence."""
+    if not isinstance(found, dict) or test.batch > 1:
+        return None
+    value = found["tokens_per_s" if test.is_decode else "prefill_tokens_per_s"]
+    return float(value)
 
 
 def _number(value: object) -> int:

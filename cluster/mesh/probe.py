@@ -21,6 +21,7 @@ from dllama.errors import ProtocolError
 from dllama.limits import Range
 
 SIZES = (2 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20)  # bytes: a row's sums, and a prompt's
+ROW_BYTES = SIZES[1]  # of a row's sums, of models of 1B
 LAST = len(SIZES)  # follows the last exchange
 WARM = 3  # first exchanges of a size, which do not count
 BUDGET_S = 0.012  # of a size, where exchanges are short

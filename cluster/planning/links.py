@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated
 
@@ -38,6 +38,16 @@ class LinkSpeed:
             LinkPoint(longest, latency_us + wire_us, latency_us + wire_us),
         ]
         return cls(points, interface)
+
+    def scaled(self, up_to_bytes: int, factor: float) -> LinkSpeed:
+        """Returns a link whose short exchanges take `factor` times as long."""
+        points = [
+            replace(p, p50_us=p.p50_us * factor, p99_us=p.p99_us * factor)
+            if p.n_bytes <= up_to_bytes
+            else p
+            for p in self.points
+        ]
+        return replace(self, points=points)
 
     @property
     def latency_us(self) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.planning.links import LinkSpeed, Network
 from cluster.planning.predict import PlanNode
 from cluster.planning.report import NamedLink
 from dllama.speeds import KernelSpeeds
+
+LEAST_FACTOR, MOST_FACTOR = 0.2, 1.5
+"""Of sums in relation to exchanges: what is outside was disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,17 @@ class Measurements:
                 low, high = sorted((place[link.low], place[link.high]))
                 links.append(MeasuredLink(low, high, link.speed))
         return Measurements([self.speeds[rank] for rank in ranks], links)
+
+    def with_row_sum(self, row_bytes: int, seconds: float) -> Measurements:
+        """Returns the same with links whose exchanges of up to `row_bytes` are as fast, all
+        together, as a sum of as many bytes over all ranks was: links are measured by messages, and
+        short sums made in compiled code."""
+        expected = self.network().exchange_s(range(len(self.speeds)), row_bytes)
+        if expected <= 0:
+            return self
+        factor = min(MOST_FACTOR, max(LEAST_FACTOR, seconds / expected))
+        links = [replace(link, speed=link.speed.scaled(row_bytes, factor)) for link in self.links]
+        return replace(self, links=links)
 
     def network(self) -> Network:
         return Network({(link.low, link.high): link.speed for link in self.links})

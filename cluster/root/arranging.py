@@ -43,6 +43,10 @@ class Arranger(Protocol):
         each."""
         ...
 
+    def plan_of(self, workers: Sequence[Address]) -> Plan | None:
+        """Returns the plan that uses just these workers; None where there is none."""
+        ...
+
 
 class GivenShares:
     """All candidates, with the shares that they were given."""
@@ -52,6 +56,10 @@ class GivenShares:
 
     def arrange(self, candidates: Sequence[Candidate], free_bytes: Sequence[int]) -> Arranged:
         return Arranged(candidates, {})
+
+    def plan_of(self, workers: Sequence[Address]) -> Plan | None:
+        """Returns None: nothing is planned."""
+        return None
 
 
 class PlannedShares:
@@ -94,7 +102,6 @@ class PlannedShares:
                         found.left_out)  # fmt: skip
 
     def plan_of(self, workers: Sequence[Address]) -> Plan | None:
-        """Returns the plan that uses these workers; None where there is none."""
         return self._plans.get(tuple(workers))
 
     def _plan(

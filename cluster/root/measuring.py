@@ -11,6 +11,7 @@ import zmq
 
 from cluster.machine import describe_machine
 from cluster.measuring import measure_rank
+from cluster.mesh.probe import ROW_BYTES
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.measurements import MeasuredLink, Measurements, NodeFacts
 from cluster.planning.store import MeasurementStore
@@ -125,4 +126,5 @@ def _measure(
         for rank, each in enumerate(found)
         for link in each.links
     ]
-    return Measurements([each.speeds for each in found], pairs)
+    by_rank = Measurements([each.speeds for each in found], pairs)
+    return by_rank.with_row_sum(ROW_BYTES, own.row_sum_us / 1e6)

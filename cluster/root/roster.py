@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from cluster.planning.predict import Prediction
 from cluster.root.arranging import Arranged, Arranger
 from cluster.root.fitting import Candidate, Choice, Fitting, Misfit, choose, free_bytes
 from cluster.root.members import HELLO_S, Member, Members, State
@@ -184,6 +185,12 @@ class Roster:
             if member is not None:
                 member.share = candidate.share  # a plan may have another one than was given
         self.members.began([c.address for c in choice.candidates], time.monotonic())
+
+    def prediction(self) -> Prediction | None:
+        """Returns what is predicted of the session that is alive; None where nothing was
+        planned."""
+        plan = self._arranger.plan_of([c.address for c in self._current or ()])
+        return None if plan is None else plan.prediction
 
     def ended(self) -> None:
         self._current = None

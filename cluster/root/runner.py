@@ -214,7 +214,9 @@ class ClusterRunner:
 
     def stats(self) -> list[dict[str, object]]:
         session = self._session
-        return [] if session is None else worker_rows(session, self._config.threads)
+        if session is None:
+            return []
+        return worker_rows(session, self._config.threads, self._roster.prediction())
 
     def _node_rows(self) -> list[NodeRow]:
         share = self._fitting.root_share

@@ -25,10 +25,12 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rank to root: its kernels, and its links to higher ranks."""
+    """Rank to root: its kernels, its links to higher ranks, and a sum of one row over all ranks,
+    as steps make it (0 where there is one rank)."""
 
     speeds: KernelSpeeds
     links: Annotated[list[PeerLink], MaxLength(1 << 10)]
+    row_sum_us: float = 0.0
 
 
 def check_measure(asked: Measure) -> None:
@@ -42,6 +44,8 @@ def check_measured(found: Measured, rank: int, world_size: int, types: Iterable[
     speeds = found.speeds
     numbers = [speeds.half_layer_us, speeds.vector_gvalue_per_s, speeds.attention_gop_per_s,
                speeds.sum_gb_per_s]  # fmt: skip
+    if world_size > 1:
+        numbers.append(found.row_sum_us)
     for each in speeds.types:
         numbers += [each.read_gb_per_s, each.multiply_gop_per_s]
     is_sound = [each.qtype for each in speeds.types] == sorted(set(types))

@@ -28,7 +28,8 @@ EPILOG = """examples:
   dllama bench -m model.gguf --workers 10.0.0.2
 
 ppN is N tokens of prompt, tgN is N tokens decoded one by one; @dN after N tokens of context, xN
-with N sequences side by side. GB/s counts the weights that are read."""
+with N sequences side by side. GB/s counts the weights that are read. What is predicted is so of
+planned machines (dllama plan) and one sequence."""
 
 
 def number_list(text: str) -> list[int]:
@@ -99,12 +100,15 @@ def run(args: argparse.Namespace) -> int:
                 results.append(bench.measure(test, args.repeats))
             if not is_terminal() and not args.json:
                 note(f"{test.name}: {results[-1].tokens_per_s:.2f} tokens/s")
+        said = [str(row["finding"]) for row in runner.stats() if row.get("finding")]
     finally:
         runner.close()
     if args.json:
         print(json.dumps([r.to_json() for r in results], indent=1))
     else:
         show(table(args.model, results))
+        for sentence in said:
+            print(sentence)
     return 0
 
 
@@ -123,12 +127,14 @@ def check_length(model: str, longest: int) -> None:
 def table(model: str, results: list[Result]) -> Table:
     """Returns the results as a table for people."""
     view = Table(title=f"{model}  ({cpu_name()}, {isa()})", title_justify="left")
-    for name in ("test", "threads", "nodes", "tokens/s", "±", "GB/s", "compute ms", "wait ms",
-                 "network ms"):  # fmt: skip
+    for name in ("test", "threads", "nodes", "tokens/s", "±", "predicted", "GB/s", "compute ms",
+                 "wait ms", "network ms"):  # fmt: skip
         view.add_column(name, justify="left" if name == "test" else "right")
     for r in results:
+        predicted = "-" if r.predicted_per_s is None else f"{r.predicted_per_s:.2f}"
         view.add_row(
             r.test, str(r.threads), str(r.nodes), f"{r.tokens_per_s:.2f}", f"{r.stdev:.2f}",
-            f"{r.gb_per_s:.1f}", f"{r.compute_ms:.2f}", f"{r.wait_ms:.2f}", f"{r.network_ms:.2f}",
+            predicted, f"{r.gb_per_s:.1f}", f"{r.compute_ms:.2f}", f"{r.wait_ms:.2f}",
+            f"{r.network_ms:.2f}",
         )  # fmt: skip
     return view

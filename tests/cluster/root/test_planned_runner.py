@@ -54,3 +54,23 @@ def test_all_are_used_on_request_with_planned_shares(
     assert root.hidden + other.hidden == runner.config.hidden_dim and other.hidden > 0
     assert len(runner.run(prefill([1, 2, 3]))) == 1
     runner.close()
+
+
+def test_stats_show_what_was_predicted_and_what_costs(
+    start_worker: Start, make_runner: Make
+) -> None:
+    runner = make_runner([start_worker()], plans=True, uses_all=True, hello_timeout_s=30.0)
+    runner.start()
+    for row in runner.stats():
+        predicted = row["predicted"]
+        assert isinstance(predicted, dict)
+        assert all(predicted[name] > 0 for name in ("tokens_per_s", "compute_ms", "network_ms"))
+        assert row["finding"] == ""  # nothing was decoded
+    runner.close()
+
+
+def test_stats_of_given_shares_predict_nothing(start_worker: Start, make_runner: Make) -> None:
+    runner = make_runner([start_worker()])
+    runner.start()
+    assert [row["predicted"] for row in runner.stats()] == [None, None]
+    runner.close()

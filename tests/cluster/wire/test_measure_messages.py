@@ -13,7 +13,7 @@ from dllama.speeds import KernelSpeeds, TypeSpeed
 
 POINTS = [LinkPoint(size, 10.0, 20.0) for size in SIZES[:3]]
 SPEEDS = KernelSpeeds([TypeSpeed(QType.Q4_0, 20.0, 300.0)], 8.0, 1.0, 60.0, 3.0)
-FOUND = Measured(SPEEDS, [PeerLink(2, LinkSpeed(POINTS, "eth0"))])
+FOUND = Measured(SPEEDS, [PeerLink(2, LinkSpeed(POINTS, "eth0"))], 50.0)
 
 
 def test_sound_figures() -> None:
@@ -37,6 +37,16 @@ WRONG = {
 def test_speeds_that_cannot_be(speeds: KernelSpeeds) -> None:
     with pytest.raises(ProtocolError, match="rank 1 measured what cannot be"):
         check_measured(replace(FOUND, speeds=speeds), 1, 3, [QType.Q4_0])
+
+
+@pytest.mark.parametrize("row_sum_us", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_sum_that_takes_no_time_cannot_be(row_sum_us: float) -> None:
+    with pytest.raises(ProtocolError, match="rank 1 measured what cannot be"):
+        check_measured(replace(FOUND, row_sum_us=row_sum_us), 1, 3, [QType.Q4_0])
+
+
+def test_a_rank_alone_makes_no_sums() -> None:
+    check_measured(Measured(SPEEDS, []), 0, 1, [QType.Q4_0])
 
 
 LINKS = {

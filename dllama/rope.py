@@ -6,10 +6,13 @@ Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071, section 3), Meta's
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+
+_DIGITS = 30  # float64 holds 17
 
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
@@ -18,8 +21,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
 
     Pair j of a head is its values j and j + rotary_dim / 2.
     """
-    pair = np.arange(config.rotary_dim // 2, dtype=np.float64)
-    frequency = config.rope_theta ** (-2.0 * pair / config.rotary_dim)
+    frequency = _plain(config.rope_theta, config.rotary_dim)
     magnitude = 1.0
     scaling = config.rope_scaling
     if scaling is not None:
@@ -34,6 +36,15 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     if config.rope_factors is not None:
         frequency = frequency / np.array(config.rope_factors, np.float64)
     return frequency, magnitude
+
+
+def _plain(theta: float, rotary_dim: int) -> np.ndarray:
+    """Returns theta^(-2j / rotary_dim) of each pair j. By decimals: powers of float64 differ in
+    their last bits from processor to processor, and ranks have to agree."""
+    base = Decimal(theta)
+    with localcontext(prec=_DIGITS):
+        powers = [base ** (Decimal(-2 * j) / rotary_dim) for j in range(rotary_dim // 2)]
+    return np.array([float(power) for power in powers])
 
 
 def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:

@@ -11,7 +11,7 @@ from kernels.arrays import aligned
 from kernels.emit.emitter import Emit
 from kernels.emit.exponential import exp_f32
 from kernels.emit.intrinsics import address, f32_bits
-from kernels.emit.jit import intrinsic, jitted, kernel, reordered
+from kernels.emit.jit import intrinsic, jitted, kernel
 from kernels.emit.later import types
 from kernels.emit.vectors import F32, F32X16, I8, I32, I32X16
 from kernels.matmul.tiles import (
@@ -22,6 +22,7 @@ from kernels.matmul.tiles import (
     widest_tile,
 )
 from kernels.program import launch
+from kernels.squares import sum_of_squares
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
 
@@ -142,18 +143,10 @@ def _claim_rows(team, n_tokens, needs):
     return tile_bounds(number, n_tokens, widest)
 
 
-@reordered
-def _sum_of_squares(x):
-    total = np.float32(0)
-    for i in range(x.size):
-        total += x[i] * x[i]
-    return total
-
-
 @jitted
 def _rms_norm_row(x, weight, epsilon, out):
     """out = weight * x / sqrt(mean(x^2) + epsilon) (Zhang & Sennrich, arXiv:1910.07467)."""
-    mean = _sum_of_squares(x) / np.float32(x.size)
+    mean = sum_of_squares(x) / np.float32(x.size)
     factor = np.float32(1) / np.sqrt(mean + epsilon)
     for i in range(x.size):
         out[i] = x[i] * factor * weight[i]
@@ -163,7 +156,7 @@ def _rms_norm_row(x, weight, epsilon, out):
 def _add_row(row, delta, after, epsilon):
     """row += delta, or its norm where there are weights `after` for one."""
     if after.size > 0:
-        mean = _sum_of_squares(delta) / np.float32(delta.size)
+        mean = sum_of_squares(delta) / np.float32(delta.size)
         factor = np.float32(1) / np.sqrt(mean + epsilon)
         for i in range(row.size):
             row[i] += delta[i] * factor * after[i]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import llvmlite
 import llvmlite.binding as llvm
 
-from kernels.cpu import isa
+from kernels.cpu import feature_flags, isa
 from kernels.whole_files import write_whole
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def source_key() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         key.update(file.read_bytes())
     facts = (_numba_version(), llvmlite.__version__, sys.version, isa(), llvm.get_host_cpu_name(),
-             llvm.get_host_cpu_features().flatten())  # fmt: skip
+             feature_flags())  # fmt: skip
     for fact in facts:
         key.update(fact.encode())
     return key.hexdigest()[:16]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import llvmlite.binding as llvm
 
-ISAS = ("avx512vnni", "avxvnni", "avx2", "neon", "generic")
+from kernels.arm_features import arm_features
+
+ISAS = ("avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon", "generic")
 """Dot-product families, best first. `avxvnni` is the 256-bit form of AVX-512's dot product, which
-later desktop processors have alone; `neon` means AArch64 with the dot-product extension."""
+later desktop processors have alone. AArch64 has three: `neon` is every one of them, `dotprod` those
+with the dot product of four bytes, `i8mm` those that also multiply two rows by two at once."""
 
 _NEEDS = {
     "avx512vnni": ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
     "avxvnni": ("avxvnni", "avx2", "fma", "f16c"),
     "avx2": ("avx2", "fma", "f16c"),
-    "neon": ("neon", "dotprod"),
+    "i8mm": ("neon", "dotprod", "i8mm"),
+    "dotprod": ("neon", "dotprod"),
+    "neon": ("neon",),
     "generic": (),
 }
 
@@ -23,7 +29,18 @@ _NEEDS = {
 @functools.cache
 def cpu_features() -> frozenset[str]:
     """The features of the host processor, in LLVM's names."""
-    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    return frozenset(name for name, on in _host_features().items() if on)
+
+
+def feature_flags() -> str:
+    """The same as LLVM's code generators take them."""
+    return str(_host_features().flatten())
+
+
+def _host_features() -> Any:
+    found = llvm.get_host_cpu_features()
+    found.update(dict.fromkeys(arm_features(), True))
+    return found
 
 
 def available_isas() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from kernels.cache import Code
+from kernels.cpu import feature_flags
 
 ENTRY = "dllama_entry"
 
@@ -32,7 +33,7 @@ def target_machine() -> Any:
     _started()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        features=feature_flags(),
         opt=3,
         jit=True,
     )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.arrays import aligned
-from kernels.emit.intrinsics import f16_to_f32, f32_bits, f32_to_f16
+from kernels.emit.intrinsics import f16_to_f32, f32_bits, f32_to_f16, fma
 from kernels.emit.jit import jitted
 
 PAGE = 32  # tokens of a page
@@ -77,7 +77,7 @@ def _quantize(x, page, first, step, scales, slot):
             top = max(top, abs(x[d]))
         inverse = np.float32(127) / top if top > SMALLEST else np.float32(0)
         for d in range(begin, end):
-            page[first + d * step] = f32_bits(x[d] * inverse + ROUND) & 0xFF
+            page[first + d * step] = f32_bits(fma(x[d], inverse, ROUND)) & 0xFF
         half = f32_to_f16(top / np.float32(127))
         at = scales + 2 * (begin // BLOCK * PAGE + slot)
         page[at], page[at + 1] = half & 0xFF, half >> 8

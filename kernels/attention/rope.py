@@ -3,13 +3,14 @@ rotary positions, and the writing of keys and values to their pages."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from kernels.attention.angles import cosine_and_sine
 from kernels.attention.kv_pages import PAGE, padded, put_key, put_value
-from kernels.emit.jit import jitted, kernel, reordered
+from kernels.emit.intrinsics import fma
+from kernels.emit.jit import jitted, kernel
 from kernels.program import launch
+from kernels.squares import sum_of_squares
 from kernels.team import claim, region
 
 ROWS = 32  # rows a thread takes at once: few enough to stay in the caches from head to head
@@ -21,17 +22,9 @@ def rope_table(positions, inv_freq, magnitude, cosines, sines):
     `magnitude` (YaRN's attention factor; 1 otherwise)."""
     for t in range(positions.size):
         for j in range(inv_freq.size):
-            angle = positions[t] * inv_freq[j]
-            cosines[t, j] = math.cos(angle) * magnitude
-            sines[t, j] = math.sin(angle) * magnitude
-
-
-@reordered
-def _mean_square(x):
-    total = np.float32(0)
-    for i in range(x.size):
-        total += x[i] * x[i]
-    return total / np.float32(x.size)
+            cosine, sine = cosine_and_sine(positions[t] * inv_freq[j])
+            cosines[t, j] = cosine * magnitude
+            sines[t, j] = sine * magnitude
 
 
 @jitted
@@ -42,14 +35,15 @@ def _rotate(head, bias, norm, epsilon, cosine, sine):
         for d in range(head.size):
             head[d] += bias[d]
     if norm.size > 0:
-        factor = np.float32(1) / np.sqrt(_mean_square(head) + epsilon)
+        mean = sum_of_squares(head) / np.float32(head.size)
+        factor = np.float32(1) / np.sqrt(mean + epsilon)
         for d in range(head.size):
             head[d] = head[d] * factor * norm[d]
     half = cosine.size
     for j in range(half):
         a, b = head[j], head[j + half]
-        head[j] = a * cosine[j] - b * sine[j]
-        head[j + half] = b * cosine[j] + a * sine[j]
+        head[j] = fma(a, cosine[j], -b * sine[j])
+        head[j + half] = fma(b, cosine[j], a * sine[j])
 
 
 @region

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.attention.kv_pages import PAGE, copy_key, copy_value, get_key, padded, put_key
+from kernels.attention.rope import rope_table
+from kernels.emit.intrinsics import fma
 from kernels.emit.jit import jitted, kernel
 from kernels.team import N_THREADS, claim, region
 
@@ -19,8 +21,8 @@ def _rotate_back(key, cosine, sine):
     half = cosine.size
     for j in range(half):
         a, b = key[j], key[j + half]
-        key[j] = a * cosine[j] + b * sine[j]
-        key[j + half] = b * cosine[j] - a * sine[j]
+        key[j] = fma(a, cosine[j], b * sine[j])
+        key[j + half] = fma(b, cosine[j], -a * sine[j])
 
 
 @region
@@ -70,8 +72,8 @@ def shift_keys(
     from_pages. Kept tokens that share a page with moved ones are copied where that page changes.
     inv_freq (rotary_dim / 2,) float64 is the angle each pair rotates by per position.
     """
-    angles = n_drop * inv_freq
-    cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cosines, sines = np.empty((2, 1, inv_freq.size), np.float32)
+    rope_table(np.array([n_drop], np.int32), inv_freq, 1.0, cosines, sines)
     buffers = np.empty((team[N_THREADS // 8], head_dim), np.float32)
-    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine, sine,
-                buffers)  # fmt: skip
+    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosines[0],
+                sines[0], buffers)  # fmt: skip

@@ -13,13 +13,15 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit
-from numba.core import types
+from numba.core import config, types
 from numba.core.registry import cpu_target
 from numba.core.types.containers import BaseTuple
 from numba.core.typing.typeof import typeof_impl
 from numba.np.numpy_support import from_dtype
 
+from kernels.arm_features import arm_features
 from kernels.cache import Code
+from kernels.cpu import feature_flags
 from kernels.emit.jit import NO_WRAPPERS, Intrinsic, Jitted
 from kernels.emit.vectors import I8, I32, I64
 from kernels.machine_code import ENTRY, NEVER_CALLED, target_machine
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 SLOT = 8  # bytes
 _PROCESS = ctypes.CDLL(None)
+
+if arm_features():  # numba would ask LLVM alone, which does not know of them
+    config.CPU_FEATURES = feature_flags()
 
 
 @typeof_impl.register(Jitted)

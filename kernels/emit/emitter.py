@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from kernels.arrays import CACHE_LINE
 from kernels.cpu import has_bf16_dot, isa
-from kernels.emit.families import FAMILIES
+from kernels.emit.families import FAMILIES, Family
 from kernels.emit.vectors import (
     BF16X32,
     F16X16,
@@ -29,11 +29,12 @@ from kernels.emit.vectors import (
 
 
 class Emit:
-    """Emits vector code into one function through `builder`. Addresses are i64 values."""
+    """Emits vector code into one function through `builder`, for a family of processors: that of
+    this one, unless another is named. Addresses are i64 values."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: Any, family: Family | None = None) -> None:
         self.b = builder
-        self.family = FAMILIES[isa()]
+        self.family = family or FAMILIES[isa()]
 
     # -- scalars and addresses ---------------------------------------------------------------
     def i64(self, n: int) -> Value:
@@ -188,9 +189,13 @@ class Emit:
         return found or ir.Function(module, ir.FunctionType(result, args), name)
 
 
-def emitted_function(module: Any, name: str, n_args: int, emit: Callable[[Emit, Any], None]) -> Any:
+def emitted_function(
+    module: Any, name: str, n_args: int, emit: Callable[[Emit, Any], None],
+    family: Family | None = None,
+) -> Any:  # fmt: skip
     """Returns the function of this name in a module, and emits it there the first time. It takes
-    `n_args` int64, returns nothing, and is not inlined."""
+    `n_args` int64, returns nothing, and is not inlined. `family` is that of this processor unless
+    the code is for another one."""
     found = module.globals.get(name)
     if found:
         return found
@@ -199,7 +204,7 @@ def emitted_function(module: Any, name: str, n_args: int, emit: Callable[[Emit, 
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    emit(Emit(builder), function.args)
+    emit(Emit(builder, family), function.args)
     builder.ret_void()
     return function
 

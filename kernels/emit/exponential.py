@@ -1,4 +1,5 @@
-"""e to the x in float32, in operations that vectorise: the same bits wherever it is called.
+"""e to the x in float32, in operations that vectorise: the same bits wherever it is called, and on
+every processor.
 
 exp_f32 is to be called from functions made by jit.jitted or jit.kernel: where sums may be reordered
 (jit.reordered), the compiler would cancel the very rounding this relies on.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.emit.emitter import Emit
-from kernels.emit.intrinsics import f32_bits, f32_from_bits
+from kernels.emit.intrinsics import f32_bits, f32_from_bits, fma
 from kernels.emit.jit import inlined
 from kernels.emit.vectors import F32X16, I32X16, Value
 
@@ -25,15 +26,15 @@ def exp_f32(x):
     """e**x to about 2 units in the last place: x = n ln2 + r with |r| <= ln2 / 2, Taylor's
     polynomial of degree 6 in r, times 2**n by its exponent bits (Cody & Waite's reduction)."""
     x = min(max(x, LOWEST), HIGHEST)
-    shifted = x * LOG2_E + ROUND
+    shifted = fma(x, LOG2_E, ROUND)
     n = shifted - ROUND
-    r = x - n * LN2_HIGH - n * LN2_LOW
-    p = TAYLOR[0] * r + TAYLOR[1]
-    p = p * r + TAYLOR[2]
-    p = p * r + TAYLOR[3]
-    p = p * r + TAYLOR[4]
-    p = p * r + TAYLOR[5]
-    p = p * r + TAYLOR[6]
+    r = fma(n, -LN2_LOW, fma(n, -LN2_HIGH, x))
+    p = fma(TAYLOR[0], r, TAYLOR[1])
+    p = fma(p, r, TAYLOR[2])
+    p = fma(p, r, TAYLOR[3])
+    p = fma(p, r, TAYLOR[4])
+    p = fma(p, r, TAYLOR[5])
+    p = fma(p, r, TAYLOR[6])
     scale = f32_from_bits(
         np.int32((f32_bits(shifted) - np.int32(0x4B400000) + np.int32(127)) << 23)
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llvmlite import ir
 
-from kernels.emit.vectors import I8, I8X16, I8X64, I16X16, I32, I32X16, Value
+from kernels.emit.vectors import I8, I8X16, I8X64, I16, I16X16, I32, I32X16, Value
 
 
 class Emitter(Protocol):
@@ -25,18 +25,25 @@ class Emitter(Protocol):
 
 class Family(NamedTuple):
     """A processor family's dot(e, acc, weights, signed, is_signed) and look_up(e, v, table), and
-    whether its dot product takes weights beyond 127 as signed bytes."""
+    whether its dot product takes weights beyond 127 as signed bytes.
+
+    multiply_pairs(e, acc, rows, tokens), where the family has it, is acc (<4 x i32>) + the products
+    of 8 columns of two rows with those of two tokens (<16 signed bytes> each): of the first row
+    with both tokens, then of the second.
+    """
 
     dot: Callable[[Any, Value, Value, Value, bool], Value]
     look_up: Callable[[Any, Value, list[int]], Value]
     wants_signed: bool
+    multiply_pairs: Callable[[Any, Value, Value, Value], Value] | None = None
 
 
 I8X32, I32X8 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
 I32X4 = ir.VectorType(I32, 4)
+I8X8, I16X8 = ir.VectorType(I8, 8), ir.VectorType(I16, 8)
 
 
-def _parts(e: Emitter, v: Value, n: int) -> list[Value]:
+def parts(e: Emitter, v: Value, n: int) -> list[Value]:
     """A vector cut into n."""
     size = v.type.count // n
     kind = ir.VectorType(I32, size)
@@ -44,13 +51,14 @@ def _parts(e: Emitter, v: Value, n: int) -> list[Value]:
     return [e.b.shuffle_vector(v, v, pick) for pick in picks]
 
 
-def _join(e: Emitter, parts: list[Value]) -> Value:
-    while len(parts) > 1:
-        n = parts[0].type.count * 2
+def join(e: Emitter, vectors: list[Value]) -> Value:
+    """Vectors, a power of two of them, as one."""
+    while len(vectors) > 1:
+        n = vectors[0].type.count * 2
         pick = ir.Constant(ir.VectorType(I32, n), list(range(n)))
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [e.b.shuffle_vector(a, b, pick) for a, b in pairs]
-    return parts[0]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [e.b.shuffle_vector(a, b, pick) for a, b in pairs]
+    return vectors[0]
 
 
 def _dot_avx512vnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
@@ -60,8 +68,8 @@ def _dot_avx512vnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool)
 
 def _dot_avxvnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
     f = e.declare("llvm.x86.avx512.vpdpbusd.256", I32X8, [I32X8, I8X32, I8X32])
-    halves = zip(_parts(e, acc, 2), _parts(e, w, 2), _parts(e, a, 2), strict=True)
-    return _join(e, [e.b.call(f, list(half)) for half in halves])
+    halves = zip(parts(e, acc, 2), parts(e, w, 2), parts(e, a, 2), strict=True)
+    return join(e, [e.b.call(f, list(half)) for half in halves])
 
 
 def _dot_avx2(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
@@ -72,20 +80,38 @@ def _dot_avx2(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Va
     sign = e.declare("llvm.x86.avx2.psign.b", I8X32, [I8X32, I8X32])
     ones = ir.Constant(I16X16, [1] * 16)
     sums = []
-    for weights, signed in zip(_parts(e, w, 2), _parts(e, a, 2), strict=True):
+    for weights, signed in zip(parts(e, w, 2), parts(e, a, 2), strict=True):
         if is_signed:
             signed = e.b.call(sign, [signed, weights])
             weights = e.b.call(sign, [weights, weights])
         pairs = e.b.call(pairs_of, [weights, signed])
         sums.append(e.b.call(add_pairs, [pairs, ones]))
-    return e.b.add(acc, _join(e, sums))
+    return e.b.add(acc, join(e, sums))
 
 
 def _dot_neon(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
-    """Both sides signed: 0 to 127 is the same either way."""
+    """Both sides signed: 0 to 127 is the same either way. Sums of two products fit 16 bits."""
+    multiply = e.declare("llvm.aarch64.neon.smull.v8i16", I16X8, [I8X8, I8X8])
+    add_pairs = e.declare("llvm.aarch64.neon.addp.v8i16", I16X8, [I16X8, I16X8])
+    add_longs = e.declare("llvm.aarch64.neon.saddlp.v4i32.v8i16", I32X4, [I16X8])
+    sums = []
+    for weights, signed in zip(parts(e, w, 4), parts(e, a, 4), strict=True):
+        halves = zip(parts(e, weights, 2), parts(e, signed, 2), strict=True)
+        products = [e.b.call(multiply, list(half)) for half in halves]
+        sums.append(e.b.call(add_longs, [e.b.call(add_pairs, products)]))
+    return e.b.add(acc, join(e, sums))
+
+
+def _dot_dotprod(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    """Both sides signed, as above."""
     sdot = e.declare("llvm.aarch64.neon.sdot.v4i32.v16i8", I32X4, [I32X4, I8X16, I8X16])
-    quarters = zip(_parts(e, acc, 4), _parts(e, w, 4), _parts(e, a, 4), strict=True)
-    return _join(e, [e.b.call(sdot, list(quarter)) for quarter in quarters])
+    quarters = zip(parts(e, acc, 4), parts(e, w, 4), parts(e, a, 4), strict=True)
+    return join(e, [e.b.call(sdot, list(quarter)) for quarter in quarters])
+
+
+def _multiply_pairs_i8mm(e: Emitter, acc: Value, rows: Value, tokens: Value) -> Value:
+    smmla = e.declare("llvm.aarch64.neon.smmla.v4i32.v16i8", I32X4, [I32X4, I8X16, I8X16])
+    return e.b.call(smmla, [acc, rows, tokens])
 
 
 def _dot_generic(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
@@ -108,13 +134,13 @@ def _look_up_avx512(e: Emitter, v: Value, table: list[int]) -> Value:
 def _look_up_avx2(e: Emitter, v: Value, table: list[int]) -> Value:
     shuffle = e.declare("llvm.x86.avx2.pshuf.b", I8X32, [I8X32, I8X32])
     entries = ir.Constant(I8X32, table * 2)
-    return _join(e, [e.b.call(shuffle, [entries, half]) for half in _parts(e, v, 2)])
+    return join(e, [e.b.call(shuffle, [entries, half]) for half in parts(e, v, 2)])
 
 
 def _look_up_neon(e: Emitter, v: Value, table: list[int]) -> Value:
     tbl = e.declare("llvm.aarch64.neon.tbl1.v16i8", I8X16, [I8X16, I8X16])
     entries = ir.Constant(I8X16, table)
-    return _join(e, [e.b.call(tbl, [entries, quarter]) for quarter in _parts(e, v, 4)])
+    return join(e, [e.b.call(tbl, [entries, quarter]) for quarter in parts(e, v, 4)])
 
 
 def _look_up_generic(e: Emitter, v: Value, table: list[int]) -> Value:
@@ -130,6 +156,8 @@ FAMILIES = {
     "avx512vnni": Family(_dot_avx512vnni, _look_up_avx512, wants_signed=False),
     "avxvnni": Family(_dot_avxvnni, _look_up_avx2, wants_signed=False),
     "avx2": Family(_dot_avx2, _look_up_avx2, wants_signed=True),
+    "i8mm": Family(_dot_dotprod, _look_up_neon, True, _multiply_pairs_i8mm),
+    "dotprod": Family(_dot_dotprod, _look_up_neon, wants_signed=True),
     "neon": Family(_dot_neon, _look_up_neon, wants_signed=True),
     "generic": Family(_dot_generic, _look_up_generic, wants_signed=False),
 }

@@ -1,4 +1,5 @@
-"""Operations that numba lacks: addresses, atomics, bit casts, half floats, the spin-loop pause."""
+"""Operations that numba lacks: addresses, atomics, bit casts, half floats, an addition and
+multiplication in one, the spin-loop pause."""
 
 from __future__ import annotations
 
@@ -158,6 +159,17 @@ def _is_x86() -> bool:
     import platform
 
     return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once: of float32 numbers, or of float64 ones."""
+    kind = types.float32 if a == b == c == types.float32 else types.float64
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return kind(kind, kind, kind), codegen
 
 
 @intrinsic

@@ -9,7 +9,7 @@ from typing import Any
 
 from kernels.kernel import Kernel
 
-MATH: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
+MATH: dict[str, Any] = {"error_model": "numpy"}
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": True}
 NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Python calls no compiled function as numba would have it: a tenth of the time to compile."""
@@ -59,13 +59,13 @@ intrinsic = Intrinsic
 
 
 def jitted(function: Callable[..., Any]) -> Any:
-    """A piece of a kernel: multiplications and additions may fuse, sums keep their order."""
+    """A piece of a kernel. Its float steps are done as written, none of them fused or reordered:
+    ranks on different processors must get the same bits."""
     return Jitted(function, MATH)
 
 
 def reordered(function: Callable[..., Any]) -> Any:
-    """A loop whose sum may be added in another order. One compiled loop serves every row, so that a
-    row's result still does not depend on its batch."""
+    """A loop that may run in another order, by vectors: its result must not depend on that."""
     return Jitted(function, FAST)
 
 
@@ -75,14 +75,9 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """A function that Python calls: without the GIL, and kept on disk."""
+    """A function that Python calls: without the GIL, and kept on disk. Its float steps are done as
+    those of `jitted`."""
     return Kernel(function, MATH)
-
-
-def exact_kernel(function: Callable[..., Any]) -> Kernel:
-    """A kernel whose float steps are done as written, none of them fused: ranks on different
-    processors must get the same bits."""
-    return Kernel(function, {})
 
 
 def named(name: str) -> Callable[[Any], Any]:

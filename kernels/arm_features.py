@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 # The kernel's bits of the auxiliary vector: uapi/linux/auxvec.h, uapi/asm/hwcap.h.
 _HWCAP, _HWCAP2 = 16, 26
+_ALWAYS = frozenset({"neon"})  # part of the architecture
 _LINUX = {"dotprod": (_HWCAP, 1 << 20), "i8mm": (_HWCAP2, 1 << 13)}
 _DARWIN = {
     "dotprod": b"hw.optional.arm.FEAT_DotProd",
@@ -20,17 +21,18 @@ _DARWIN = {
 
 @functools.cache
 def arm_features() -> frozenset[str]:
-    """The dot products that this processor has, in LLVM's names; empty on other architectures."""
+    """NEON and the dot products that this processor has, in LLVM's names; empty on other
+    architectures."""
     if platform.machine().lower() not in ("aarch64", "arm64"):
         return frozenset()
     process = ctypes.CDLL(None)
     if sys.platform == "linux":
         process.getauxval.restype = ctypes.c_ulong
         process.getauxval.argtypes = [ctypes.c_ulong]
-        return linux_features(process.getauxval)
+        return _ALWAYS | linux_features(process.getauxval)
     if sys.platform == "darwin":
-        return darwin_features(lambda name: _sysctl(process, name))
-    return frozenset()
+        return _ALWAYS | darwin_features(lambda name: _sysctl(process, name))
+    return _ALWAYS
 
 
 def linux_features(entry: Callable[[int], int]) -> frozenset[str]:

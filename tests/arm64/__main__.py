@@ -38,7 +38,7 @@ KERNEL_TESTS = (
     "tests/kernels/matmul/test_multiply.py", "tests/kernels/test_activations.py",
     "tests/kernels/test_team.py", "tests/kernels/attention/test_causal.py",
 )  # fmt: skip
-CHOSEN = "1thread and (q4_0 or q6_k or mxfp4 or tiles or 100) or test_team"
+CHOSEN = "1thread and (q4_0 or q6_k or mxfp4 or tiles or 100) or every_item or wakes_up"
 FIRST = "max"
 
 

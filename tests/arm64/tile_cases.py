@@ -45,16 +45,16 @@ def write_cases(path: Path) -> None:
     of AArch64."""
     arrays: dict[str, np.ndarray] = {}
     for fmt in QUANTS:
-        case, run = _random_case(fmt), _function(tile_object(fmt, TOKENS, isa()), fmt)
+        case, run = random_case(fmt), tile_function(tile_object(fmt, TOKENS, isa()), fmt)
         arrays.update({f"{fmt}.{name}": plane for name, plane in case._asdict().items()})
         for kind in KINDS:
-            arrays[f"{fmt}.{kind}"] = _product(run, fmt, case, kind)
+            arrays[f"{fmt}.{kind}"] = product(run, fmt, case, kind)
         for family in FLAGS:
             arrays[f"{fmt}.{family}"] = np.frombuffer(tile_object(fmt, TOKENS, family), np.uint8)
     np.savez(path, **arrays)
 
 
-def _random_case(fmt: str) -> Case:
+def random_case(fmt: str) -> Case:
     rng = np.random.default_rng(len(fmt))
     layout = format_of(fmt).layout
     quant_bytes, _ = layout.group_bytes(COLS)
@@ -95,16 +95,16 @@ def differences(path: Path) -> Iterator[str]:
         for fmt in QUANTS:
             case = Case(*(found[f"{fmt}.{field}"] for field in Case._fields))
             for family in families:
-                run = _function(found[f"{fmt}.{family}"].tobytes(), fmt)
+                run = tile_function(found[f"{fmt}.{family}"].tobytes(), fmt)
                 for kind in KINDS:
                     n_products += 1
-                    if not np.array_equal(_product(run, fmt, case, kind), found[f"{fmt}.{kind}"]):
+                    if not np.array_equal(product(run, fmt, case, kind), found[f"{fmt}.{kind}"]):
                         n_wrong += 1
                         yield f"{fmt} on {family}: other {kind} sums"
     yield f"{n_products} products by {', '.join(families)}, {n_wrong} differ"
 
 
-def _function(code: bytes, fmt: str) -> Any:
+def tile_function(code: bytes, fmt: str) -> Any:
     """The function of a tile's object code."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -118,7 +118,7 @@ def _function(code: bytes, fmt: str) -> Any:
     return run
 
 
-def _product(run: Any, fmt: str, case: Case, kind: str) -> np.ndarray:
+def product(run: Any, fmt: str, case: Case, kind: str) -> np.ndarray:
     """(tokens, rows) float32."""
     out = np.full((TOKENS, GROUPS * GROUP), np.nan, np.float32)
     at = [aligned(plane.shape, plane.dtype) for plane in case]  # as the kernels' planes are

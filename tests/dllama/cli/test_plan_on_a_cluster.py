@@ -10,6 +10,7 @@ import pytest
 from cluster.root import measuring
 from dllama.cli.main import start
 from tests.cluster.worker_process import WorkerProcess
+from tests.programs import root, workers
 from tests.toy_models import write_toy
 
 
@@ -46,3 +47,23 @@ def test_a_worker_that_is_not_there_is_said(tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy.gguf")
     with pytest.raises(DllamaError, match="nothing listens on that port"):
         start(["plan", "-m", str(toy), "--workers", f"127.0.0.1:{own_port()}"])
+
+
+def test_a_server_leaves_a_useless_worker_out_and_says_why(tmp_path: Path) -> None:
+    """By default: a toy is always faster on one machine. It is used where all are wanted."""
+    toy = write_toy(tmp_path / "toy.gguf")
+    body = {"prompt": "hello", "temperature": 0, "n_predict": 8}
+    answers = []
+    with workers(tmp_path, 1) as (address,):
+        for words, n_ranks in (((), 1), (("--use-all",), 2)):
+            with root(tmp_path, toy, "--workers", address, *words) as server:
+                _, stats = server.get("/stats")
+                _, answer = server.post("/completion", body)
+                answers.append(answer["content"])
+            assert len(stats["workers"]) == n_ranks
+            assert [row["address"] for row in stats["unused_nodes"]] == [address] * (2 - n_ranks)
+            for row in stats["unused_nodes"]:
+                assert row["state"] == "left out" and "slow the answers down" in row["reason"]
+            for row in stats["workers"]:
+                assert row["predicted"]["tokens_per_s"] > 0
+    assert answers[0] == answers[1]

@@ -202,12 +202,12 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and clean up
     parser = build_parser()
     args = parser.parse_args(argv)
     check(parser, args)
     if (reason := why_no_namespaces()) is not None:
         raise SystemExit(f"{reason}; start this as root on Linux")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and clean up
     os.environ["DLLAMA_SHARED_MEMORY"] = "0"  # of namespaces too the memory is one
     console = Console(width=None if sys.stdout.isatty() else 160)
     bench = Bench(args, Console(stderr=True, highlight=False))

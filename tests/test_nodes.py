@@ -33,6 +33,7 @@ class Streams:
     def __init__(self, url: str) -> None:
         self._url = url
         self.n_parts = [0] * N_STREAMS
+        self.is_over = False
 
     def one(self, i: int) -> tuple[str, str]:
         """The text of an answer, and why it ended."""
@@ -59,14 +60,25 @@ class Streams:
         return text, finish
 
     def all(self, meanwhile: Callable[[Streams], None]) -> list[tuple[str, str]]:
+        """The answers to the same questions, asked over and over until `meanwhile` is over."""
         with ThreadPoolExecutor(N_STREAMS) as pool:
-            asked = [pool.submit(self.one, i) for i in range(N_STREAMS)]
-            meanwhile(self)
+            asked = [pool.submit(self.again_and_again, i) for i in range(N_STREAMS)]
+            try:
+                meanwhile(self)
+            finally:
+                self.is_over = True
             return [one.result(PATIENCE_S) for one in asked]
+
+    def again_and_again(self, i: int) -> tuple[str, str]:
+        """The one answer to a question that is asked until it is over."""
+        first = self.one(i)
+        while not self.is_over:
+            assert self.one(i) == first
+        return first
 
     def wait_for(self, n: int) -> None:
         """Until each stream has had some more parts."""
-        goals = [min(had + n, N_TOKENS) for had in self.n_parts]
+        goals = [had + n for had in self.n_parts]
         until_s = time.monotonic() + PATIENCE_S
         while any(n < goal for n, goal in zip(self.n_parts, goals, strict=True)):
             assert time.monotonic() < until_s, self.n_parts

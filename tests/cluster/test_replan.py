@@ -132,14 +132,22 @@ def n_opened(worker: WorkerProcess) -> int:
     return worker.output.count("opened a session")
 
 
-def test_while_a_node_is_waited_for_the_session_without_it_is_prepared(
-    start_worker: StartWorker, make_runner: MakeRunner
-) -> None:
+def with_a_loss(
+    start_worker: StartWorker, make_runner: MakeRunner, **config: object
+) -> tuple[WorkerProcess, WorkerProcess, ClusterRunner, np.ndarray]:
+    """A cluster that waits for the first of its two workers, and the logits from before."""
     lost, kept = start_worker(port=own_port()), start_worker()
-    runner = make_runner([lost, kept], rejoin_s=NEVER_S)
+    runner = make_runner([lost, kept], rejoin_s=NEVER_S, **config)
     runner.start()
     before = logits(runner, TOKENS)
     lose(runner, lost, kept)
+    return lost, kept, runner, before
+
+
+def test_while_a_node_is_waited_for_the_session_without_it_is_prepared(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    lost, kept, runner, before = with_a_loss(start_worker, make_runner)
     with pytest.raises(PeerLost, match="is waited for"):
         runner.recover()
     assert n_opened(kept) == 2, "what was prepared is held"
@@ -157,11 +165,7 @@ def test_while_a_node_is_waited_for_the_session_without_it_is_prepared(
 def test_a_node_that_is_back_in_time_takes_the_place_of_what_was_prepared_without_it(
     start_worker: StartWorker, make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost, kept = start_worker(port=own_port()), start_worker()
-    runner = make_runner([lost, kept], shares=[1, 2, 1], rejoin_s=NEVER_S)
-    runner.start()
-    before = logits(runner, TOKENS)
-    lose(runner, lost, kept)
+    lost, _, runner, before = with_a_loss(start_worker, make_runner, shares=[1, 2, 1])
     start_worker(port=lost.address.port)
     caplog.set_level("INFO")
     recover(runner)
@@ -173,11 +177,7 @@ def test_a_node_that_is_back_in_time_takes_the_place_of_what_was_prepared_withou
 def test_a_second_loss_while_the_first_is_waited_for(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    lost, kept = start_worker(port=own_port()), start_worker()
-    runner = make_runner([lost, kept], rejoin_s=NEVER_S)
-    runner.start()
-    before = logits(runner, TOKENS)
-    lose(runner, lost, kept)
+    lost, kept, runner, before = with_a_loss(start_worker, make_runner)
     kept.end(signal.SIGKILL)
     deadline, said = time.monotonic() + PATIENCE_S, ""
     while str(kept.address) not in said:

@@ -1,5 +1,5 @@
-"""Encodes float32 rows as the blocks that files store, bit for bit as ggml's own reference quantizers
-do (ggml-quants.c). NumPy only."""
+"""Encodes float32 rows as the blocks that files store, bit for bit as the reference quantizers of
+ggml do (ggml-quants.c). NumPy only."""
 
 from __future__ import annotations
 

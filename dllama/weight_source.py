@@ -7,7 +7,7 @@ is tied), and per layer i `layers.{i}.` + a name of the table, such as `wq` or `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -45,10 +45,6 @@ class TensorInfo:
     def short_name(self) -> str:
         """The name in the family's table: `wq` of `layers.3.wq`."""
         return self.name.rpartition(".")[2]
-
-    def of_one_expert(self) -> TensorInfo:
-        """Returns the info of one expert's matrix."""
-        return replace(self, rows=self.rows // self.n_experts, n_experts=1)
 
     @property
     def row_bytes(self) -> int:

@@ -77,7 +77,7 @@ def attention(ops: Ops, layer: Layer) -> None:
     biases that the layer does not have are left out.
     """
     qkv, wo = layer.matrix("qkv"), layer.matrix("wo")
-    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), reader=qkv)
+    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), qkv)
     if qkv is None or wo is None:  # no heads here
         ops.add_nothing()
         return
@@ -92,7 +92,7 @@ def attention(ops: Ops, layer: Layer) -> None:
 def feed_forward(ops: Ops, layer: Layer) -> None:
     """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.addend (T, dim)."""
     gate_up, w2 = layer.matrix("gate_up"), layer.matrix("w2")
-    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), reader=gate_up)
+    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), gate_up)
     if gate_up is None or w2 is None:
         ops.add_nothing()
         return

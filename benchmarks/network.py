@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -37,7 +38,7 @@ from benchmarks.lan.set_ups import Link, Programs, SetUp, set_ups
 from benchmarks.lan.site import Model, Site
 from benchmarks.lan.tables import markdown, rich_table, sentences, test_title
 from benchmarks.names import parse_test
-from benchmarks.namespaces import Lan, why_no_namespaces
+from benchmarks.namespaces import Lan, lan_of, why_no_namespaces
 from dllama.cli.flags.arguments import comma_list
 from dllama.host.container import available_memory
 
@@ -118,8 +119,8 @@ class Bench:
         size = model.gguf.stat().st_size
         holds_all = fits_at_once(self.set_ups, size, available_memory())
         with (
-            Lan(len(self.cores), link.rate_mbit, link.delay_ms) as lan,
-            Site(lan, folder, self.cores, self.programs) as site,
+            lan_of(len(self.cores), link.rate_mbit, link.delay_ms) as lan,
+            closing(Site(lan, folder, self.cores, self.programs)) as site,
         ):
             floors = self._floors(model, lan, folder)
             site.start(list(dict.fromkeys(s.background for s in self.set_ups if s.background)))

@@ -103,6 +103,11 @@ class ModelConfig:
         return max(1, self.n_experts) + self.shared_ratio
 
     @property
+    def active_blocks(self) -> int:
+        """Those of them that a token takes."""
+        return max(1, self.n_active_experts) + self.shared_ratio
+
+    @property
     def group_size(self) -> int:
         """Query heads that share one key/value head."""
         return self.n_heads // self.n_kv_heads

@@ -54,6 +54,10 @@ class TensorInfo:
     def n_bytes(self) -> int:
         return self.rows * self.row_bytes
 
+    def read_bytes(self, config: ModelConfig) -> int:
+        """Returns the bytes that one token reads: of several experts those that it takes."""
+        return self.n_bytes * min(self.n_experts, config.n_active_experts or 1) // self.n_experts
+
 
 @dataclass(frozen=True, slots=True)
 class TensorFeed:

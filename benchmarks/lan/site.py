@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from benchmarks.compare import Peer, multiplied_weights
 from benchmarks.lan.set_ups import (
@@ -52,17 +50,6 @@ class Site:
         self._folder, self._programs = folder, programs
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
     def start(self, kinds: Sequence[Background]) -> None:
         """Starts these programs on every machine but the first, and waits until they listen."""
         for i in range(1, len(self.cores)):
@@ -94,6 +81,10 @@ class Site:
             if set_up.program == "dllama" and set_up.nodes > 1:
                 time.sleep(SETTLE_S)
             yield peer
+
+    def close(self) -> None:
+        """Ends what was started."""
+        self._stack.close()
 
     def _machine_folder(self, i: int) -> Path:
         own = self._folder / f"machine-{i}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.blocks import FEED_FORWARD, feed_forward
+from dllama.models.family import HalfLayer
 from dllama.models.tensors import Axis, Tensor
 
 if TYPE_CHECKING:
@@ -42,13 +43,9 @@ def _n_experts(config: ModelConfig) -> int:
     return config.n_experts
 
 
-ROUTER = (
-    Tensor("router", "ffn_gate_inp.weight", "mlp.gate.weight", Axis.EXPERTS, Axis.DIM, "routers",
-           when=has_experts),
-    Tensor("shared_router", "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight",
-           Axis.SHARED_GATE, Axis.DIM, "routers", when=has_shared),
-)  # fmt: skip
-"""A row for each expert, and one that weighs the shared expert."""
+ROUTER = Tensor("router", "ffn_gate_inp.weight", "mlp.gate.weight", Axis.EXPERTS, Axis.DIM,
+                "routers", when=has_experts)  # fmt: skip
+"""A row for each expert."""
 
 EXPERTS = (
     Tensor("expert_w1", "ffn_gate_exps.weight", "mlp.experts.{e}.gate_proj.weight", Axis.HIDDEN,
@@ -60,6 +57,8 @@ EXPERTS = (
 )  # fmt: skip
 
 SHARED = (
+    Tensor("shared_router", "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight",
+           Axis.SHARED_GATE, Axis.DIM, "routers", when=has_shared),
     Tensor("shared_w1", "ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight", Axis.SHARED,
            Axis.DIM, "shared_gate_up", when=has_shared),
     Tensor("shared_w3", "ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", Axis.SHARED,
@@ -68,11 +67,20 @@ SHARED = (
            Axis.SHARED, when=has_shared),
 )  # fmt: skip
 
+"""An expert that all rows take, and the row that weighs it."""
+
 DENSE = tuple(replace(tensor, when=is_dense) for tensor in FEED_FORWARD)
 """The feed-forward of a family that has models of both kinds."""
 
 KEYS = frozenset({"expert_count"})
 """The metadata keys that families of mixtures compute with (Family.keys)."""
+
+
+def enter_mixture(ops: Ops, layer: Layer) -> None:
+    """Takes in what attention has added up, and norms the input of the router and of experts; or of
+    a dense feed-forward."""
+    readers = (layer.matrix(name) for name in ("routers", "shared_gate_up", "gate_up"))
+    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), *readers)
 
 
 def mixture(ops: Ops, layer: Layer) -> None:
@@ -82,8 +90,6 @@ def mixture(ops: Ops, layer: Layer) -> None:
         layer.matrix(name) for name in ("routers", "expert_gate_up", "expert_w2")
     )
     shared_gate_up, shared_w2 = layer.matrix("shared_gate_up"), layer.matrix("shared_w2")
-    before = layer.vector("post_norm1"), layer.vector("norm2")
-    ops.add_norm(*before, router, shared_gate_up)
     if router is None or gate_up is None or w2 is None:
         ops.add_nothing()
         return
@@ -95,9 +101,13 @@ def mixture(ops: Ops, layer: Layer) -> None:
 
 
 def mixture_or_dense(ops: Ops, layer: Layer) -> None:
-    """The half layer of a family that has models of both kinds."""
-    block = mixture if layer.matrix("routers") is not None else feed_forward
-    block(ops, layer)
+    """The same, or the dense feed-forward of a model without experts."""
+    compute = feed_forward if layer.matrix("routers") is None else mixture
+    compute(ops, layer)
+
+
+MIXTURE = HalfLayer(enter_mixture, mixture)
+MIXTURE_OR_DENSE = HalfLayer(enter_mixture, mixture_or_dense)
 
 
 def expert_fields(*, is_normalized: bool) -> Callable[[ArchKeys], Mapping[str, object]]:

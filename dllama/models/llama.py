@@ -2,16 +2,16 @@
 in its place, as in Mixtral (arXiv 2401.04088), a mixture of experts."""
 
 from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
-from dllama.models.experts import DENSE, EXPERTS, KEYS, ROUTER, expert_fields, mixture_or_dense
+from dllama.models.experts import DENSE, EXPERTS, KEYS, MIXTURE_OR_DENSE, ROUTER, expert_fields
 from dllama.models.family import Family
 
 LLAMA = Family(
     arch="llama",
     title="Llama 2 and 3.x, Mistral, Mixtral",
-    layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, *ROUTER, *EXPERTS),
+    layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, ROUTER, *EXPERTS),
     is_interleaved=True,
     m_arch=0xABCD00,
-    feed_forward=mixture_or_dense,
+    feed_forward=MIXTURE_OR_DENSE,
     config_of=expert_fields(is_normalized=True),
     keys=KEYS,
 )

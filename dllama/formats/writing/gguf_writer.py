@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.streamed import StreamedFile
 from dllama.formats.gguf import DEFAULT_ALIGNMENT, MAGIC
 from dllama.formats.gguf_values import NUMBER_TYPES, ValueType
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.weight_source import TensorInfo
 
 _TYPE_OF = {dtype: kind for kind, dtype in NUMBER_TYPES.items()}
@@ -41,7 +41,7 @@ def gguf_stream(
 
 
 def _describe(tensor: TensorInfo, offset: int) -> bytes:
-    dims = (tensor.cols,) if tensor.rows == 1 else (tensor.cols, tensor.rows)
+    dims: tuple[int, ...] = (tensor.cols,) if tensor.rows == 1 else (tensor.cols, tensor.rows)
     if tensor.n_experts > 1:
         dims = (tensor.cols, tensor.rows // tensor.n_experts, tensor.n_experts)
     return (

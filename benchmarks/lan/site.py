@@ -9,12 +9,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.compare import Peer, multiplied_weights
+from benchmarks.compare import Peer, multiplied_weights, weight_bytes
 from benchmarks.lan.set_ups import (
     PORTS,
     Background,
     Programs,
     SetUp,
+    Sizes,
     background_command,
     peer_command,
 )
@@ -38,6 +39,12 @@ class Model:
     def config(self) -> ModelConfig:
         with closing(open_model(self.gguf)) as source:
             return source.config
+
+    def sizes(self) -> Sizes:
+        config, weights = self.config(), multiplied_weights(self.gguf)
+        return Sizes(
+            config, weights["body"] // config.n_layers, weights["head"], weight_bytes(self.gguf)
+        )
 
 
 class Site:
@@ -67,12 +74,8 @@ class Site:
         """Yields the process that measures a set-up, loaded."""
         file = model.m_file if set_up.program == "distributed-llama" else model.gguf
         assert file is not None
-        config, weights = model.config(), multiplied_weights(model.gguf)
         addresses = [self.lan.address(i) for i in range(1, len(self.cores))]
-        words = peer_command(
-            set_up, file, addresses, config, weights["body"] // config.n_layers, weights["head"],
-            self._programs,
-        )  # fmt: skip
+        words = peer_command(set_up, file, model.sizes(), addresses, self._programs)
         all_cores = [core for cores in self.cores for core in cores]
         home = f"DLLAMA_HOME={self._machine_folder(0)}"  # the others have theirs
         cores = self.cores[0] if set_up.nodes > 1 else all_cores[: set_up.cores]

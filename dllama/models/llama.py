@@ -8,6 +8,7 @@ from dllama.models.family import Family
 LLAMA = Family(
     arch="llama",
     title="Llama 2 and 3.x, Mistral, Mixtral",
+    hf_types=("llama", "mistral"),
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, ROUTER, *EXPERTS),
     is_interleaved=True,
     m_arch=0xABCD00,

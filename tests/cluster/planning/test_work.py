@@ -64,7 +64,8 @@ def test_types_are_counted_apart() -> None:
 def test_a_token_reads_its_experts_only() -> None:
     """And a step of many rows all of them, but multiplies each row with its own."""
     config = replace(
-        work_of().config, arch="qwen3moe", hidden_dim=1024, n_experts=16, n_active_experts=2, is_tied=False,
+        work_of().config, arch="qwen3moe", hidden_dim=1024, n_experts=16, n_active_experts=2,
+        is_tied=False,
     )  # fmt: skip
     tensors = described_tensors(config, QType.Q4_0)
     work = ModelWork(config, tensors, work_of().room)

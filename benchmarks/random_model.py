@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata
-from benchmarks.writers.gguf_export import model_stream, rope_factors_row
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
 from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
 from dllama.rope import rope_frequencies

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
-from benchmarks.writers.gguf_export import in_file_order, model_stream, rope_factors_row
 from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import ModelConfig, RopeScaling
 from dllama.formats.m_layout import m_tensors
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.encode import encode
-from benchmarks.writers.gguf_writer import gguf_stream
-from benchmarks.writers.streamed import StreamedFile
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.gguf_config import ROPE_FACTORS
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_writer import gguf_stream
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo

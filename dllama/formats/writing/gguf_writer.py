@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.streamed import StreamedFile
 from dllama.formats.gguf import DEFAULT_ALIGNMENT, MAGIC
 from dllama.formats.gguf_values import NUMBER_TYPES, ValueType
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.weight_source import TensorInfo
 
 _TYPE_OF = {dtype: kind for kind, dtype in NUMBER_TYPES.items()}

@@ -84,8 +84,10 @@ def test_sockets_take_processor_time_that_nothing_hides() -> None:
 def test_keys_and_values_are_read_in_their_type() -> None:
     half = replace(work_of().room, kv_type=KvType.Q8_0)
     work = ModelWork(llama_1b(), work_of().tensors, half)
+    reader = node("a")
+    reader = replace(reader, speeds=replace(reader.speeds, attention_gop_per_s=1e4))
     steps = [
-        predictor([node("a")], work=each).step([0], each.shards([1.0]), 1, 8000).compute
+        predictor([reader], work=each).step([0], each.shards([1.0]), 1, 8000).compute
         for each in (work_of(), work)
     ]
     read_s = 8000 * 2 * 8 * 64 * 16 * 2 / 25e9  # in 16 bits

@@ -16,7 +16,7 @@ from benchmarks.lan.cpu_quota import CpuQuota
 from benchmarks.lan.set_ups import PORTS, Link, Programs, background_command
 from benchmarks.lan.site import SETTLE_S, START_S
 from benchmarks.names import parse_test
-from benchmarks.namespaces import Lan, await_listening
+from benchmarks.namespaces import Lan, await_listening, lan_of
 from benchmarks.restart import Node
 
 
@@ -94,7 +94,7 @@ def _opened(set_up: PlannedSetUp, model: Path, pages: int, folder: Path) -> Iter
     cores = _cores_of(set_up.cores)
     link = set_up.link or Link(1000)
     with ExitStack() as stack:
-        lan = stack.enter_context(Lan(len(cores), link.rate_mbit, link.delay_ms))
+        lan = stack.enter_context(lan_of(len(cores), link.rate_mbit, link.delay_ms))
         workers = [
             _worker(lan, i, cores[i], folder, set_up.quota if i + 1 == len(cores) else 1.0, stack)
             for i in range(1, len(cores))

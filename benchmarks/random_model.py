@@ -24,7 +24,7 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
 from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
-from dllama.rope import rope_frequencies
+from dllama.rope import with_rope_factors
 
 PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
 
@@ -99,7 +99,7 @@ def write_random(
 ) -> None:
     """Writes `config` with matrices of `qtype`; the embedding and the head may have another type.
     `on_bytes` hears of every piece. Raises ValueError where a row ends inside a block."""
-    config = _with_factors(config)
+    config = with_rope_factors(config)
     rng = np.random.Generator(np.random.SFC64(seed))
 
     shapes = model_shapes(config)
@@ -185,16 +185,6 @@ CODES = {
 
 def _put(raw: np.ndarray, at: int, values: np.ndarray) -> None:
     raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
-
-
-def _with_factors(config: ModelConfig) -> ModelConfig:
-    """Llama 3's scaling as a table of factors, which is how real GGUF files carry it."""
-    if config.rope_scaling is None:
-        return config
-    plain, _ = rope_frequencies(replace(config, rope_scaling=None))
-    scaled, _ = rope_frequencies(config)
-    factors = (plain / scaled).astype(np.float32)
-    return replace(config, rope_scaling=None, rope_factors=tuple(factors.tolist()))
 
 
 def main(argv: list[str] | None = None) -> int:

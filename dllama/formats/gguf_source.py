@@ -9,7 +9,7 @@ from pathlib import Path
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile, GgufTensor
-from dllama.formats.gguf_config import ROPE_FACTORS, model_config
+from dllama.formats.gguf_config import ROPE_FACTORS, described, model_config
 from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement
 from dllama.formats.rope_order import RotaryPairs
@@ -33,7 +33,7 @@ class GgufSource(MappedSource):
     def __init__(self, path: str | Path) -> None:
         self.file = GgufFile(path)
         try:
-            config = model_config(self.file)
+            config = model_config(described(self.file))
             super().__init__(config, _placements(self.file, config), self.file.parts)
         except BaseException:
             self.file.close()

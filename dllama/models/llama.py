@@ -6,6 +6,7 @@ from dllama.models.family import Family
 LLAMA = Family(
     arch="llama",
     title="Llama 2 and 3.x, Mistral",
+    hf_types=("llama", "mistral"),
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *FEED_FORWARD),
     is_interleaved=True,
     m_arch=0xABCD00,

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
-from dllama.inspect import ModelFacts, count_text, describe, render, size_text
+from dllama.inspect.describe import describe
+from dllama.inspect.facts import ModelFacts
+from dllama.inspect.render import count_text, render, size_text
 from dllama.qtypes import QType
 from tests.dllama.formats.crafted import rewrite
 from tests.toy_models import write_toy

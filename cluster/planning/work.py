@@ -14,6 +14,7 @@ from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_page_bytes, memory_needed
 from dllama.sharding.plan import Shard, plan_for
+from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
 PARTS = ("heads", "hidden", "experts", "vocab", "whole")
@@ -39,7 +40,8 @@ class ModelWork:
     """The matrices of a model, counted once: those of a shard are sums over its units.
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
-    in all layers together.
+    in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
+    all layers together too.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -62,6 +64,9 @@ class ModelWork:
             part = "vocab" if name == "wcls" else _part_of(table[name])
             both = np.array([info.n_bytes, info.rows * info.cols], float)
             self.amounts[part][self.types.index(info.qtype)] += both / self._units[part]
+        embed = tensors["embed"]
+        self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
+        self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
         self._memory = self._memory_by_unit()
 
     @property

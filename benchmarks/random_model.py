@@ -18,17 +18,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata
-from benchmarks.writers.gguf_export import model_stream, rope_factors_row
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
 from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
-from dllama.rope import rope_frequencies
+from dllama.rope import with_rope_factors
 
 PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
 
-GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 4.0, "router": 2.0}
 """Standard deviation of a matrix times sqrt(cols), where it is not 1: it keeps activations near 1
 and spreads logits over several units."""
 
@@ -84,6 +84,24 @@ SHAPES: dict[str, ModelConfig] = {
             has_qk_norm=True,
             **_QWEN,
         ),
+        _shape(
+            "qwen3-30b-a3b",
+            "2048 768 48 32 4 128 151936 40960",
+            arch="qwen3moe",
+            has_qk_norm=True,
+            n_experts=128,
+            n_active_experts=8,
+            has_expert_norm=True,
+            **(_QWEN | {"is_tied": False}),
+        ),
+        _shape(
+            "mixtral-8x7b",
+            "4096 14336 32 32 8 128 32000 32768",
+            rope_theta=1000000.0,
+            n_experts=8,
+            n_active_experts=2,
+            has_expert_norm=True,
+        ),
     )
 }
 
@@ -99,7 +117,7 @@ def write_random(
 ) -> None:
     """Writes `config` with matrices of `qtype`; the embedding and the head may have another type.
     `on_bytes` hears of every piece. Raises ValueError where a row ends inside a block."""
-    config = _with_factors(config)
+    config = with_rope_factors(config)
     rng = np.random.Generator(np.random.SFC64(seed))
 
     shapes = model_shapes(config)
@@ -187,21 +205,13 @@ def _put(raw: np.ndarray, at: int, values: np.ndarray) -> None:
     raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
 
 
-def _with_factors(config: ModelConfig) -> ModelConfig:
-    """Llama 3's scaling as a table of factors, which is how real GGUF files carry it."""
-    if config.rope_scaling is None:
-        return config
-    plain, _ = rope_frequencies(replace(config, rope_scaling=None))
-    scaled, _ = rope_frequencies(config)
-    factors = (plain / scaled).astype(np.float32)
-    return replace(config, rope_scaling=None, rope_factors=tuple(factors.tolist()))
-
-
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     config = replace(SHAPES[args.shape], name=f"random-{args.shape}-{args.type}")
     if args.ctx:
         config = replace(config, max_seq_len=args.ctx)
+    if args.layers:
+        config = replace(config, n_layers=args.layers)
     qtype = QType[args.type]
     embed_qtype = QType[args.embed_type or args.type]
     total = sum(
@@ -228,8 +238,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stored_type(name: str, rows: int, qtype: QType, embed_qtype: QType) -> QType:
-    if rows == 1:
-        return QType.F32  # norms and biases, as every converter does
+    if rows == 1 or name.endswith(".router"):
+        return QType.F32  # norms, biases and routers, as every converter does
     return embed_qtype if name in {"embed", "wcls"} else qtype
 
 
@@ -246,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         "--embed-type", choices=types, help="type of embedding and output head (default: --type)"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file")
+    parser.add_argument("--layers", type=int, help="layers to write, instead of all of them")
     parser.add_argument("--ctx", type=int, help="context length to claim, instead of the real one")
     return parser
 

@@ -70,14 +70,17 @@ FEED_FORWARD = (
 )
 
 
+def enter_attention(ops: Ops, layer: Layer) -> None:
+    """Takes in what the half layer before has added up, and norms the input of attention. Norms
+    that the layer does not have are left out."""
+    qkv = layer.matrix("qkv")
+    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), qkv)
+
+
 def attention(ops: Ops, layer: Layer) -> None:
     """This rank's heads' part of wo(softmax(q k / sqrt(head_dim)) v), to ops.addend (T, dim).
-
-    Before it, the residual stream takes in what the half layer before has added up. Norms and
-    biases that the layer does not have are left out.
-    """
+    Biases that the layer does not have are left out."""
     qkv, wo = layer.matrix("qkv"), layer.matrix("wo")
-    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), reader=qkv)
     if qkv is None or wo is None:  # no heads here
         ops.add_nothing()
         return
@@ -89,10 +92,15 @@ def attention(ops: Ops, layer: Layer) -> None:
     ops.matmul(wo, mixed, ops.addend)
 
 
+def enter_feed_forward(ops: Ops, layer: Layer) -> None:
+    """Takes in what attention has added up, and norms the input of the feed-forward."""
+    gate_up = layer.matrix("gate_up")
+    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), gate_up)
+
+
 def feed_forward(ops: Ops, layer: Layer) -> None:
     """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.addend (T, dim)."""
     gate_up, w2 = layer.matrix("gate_up"), layer.matrix("w2")
-    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), reader=gate_up)
     if gate_up is None or w2 is None:
         ops.add_nothing()
         return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dllama.config import ModelConfig
-from dllama.models.blocks import EMBED, NORM, WCLS, attention, feed_forward
+from dllama.models import blocks
+from dllama.models.blocks import EMBED, NORM, WCLS
 from dllama.models.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from dllama.runtime.ops import Ops
 
 Block = Callable[["Ops", "Layer"], None]
-"""A half layer: reads the residual stream, leaves this rank's part of a sum in ops.addend."""
+
+
+class HalfLayer(NamedTuple):
+    """What a layer does between two sums over all ranks."""
+
+    enter: Block  # brings the residual stream up to date and norms it, each row by itself
+    compute: Block  # reads the normed rows, leaves this rank's part of a sum in ops.addend
+
+
+ATTENTION = HalfLayer(blocks.enter_attention, blocks.attention)
+FEED_FORWARD = HalfLayer(blocks.enter_feed_forward, blocks.feed_forward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +39,13 @@ class Family:
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
+    hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
+    hf_keys: Mapping[str, str] = field(default_factory=dict)
+    """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
+    """
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
-    attention: Block = attention
-    feed_forward: Block = feed_forward
+    attention: HalfLayer = ATTENTION
+    feed_forward: HalfLayer = FEED_FORWARD
     config_of: Callable[[ArchKeys], Mapping[str, object]] | None = None
     """Reads further ModelConfig fields from GGUF metadata. Raises ModelFileError for what the
     family does not compute."""

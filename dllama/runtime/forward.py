@@ -31,10 +31,10 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
 def _compute(weights: Weights, ops: Ops, comm: Collective, executor: Executor) -> None:
     family, mine, total = weights.family, ops.addend, ops.total
     for layer in weights.layers:
-        executor.run(family.attention, ops, layer)  # my heads' part of the sum
-        executor.all_reduce(comm, mine, total)
-        executor.run(family.feed_forward, ops, layer)  # begins with x += total
-        executor.all_reduce(comm, mine, total)
+        for half_layer in (family.attention, family.feed_forward):
+            executor.run(half_layer.enter, ops, layer)  # begins with x += total
+            executor.run(half_layer.compute, ops, layer)  # my part of the sum
+            executor.all_reduce(comm, mine, total)
 
 
 def _compute_in_turn(weights: Weights, groups: list[Ops], comm: Collective) -> None:
@@ -48,7 +48,8 @@ def _compute_in_turn(weights: Weights, groups: list[Ops], comm: Collective) -> N
             for i, group in enumerate(groups):
                 if (pending := sums[i]) is not None:
                     pending.finish()
-                half_layer(group, layer)
+                half_layer.enter(group, layer)
+                half_layer.compute(group, layer)
                 sums[i] = begun = comm.begin_all_reduce(group.addend, group.total)
                 if before is not None:
                     before.advance()

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
-from dllama.inspect import ModelFacts, count_text, describe, render, size_text
+from dllama.inspect.describe import describe
+from dllama.inspect.facts import ModelFacts
+from dllama.inspect.render import count_text, render, size_text
 from dllama.qtypes import QType
 from tests.dllama.formats.crafted import rewrite
 from tests.toy_models import write_toy
@@ -41,6 +43,18 @@ def test_a_gguf_model_is_described(tmp_path: Path) -> None:
     text = shown(facts)
     for part in ("toy-llama-0", "2 of width 64, hidden 172", "4 (2 key/value) of 16", "2 x Q4_0"):
         assert part in text
+
+
+def test_a_mixture_is_described(tmp_path: Path) -> None:
+    facts = describe(write_toy(tmp_path / "toy.gguf", arch="qwen2moe"))
+    source = open_model(tmp_path / "toy.gguf")
+    assert facts.n_parameters == sum(t.rows * t.cols for t in source.tensors.values())
+    assert {tuple(g.dims) for g in facts.groups if "_exps" in g.name} == {
+        (6, 160, 64),
+        (6, 64, 160),
+    }
+    shared = "a token takes 2, and a shared one of 320"
+    assert f"6 of 160 columns, of which {shared}" in " ".join(shown(facts).split())
 
 
 def test_an_m_model_is_described(tmp_path: Path) -> None:

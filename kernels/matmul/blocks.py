@@ -153,12 +153,12 @@ def emit_tile(fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, fi
 
 
 @jitted
-def _share(number, n_tokens):
-    """Returns (mask, further): tile `number` of the tokens fetches weights in steps whose number
+def _share(number, n_rows):
+    """Returns (mask, further): tile `number` of some rows fetches weights in steps whose number
     has no bit of the mask, and those of `further` steps later. The tiles read the same groups in
     turn: memory has work all the time if each of them fetches a part of the next groups."""
     n_sharers = 1
-    while 2 * n_sharers <= min(n_tiles(n_tokens, FEW), MOST_SHARERS):
+    while 2 * n_sharers <= min(n_tiles(n_rows, FEW), MOST_SHARERS):
         n_sharers *= 2
     return (n_sharers - 1, number) if number < n_sharers else (-1, 0)
 
@@ -202,7 +202,7 @@ def block_matmul(fmt: BlockType) -> Any:
                     start, end = tile_bounds(number, n_rows, FEW)
                     start, end = first_row + start, first_row + end
                     done = start * n_blocks
-                    mask, further = _share(number, n_tokens)
+                    mask, further = _share(number, n_rows)
                     tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
                                   scales.shape[1], address(a_quants) + done * BLOCK,
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,

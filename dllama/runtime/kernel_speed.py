@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dllama.host.container import cpu_limit
 from dllama.qtypes import QType
 from dllama.runtime.linear import format_name
 from dllama.runtime.step_speed import measure_steps
@@ -54,7 +55,8 @@ def measure_kernels(
 ) -> KernelSpeeds:
     """Returns the speeds of the kernels for these types, taking at most `max_bytes` of memory.
     `progress` is as in RankModel.load."""
-    overheads, found = measure_steps(n_threads), sorted(set(types))
+    found = sorted(set(types))
+    overheads = measure_steps(found[0], n_threads)
     with closing(Team(n_threads, progress)) as team:
         memory = huge((max(SLICE_BYTES, min(_beyond_caches(), max_bytes)),))
         memory.fill(FILL)
@@ -68,7 +70,14 @@ def measure_kernels(
     pairs = [_of_layer(*products[i : i + 2]) for i in range(0, len(products), 2)]
     of_types = [TypeSpeed(q, *pairs[2 * i : 2 * i + 2]) for i, q in enumerate(found)]
     step_us, half_layer_us = overheads.step_s * 1e6, overheads.half_layer_s * 1e6
-    return KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+    whole = KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+    return whole.slowed(_part_of_time(n_threads, cpu_limit()))
+
+
+def _part_of_time(n_threads: int, limit_cores: float | None) -> float:
+    """Returns the part of the threads' time that a container's limit leaves them: short runs fit
+    between two pauses, so their times tell nothing of it."""
+    return min(1.0, (n_threads if limit_cores is None else limit_cores) / n_threads)
 
 
 def _of_layer(plain: float, exact: float) -> float:

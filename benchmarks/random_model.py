@@ -28,7 +28,7 @@ from dllama.rope import with_rope_factors
 
 PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
 
-GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 4.0, "router": 2.0}
 """Standard deviation of a matrix times sqrt(cols), where it is not 1: it keeps activations near 1
 and spreads logits over several units."""
 
@@ -83,6 +83,24 @@ SHAPES: dict[str, ModelConfig] = {
             arch="qwen3",
             has_qk_norm=True,
             **_QWEN,
+        ),
+        _shape(
+            "qwen3-30b-a3b",
+            "2048 768 48 32 4 128 151936 40960",
+            arch="qwen3moe",
+            has_qk_norm=True,
+            n_experts=128,
+            n_active_experts=8,
+            has_expert_norm=True,
+            **(_QWEN | {"is_tied": False}),
+        ),
+        _shape(
+            "mixtral-8x7b",
+            "4096 14336 32 32 8 128 32000 32768",
+            rope_theta=1000000.0,
+            n_experts=8,
+            n_active_experts=2,
+            has_expert_norm=True,
         ),
     )
 }
@@ -192,6 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     config = replace(SHAPES[args.shape], name=f"random-{args.shape}-{args.type}")
     if args.ctx:
         config = replace(config, max_seq_len=args.ctx)
+    if args.layers:
+        config = replace(config, n_layers=args.layers)
     qtype = QType[args.type]
     embed_qtype = QType[args.embed_type or args.type]
     total = sum(
@@ -218,8 +238,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stored_type(name: str, rows: int, qtype: QType, embed_qtype: QType) -> QType:
-    if rows == 1:
-        return QType.F32  # norms and biases, as every converter does
+    if rows == 1 or name.endswith(".router"):
+        return QType.F32  # norms, biases and routers, as every converter does
     return embed_qtype if name in {"embed", "wcls"} else qtype
 
 
@@ -236,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         "--embed-type", choices=types, help="type of embedding and output head (default: --type)"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file")
+    parser.add_argument("--layers", type=int, help="layers to write, instead of all of them")
     parser.add_argument("--ctx", type=int, help="context length to claim, instead of the real one")
     return parser
 

@@ -99,11 +99,11 @@ def _place(token, n_tokens, is_block):
 
 
 @jitted
-def _lay_out(a, token, n_tokens, needs):
-    """Writes row `token` of a.rows into the tiles that the kernels read."""
-    rows, tiles, quants, scales, sums, weighted, pairs = a
+def lay_out(a, row, token, n_tokens, needs):
+    """Writes a row into the tiles that the kernels read, as row `token` of n_tokens."""
+    _, tiles, quants, scales, sums, weighted, pairs = a
     as_quants, as_tiles, as_pairs = needs
-    n_cols = rows.shape[1]
+    n_cols = row.size
     if as_quants:
         flip = 128 if n_tokens >= MANY_FROM else 0
         tile, lane, width = _place(token, n_tokens, True)
@@ -111,7 +111,7 @@ def _lay_out(a, token, n_tokens, needs):
         for block in range(n_blocks):
             slot = tile * n_blocks + block * width + lane
             _quantize_block(
-                address(rows) + (token * n_cols + block * BLOCK) * 4,
+                address(row) + block * BLOCK * 4,
                 address(quants) + slot * BLOCK,
                 address(scales) + slot * 4,
                 address(sums) + slot * 12,
@@ -122,13 +122,13 @@ def _lay_out(a, token, n_tokens, needs):
         tile, lane, width = _place(token, n_tokens, False)
     if as_tiles:
         for col in range(n_cols):
-            tiles[tile * n_cols + col * width + lane] = rows[token, col]
+            tiles[tile * n_cols + col * width + lane] = row[col]
     if as_pairs:
         n_pairs = (n_cols + 1) // 2
         for pair in range(n_pairs):
-            word = _bf16_bits(rows[token, 2 * pair])
+            word = _bf16_bits(row[2 * pair])
             if 2 * pair + 1 < n_cols:
-                word |= _bf16_bits(rows[token, 2 * pair + 1]) << 16
+                word |= _bf16_bits(row[2 * pair + 1]) << 16
             pairs[tile * n_pairs + pair * width + lane] = word
 
 
@@ -178,7 +178,7 @@ def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, need
             else:
                 for i in range(row.size):
                     a[0][t, i] = row[i]
-            _lay_out(a, t, n_tokens, needs)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 
@@ -236,7 +236,7 @@ def _lay_out_rows(thread, team, a, n_tokens, needs):
     while True:
         first, end = _claim_rows(team, n_tokens, needs)
         for t in range(first, end):
-            _lay_out(a, t, n_tokens, needs)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 
@@ -252,7 +252,7 @@ def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> No
 
 
 @jitted
-def _swiglu_row(gate, up, out):
+def swiglu_row(gate, up, out):
     """out = silu(gate) * up (Shazeer, arXiv:2002.05202)."""
     for i in range(out.size):
         g = gate[i]
@@ -266,8 +266,8 @@ def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
         first, end = _claim_rows(team, n_tokens, needs)
         for t in range(first, end):
             out = a[0][t, start : start + hidden]
-            _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
-            _lay_out(a, t, n_tokens, needs)
+            swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 

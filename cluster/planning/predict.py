@@ -171,8 +171,9 @@ class Predictor:
         attention = self._products(node, "heads", heads, n_rows) + half_s
         attention += vector_s * (config.dim + in_heads) + self._attend(node, heads, n_rows, depth)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
+        feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += vector_s * (config.dim + 2 * hidden)
+        feed_forward += vector_s * (config.dim + 2 * hidden * config.active_blocks)
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 
@@ -181,7 +182,7 @@ class Predictor:
         key = (node, part, n_rows)
         if key not in self._unit_s:
             read, multiply = self._rates[node]
-            n_bytes, values = self.work.amounts[part].T
+            n_bytes, values = self.work.read(part, n_rows).T
             times = np.maximum(n_bytes / read, 2 * n_rows * values / multiply)
             self._unit_s[key] = float(times.sum())
         return self._unit_s[key] * n_units

@@ -72,6 +72,7 @@ def model_config(file: Described) -> ModelConfig:
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
     fields: dict[str, object] = {
+        "hidden_dim": keys.integer("feed_forward_length"),
         "has_qkv_bias": file.has_qkv_bias,
         **family.always,
         **(family.config_of(keys) if family.config_of is not None else {}),
@@ -80,7 +81,6 @@ def model_config(file: Described) -> ModelConfig:
         arch=arch,
         name=_name(file),
         dim=dim,
-        hidden_dim=keys.integer("feed_forward_length"),
         n_layers=_n_layers(keys, file),
         n_heads=n_heads,
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
@@ -124,8 +124,8 @@ def _refuse_foreign_features(keys: ArchKeys, family: Family, file: Described) ->
         value = keys.raw(key)
         if value != neutral:
             raise ModelFileError(
-                f"{file.path}: {key} is {value!r}, which this version does not compute; only "
-                f"dense models of the Llama family are supported. Use another model."
+                f"{file.path}: {key} is {value!r}, which this version does not compute in models "
+                f"of this architecture. Use another model."
             )
 
 

@@ -54,8 +54,16 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         "q/k norms": config.has_qk_norm,
         "head tied to embedding": config.is_tied,
     }
+    experts = {}
+    if config.n_experts:
+        shared = f", and a shared one of {config.shared_hidden_dim}" * config.n_shared_gates
+        experts["experts"] = (
+            f"{config.n_experts} of {config.hidden_dim} columns, of which a token takes "
+            f"{config.n_active_experts}{shared}"
+        )
     return {
         "layers": f"{config.n_layers} of width {config.dim}, hidden {config.hidden_dim}",
+        **experts,
         "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",
         "rope": rope,

@@ -10,9 +10,11 @@ import numpy as np
 
 from dllama.collective import Addend
 from dllama.config import ModelConfig
+from dllama.runtime.experts import Experts
+from dllama.runtime.inputs import columns_of
 from dllama.runtime.layer import NONE
-from dllama.runtime.linear import Linear
-from dllama.runtime.state import RunState, columns_of
+from dllama.runtime.linear import Linear, needs_of
+from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, clear, gather_rows, prepare, swiglu
@@ -20,7 +22,7 @@ from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
-from kernels.weights.layout import Activations, Needs
+from kernels.weights.layout import Activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Ops:
         self._epsilon = weights.config.norm_epsilon
         self.normed = state.normed  # (T, dim): the input of a half layer
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
+        self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
     def begin(self, rows: Rows) -> None:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
@@ -114,13 +117,13 @@ class Ops:
         self._cosines, self._sines = state.cosines[own], state.sines[own]
         self._delta = None
 
-    def add_norm(self, after: np.ndarray, before: np.ndarray, reader: Linear | None) -> None:
-        """x += norm(total, after), then `normed` = norm(x, before), as `reader` reads it.
+    def add_norm(self, after: np.ndarray, before: np.ndarray, *readers: Linear | None) -> None:
+        """x += norm(total, after), then `normed` = norm(x, before), as all `readers` read it.
 
         There is no `total` before the first half layer.
         `after` and `before` are norm weights (dim,), empty for no norm.
         """
-        needs = Needs() if reader is None else reader.needs
+        needs = needs_of(*readers)
         add_rms_norm(
             self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
             self.rows.n, needs,
@@ -171,11 +174,32 @@ class Ops:
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
         return hidden
 
+    def route(self, router: Linear) -> None:
+        """Chooses the experts of every row of `normed`."""
+        self._mixture.route(router, self.normed, self.rows.n)
+
+    def run_experts(self, gate_up: Linear, w2: Linear) -> None:
+        """Computes the chosen experts of all rows, weighted."""
+        self._mixture.run(gate_up, w2, self.normed, self.rows.n)
+
+    def run_shared_expert(self, gate_up: Linear, w2: Linear) -> None:
+        """Computes the expert that all rows take, weighted."""
+        self._mixture.run_shared(gate_up, w2, self.normed, self.rows.n)
+
+    def add_experts(self) -> None:
+        """Adds up the experts of each row, to `addend`."""
+        self._mixture.add(self.addend, self.rows.n)
+
+    @property
+    def _mixture(self) -> Experts:
+        assert self._experts is not None, "only families of mixtures have routers"
+        return self._experts
+
     def head(self) -> None:
         """Logits of the rows `logits_at` over this rank's part of the vocabulary."""
         state, weights, rows = self._state, self._weights, self.rows
         n = len(rows.logits_at)
-        self.add_norm(weights.layers[-1].vector("post_norm2"), NONE, reader=None)
+        self.add_norm(weights.layers[-1].vector("post_norm2"), NONE)
         if n and weights.wcls is not None:
             gather_rows(self.x, rows.logits_at, state.last)
             add_rms_norm(

@@ -34,6 +34,11 @@ class SumUnits:
     hidden: Unit
     vocab: Unit
 
+    def by_axis(self, config: ModelConfig) -> dict[Axis, int]:
+        """Returns the units of the columns of each axis that matrices are summed over."""
+        shared = self.hidden * max(1, config.shared_ratio)
+        return {Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared}
+
 
 def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1) -> SumUnits:
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""

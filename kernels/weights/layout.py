@@ -146,13 +146,17 @@ def n_groups(rows: int) -> int:
 
 class Packed(NamedTuple):
     """A weight matrix as the kernels read it: `rows` x `cols` values of a type. `quants` is the
-    plane of quants (or of plain numbers), `scales` the plane of scales, empty for float types."""
+    plane of quants (or of plain numbers), `scales` the plane of scales, empty for float types.
+
+    It may be several matrices of one shape: they lie in one plane, at equal distances.
+    """
 
     format: str
     rows: int
     cols: int
     quants: np.ndarray  # (n_groups, bytes of a group) uint8
     scales: np.ndarray  # (n_groups, bytes of a group) uint8
+    n_matrices: int = 1
 
     @property
     def n_bytes(self) -> int:

@@ -45,6 +45,18 @@ def test_a_gguf_model_is_described(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_a_mixture_is_described(tmp_path: Path) -> None:
+    facts = describe(write_toy(tmp_path / "toy.gguf", arch="qwen2moe"))
+    source = open_model(tmp_path / "toy.gguf")
+    assert facts.n_parameters == sum(t.rows * t.cols for t in source.tensors.values())
+    assert {tuple(g.dims) for g in facts.groups if "_exps" in g.name} == {
+        (6, 160, 64),
+        (6, 64, 160),
+    }
+    shared = "a token takes 2, and a shared one of 320"
+    assert f"6 of 160 columns, of which {shared}" in " ".join(shown(facts).split())
+
+
 def test_an_m_model_is_described(tmp_path: Path) -> None:
     facts = describe(write_toy(tmp_path / "toy.m", fmt="m", arch="qwen3"))
     assert (facts.format, facts.arch, facts.tokenizer) == ("distributed-llama .m", "qwen3", None)

@@ -61,7 +61,10 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.attention.key_length": config.head_dim,
         f"{arch}.attention.value_length": config.head_dim,
         f"{arch}.attention.layer_norm_rms_epsilon": float(config.norm_epsilon),
-    } | {f"{arch}.rope.scaling.{key}": v for key, v in _scaling(config.rope_scaling).items()}
+    } | {
+        f"{arch}.{key}": value
+        for key, value in (_scaling(config.rope_scaling) | _experts(config)).items()
+    }
 
 
 def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
@@ -81,6 +84,22 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         keys["yarn_ext_factor"] = float(scaling.extrapolation)
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
+    return {f"rope.scaling.{key}": value for key, value in keys.items()}
+
+
+def _experts(config: ModelConfig) -> dict[str, object]:
+    if not config.n_experts:
+        return {}
+    keys: dict[str, object] = {
+        "expert_count": config.n_experts,
+        "expert_used_count": config.n_active_experts,
+        "expert_feed_forward_length": config.hidden_dim,
+        "expert_weights_norm": config.has_expert_norm,
+    }
+    if config.shared_hidden_dim:
+        keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
+    if config.expert_scale != 1:
+        keys["expert_weights_scale"] = float(config.expert_scale)
     return keys
 
 
@@ -94,7 +113,12 @@ def model_stream(
     """A file to write the tensors of model_tensors(config) to, in that order, then, where the
     config has rope factors, `rope_factors_row`. `qtype_of` gives the type by our name."""
     tensors = [
-        TensorInfo(their_name(name, tensor), qtype_of(name), *tensor.shape(config))
+        TensorInfo(
+            their_name(name, tensor),
+            qtype_of(name),
+            *tensor.shape(config),
+            n_experts=tensor.n_experts(config),
+        )
         for name, tensor in model_tensors(config).items()
     ]
     if config.rope_factors is not None:

@@ -268,7 +268,17 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"dim": 0}, {"hidden_dim": -1}, {"n_layers": 1 << 25}, {"n_kv_heads": 3}, {"n_kv_heads": 0}],
+    [
+        {"dim": 0},
+        {"hidden_dim": -1},
+        {"n_layers": 1 << 25},
+        {"n_kv_heads": 3},
+        {"n_kv_heads": 0},
+        {"n_experts": 4},
+        {"n_experts": 4, "n_active_experts": 5},
+        {"shared_hidden_dim": 97},
+        {"n_experts": 1 << 20, "n_active_experts": 2},
+    ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:
     check_config(small_config())

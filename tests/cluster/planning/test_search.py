@@ -64,6 +64,22 @@ def test_two_are_slower_than_one_over_a_slow_network() -> None:
     assert said.endswith("two are slower than one here.")
 
 
+def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
+    """Decoding would be faster with both nodes: it is bound by latency, a prompt by bandwidth."""
+    nodes = [node("a", read=8), node("b", read=8)]
+    narrow = LinkSpeed([LinkPoint(8192, 100.0, 100.0), LinkPoint(1 << 20, 120e3, 120e3)])
+    plans = plans_of(nodes, narrow)
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0,)
+    both = next(p for p in plans if len(p.nodes) == 2)
+    assert both.prediction.decode_per_s > 1.5 * chosen.prediction.decode_per_s
+    assert verdict(plans, chosen, nodes).startswith(
+        "A prompt of 512 tokens takes 20.4 s of network"
+    )
+    reason = why_left_out(plans, chosen, 1, nodes)
+    assert "since a prompt takes 20.4 s of network alone, and " in reason
+
+
 def test_memory_needs_a_node_that_slows_down() -> None:
     nodes = [node("a", free_gb=1.2), node("b", free_gb=4)]
     plans = plans_of(nodes, SLOW)

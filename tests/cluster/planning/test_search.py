@@ -67,7 +67,7 @@ def test_two_are_slower_than_one_over_a_slow_network() -> None:
 def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
     """Decoding would be faster with both nodes: it is bound by latency, a prompt by bandwidth."""
     nodes = [node("a", read=8), node("b", read=8)]
-    narrow = LinkSpeed([LinkPoint(8192, 100.0, 100.0), LinkPoint(1 << 20, 120e3, 120e3)])
+    narrow = LinkSpeed([LinkPoint(8192, 100.0, 100.0), LinkPoint(1 << 20, 200e3, 200e3)])
     plans = plans_of(nodes, narrow)
     chosen = choose(plans)
     assert chosen is not None and chosen.nodes == (0,)

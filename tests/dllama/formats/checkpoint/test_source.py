@@ -185,7 +185,9 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, dict[str, object]] = {
-    r"model_type 'gemma9'; this version runs llama, mistral, qwen2": {"model_type": "gemma9"},
+    r"model_type 'gemma9'; this version runs llama, mistral, mixtral, qwen2": {
+        "model_type": "gemma9"
+    },
     "names no `model_type`": {"model_type": None},
     "hidden_act is 'gelu'": {"hidden_act": "gelu"},
     "num_local_experts is '8'": {"num_local_experts": 8, "model_type": "qwen3"},

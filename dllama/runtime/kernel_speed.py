@@ -22,13 +22,14 @@ from dllama.sharding.units import sum_units
 from dllama.speeds import KernelSpeeds, TypeSpeed
 from dllama.step import Step
 from dllama.weight_source import TensorFeed, TensorInfo
-from kernels.activations import activations, add_rms_norm, swiglu
+from kernels.activations import add_rms_norm, swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import Kind, Units
+from kernels.prepare import activations
 from kernels.team import Team
 from kernels.weights.layout import GROUP, Needs, Packed
 

@@ -34,8 +34,8 @@ from kernels.wire.exchange import (
     WAIT_NS,
 )
 
-MIN_GROUP_ROWS = 48  # a group of fewer rows reads the weights again for too little
-MAX_GROUPS = 3  # one is computed while the sums of another and the normed rows of a third travel
+TWO_GROUPS_FROM = 96  # rows: smaller groups read the weights again for too little
+THREE_GROUPS_FROM = 3 * 96  # rows: groups that are large enough for weights to be expanded
 
 
 class _UnderWay:
@@ -173,10 +173,11 @@ class MeshCollective:
         return pending
 
     def n_groups(self, n_rows: int) -> int:
-        n_groups = min(MAX_GROUPS, n_rows // MIN_GROUP_ROWS)
-        if n_groups < 2 or self.world_size == 1:
+        if n_rows < TWO_GROUPS_FROM or self.world_size == 1:
             return 0
-        return 1 if self.links.n_rings == len(self._others) else n_groups
+        if self.links.n_rings == len(self._others):  # what is sent is there at once
+            return 1
+        return 2 if n_rows < THREE_GROUPS_FROM else 3
 
     def blocking(self, work: Callable[[], None]) -> None:
         """Does a part of a sum, which counts as network: others may have computed meanwhile."""

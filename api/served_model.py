@@ -71,9 +71,10 @@ class PromptTemplate(Protocol):
 class ModelFacts:
     """Facts of a model's file and vocabulary, for /v1/models, /props and /infill: 0 or "" if
     unknown. `n_slots` sequences run at once; `size_bytes` are those of its weights; the file was
-    written at `modified_s` (unix time), and `metadata` is empty where it is no GGUF."""
+    written at `modified_s` (unix time); `metadata` has GGUF's keys, and none of a .m file."""
 
     path: str = ""
+    format: str = ""  # "gguf", "safetensors" or "m"
     arch: str = ""
     modified_s: float = 0.0
     metadata: GgufMetadata = field(default_factory=lambda: GgufMetadata({}), compare=False)

@@ -100,6 +100,16 @@ def multiplied_weights(path: Path) -> dict[str, int]:
     return {"body": sum(sizes.values()), "head": head}
 
 
+def weight_bytes(path: Path) -> int:
+    """Returns the bytes of weights that a decoded token reads: of all matrices but an embedding
+    table that is no head."""
+    with closing(open_model(path)) as source:
+        sizes = {name: t.n_bytes for name, t in source.tensors.items() if t.rows > 1}
+    if "wcls" in sizes:
+        del sizes["embed"]
+    return sum(sizes.values())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

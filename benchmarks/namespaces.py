@@ -3,31 +3,27 @@ delay.
 
 Needs Linux, root and iproute2. Without a delay the machines' links meet on a bridge, and the kernel
 does everything. With one, their packets pass through a process of ours, as not every kernel has
-netem. Nothing is left when `Lan.close` has run.
+netem. Nothing is left of them afterwards.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.chaos import packets
-from tests.chaos.wire import LinkRule
+from benchmarks.lan import packets
+from benchmarks.lan.carrier import Carrier
+from benchmarks.lan.wire import LinkRule
 
-ROOT = Path(__file__).resolve().parents[1]
 SUBNET = "10.87.0"
 BURST_BYTES = 128 << 10  # a packet of the kernel's segmentation offload has up to 64 KiB
 DELAYED_MTU = 16_000  # few packets for a step: one Python process carries them all
-CLOSE_S = 20.0
 
 
 def why_no_namespaces() -> str | None:
@@ -38,43 +34,38 @@ def why_no_namespaces() -> str | None:
         if shutil.which(tool) is None:
             return f"network namespaces need the command {tool} (Debian: iproute2, util-linux)"
     try:
-        with Lan(1, 1000):
+        with lan_of(1, 1000):
             return None
     except subprocess.CalledProcessError as error:
         said = bytes(error.stderr or b"").decode(errors="replace").strip()
         return f"network namespaces are refused: {' '.join(error.cmd)}: {said}"
 
 
-class Lan:
-    """`n` machines, 0 to n - 1, each with a link of `rate_mbit` in both directions. What one sends
-    to another arrives `delay_ms` later."""
+@contextmanager
+def lan_of(n: int, rate_mbit: float, delay_ms: float = 0.0) -> Iterator[Lan]:
+    """Yields `n` machines, 0 to n - 1, each with a link of `rate_mbit` in both directions. What one
+    sends to another arrives `delay_ms` later. Nothing is left of them afterwards."""
+    lan = Lan(n, rate_mbit, delay_ms)
+    try:
+        lan.open()
+        yield lan
+    finally:
+        lan.close()
 
-    def __init__(self, n: int, rate_mbit: float, delay_ms: float = 0.0) -> None:
+
+class Lan:
+    """The machines that `lan_of` yields."""
+
+    def __init__(self, n: int, rate_mbit: float, delay_ms: float) -> None:
         self._tag = f"dl{os.getpid()}"
         self.hub = f"{self._tag}-hub"
         self.names = [f"{self._tag}-{i}" for i in range(n)]
         self._rate_mbit = rate_mbit
         self._delay_ms = delay_ms
         self._device = packets.DEVICE if delay_ms else "eth0"
-        self._carrier: subprocess.Popen[str] | None = None
+        self._carrier: Carrier | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _open(self) -> None:
+    def open(self) -> None:
         for name in self.names:
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
@@ -95,20 +86,13 @@ class Lan:
             self._limit_rate(self.hub, f"port{i}")
 
     def _join_by_carrier(self) -> None:
-        self._carrier = subprocess.Popen(
-            [sys.executable, "-m", packets.__name__,
-             *(f"{i + 1}=/run/netns/{name}" for i, name in enumerate(self.names))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        self._hear_carrier()
+        spaces = {i + 1: f"/run/netns/{name}" for i, name in enumerate(self.names)}
+        self._carrier = Carrier(spaces)
         os.setpriority(os.PRIO_PROCESS, self._carrier.pid, -10)  # else it waits for who computes
         for i in range(len(self.names)):
             self._set_up_device(i, "mtu", str(DELAYED_MTU))
-            for other in range(len(self.names)):
-                if other != i:
-                    rule = asdict(LinkRule(delay_s=self._delay_ms / 1e3))
-                    self._tell_carrier({"from": i + 1, "to": other + 1, "rule": rule})
+        for sender, receiver in permutations(spaces, 2):
+            self._carrier.set_way(sender, receiver, LinkRule(delay_s=self._delay_ms / 1e3))
 
     def _set_up_device(self, i: int, *more: str) -> None:
         name = self.names[i]
@@ -122,17 +106,6 @@ class Lan:
              f"{self._rate_mbit}mbit", "burst", str(BURST_BYTES), "latency", "100ms"],
             check=True, capture_output=True,
         )  # fmt: skip
-
-    def _tell_carrier(self, command: dict[str, object]) -> None:
-        assert self._carrier is not None and self._carrier.stdin is not None
-        self._carrier.stdin.write(json.dumps(command) + "\n")
-        self._carrier.stdin.flush()
-        self._hear_carrier()
-
-    def _hear_carrier(self) -> None:
-        assert self._carrier is not None and self._carrier.stdout is not None
-        if not self._carrier.stdout.readline():
-            raise OSError("the process that carries packets has ended; its own words are above")
 
     def address(self, i: int) -> str:
         """Returns the address of a machine."""
@@ -151,14 +124,7 @@ class Lan:
 
     def close(self) -> None:
         if self._carrier is not None:
-            assert self._carrier.stdin is not None and self._carrier.stdout is not None
-            self._carrier.stdin.close()
-            try:
-                self._carrier.wait(CLOSE_S)
-            finally:
-                self._carrier.kill()
-                self._carrier.wait()
-                self._carrier.stdout.close()
+            self._carrier.close()
         for name in (*self.names, self.hub):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 

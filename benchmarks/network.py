@@ -7,7 +7,8 @@
 Machines are network namespaces, each with cores of its own and no memory shared; links have rates
 (tc tbf), and delays by a process of ours. Root is needed. On each link all set-ups run in turn,
 A B C A B C: one node with one core, one with the cores of all, dllama on all nodes with each of
---sync-types, encrypted and plain, then distributed-llama and llama.cpp's RPC where they are given.
+--sync-types, encrypted and plain, then distributed-llama and llama.cpp's RPC where they are given,
+and plain TCP in C between two ends that read as much memory as ranks.
 Tables show medians of --rounds, and in brackets the median of the ratios to one node with the cores
 of all. JSON and Markdown go to benchmarks/results.
 
@@ -23,6 +24,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -31,13 +33,14 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.compare import RESULTS, machine_facts, model_file
-from benchmarks.lan.floor import Floor, compiled, exchanges_of, measure_floor, why_no_floor
+from benchmarks.lan.exchanges import exchanges_of
+from benchmarks.lan.floor import Floor, compiled, measure_floor, why_no_floor
 from benchmarks.lan.rounds import Sample, fits_at_once, measure_in_turn, rows_of
 from benchmarks.lan.set_ups import Link, Programs, SetUp, set_ups
 from benchmarks.lan.site import Model, Site
 from benchmarks.lan.tables import markdown, rich_table, sentences, test_title
 from benchmarks.names import parse_test
-from benchmarks.namespaces import Lan, why_no_namespaces
+from benchmarks.namespaces import Lan, lan_of, why_no_namespaces
 from dllama.cli.flags.arguments import comma_list
 from dllama.host.container import available_memory
 
@@ -56,13 +59,14 @@ def node_cores(nodes: int, cores: int) -> list[list[int]]:
     return [own[i * cores : (i + 1) * cores] for i in range(nodes)]
 
 
-def programs_of(args: argparse.Namespace) -> Programs:
+def programs_of(args: argparse.Namespace, raw_tcp: Path | None = None) -> Programs:
     """Returns the other programs. Raises SystemExit where one that is named is not there."""
     folder = args.llama_cpp
     found = Programs(
         args.distributed_llama and args.distributed_llama.resolve(),
         folder and (folder / "llama-batched-bench").resolve(),
         folder and _rpc_server(folder).resolve(),
+        raw_tcp,
     )
     for program in (found.distributed_llama, found.batched_bench, found.rpc_server):
         if program is not None and not os.access(program, os.X_OK):
@@ -100,8 +104,11 @@ def models_of(args: argparse.Namespace, programs: Programs) -> list[Model]:
 class Bench:
     """All that is the same for every link."""
 
-    def __init__(self, args: argparse.Namespace, tell: Console) -> None:
-        self.programs = programs_of(args)
+    def __init__(self, args: argparse.Namespace, folder: Path, tell: Console) -> None:
+        why_not = why_no_floor()
+        if why_not is not None:
+            tell.print(why_not)
+        self.programs = programs_of(args, None if why_not else compiled(folder))
         self.cores = node_cores(args.nodes, args.cores)
         encryptions = [ENCRYPTIONS[word] for word in args.encrypt]
         self.set_ups = set_ups(
@@ -110,19 +117,21 @@ class Bench:
         self.tests: Sequence[str] = args.tests
         self.sync_types: Sequence[str] = args.sync_types
         self.rounds: int = args.rounds
-        self._tell = tell
+        self._folder, self._tell = folder, tell
 
-    def run(self, model: Model, link: Link, folder: Path) -> dict[str, Any]:
+    def run(self, model: Model, link: Link) -> dict[str, Any]:
         """Returns what one model does on one link."""
         needs = [parse_test(test).n_pages for test in self.tests]
         size = model.gguf.stat().st_size
         holds_all = fits_at_once(self.set_ups, size, available_memory())
         with (
-            Lan(len(self.cores), link.rate_mbit, link.delay_ms) as lan,
-            Site(lan, folder, self.cores, self.programs) as site,
+            lan_of(len(self.cores), link.rate_mbit, link.delay_ms) as lan,
+            closing(Site(lan, self._folder, self.cores, self.programs)) as site,
         ):
-            floors = self._floors(model, lan, folder)
-            site.start(list(dict.fromkeys(s.background for s in self.set_ups if s.background)))
+            kinds = list(dict.fromkeys(s.background for s in self.set_ups if s.background))
+            site.start([kind for kind in kinds if kind == "plain TCP"])
+            floors = self._floors(model, lan) if "plain TCP" in kinds else []
+            site.start([kind for kind in kinds if kind != "plain TCP"])
             found = measure_in_turn(
                 self.set_ups, self.tests, self.rounds,
                 lambda set_up: site.open(set_up, model, max(needs) + 1), self._note,
@@ -135,17 +144,12 @@ class Bench:
             "rows": rows_of(found, self.set_ups[1]),
         }  # fmt: skip
 
-    def _floors(self, model: Model, lan: Lan, folder: Path) -> list[Floor]:
-        why_not = why_no_floor()
-        if why_not is not None:
-            self._tell.print(why_not)
-            return []
-        program = compiled(folder)
+    def _floors(self, model: Model, lan: Lan) -> list[Floor]:
+        assert self.programs.raw_tcp is not None
         parsed = [parse_test(test) for test in self.tests]
         rows = sorted({1 if t.is_decode else t.n_tokens for t in parsed if t.batch == 1})
-        cores = self.cores[0], self.cores[1]
         return [
-            measure_floor(lan, program, exchanges, cores, self.rounds)
+            measure_floor(lan, self.programs.raw_tcp, exchanges, self.cores[0], self.rounds)
             for exchanges in exchanges_of(model.config(), self.sync_types, rows)
         ]
 
@@ -210,7 +214,6 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(f"{reason}; start this as root on Linux")
     os.environ["DLLAMA_SHARED_MEMORY"] = "0"  # of namespaces too the memory is one
     console = Console(width=None if sys.stdout.isatty() else 160)
-    bench = Bench(args, Console(stderr=True, highlight=False))
     facts = machine_facts()
     out = args.json or RESULTS / (
         f"{facts['cpu']}-{facts['cores']}-{facts['date']}-{facts['commit']}-network.json"
@@ -222,8 +225,9 @@ def main(argv: list[str] | None = None) -> int:
     }  # fmt: skip
     links = [Link(rate, delay) for rate in args.rates for delay in args.delays]
     with tempfile.TemporaryDirectory() as folder:  # of all links: weights are sent once
+        bench = Bench(args, Path(folder), Console(stderr=True, highlight=False))
         for model, link in product(models_of(args, bench.programs), links):
-            run = bench.run(model, link, Path(folder))
+            run = bench.run(model, link)
             found["runs"].append(run)
             console.print(rich_table(run))
             console.print("\n".join(sentences(run)), highlight=False)

@@ -18,17 +18,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata
-from benchmarks.writers.gguf_export import model_stream, rope_factors_row
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
 from dllama.models import model_shapes
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
-from dllama.rope import rope_frequencies
+from dllama.rope import with_rope_factors
 
 PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
 
-GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 4.0, "router": 2.0}
 """Standard deviation of a matrix times sqrt(cols), where it is not 1: it keeps activations near 1
 and spreads logits over several units."""
 
@@ -84,6 +84,24 @@ SHAPES: dict[str, ModelConfig] = {
             has_qk_norm=True,
             **_QWEN,
         ),
+        _shape(
+            "qwen3-30b-a3b",
+            "2048 768 48 32 4 128 151936 40960",
+            arch="qwen3moe",
+            has_qk_norm=True,
+            n_experts=128,
+            n_active_experts=8,
+            has_expert_norm=True,
+            **(_QWEN | {"is_tied": False}),
+        ),
+        _shape(
+            "mixtral-8x7b",
+            "4096 14336 32 32 8 128 32000 32768",
+            rope_theta=1000000.0,
+            n_experts=8,
+            n_active_experts=2,
+            has_expert_norm=True,
+        ),
     )
 }
 
@@ -99,7 +117,7 @@ def write_random(
 ) -> None:
     """Writes `config` with matrices of `qtype`; the embedding and the head may have another type.
     `on_bytes` hears of every piece. Raises ValueError where a row ends inside a block."""
-    config = _with_factors(config)
+    config = with_rope_factors(config)
     rng = np.random.Generator(np.random.SFC64(seed))
 
     shapes = model_shapes(config)
@@ -143,27 +161,50 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
     raw = words.view(np.uint8)[: n_blocks * block.bytes].reshape(n_blocks, block.bytes)
     codes = CODES[qtype]
     scale = std / codes.spread * rng.uniform(0.8, 1.2, n_blocks)
-    if codes.is_power:  # the byte of the nearest power of two, which the type reads half as large
-        raw[:, codes.scale_at] = np.rint(np.log2(scale)) + 128
-        return raw
-    # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
-    scale *= rng.integers(0, 2, n_blocks) * 2 - 1
-    _put(raw, codes.scale_at, scale)
+    if codes.has_sign:
+        # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
+        scale *= rng.integers(0, 2, n_blocks) * 2 - 1
+    codes.put(raw, codes.scale_at, scale)
     if codes.minimum_at is not None:
-        _put(raw, codes.minimum_at, scale * codes.middle)
+        codes.put(raw, codes.minimum_at, scale * codes.middle)
     return raw
 
 
+def _put_half(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
+
+
+def _put_power(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """The byte of the nearest power of two, which MXFP4 reads half as large."""
+    raw[:, at] = np.rint(np.log2(values)) + 128
+
+
+def _put_e4m3(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """The same fp8 four times, rounded down, which NVFP4 reads half as large."""
+    mantissas, exponents = np.frexp(2 * values)
+    codes = 8 * (exponents + 6) + np.floor(16 * mantissas) - 8
+    raw[:, at : at + 4] = np.maximum(codes, 1)[:, None]
+
+
+def _put_in_nibbles(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """A half as the upper nibbles of four words of two bytes, the lowest first."""
+    bits = values.astype("<f2").view(np.uint16)
+    for i in range(4):
+        top = raw[:, at + 2 * i + 1]
+        top[...] = (top & 15) | ((bits >> (4 * i)) & 15) << 4
+
+
 class Codes(NamedTuple):
-    """The meaning of a block's random bits before its float16 scale: their standard deviation,
-    where the scale lies, and for types with a minimum where that is and how large in scales, so
-    that weights are about 0 on average. The scale may be a power of two in a byte instead."""
+    """The meaning of a block's random bits before its scale: their standard deviation, where the
+    scale lies, and for types with a minimum where that is and how large in scales, so that weights
+    are about 0 on average. `put` writes a scale; most are a float16."""
 
     spread: float
     scale_at: int
     minimum_at: int | None = None
     middle: float = 0.0
-    is_power: bool = False
+    put: Callable[[np.ndarray, int, np.ndarray], None] = _put_half
+    has_sign: bool = True
 
 
 CODES = {
@@ -179,22 +220,20 @@ CODES = {
     QType.Q6_K: Codes(18.5 * 74.0, 208),
     QType.IQ4_NL: Codes(74.0, 0),
     QType.IQ4_XS: Codes(74.0 * 18.5, 0),
-    QType.MXFP4: Codes(5.85, 0, is_power=True),
+    QType.MXFP4: Codes(5.85, 0, put=_put_power, has_sign=False),
+    QType.NVFP4: Codes(5.85, 0, put=_put_e4m3, has_sign=False),
+    QType.Q1_0: Codes(1.0, 0),
+    QType.Q2_0: Codes(1.22, 0),
+    QType.TQ1_0: Codes(0.82, 52),
+    QType.TQ2_0: Codes(1.22, 64),
+    QType.IQ1_S: Codes(7.2, 0),
+    QType.IQ1_M: Codes(7.2, 48, put=_put_in_nibbles),
+    QType.IQ2_XXS: Codes(53.0, 0),
+    QType.IQ2_XS: Codes(56.0, 0),
+    QType.IQ2_S: Codes(56.0, 0),
+    QType.IQ3_XXS: Codes(142.0, 0),
+    QType.IQ3_S: Codes(140.0, 0),
 }
-
-
-def _put(raw: np.ndarray, at: int, values: np.ndarray) -> None:
-    raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
-
-
-def _with_factors(config: ModelConfig) -> ModelConfig:
-    """Llama 3's scaling as a table of factors, which is how real GGUF files carry it."""
-    if config.rope_scaling is None:
-        return config
-    plain, _ = rope_frequencies(replace(config, rope_scaling=None))
-    scaled, _ = rope_frequencies(config)
-    factors = (plain / scaled).astype(np.float32)
-    return replace(config, rope_scaling=None, rope_factors=tuple(factors.tolist()))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -202,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
     config = replace(SHAPES[args.shape], name=f"random-{args.shape}-{args.type}")
     if args.ctx:
         config = replace(config, max_seq_len=args.ctx)
+    if args.layers:
+        config = replace(config, n_layers=args.layers)
     qtype = QType[args.type]
     embed_qtype = QType[args.embed_type or args.type]
     total = sum(
@@ -228,8 +269,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stored_type(name: str, rows: int, qtype: QType, embed_qtype: QType) -> QType:
-    if rows == 1:
-        return QType.F32  # norms and biases, as every converter does
+    if rows == 1 or name.endswith(".router"):
+        return QType.F32  # norms, biases and routers, as every converter does
     return embed_qtype if name in {"embed", "wcls"} else qtype
 
 
@@ -246,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         "--embed-type", choices=types, help="type of embedding and output head (default: --type)"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file")
+    parser.add_argument("--layers", type=int, help="layers to write, instead of all of them")
     parser.add_argument("--ctx", type=int, help="context length to claim, instead of the real one")
     return parser
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.namespaces import Lan, why_no_namespaces
+from benchmarks.namespaces import Lan, lan_of, why_no_namespaces
 from kernels.cache import cache_root
 
 PORT, HTTP = 9998, 8080
@@ -166,7 +166,7 @@ def measure(model: Path, n_workers: int, rate_mbit: float, tell: Console) -> lis
         found.append(Measured(what, seconds, sent))
         tell.print(f"{what}: {seconds:.2f} s" + (f", {sent:,} bytes" if sent is not None else ""))
 
-    with Lan(n_workers + 1, rate_mbit) as lan, tempfile.TemporaryDirectory() as name:
+    with lan_of(n_workers + 1, rate_mbit) as lan, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         enter_namespace(lan.names[0])
         for _ in range(3):

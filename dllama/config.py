@@ -38,6 +38,9 @@ class ModelConfig:
     RoPE rotates the pairs (j, j + rotary_dim / 2): loaders that meet interleaved pairs undo that
     at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
     them, divide the frequency of each pair (rotary_dim / 2 values).
+
+    In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
+    tokens take, has a multiple of them.
     """
 
     arch: str  # a key of dllama.models.FAMILIES
@@ -59,6 +62,11 @@ class ModelConfig:
     is_tied: bool = False  # the output head is the embedding table
     partial_rotary_dim: int | None = None  # values of a head that are rotated; None: all
     tokenizer_size: int | None = None  # tokens of the tokenizer; None: as many as the model's
+    n_experts: int = 0  # of a layer; 0: the feed-forward is dense
+    n_active_experts: int = 0  # that a token takes, the shared one not counted
+    shared_hidden_dim: int = 0  # columns of the shared expert; 0: there is none
+    has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
+    expert_scale: float = 1.0
 
     @property
     def n_tokens(self) -> int:
@@ -78,6 +86,26 @@ class ModelConfig:
     @property
     def kv_dim(self) -> int:
         return self.n_kv_heads * self.head_dim
+
+    @property
+    def shared_ratio(self) -> int:
+        """Columns of the shared expert for each column of another one."""
+        return self.shared_hidden_dim // self.hidden_dim
+
+    @property
+    def n_shared_gates(self) -> int:
+        """Rows of the matrix that weighs the shared expert."""
+        return 1 if self.shared_hidden_dim else 0
+
+    @property
+    def hidden_blocks(self) -> int:
+        """Blocks of `hidden_dim` columns that a layer's feed-forward has, in all experts."""
+        return max(1, self.n_experts) + self.shared_ratio
+
+    @property
+    def active_blocks(self) -> int:
+        """Those of them that a token takes."""
+        return max(1, self.n_active_experts) + self.shared_ratio
 
     @property
     def group_size(self) -> int:

@@ -6,6 +6,7 @@ Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071, section 3), Meta's
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -36,6 +37,17 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     if config.rope_factors is not None:
         frequency = frequency / np.array(config.rope_factors, np.float64)
     return frequency, magnitude
+
+
+def with_rope_factors(config: ModelConfig) -> ModelConfig:
+    """Returns the config with Llama 3's scaling as a table of factors, as GGUF files carry it; a
+    config without that scaling as it is."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind is not RopeScalingKind.LLAMA3:
+        return config
+    plain = _plain(config.rope_theta, config.rotary_dim)
+    factors = (plain / _llama3(plain, scaling)).astype(np.float32)
+    return replace(config, rope_scaling=None, rope_factors=tuple(factors.tolist()))
 
 
 def _plain(theta: float, rotary_dim: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class Runner(Protocol):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights that a forward pass reads, over all ranks."""
+        """Bytes of weights that one token reads, over all ranks."""
         ...
 
     def counters(self) -> dict[str, int]:

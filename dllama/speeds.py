@@ -24,6 +24,7 @@ class KernelSpeeds:
     """The kernels of a node, with all threads that it computes with."""
 
     types: Annotated[list[TypeSpeed], MaxLength(64)]
+    step_us: float  # of one row, apart from its half layers
     half_layer_us: float  # of one row, apart from its products and its attention
     vector_gvalue_per_s: float  # norms, activations, rotations
     attention_gop_per_s: float

@@ -7,14 +7,14 @@ is tied), and per layer i `layers.{i}.` + a name of the table, such as `wq` or `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.limits import Range
-from dllama.qtypes import QType, row_bytes
+from dllama.qtypes import BLOCK, PACKED_BYTES, QType, row_bytes
 
 Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
@@ -46,10 +46,6 @@ class TensorInfo:
         """The name in the family's table: `wq` of `layers.3.wq`."""
         return self.name.rpartition(".")[2]
 
-    def of_one_expert(self) -> TensorInfo:
-        """Returns the info of one expert's matrix."""
-        return replace(self, rows=self.rows // self.n_experts, n_experts=1)
-
     @property
     def row_bytes(self) -> int:
         return row_bytes(self.qtype, self.cols)
@@ -57,6 +53,16 @@ class TensorInfo:
     @property
     def n_bytes(self) -> int:
         return self.rows * self.row_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes in a rank's memory, up to whole groups of rows."""
+        file_bytes = BLOCK[self.qtype].bytes
+        return self.n_bytes // file_bytes * PACKED_BYTES.get(self.qtype, file_bytes)
+
+    def read_bytes(self, config: ModelConfig) -> int:
+        """Returns the bytes that one token reads: of several experts those that it takes."""
+        return self.n_bytes * min(self.n_experts, config.n_active_experts or 1) // self.n_experts
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, own,
             else:
                 for i in range(row.size):
                     a[0][t, i] = row[i]
-            lay_out(a, t, n_tokens, needs)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 
@@ -104,7 +104,7 @@ def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
 
 
 @jitted
-def _swiglu_row(gate, up, out):
+def swiglu_row(gate, up, out):
     """out = silu(gate) * up (Shazeer, arXiv:2002.05202)."""
     for i in range(out.size):
         g = gate[i]
@@ -118,8 +118,8 @@ def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
         first, end = claim_rows(team, n_tokens, (0, n_tokens), needs)
         for t in range(first, end):
             out = a[0][t, start : start + hidden]
-            _swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
-            lay_out(a, t, n_tokens, needs)
+            swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 

@@ -120,11 +120,11 @@ def _place_block(
 
 
 @jitted
-def lay_out(a, token, n_tokens, needs):
-    """Writes row `token` of a.rows into the tiles that the kernels read."""
-    rows, tiles, quants, scales, sums, weighted, pairs = a
+def lay_out(a, row, token, n_tokens, needs):
+    """Writes a row into the tiles that the kernels read, as row `token` of n_tokens."""
+    _, tiles, quants, scales, sums, weighted, pairs = a
     as_quants, as_tiles, as_pairs = needs
-    n_cols = rows.shape[1]
+    n_cols = row.size
     if as_quants:
         flip = 128 if n_tokens >= MANY_FROM else 0
         tile, lane, width = _place(token, n_tokens, True)
@@ -132,7 +132,7 @@ def lay_out(a, token, n_tokens, needs):
         for block in range(n_blocks):
             slot = tile * n_blocks + block * width + lane
             _quantize_block(
-                address(rows) + (token * n_cols + block * BLOCK) * 4,
+                address(row) + block * BLOCK * 4,
                 address(quants) + slot * BLOCK,
                 address(scales) + slot * 4,
                 address(sums) + slot * 12,
@@ -143,13 +143,13 @@ def lay_out(a, token, n_tokens, needs):
         tile, lane, width = _place(token, n_tokens, False)
     if as_tiles:
         for col in range(n_cols):
-            tiles[tile * n_cols + col * width + lane] = rows[token, col]
+            tiles[tile * n_cols + col * width + lane] = row[col]
     if as_pairs:
         n_pairs = (n_cols + 1) // 2
         for pair in range(n_pairs):
-            word = _bf16_bits(rows[token, 2 * pair])
+            word = _bf16_bits(row[2 * pair])
             if 2 * pair + 1 < n_cols:
-                word |= _bf16_bits(rows[token, 2 * pair + 1]) << 16
+                word |= _bf16_bits(row[2 * pair + 1]) << 16
             pairs[tile * n_pairs + pair * width + lane] = word
 
 
@@ -174,7 +174,7 @@ def _lay_out_rows(thread, team, a, n_tokens, own, needs):
     while True:
         first, end = claim_rows(team, n_tokens, own, needs)
         for t in range(first, end):
-            lay_out(a, t, n_tokens, needs)
+            lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 

@@ -13,19 +13,29 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from benchmarks.writers.encode import encode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
-from benchmarks.writers.gguf_export import in_file_order, model_stream, rope_factors_row
 from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import ModelConfig, RopeScaling
 from dllama.formats.m_layout import m_tensors
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
 
-GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0}
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "router": 2.0}
 """Standard deviation of a matrix times sqrt(cols), where it is not 1."""
+
+
+EXPERTS: dict[str, dict[str, object]] = {
+    "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
+    "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
+}
+"""The experts of a toy, by its family."""
+
+MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
+"""Those of a llama that is a Mixtral."""
 
 
 def write_toy(
@@ -49,10 +59,14 @@ def write_toy(
     rope_factors: tuple[float, ...] | None = None,
     tokenizer: Literal["bpe", "spm"] = "bpe",
     n_tokens: int | None = None,
+    **more: object,
 ) -> Path:
     """Writes a toy model and returns its path; a GGUF has a tokenizer of `n_tokens`, by default of
-    `vocab_size`. A matrix whose columns are no multiple of the
-    block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in .m."""
+    `vocab_size`, and further fields of its config (`more`). A matrix whose columns are no
+    multiple of the block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in
+    .m."""
+    if arch == "qwen2moe":
+        more = {"shared_hidden_dim": 2 * hidden_dim, **more}
     config = ModelConfig(
         arch=arch,
         name=f"toy-{arch}-{seed}",
@@ -69,7 +83,7 @@ def write_toy(
         rope_scaling=rope_scaling,
         rope_factors=rope_factors,
         is_tied=tied,
-        **FAMILIES[arch].always,
+        **{**FAMILIES[arch].always, **EXPERTS.get(arch, {}), **more},
     )
     if fmt == "m":
         _write_m(path, config, qtype, seed)
@@ -98,7 +112,7 @@ def _write_gguf(
 
     def qtype_of(name: str) -> QType:
         rows, cols = shapes[name]
-        if rows == 1:
+        if rows == 1 or name.endswith(".router"):
             return QType.F32
         return QType.F16 if cols % BLOCK[qtype].values else qtype
 

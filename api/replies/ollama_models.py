@@ -48,7 +48,7 @@ def details_of(model: ServedModel) -> Json:
     facts = model.facts
     return {
         "parent_model": "",
-        "format": "gguf" if facts.metadata else Path(facts.path).suffix.removeprefix("."),
+        "format": facts.format,
         "family": facts.arch,
         "families": [facts.arch],
         "parameter_size": shown_count(facts.n_params),

@@ -2,7 +2,9 @@
 for a token of a model.
 
 It computes nothing and adds nothing up: no program can synchronise sooner over the same link. Both
-ends work for WORK_US before each exchange of a decoded token, as ranks do.
+ends work for WORK_US before each exchange of a decoded token, as ranks do. What exchanging costs a
+program that reads weights in between is measured in turn with the others
+(benchmarks/peers/with_plain_tcp.py).
 """
 
 from __future__ import annotations
@@ -14,25 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.namespaces import Lan, await_listening
-from cluster.mesh.sync_type import SyncType, make_codec
-from dllama.config import ModelConfig
+from benchmarks.lan.exchanges import PORT, Exchanges, raw_tcp_words, read_spent
+from benchmarks.namespaces import Lan
 
 SOURCE = Path(__file__).with_name("raw_tcp.c")
-PORT = 9_970
 WORK_US = 300
 N_TOKENS = 40  # decoded; of a prompt, which takes longer, one
-LISTEN_S, LONGEST_S = 20.0, 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanges:
-    """What a rank of two sends, and is sent, for one step of `n_rows` tokens."""
-
-    sync_types: tuple[str, ...]  # those that are as large
-    n_rows: int
-    n_bytes: int  # of one exchange, each way
-    n: int
+LONGEST_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +35,6 @@ class Floor:
     sleeping_ms: float
 
 
-def exchanges_of(
-    config: ModelConfig, sync_types: Sequence[str], row_counts: Sequence[int]
-) -> list[Exchanges]:
-    """Returns the exchanges of a step of so many rows, each size once: two a layer, and one for the
-    best logits, which is shorter and counted as long as the others."""
-    by_size: dict[int, tuple[str, ...]] = {}
-    for name in sync_types:
-        row_bytes = make_codec(SyncType(name)).row_bytes(config.dim)
-        by_size[row_bytes] = (*by_size.get(row_bytes, ()), name)
-    return [
-        Exchanges(names, n, n * row_bytes, 2 * config.n_layers + 1)
-        for row_bytes, names in by_size.items()
-        for n in row_counts
-    ]
-
-
 def why_no_floor() -> str | None:
     """Returns why the program cannot be made here; None if it can."""
     if shutil.which("cc") is None:
@@ -71,15 +45,15 @@ def why_no_floor() -> str | None:
 def compiled(folder: Path) -> Path:
     """Returns the program, made in a folder. Raises CalledProcessError."""
     program = folder / "raw_tcp"
-    subprocess.run(["cc", "-O2", "-o", str(program), str(SOURCE)], check=True)
+    subprocess.run(["cc", "-O3", "-march=native", "-o", str(program), str(SOURCE)], check=True)
     return program
 
 
 def measure_floor(
-    lan: Lan, program: Path, exchanges: Exchanges,
-    cores: tuple[Sequence[int], Sequence[int]], rounds: int,
-) -> Floor:  # fmt: skip
-    """Measures between machines 0 and 1, each on its own cores: both ways of waiting in turn."""
+    lan: Lan, program: Path, exchanges: Exchanges, cores: Sequence[int], rounds: int
+) -> Floor:
+    """Measures from machine 0, with these cores, to machine 1, where the program has to listen:
+    both ways of waiting in turn."""
     looking, sleeping = [], []
     for _ in range(rounds):
         looking.append(_run(lan, program, exchanges, cores, looks=True))
@@ -88,23 +62,12 @@ def measure_floor(
 
 
 def _run(
-    lan: Lan, program: Path, exchanges: Exchanges,
-    cores: tuple[Sequence[int], Sequence[int]], *, looks: bool,
-) -> float:  # fmt: skip
-    n_steps, work_us = (N_TOKENS, WORK_US) if exchanges.n_rows == 1 else (1, 0)
-    numbers = [PORT, exchanges.n_bytes, exchanges.n, n_steps, work_us, int(looks)]
-    words = [str(number) for number in numbers]
-    listening = subprocess.Popen(
-        lan.command(1, [str(program), "listen", *words], cores[1]), stdout=subprocess.DEVNULL
-    )
-    try:
-        await_listening(listening.pid, PORT, LISTEN_S)
-        done = subprocess.run(
-            lan.command(0, [str(program), lan.address(1), *words], cores[0]),
-            check=True, capture_output=True, text=True, timeout=LONGEST_S,
-        )  # fmt: skip
-        listening.wait(LISTEN_S)
-    finally:
-        listening.kill()
-        listening.wait()
-    return statistics.median(float(line) for line in done.stdout.split()) / 1e3
+    lan: Lan, program: Path, exchanges: Exchanges, cores: Sequence[int], *, looks: bool
+) -> float:
+    n_tokens, work_us = (N_TOKENS, WORK_US) if exchanges.n_rows == 1 else (1, 0)
+    words = raw_tcp_words(exchanges.n_bytes, exchanges.n, n_tokens, work_us=work_us, looks=looks)
+    done = subprocess.run(
+        lan.command(0, [str(program), lan.address(1), str(PORT), *words], cores),
+        check=True, capture_output=True, text=True, timeout=LONGEST_S,
+    )  # fmt: skip
+    return statistics.median(spent.lost_ms for spent in read_spent(done.stdout))

@@ -77,10 +77,11 @@ def rows_of(found: Samples, baseline: SetUp) -> list[dict[str, Any]]:
             "tokens_per_s": statistics.median(speeds), "samples": speeds,
             "of_one_node": ratio(speeds, [s["tokens_per_s"] for s in found[baseline, test]]),
         }  # fmt: skip
-        if set_up.program == "dllama":
+        if TIMES[0] in samples[0]:
             row |= {key: statistics.median(s[key] for s in samples) for key in TIMES}
-            if parse_test(test).is_decode:
-                row["ranks"] = samples[-1]["ranks"]
+            row["lost_samples"] = [s["wait_ms"] + s["network_ms"] for s in samples]
+        if "ranks" in samples[0] and parse_test(test).is_decode:
+            row["ranks"] = samples[-1]["ranks"]
         rows.append(row)
     return rows
 

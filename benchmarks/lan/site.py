@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from benchmarks.compare import Peer, multiplied_weights
+from benchmarks.compare import Peer, multiplied_weights, weight_bytes
 from benchmarks.lan.set_ups import (
     PORTS,
     Background,
     Programs,
     SetUp,
+    Sizes,
     background_command,
     peer_command,
 )
@@ -41,6 +40,12 @@ class Model:
         with closing(open_model(self.gguf)) as source:
             return source.config
 
+    def sizes(self) -> Sizes:
+        config, weights = self.config(), multiplied_weights(self.gguf)
+        return Sizes(
+            config, weights["body"] // config.n_layers, weights["head"], weight_bytes(self.gguf)
+        )
+
 
 class Site:
     """Nodes on the machines of a Lan, each on its own cores."""
@@ -51,17 +56,6 @@ class Site:
         self.lan, self.cores = lan, cores
         self._folder, self._programs = folder, programs
         self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def start(self, kinds: Sequence[Background]) -> None:
         """Starts these programs on every machine but the first, and waits until they listen."""
@@ -80,12 +74,8 @@ class Site:
         """Yields the process that measures a set-up, loaded."""
         file = model.m_file if set_up.program == "distributed-llama" else model.gguf
         assert file is not None
-        config, weights = model.config(), multiplied_weights(model.gguf)
         addresses = [self.lan.address(i) for i in range(1, len(self.cores))]
-        words = peer_command(
-            set_up, file, addresses, config, weights["body"] // config.n_layers, weights["head"],
-            self._programs,
-        )  # fmt: skip
+        words = peer_command(set_up, file, model.sizes(), addresses, self._programs)
         all_cores = [core for cores in self.cores for core in cores]
         home = f"DLLAMA_HOME={self._machine_folder(0)}"  # the others have theirs
         cores = self.cores[0] if set_up.nodes > 1 else all_cores[: set_up.cores]
@@ -94,6 +84,10 @@ class Site:
             if set_up.program == "dllama" and set_up.nodes > 1:
                 time.sleep(SETTLE_S)
             yield peer
+
+    def close(self) -> None:
+        """Ends what was started."""
+        self._stack.close()
 
     def _machine_folder(self, i: int) -> Path:
         own = self._folder / f"machine-{i}"

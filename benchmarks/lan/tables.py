@@ -79,8 +79,9 @@ def markdown(found: Row) -> str:
 
 
 def sentences(run: Row) -> list[str]:
-    """Returns how near the floor of plain TCP each cluster comes, and its ratios to the others."""
-    return [*(_floor_sentence(run, floor) for floor in run["floors"]), *_peer_sentences(run)]
+    """Returns how near the floors of plain TCP each cluster comes, and its ratios to the others."""
+    floors = (_floor_sentence(run, floor) for floor in run["floors"])
+    return [*floors, *_reading_sentences(run), *_peer_sentences(run)]
 
 
 def _floor_sentence(run: Row, floor: Row) -> str:
@@ -97,14 +98,36 @@ def _floor_sentence(run: Row, floor: Row) -> str:
     for row in run["rows"]:
         test = parse_test(row["test"])
         is_same = test.batch == 1 and (1 if test.is_decode else test.n_tokens) == n_rows
-        if is_same and row["sync_type"] in exchanges["sync_types"]:
+        if row["program"] == "dllama" and is_same and row["sync_type"] in exchanges["sync_types"]:
             ours = (row["wait_ms"] + row["network_ms"]) * n_rows
             beside.append(f"{ours:.2f} ({ours / least:.2f} times) on {row['set_up']}")
     return f"{said}. Wait and network are {'; '.join(beside)}." if beside else f"{said}."
 
 
+def _reading_sentences(run: Row) -> list[str]:
+    """Returns what exchanging takes of a decoded token where both ends read their weights: in C,
+    and in each cluster of the same type of sums."""
+    said = []
+    for floor in (row for row in run["rows"] if row["program"] == "plain TCP"):
+        beside = [
+            f"{row['wait_ms'] + row['network_ms']:.2f} "
+            f"({ratio(row['lost_samples'], floor['lost_samples']):.2f} times) on {row['set_up']}"
+            for row in run["rows"]
+            if row["program"] == "dllama" and row["nodes"] > 1
+            and (row["test"], row["sync_type"]) == (floor["test"], floor["sync_type"])
+        ]  # fmt: skip
+        said.append(
+            f"{test_title(floor['test'])}: where two ends in C read as much memory as ranks, plain "
+            f"TCP takes {floor['wait_ms']:.2f} ms of waiting and {floor['network_ms']:.2f} ms of "
+            f"network a token; dllama takes {' and '.join(beside)} of both."
+        )
+    return said
+
+
 def _peer_sentences(run: Row) -> list[str]:
-    theirs = dict.fromkeys(r["set_up"] for r in run["rows"] if r["program"] != "dllama")
+    theirs = dict.fromkeys(
+        r["set_up"] for r in run["rows"] if r["program"] not in ("dllama", "plain TCP")
+    )
     ours = dict.fromkeys(
         r["set_up"] for r in run["rows"] if r["program"] == "dllama" and r["nodes"] > 1
     )

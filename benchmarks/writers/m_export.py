@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.streamed import StreamedFile
 from dllama.config import ModelConfig, RopeScalingKind
 from dllama.formats.m_layout import (
     ARCH_TYPES,
@@ -20,6 +19,7 @@ from dllama.formats.m_layout import (
     m_tensors,
 )
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
-from cluster.mesh.layout import BLOCK_BYTES, SCATTER_BYTES, Block, Layouts, is_scattered
+from cluster.mesh.layout import BLOCK_BYTES, SCATTER_BYTES, Block, Layouts, is_scattered, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
@@ -33,9 +33,6 @@ from kernels.wire.exchange import (
     STARTED_NS,
     WAIT_NS,
 )
-
-TWO_GROUPS_FROM = 96  # rows: smaller groups read the weights again for too little
-THREE_GROUPS_FROM = 3 * 96  # rows: groups that are large enough for weights to be expanded
 
 
 class _UnderWay:
@@ -173,11 +170,7 @@ class MeshCollective:
         return pending
 
     def n_groups(self, n_rows: int) -> int:
-        if n_rows < TWO_GROUPS_FROM or self.world_size == 1:
-            return 0
-        if self.links.n_rings == len(self._others):  # what is sent is there at once
-            return 1
-        return 2 if n_rows < THREE_GROUPS_FROM else 3
+        return n_groups(n_rows, self.world_size, self.links.n_rings == len(self._others))
 
     def blocking(self, work: Callable[[], None]) -> None:
         """Does a part of a sum, which counts as network: others may have computed meanwhile."""

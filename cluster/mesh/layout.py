@@ -13,6 +13,8 @@ from dllama.collective import RowShares
 
 BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
 SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
+TWO_GROUPS_FROM = 96  # rows: smaller groups read the weights again for too little
+THREE_GROUPS_FROM = 3 * 96  # rows: groups that are large enough for weights to be expanded
 KEPT = 16  # layouts: those of a step's groups of rows, and of the steps before
 
 Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
@@ -44,6 +46,19 @@ def is_scattered(world_size: int, n_rows: int, wire_bytes: int, sum_bytes: int) 
     scattered = (wire_bytes + sum_bytes) / world_size
     is_large = n_rows >= world_size and n_rows * wire_bytes >= SCATTER_BYTES
     return is_large and scattered <= 0.75 * wire_bytes
+
+
+def n_groups(n_rows: int, world_size: int, shares_memory: bool) -> int:
+    """Returns the groups that a long step's rows are computed in; 0 for a step that is not long.
+
+    With three, one is computed while the sums of another and the normed rows of the third travel.
+    Where all ranks share memory, what is sent is there at once.
+    """
+    if world_size == 1 or n_rows < TWO_GROUPS_FROM:
+        return 0
+    if shares_memory:
+        return 1
+    return 2 if n_rows < THREE_GROUPS_FROM else 3
 
 
 class Layouts:

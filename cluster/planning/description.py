@@ -24,8 +24,8 @@ from dllama.speeds import KernelSpeeds, TypeSpeed
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 64
-OPTIONAL = {"half_layer_us": 30.0, "vector_gvalue_per_s": 0.3, "attention_gop_per_s": 10.0,
-            "sum_gb_per_s": 1.0}  # fmt: skip
+OPTIONAL = {"step_us": 300.0, "half_layer_us": 30.0, "vector_gvalue_per_s": 0.3,
+            "attention_gop_per_s": 10.0, "sum_gb_per_s": 1.0}  # fmt: skip
 """What a node of four small cores has, where a description does not say it."""
 SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size")
 

@@ -14,11 +14,13 @@ MORE_PEERS = 0.25  # of a link's latency: what a message to one more peer adds
 
 @dataclass(frozen=True, slots=True)
 class LinkPoint:
-    """The time in which two nodes send each other `n_bytes` at once: median and 99th percentile."""
+    """The time in which two nodes send each other `n_bytes` at once, median and 99th percentile,
+    and the processor time that the sockets of one of them take meanwhile: copies, encryption."""
 
     n_bytes: Count
     p50_us: float
     p99_us: float
+    cpu_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ class LinkSpeed:
                 return (small.p50_us + part * (large.p50_us - small.p50_us)) / 1e6
         return (last.p50_us + (n_bytes - last.n_bytes) * self._us_per_byte) / 1e6
 
+    def cpu_seconds(self, n_bytes: float) -> float:
+        """Returns the processor time that the sockets of one node take of an exchange, as the
+        largest payload tells it."""
+        last = self.points[-1]
+        return last.cpu_us / 1e6 * n_bytes / last.n_bytes if last.n_bytes else 0.0
+
     def wire_seconds(self, n_bytes: float) -> float:
         """Returns the part of an exchange that grows with its bytes."""
         return max(0.0, self.seconds(n_bytes) - self.latency_us / 1e6)
@@ -114,6 +122,13 @@ class Network:
         more += [slowest] * (len(links) - 1 - len(more))  # one link stands for several nodes
         return slowest.seconds(n_bytes) + sum(
             link.wire_seconds(n_bytes) + MORE_PEERS * link.latency_us / 1e6 for link in more
+        )
+
+    def cpu_s(self, nodes: Sequence[int], n_bytes: float) -> float:
+        """Returns the processor time that an exchange takes of the busiest node."""
+        return max(
+            sum(self.between(node, other).cpu_seconds(n_bytes) for other in nodes if other != node)
+            for node in nodes
         )
 
     def slowest_latency_s(self, nodes: Sequence[int]) -> float:

@@ -14,12 +14,10 @@ import numpy as np
 
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import Network
+from cluster.planning.syncs import Exchanged, exchanged
 from cluster.planning.work import ModelWork
 from dllama.sharding.plan import Shard
 from dllama.speeds import KernelSpeeds
-
-SYNC_BYTES = {SyncType.EXACT: 4.0, SyncType.F32: 4.0, SyncType.BF16: 2.0, SyncType.Q80: 34 / 32}
-"""Bytes of a value of a partial sum on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,31 @@ class RankTime(NamedTuple):
         return self.attention + self.feed_forward + self.head
 
 
+class SyncTime(NamedTuple):
+    """A synchronisation's seconds: of a processor (sockets, adding up), and of the wire."""
+
+    busy: float
+    wire: float
+    n_groups: int  # of rows, of which one is computed while another travels
+
+    @property
+    def total(self) -> float:
+        return self.busy + self.wire
+
+    def beside(self, compute_s: float) -> float:
+        """Returns what a half layer that computes for `compute_s` takes with it. Of several groups
+        either the processor or the wire is always at work, unless neither fills the time that a
+        group needs to go through both."""
+        busy = compute_s + self.busy
+        return max(busy, self.wire, (busy + self.wire) / self.n_groups)
+
+
+NO_SYNC = SyncTime(0.0, 0.0, 1)
+
+
 class StepTime(NamedTuple):
-    """A step's seconds: `compute` of the slowest rank in each half layer, and the network's."""
+    """A step's seconds: `compute` of the slowest rank in each half layer, and what the network adds
+    to it."""
 
     compute: float
     network: float
@@ -82,7 +103,7 @@ class Predictor:
         self, work: ModelWork, nodes: Sequence[PlanNode], network: Network, sync_type: SyncType
     ) -> None:
         self.work, self.nodes, self.network = work, nodes, network
-        self._sync_bytes = SYNC_BYTES[sync_type]
+        self._sync_type = sync_type
         self._unit_s: dict[tuple[int, str, int], float] = {}
         self._rates = [_rates(work, node.speeds) for node in nodes]
 
@@ -100,51 +121,69 @@ class Predictor:
         )
         return Prediction(
             self.step(chosen, shards, 1, prompt_tokens), whole, prompt_tokens, self.work.n_syncs,
-            self.sync_s(chosen, 1),
+            self.sync(chosen, 1).total,
         )  # fmt: skip
 
     def step(
         self, chosen: Sequence[int], shards: Sequence[Shard], n_rows: int, depth: int
     ) -> StepTime:
         """Returns the time of a step of `n_rows` after `depth` tokens of context."""
+        normed_rows = self._exchanged(len(chosen), n_rows).normed_rows
         ranks = tuple(
-            self._rank(node, shard, n_rows, depth)
+            self._rank(node, shard, n_rows, normed_rows, depth)
             for node, shard in zip(chosen, shards, strict=True)
         )
-        compute = sum(max(column) for column in zip(*ranks, strict=True))
+        *half_layers, head = (max(column) for column in zip(*ranks, strict=True))
+        compute = sum(half_layers) + head
         network = 0.0
         if len(chosen) > 1:
-            network = self.work.n_syncs * self.sync_s(chosen, n_rows)
-            network += self.network.slowest_latency_s(chosen)  # the step out, the logits back
+            sync, n = self.sync(chosen, n_rows), self.work.config.n_layers
+            network = sum(n * sync.beside(each / n) - each for each in half_layers)
+            network += self._outward_s(chosen, n_rows)
         return StepTime(compute, network, ranks)
 
-    def sync_s(self, chosen: Sequence[int], n_rows: int) -> float:
-        """Returns the time of one all-reduce: sent all to all, or scattered and gathered where
-        that is faster, and added up."""
+    def sync(self, chosen: Sequence[int], n_rows: int) -> SyncTime:
+        """Returns the time of one all-reduce."""
         n = len(chosen)
         if n < 2:
-            return 0.0
-        values = n_rows * self.work.config.dim
-        n_bytes = values * self._sync_bytes
-        plain = self.network.exchange_s(chosen, n_bytes)
-        parts = self.network.exchange_s(chosen, n_bytes / n)
-        scattered = parts + self.network.exchange_s(chosen, 4 * values / n)
-        adding = max(n_bytes / self.nodes[i].speeds.sum_gb_per_s / 1e9 for i in chosen)
-        is_one_row = n_rows < n
-        return min(plain + n * adding, float("inf") if is_one_row else scattered + 2 * adding)
+            return NO_SYNC
+        sent = self._exchanged(n, n_rows)
+        whole = sum(self.network.exchange_s(chosen, n_bytes) for n_bytes in sent.hops)
+        sockets = sum(self.network.cpu_s(chosen, n_bytes) for n_bytes in sent.hops)
+        rate = min(self.nodes[i].speeds.sum_gb_per_s for i in chosen) * 1e9
+        return SyncTime(
+            sockets + n * sent.added_bytes / rate, max(0.0, whole - sockets), sent.n_groups
+        )
 
-    def _rank(self, node: int, shard: Shard, n_rows: int, depth: int) -> RankTime:
+    def _exchanged(self, world_size: int, n_rows: int) -> Exchanged:
+        work = self.work
+        return exchanged(work.config.dim, n_rows, world_size, self._sync_type, work.normed_quants)
+
+    def _outward_s(self, chosen: Sequence[int], n_rows: int) -> float:
+        """The way of a step and its embeddings to the workers, one after the other, and of the
+        logits back."""
+        others = chosen[1:]
+        n_bytes = n_rows * self.work.embedding_bytes
+        wire = sum(self.network.between(chosen[0], i).wire_seconds(n_bytes) for i in others)
+        return wire + self.network.slowest_latency_s(chosen)
+
+    def _rank(
+        self, node: int, shard: Shard, n_rows: int, normed_rows: float, depth: int
+    ) -> RankTime:
         config, speeds = self.work.config, self.nodes[node].speeds
         heads, hidden = len(shard.kv_heads), len(shard.hidden)
-        vector_s = n_rows * config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        vector_s = config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        norm_s = vector_s * normed_rows * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
         attention = self._products(node, "heads", heads, n_rows) + half_s
-        attention += vector_s * (config.dim + in_heads) + self._attend(node, heads, n_rows, depth)
+        attention += norm_s + vector_s * n_rows * in_heads
+        attention += self._attend(node, heads, n_rows, depth)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
+        feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += vector_s * (config.dim + 2 * hidden)
-        head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.half_layer_us / 1e6
+        feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
+        head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 
     def _products(self, node: int, part: str, n_units: int, n_rows: int) -> float:
@@ -152,7 +191,7 @@ class Predictor:
         key = (node, part, n_rows)
         if key not in self._unit_s:
             read, multiply = self._rates[node]
-            n_bytes, values = self.work.amounts[part].T
+            n_bytes, values = self.work.read(part, n_rows).T
             times = np.maximum(n_bytes / read, 2 * n_rows * values / multiply)
             self._unit_s[key] = float(times.sum())
         return self._unit_s[key] * n_units
@@ -161,10 +200,11 @@ class Predictor:
         """Attention over all earlier tokens: bound by its products for many rows, by reading keys
         and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
+        read = n_heads * self.work.kv_head_bytes * (depth + n_rows)
         seen = n_rows * depth + n_rows * (n_rows + 1) / 2
         values = n_heads * config.head_dim * config.n_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
-        return max(products, 4 * values * (depth + n_rows) / float(self._rates[node][0].max()))
+        return max(products, read / float(self._rates[node][0].max()))
 
 
 def _rates(work: ModelWork, speeds: KernelSpeeds) -> tuple[np.ndarray, np.ndarray]:

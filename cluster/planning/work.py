@@ -14,13 +14,17 @@ from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_page_bytes, memory_needed
 from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.units import reads_normed_quants
+from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
-PARTS = ("heads", "hidden", "vocab", "whole")
-"""What a matrix is cut by: key/value heads, hidden columns, vocabulary rows; or not at all."""
+PARTS = ("heads", "hidden", "experts", "vocab", "whole")
+"""What a matrix is cut by: key/value heads, hidden columns, those of each expert, vocabulary rows;
+or not at all."""
 
 _PART_OF = {
-    Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.VOCAB: "vocab",
+    Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
+    Axis.VOCAB: "vocab",
 }  # fmt: skip
 
 
@@ -37,7 +41,8 @@ class ModelWork:
     """The matrices of a model, counted once: those of a shard are sums over its units.
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
-    in all layers together.
+    in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
+    all layers together too.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -52,14 +57,18 @@ class ModelWork:
             matrices["wcls"] = tensors["embed"]
         self.types = sorted({info.qtype for info in matrices.values()})
         self.amounts = {part: np.zeros((len(self.types), 2)) for part in PARTS}
-        units = {
-            "heads": config.n_kv_heads, "hidden": config.hidden_dim, "vocab": config.vocab_size,
-            "whole": 1,
+        self._units = {
+            "heads": config.n_kv_heads, "hidden": config.hidden_dim, "experts": config.hidden_dim,
+            "vocab": config.vocab_size, "whole": 1,
         }  # fmt: skip
         for name, info in matrices.items():
             part = "vocab" if name == "wcls" else _part_of(table[name])
             both = np.array([info.n_bytes, info.rows * info.cols], float)
-            self.amounts[part][self.types.index(info.qtype)] += both / units[part]
+            self.amounts[part][self.types.index(info.qtype)] += both / self._units[part]
+        embed = tensors["embed"]
+        self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
+        self.normed_quants = reads_normed_quants(config, tensors)
+        self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
         self._memory = self._memory_by_unit()
 
     @property
@@ -73,8 +82,16 @@ class ModelWork:
 
     def weight_bytes(self) -> int:
         """Returns the bytes that a decoded token reads on all nodes together."""
-        sizes = (self.config.n_kv_heads, self.config.hidden_dim, self.config.vocab_size, 1)
-        return int(sum(self.amounts[p][:, 0].sum() * n for p, n in zip(PARTS, sizes, strict=True)))
+        return int(sum(self.read(part, 1)[:, 0].sum() * self._units[part] for part in PARTS))
+
+    def read(self, part: str, n_rows: int) -> np.ndarray:
+        """Returns `amounts[part]` as a step of `n_rows` needs them: bytes that it reads, and values
+        that it multiplies each row with. Of experts it reads as many as its rows may take."""
+        config, amounts = self.config, self.amounts[part]
+        if part != "experts" or not config.n_experts:
+            return amounts
+        n_read = min(config.n_experts, n_rows * config.n_active_experts)
+        return amounts * (np.array([n_read, config.n_active_experts]) / config.n_experts)
 
     def memory(self, shard: Shard) -> int:
         """Returns the bytes that a rank needs, exactly; takes milliseconds."""
@@ -115,6 +132,8 @@ class ModelWork:
 
 
 def _part_of(tensor: Tensor) -> str:
+    if tensor.experts is not None:
+        return "experts"
     for axis in (tensor.rows, tensor.cols):
         if axis in _PART_OF:
             return _PART_OF[axis]
@@ -122,10 +141,11 @@ def _part_of(tensor: Tensor) -> str:
 
 
 def described_tensors(config: ModelConfig, qtype: QType) -> dict[str, TensorInfo]:
-    """Returns the tensors of a model that is no file: all matrices of one type."""
+    """Returns the tensors of a model that is no file: all matrices of one type, routers in F32."""
     found = {}
     for name, tensor in model_tensors(config).items():
         rows, cols = tensor.shape(config)
-        kind = QType.F32 if tensor.is_vector else qtype
+        is_plain = tensor.is_vector or tensor.rows in (Axis.EXPERTS, Axis.SHARED_GATE)
+        kind = QType.F32 if is_plain else qtype
         found[name] = TensorInfo(name, kind, rows, cols, n_experts=tensor.n_experts(config))
     return found

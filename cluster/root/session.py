@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 
 import zmq
 
@@ -158,8 +159,11 @@ class ClusterSession:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights on all ranks."""
-        return sum(info.n_bytes for manifest in self._manifests for info in manifest)
+        """Bytes of weights that one token reads, on all ranks."""
+        return sum(self._read_bytes(manifest) for manifest in self._manifests)
+
+    def _read_bytes(self, manifest: Sequence[TensorInfo]) -> int:
+        return sum(info.read_bytes(self._parts.source.config) for info in manifest)
 
     def idle(self) -> None:
         """Checks the workers and the links of the mesh. Raises PeerLost."""
@@ -177,7 +181,7 @@ class ClusterSession:
         """Returns every rank's figures, rank 0 first; zeros for one that does not answer at
         once."""
         own = self._mesh.links
-        weights_bytes = sum(info.n_bytes for info in self._manifests[0])
+        weights_bytes = self._read_bytes(self._manifests[0])
         number = secrets.randbits(31)
         for link in self.links:
             link.tell_session(StatsCall(number))

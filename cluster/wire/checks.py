@@ -25,6 +25,7 @@ from dllama.weight_source import TensorInfo
 
 DIGEST_BYTES = 32  # of SHA-256
 MAX_DIMENSION = 1 << 24
+MAX_EXPERTS = 1 << 12
 MAX_ROW_BYTES = 64 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
@@ -62,6 +63,10 @@ def check_config(config: ModelConfig) -> None:
     is_sound = config.arch in FAMILIES and all(0 < size <= MAX_DIMENSION for size in sizes)
     is_sound = is_sound and 0 < config.n_tokens <= config.vocab_size
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
+    is_sound = is_sound and 0 <= config.n_active_experts <= config.n_experts <= MAX_EXPERTS
+    is_sound = is_sound and (config.n_active_experts > 0) == (config.n_experts > 0)
+    is_sound = is_sound and 0 <= config.shared_hidden_dim <= MAX_DIMENSION
+    is_sound = is_sound and config.shared_hidden_dim % config.hidden_dim == 0
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
 
@@ -163,6 +168,7 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
     )
     _check(_within(step.tokens, 0, limits.vocab_size), "tokens are in the vocabulary")
     _check(_within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
+    _check(_within(step.hidden_at, 0, n_tokens), "states are asked of rows that exist")
     _check(len(step.candidates) == len(step.logits_at), "every logits row has a count")
     _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
     _check(step.copies.shape[1] == 2, "a copy names two pages")

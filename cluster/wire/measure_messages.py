@@ -42,8 +42,8 @@ def check_measure(asked: Measure) -> None:
 def check_measured(found: Measured, rank: int, world_size: int, types: Iterable[QType]) -> None:
     """Raises ProtocolError for figures that cannot be, or not of what was asked."""
     speeds = found.speeds
-    numbers = [speeds.half_layer_us, speeds.vector_gvalue_per_s, speeds.attention_gop_per_s,
-               speeds.sum_gb_per_s]  # fmt: skip
+    numbers = [speeds.step_us, speeds.half_layer_us, speeds.vector_gvalue_per_s,
+               speeds.attention_gop_per_s, speeds.sum_gb_per_s]  # fmt: skip
     if world_size > 1:
         numbers.append(found.row_sum_us)
     for each in speeds.types:
@@ -55,5 +55,6 @@ def check_measured(found: Measured, rank: int, world_size: int, types: Iterable[
         is_sound = is_sound and bool(sizes) and sizes == [*SIZES[: len(sizes)]]
         for point in link.speed.points:
             numbers += [point.p50_us, point.p99_us]
+            is_sound = is_sound and 0 <= point.cpu_us < math.inf
     if not is_sound or not all(math.isfinite(n) and n > 0 for n in numbers):
         raise ProtocolError(f"rank {rank} measured what cannot be: {str(found)[:500]}")

@@ -167,7 +167,7 @@ class WorkerSession:
         log.info("listening on the ports %d and %d", control_port, mesh_port)
 
     def _load(self, load: Load, arriving: ArrivingTensors) -> Rank:
-        self._weights_bytes = sum(info.n_bytes for info in load.manifest)
+        self._weights_bytes = sum(info.read_bytes(load.config) for info in load.manifest)
         return self._load_rank(
             load.config,
             arriving.tensors(),

@@ -12,6 +12,10 @@ from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError, TokenizerError
 from dllama.formats import check_is_model, first_bytes, open_model
+from dllama.formats.checkpoint.folder import checkpoint_folder, tokenizer_folder
+from dllama.formats.checkpoint.source import checkpoint_metadata
+from dllama.formats.checkpoint.tokenizer_json import count_tokens as count_json_tokens
+from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
@@ -70,6 +74,8 @@ def _n_tokens(settings: EngineSettings) -> int | None:
     path = _tokenizer_path(settings.model, named)
     if path == Path(settings.model) or not path.exists():
         return None
+    if (folder := tokenizer_folder(path)) is not None:
+        return count_json_tokens(folder)
     if first_bytes(path) == T_MAGIC:
         from dllama.tokenizer.t_file import count_tokens
 
@@ -81,14 +87,18 @@ T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
 
 
 def metadata_of(model: str, tokenizer: Path | None) -> GgufMetadata:
-    """Returns the GGUF metadata of the file that the tokenizer comes from; empty for other
-    formats."""
+    """Returns the metadata of the file or folder that the tokenizer comes from, under GGUF's keys;
+    empty for other formats."""
     path = tokenizer or Path(model)
+    if (folder := checkpoint_folder(path)) is not None:
+        return checkpoint_metadata(folder)
+    if (folder := tokenizer_folder(path)) is not None:
+        return GgufMetadata(tokenizer_metadata(folder))
     return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else GgufMetadata({})
 
 
 def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
-    """Loads the tokenizer named, or the model file's own, or the .t file beside a .m file.
+    """Loads the tokenizer named, or the model's own, or the .t file beside a .m file.
 
     Raises TokenizerError where there is none, ModelFileError where a file is damaged.
     """
@@ -101,11 +111,16 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
             f"{model} holds no tokenizer and there is no {path.name} beside it; name the "
             "model's .t file, or a GGUF of the same model, with --tokenizer"
         )
+    if (folder := tokenizer_folder(path)) is not None:
+        return Tokenizer.from_gguf_metadata(tokenizer_metadata(folder))
     if first_bytes(path) == T_MAGIC:
         return Tokenizer.from_t_file(path)
     if first_bytes(path) != GGUF_MAGIC:
         what = describe_foreign(first_bytes(path, HEAD_BYTES))
-        raise TokenizerError(f"{path} is {what}. Expected a .t tokenizer or a GGUF file.")
+        raise TokenizerError(
+            f"{path} is {what}. Expected a .t tokenizer, a GGUF file, or a folder "
+            "with tokenizer.json."
+        )
     return Tokenizer.from_gguf_metadata(metadata_of(model, path))
 
 
@@ -115,7 +130,8 @@ def _tokenizer_path(model: str, tokenizer: Path | None) -> Path:
     if tokenizer is not None:
         return tokenizer
     path = Path(model)
-    return path if first_bytes(path) == GGUF_MAGIC else path.with_suffix(".t")
+    holds_its_own = checkpoint_folder(path) is not None or first_bytes(path) == GGUF_MAGIC
+    return path if holds_its_own else path.with_suffix(".t")
 
 
 def check_same_vocabulary(model: str, tokenizer: Path | None, draft_model: str) -> None:

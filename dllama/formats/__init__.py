@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.folder import checkpoint_folder
+from dllama.formats.checkpoint.source import CheckpointSource
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf_source import GgufSource
@@ -20,25 +22,40 @@ FORMATS: dict[bytes, tuple[str, Callable[[Path], WeightSource]]] = {
 }
 """The first bytes of a file, the format's name, and what opens it."""
 
+CHECKPOINT = "safetensors"
+"""The format of folders with config.json, which have no first bytes."""
+
 
 def open_model(path: str | Path) -> WeightSource:
-    """Opens the weights in a model file; those of GGUF are a GgufSource, which has `.metadata` too.
+    """Opens the weights of a model: a file, or a folder of safetensors files. Those of GGUF are a
+    GgufSource, those of a folder a CheckpointSource, which both have `.metadata` too.
 
     Raises ModelFileError where there is no such file, or it is no model of a known format, or is
     damaged; UnknownTensorType where a tensor has a type without a kernel.
     """
     path = Path(path)
     check_is_model(path)
+    if checkpoint_folder(path) is not None:
+        return CheckpointSource(path)
     return FORMATS[first_bytes(path)][1](path)
 
 
 def check_is_model(path: Path) -> None:
-    """Raises ModelFileError, with what it is instead, where a file is no model of a known format,
+    """Raises ModelFileError, with what it is instead, where a path is no model of a known format,
     whatever its name says."""
-    if first_bytes(path) not in FORMATS:
+    if checkpoint_folder(path) is None and first_bytes(path) not in FORMATS:
         known = " or ".join(name for name, _ in FORMATS.values())
         what = describe_foreign(first_bytes(path, HEAD_BYTES))
-        raise ModelFileError(f"{path} is {what}. Expected a {known} file.")
+        raise ModelFileError(
+            f"{path} is {what}. Expected a {known} file, or a folder of a model in safetensors "
+            f"files."
+        )
+
+
+def format_of(path: Path) -> str:
+    """Returns the name of a model's format. Raises ModelFileError."""
+    check_is_model(path)
+    return CHECKPOINT if checkpoint_folder(path) is not None else FORMATS[first_bytes(path)][0]
 
 
 def first_bytes(path: Path, n_bytes: int = 4) -> bytes:

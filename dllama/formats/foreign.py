@@ -43,7 +43,7 @@ def describe_foreign(head: bytes) -> str:
     if fitting:
         return _BEGINNINGS[max(fitting, key=len)]
     if _is_safetensors(head):
-        return "a safetensors file; convert the model to GGUF, or download it as GGUF"
+        return "a safetensors file under another name; give it back its own, beside its config.json"
     if not any(head):
         return "full of zeros, as a download that was cut off leaves it; download it again"
     return _describe_text(head) or f"of no known format: it begins with {head[:4]!r}"

@@ -4,13 +4,15 @@ them would change the results in ways that this version does not compute."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile
-from dllama.formats.gguf_metadata import ArchKeys
+from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
 from dllama.models import FAMILIES
 from dllama.models.family import Family
@@ -32,18 +34,46 @@ of all others are refused."""
 ROPE_FACTORS = "rope_freqs.weight"
 
 
-def model_config(file: GgufFile) -> ModelConfig:
-    """The shape of the model in `file`. Raises ModelFileError where the architecture is unknown,
-    a key is missing or wrong, or asks for something this version does not compute."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the files of a model say of it: metadata under GGUF's keys, and which tensors it has."""
+
+    path: Path  # named in errors
+    metadata: GgufMetadata
+    n_tensors: int
+    vocab_size: int
+    has_head: bool  # of its own: where not, the embedding table is the head too
+    has_qkv_bias: bool
+    tokenizer_size: int | None
+    rope_factors: tuple[float, ...] | None = None
+
+
+def described(file: GgufFile) -> Described:
+    """What a GGUF file says of its model. Raises ModelFileError."""
+    return Described(
+        file.path,
+        file.metadata,
+        n_tensors=len(file.tensors),
+        vocab_size=file.tensor("token_embd.weight").rows,
+        has_head="output.weight" in file.tensors,
+        has_qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
+        rope_factors=_rope_factors(file),
+    )
+
+
+def model_config(file: Described) -> ModelConfig:
+    """The shape of the model that is described. Raises ModelFileError where the architecture is
+    unknown, a key is missing or wrong, or asks for something this version does not compute."""
     family = _family(file)
     arch = family.arch
     keys = ArchKeys(file.metadata, arch, file.path)
     _refuse_foreign_features(keys, family, file)
-    embed = file.tensor("token_embd.weight")
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
     fields: dict[str, object] = {
-        "has_qkv_bias": "blk.0.attn_q.bias" in file.tensors,
+        "hidden_dim": keys.integer("feed_forward_length"),
+        "has_qkv_bias": file.has_qkv_bias,
         **family.always,
         **(family.config_of(keys) if family.config_of is not None else {}),
     }
@@ -51,19 +81,18 @@ def model_config(file: GgufFile) -> ModelConfig:
         arch=arch,
         name=_name(file),
         dim=dim,
-        hidden_dim=keys.integer("feed_forward_length"),
         n_layers=_n_layers(keys, file),
         n_heads=n_heads,
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
         head_dim=_head_dim(keys, dim, n_heads, file),
-        vocab_size=embed.rows,
+        vocab_size=file.vocab_size,
         max_seq_len=_max_seq_len(keys),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, file),
-        rope_factors=_rope_factors(file),
-        is_tied="output.weight" not in file.tensors,
-        tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
+        rope_factors=file.rope_factors,
+        is_tied=not file.has_head,
+        tokenizer_size=file.tokenizer_size,
         **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)
@@ -71,7 +100,7 @@ def model_config(file: GgufFile) -> ModelConfig:
     return config
 
 
-def _family(file: GgufFile) -> Family:
+def _family(file: Described) -> Family:
     arch = file.metadata.get("general.architecture")
     if isinstance(arch, str) and arch in FAMILIES:
         return FAMILIES[arch]
@@ -83,34 +112,34 @@ def _family(file: GgufFile) -> Family:
     )
 
 
-def _name(file: GgufFile) -> str:
+def _name(file: Described) -> str:
     name = file.metadata.get("general.name")
     return name if isinstance(name, str) and name else file.path.stem
 
 
-def _refuse_foreign_features(keys: ArchKeys, family: Family, file: GgufFile) -> None:
+def _refuse_foreign_features(keys: ArchKeys, family: Family, file: Described) -> None:
     for key, neutral in NEUTRAL.items():
         if key not in keys or key in family.keys:
             continue
         value = keys.raw(key)
         if value != neutral:
             raise ModelFileError(
-                f"{file.path}: {key} is {value!r}, which this version does not compute; only "
-                f"dense models of the Llama family are supported. Use another model."
+                f"{file.path}: {key} is {value!r}, which this version does not compute in models "
+                f"of this architecture. Use another model."
             )
 
 
-def _n_layers(keys: ArchKeys, file: GgufFile) -> int:
+def _n_layers(keys: ArchKeys, file: Described) -> int:
     n_layers = keys.integer("block_count")
-    if n_layers > len(file.tensors):
+    if n_layers > file.n_tensors:
         raise ModelFileError(
-            f"{file.path} promises {n_layers} layers, but holds only {len(file.tensors)} tensors. "
+            f"{file.path} promises {n_layers} layers, but holds only {file.n_tensors} tensors. "
             f"The file is incomplete or corrupt; download it again."
         )
     return n_layers
 
 
-def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: GgufFile) -> int:
+def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     if "attention.key_length" not in keys and dim % n_heads:
         raise ModelFileError(
             f"{file.path}: {dim} values do not divide into {n_heads} heads, and the metadata has "
@@ -135,7 +164,7 @@ def _max_seq_len(keys: ArchKeys) -> int:
     return min(context, keys.integer("attention.sliding_window"))
 
 
-def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> None:
+def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: Described) -> None:
     rotated = keys.integer("rope.dimension_count", config.head_dim)
     if rotated != config.rotary_dim:
         raise ModelFileError(
@@ -156,7 +185,7 @@ def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: GgufFile) -> Non
         )
 
 
-def _rope_scaling(keys: ArchKeys, file: GgufFile) -> RopeScaling | None:
+def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
     if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
         kind, factor = "linear", keys.number("rope.scale_linear")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile, GgufTensor
-from dllama.formats.gguf_config import ROPE_FACTORS, model_config
+from dllama.formats.gguf_config import ROPE_FACTORS, described, model_config
 from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement
 from dllama.formats.rope_order import RotaryPairs
@@ -21,6 +21,7 @@ UNUSED = frozenset({ROPE_FACTORS, "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_
 """Tensors that are read elsewhere, or that hold what every reader computes for itself."""
 
 _LAYER = re.compile(r"^blk\.\d+\.")
+_OLD_EXPERT = re.compile(r"^blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight$")
 
 
 class GgufSource(MappedSource):
@@ -33,7 +34,7 @@ class GgufSource(MappedSource):
     def __init__(self, path: str | Path) -> None:
         self.file = GgufFile(path)
         try:
-            config = model_config(self.file)
+            config = model_config(described(self.file))
             super().__init__(config, _placements(self.file, config), self.file.parts)
         except BaseException:
             self.file.close()
@@ -63,6 +64,12 @@ def _refuse_unused(file: GgufFile, known: Container[str]) -> None:
     """Raises ModelFileError for tensors that the family does not use (an output bias, a scale):
     without them the results would be wrong."""
     for theirs in file.tensors:
+        if _OLD_EXPERT.match(theirs):
+            raise ModelFileError(
+                f"{file.path}: {theirs!r} is the matrix of a single expert, as files before April "
+                f"2024 have them; expected those of all experts in one tensor. Convert the model "
+                f"again with a current converter."
+            )
         if theirs not in known and _LAYER.sub("blk.{i}.", theirs) not in UNUSED:
             raise ModelFileError(
                 f"{file.path}: the tensor {theirs!r} belongs to nothing that this version "

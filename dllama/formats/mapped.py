@@ -88,4 +88,6 @@ def _stamp(path: Path, descriptor: int) -> str:
 def _directory_sentence(path: Path) -> str:
     found = sorted(p.name for suffix in ("*.gguf", "*.m") for p in path.glob(suffix))
     hint = f", for example {found[0]}" if found else " (there are none of .gguf or .m in it)"
-    return f"{path} is a directory, not a model; name a model file in it{hint}."
+    return (
+        f"{path} is a directory without a config.json, not a model; name a model file in it{hint}."
+    )

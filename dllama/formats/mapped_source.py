@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
@@ -17,30 +18,65 @@ from dllama.qtypes import BLOCK, COMPUTABLE
 from dllama.weight_source import TensorInfo
 
 
+class Stored(Protocol):
+    """A tensor in mapped files."""
+
+    @property
+    def info(self) -> TensorInfo: ...
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        """Returns the raw blocks of a checked cut, as WeightSource.read does."""
+        ...
+
+    def release(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The place of a tensor in a file. `interleaved` gives the layout of heads where the file keeps
-    rotary pairs side by side (the rows 2j and 2j + 1 of a head); None where rows are in our
-    order."""
+    """A tensor that a file holds as it is computed with, at one place. `interleaved` gives the
+    layout of heads where the file keeps rotary pairs side by side (the rows 2j and 2j + 1 of a
+    head); None where rows are in our order."""
 
     info: TensorInfo
     file: MappedFile
     offset: int
     interleaved: RotaryPairs | None = None
 
+    def __post_init__(self) -> None:
+        _check_bias_order(self)
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        """Returns a view of the file where rows need no reordering."""
+        info = self.info
+        first, last = _cut_bytes(info, cols)
+        raw: np.ndarray = self.file.view(self.offset, info.n_bytes, f"tensor {info.name}")
+        if self.interleaved is None:
+            each = raw.reshape(info.n_experts, -1, info.row_bytes)
+            cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
+            return cut.reshape(info.n_experts * len(rows), last - first)
+        raw = raw.reshape(info.rows, info.row_bytes)
+        if info.rows > 1:
+            cut = raw[:, first:last][half_split_order(rows, self.interleaved)]
+        else:
+            values = raw.reshape(info.cols, BLOCK[info.qtype].bytes)
+            values = values[half_split_order(cols, self.interleaved)]
+            cut = values.reshape(1, -1)[rows.start : rows.stop]
+        return cut
+
+    def release(self) -> None:
+        self.file.release(self.offset, self.info.n_bytes)
+
 
 class MappedSource:
     """A WeightSource over mapped files; see dllama.weight_source for what it promises."""
 
     def __init__(
-        self, config: ModelConfig, placements: Iterable[Placement], files: Sequence[MappedFile]
+        self, config: ModelConfig, stored: Iterable[Stored], files: Sequence[MappedFile]
     ) -> None:
         self._config = config
-        self._placements = {p.info.name: p for p in placements}
-        self._tensors = {p.info.name: p.info for p in self._placements.values()}
+        self._stored = {tensor.info.name: tensor for tensor in stored}
+        self._tensors = {name: tensor.info for name, tensor in self._stored.items()}
         self._files = files
-        for placement in self._placements.values():
-            _check_bias_order(placement)
 
     @property
     def config(self) -> ModelConfig:
@@ -55,35 +91,21 @@ class MappedSource:
         return "\n".join(file.stamp for file in self._files)
 
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
-        place = self._placements[name]
-        info = place.info
-        rows = _checked_cut(rows, info.rows // info.n_experts, f"rows of {name}")
-        cols = _checked_cut(cols, info.cols, f"columns of {name}")
-        first, last = _cut_bytes(info, cols)
-        raw: np.ndarray = place.file.view(place.offset, info.n_bytes, f"tensor {name}")
-        if place.interleaved is None:
-            each = raw.reshape(info.n_experts, -1, info.row_bytes)
-            cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
-            return cut.reshape(info.n_experts * len(rows), last - first)
-        raw = raw.reshape(info.rows, info.row_bytes)
-        if info.rows > 1:
-            cut = raw[:, first:last][half_split_order(rows, place.interleaved)]
-        else:
-            values = raw.reshape(info.cols, BLOCK[info.qtype].bytes)
-            values = values[half_split_order(cols, place.interleaved)]
-            cut = values.reshape(1, -1)[rows.start : rows.stop]
-        return cut
+        info = self._tensors[name]
+        rows = checked_cut(rows, info.rows // info.n_experts, f"rows of {name}")
+        cols = checked_cut(cols, info.cols, f"columns of {name}")
+        return self._stored[name].read(rows, cols)
 
     def release(self, name: str) -> None:
-        place = self._placements[name]
-        place.file.release(place.offset, place.info.n_bytes)
+        self._stored[name].release()
 
     def close(self) -> None:
         for file in self._files:
             file.close()
 
 
-def _checked_cut(cut: range | None, size: int, what: str) -> range:
+def checked_cut(cut: range | None, size: int, what: str) -> range:
+    """Returns the part of `size` that is asked for, all where none is. Raises ValueError."""
     if cut is None:
         return range(size)
     if cut.step != 1 or not 0 <= cut.start <= size or cut.stop > size:

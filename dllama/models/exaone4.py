@@ -29,6 +29,7 @@ def refuse_mixed_layers(keys: ArchKeys) -> Mapping[str, object]:
 EXAONE4 = Family(
     arch="exaone4",
     title="EXAONE 4.0 1.2B",
+    hf_types=("exaone4",),
     layer=(*QKV, *QK_NORM, WO, POST_NORM1, *FEED_FORWARD, POST_NORM2),
     always={"has_qk_norm": True},
     config_of=refuse_mixed_layers,

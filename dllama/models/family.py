@@ -39,6 +39,10 @@ class Family:
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
+    hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
+    hf_keys: Mapping[str, str] = field(default_factory=dict)
+    """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
+    """
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
     feed_forward: HalfLayer = FEED_FORWARD

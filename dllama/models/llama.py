@@ -1,12 +1,18 @@
-"""Llama (arXiv 2302.13971): norms before each half layer, rotary positions, gated feed-forward."""
+"""Llama (arXiv 2302.13971): norms before each half layer, rotary positions, gated feed-forward; or
+in its place, as in Mixtral (arXiv 2401.04088), a mixture of experts."""
 
-from dllama.models.blocks import FEED_FORWARD, NORM1, NORM2, QKV, QKV_BIAS, WO
+from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
+from dllama.models.experts import DENSE, EXPERTS, KEYS, MIXTURE_OR_DENSE, ROUTER, expert_fields
 from dllama.models.family import Family
 
 LLAMA = Family(
     arch="llama",
-    title="Llama 2 and 3.x, Mistral",
-    layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *FEED_FORWARD),
+    title="Llama 2 and 3.x, Mistral, Mixtral",
+    hf_types=("llama", "mistral"),
+    layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, ROUTER, *EXPERTS),
     is_interleaved=True,
     m_arch=0xABCD00,
+    feed_forward=MIXTURE_OR_DENSE,
+    config_of=expert_fields(is_normalized=True),
+    keys=KEYS,
 )

@@ -6,6 +6,7 @@ from dllama.models.family import Family
 QWEN2 = Family(
     arch="qwen2",
     title="Qwen2, Qwen2.5",
+    hf_types=("qwen2",),
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *FEED_FORWARD),
     always={"has_qkv_bias": True},
 )

@@ -6,6 +6,7 @@ from dllama.models.family import Family
 QWEN3 = Family(
     arch="qwen3",
     title="Qwen3",
+    hf_types=("qwen3",),
     layer=(NORM1, *QKV, *QKV_BIAS, *QK_NORM, WO, NORM2, *FEED_FORWARD),
     always={"has_qk_norm": True},
     m_arch=0xABCD01,

@@ -14,8 +14,8 @@ class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
     The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward, VOCAB by its part of the vocabulary. Other axes are
-    not cut.
+    HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the shared
+    expert, VOCAB by its part of the vocabulary. Other axes are not cut.
     """
 
     DIM = "dim"
@@ -23,6 +23,9 @@ class Axis(StrEnum):
     KV_HEADS = "kv_dim"
     HEAD = "head_dim"
     HIDDEN = "hidden_dim"
+    SHARED = "shared_hidden_dim"
+    EXPERTS = "n_experts"
+    SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"
 
     def size(self, config: ModelConfig) -> int:
@@ -60,7 +63,8 @@ class Tensor:
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name
     gguf: str  # the name in GGUF; of a layer what follows `blk.{i}.`
-    hf: str  # the name in Hugging Face checkpoints; of a layer what follows `model.layers.{i}.`
+    hf: str  # the name in Hugging Face checkpoints; of a layer what follows `model.layers.{i}.`,
+    # with {e} for the number of an expert
     rows: Axis | None
     cols: Axis
     joined: str = ""

@@ -1,34 +1,30 @@
-"""Measures this machine's kernels, with all threads that it computes with: some 0.3 s.
+"""Measures this machine's kernels, with all threads that it computes with: some 0.6 s.
 
 Weights are read from memory and not from a cache, as those of a model are. Their bits mean nothing.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from dllama.collective import SoloCollective
-from dllama.config import ModelConfig
-from dllama.models import model_tensors
 from dllama.qtypes import QType
 from dllama.runtime.linear import format_name
-from dllama.runtime.rank import RankModel
-from dllama.sharding.units import sum_units
+from dllama.runtime.step_speed import measure_steps
+from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.speeds import KernelSpeeds, TypeSpeed
-from dllama.step import Step
-from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.activations import add_rms_norm, swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
-from kernels.matmul.sums import Kind, Units
+from kernels.matmul.sums import Units
 from kernels.prepare import activations
 from kernels.team import Team
 from kernels.weights.layout import GROUP, Needs, Packed
@@ -38,12 +34,20 @@ MANY = 256  # rows of a step that reads a prompt
 MANY_GROUPS = 64  # of the matrix that they are multiplied with
 SLICE_BYTES = 8 << 20  # of weights between two looks at the clock
 LEAST_BYTES, MOST_BYTES = 64 << 20, 256 << 20  # of weights that are read: more than a cache holds
-READ_S, MULTIPLY_S, VECTOR_S = 0.04, 0.03, 0.01  # each measurement, about
+READ_S, MULTIPLY_S, VECTOR_S = 0.2, 0.2, 0.03  # each measurement, about; the first two of all types
 EXACT = Units(256, 256)  # columns of exact sums
 FILL = 0x11  # every type reads it as small plain numbers
 HEAD_DIM, GROUP_SIZE, N_KV_HEADS = 64, 4, 2
-LAYERS = 8
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+
+
+class _Probe(NamedTuple):
+    """A run that is measured: what it does of something (bytes, operations, values), and the
+    seconds that it may take in all."""
+
+    run: Callable[[], object]
+    amount: float
+    budget_s: float
 
 
 def measure_kernels(
@@ -51,20 +55,27 @@ def measure_kernels(
 ) -> KernelSpeeds:
     """Returns the speeds of the kernels for these types, taking at most `max_bytes` of memory.
     `progress` is as in RankModel.load."""
-    half_layer_us = _half_layer_us(n_threads)
-    team = Team(n_threads, progress)
-    try:
-        n_bytes = max(SLICE_BYTES, min(_beyond_caches(), max_bytes))
-        memory = huge((n_bytes,))
+    overheads, found = measure_steps(n_threads), sorted(set(types))
+    with closing(Team(n_threads, progress)) as team:
+        memory = huge((max(SLICE_BYTES, min(_beyond_caches(), max_bytes)),))
         memory.fill(FILL)
-        found = [
-            TypeSpeed(qtype, _read_speed(team, qtype, memory), _multiply_speed(team, qtype, memory))
-            for qtype in sorted(set(types))
-        ]
-        vector, attending = _vector_speed(team), _attention_speed(team)
-    finally:
-        team.close()
-    return KernelSpeeds(found, half_layer_us, vector, attending, _sum_speed())
+        probes = [_vectors(team), _attending(team), _summing()]
+        for qtype in found:
+            probes += [*_reading(team, qtype, memory, READ_S / len(found)),
+                       *_multiplying(team, qtype, memory, MULTIPLY_S / len(found))]  # fmt: skip
+        times = lower_quartiles([Timed(probe.run, probe.budget_s) for probe in probes])
+    speeds = [probe.amount / taken / 1e9 for probe, taken in zip(probes, times, strict=True)]
+    vector, attention_, sums, *products = speeds
+    pairs = [_of_layer(*products[i : i + 2]) for i in range(0, len(products), 2)]
+    of_types = [TypeSpeed(q, *pairs[2 * i : 2 * i + 2]) for i, q in enumerate(found)]
+    step_us, half_layer_us = overheads.step_s * 1e6, overheads.half_layer_s * 1e6
+    return KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+
+
+def _of_layer(plain: float, exact: float) -> float:
+    """Returns the speed of products over a layer's matrices: two of three parts have plain
+    sums, and those before a collective exact ones."""
+    return 3 / (2 / plain + 1 / exact)
 
 
 def _beyond_caches() -> int:
@@ -91,8 +102,8 @@ def _group_bytes(qtype: QType) -> int:
     return sum(format_of(format_name(qtype)).layout.group_bytes(COLS))
 
 
-def _read_speed(team: Team, qtype: QType, memory: np.ndarray) -> float:
-    """Returns GB/s of products with one row."""
+def _reading(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> list[_Probe]:
+    """Returns products with one row, of plain and of exact sums: bytes of weights."""
     n_groups = max(1, SLICE_BYTES // _group_bytes(qtype))
     n_bytes = n_groups * _group_bytes(qtype)
     a, out = activations(1, COLS), np.zeros((1, n_groups * GROUP), np.float32)
@@ -101,31 +112,27 @@ def _read_speed(team: Team, qtype: QType, memory: np.ndarray) -> float:
         for first in range(0, len(memory) - n_bytes + 1, n_bytes // 64 * 64)
     ]
     turn = cycle(slices)
-    seconds = _of_kinds(lambda units: matmul(team.state, next(turn), a, 1, out, 0, units), READ_S)
-    return n_bytes / seconds / 1e9
+
+    def product(units: Units) -> Callable[[], None]:
+        return lambda: matmul(team.state, next(turn), a, 1, out, 0, units)
+
+    return [_Probe(product(units), n_bytes, budget_s / 2) for units in (WHOLE, EXACT)]
 
 
-def _multiply_speed(team: Team, qtype: QType, memory: np.ndarray) -> float:
-    """Returns Gop/s of products with many rows."""
+def _multiplying(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> list[_Probe]:
+    """Returns products with many rows, of plain and of exact sums: operations."""
     matrix = _matrix(qtype, memory, min(MANY_GROUPS, len(memory) // _group_bytes(qtype)))
     a, out = activations(MANY, COLS), np.zeros((MANY, matrix.rows), np.float32)
     n_ops = 2.0 * MANY * matrix.rows * COLS
-    seconds = _of_kinds(
-        lambda units: matmul(team.state, matrix, a, MANY, out, 0, units), MULTIPLY_S
-    )
-    return n_ops / seconds / 1e9
+
+    def product(units: Units) -> Callable[[], None]:
+        return lambda: matmul(team.state, matrix, a, MANY, out, 0, units)
+
+    return [_Probe(product(units), n_ops, budget_s / 2) for units in (WHOLE, EXACT)]
 
 
-def _of_kinds(run: Callable[[Units], None], budget_s: float) -> float:
-    """Returns the mean seconds of a product over a layer's matrices: two of three parts have plain
-    sums, and those before a collective exact ones."""
-    plain = _repeated(lambda: run(WHOLE), budget_s / 2)
-    exact = _repeated(lambda: run(EXACT), budget_s / 2)
-    return (2 * plain + exact) / 3
-
-
-def _vector_speed(team: Team) -> float:
-    """Returns 10^9 values a second that norms and activations read of many rows."""
+def _vectors(team: Team) -> _Probe:
+    """Returns norms and activations of many rows: values that they read."""
     rows, needs = 64, Needs(quants=True)
     x, delta = np.ones((2, rows, COLS), np.float32)
     weight, nothing = np.ones(COLS, np.float32), np.zeros(0, np.float32)
@@ -135,11 +142,11 @@ def _vector_speed(team: Team) -> float:
         add_rms_norm(team.state, x, delta, nothing, weight, 1e-5, a, rows, needs)
         swiglu(team.state, gate_up, a, rows, needs)
 
-    return 3.0 * rows * COLS / _repeated(both, VECTOR_S) / 1e9
+    return _Probe(both, 3.0 * rows * COLS, VECTOR_S)
 
 
-def _attention_speed(team: Team) -> float:
-    """Returns Gop/s of the attention of many rows over themselves."""
+def _attending(team: Team) -> _Probe:
+    """Returns the attention of many rows over themselves: operations."""
     n_pages, width = -(-MANY // PAGE), GROUP_SIZE * N_KV_HEADS * HEAD_DIM
     kv = kv_pages("f16", 1, n_pages, N_KV_HEADS, HEAD_DIM)
     qkv = np.ones((MANY, width + 2 * N_KV_HEADS * HEAD_DIM), np.float32)
@@ -153,60 +160,15 @@ def _attention_speed(team: Team) -> float:
             kv.values[0], HEAD_DIM, buffers, out,
         )  # fmt: skip
 
-    return 2.0 * MANY * (MANY + 1) * width / _repeated(attend, VECTOR_S) / 1e9
+    return _Probe(attend, 2.0 * MANY * (MANY + 1) * width, VECTOR_S)
 
 
-def _sum_speed() -> float:
-    """Returns GB/s of partial sums that are copied to a message and added up, by one thread."""
+def _summing() -> _Probe:
+    """Returns partial sums that are copied to a message and added up, by one thread: bytes."""
     low, out = np.ones(1 << 18, np.int32), np.zeros(1 << 18, np.int32)
 
     def add() -> None:
         out[:] = low
         np.add(out, low, out=out)
 
-    return low.nbytes / _repeated(add, VECTOR_S) / 1e9
-
-
-def _half_layer_us(n_threads: int) -> float:
-    """Returns what a half layer of one row takes where its matrices are next to nothing: calls,
-    threads that wait for each other, the norm."""
-    config = ModelConfig(
-        arch="llama", name="tiny", dim=64, hidden_dim=64, n_layers=LAYERS, n_heads=2, n_kv_heads=1,
-        head_dim=32, vocab_size=64, max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
-    )  # fmt: skip
-    model = RankModel.load(
-        config, _ones(config), n_pages=2, max_step_tokens=1, n_threads=n_threads, vocab_start=0,
-        embed_qtype=QType.F32, units=sum_units(config), kind=Kind.ROUNDED,
-    )  # fmt: skip
-    one, row = np.zeros(1, np.int32), np.zeros((1, 4 * config.dim), np.uint8)
-    step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
-    try:
-        seconds = _repeated(lambda: model.forward(step, row, SoloCollective()), VECTOR_S)
-    finally:
-        model.close()
-    return seconds * 1e6 / (2 * LAYERS + 1)
-
-
-def _ones(config: ModelConfig) -> TensorFeed:
-    """Returns the tensors of a small model, all ones."""
-    infos = []
-    for name, tensor in model_tensors(config).items():
-        if name != "embed":
-            infos.append(TensorInfo(name, QType.F32, *tensor.shape(config)))
-    infos.sort(key=lambda info: (info.layer is None, info.name == "wcls"))
-    arrays = ((info, np.ones((info.rows, info.cols), np.float32).view(np.uint8)) for info in infos)
-    return TensorFeed(infos, arrays)
-
-
-def _repeated(run: Callable[[], object], budget_s: float) -> float:
-    """Returns the lower quartile of the seconds of some runs, after two that compile: on a busy
-    machine, too, it is a run that no other program has interrupted."""
-    for _ in range(2):
-        run()
-    times: list[float] = []
-    ended = time.perf_counter() + budget_s
-    while not times or time.perf_counter() < ended:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 4]
+    return _Probe(add, low.nbytes, VECTOR_S)

@@ -22,7 +22,7 @@ class Layer:
 
     index: int
     vectors: Mapping[str, np.ndarray]  # (n,) float32 each
-    matrices: Mapping[str, tuple[Linear, ...]]  # one, or one for each expert
+    matrices: Mapping[str, Linear]
     previous: Layer | None = None
 
     def vector(self, name: str) -> np.ndarray:
@@ -34,15 +34,12 @@ class Layer:
         return NONE if self.previous is None else self.previous.vector(name)
 
     def matrix(self, name: str) -> Linear | None:
-        """A matrix; None where this rank has no part of it."""
-        found = self.matrices.get(name)
-        return None if found is None else found[0]
+        """A matrix, or those of all experts; None where this rank has no part of them."""
+        return self.matrices.get(name)
 
-    def experts(self, name: str) -> tuple[Linear, ...]:
-        """The matrices of all experts; none where this rank has no part of them."""
-        return self.matrices.get(name, ())
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of packed matrices."""
-        return sum(linear.n_bytes for linears in self.matrices.values() for linear in linears)
+    def read_bytes(self, n_active_experts: int) -> int:
+        """Bytes of packed matrices that one token reads."""
+        return sum(
+            linear.n_bytes * min(linear.n_experts, n_active_experts or 1) // linear.n_experts
+            for linear in self.matrices.values()
+        )

@@ -21,9 +21,10 @@ from kernels.weights.packing import Packing
 class Linear:
     """One or more matrices that read the same input and write side by side.
 
-    Matrices of one type are packed as one; `parts` holds (first output column, matrix). The
-    columns that this rank has an input for begin at `first_own_col` (see TensorInfo). Sums over
-    columns are exact from unit to unit of `units`. `needs` is how the input is read.
+    Matrices of one type are packed as one; `parts` holds (first output column, matrix). Of several
+    experts there are as many of each, one of which a row is multiplied with. The columns that this
+    rank has an input for begin at `first_own_col` (see TensorInfo). Sums over columns are exact
+    from unit to unit of `units`. `needs` is how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
@@ -48,12 +49,24 @@ class Linear:
         return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
 
     @property
+    def n_experts(self) -> int:
+        """Matrices of the same shape; 1 where there are no experts."""
+        return self.parts[0][1].n_matrices
+
+    @property
     def n_bytes(self) -> int:
         return sum(w.n_bytes for _, w in self.parts)
 
 
+def needs_of(*readers: Linear | None) -> Needs:
+    """Returns what the matrices that read an input need of it, together."""
+    needs = [reader.needs for reader in readers if reader is not None]
+    return Needs(*(any(form) for form in zip(*needs, strict=True))) if needs else Needs()
+
+
 class LinearBuilder:
-    """Packs matrices of one input below each other, neighbours of one type as one.
+    """Packs matrices of one input below each other, neighbours of one type as one. Rows are those
+    of one expert where there are several.
 
     Nothing is copied on the way: a matrix's raw rows may be overwritten once `add` returns.
     """
@@ -64,7 +77,9 @@ class LinearBuilder:
         self._rows = self._first_own_col = 0
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
-        """Packs a matrix, uint8 (rows, bytes of a row). Raises ModelFileError."""
+        """Packs a matrix, or those of all experts, uint8 (rows, bytes of a row). Raises
+        ModelFileError."""
+        rows = info.rows // info.n_experts
         if self._parts and self._parts[0][1].cols != info.cols:
             raise ModelFileError(
                 f"tensor {info.name} has {info.cols} columns and what reads the same input "
@@ -75,19 +90,19 @@ class LinearBuilder:
                 f"tensor {info.name} has {info.cols} columns; of {info.qtype.name} the kernels "
                 f"take {MAX_COLS} at most"
             )
-        if not self._continues_last(info):
-            room = max(self._expected_rows - self._rows, info.rows)
-            packing = Packing(self._team, format_name(info.qtype), room, info.cols)
+        if not self._continues_last(info, rows):
+            room, fmt = max(self._expected_rows - self._rows, rows), format_name(info.qtype)
+            packing = Packing(self._team, fmt, room, info.cols, info.n_experts)
             self._parts.append((self._rows, packing))
         self._parts[-1][1].add(raw)
-        self._rows += info.rows
+        self._rows += rows
         self._first_own_col = info.first_own_col
 
-    def _continues_last(self, info: TensorInfo) -> bool:
+    def _continues_last(self, info: TensorInfo, rows: int) -> bool:
         if not self._parts:
             return False
         last = self._parts[-1][1]
-        return last.format == format_name(info.qtype) and last.rows + info.rows <= last.max_rows
+        return last.format == format_name(info.qtype) and last.rows + rows <= last.max_rows
 
     def linear(self, unit: int | None = None) -> Linear:
         """Returns the matrices that were added; `unit` is that of their columns' exact sums."""

@@ -87,7 +87,7 @@ class LocalRunner:
 
     @property
     def weight_bytes(self) -> int:
-        return self._model.weights.n_bytes
+        return self._model.weights.read_bytes
 
     def counters(self) -> dict[str, int]:
         return self._meter.counters()
@@ -151,7 +151,7 @@ class LocalRunner:
         weights, threads = self._model.weights, self._model.team.n_threads
         config = weights.config
         who = RankIdentity(0, "local", isa(), threads, config.n_kv_heads, config.hidden_dim)
-        return [stats_row(who, self._meter.figures(weights.n_bytes), rss_bytes())]
+        return [stats_row(who, self._meter.figures(weights.read_bytes), rss_bytes())]
 
     def close(self) -> None:
         self._model.close()

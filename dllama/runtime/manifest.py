@@ -45,7 +45,13 @@ def manifest_by_layer(
 def _check_layer(config: ModelConfig, table: dict[str, Tensor], infos: list[TensorInfo]) -> None:
     held: dict[Axis, int] = {}  # what this rank computes of heads and hidden columns
     for info in infos:
-        rows = table[info.short_name].rows
+        tensor = table[info.short_name]
+        if info.n_experts != tensor.n_experts(config):
+            raise ModelFileError(
+                f"{info.name} has {info.n_experts} matrices, and {tensor.n_experts(config)} are "
+                "expected. The model file or the transfer is damaged"
+            )
+        rows = tensor.rows
         if rows is not None:
             _check_side(config, info, rows, info.rows // info.n_experts, held)
     for info in infos:
@@ -65,7 +71,7 @@ def _check_side(
 ) -> None:
     """Checks one side of a tensor: it is as the config says or, if cut, as in the layer's other
     tensors."""
-    is_whole = axis in (Axis.DIM, Axis.HEAD)
+    is_whole = axis in (Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE)
     expected = axis.size(config) if is_whole else held.setdefault(axis, size)
     if size != expected:
         raise ModelFileError(

@@ -10,9 +10,11 @@ import numpy as np
 
 from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig
+from dllama.runtime.experts import Experts
+from dllama.runtime.inputs import columns_of
 from dllama.runtime.layer import NONE
-from dllama.runtime.linear import Linear
-from dllama.runtime.state import RunState, columns_of
+from dllama.runtime.linear import Linear, needs_of
+from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from dllama.step import NO_ROWS, PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
@@ -83,6 +85,7 @@ class Ops:
         self._config: ModelConfig = weights.config
         self._epsilon = weights.config.norm_epsilon
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
+        self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
     def begin(self, rows: Rows) -> None:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
@@ -141,13 +144,13 @@ class Ops:
         self._cosines, self._sines = state.cosines[own], state.sines[own]
         self._delta = None
 
-    def add_norm(self, after: np.ndarray, before: np.ndarray, reader: Linear | None) -> None:
-        """x += norm(total, after), then `normed` = norm(x, before), as `reader` reads it.
+    def add_norm(self, after: np.ndarray, before: np.ndarray, *readers: Linear | None) -> None:
+        """x += norm(total, after), then `normed` = norm(x, before), as all `readers` read it.
 
         There is no `total` before the first half layer.
         `after` and `before` are norm weights (dim,), empty for no norm.
         """
-        self._needs = Needs() if reader is None else reader.needs
+        self._needs = needs_of(*readers)
         needs = Needs(quants=True) if self._sends_quants else self._needs
         add_rms_norm(
             self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
@@ -157,7 +160,7 @@ class Ops:
 
     def end_layers(self) -> None:
         """x += norm(total) of the last half layer."""
-        self.add_norm(self._weights.layers[-1].vector("post_norm2"), NONE, reader=None)
+        self.add_norm(self._weights.layers[-1].vector("post_norm2"), NONE)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
@@ -202,6 +205,27 @@ class Ops:
         own = (reader.first_own_col, hidden_dim)
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
         return hidden
+
+    def route(self, router: Linear) -> None:
+        """Chooses the experts of every row of `normed`."""
+        self._mixture.route(router, self.normed, self.rows.n)
+
+    def run_experts(self, gate_up: Linear, w2: Linear) -> None:
+        """Computes the chosen experts of all rows, weighted."""
+        self._mixture.run(gate_up, w2, self.normed, self.rows.n)
+
+    def run_shared_expert(self, gate_up: Linear, w2: Linear) -> None:
+        """Computes the expert that all rows take, weighted."""
+        self._mixture.run_shared(gate_up, w2, self.normed, self.rows.n)
+
+    def add_experts(self) -> None:
+        """Adds up the experts of each row, to `addend`."""
+        self._mixture.add(self.addend, self.rows.n)
+
+    @property
+    def _mixture(self) -> Experts:
+        assert self._experts is not None, "only families of mixtures have routers"
+        return self._experts
 
     def head(self) -> None:
         """Logits of the rows `logits_at` over this rank's part of the vocabulary."""

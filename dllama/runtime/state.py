@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.kv import KvType
-from dllama.runtime.linear import Linear
+from dllama.runtime.experts import ExpertState, allocate_experts
+from dllama.runtime.inputs import Inputs, inputs
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.arrays import aligned
@@ -16,15 +17,6 @@ from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
 from kernels.matmul.sums import FixedSums, Kind
 from kernels.prepare import activations, wire_words
 from kernels.weights.layout import GROUP, Activations
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The input of matrices that are cut by columns. Columns of another rank, which come along
-    with whole quant blocks, stay zero."""
-
-    activations: Activations  # (T, columns)
-    own: np.ndarray  # (T, columns): the same memory, beginning at this rank's first column
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +38,7 @@ class RunState:
     gate_up: np.ndarray  # (T, width)
     mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
     hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
+    experts: ExpertState | None
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up, and the sum
     fixed: FixedSums | None  # of the same shape: what it adds up where sums are exact
     last: np.ndarray  # (R, dim): the rows whose logits are wanted
@@ -54,11 +47,6 @@ class RunState:
     values: np.ndarray  # (R, MAX_CANDIDATES)
     tops: np.ndarray  # (R, units of the local vocabulary)
     sums: np.ndarray  # likewise
-
-
-def columns_of(w: Linear) -> tuple[int, int]:
-    """Returns the key of a matrix's input: matrices of equal keys, cut by columns, share one."""
-    return w.cols, w.first_own_col
 
 
 def allocate(
@@ -83,8 +71,9 @@ def allocate(
         wire=aligned((max_tokens, wire_words(config.dim)), f32),
         qkv=aligned((max_tokens, _widest(weights, "qkv")), f32),
         gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),
-        mixed=_inputs(weights, "wo", max_tokens),
-        hidden=_inputs(weights, "w2", max_tokens),
+        mixed=inputs(weights.linears("wo"), max_tokens),
+        hidden=inputs(weights.linears("w2"), max_tokens),
+        experts=allocate_experts(weights, max_tokens),
         partial=aligned((max_tokens, width), f32),
         fixed=FixedSums.zeros(max_tokens, width) if kind is Kind.FIXED else None,
         last=aligned((max_logits, config.dim), f32),
@@ -99,18 +88,3 @@ def allocate(
 def _widest(weights: Weights, name: str) -> int:
     """Returns the most columns that the output of a matrix of this name has in any layer."""
     return max((linear.width for linear in weights.linears(name)), default=0)
-
-
-def _inputs(weights: Weights, name: str, max_tokens: int) -> dict[tuple[int, int], Inputs]:
-    """Returns the inputs for the matrices of a name, mostly of one shape in all layers."""
-    linears = {columns_of(w): w for w in weights.linears(name)}
-    return {columns: _inputs_of(w, max_tokens) for columns, w in linears.items()}
-
-
-def _inputs_of(w: Linear, max_tokens: int) -> Inputs:
-    """Allocates the input of a matrix, with one row more than there are tokens: the view from the
-    first own column on reaches into the next row."""
-    whole = activations(max_tokens + 1, w.cols)
-    n, width = whole.rows.shape
-    begin, end = w.first_own_col, w.first_own_col + (n - 1) * width
-    return Inputs(whole, whole.rows.reshape(-1)[begin:end].reshape(n - 1, width))

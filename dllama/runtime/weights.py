@@ -54,14 +54,15 @@ class Weights:
         return min(self.n_vocab, max(0, self.config.n_tokens - self.vocab_start))
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes of matrices that this rank holds: what one decoded token reads at most."""
+    def read_bytes(self) -> int:
+        """Bytes of this rank's matrices that one decoded token reads: of experts its own ones."""
         head = 0 if self.wcls is None else self.wcls.n_bytes
-        return head + sum(layer.n_bytes for layer in self.layers)
+        n_active = self.config.n_active_experts
+        return head + sum(layer.read_bytes(n_active) for layer in self.layers)
 
     def linears(self, name: str) -> list[Linear]:
         """Returns this rank's matrices of a name, of all layers."""
-        return [linear for layer in self.layers for linear in layer.experts(name)]
+        return [layer.matrices[name] for layer in self.layers if name in layer.matrices]
 
 
 class _LayerBuilder:
@@ -77,12 +78,12 @@ class _LayerBuilder:
         self._index, self._table, self._team = index, table, team
         self._n_expected = len(infos)
         self._n_added = 0
-        self._rows: dict[str, int] = {}  # of all matrices packed under a name, an expert's
+        self._rows: dict[str, int] = {}  # of all matrices packed under a name, of one expert
         for info in infos:
             joined = self._joined(info)
             self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
         self._vectors: dict[str, list[np.ndarray]] = {}
-        self._matrices: dict[str, list[LinearBuilder]] = {}
+        self._matrices: dict[str, LinearBuilder] = {}
         self._unit_of: dict[str, int | None] = {}  # of the columns' sums, by joint name
 
     @property
@@ -97,13 +98,9 @@ class _LayerBuilder:
             self._vectors.setdefault(joined, []).append(vector(info, raw))
             return
         if joined not in self._matrices:
-            self._matrices[joined] = [
-                LinearBuilder(self._team, self._rows[joined]) for _ in range(info.n_experts)
-            ]
+            self._matrices[joined] = LinearBuilder(self._team, self._rows[joined])
         self._unit_of[joined] = self._units.get(self._table[info.short_name].cols)
-        rows = info.rows // info.n_experts
-        for expert, builder in enumerate(self._matrices[joined]):
-            builder.add(info.of_one_expert(), raw[expert * rows : (expert + 1) * rows])
+        self._matrices[joined].add(info, raw)
 
     def layer(self, previous: Layer | None) -> Layer:
         """The finished layer."""
@@ -112,8 +109,8 @@ class _LayerBuilder:
             for name, parts in self._vectors.items()
         }
         matrices = {
-            name: tuple(builder.linear(self._unit_of.get(name)) for builder in builders)
-            for name, builders in self._matrices.items()
+            name: builder.linear(self._unit_of.get(name))
+            for name, builder in self._matrices.items()
         }
         return Layer(self._index, vectors, matrices, previous)
 
@@ -133,7 +130,7 @@ class WeightsBuilder:
         self._config, self._team, self._vocab_start = config, team, vocab_start
         self._family, self._units = FAMILIES[config.arch], units
         is_exact = kind is not Kind.PLAIN
-        self._by_axis = {Axis.HEADS: units.heads, Axis.HIDDEN: units.hidden} if is_exact else {}
+        self._by_axis = units.by_axis(config) if is_exact else {}
         self._of_layer = manifest_by_layer(config, manifest)
         self._layers: list[Layer] = []
         self._builder: _LayerBuilder | None = None

@@ -15,6 +15,9 @@ from dllama.sharding.plan import Shard
 from dllama.sharding.units import column_block
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
+SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED)
+"""The axes along which the columns of matrices are cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -36,7 +39,7 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
     (`TensorInfo.first_own_col`). Raises ModelFileError where a tensor is missing.
     """
     family = FAMILIES[config.arch]
-    blocks = {axis: column_block(config, tensors, axis) for axis in (Axis.HEADS, Axis.HIDDEN)}
+    blocks = {axis: column_block(config, tensors, axis) for axis in SUMMED}
     cuts = []
     for layer in range(config.n_layers):
         for tensor in family.layer_tensors(config, layer):

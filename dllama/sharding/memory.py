@@ -50,15 +50,27 @@ def memory_needed(
     While loading, one tensor exists twice: as it came and as it is packed.
     """
     cuts = cut_manifest(config, tensors, shard)
-    sizes = [cut.info.n_bytes for cut in cuts]
+    sizes = [cut.info.packed_bytes for cut in cuts]
     heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
     table = model_tensors(config)
-    mixed, hidden = (_widest(cuts, table, axis) for axis in (Axis.HEADS, Axis.HIDDEN))
+    mixed = _widest(cuts, table, Axis.HEADS)
     scratch_values = (
-        6 * config.dim + heads * config.head_dim + 3 * mixed + 2 * len(shard.hidden) + 3 * hidden
+        6 * config.dim + heads * config.head_dim + 3 * mixed + _hidden_values(config, shard, cuts)
     ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
     kv = n_pages * kv_page_bytes(config, len(shard.kv_heads), kv_type)
     return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+
+
+def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:
+    """Returns the values of a row's scratch inside of the feed-forward: of each expert that it
+    takes, with its input and its sum, or of the only one."""
+    table = model_tensors(config)
+    found = 2 * len(shard.hidden) + 3 * _widest(cuts, table, Axis.HIDDEN)
+    if not config.n_experts:
+        return found
+    shared = 2 * len(shard.hidden) * config.shared_ratio + 3 * _widest(cuts, table, Axis.SHARED)
+    slots = config.n_active_experts * (found + 4 * config.dim + 4)
+    return slots + shared + 2 * config.dim + config.n_experts
 
 
 def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int:

@@ -140,14 +140,15 @@ def read_piece(source: WeightSource, sized: SizedPiece) -> np.ndarray:
     n_experts = source_info.n_experts
     size = source_info.cols if tiling.is_by_cols else source_info.rows // n_experts
     part = range(piece.tile * tiling.unit, min((piece.tile + 1) * tiling.unit, size))
-    n_rows = source_info.rows // n_experts
-    if tiling.is_by_cols:
-        slab = source.read(piece.tensor, None, part)
-        return slab[piece.expert * n_rows : (piece.expert + 1) * n_rows]
     if n_experts == 1:
-        return source.read(piece.tensor, part, None)
-    start = piece.expert * n_rows  # a part of the rows of each expert would be copied for all
-    return source.read(piece.tensor)[start + part.start : start + part.stop]
+        rows, cols = (None, part) if tiling.is_by_cols else (part, None)
+        return source.read(piece.tensor, rows, cols)
+    whole = source.read(piece.tensor)  # a part of the matrices of all experts would be copied
+    mine = whole[len(whole) // n_experts * piece.expert :][: len(whole) // n_experts]
+    if not tiling.is_by_cols:
+        return mine[part.start : part.stop]
+    first, last = (row_bytes(source_info.qtype, column) for column in (part.start, part.stop))
+    return mine[:, first:last]
 
 
 def _tiled(config: ModelConfig, tensor: Tensor, info: TensorInfo, cut: Cut) -> TiledCut:
@@ -178,6 +179,7 @@ _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.HEADS: lambda config: config.group_size * config.head_dim,
     Axis.KV_HEADS: lambda config: config.head_dim,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
+    Axis.SHARED: lambda config: HIDDEN_UNIT,
     Axis.VOCAB: lambda config: VOCAB_UNIT,
 }
 """Rows or columns in a piece, for each axis that is cut over ranks."""

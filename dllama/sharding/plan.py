@@ -16,7 +16,8 @@ from dllama.weight_source import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The share of one rank: KV heads (with their query heads), hidden columns, vocabulary rows."""
+    """The share of one rank: KV heads (with their query heads), hidden columns (of each expert),
+    vocabulary rows."""
 
     rank: int
     world_size: int
@@ -33,6 +34,8 @@ class Shard:
             return _scaled(self.kv_heads, config.head_dim)
         if axis is Axis.HIDDEN:
             return self.hidden
+        if axis is Axis.SHARED:
+            return _scaled(self.hidden, config.shared_ratio)
         return self.vocab if axis is Axis.VOCAB else None
 
 
@@ -78,8 +81,8 @@ def plan_for(
     )
 
 
-def _scaled(heads: range, width: int) -> range:
-    return range(heads.start * width, heads.stop * width)
+def _scaled(part: range, width: int) -> range:
+    return range(part.start * width, part.stop * width)
 
 
 def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -> list[range]:
@@ -122,7 +125,7 @@ def _cut_hidden(
         )
     # values: the types may differ between tensors, but not by enough to matter to a balance
     head_values = (2 * config.group_size + 2) * config.head_dim * config.dim * config.n_layers
-    hidden_values = 3 * config.dim * config.n_layers
+    hidden_values = 3 * config.dim * config.n_layers * config.hidden_blocks
     held = [len(h) * head_values + len(v) * config.dim for h, v in zip(heads, vocab, strict=True)]
     total = sum(held) + config.hidden_dim * hidden_values
     missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]

@@ -36,6 +36,11 @@ class SumUnits:
     vocab: Unit
     normed_quants: bool = False  # all that layers do with their normed input reads it in 8 bits
 
+    def by_axis(self, config: ModelConfig) -> dict[Axis, int]:
+        """Returns the units of the columns of each axis that matrices are summed over."""
+        shared = self.hidden * max(1, config.shared_ratio)
+        return {Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared}
+
 
 def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1) -> SumUnits:
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
@@ -48,9 +53,10 @@ def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1
 
 
 def reads_normed_quants(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> bool:
-    """Returns whether all matrices of layers that read a normed input are of quantized types."""
+    """Returns whether all that layers do with a normed input reads it quantized. Rows are sorted by
+    experts as floats."""
     table = model_tensors(config)
-    return all(
+    return not config.n_experts and all(
         info.qtype.name.lower() in QUANT_TYPES
         for name, info in tensors.items()
         if name.startswith("layers.") and name in table

@@ -14,12 +14,13 @@ import numpy as np
 from dllama.errors import TokenizerError
 from dllama.tokenizer.bpe_engine import split_merges
 from dllama.tokenizer.pretokenizers import find_pre_tokenizer
-from dllama.tokenizer.vocabulary import Kind, TokenType, Vocabulary
+from dllama.tokenizer.vocabulary import Kind, PrefixRule, TokenType, Vocabulary
 
 log = logging.getLogger(__name__)
 
 KINDS = {"llama": Kind.SPM, "gpt2": Kind.BPE}
 _TEMPLATE_KEY = "tokenizer.chat_template"
+PREFIX_RULE_KEY = "dllama.tokenizer.prefix_rule"  # ours: GGUF has no key for it
 _GIVE_ANOTHER = "convert the model again, or give another tokenizer with --tokenizer"
 _NO_ID = 2**32 - 1  # -1 as some converters wrote it: no such token
 # Special tokens after which Phi-3's tokenizer drops white space: all but these.
@@ -67,6 +68,7 @@ def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
         add_bos=_flag(metadata, "add_bos_token", default=adds_bos),
         add_eos=_flag(metadata, "add_eos_token", default=False),
         add_space_prefix=_flag(metadata, "add_space_prefix", default=kind is Kind.SPM),
+        prefix_rule=_prefix_rule(metadata),
         strips_right=_strips_right(metadata, tokens, int_types),
         chat_templates=chat_templates_of_metadata(metadata),
     )
@@ -169,6 +171,17 @@ def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
             f"The file is corrupt: {_GIVE_ANOTHER}."
         )
     return bool(value)
+
+
+def _prefix_rule(metadata: Mapping[str, object]) -> PrefixRule:
+    name = _text(metadata, PREFIX_RULE_KEY, PrefixRule.ALWAYS)
+    try:
+        return PrefixRule(name)
+    except ValueError:
+        raise TokenizerError(
+            f"The metadata value {PREFIX_RULE_KEY} is {name!r}; expected one of "
+            f"{', '.join(PrefixRule)}. The file is of a newer version: {_GIVE_ANOTHER}."
+        ) from None
 
 
 def _strips_right(

@@ -8,6 +8,7 @@ one before left, into matches and what lies between them. Syntax: Oniguruma.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dllama.errors import TokenizerError
@@ -153,3 +154,12 @@ def find_pre_tokenizer(name: str) -> PreTokenizer:
             f"version does not know; known are {known}. Use a newer version, or give another "
             f"tokenizer with --tokenizer."
         ) from None
+
+
+def name_of_rule(patterns: Sequence[str], *, ignore_merges: bool, is_nfc: bool) -> str | None:
+    """Returns the name of the row with these expressions; None where there is none."""
+    wanted = (tuple(patterns), ignore_merges, is_nfc)
+    for name, row in PRE_TOKENIZERS.items():
+        if (row.patterns, row.ignore_merges, row.is_nfc) == wanted:
+            return name
+    return None

@@ -17,7 +17,14 @@ from dllama.tokenizer.spm_engine import LibraryEngine, TextEngine, build_spm_eng
 from dllama.tokenizer.stream_decoder import StreamDecoder
 from dllama.tokenizer.t_file import read_t_file
 from dllama.tokenizer.t_vocabulary import vocabulary_of_t_file
-from dllama.tokenizer.vocabulary import BYTE_TEXTS, SPACE_MARK, Kind, TokenType, Vocabulary
+from dllama.tokenizer.vocabulary import (
+    BYTE_TEXTS,
+    SPACE_MARK,
+    Kind,
+    PrefixRule,
+    TokenType,
+    Vocabulary,
+)
 
 # The library's own threads would compete with the compute threads; a user's own setting stays.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,6 +45,7 @@ class Tokenizer:
         for i in self._end_ids:
             self._types[i] = TokenType.CONTROL  # text may never become an end of turn
         self._vocabulary = replace(vocabulary, types=self._types)
+        self._prefix_rule = vocabulary.prefix_rule
         self._bytes: list[bytes | None] = [None] * len(vocabulary.tokens)
         specials = {vocabulary.tokens[i]: i for i in self._ids_of_types(_SPECIAL_TYPES)}
         always = {vocabulary.tokens[i]: i for i in self._ids_of_types((TokenType.USER_DEFINED,))}
@@ -123,14 +131,14 @@ class Tokenizer:
         taken as such, otherwise they are text like any other."""
         ids: list[int] = []
         specials = self._all_specials if parse_special else self._user_defined
-        after_special = True
+        has_prefix = self.add_space_prefix
         for part in specials.cut(_as_unicode(text)):
             if isinstance(part, int):
                 ids.append(part)
-                after_special = True
+                has_prefix = self.add_space_prefix and self._prefix_rule is not PrefixRule.AT_START
             else:
-                ids += self._engine.encode(self._prepared(part, after_special))
-                after_special = False
+                ids += self._engine.encode(self._prepared(part, has_prefix))
+                has_prefix = False
         if add_special:
             ids = self._with_bos(ids)
         if add_special and self.add_eos and self.eos_id is not None:
@@ -208,11 +216,12 @@ class Tokenizer:
     def _ids_of_types(self, types: tuple[TokenType, ...]) -> list[int]:
         return [i for i, kind in enumerate(self._types) if kind in types]
 
-    def _prepared(self, text: str, after_special: bool) -> str:
+    def _prepared(self, text: str, has_prefix: bool) -> str:
         if self._vocabulary.kind is Kind.BPE:
             return text
-        prefix = " " if after_special and self.add_space_prefix else ""
-        return (prefix + text).replace(" ", SPACE_MARK)
+        if has_prefix and self._prefix_rule is not PrefixRule.ALWAYS:
+            has_prefix = not text.startswith((" ", SPACE_MARK))
+        return (" " * has_prefix + text).replace(" ", SPACE_MARK)
 
     def _make_bytes(self, token: int) -> bytes:
         text, kind = self._vocabulary.tokens[token], self._types[token]

@@ -22,6 +22,14 @@ class Kind(StrEnum):
     BPE = "bpe"  # byte-level BPE: split by regex, then merge by rank
 
 
+class PrefixRule(StrEnum):
+    """Where a text is given a space before it, if its vocabulary has one put there."""
+
+    ALWAYS = "always"  # at its start and after each special token
+    UNLESS_SPACE = "unless-space"  # the same, but not before a space
+    AT_START = "at-start"  # at its start only, and not before a space
+
+
 class TokenType(IntEnum):
     """Types of tokens, numbered as in GGUF files."""
 
@@ -64,6 +72,7 @@ class Vocabulary:
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = False
+    prefix_rule: PrefixRule = PrefixRule.ALWAYS
     strips_right: frozenset[int] = frozenset()
     chat_templates: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.encode import encode
-from benchmarks.writers.gguf_export import in_file_order, model_stream
 from dllama.config import ModelConfig
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import in_file_order, model_stream
 from dllama.models import model_shapes
 from dllama.qtypes import QType
 

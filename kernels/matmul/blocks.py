@@ -9,6 +9,7 @@ from kernels.emit.emitter import Emit, Variable
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import named
 from kernels.emit.vectors import F32X16, I32, I32X16, Value
+from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.dots import block_dots
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
@@ -18,7 +19,7 @@ from kernels.matmul.runs import (
     run_of_groups,
 )
 from kernels.matmul.sums import TileSums
-from kernels.matmul.tiles import FEW, NEAR_BYTES, n_tiles, tile_bounds
+from kernels.matmul.tiles import FEW, MANY_FROM, NEAR_BYTES, n_tiles, tile_bounds
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, GROUP, BlockType
 from kernels.weights.unpack import Scales, is_signed, quants
@@ -151,29 +152,37 @@ def block_matmul(fmt: BlockType) -> Any:
 
     @region
     @named(f"multiply_rows_{fmt.name}")
-    def body(thread, team, w, a, n_tokens, out, column, sums):
+    def body(thread, team, w, a, n_tokens, out, column, sums, batches):
         quants, scales = w
         unit, first_unit, kind, high, wide, wide_stride = sums
         a_quants, a_scales, a_sums, a_weighted = a
-        n_groups, n_blocks = quants.shape[0], quants.shape[1] // quant_bytes
-        chunk = chunk_of_groups(n_groups, team[10], n_tokens)
+        table, n_groups, stride = batches
+        n_blocks = quants.shape[1] // quant_bytes
+        chunk = chunk_of_groups(n_groups * n_batches(table), team[10], n_tokens)
+        n_chunks = -(-n_groups // chunk)
+        n_pieces = n_chunks * n_batches(table)
         while True:
-            first = claim(team, chunk)
-            if first >= n_groups:
+            piece = claim(team, 1)
+            if piece >= n_pieces:
                 return
+            matrix, first_row, n_rows = batch_of(table, piece // n_chunks, n_tokens)
+            if n_rows >= MANY_FROM:
+                continue
+            first = piece % n_chunks * chunk
             count = min(chunk, n_groups - first)
             # All tokens in turn see a few groups, while the next few are fetched.
             size, quants_ahead, scales_ahead = count, NEAR_BYTES, NEAR_BYTES // 8
-            if n_tokens > FEW:
+            if n_rows > FEW:
                 size = GROUPS_AT_ONCE
                 quants_ahead, scales_ahead = size * quants.shape[1], size * scales.shape[1]
             for group in range(first, first + count, size):
                 n = min(size, first + count - group)
-                w_at = address(quants) + group * quants.shape[1]
-                s_at = address(scales) + group * scales.shape[1]
+                w_at = address(quants) + (matrix * stride + group) * quants.shape[1]
+                s_at = address(scales) + (matrix * stride + group) * scales.shape[1]
                 where = address(out) + (column + group * GROUP) * 4
-                for number in range(n_tiles(n_tokens, FEW)):
-                    start, end = tile_bounds(number, n_tokens, FEW)
+                for number in range(n_tiles(n_rows, FEW)):
+                    start, end = tile_bounds(number, n_rows, FEW)
+                    start, end = first_row + start, first_row + end
                     done = start * n_blocks
                     tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
                                   scales.shape[1], address(a_quants) + done * BLOCK,

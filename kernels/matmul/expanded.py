@@ -20,6 +20,7 @@ from kernels.emit.intrinsics import address
 from kernels.emit.jit import intrinsic, named
 from kernels.emit.later import types
 from kernels.emit.vectors import F32X16, I8X64, I32X16, I64, Value
+from kernels.matmul.batches import batch_of, most_rows, n_batches
 from kernels.matmul.blocks import add_block, add_minima
 from kernels.matmul.sums import SumArgs, TileSums
 from kernels.matmul.tiles import MANY_BLOCK, MANY_FROM, NEAR_BYTES, n_tiles, tile_bounds
@@ -194,27 +195,37 @@ def expanded_matmul(fmt: BlockType) -> Any:
 
     @region
     @named(f"multiply_expanded_{fmt.name}")
-    def body(thread, team, w, a, n_tokens, out, column, sums):
+    def body(thread, team, w, a, n_tokens, out, column, sums, batches):
         unit, first_unit, kind, high, wide, wide_stride = sums
         packed, packed_scales = w
         a_quants, a_scales, a_weighted = a
-        n_groups, n_blocks = packed.shape[0], packed.shape[1] // quant_bytes
+        table, n_groups, matrix_stride = batches
+        n_blocks = packed.shape[1] // quant_bytes
         stride, buffer = n_blocks * stride_of_block, scratch_of(team, thread)
         chunk = max(1, CHUNK_BYTES // (PAIR * stride)) * PAIR
+        n_chunks = -(-n_groups // chunk)
+        n_pieces = n_chunks * n_batches(table)
+        if most_rows(table, n_tokens) < MANY_FROM:
+            return
         while True:
-            first = claim(team, chunk)
-            if first >= n_groups:
+            piece = claim(team, 1)
+            if piece >= n_pieces:
                 return
+            matrix, first_row, n_rows = batch_of(table, piece // n_chunks, n_tokens)
+            if n_rows < MANY_FROM:
+                continue
+            first = piece % n_chunks * chunk
             count = min(chunk, n_groups - first)
             for g in range(count):
-                at = buffer + g * stride
+                at, group = buffer + g * stride, matrix * matrix_stride + first + g
                 expand((n_blocks // unit_blocks,
-                        address(packed) + (first + g) * packed.shape[1],
-                        address(packed_scales) + (first + g) * packed_scales.shape[1],
+                        address(packed) + group * packed.shape[1],
+                        address(packed_scales) + group * packed_scales.shape[1],
                         at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                         at + n_blocks * to_minima))  # fmt: skip
-            for number in range(n_tiles(n_tokens, MANY_BLOCK)):
-                start, end = tile_bounds(number, n_tokens, MANY_BLOCK)
+            for number in range(n_tiles(n_rows, MANY_BLOCK)):
+                start, end = tile_bounds(number, n_rows, MANY_BLOCK)
+                start, end = first_row + start, first_row + end
                 done = start * n_blocks
                 for g in range(0, count, PAIR):
                     at = buffer + g * stride

@@ -9,6 +9,7 @@ from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import jitted, named
 from kernels.emit.vectors import Value
+from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
     PREFETCHED_FROM,
@@ -81,24 +82,30 @@ def float_matmul(fmt: FloatType) -> Any:
 
     @region
     @named(f"multiply_rows_{fmt.name}")
-    def body(thread, team, quants, tiles, n_tokens, out, column, sums):
+    def body(thread, team, quants, tiles, n_tokens, out, column, sums, batches):
         unit, first_unit, kind, high, wide, wide_stride = sums
-        n_groups, n_vectors = quants.shape[0], quants.shape[1] // vector_bytes
-        chunk = chunk_of_groups(n_groups, team[10], n_tokens)
-        widest = widest_tile(n_tokens, False)
+        table, n_groups, stride = batches
+        n_vectors = quants.shape[1] // vector_bytes
+        chunk = chunk_of_groups(n_groups * n_batches(table), team[10], n_tokens)
+        n_chunks = -(-n_groups // chunk)
+        n_pieces = n_chunks * n_batches(table)
         while True:
-            first = claim(team, chunk)
-            if first >= n_groups:
+            piece = claim(team, 1)
+            if piece >= n_pieces:
                 return
+            matrix, first_row, n_rows = batch_of(table, piece // n_chunks, n_tokens)
+            widest = widest_tile(n_rows, False)
+            first = piece % n_chunks * chunk
             count = min(chunk, n_groups - first)
-            size = GROUPS_AT_ONCE if n_tokens > FEW else count
+            size = GROUPS_AT_ONCE if n_rows > FEW else count
             for group in range(first, first + count, size):
                 n = min(size, first + count - group)
-                w = address(quants) + group * quants.shape[1]
+                w = address(quants) + (matrix * stride + group) * quants.shape[1]
                 where = address(out) + (column + group * GROUP) * 4
-                for number in range(n_tiles(n_tokens, widest)):
-                    start, end = tile_bounds(number, n_tokens, widest)
-                    ahead, pace = _ahead(number, n_tokens, widest, quants.shape[1], vector_bytes)
+                for number in range(n_tiles(n_rows, widest)):
+                    start, end = tile_bounds(number, n_rows, widest)
+                    start, end = first_row + start, first_row + end
+                    ahead, pace = _ahead(number, n_rows, widest, quants.shape[1], vector_bytes)
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * 4, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,

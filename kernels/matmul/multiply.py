@@ -11,38 +11,41 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.formats import FLOAT_TYPES, format_of
+from kernels.matmul.batches import NO_TABLE, Batches
 from kernels.matmul.sums import FixedSums, SumArgs, Units
 from kernels.matmul.tiles import MANY_FROM
 from kernels.program import launch
-from kernels.weights.layout import Activations, Packed
+from kernels.weights.layout import Activations, Packed, n_groups
 
 WHOLE = Units()
 
 
 def matmul(
     team: np.ndarray, w: Packed, a: Activations, n_tokens: int, out: np.ndarray | FixedSums,
-    column: int = 0, units: Units = WHOLE,
+    column: int = 0, units: Units = WHOLE, table: np.ndarray = NO_TABLE,
 ) -> None:  # fmt: skip
     """out[:n_tokens, column : column + w.rows] = activations @ weights.T.
 
     `out` (T, width) float32 must be wide enough for whole groups of 16 rows from `column` on: the
     columns after w.rows are overwritten with zeros. FixedSums take exact sums of units unrounded.
+
+    Of several matrices (`w.n_matrices`) each is multiplied with its own rows, which `table` gives
+    (Batches); the activations of a batch are laid out as those of a product of their own.
     """
     kernels = format_of(w.format)
     sums = tuple(SumArgs.of(out, column, units, kernels.layout.step_columns))
     # Kernels only ask where the sums go: as float32 both kinds of sums share a type's machine code.
     values = out.low.view(np.float32) if isinstance(out, FixedSums) else out
+    batches = tuple(Batches(table, n_groups(w.rows), len(w.quants) // w.n_matrices))
+    end = n_tokens, values, column, sums, batches
     if w.format in FLOAT_TYPES:
         numbers = a.pairs if w.format == "bf16" else a.tiles
-        launch(kernels.multiply, team, (team, w.quants, numbers, n_tokens, values, column, sums))
-    elif n_tokens >= MANY_FROM:
-        many = (a.quants, a.scales, a.weighted)
-        weights = (w.quants, w.scales)
-        launch(kernels.multiply_many, team, (team, weights, many, n_tokens, values, column, sums))
-    else:
+        launch(kernels.multiply, team, (team, w.quants, numbers, *end))
+        return
+    weights = (w.quants, w.scales)
+    if n_tokens < MANY_FROM or len(table):
         few = (a.quants, a.scales, a.sums, a.weighted)
-        launch(
-            kernels.multiply,
-            team,
-            (team, (w.quants, w.scales), few, n_tokens, values, column, sums),
-        )
+        launch(kernels.multiply, team, (team, weights, few, *end))
+    if n_tokens >= MANY_FROM:
+        many = (a.quants, a.scales, a.weighted)
+        launch(kernels.multiply_many, team, (team, weights, many, *end))

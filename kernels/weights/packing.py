@@ -1,4 +1,4 @@
-"""From rows as files hold them to the layout the kernels read. Bits are moved, never changed."""
+"""From rows as files hold them to the layout the kernels read. Values never change."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ import numpy as np
 
 from kernels.arrays import huge
 from kernels.formats import format_of
-from kernels.weights.layout import Packed, n_groups
+from kernels.weights.layout import GROUP, Packed, n_groups
 
 
 class Packing:
-    """A matrix on its way into a type of `kernels.formats`: raw rows are packed as they come.
+    """A matrix on its way into a type of `kernels.formats`: raw rows are packed as they come. Of
+    several matrices of one shape, rows of all of them come at once.
 
     Memory is reserved for `max_rows` rows of `cols` values; rows never filled cost none.
     Raises ValueError where `cols` values do not end at a block.
     """
 
-    def __init__(self, team: np.ndarray, fmt: str, max_rows: int, cols: int) -> None:
+    def __init__(
+        self, team: np.ndarray, fmt: str, max_rows: int, cols: int, n_matrices: int = 1
+    ) -> None:
         self._team, self.format, self.max_rows, self.cols = team, fmt, max_rows, cols
-        self.rows = 0
+        self.rows, self.n_matrices = 0, n_matrices  # rows of each
         layout, self._kernel = format_of(fmt).layout, format_of(fmt).pack
         self._n_steps = layout.n_steps(cols)
         self._row_bytes = -1 if cols % layout.values else layout.row_bytes(cols)
-        groups, (quant_bytes, scale_bytes) = n_groups(max_rows), layout.group_bytes(cols)
-        self._quants = huge((groups, quant_bytes))
-        self._scales = huge((groups, scale_bytes))
+        self._stride, (quant_bytes, scale_bytes) = n_groups(max_rows), layout.group_bytes(cols)
+        self._quants = huge((n_matrices * self._stride, quant_bytes))
+        self._scales = huge((n_matrices * self._stride, scale_bytes))
 
     def add(self, raw: np.ndarray) -> None:
         """Packs more rows, uint8 (rows, bytes of a row), below those before; `raw` may be reused
-        afterwards.
+        afterwards. Of several matrices it has the rows of each, one matrix after the other.
 
         Raises ValueError where they do not fit.
         """
@@ -38,24 +41,31 @@ class Packing:
             raise ValueError(
                 f"rows of {raw.shape[1]} bytes are not {self.cols} values of {self.format}"
             )
-        if self.rows + len(raw) > self.max_rows:
+        n_rows = len(raw) // self.n_matrices
+        if n_rows * self.n_matrices != len(raw):
             raise ValueError(
-                f"{len(raw)} rows more than the {self.rows} there are do not fit a matrix of "
+                f"{len(raw)} rows are not as many of each of {self.n_matrices} matrices"
+            )
+        if self.rows + n_rows > self.max_rows:
+            raise ValueError(
+                f"{n_rows} rows more than the {self.rows} there are do not fit a matrix of "
                 f"{self.max_rows}"
             )
         if raw.strides[1] != 1 or raw.dtype != np.uint8:
             raw = np.ascontiguousarray(raw, np.uint8)
-        rows = raw.__array_interface__["data"][0], raw.strides[0], len(raw)
-        args = (self._team, rows, self._n_steps, self._quants, self._scales, self.rows)
-        self._kernel(self._team, args)
-        self.rows += len(raw)
+        begin, row_bytes = raw.__array_interface__["data"][0], raw.strides[0]
+        for matrix in range(self.n_matrices):
+            rows = begin + matrix * n_rows * row_bytes, row_bytes, n_rows
+            at = matrix * self._stride * GROUP + self.rows
+            args = (self._team, rows, self._n_steps, self._quants, self._scales, at)
+            self._kernel(self._team, args)
+        self.rows += n_rows
 
     def packed(self) -> Packed:
         """The matrix of the rows so far. Rows beyond the last, up to whole groups, are zeros."""
-        groups = n_groups(self.rows)
-        return Packed(
-            self.format, self.rows, self.cols, self._quants[:groups], self._scales[:groups]
-        )
+        groups = n_groups(self.rows) if self.n_matrices == 1 else len(self._quants)
+        quants, scales = self._quants[:groups], self._scales[:groups]
+        return Packed(self.format, self.rows, self.cols, quants, scales, self.n_matrices)
 
 
 def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> Packed:

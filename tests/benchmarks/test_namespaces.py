@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.namespaces import Lan, await_listening, is_listening, why_no_namespaces
+from benchmarks.namespaces import await_listening, is_listening, lan_of, why_no_namespaces
 from tests.leaks import no_leaks
 
 __all__ = ["no_leaks"]
@@ -43,7 +43,7 @@ def test_a_trip_there_and_back_takes_twice_the_delay(delay_ms: float) -> None:
         pytest.skip(why_not)
     if delay_ms and not os.path.exists("/dev/net/tun"):  # noqa: PTH110
         pytest.skip("delays need /dev/net/tun")
-    with Lan(2, 1000, delay_ms) as lan:
+    with lan_of(2, 1000, delay_ms) as lan:
         cores = sorted(os.sched_getaffinity(0))[:1]
         echo = subprocess.Popen(lan.command(1, [sys.executable, "-c", ECHO], cores))
         try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -65,19 +66,21 @@ def test_set_ups_run_in_turn_between_namespaces(
     [run] = found["runs"]
     rows = {(row["set_up"], row["test"]): row for row in run["rows"]}
     ours, theirs = "2 nodes, exact, plain", "distributed-llama, 2 nodes"
-    assert set(rows) == {
-        (name, test)
-        for name in ("one node, 1 core", "one node, 2 cores", ours, theirs)
-        for test in ("pp16", "tg4", "tg2xb2")
-    } - {(theirs, "tg2xb2")}
+    floor = "plain TCP in C, exact"
+    has_floor = why_no_floor() is None
+    expected = set(product(("one node, 1 core", "one node, 2 cores", ours), run["tests"]))
+    expected |= {(theirs, "pp16"), (theirs, "tg4")}
+    expected |= {(floor, "tg4"), (floor, "tg2xb2")} if has_floor else set()
+    assert set(rows) == expected
     assert rows["one node, 2 cores", "tg4"]["of_one_node"] == 1.0
     assert rows[theirs, "pp16"]["tokens_per_s"] == 5.5
     assert rows["one node, 1 core", "tg4"]["network_ms"] == 0 < rows[ours, "tg4"]["network_ms"]
     ranks = rows[ours, "tg4"]["ranks"]
     assert [rank["threads"] for rank in ranks] == [1, 1]
     assert all(rank["sent_bytes"] > 0 for rank in ranks), "nothing went through shared memory"
-    if why_no_floor() is None:
-        assert [floor["exchanges"]["n_rows"] for floor in run["floors"]] == [1, 16]
+    if has_floor:
+        assert [bare["exchanges"]["n_rows"] for bare in run["floors"]] == [1, 16]
+        assert rows[floor, "tg4"]["compute_ms"] > 0 < rows[floor, "tg4"]["network_ms"]
     told = capsys.readouterr().out
     assert ours in told and f"as fast as {theirs}" in told
     assert f"| {ours} |" in out.with_suffix(".md").read_text()

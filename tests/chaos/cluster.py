@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.lan.wire import LinkRule
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from tests.chaos.namespaces import HOUSE, Network
 from tests.chaos.programs import ENGINE, MARK, SESSION, Program, await_no_process
 from tests.chaos.relay import Relay
 from tests.chaos.unix_client import UnixClient
-from tests.chaos.wire import LinkRule
 from tests.ports import own_port
 
 START_S = 240.0  # a first start compiles kernels

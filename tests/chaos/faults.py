@@ -14,8 +14,8 @@ from typing import Literal
 
 import psutil
 
+from benchmarks.lan.wire import LinkRule
 from tests.chaos.cluster import Cluster
-from tests.chaos.wire import LinkRule
 
 Undo = Callable[[], None]
 Place = Literal["anywhere", "machines", "loopback"]

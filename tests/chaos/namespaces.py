@@ -6,19 +6,18 @@ Nothing of them has a name in the file system: they are gone with the processes 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from shutil import which
 
 import psutil
 
-from tests.chaos.packets import DEVICE, address
-from tests.chaos.wire import LinkRule
+from benchmarks.lan.carrier import Carrier
+from benchmarks.lan.packets import DEVICE, address
+from benchmarks.lan.wire import LinkRule
 
 HOUSE = Path(__file__).parents[2]
 MTU = 16_000  # few packets for a step: one Python process carries them all
@@ -94,20 +93,16 @@ class Network:
             own = folder / f"machine-{number}"
             own.mkdir()
             self.machines[number] = Machine(number, own, environment)
-        self._hub = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.packets",
-             *(f"{k}=/proc/{machine.pid}/ns/net" for k, machine in self.machines.items())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HOUSE,
-            env={**environment, "PYTHONPATH": str(HOUSE)},
-        )  # fmt: skip
-        assert self._answer() == "ready", "the packets' process did not start"
+        self._carrier = Carrier(
+            {number: f"/proc/{machine.pid}/ns/net" for number, machine in self.machines.items()}
+        )
         for machine in self.machines.values():
             machine.run("ip", "addr", "add", f"{machine.address}/24", "dev", DEVICE)
             machine.run("ip", "link", "set", DEVICE, "mtu", str(MTU), "up")
 
     def set_way(self, sender: int, receiver: int, rule: LinkRule) -> None:
         """Makes one way of a link good or bad."""
-        self._command({"from": sender, "to": receiver, "rule": asdict(rule)})
+        self._carrier.set_way(sender, receiver, rule)
 
     def set_links_of(self, number: int, to_it: LinkRule, from_it: LinkRule) -> None:
         """Makes all links of a machine good or bad."""
@@ -118,27 +113,11 @@ class Network:
 
     def carried_bytes(self) -> int:
         """Returns the bytes of all packets that arrived so far."""
-        return int(self._command({})["carried_bytes"])
+        return self._carrier.carried_bytes()
 
     def close(self) -> None:
-        assert self._hub.stdin is not None and self._hub.stdout is not None
-        self._hub.stdin.close()
         try:
-            self._hub.wait(WAIT_S)
+            self._carrier.close()
         finally:
-            self._hub.kill()
-            self._hub.wait()
-            self._hub.stdout.close()
             for machine in self.machines.values():
                 machine.close()
-
-    def _command(self, command: dict[str, object]) -> dict[str, int]:
-        assert self._hub.stdin is not None
-        self._hub.stdin.write(json.dumps(command) + "\n")
-        self._hub.stdin.flush()
-        answer: dict[str, int] = json.loads(self._answer())
-        return answer
-
-    def _answer(self) -> str:
-        assert self._hub.stdout is not None
-        return self._hub.stdout.readline().strip()

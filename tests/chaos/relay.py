@@ -10,7 +10,7 @@ import struct
 import threading
 from contextlib import suppress
 
-from tests.chaos.wire import LinkRule, Wire
+from benchmarks.lan.wire import LinkRule, Wire
 
 CHUNK = 64 << 10
 LOOK_S = 0.02

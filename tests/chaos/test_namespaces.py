@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.lan.wire import LinkRule
 from tests.chaos.namespaces import Machine, Network, why_no_machines
-from tests.chaos.wire import LinkRule
 from tests.leaks import no_leaks
 
 __all__ = ["no_leaks"]

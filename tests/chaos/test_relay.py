@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.lan.wire import LinkRule
 from tests.chaos.relay import Relay
-from tests.chaos.wire import LinkRule
 from tests.leaks import no_leaks
 
 __all__ = ["no_leaks"]

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
-from dllama.inspect import ModelFacts, count_text, describe, render, size_text
+from dllama.inspect.describe import describe
+from dllama.inspect.facts import ModelFacts
+from dllama.inspect.render import count_text, render, size_text
 from dllama.qtypes import QType
 from tests.dllama.formats.crafted import rewrite
 from tests.toy_models import write_toy
@@ -43,6 +45,18 @@ def test_a_gguf_model_is_described(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_a_mixture_is_described(tmp_path: Path) -> None:
+    facts = describe(write_toy(tmp_path / "toy.gguf", arch="qwen2moe"))
+    source = open_model(tmp_path / "toy.gguf")
+    assert facts.n_parameters == sum(t.rows * t.cols for t in source.tensors.values())
+    assert {tuple(g.dims) for g in facts.groups if "_exps" in g.name} == {
+        (6, 160, 64),
+        (6, 64, 160),
+    }
+    shared = "a token takes 2, and a shared one of 320"
+    assert f"6 of 160 columns, of which {shared}" in " ".join(shown(facts).split())
+
+
 def test_an_m_model_is_described(tmp_path: Path) -> None:
     facts = describe(write_toy(tmp_path / "toy.m", fmt="m", arch="qwen3"))
     assert (facts.format, facts.arch, facts.tokenizer) == ("distributed-llama .m", "qwen3", None)
@@ -60,13 +74,13 @@ def test_a_tensor_type_without_kernel_is_shown_and_named(tmp_path: Path) -> None
         toy,
         tmp_path / "odd",
         reshape=lambda info: (
-            replace(info, qtype=QType.IQ3_S) if info.name == "output.weight" else info
+            replace(info, qtype=QType.Q8_K) if info.name == "output.weight" else info
         ),
     )
     facts = describe(odd)
     assert facts.config is None and facts.context == 256
-    assert {"IQ3_S": 1} in [group.types for group in facts.groups]
-    assert facts.unsupported is not None and "output.weight is stored as IQ3_S" in facts.unsupported
+    assert {"Q8_K": 1} in [group.types for group in facts.groups]
+    assert facts.unsupported is not None and "output.weight is stored as Q8_K" in facts.unsupported
     assert "Cannot be run" in shown(facts)
 
 

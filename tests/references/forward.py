@@ -96,5 +96,29 @@ def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 
 def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
-    gate = x @ layer["w1"].T
-    return (gate / (1 + np.exp(-gate)) * (x @ layer["w3"].T)) @ layer["w2"].T
+    if "router" in layer:
+        return np.array([_mixture(layer, row, config) for row in x])
+    return _gated(x, *(layer[name] for name in ("w1", "w3", "w2")))
+
+
+def _gated(x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray) -> np.ndarray:
+    gate = x @ w1.T
+    return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T
+
+
+def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig) -> np.ndarray:
+    logits = layer["router"] @ row
+    chances = np.exp(logits - logits.max())
+    chances /= chances.sum()
+    chosen = np.argsort(-chances, kind="stable")[: config.n_active_experts]
+    total = chances[chosen].sum() if config.has_expert_norm else 1.0
+    out = np.zeros_like(row)
+    for e in chosen:
+        w1, w3, w2 = (
+            np.split(layer[f"expert_{w}"], config.n_experts)[e] for w in ("w1", "w3", "w2")
+        )
+        out += config.expert_scale * chances[e] / total * _gated(row, w1, w3, w2)
+    if config.shared_hidden_dim:
+        weight = 1 / (1 + np.exp(-layer["shared_router"][0] @ row))
+        out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")))
+    return out

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from dllama.cli.terminal.output import show
-from dllama.inspect import describe, render
+from dllama.inspect.describe import describe
+from dllama.inspect.render import render
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:

@@ -132,8 +132,9 @@ def add_model_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --model, for the commands that use the model in the package by default."""
     parser.add_argument(
         "-m", "--model", metavar="FILE", default=str(DEFAULT_MODEL),
-        help="a GGUF or distributed-llama .m file (default: the small model that comes with "
-        "dllama, which knows dllama and not much else)",
+        help="a GGUF or distributed-llama .m file, or a folder with config.json and safetensors "
+        "files (default: the small model that comes with dllama, which knows dllama and not much "
+        "else)",
     )  # fmt: skip
 
 

@@ -14,11 +14,16 @@ from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
+from dllama.formats import CHECKPOINT, format_of
+from dllama.formats.checkpoint.folder import checkpoint_folder, checkpoint_name
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.special_tokens import find_fim
 from dllama.tokenizer.vocabulary import Kind
 from dllama.weight_source import WeightSource
+
+FORMAT_WORDS = {"GGUF": "gguf", CHECKPOINT: "safetensors", "distributed-llama .m": "m"}
+"""A format as replies call it."""
 
 VOCAB_TYPES = {Kind.SPM: 1, Kind.BPE: 2}  # llama.cpp's numbers
 
@@ -43,6 +48,7 @@ def find_facts(
         by_type[info.qtype.name] = by_type.get(info.qtype.name, 0) + info.n_bytes
     return ModelFacts(
         path=path,
+        format=FORMAT_WORDS[format_of(Path(path))],
         arch=source.config.arch,
         modified_s=Path(path).stat().st_mtime,
         metadata=file_metadata,
@@ -117,5 +123,9 @@ def served_name(engine: EngineSettings, server: ServerSettings) -> str:
 
 
 def model_id(path: str) -> str:
-    """Returns the name of a model in requests: its file's name without the ending."""
+    """Returns the name of a model in requests: its file's name without the ending, or its
+    folder's."""
+    folder = checkpoint_folder(Path(path))
+    if folder is not None:
+        return checkpoint_name(folder)
     return Path(path).name.removesuffix(".gguf").removesuffix(".m")

@@ -389,6 +389,7 @@ def test_a_long_text_is_cut_to_the_context_if_it_may_be() -> None:
 
 # ---- models
 FACTS = ModelFacts(
+    format="gguf",
     path="/models/toy.gguf", arch="llama", modified_s=1_700_000_000.5, file_type="Q8_0",
     n_ctx_train=2048, n_embd=64, n_params=7_600_000_000, size_bytes=8_000_000,
     template_source="{{ messages }}",

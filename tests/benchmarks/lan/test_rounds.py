@@ -67,6 +67,7 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     one, both, theirs, batch = rows_of(found, BOTH)
     assert one["tokens_per_s"] == 10 and one["of_one_node"] == 1.0, "of 0.5, 1 and 4"
     assert both["of_one_node"] == 1.0 and both["network_ms"] == 2.0
+    assert both["lost_samples"] == [3.0] * 3, "what waiting and the network take together"
     assert theirs["of_one_node"] == 0.5 and "network_ms" not in theirs
     assert batch["set_up"] == "one node, 2 cores", "a test that one cannot run has no row of it"
 

@@ -10,9 +10,8 @@ from benchmarks.lan.tables import header, lines, markdown, rich_table, sentences
 
 
 def row(set_up: str, test: str, speed: float, ratio: float, **more: Any) -> dict[str, Any]:
-    is_ours = "llama" not in set_up
     return {
-        "set_up": set_up, "program": "dllama" if is_ours else "distributed-llama",
+        "set_up": set_up, "program": "distributed-llama" if "llama" in set_up else "dllama",
         "nodes": 1 if set_up.startswith("one") else 2, "sync_type": "", "test": test,
         "tokens_per_s": speed, "samples": [speed], "of_one_node": ratio, **more,
     }  # fmt: skip
@@ -50,6 +49,20 @@ def test_sentences_compare_with_plain_tcp_and_with_others() -> None:
     assert "Plain TCP needs 2.00 ms" in floor and "1.3 times that is 2.60" in floor
     assert floor.endswith("Wait and network are 4.00 (2.00 times) on 2 nodes, f32.")
     assert "2 nodes, f32" in theirs and theirs.endswith("decode 64 4.00.")
+
+
+def test_a_floor_that_reads_stands_beside_clusters_of_its_sums() -> None:
+    floor = row("plain TCP in C, exact", "tg64", 60, 1.2, **TIMES, sync_type="exact",
+                lost_samples=[2.0, 4.0, 4.0], program="plain TCP")  # fmt: skip
+    exact = row("2 nodes, exact", "tg64", 40, 0.8, **TIMES, sync_type="exact",
+                lost_samples=[6.0, 4.0, 8.0])  # fmt: skip
+    run = {**RUN, "floors": [], "rows": [*RUN["rows"][:3], exact, floor]}
+    assert sentences(run) == [
+        "decode 64: where two ends in C read as much memory as ranks, plain TCP takes 1.00 ms of "
+        "waiting and 3.00 ms of network a token; dllama takes 4.00 (2.00 times) on 2 nodes, exact "
+        "of both."
+    ]
+    assert lines(run)[-1][-3:] == ["20.00", "1.00", "3.00"]
 
 
 def test_without_decoding_there_are_no_times() -> None:

@@ -31,7 +31,7 @@ def work_of(config: ModelConfig | None = None, qtype: QType = QType.Q4_0) -> Mod
 
 
 def speeds(read: float = 25.0, multiply: float = 300.0, qtype: QType = QType.Q4_0) -> KernelSpeeds:
-    return KernelSpeeds([TypeSpeed(qtype, read, multiply)], 8.0, 1.0, 60.0, 3.0)
+    return KernelSpeeds([TypeSpeed(qtype, read, multiply)], 100.0, 8.0, 1.0, 60.0, 3.0)
 
 
 def node(label: str, read: float = 25.0, free_gb: float = 8.0) -> PlanNode:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.mesh.sync_type import SyncType
-from cluster.planning.links import LinkSpeed, Network
-from cluster.planning.predict import Predictor
-from tests.cluster.planning.clusters import GIGABIT, SLOW, node, predictor, work_of
+from cluster.planning.links import LinkPoint, LinkSpeed, Network
+from cluster.planning.predict import Predictor, SyncTime
+from cluster.planning.work import ModelWork
+from dllama.kv import KvType
+from tests.cluster.planning.clusters import GIGABIT, SLOW, llama_1b, node, predictor, work_of
 
 NO_LINK = LinkSpeed.rated(0.0, 1e9)
 
@@ -31,8 +35,63 @@ def test_synchronisations_are_two_a_layer() -> None:
     found = predictor([node("a"), node("b")])
     two = found.predict([0, 1], found.work.shards([1.0, 1.0]), 512)
     assert two.n_syncs == 32
-    assert two.decode.network == pytest.approx(32 * two.sync_s + 80e-6)
+    assert two.decode.network == pytest.approx(32 * two.sync_s + 80e-6, rel=0.01)
     assert two.sync_s == pytest.approx(GIGABIT.seconds(8192), rel=0.1)
+
+
+def test_a_step_takes_its_embeddings_along() -> None:
+    work, nodes = work_of(), [node("a"), node("b"), node("c")]
+    shards = work.shards([1.0] * 3)
+    slow = predictor(nodes, LinkSpeed.rated(0.0, 0.1))
+    step = slow.step([0, 1, 2], shards, 4, 0)
+    sums_s = 32 * slow.sync([0, 1, 2], 4).total
+    n_bytes = 4 * 2048 // 32 * 18  # Q4_0, to each of two
+    assert step.network - sums_s == pytest.approx(2 * n_bytes * 8 / 0.1e9)
+
+
+def test_rows_are_computed_while_others_travel() -> None:
+    """In two groups a prompt takes as long as the slower of computing and the wire, or as half of
+    both where neither fills the other's time."""
+    assert SyncTime(0.0, 5.0, 2).beside(20.0) == 20.0
+    assert SyncTime(0.0, 30.0, 2).beside(20.0) == 30.0
+    assert SyncTime(0.0, 20.0, 1).beside(20.0) == 40.0
+    assert SyncTime(4.0, 5.0, 2).beside(20.0) == 24.0  # sockets and adding need the processor
+    assert SyncTime(0.0, 10.0, 3).beside(20.0) == 20.0
+
+
+def test_a_prompt_over_a_link_hides_what_travels_in_groups() -> None:
+    found = predictor([node("a"), node("b")], LinkSpeed.rated(80, 1.0))
+    shards = found.work.shards([1.0, 1.0])
+    few, many = (found.step([0, 1], shards, n, 0) for n in (95, 512))
+    wire = 512 * 2048 * 4 * 32 * 8 / 1e9
+    assert many.network < 0.6 * wire
+    assert few.network > 95 / 512 * wire
+
+
+def test_sockets_take_processor_time_that_nothing_hides() -> None:
+    plain = LinkSpeed([LinkPoint(1 << 20, 9000.0, 9000.0)])
+    encrypted = LinkSpeed([LinkPoint(1 << 20, 9000.0, 9000.0, 3000.0)])
+    nodes = [node("a", read=2), node("b", read=2)]  # slow: all that travels is hidden
+    steps = [
+        predictor(nodes, link).step([0, 1], work_of().shards([1.0, 1.0]), 512, 0)
+        for link in (plain, encrypted)
+    ]
+    assert steps[0].compute == steps[1].compute
+    sockets_s = 32 * 512 * 2048 * 4 / (1 << 20) * 3e-3
+    assert steps[1].network - steps[0].network == pytest.approx(sockets_s, rel=0.05)
+
+
+def test_keys_and_values_are_read_in_their_type() -> None:
+    half = replace(work_of().room, kv_type=KvType.Q8_0)
+    work = ModelWork(llama_1b(), work_of().tensors, half)
+    reader = node("a")
+    reader = replace(reader, speeds=replace(reader.speeds, attention_gop_per_s=1e4))
+    steps = [
+        predictor([reader], work=each).step([0], each.shards([1.0]), 1, 8000).compute
+        for each in (work_of(), work)
+    ]
+    read_s = 8000 * 2 * 8 * 64 * 16 * 2 / 25e9  # in 16 bits
+    assert steps[0] - steps[1] == pytest.approx(read_s * (1 - 34 / 64), rel=0.01)
 
 
 def test_all_wait_for_the_slowest_in_each_half_layer() -> None:
@@ -56,7 +115,7 @@ def test_smaller_types_of_sums_take_less_wire() -> None:
     work, nodes = work_of(), [node("a"), node("b")]
     network = Network({}, SLOW)
     times = [
-        Predictor(work, nodes, network, kind).sync_s([0, 1], 64)
+        Predictor(work, nodes, network, kind).sync([0, 1], 64).total
         for kind in (SyncType.EXACT, SyncType.BF16, SyncType.Q80)
     ]
     assert times[0] > times[1] > times[2]
@@ -65,7 +124,7 @@ def test_smaller_types_of_sums_take_less_wire() -> None:
 def test_many_rows_are_scattered_where_that_is_shorter() -> None:
     found = predictor([node(n) for n in "abcd"], LinkSpeed.rated(10, 1.0))
     n_bytes = 256 * 2048 * 4
-    assert found.sync_s(range(4), 256) < found.network.exchange_s(range(4), n_bytes)
+    assert found.sync(range(4), 256).total < found.network.exchange_s(range(4), n_bytes)
 
 
 def test_a_type_that_was_not_measured_counts_as_the_slowest() -> None:

@@ -60,7 +60,7 @@ def test_two_are_slower_than_one_over_a_slow_network() -> None:
     chosen = choose(plans)
     assert chosen is not None and chosen.nodes == (0,)
     said = verdict(plans, chosen, nodes)
-    assert said.startswith("32 synchronisations of 1.7 ms take 55 ms a token")
+    assert said.startswith("32 synchronisations of 1.7 ms take 56 ms a token")
     assert said.endswith("two are slower than one here.")
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cluster.planning.work import ModelWork, described_tensors
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest
 from tests.cluster.planning.clusters import llama_1b, work_of
@@ -56,3 +59,28 @@ def test_types_are_counted_apart() -> None:
     assert found.types == [QType.Q4_0, QType.Q6_K]
     values = found.amounts["hidden"][:, 1] * work.config.hidden_dim
     np.testing.assert_allclose(values[0], 2 * values[1])
+
+
+def test_a_token_reads_its_experts_only() -> None:
+    """And a step of many rows all of them, but multiplies each row with its own."""
+    config = replace(
+        work_of().config, arch="qwen3moe", hidden_dim=1024, n_experts=16, n_active_experts=2,
+        is_tied=False,
+    )  # fmt: skip
+    tensors = described_tensors(config, QType.Q4_0)
+    work = ModelWork(config, tensors, work_of().room)
+    of_experts = [info for info in tensors.values() if info.n_experts == 16]
+    n_bytes = sum(info.n_bytes for info in of_experts)
+    values = sum(info.rows * info.cols for info in of_experts)
+    for n_rows, read in ((1, 2), (3, 6), (8, 16), (500, 16)):
+        found = work.read("experts", n_rows).sum(axis=0) * config.hidden_dim
+        np.testing.assert_allclose(found, [n_bytes * read / 16, values * 2 / 16])
+    rest = sum(
+        info.n_bytes
+        for name, info in tensors.items()
+        if info.n_experts == 1 and name != "embed" and "norm" not in name
+    )
+    assert work.weight_bytes() == pytest.approx(rest + n_bytes * 2 / 16)
+    for shares in ([1.0, 1.0], [3.0, 2.0, 1.0]):
+        for shard in work.shards(shares):
+            assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.02)

@@ -68,9 +68,7 @@ ROWS = np.zeros((4, 6), np.uint8)
 
 def test_a_sound_step_passes_as_it_is() -> None:
     step = checked_step(sent(StepCall(sound_step(), ROWS)), LIMITS)
-    crossing = [name for name in Step.__slots__ if name != "hidden_at"]  # rank 0's own business
-    assert all((getattr(step, n) == getattr(sound_step(), n)).all() for n in crossing)
-    assert len(step.hidden_at) == 0
+    assert all((getattr(step, n) == getattr(sound_step(), n)).all() for n in Step.__slots__)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +96,8 @@ def test_a_sound_step_passes_as_it_is() -> None:
         lambda s: replace(s, logits_at=i32(0, 4)),
         lambda s: replace(s, logits_at=i32(0, -1)),
         lambda s: replace(s, logits_at=i32(0)),
+        lambda s: replace(s, hidden_at=i32(4)),
+        lambda s: replace(s, hidden_at=i32(-1)),
         lambda s: replace(s, candidates=i32(0, 257)),
         lambda s: replace(s, candidates=i32(0, -1)),
         lambda s: replace(s, copies=i32([1, 4])),
@@ -268,7 +268,17 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"dim": 0}, {"hidden_dim": -1}, {"n_layers": 1 << 25}, {"n_kv_heads": 3}, {"n_kv_heads": 0}],
+    [
+        {"dim": 0},
+        {"hidden_dim": -1},
+        {"n_layers": 1 << 25},
+        {"n_kv_heads": 3},
+        {"n_kv_heads": 0},
+        {"n_experts": 4},
+        {"n_experts": 4, "n_active_experts": 5},
+        {"shared_hidden_dim": 97},
+        {"n_experts": 1 << 20, "n_active_experts": 2},
+    ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:
     check_config(small_config())

@@ -12,7 +12,7 @@ from dllama.qtypes import QType
 from dllama.speeds import KernelSpeeds, TypeSpeed
 
 POINTS = [LinkPoint(size, 10.0, 20.0) for size in SIZES[:3]]
-SPEEDS = KernelSpeeds([TypeSpeed(QType.Q4_0, 20.0, 300.0)], 8.0, 1.0, 60.0, 3.0)
+SPEEDS = KernelSpeeds([TypeSpeed(QType.Q4_0, 20.0, 300.0)], 100.0, 8.0, 1.0, 60.0, 3.0)
 FOUND = Measured(SPEEDS, [PeerLink(2, LinkSpeed(POINTS, "eth0"))], 50.0)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.gguf_writer import gguf_stream
 from dllama.formats.gguf import GgufFile
+from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 

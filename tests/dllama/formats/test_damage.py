@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
-from dllama.inspect import describe, render
+from dllama.inspect.describe import describe
+from dllama.inspect.render import render
 from dllama.qtypes import QType
 from tests.toy_models import write_toy
 

@@ -15,7 +15,7 @@ from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_so
 from dllama.errors import ModelFileError, TokenizerError
 from dllama.formats import check_is_model
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
-from dllama.inspect import describe
+from dllama.inspect.describe import describe
 from tests.toy_models import write_toy
 
 POINTER = (
@@ -30,7 +30,7 @@ FOREIGN = {
     "a web page": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "JSON text .*Repository not found.*refused": b'{"error": "Repository not found"}',
     "a text .*Invalid username": b"Invalid username or password.",
-    "safetensors file; convert": struct.pack("<Q", len(HEADER)) + HEADER + bytes(4),
+    "safetensors file under another name": struct.pack("<Q", len(HEADER)) + HEADER + bytes(4),
     "full of zeros": bytes(4096),
     "first bytes of a GGUF": b"GGU",
     "PyTorch checkpoint": b"PK\x03\x04" + b"x" * 900,
@@ -72,7 +72,10 @@ def test_an_empty_file_a_folder_and_a_lone_part(tmp_path: Path) -> None:
     write_toy(part)
     for path, said in (
         (empty, "is empty"),
-        (tmp_path, r"is a directory, not a model; .* for example empty\.gguf"),
+        (
+            tmp_path,
+            r"is a directory without a config.json, not a model; .* for example empty\.gguf",
+        ),
         (part, r"one of 2 parts, and m-00001-of-00002\.gguf is missing"),
     ):
         with pytest.raises(ModelFileError, match=said):

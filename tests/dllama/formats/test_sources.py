@@ -14,9 +14,12 @@ from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_source import GgufSource, their_name
 from dllama.formats.rope_order import RotaryPairs, half_split_order, interleaved_order
+from dllama.formats.writing.gguf_export import config_metadata
+from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.models import model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo, WeightSource
+from tests.cluster.array_source import small_config
 from tests.dllama.formats.crafted import rewrite
 from tests.references.forward import reference_logits, tensor_values
 from tests.toy_models import toy_tensor, write_toy
@@ -249,7 +252,12 @@ def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ({"llama.expert_count": 8}, "expert_count is 8"),
+    ({"llama.expert_count": 8}, "lacks llama.expert_used_count"),
+    ({"llama.expert_count": 2, "llama.expert_used_count": 3}, "takes 3 of 2 experts"),
+    (
+        {"llama.expert_count": 2, "llama.expert_used_count": 1, "llama.expert_gating_func": 2},
+        "expert_gating_func is 2, a way to choose experts",
+    ),
     ({"llama.attention.scale": 0.1}, "attention.scale"),
     ({"llama.attention.value_length": 8}, "keys have 16 values a head and values 8"),
     ({"llama.rope.dimension_count": 8}, "rotary embedding covers 8 of the 16"),
@@ -277,6 +285,19 @@ def test_what_cannot_be_computed_is_refused(
         open_model(bad)
 
 
+def test_experts_in_tensors_of_their_own_are_refused(tmp_path: Path) -> None:
+    """As files of early 2024 have them."""
+    path = tmp_path / "old"
+    names = ["token_embd.weight", "blk.0.ffn_gate.0.weight"]
+    tensors = [TensorInfo(name, QType.F32, 352, 64) for name in names]
+    metadata = config_metadata(small_config(vocab_size=352), QType.F32)
+    with gguf_stream(path, metadata, tensors) as out:
+        for info in tensors:
+            out.write(np.zeros((352, info.row_bytes), np.uint8))
+    with pytest.raises(ModelFileError, match="is the matrix of a single expert"):
+        open_model(path)
+
+
 @pytest.mark.parametrize("key", ["llama.block_count", "llama.attention.head_count"])
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     bad = rewrite(write_toy(tmp_path / "toy"), tmp_path / "bad", drop=(key,))
@@ -300,14 +321,14 @@ def test_a_tensor_that_nobody_would_use_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_tensor_type_names_type_and_tensor(tmp_path: Path) -> None:
     def as_q6_k(info: TensorInfo) -> TensorInfo:
         is_head = info.name == "output.weight"
-        return replace(info, qtype=QType.IQ3_S) if is_head else info
+        return replace(info, qtype=QType.Q8_K) if is_head else info
 
     toy = write_toy(tmp_path / "toy", dim=256, hidden_dim=256, n_layers=1)
     bad = rewrite(toy, tmp_path / "bad", reshape=as_q6_k)
-    with pytest.raises(UnknownTensorType, match=r"output\.weight is stored as IQ3_S") as caught:
+    with pytest.raises(UnknownTensorType, match=r"output\.weight is stored as Q8_K") as caught:
         open_model(bad)
-    assert (caught.value.tensor, caught.value.qtype) == ("output.weight", "IQ3_S")
-    assert GgufFile(bad).tensor("output.weight").type_name == "IQ3_S"
+    assert (caught.value.tensor, caught.value.qtype) == ("output.weight", "Q8_K")
+    assert GgufFile(bad).tensor("output.weight").type_name == "Q8_K"
 
 
 def test_a_metadata_mapping_comes_with_the_source(tmp_path: Path) -> None:

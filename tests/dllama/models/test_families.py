@@ -8,15 +8,29 @@ from pathlib import Path
 import gguf
 import pytest
 
+from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
+from dllama.models.tensors import Tensor
 from tests.cluster.array_source import small_config
 from tests.dllama.formats.crafted import rewrite
 from tests.toy_models import write_toy
 
+BIASES = {f"blk.0.attn_{which}.bias" for which in "qkv"}
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+def configs_of(family: Family) -> list[ModelConfig]:
+    """With every tensor that the family has: of models without experts and of mixtures."""
+    dense = small_config(arch=family.arch, has_qkv_bias=True, has_qk_norm=True)
+    mixed = replace(dense, n_experts=4, n_active_experts=2, shared_hidden_dim=192)
+    return [dense, mixed]
+
+
+def tensors_of(family: Family, config: ModelConfig) -> list[Tensor]:
+    return [*family.model_tensors(config), *family.layer_tensors(config, 0)]
 
 
 @families
@@ -24,18 +38,29 @@ def test_names_are_those_of_gguf(family: Family) -> None:
     """llama.cpp's own list of the architecture's tensors has each of ours."""
     [arch] = [a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch]
     known = {gguf.TENSOR_NAMES[t].replace("{bid}", "0") for t in gguf.MODEL_TENSORS[arch]}
-    config = small_config(arch=family.arch, has_qk_norm=True)
-    ours = {t.gguf for t in family.model_tensors(config)}
-    ours |= {f"blk.0.{t.gguf}" for t in family.layer_tensors(config, 0)}
-    assert {name.removesuffix(".weight") for name in ours} <= known
+    for config in configs_of(family):
+        config = replace(config, has_qkv_bias=family.always.get("has_qkv_bias", False))
+        ours = {t.gguf for t in family.model_tensors(config)}
+        ours |= {f"blk.0.{t.gguf}" for t in family.layer_tensors(config, 0)}
+        assert {name.removesuffix(".weight") for name in ours} <= known | BIASES
 
 
 @families
 def test_names_differ_within_a_family(family: Family) -> None:
-    config = small_config(arch=family.arch, has_qkv_bias=True, has_qk_norm=True)
-    tensors = [*family.model_tensors(config), *family.layer_tensors(config, 0)]
-    for names in ([t.name for t in tensors], [t.gguf for t in tensors], [t.hf for t in tensors]):
-        assert len(set(names)) == len(names)
+    for config in configs_of(family):
+        tensors = tensors_of(family, config)
+        for names in (
+            [t.name for t in tensors], [t.gguf for t in tensors], [t.hf for t in tensors],
+        ):  # fmt: skip
+            assert len(set(names)) == len(names)
+
+
+def test_a_llama_is_dense_or_a_mixture() -> None:
+    dense, mixed = configs_of(FAMILIES["llama"])
+    assert "layers.0.w1" in model_tensors(dense) and "layers.0.router" not in model_tensors(dense)
+    assert "layers.0.w1" not in model_tensors(mixed)
+    shape = model_tensors(mixed)["layers.1.expert_w2"].shape(mixed)
+    assert shape == (4 * mixed.dim, mixed.hidden_dim)
 
 
 def test_a_tensor_is_there_only_where_the_config_says_so() -> None:

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extr
 
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
-from benchmarks.writers.encode import encode  # noqa: E402
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
-from benchmarks.writers.gguf_export import in_file_order, model_stream  # noqa: E402
 from dllama.config import ModelConfig  # noqa: E402
+from dllama.formats.writing.encode import encode  # noqa: E402
+from dllama.formats.writing.gguf_export import in_file_order, model_stream  # noqa: E402
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from tests.local_model import local_runner, make_step  # noqa: E402

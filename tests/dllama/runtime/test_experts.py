@@ -1,5 +1,5 @@
 """Tensors with a third axis and layers of different kinds: read, cut, fed and packed like others.
-The family of this test stands for those to come."""
+The family of this test has a layer of each kind."""
 
 from __future__ import annotations
 
@@ -69,14 +69,15 @@ def source(
     return open_model(write_toy(tmp_path / "toy.gguf", arch=MIXED.arch, qtype=request.param))
 
 
-def times_identity(team: Team, linear: Linear) -> np.ndarray:
-    """The matrix (rows, cols) that a packed one multiplies with."""
+def times_identity(team: Team, linear: Linear, expert: int) -> np.ndarray:
+    """The matrix (rows, cols) that a packed one of several multiplies with."""
     a = activations(linear.cols, linear.cols)
     a.rows[:] = np.eye(linear.cols, dtype=np.float32)
     prepare(team.state, a, linear.cols, linear.needs)
     out = np.zeros((linear.cols, linear.width), np.float32)
+    table = np.array([[1, linear.cols, 0], [expert, 0, linear.cols]], np.int32)
     for column, part in linear.parts:
-        matmul(team.state, part, a, linear.cols, out, column)
+        matmul(team.state, part, a, linear.cols, out, column, table=table)
     return out[:, : linear.out_dim].T
 
 
@@ -108,12 +109,13 @@ def test_ranks_hold_their_part_of_every_expert(source: WeightSource, shares: lis
             layer: Layer = weights.layers[1]
             mine = slice(shard.hidden.start, shard.hidden.stop)
             assert layer.matrix("gate_up") is None and weights.layers[0].matrix("gate_up")
+            both, down = layer.matrices["gate_up_exps"], layer.matrices["w2_exps"]
+            assert both.n_experts == down.n_experts == N_EXPERTS
             for i in range(N_EXPERTS):
-                gate_up = times_identity(team, layer.experts("gate_up_exps")[i])
+                gate_up = times_identity(team, both, i)
                 joined = np.concatenate([whole["w1"][i, mine], whole["w3"][i, mine]])
                 np.testing.assert_allclose(gate_up, joined, atol=1e-5)
-                down = layer.experts("w2_exps")[i]
-                own = times_identity(team, down)[:, down.first_own_col :][:, : len(shard.hidden)]
+                own = times_identity(team, down, i)[:, down.first_own_col :][:, : len(shard.hidden)]
                 np.testing.assert_allclose(own, whole["w2"][i][:, mine], atol=1e-5)
 
 
@@ -125,14 +127,22 @@ def test_experts_travel_in_chunks_like_others(source: WeightSource) -> None:
         assert info == want_info and np.array_equal(array, want)
 
 
-def test_experts_of_other_sizes_are_refused(source: WeightSource) -> None:
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": N_EXPERTS * 64}, r"layers\.1\.w3_exps has 64 values"),
+        ({"n_experts": 1}, r"layers\.1\.w3_exps has 1 matrices, and 3 are expected"),
+    ],
+)
+def test_experts_of_other_sizes_are_refused(
+    source: WeightSource, change: dict[str, int], sentence: str
+) -> None:
     [shard] = plan_for(source.config, source.tensors, [1.0])
     feed = cut_tensors(source, shard)
     manifest = [
-        replace(info, rows=N_EXPERTS * 64) if info.short_name == "w3_exps" else info
-        for info in feed.manifest
+        replace(info, **change) if info.short_name == "w3_exps" else info for info in feed.manifest
     ]
-    with Team(1) as team, pytest.raises(ModelFileError, match=r"layers\.1\.w3_exps has 64 values"):
+    with Team(1) as team, pytest.raises(ModelFileError, match=sentence):
         build_weights(
             source.config, replace(feed, manifest=manifest), team.state, 0,
             units_of(source.config, source.tensors), Kind.ROUNDED,

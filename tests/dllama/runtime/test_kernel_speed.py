@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dllama.qtypes import COMPUTABLE, QType
-from dllama.runtime import kernel_speed
+from dllama.runtime import kernel_speed, step_speed
 from dllama.runtime.kernel_speed import measure_kernels
 from dllama.runtime.rank import progress_memory
 from kernels.team import STATE_WORDS
@@ -22,14 +22,15 @@ __all__ = ["no_leaks"]
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("READ_S", "MULTIPLY_S", "VECTOR_S"):
         monkeypatch.setattr(kernel_speed, name, 0.001)
+    monkeypatch.setattr(step_speed, "BUDGET_S", 0.001)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_every_figure_is_a_speed(n_threads: int, no_leaks: None) -> None:
     found = measure_kernels([QType.F16, QType.Q4_0, QType.F16], n_threads, MEMORY)
     assert [each.qtype for each in found.types] == [QType.F16, QType.Q4_0]
-    figures = [found.half_layer_us, found.vector_gvalue_per_s, found.attention_gop_per_s,
-               found.sum_gb_per_s]  # fmt: skip
+    figures = [found.step_us, found.half_layer_us, found.vector_gvalue_per_s,
+               found.attention_gop_per_s, found.sum_gb_per_s]  # fmt: skip
     for each in found.types:
         figures += [each.read_gb_per_s, each.multiply_gop_per_s]
     assert all(math.isfinite(figure) and figure > 0 for figure in figures)
@@ -40,27 +41,22 @@ def test_all_types_can_be_measured() -> None:
     assert {each.qtype for each in found.types} == COMPUTABLE
 
 
-def test_the_rate_of_bytes_counts_the_bytes_of_the_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that a product moves by a second, the rates are what was read and computed."""
-    clock = [0.0]
-
-    def product(team: object, w: object, a: object, n: int, *rest: object) -> None:
-        clock[0] += 1.0
-
-    monkeypatch.setattr(kernel_speed, "matmul", product)
-    monkeypatch.setattr(kernel_speed.time, "perf_counter", lambda: clock[0])
-    memory = np.zeros(2 << 20, np.uint8)
-    monkeypatch.setattr(kernel_speed, "SLICE_BYTES", 1 << 20)
+def test_amounts_are_those_of_the_type() -> None:
+    memory = np.zeros(16 << 20, np.uint8)
     team = kernel_speed.Team(1)
     try:
-        groups = (1 << 20) // (16 * 2048 // 32 * 18)
-        speed = kernel_speed._read_speed(team, QType.Q4_0, memory)
-        assert speed == pytest.approx(groups * 16 * 2048 // 32 * 18 / 1e9)
-        speed = kernel_speed._multiply_speed(team, QType.Q8_0, memory)
-        n_groups = min(64, (2 << 20) // (16 * 2048 // 32 * 34))
-        assert speed == pytest.approx(2 * 256 * 2048 * 16 * n_groups / 1e9)
+        reading = kernel_speed._reading(team, QType.Q4_0, memory, 1.0)
+        groups = (8 << 20) // (16 * 2048 // 32 * 18)
+        assert {probe.amount for probe in reading} == {groups * 16 * 2048 // 32 * 18}
+        multiplying = kernel_speed._multiplying(team, QType.Q8_0, memory, 1.0)
+        assert {probe.amount for probe in multiplying} == {2 * 256 * 2048 * 16 * 64}
     finally:
         team.close()
+
+
+def test_two_of_three_parts_have_plain_sums() -> None:
+    assert kernel_speed._of_layer(30.0, 30.0) == pytest.approx(30.0)
+    assert kernel_speed._of_layer(30.0, 15.0) == pytest.approx(3 / (2 / 30 + 1 / 15))
 
 
 def test_a_watchdog_sees_it_progress() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.writers.decode import DECODERS, decode
-from benchmarks.writers.encode import ENCODERS, encode
+from dllama.formats.writing.encode import ENCODERS, encode
 from dllama.qtypes import COMPUTABLE, QType
 
 # float16 scales must not overflow, or ours and theirs differ only in their warnings

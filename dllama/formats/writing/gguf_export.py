@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.encode import encode
-from benchmarks.writers.gguf_writer import gguf_stream
-from benchmarks.writers.streamed import StreamedFile
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.gguf_config import ROPE_FACTORS
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_writer import gguf_stream
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
@@ -33,10 +33,22 @@ FILE_TYPE: dict[QType, int] = {
     QType.Q4_K: 15,
     QType.Q5_K: 17,
     QType.Q6_K: 18,
+    QType.IQ2_XXS: 19,
+    QType.IQ2_XS: 20,
+    QType.IQ3_XXS: 23,
+    QType.IQ1_S: 24,
     QType.IQ4_NL: 25,
+    QType.IQ3_S: 26,
+    QType.IQ2_S: 28,
     QType.IQ4_XS: 30,
+    QType.IQ1_M: 31,
     QType.BF16: 32,
+    QType.TQ1_0: 36,
+    QType.TQ2_0: 37,
     QType.MXFP4: 38,
+    QType.NVFP4: 39,
+    QType.Q1_0: 40,
+    QType.Q2_0: 41,
 }
 """llama.cpp's number for "mostly of this type" (general.file_type)."""
 
@@ -61,7 +73,10 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.attention.key_length": config.head_dim,
         f"{arch}.attention.value_length": config.head_dim,
         f"{arch}.attention.layer_norm_rms_epsilon": float(config.norm_epsilon),
-    } | {f"{arch}.rope.scaling.{key}": v for key, v in _scaling(config.rope_scaling).items()}
+    } | {
+        f"{arch}.{key}": value
+        for key, value in (_scaling(config.rope_scaling) | _experts(config)).items()
+    }
 
 
 def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
@@ -81,6 +96,22 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         keys["yarn_ext_factor"] = float(scaling.extrapolation)
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
+    return {f"rope.scaling.{key}": value for key, value in keys.items()}
+
+
+def _experts(config: ModelConfig) -> dict[str, object]:
+    if not config.n_experts:
+        return {}
+    keys: dict[str, object] = {
+        "expert_count": config.n_experts,
+        "expert_used_count": config.n_active_experts,
+        "expert_feed_forward_length": config.hidden_dim,
+        "expert_weights_norm": config.has_expert_norm,
+    }
+    if config.shared_hidden_dim:
+        keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
+    if config.expert_scale != 1:
+        keys["expert_weights_scale"] = float(config.expert_scale)
     return keys
 
 
@@ -94,7 +125,12 @@ def model_stream(
     """A file to write the tensors of model_tensors(config) to, in that order, then, where the
     config has rope factors, `rope_factors_row`. `qtype_of` gives the type by our name."""
     tensors = [
-        TensorInfo(their_name(name, tensor), qtype_of(name), *tensor.shape(config))
+        TensorInfo(
+            their_name(name, tensor),
+            qtype_of(name),
+            *tensor.shape(config),
+            n_experts=tensor.n_experts(config),
+        )
         for name, tensor in model_tensors(config).items()
     ]
     if config.rope_factors is not None:

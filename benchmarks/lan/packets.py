@@ -5,7 +5,7 @@ the device of the machine they are for. So every port and every connection betwe
 be cut, one way or both, delayed, slowed down or made to lose packets, and TCP does what it does on
 a real network.
 
-    python -m tests.chaos.packets 1=/proc/PID/ns/net 2=/run/netns/NAME ...    # a namespace each
+    python -m benchmarks.lan.packets 1=/proc/PID/ns/net 2=/run/netns/NAME ...    # a namespace each
 
 Commands come as JSON lines on stdin, each answered by one line: `{"from": 1, "to": 2, "rule":
 {"loss": 0.05}}` changes a link, `{}` only asks. The answer holds the bytes carried so far. The
@@ -25,7 +25,7 @@ import struct
 import sys
 import time
 
-from tests.chaos.wire import LinkRule, Wire
+from benchmarks.lan.wire import LinkRule, Wire
 
 NETWORK = "10.77.0."  # machine k is 10.77.0.k
 DEVICE = "tun0"

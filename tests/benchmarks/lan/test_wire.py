@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.wire import MAX_QUEUED_S, LinkRule, Wire
+from benchmarks.lan.wire import MAX_QUEUED_S, LinkRule, Wire
 
 RULES = st.builds(
     LinkRule,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.writers.streamed import StreamedFile
 from dllama.formats.gguf import DEFAULT_ALIGNMENT, MAGIC
 from dllama.formats.gguf_values import NUMBER_TYPES, ValueType
+from dllama.formats.writing.streamed import StreamedFile
 from dllama.weight_source import TensorInfo
 
 _TYPE_OF = {dtype: kind for kind, dtype in NUMBER_TYPES.items()}
@@ -24,7 +24,7 @@ def gguf_stream(
 
     Metadata values: str, bool, int (stored as u32, or as i32 or 64 bits where needed), float
     (f32), numpy scalars (their own type), lists of str, numpy arrays. One-row tensors become
-    vectors. `general.alignment` is honoured.
+    vectors, those of several experts have three dimensions. `general.alignment` is honoured.
     """
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int):
@@ -41,7 +41,9 @@ def gguf_stream(
 
 
 def _describe(tensor: TensorInfo, offset: int) -> bytes:
-    dims = (tensor.cols,) if tensor.rows == 1 else (tensor.cols, tensor.rows)
+    dims: tuple[int, ...] = (tensor.cols,) if tensor.rows == 1 else (tensor.cols, tensor.rows)
+    if tensor.n_experts > 1:
+        dims = (tensor.cols, tensor.rows // tensor.n_experts, tensor.n_experts)
     return (
         _string(tensor.name)
         + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)

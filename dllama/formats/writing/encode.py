@@ -1,5 +1,5 @@
-"""Encodes float32 rows as the blocks that files store. NumPy only, as bytes-exact as ggml's own
-reference quantizers (ggml-quants.c); used where models are written, never where they run."""
+"""Encodes float32 rows as the blocks that files store, bit for bit as the reference quantizers of
+ggml do (ggml-quants.c). NumPy only."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
-from benchmarks.writers.gguf_writer import gguf_stream
+from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -81,31 +80,3 @@ def test_a_piece_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_value_gguf_has_no_type_for_is_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match=r"no type for|more than 64 bits"):
         gguf_stream(tmp_path / "out.gguf", {"x": value}, [])
-
-
-@pytest.mark.parametrize("size", [260, 352, 2048, 151936])
-def test_a_filler_vocabulary_is_a_consistent_bpe(size: int) -> None:
-    metadata = bpe_metadata(size)
-    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
-    assert isinstance(tokens, list) and isinstance(merges, list)
-    assert len(set(tokens)) == size and len(set(merges)) == size - 260
-    known = set(tokens[:256])
-    for merge, token in zip(merges, tokens[256:], strict=False):
-        left, right = merge.split(" ")
-        assert left in known and right in known and left + right == token
-        known.add(token)
-
-
-@pytest.mark.parametrize("size", [352, 4096])
-def test_a_filler_vocabulary_is_a_consistent_spm(size: int) -> None:
-    metadata = spm_metadata(size)
-    tokens = metadata["tokenizer.ggml.tokens"]
-    assert isinstance(tokens, list)
-    assert len(set(tokens)) == size
-    assert tokens[3] == "<0x00>" and tokens[258] == "<0xFF>"
-
-
-def test_impossible_vocabulary_sizes_are_refused() -> None:
-    for build, size in ((bpe_metadata, 259), (bpe_metadata, 10**6), (spm_metadata, 300)):
-        with pytest.raises(ValueError, match=f"cannot have {size} tokens"):
-            build(size)

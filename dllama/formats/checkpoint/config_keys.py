@@ -1,0 +1,137 @@
+"""What a config.json says, under the keys of GGUF's metadata. Knows which of its keys would change
+the results in ways that this version does not compute.
+
+Sources: the configuration classes of `transformers`, and the converter of llama.cpp for what they
+are called in GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.rope_keys import rope_metadata
+from dllama.models import FAMILIES
+from dllama.models.family import Family
+
+SIZES: dict[str, str] = {
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+}
+"""Whole numbers that every config.json has, and GGUF's keys for them."""
+
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "hidden_act": ("silu", "swish"),
+    "partial_rotary_factor": (1,),
+    "residual_multiplier": (1,),
+    "embedding_multiplier": (1,),
+    "logits_scaling": (1,),
+    "logit_scale": (1,),
+    "clip_qkv": (),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "num_local_experts": (0,),
+    "num_experts": (0,),
+    "n_routed_experts": (0,),
+    "kv_lora_rank": (0,),
+    "parallel_attn": (False,),
+    "use_parallel_residual": (False,),
+    "no_rope_layers": ([],),
+    "use_qk_norm": (False,),
+}
+"""Keys that some families compute with (Family.hf_keys); with another value than these, or null,
+all others are refused."""
+
+_MOST = 2**31 - 1
+_SLIDING = "sliding_attention"
+_KINDS = ("full_attention", _SLIDING)
+
+
+def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict[str, object]:
+    """Returns the metadata that a GGUF file of the same model would have, without its tokenizer.
+    Raises ModelFileError, which names the key, for what this version does not compute."""
+    family = family_of(config, path)
+    _refuse_foreign(config, family, path)
+    keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
+    for ours, theirs in family.hf_keys.items():
+        if config.get(ours) is not None:
+            keys[theirs] = config[ours]
+    heads = config.get("num_key_value_heads")
+    if heads is not None:
+        keys["attention.head_count_kv"] = _whole(config, "num_key_value_heads", path)
+    if config.get("head_dim") is not None:
+        size = _whole(config, "head_dim", path)
+        keys |= {"attention.key_length": size, "attention.value_length": size}
+    keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
+    if window := _window(config, path):
+        keys["attention.sliding_window"] = window
+    keys |= rope_metadata(config, path)
+    return {
+        "general.architecture": family.arch,
+        "general.name": name,
+        **{f"{family.arch}.{key}": value for key, value in keys.items()},
+    }
+
+
+def family_of(config: Mapping[str, object], path: Path) -> Family:
+    """Returns the family of a config.json's `model_type`. Raises ModelFileError."""
+    found = config.get("model_type")
+    by_type = {kind: family for family in FAMILIES.values() for kind in family.hf_types}
+    if isinstance(found, str) and found in by_type:
+        return by_type[found]
+    titles = ", ".join(family.title for family in FAMILIES.values())
+    said = "names no `model_type`" if found is None else f"is of the model_type {found!r}"
+    raise ModelFileError(
+        f"{path} {said}; this version runs {', '.join(by_type)} ({titles}). Use a model of one of "
+        f"these."
+    )
+
+
+def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:
+    for key, neutral in NEUTRAL.items():
+        value = config.get(key)
+        if value is not None and value not in neutral and key not in family.hf_keys:
+            raise ModelFileError(
+                f"{path}: {key} is {str(value)[:80]!r}, which this version does not compute for "
+                f"models of the type {config['model_type']}. Use another model."
+            )
+    kinds = config.get("layer_types")
+    foreign = [kind for kind in kinds if kind not in _KINDS] if isinstance(kinds, list) else []
+    if foreign:
+        raise ModelFileError(
+            f"{path}: layer_types names layers of the kind {str(foreign[0])[:80]!r}; this version "
+            f"computes {' and '.join(_KINDS)}. Use another model."
+        )
+
+
+def _window(config: Mapping[str, object], path: Path) -> int | None:
+    """Returns the sliding window; None where no layer has one."""
+    kinds = config.get("layer_types")
+    has_none = isinstance(kinds, list) and _SLIDING not in kinds
+    if config.get("sliding_window") is None or not config.get("use_sliding_window", True):
+        return None
+    return None if has_none else _whole(config, "sliding_window", path)
+
+
+def _whole(config: Mapping[str, object], key: str, path: Path) -> int:
+    value = config.get(key)
+    if type(value) is int and 0 < value <= _MOST:
+        return value
+    raise _wrong(key, value, f"a whole number from 1 to {_MOST}", path)
+
+
+def _above_zero(config: Mapping[str, object], key: str, path: Path) -> float:
+    value = config.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
+        return float(value)
+    raise _wrong(key, value, "a number between 0 and 1", path)
+
+
+def _wrong(key: str, value: object, expected: str, path: Path) -> ModelFileError:
+    found = f"lacks {key}" if value is None else f"says {key} is {str(value)[:80]!r}"
+    return ModelFileError(
+        f"{path} {found}; expected {expected}. Download it again, or use another model."
+    )

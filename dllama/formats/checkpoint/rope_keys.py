@@ -1,0 +1,119 @@
+"""The rotary positions of a config.json, under the keys of GGUF's metadata.
+
+Sources: `modeling_rope_utils.py` of `transformers` for keys, defaults and meanings. Newer files
+have all of it in `rope_parameters`, older ones in `rope_theta` and `rope_scaling`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from dllama.errors import ModelFileError
+
+_PLAIN = ("default", "dynamic")
+"""Kinds that change nothing within the context that a model was trained for, which is all that is
+served."""
+
+
+def rope_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]:
+    """Returns the keys of GGUF's metadata, after the architecture. Raises ModelFileError for kinds
+    of scaling that this version does not compute."""
+    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(said, Mapping):
+        raise ModelFileError(f"{path}: its rope_scaling is no object; download it again.")
+    rope = _Rope(said, path)
+    theta = said.get("rope_theta", config.get("rope_theta"))
+    keys: dict[str, object] = (
+        {} if theta is None else {"rope.freq_base": rope.checked(theta, "rope_theta")}
+    )
+    if said.get("partial_rotary_factor") not in (None, 1):
+        raise ModelFileError(
+            f"{path}: partial_rotary_factor is {said['partial_rotary_factor']!r}, which this "
+            f"version does not compute. Use another model."
+        )
+    kind = said.get("rope_type", said.get("type", "default"))
+    if kind in _PLAIN:
+        return keys
+    if not isinstance(kind, str) or kind not in _READERS:
+        known = ", ".join((*_PLAIN, *_READERS))
+        raise ModelFileError(
+            f"{path}: RoPE is scaled in the way {str(kind)[:80]!r}; this version knows {known}. "
+            f"Use another model."
+        )
+    keys |= {"rope.scaling.type": kind, "rope.scaling.factor": rope.number("factor")}
+    original = said.get("original_max_position_embeddings")
+    if original is None:
+        original = config.get("original_max_position_embeddings")
+    if original is not None:
+        keys["rope.scaling.original_context_length"] = int(
+            rope.checked(original, "original_max_position_embeddings")
+        )
+    return keys | {f"rope.scaling.{key}": value for key, value in _READERS[kind](rope).items()}
+
+
+class _Rope:
+    """The numbers of one scaling, with their checks."""
+
+    def __init__(self, values: Mapping[str, object], path: Path) -> None:
+        self.values, self.path = values, path
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Returns a number above 0; null and absence are the same."""
+        value = self.values.get(key)
+        return self.checked(default if value is None else value, key)
+
+    def checked(self, value: object, key: str) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number) and number > 0:
+                return number
+        raise ModelFileError(
+            f"{self.path}: the rope value {key} is {str(value)[:80]!r}; expected a number above 0. "
+            f"Download it again, or use another model."
+        )
+
+
+def _linear(rope: _Rope) -> dict[str, object]:
+    return {}
+
+
+def _llama3(rope: _Rope) -> dict[str, object]:
+    return {
+        "low_freq_factor": rope.number("low_freq_factor"),
+        "high_freq_factor": rope.number("high_freq_factor"),
+    }
+
+
+def _yarn(rope: _Rope) -> dict[str, object]:
+    if rope.values.get("truncate") is False:
+        raise ModelFileError(
+            f"{rope.path}: YaRN's `truncate` is false, which this version does not compute. Use "
+            f"another model."
+        )
+    keys: dict[str, object] = {
+        "yarn_beta_fast": rope.number("beta_fast", 32.0),
+        "yarn_beta_slow": rope.number("beta_slow", 1.0),
+    }
+    factor = rope.number("factor")
+    magnitude = _magnitude(rope, factor)
+    if magnitude is not None:
+        keys["attn_factor"] = magnitude / _mscale(factor, 1.0)
+    return keys
+
+
+def _magnitude(rope: _Rope, factor: float) -> float | None:
+    """Returns what cosines and sines are multiplied by; None for YaRN's own 0.1 ln(factor) + 1."""
+    if rope.values.get("attention_factor") is not None:
+        return rope.number("attention_factor")
+    if rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
+        above, below = rope.number("mscale"), rope.number("mscale_all_dim")
+        return _mscale(factor, above) / _mscale(factor, below)
+    return None
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+_READERS = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}

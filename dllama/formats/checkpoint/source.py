@@ -1,0 +1,154 @@
+"""A checkpoint in a folder as a WeightSource, with the metadata of a GGUF file of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError, TokenizerError
+from dllama.formats.checkpoint.config_keys import config_metadata
+from dllama.formats.checkpoint.folder import (
+    CONFIG,
+    WeightFiles,
+    checkpoint_folder,
+    checkpoint_name,
+    read_json,
+)
+from dllama.formats.checkpoint.generation_keys import generation_metadata
+from dllama.formats.checkpoint.placing import placed
+from dllama.formats.checkpoint.tokenizer_json import count_tokens
+from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
+from dllama.formats.gguf_config import Described, model_config
+from dllama.formats.gguf_metadata import GgufMetadata
+from dllama.formats.mapped_source import MappedSource, Stored
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.tensors import Tensor
+from dllama.rope import with_rope_factors
+
+log = logging.getLogger(__name__)
+
+HEAD = "lm_head.weight"
+UNUSED = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
+"""Tensors that hold what every reader computes for itself."""
+
+
+class CheckpointSource(MappedSource):
+    """The weights and the metadata of a checkpoint of a known family.
+
+    Raises ModelFileError where a file is missing or damaged, or the model is none that this version
+    computes (UnknownTensorType where only a tensor's type stands in the way).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        folder = checkpoint_folder(path)
+        if folder is None:
+            raise ModelFileError(f"{path} is no folder of a model in safetensors files.")
+        self.folder = folder
+        self.config_json = read_json(folder / CONFIG)
+        self.files = WeightFiles(folder, path)
+        try:
+            config = _model_config(self.files, self.config_json)
+            stored = _stored(self.files, config, self.config_json)
+            super().__init__(config, stored, self.files.files)
+        except BaseException:
+            self.files.close()
+            raise
+
+    @cached_property
+    def metadata(self) -> GgufMetadata:
+        """The metadata under GGUF's keys, with those of the tokenizer where it can be used."""
+        return checkpoint_metadata(self.folder)
+
+
+def checkpoint_metadata(folder: Path) -> GgufMetadata:
+    """Returns what a GGUF file would say of the checkpoint in a folder. A tokenizer that cannot be
+    used is left out. Raises ModelFileError."""
+    config = read_json(folder / CONFIG)
+    keys = config_metadata(config, checkpoint_name(folder), folder / CONFIG)
+    keys |= generation_metadata(folder)
+    try:
+        keys |= tokenizer_metadata(folder)
+    except TokenizerError as error:
+        log.info("%s", error)
+    return GgufMetadata(as_stored(keys))
+
+
+def as_stored(keys: Mapping[str, object]) -> dict[str, object]:
+    """Returns metadata as a GGUF file gives it back: fractions are held in float32 there."""
+    return {
+        key: float(np.float32(value)) if isinstance(value, float) else value
+        for key, value in keys.items()
+    }
+
+
+def their_name(name: str, tensor: Tensor) -> str:
+    """Returns the checkpoint's name of one of our tensors: `layers.3.wq` is
+    `model.layers.3.self_attn.q_proj.weight`."""
+    prefix, _, rest = name.partition(".")
+    layer = rest.partition(".")[0]
+    return f"model.layers.{layer}.{tensor.hf}" if prefix == "layers" else tensor.hf
+
+
+def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig:
+    path = files.folder / CONFIG
+    keys = config_metadata(said, checkpoint_name(files.folder), path)
+    embed = files.tensors.get("model.embed_tokens.weight")
+    if embed is None:
+        raise ModelFileError(
+            f"{files.folder} has no tensor 'model.embed_tokens.weight'; it holds "
+            f"{len(files.tensors)} others, such as {min(files.tensors, default='none')!r}. It is "
+            f"no language model that this version computes; families are {', '.join(FAMILIES)}."
+        )
+    is_tied = _is_tied(files, said)
+    config = model_config(
+        Described(
+            path,
+            GgufMetadata(as_stored(keys)),
+            n_tensors=len(files.tensors),
+            vocab_size=embed.rows,
+            has_head=not is_tied,
+            has_qkv_bias="model.layers.0.self_attn.q_proj.bias" in files.tensors,
+            tokenizer_size=count_tokens(files.folder),
+        )
+    )
+    return with_rope_factors(config)
+
+
+def _is_tied(files: WeightFiles, said: Mapping[str, object]) -> bool:
+    """Returns whether the embedding is the head too. Raises ModelFileError where there is none."""
+    has_head = HEAD in files.tensors
+    is_tied = said.get("tie_word_embeddings")
+    if is_tied is False and not has_head:
+        raise ModelFileError(
+            f"{files.folder} has no tensor {HEAD!r}, and {CONFIG} says that the embedding does not "
+            f"stand for it (tie_word_embeddings); download the whole folder of the model."
+        )
+    return not has_head if is_tied is None else bool(is_tied)
+
+
+def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object]) -> list[Stored]:
+    """Returns where each tensor of the model lies. Raises ModelFileError for tensors that nothing
+    reads: without them the results would be wrong."""
+    left = {name for name in files.tensors if not UNUSED.match(name)}
+    if config.is_tied:
+        left.discard(HEAD)
+    stored = []
+    for name, tensor in model_tensors(config).items():
+        theirs = their_name(name, tensor)
+        found, used = placed(files, said, theirs, name, tensor, config)
+        stored.append(found)
+        left -= used
+    if left:
+        raise ModelFileError(
+            f"{files.folder}: the tensor {min(left)!r} belongs to nothing that this version "
+            f"computes, so its results would be wrong. Use another model; families are "
+            f"{', '.join(FAMILIES)}."
+        )
+    return stored

@@ -1,0 +1,1 @@
+"""What a model file holds, as plain data and as a table for the terminal."""

@@ -1,0 +1,108 @@
+"""The facts of a model as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dllama.config import ModelConfig
+from dllama.inspect.facts import ModelFacts, TensorGroup, TokenizerFacts
+
+
+def render(facts: ModelFacts) -> RenderableType:
+    """Returns the facts for a terminal: a sheet, the tensors by role, and why the file cannot be
+    run."""
+    parts: list[RenderableType] = [_sheet(facts)]
+    if facts.groups:
+        parts += [Text(), _tensor_table(facts.groups)]
+    if facts.unsupported:
+        parts.append(Text(f"\nCannot be run: {facts.unsupported}", style="bold red"))
+    return Group(*parts)
+
+
+def _sheet(facts: ModelFacts) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    parts = f" in {facts.n_parts} parts" if facts.n_parts > 1 else ""
+    rows = {
+        "file": facts.path,
+        "format": f"{facts.format}, {size_text(facts.n_bytes)}{parts}",
+        "model": f"{facts.name} ({facts.arch})",
+        "parameters": count_text(facts.n_parameters),
+        "context": f"{facts.context} tokens" if facts.context else "not said",
+        **_config_rows(facts.config),
+        "tokenizer": _tokenizer_text(facts.tokenizer),
+        "chat template": "yes" if facts.has_chat_template else "no",
+    }
+    for key, value in rows.items():
+        table.add_row(key, Text(value))
+    return table
+
+
+def _config_rows(config: ModelConfig | None) -> dict[str, str]:
+    if config is None:
+        return {}
+    rope = f"theta {config.rope_theta:g}"
+    if config.rope_scaling:
+        rope += f", {config.rope_scaling.kind} scaling by {config.rope_scaling.factor:g}"
+    if config.rope_factors:
+        rope += ", with factors"
+    traits = {
+        "q/k/v biases": config.has_qkv_bias,
+        "q/k norms": config.has_qk_norm,
+        "head tied to embedding": config.is_tied,
+    }
+    experts = {}
+    if config.n_experts:
+        shared = f", and a shared one of {config.shared_hidden_dim}" * config.n_shared_gates
+        experts["experts"] = (
+            f"{config.n_experts} of {config.hidden_dim} columns, of which a token takes "
+            f"{config.n_active_experts}{shared}"
+        )
+    return {
+        "layers": f"{config.n_layers} of width {config.dim}, hidden {config.hidden_dim}",
+        **experts,
+        "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
+        "vocabulary": f"{config.vocab_size} tokens",
+        "rope": rope,
+        "traits": ", ".join(trait for trait, has in traits.items() if has) or "plain",
+    }
+
+
+def _tokenizer_text(tokenizer: TokenizerFacts | None) -> str:
+    if tokenizer is None:
+        return "none in the file"
+    pre = f", pre-tokenizer {tokenizer.pre}" if tokenizer.pre else ""
+    ends = f"BOS {tokenizer.bos_id}, EOS {tokenizer.eos_id}"
+    return f"{tokenizer.kind}{pre}, {tokenizer.n_tokens} tokens, {ends}"
+
+
+def _tensor_table(groups: list[TensorGroup]) -> Table:
+    table = Table("tensor", "shape", "types", "bytes", box=None, padding=(0, 2, 0, 0))
+    table.columns[3].justify = "right"
+    for group in groups:
+        types = ", ".join(f"{n} x {name}" for name, n in group.types.items())
+        n_bytes = "?" if group.n_bytes is None else size_text(group.n_bytes)
+        table.add_row(Text(group.name), " x ".join(map(str, group.dims)), types, n_bytes)
+    return table
+
+
+def size_text(n_bytes: int) -> str:
+    """Bytes in decimal units: 1234567 is "1.23 MB"."""
+    return _scaled(n_bytes, (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))) or f"{n_bytes} bytes"
+
+
+def count_text(n: int) -> str:
+    """A number of parameters: 1234567890 is "1.23 B"."""
+    return _scaled(n, (("B", 10**9), ("M", 10**6), ("K", 10**3))) or str(n)
+
+
+def _scaled(n: int, units: tuple[tuple[str, int], ...]) -> str:
+    """Three digits and the largest unit that fits; "" below the smallest."""
+    for unit, size in units:
+        if n >= size:
+            digits = f"{n / size:.3g}" if n < 999.5 * size else f"{n / size:.0f}"
+            return f"{digits} {unit}"
+    return ""

@@ -1,0 +1,74 @@
+"""Measures what a step of one row takes beside its products: by models whose matrices are next to
+nothing, of few and of many layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import NamedTuple
+
+import numpy as np
+
+from dllama.collective import SoloCollective
+from dllama.config import ModelConfig
+from dllama.models import model_tensors
+from dllama.qtypes import QType
+from dllama.runtime.rank import RankModel
+from dllama.runtime.timing import Timed, lower_quartiles
+from dllama.sharding.units import sum_units
+from dllama.step import Step
+from dllama.weight_source import TensorFeed, TensorInfo
+from kernels.matmul.sums import Kind
+
+FEW, MANY = 2, 10  # layers
+BUDGET_S = 0.02  # of each model
+
+
+class StepOverheads(NamedTuple):
+    """Seconds: of a step, and of each of its half layers."""
+
+    step_s: float
+    half_layer_s: float
+
+
+def measure_steps(n_threads: int) -> StepOverheads:
+    """Returns what a step takes that computes next to nothing: choosing and starting kernels,
+    threads that wait for each other, the norms of one short row."""
+    few, many = (_seconds_of(n, n_threads) for n in (FEW, MANY))
+    half_layer_s = max(1e-7, (many - few) / (2 * (MANY - FEW)))
+    return StepOverheads(max(1e-7, few - 2 * FEW * half_layer_s), half_layer_s)
+
+
+def _seconds_of(n_layers: int, n_threads: int) -> float:
+    with ExitStack() as stack:
+        run = _one_step(stack.enter_context(closing(_tiny(n_layers, n_threads))))
+        return lower_quartiles([Timed(run, BUDGET_S)])[0]
+
+
+def _one_step(model: RankModel) -> Callable[[], object]:
+    one, row = np.zeros(1, np.int32), np.zeros((1, 4 * model.weights.config.dim), np.uint8)
+    step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
+    alone = SoloCollective()  # one for all: a captured step belongs to a collective
+    return lambda: model.forward(step, row, alone)
+
+
+def _tiny(n_layers: int, n_threads: int) -> RankModel:
+    config = ModelConfig(
+        arch="llama", name="tiny", dim=64, hidden_dim=64, n_layers=n_layers, n_heads=2,
+        n_kv_heads=1, head_dim=32, vocab_size=64, max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
+    )  # fmt: skip
+    return RankModel.load(
+        config, _ones(config), n_pages=2, max_step_tokens=1, n_threads=n_threads, vocab_start=0,
+        embed_qtype=QType.F32, units=sum_units(config), kind=Kind.ROUNDED,
+    )  # fmt: skip
+
+
+def _ones(config: ModelConfig) -> TensorFeed:
+    """Returns the tensors of a small model, all ones."""
+    infos = []
+    for name, tensor in model_tensors(config).items():
+        if name != "embed":
+            infos.append(TensorInfo(name, QType.F32, *tensor.shape(config)))
+    infos.sort(key=lambda info: (info.layer is None, info.name == "wcls"))
+    arrays = ((info, np.ones((info.rows, info.cols), np.float32).view(np.uint8)) for info in infos)
+    return TensorFeed(infos, arrays)

@@ -1,0 +1,37 @@
+"""Times short runs of the same work: what disturbs a machine for a moment does not count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+WARM = 2  # first runs, which compile
+ROUNDS = 5  # in which all runs take turns: a machine is disturbed for tenths of a second
+
+
+class Timed(NamedTuple):
+    """Some work, and the seconds for which it is repeated in all rounds together."""
+
+    run: Callable[[], object]
+    budget_s: float
+
+
+def lower_quartiles(works: Sequence[Timed]) -> list[float]:
+    """Returns the lower quartile of the seconds of each work's runs: on a busy machine, too, it is
+    a run that no other program has interrupted. In a round each work runs once at least."""
+    for work in works:
+        for _ in range(WARM):
+            work.run()
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(ROUNDS):
+        for work, found in zip(works, times, strict=True):
+            ended = time.perf_counter() + work.budget_s / ROUNDS
+            while True:
+                began = time.perf_counter()
+                work.run()
+                now = time.perf_counter()
+                found.append(now - began)
+                if now >= ended:
+                    break
+    return [sorted(found)[len(found) // 4] for found in times]

@@ -1,0 +1,108 @@
+"""The inputs of products with experts: rows that are laid out batch by batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.activations import swiglu_row
+from kernels.emit.jit import jitted, kernel
+from kernels.matmul.batches import batch_of, n_batches
+from kernels.matmul.tiles import n_tiles, tile_bounds, widest_tile
+from kernels.prepare import lay_out
+from kernels.program import launch
+from kernels.team import claim, region
+from kernels.weights.layout import BLOCK, Activations, Needs
+
+
+@jitted
+def _widest(n_rows, needs):
+    """Most rows of a tile that one thread lays out: they share cache lines."""
+    return widest_tile(n_rows, needs[0] and not needs[1] and not needs[2])
+
+
+@jitted
+def _from_row(a, first, n_cols):
+    """The buffers of an input from row `first` on."""
+    rows, tiles, quants, scales, sums, weighted, pairs = a
+    blocks = first * (n_cols // BLOCK)
+    return (
+        rows[first:], tiles[first * n_cols :], quants[blocks * BLOCK :], scales[blocks:],
+        sums[3 * blocks :], weighted[3 * blocks :], pairs[first * ((n_cols + 1) // 2) :],
+    )  # fmt: skip
+
+
+@jitted
+def _claim_tile(team, table, batch, before, needs):
+    """Claims a tile for the calling thread, which has seen `before` tiles of the batches before
+    `batch`: (batch, before, number of the tile in its batch); batch is their number at the end."""
+    number = claim(team, 1)
+    while batch < n_batches(table):
+        _, _, n_rows = batch_of(table, batch, np.int64(0))
+        count = n_tiles(n_rows, _widest(n_rows, needs))
+        if number < before + count:
+            break
+        batch, before = batch + 1, before + count
+    return batch, before, number - before
+
+
+@region
+def _gather_rows(thread, team, x, rows, table, a, needs):
+    batch, before = np.int64(0), np.int64(0)
+    while True:
+        batch, before, tile = _claim_tile(team, table, batch, before, needs)
+        if batch == n_batches(table):
+            return
+        _, first, n_rows = batch_of(table, batch, np.int64(0))
+        start, end = tile_bounds(tile, n_rows, _widest(n_rows, needs))
+        part = _from_row(a, first, x.shape[1])
+        for i in range(start, end):
+            lay_out(part, x[rows[first + i]], i, n_rows, needs)
+
+
+@kernel
+def _gather(team, x, rows, table, a, needs):
+    _gather_rows(team, (team, x, rows, table, a, needs))
+
+
+def gather(
+    team: np.ndarray, x: np.ndarray, rows: np.ndarray, table: np.ndarray, a: Activations,
+    needs: Needs,
+) -> None:  # fmt: skip
+    """Lays out x[rows] as the input of a product by batches: x (T, cols) float32, rows (S,) int32.
+    Writes no rows of `a`."""
+    launch(_gather, team, x, rows, table, tuple(a), needs)
+
+
+@region
+def _activate_rows(thread, team, gate_up, weights, table, a, own, needs):
+    column, hidden = own
+    batch, before = np.int64(0), np.int64(0)
+    while True:
+        batch, before, tile = _claim_tile(team, table, batch, before, needs)
+        if batch == n_batches(table):
+            return
+        _, first, n_rows = batch_of(table, batch, np.int64(0))
+        start, end = tile_bounds(tile, n_rows, _widest(n_rows, needs))
+        part = _from_row(a, first, a[0].shape[1])
+        for i in range(start, end):
+            slot = first + i
+            out = a[0][slot, column : column + hidden]
+            swiglu_row(gate_up[slot, :hidden], gate_up[slot, hidden : 2 * hidden], out)
+            for c in range(hidden):
+                out[c] *= weights[slot]
+            lay_out(part, a[0][slot], i, n_rows, needs)
+
+
+@kernel
+def _activate(team, gate_up, weights, table, a, own, needs):
+    _activate_rows(team, (team, gate_up, weights, table, a, own, needs))
+
+
+def activate(
+    team: np.ndarray, gate_up: np.ndarray, weights: np.ndarray, table: np.ndarray, a: Activations,
+    own: tuple[int, int], needs: Needs,
+) -> None:  # fmt: skip
+    """a = weight * silu(gate) * up, where gate_up (S, 2 * hidden or wider) holds both side by side
+    and weights (S,) are those of the slots. `own` = (first, count) are the columns of `a` that
+    gate_up holds; the others stay as they are."""
+    launch(_activate, team, gate_up, weights, table, tuple(a), own, needs)

@@ -1,0 +1,126 @@
+"""Adds up what the experts of a row have left: exact sums, as integers, in any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from kernels.emit.emitter import Emit
+from kernels.emit.intrinsics import address
+from kernels.emit.jit import intrinsic, kernel
+from kernels.emit.later import types
+from kernels.emit.vectors import F32X16, I8, I32, I32X16, I64, Value
+from kernels.matmul.sums import I64X16, QUANTUM, FixedSums, Kind
+from kernels.program import launch
+from kernels.team import claim, region
+from kernels.weights.layout import GROUP
+
+NO_NUMBER = -(1 << 63)
+_MASK = ir.VectorType(ir.IntType(1), GROUP)
+
+
+def _emit_group(e: Emit, slots: Value, n_slots: Value, sums: Any, group: Value, kind: Value) -> Any:
+    """Emits the sum of one group of 16 columns over the slots: (<16 x i64>, which is none)."""
+    low, to_high, wide, n_groups = sums
+    total = e.variable(ir.Constant(I64X16, [0] * GROUP))
+    is_none = e.variable(ir.Constant(_MASK, [0] * GROUP))
+    with e.loop(n_slots) as i:
+        slot = e.b.sext(e.load(I32, e.b.add(slots, e.b.mul(i, e.i64(4))), 4), I64)
+        number = e.b.add(e.b.mul(slot, n_groups), group)
+        at = e.b.add(low, e.b.mul(number, e.i64(4 * GROUP)))
+        value = e.b.sext(e.load(I32X16, at), I64X16)
+        total.set(e.b.add(total.get(), value))
+        is_wide = e.b.icmp_signed("!=", e.load(I8, e.b.add(wide, number)), ir.Constant(I8, 0))
+        with e.b.if_then(is_wide, likely=False):
+            high = e.load(I32X16, e.b.add(at, to_high))
+            none = e.b.icmp_signed("==", high, e.constant(I32X16, -(1 << 31)))
+            is_none.set(e.b.or_(is_none.get(), none))
+            # In place of the sign of the lower half.
+            sign = e.b.sext(e.b.ashr(e.b.trunc(value, I32X16), e.constant(I32X16, 31)), I64X16)
+            upper = e.b.sub(e.b.sext(high, I64X16), sign)
+            thirty_two = ir.Constant(I64X16, [32] * GROUP)
+            total.set(e.b.add(total.get(), e.b.shl(upper, thirty_two)))
+    return total.get(), is_none.get()
+
+
+def _emit_fixed(e: Emit, value: Value, out: Value, to_high: Value, mark: Value) -> None:
+    low = e.b.trunc(value, I32X16)
+    e.store(low, out, 4)
+    differs = e.b.icmp_signed("!=", e.b.sext(low, I64X16), value)
+    is_wide = e.b.icmp_unsigned(
+        "!=", e.b.bitcast(differs, ir.IntType(GROUP)), ir.Constant(ir.IntType(GROUP), 0)
+    )
+    e.store(e.b.zext(is_wide, I8), mark)
+    with e.b.if_then(is_wide, likely=False):
+        high = e.b.trunc(e.b.ashr(value, ir.Constant(I64X16, [32] * GROUP)), I32X16)
+        e.store(high, e.b.add(out, to_high), 4)
+
+
+@intrinsic
+def _add_row(typingctx: Any, slots: Any, n_slots: Any, sums: Any, out: Any) -> Any:
+    """Adds up a row's slots: `slots` is the address of their int32 numbers, sums = (address of the
+    low halves, bytes from there to the high ones, address of the marks, groups), out = (kind,
+    address, bytes to the high halves, address of the marks)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        e = Emit(builder)
+        slots, n_slots, packed, into = values
+        sums = [builder.extract_value(packed, i) for i in range(4)]
+        kind, out, to_high, marks = (builder.extract_value(into, i) for i in range(4))
+        with e.loop(sums[3]) as group:
+            value, is_none = _emit_group(e, slots, n_slots, sums, group, kind)
+            at = builder.add(out, builder.mul(group, e.i64(4 * GROUP)))
+            is_fixed = builder.icmp_signed("==", kind, e.i64(int(Kind.FIXED)))
+            with builder.if_else(is_fixed) as (fixed, rounded):
+                with fixed:
+                    none = ir.Constant(I64X16, [NO_NUMBER] * GROUP)
+                    whole = builder.select(is_none, none, value)
+                    _emit_fixed(e, whole, at, to_high, builder.add(marks, group))
+                with rounded:
+                    scaled = builder.fmul(
+                        builder.sitofp(value, F32X16), e.constant(F32X16, QUANTUM)
+                    )
+                    none = e.constant(F32X16, float("nan"))
+                    e.store(builder.select(is_none, none, scaled), at, 4)
+        return context.get_dummy_value()
+
+    four = types.UniTuple(types.int64, 4)
+    return types.void(types.int64, types.int64, four, four), codegen
+
+
+@region
+def _add_rows(thread, team, slots, n_rows, sums, out):
+    low, to_high, wide = sums
+    values, kind, out_to_high, marks, mark_stride = out
+    while True:
+        t = claim(team, 1)
+        if t >= n_rows:
+            return
+        _add_row(
+            address(slots) + t * slots.shape[1] * 4,
+            slots.shape[1],
+            (address(low), to_high, address(wide), np.int64(wide.shape[1])),
+            (kind, address(values) + t * values.shape[1] * 4, out_to_high, marks + t * mark_stride),
+        )
+
+
+@kernel
+def _add(team, slots, n_rows, sums, out):
+    _add_rows(team, (team, slots, n_rows, sums, out))
+
+
+def add_slots(
+    team: np.ndarray, slots: np.ndarray, n_rows: int, sums: FixedSums, out: np.ndarray | FixedSums
+) -> None:
+    """out[t] = the sum of sums[s] over the slots s = slots[t], for n_rows rows: slots (T, k) int32,
+    sums (S, width), out (T, width), where it is float32 rounded once."""
+    parts = (sums.low, sums.high.ctypes.data - sums.low.ctypes.data, sums.wide)
+    if isinstance(out, FixedSums):
+        to_high = out.high.ctypes.data - out.low.ctypes.data
+        marks, stride = out.wide.ctypes.data, out.wide.shape[1]
+        into = (out.low.view(np.float32), int(Kind.FIXED), to_high, marks, stride)
+    else:
+        into = (out, int(Kind.ROUNDED), 0, 0, 0)
+    launch(_add, team, slots, n_rows, parts, into)

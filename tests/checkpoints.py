@@ -1,0 +1,246 @@
+"""Folders as Hugging Face has them, with the same weights as the GGUF file of the same toy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.formats.checkpoint.source import their_name
+from dllama.formats.writing.encode import encode
+from dllama.models import FAMILIES, model_tensors
+from dllama.qtypes import QType
+from tests.toy_models import toy_tensor
+
+LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DTYPES = {QType.F32: "F32", QType.F16: "F16", QType.BF16: "BF16"}
+Entry = tuple[str, tuple[int, ...], bytes]
+"""The dtype, the shape and the bytes of a tensor."""
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Writes the tensors one after another."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = b"".join(raw for _, _, raw in tensors.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    arch: str = "llama",
+    model_type: str | None = None,
+    qtype: QType = QType.F32,
+    n_files: int = 1,
+    dim: int = 64,
+    hidden_dim: int = 160,
+    n_layers: int = 2,
+    n_heads: int = 4,
+    n_kv_heads: int = 2,
+    head_dim: int | None = None,
+    vocab_size: int = 352,
+    max_seq_len: int = 256,
+    seed: int = 0,
+    tied: bool = False,
+    rope_scaling: RopeScaling | None = None,
+    tokenizer: str = "bpe",
+    change: Callable[[dict[str, Entry]], None] = lambda tensors: None,
+    **more: object,
+) -> Path:
+    """Writes the toy that `write_toy` writes for the same arguments, in `n_files` files, with
+    `more` in its config.json; `change` may alter its tensors. Returns the folder."""
+    config = ModelConfig(
+        arch=arch, name=folder.name, dim=dim, hidden_dim=hidden_dim, n_layers=n_layers,
+        n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim or dim // n_heads,
+        vocab_size=vocab_size, max_seq_len=max_seq_len,
+        norm_epsilon=1e-6 if arch == "qwen3" else 1e-5, rope_theta=10000.0,
+        rope_scaling=rope_scaling, is_tied=tied, **FAMILIES[arch].always,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = checkpoint_tensors(config, qtype, seed)
+    change(tensors)
+    write_weights(folder, tensors, n_files)
+    said = {"model_type": model_type or FAMILIES[arch].hf_types[0], **config_json(config), **more}
+    (folder / "config.json").write_text(json.dumps(said))
+    if tokenizer == "bpe":
+        write_bpe_tokenizer(folder, vocab_size)
+    elif tokenizer == "spm":
+        write_spm_tokenizer(folder, vocab_size)
+    return folder
+
+
+def write_weights(folder: Path, tensors: Mapping[str, Entry], n_files: int) -> None:
+    """Writes `n_files` safetensors files, and the index where there are several."""
+    if n_files == 1:
+        write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        return
+    names = [f"model-{i:05}-of-{n_files:05}.safetensors" for i in range(1, n_files + 1)]
+    of_file = {name: names[i % n_files] for i, name in enumerate(tensors)}
+    for file_name in names:
+        own = {name: entry for name, entry in tensors.items() if of_file[name] == file_name}
+        write_safetensors(folder / file_name, own)
+    index = {"metadata": {"total_size": 1}, "weight_map": of_file}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def checkpoint_tensors(config: ModelConfig, qtype: QType, seed: int) -> dict[str, Entry]:
+    """The toy's tensors by the checkpoint's names; vectors are of the same type as matrices."""
+    found: dict[str, Entry] = {}
+    for name, tensor in model_tensors(config).items():
+        values = toy_tensor(config, name, seed)
+        shape = values.shape[1:] if tensor.is_vector else values.shape
+        raw = encode(values, qtype).tobytes()
+        found[their_name(name, tensor)] = (DTYPES[qtype], tuple(shape), raw)
+    return found
+
+
+def config_json(config: ModelConfig) -> dict[str, object]:
+    """The config.json of a model, without its type."""
+    said: dict[str, object] = {
+        "hidden_size": config.dim, "intermediate_size": config.hidden_dim,
+        "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads, "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
+    }  # fmt: skip
+    scaling = config.rope_scaling
+    if scaling is not None:
+        rope: dict[str, object] = {
+            "rope_type": scaling.kind.value, "factor": scaling.factor,
+            "original_max_position_embeddings": scaling.original_max_seq_len,
+        }  # fmt: skip
+        if scaling.kind is RopeScalingKind.LLAMA3:
+            rope |= {"low_freq_factor": scaling.low_freq_factor,
+                     "high_freq_factor": scaling.high_freq_factor}  # fmt: skip
+        if scaling.kind is RopeScalingKind.YARN:
+            rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
+                     "attention_factor": scaling.attention_factor}  # fmt: skip
+        said["rope_scaling"] = rope
+    return said
+
+
+# ---- tokenizers
+
+
+def write_bpe_tokenizer(folder: Path, vocab_size: int) -> None:
+    """The filler vocabulary of toys, byte-level BPE, as a tokenizer.json."""
+    metadata = bpe_metadata(vocab_size)
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
+    types = metadata["tokenizer.ggml.token_type"]
+    assert isinstance(tokens, list) and isinstance(types, np.ndarray)
+    special = [i for i in range(vocab_size) if types[i] == 3]
+    begin = tokens.index("<|begin_of_text|>")
+    write_tokenizer(
+        folder,
+        {
+            "added_tokens": [added(i, tokens[i]) for i in special],
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Split", "pattern": {"Regex": LLAMA3_WORDS}, "behavior": "Isolated",
+                     "invert": False},
+                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                     "use_regex": False},
+                ],
+            },
+            "post_processor": template(tokens[begin], begin),
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                        "use_regex": True},
+            "model": {
+                "type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
+                "byte_fallback": False, "ignore_merges": True,
+                "vocab": {text: i for i, text in enumerate(tokens) if i not in special},
+                "merges": merges,
+            },
+        },
+        bos_token="<|begin_of_text|>", eos_token="<|im_end|>", chat_template=CHATML,
+    )  # fmt: skip
+
+
+def write_spm_tokenizer(
+    folder: Path, vocab_size: int, pre_tokenizer: Mapping[str, object] | None = None
+) -> None:
+    """The filler vocabulary of toys, SentencePiece's, as a tokenizer.json; `pre_tokenizer` writes
+    spaces in place of the normalizers that do."""
+    metadata = spm_metadata(vocab_size)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    types, scores = metadata["tokenizer.ggml.token_type"], metadata["tokenizer.ggml.scores"]
+    assert isinstance(tokens, list) and isinstance(types, np.ndarray)
+    assert isinstance(scores, np.ndarray)
+    special = [i for i in range(vocab_size) if types[i] in (2, 3)]
+    write_tokenizer(
+        folder,
+        {
+            "added_tokens": [added(i, tokens[i]) for i in special],
+            "normalizer": None if pre_tokenizer else {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Prepend", "prepend": "▁"},
+                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+                ],
+            },
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": template("<s>", 1),
+            "decoder": None,
+            "model": {
+                "type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True,
+                "byte_fallback": True, "ignore_merges": False,
+                "vocab": {text: i for i, text in enumerate(tokens)},
+                "merges": pairs_by_score(tokens, scores.tolist()),
+            },
+        },
+        bos_token={"content": "<s>"}, eos_token="<|im_end|>", chat_template=CHATML,
+    )  # fmt: skip
+
+
+def pairs_by_score(tokens: list[str], scores: list[float]) -> list[list[str]]:
+    """All pairs of tokens that make a token, those of the highest score first: what `transformers`
+    makes of a SentencePiece model."""
+    ids = {text: i for i, text in enumerate(tokens)}
+    pairs = []
+    for text in sorted(tokens, key=lambda text: -scores[ids[text]]):
+        splits = ((text[:at], text[at:]) for at in range(1, len(text)))
+        known = [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+        pairs += sorted(known, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+    return [list(pair) for pair in pairs]
+
+
+def write_tokenizer(folder: Path, parts: Mapping[str, object], **config: object) -> None:
+    whole = {"version": "1.0", "truncation": None, "padding": None, **parts}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def added(i: int, text: str, *, special: bool = True) -> dict[str, object]:
+    return {
+        "id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
+        "normalized": not special, "special": special,
+    }  # fmt: skip
+
+
+def template(text: str, i: int) -> dict[str, object]:
+    """The post-processor that puts a token before a text."""
+    sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    token = {"SpecialToken": {"id": text, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing", "single": [token, sequence], "pair": [token, sequence],
+        "special_tokens": {text: {"id": text, "ids": [i], "tokens": [text]}},
+    }  # fmt: skip

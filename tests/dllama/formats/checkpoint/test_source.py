@@ -1,0 +1,300 @@
+"""Folders of safetensors files: the same model as the GGUF file of the same weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dllama.config import RopeScaling, RopeScalingKind
+from dllama.errors import ModelFileError, UnknownTensorType
+from dllama.formats import check_is_model, format_of, open_model
+from dllama.formats.checkpoint.folder import checkpoint_name
+from dllama.formats.checkpoint.source import CheckpointSource
+from dllama.qtypes import QType
+from tests.checkpoints import Entry, write_checkpoint, write_safetensors
+from tests.references.forward import reference_logits
+from tests.toy_models import write_toy
+
+MODELS = [
+    ("llama", "llama", QType.F32),
+    ("llama", "mistral", QType.BF16),
+    ("qwen2", "qwen2", QType.F16),
+    ("qwen3", "qwen3", QType.BF16),
+    ("exaone4", "exaone4", QType.F32),
+]
+TOKENS = range(5, 25)
+
+
+@pytest.mark.parametrize(("arch", "model_type", "qtype"), MODELS)
+def test_a_folder_is_the_same_model_as_a_gguf_file(
+    tmp_path: Path, arch: str, model_type: str, qtype: QType
+) -> None:
+    folder = write_checkpoint(
+        tmp_path / "toy", arch=arch, model_type=model_type, qtype=qtype, head_dim=32
+    )
+    gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, qtype=qtype, head_dim=32))
+    source = open_model(folder)
+    assert isinstance(source, CheckpointSource)
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    assert source.config.name == "toy"
+    assert source.tensors.keys() == gguf.tensors.keys()
+    for name, info in source.tensors.items():
+        assert info.qtype is qtype
+        if info.rows > 1:  # of norms GGUF files have more digits
+            assert np.array_equal(source.read(name), gguf.read(name)), name
+    if qtype is QType.F32:
+        assert np.array_equal(reference_logits(source, TOKENS), reference_logits(gguf, TOKENS))
+
+
+def test_cuts_are_views_of_the_file(tmp_path: Path) -> None:
+    source = open_model(write_checkpoint(tmp_path / "toy"))
+    whole = source.read("layers.1.wo")
+    cut = source.read("layers.1.wo", range(8, 24), range(16, 32))
+    assert np.array_equal(cut, whole[8:24, 64:128])
+    assert not cut.flags.owndata and not cut.flags.writeable
+    source.release("layers.1.wo")
+    assert np.array_equal(source.read("layers.1.wo"), whole)
+    source.close()
+    with pytest.raises(ModelFileError, match="closed"):
+        source.read("layers.0.w1")
+
+
+def test_several_files_and_any_name_of_the_folder_are_one_model(tmp_path: Path) -> None:
+    one = open_model(write_checkpoint(tmp_path / "one"))
+    folder = write_checkpoint(tmp_path / "parts", n_files=3)
+    names = ["", "config.json", "model.safetensors.index.json", "model-00002-of-00003.safetensors"]
+    for name in names:
+        source = open_model(folder / name)
+        for tensor in one.tensors:
+            assert np.array_equal(source.read(tensor), one.read(tensor))
+        assert len(source.stamp.split("\n")) == 3
+        assert source.config.name == "parts"
+    assert format_of(folder) == "safetensors"
+
+
+def test_a_tied_head_is_the_embedding_even_where_it_is_stored(tmp_path: Path) -> None:
+    tied = open_model(write_checkpoint(tmp_path / "tied", tied=True))
+    assert tied.config.is_tied and "wcls" not in tied.tensors
+
+    def store_head(tensors: dict[str, Entry]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+
+    stored = open_model(write_checkpoint(tmp_path / "stored", tied=True, change=store_head))
+    assert stored.config.is_tied
+    unsaid = write_checkpoint(tmp_path / "unsaid", tied=True, tie_word_embeddings=None)
+    assert open_model(unsaid).config.is_tied
+    with pytest.raises(ModelFileError, match=r"no tensor 'lm_head\.weight'.*tie_word_embeddings"):
+        open_model(write_checkpoint(tmp_path / "none", tied=True, tie_word_embeddings=False))
+
+
+# ---- config.json
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        RopeScaling(RopeScalingKind.LINEAR, 2.0, 256),
+        RopeScaling(RopeScalingKind.YARN, 4.0, 64, beta_fast=16.0, attention_factor=1.5),
+        RopeScaling(RopeScalingKind.YARN, 4.0, 64),
+    ],
+    ids=["linear", "yarn", "yarn-plain"],
+)
+def test_scaled_positions_are_those_of_gguf(tmp_path: Path, scaling: RopeScaling) -> None:
+    source = open_model(write_checkpoint(tmp_path / "toy", rope_scaling=scaling))
+    gguf = open_model(write_toy(tmp_path / "toy.gguf", rope_scaling=scaling))
+    assert source.config.rope_scaling == gguf.config.rope_scaling
+    assert np.array_equal(reference_logits(source, TOKENS), reference_logits(gguf, TOKENS))
+
+
+def test_llama3s_positions_become_the_factors_of_gguf_files(tmp_path: Path) -> None:
+    """The converter of llama.cpp writes the same table."""
+    scaling = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 64, 1.0, 4.0)
+    source = open_model(write_checkpoint(tmp_path / "toy", rope_scaling=scaling))
+    assert source.config.rope_scaling is None
+    factors = []
+    for j in range(8):
+        wave = 2 * np.pi * 10000.0 ** (2 * j / 16)
+        smooth = (64 / wave - 1.0) / (4.0 - 1.0)
+        blended = 1 / ((1 - smooth) / 8 + smooth)
+        factors.append(1.0 if wave < 64 / 4 else 8.0 if wave > 64 else blended)
+    assert source.config.rope_factors == pytest.approx(factors, rel=1e-6)
+
+
+def test_newer_files_have_all_of_it_in_rope_parameters(tmp_path: Path) -> None:
+    rope = {"rope_type": "linear", "factor": 3.0, "rope_theta": 5e5}
+    said = {"rope_parameters": rope, "rope_theta": None}
+    config = open_model(write_checkpoint(tmp_path / "toy", **said)).config
+    assert config.rope_theta == 5e5 and config.rope_scaling is not None
+    assert config.rope_scaling.factor == 3.0
+    plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 2e6}}
+    assert open_model(write_checkpoint(tmp_path / "b", **plain)).config.rope_theta == 2e6
+
+
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [
+        ({}, 256),
+        ({"sliding_window": 64}, 64),
+        ({"sliding_window": None}, 256),
+        ({"sliding_window": 64, "use_sliding_window": False}, 256),
+        ({"sliding_window": 64, "layer_types": ["full_attention"] * 2}, 256),
+        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+    ],
+)
+def test_a_sliding_window_bounds_the_context(
+    tmp_path: Path, said: dict[str, object], context: int
+) -> None:
+    folder = write_checkpoint(tmp_path / "toy", model_type="mistral", **said)
+    assert open_model(folder).config.max_seq_len == context
+
+
+def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
+    said = {"head_dim": None, "rope_theta": None, "num_key_value_heads": None}
+    config = open_model(write_checkpoint(tmp_path / "toy", n_kv_heads=4, **said)).config
+    assert (config.head_dim, config.n_kv_heads, config.rope_theta) == (16, 4, 10000.0)
+
+
+REFUSED: dict[str, dict[str, object]] = {
+    r"model_type 'gemma9'; this version runs llama, mistral, qwen2": {"model_type": "gemma9"},
+    "names no `model_type`": {"model_type": None},
+    "hidden_act is 'gelu'": {"hidden_act": "gelu"},
+    "num_local_experts is '8'": {"num_local_experts": 8},
+    "layers of the kind 'chunked'": {"layer_types": ["chunked"]},
+    "lacks hidden_size": {"hidden_size": None},
+    "says hidden_size is '64.0'": {"hidden_size": 64.0},
+    "num_hidden_layers is '0'": {"num_hidden_layers": 0},
+    "rms_norm_eps is '-1'": {"rms_norm_eps": -1},
+    "in the way 'longrope'": {"rope_scaling": {"type": "longrope", "factor": 2}},
+    "in the way '\\[1": {"rope_scaling": {"type": [1], "factor": 2}},
+    "rope_scaling is no object": {"rope_scaling": [1]},
+    "rope value factor is '0'": {"rope_scaling": {"type": "linear", "factor": 0}},
+    "rope value factor is 'None'": {"rope_scaling": {"type": "yarn"}},
+    "`truncate` is false": {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": False}},
+    "partial_rotary_factor is": {"rope_scaling": {"partial_rotary_factor": 0.5}},
+    "64 rows of 64 values; its metadata": {"head_dim": 32},
+}
+
+
+@pytest.mark.parametrize(("sentence", "said"), REFUSED.items(), ids=REFUSED)
+def test_a_config_that_is_not_computed_is_refused_by_its_key(
+    tmp_path: Path, sentence: str, said: dict[str, object]
+) -> None:
+    folder = write_checkpoint(tmp_path / "toy")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    with pytest.raises(ModelFileError, match=sentence):
+        open_model(folder)
+
+
+# ---- files
+
+
+def test_tensors_that_nothing_reads_are_refused(tmp_path: Path) -> None:
+    def add(name: str) -> Callable[[dict[str, Entry]], None]:
+        return lambda tensors: tensors.update({name: ("F32", (64,), bytes(256))})
+
+    odd = "model.layers.1.self_attn.o_proj.bias"
+    with pytest.raises(ModelFileError, match=f"the tensor '{odd}' belongs to nothing.*families"):
+        open_model(write_checkpoint(tmp_path / "odd", change=add(odd)))
+    known = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    open_model(write_checkpoint(tmp_path / "known", change=add(known)))
+
+
+def test_a_missing_or_misshapen_tensor_is_named(tmp_path: Path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    with pytest.raises(ModelFileError, match=f"has no tensor '{name}'"):
+        open_model(write_checkpoint(tmp_path / "a", change=lambda tensors: tensors.pop(name)))
+    with pytest.raises(ModelFileError, match=r"has no tensor 'model\.embed_tokens\.weight'"):
+        open_model(
+            write_checkpoint(
+                tmp_path / "b", change=lambda tensors: tensors.pop("model.embed_tokens.weight")
+            )
+        )
+    deep: Entry = ("F32", (2, 80, 64), bytes(4 * 160 * 64))
+    with pytest.raises(ModelFileError, match=r"has the shape \[2, 80, 64\]"):
+        open_model(
+            write_checkpoint(tmp_path / "c", change=lambda tensors: tensors.update({name: deep}))
+        )
+    wide: Entry = ("F64", (160, 64), bytes(8 * 160 * 64))
+    with pytest.raises(UnknownTensorType, match=f"{name} is stored as F64") as caught:
+        open_model(
+            write_checkpoint(tmp_path / "d", change=lambda tensors: tensors.update({name: wide}))
+        )
+    assert caught.value.qtype == "F64"
+
+
+def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "parts", n_files=3)
+    part = folder / "model-00002-of-00003.safetensors"
+    kept = part.read_bytes()
+    part.unlink()
+    with pytest.raises(ModelFileError, match=r"lacks 1 of 3 files.*model-00002-of-00003"):
+        open_model(folder)
+    part.write_bytes(kept[:-7])
+    with pytest.raises(ModelFileError, match=r"model-00002.*truncated or corrupt"):
+        open_model(folder)
+    part.write_bytes(kept)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ModelFileError, match=r"3 safetensors files and no .*index"):
+        open_model(folder)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ModelFileError, match=r"no safetensors files; .*pickles"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"x": "../other.safetensors"}}, "has no `weight_map`"),
+        ({"weight_map": {"x": "/etc/passwd"}}, "has no `weight_map`"),
+        ({"weight_map": {"x": 3}}, "has no `weight_map`"),
+        ({"weight_map": {}}, "has no `weight_map`"),
+        ({}, "has no `weight_map`"),
+        ({"weight_map": {"x": "model-00001-of-00002.safetensors"}}, "'x' is in .*does not hold it"),
+    ],
+)
+def test_an_index_is_not_believed(tmp_path: Path, index: object, said: str) -> None:
+    folder = write_checkpoint(tmp_path / "toy", n_files=2)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFileError, match=said):
+        open_model(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "toy", n_files=2)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    name = next(name for name, file in index.items() if "00001" in file)
+    write_safetensors(folder / "model-00002-of-00002.safetensors", {name: ("F32", (1,), bytes(4))})
+    with pytest.raises(ModelFileError, match=f"The tensor '{name}' is in .* and in"):
+        open_model(folder)
+
+
+def test_what_is_no_checkpoint_is_told_so(tmp_path: Path) -> None:
+    lone = write_safetensors(tmp_path / "lone.safetensors", {"x": ("F32", (1,), bytes(4))})
+    with pytest.raises(ModelFileError, match=r"has no config\.json, which belongs"):
+        open_model(lone)
+    with pytest.raises(ModelFileError, match="is a directory without"):
+        check_is_model(tmp_path)
+    folder = write_checkpoint(tmp_path / "toy")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelFileError, match=r"config\.json is no JSON"):
+        open_model(folder)
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(ModelFileError, match="holds no JSON object"):
+        open_model(folder)
+
+
+def test_a_model_is_called_like_its_folder_or_repository(tmp_path: Path) -> None:
+    snapshot = (
+        tmp_path / "models--Qwen--Qwen3-0.6B" / "snapshots" / "c1899de289a04d12100db370d81485"
+    )
+    snapshot.mkdir(parents=True)
+    assert checkpoint_name(snapshot) == "Qwen3-0.6B"
+    assert checkpoint_name(tmp_path / "Llama-3.2-1B") == "Llama-3.2-1B"
+    assert checkpoint_name(Path()) == Path.cwd().name

@@ -1,0 +1,73 @@
+"""Mixtures of experts: no result depends on the batch, the chunk, the nodes or the replay."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.random_model import SHAPES, write_random
+from dllama.qtypes import QType
+from dllama.runtime.executor import ALIKE_BEFORE
+from tests.dllama.runtime.test_exact import bits
+from tests.dllama.runtime.test_executor import logits
+from tests.local_model import local_runner, make_step
+from tests.toy_models import MIXTRAL, write_toy
+
+TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 352, 120)]
+MODELS: dict[str, dict[str, object]] = {
+    "qwen3moe": {"arch": "qwen3moe", "qtype": QType.Q4_0},
+    "qwen2moe": {"arch": "qwen2moe", "qtype": QType.Q8_0},
+    "mixtral": {"qtype": QType.F32, **MIXTRAL},
+}
+LARGE_BLOCKS = replace(
+    SHAPES["tiny"], n_layers=2, hidden_dim=256, vocab_size=352, max_seq_len=256, n_experts=2,
+    n_active_experts=2,
+)  # fmt: skip
+"""256 columns are one block, which the ranks share. 120 rows are many for each of two experts."""
+
+
+@pytest.fixture(params=[*MODELS, "in-large-blocks"])
+def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / "toy.gguf"
+    if request.param not in MODELS:
+        write_random(path, LARGE_BLOCKS, QType.Q4_K)
+        return path
+    sizes = {"n_kv_heads": 4, "hidden_dim": 96} | MODELS[request.param]
+    return write_toy(path, **sizes)  # type: ignore[arg-type]
+
+
+def test_chunks_and_tokens_equal_the_whole(model: Path) -> None:
+    with local_runner(model, threads=2) as runner:
+        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
+        for cuts in ([0, 1, 9, 60, 120], list(range(121))):
+            for start, end in itertools.pairwise(cuts):
+                [row] = runner.run(make_step([(1, TOKENS[start:end], start)]))
+            assert np.array_equal(row.logits, whole.logits)
+
+
+def test_a_batch_equals_singles(model: Path) -> None:
+    sequences = [TOKENS[:50], TOKENS[10:25], TOKENS[30:31], TOKENS[5:45]]
+    with local_runner(model, threads=2) as runner:
+        alone = [runner.run(make_step([(0, s, 0)]))[0].logits.copy() for s in sequences]
+        together = runner.run(make_step([(i, s, 0) for i, s in enumerate(sequences)]))
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(a, b.logits)
+
+
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 5.0, 2.0]], ids=str)
+def test_many_nodes_equal_one(model: Path, shares: list[float]) -> None:
+    assert bits(model, shares) == bits(model, [1.0])
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, 2.0]], ids=str)
+def test_replays_change_nothing(model: Path, shares: list[float]) -> None:
+    """Rows of a step that is replayed take other experts than those of the captured one."""
+    plain, _ = logits(model, shares, 1_000_000)
+    found, ranks = logits(model, shares, ALIKE_BEFORE)
+    assert all(each.executor.n_graphs > 0 for each in ranks.models)
+    for a, b in zip(found, plain, strict=True):
+        assert np.array_equal(a, b)

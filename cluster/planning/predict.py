@@ -173,7 +173,7 @@ class Predictor:
         config, speeds = self.work.config, self.nodes[node].speeds
         heads, hidden = len(shard.kv_heads), len(shard.hidden)
         vector_s = config.n_layers / speeds.vector_gvalue_per_s / 1e9
-        norm_s = vector_s * normed_rows * config.dim
+        norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
         attention = self._products(node, "heads", heads, n_rows) + half_s

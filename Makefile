@@ -62,7 +62,7 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.cluster.fuzz
 
 # Runs the kernels and the packaged model on emulated AArch64 processors. Fetches 180 MB once, then
-# some 20 minutes of a core; make test-arm64 ARM64="--only max products" is shorter.
+# some 10 minutes of a core; make test-arm64 ARM64="--only max products" is shorter.
 test-arm64: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.arm64 $(ARM64)
 

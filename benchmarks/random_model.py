@@ -161,27 +161,50 @@ def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: floa
     raw = words.view(np.uint8)[: n_blocks * block.bytes].reshape(n_blocks, block.bytes)
     codes = CODES[qtype]
     scale = std / codes.spread * rng.uniform(0.8, 1.2, n_blocks)
-    if codes.is_power:  # the byte of the nearest power of two, which the type reads half as large
-        raw[:, codes.scale_at] = np.rint(np.log2(scale)) + 128
-        return raw
-    # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
-    scale *= rng.integers(0, 2, n_blocks) * 2 - 1
-    _put(raw, codes.scale_at, scale)
+    if codes.has_sign:
+        # Codes are seldom symmetric about zero: a random sign of the scale takes their mean to 0.
+        scale *= rng.integers(0, 2, n_blocks) * 2 - 1
+    codes.put(raw, codes.scale_at, scale)
     if codes.minimum_at is not None:
-        _put(raw, codes.minimum_at, scale * codes.middle)
+        codes.put(raw, codes.minimum_at, scale * codes.middle)
     return raw
 
 
+def _put_half(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
+
+
+def _put_power(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """The byte of the nearest power of two, which MXFP4 reads half as large."""
+    raw[:, at] = np.rint(np.log2(values)) + 128
+
+
+def _put_e4m3(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """The same fp8 four times, rounded down, which NVFP4 reads half as large."""
+    mantissas, exponents = np.frexp(2 * values)
+    codes = 8 * (exponents + 6) + np.floor(16 * mantissas) - 8
+    raw[:, at : at + 4] = np.maximum(codes, 1)[:, None]
+
+
+def _put_in_nibbles(raw: np.ndarray, at: int, values: np.ndarray) -> None:
+    """A half as the upper nibbles of four words of two bytes, the lowest first."""
+    bits = values.astype("<f2").view(np.uint16)
+    for i in range(4):
+        top = raw[:, at + 2 * i + 1]
+        top[...] = (top & 15) | ((bits >> (4 * i)) & 15) << 4
+
+
 class Codes(NamedTuple):
-    """The meaning of a block's random bits before its float16 scale: their standard deviation,
-    where the scale lies, and for types with a minimum where that is and how large in scales, so
-    that weights are about 0 on average. The scale may be a power of two in a byte instead."""
+    """The meaning of a block's random bits before its scale: their standard deviation, where the
+    scale lies, and for types with a minimum where that is and how large in scales, so that weights
+    are about 0 on average. `put` writes a scale; most are a float16."""
 
     spread: float
     scale_at: int
     minimum_at: int | None = None
     middle: float = 0.0
-    is_power: bool = False
+    put: Callable[[np.ndarray, int, np.ndarray], None] = _put_half
+    has_sign: bool = True
 
 
 CODES = {
@@ -197,12 +220,20 @@ CODES = {
     QType.Q6_K: Codes(18.5 * 74.0, 208),
     QType.IQ4_NL: Codes(74.0, 0),
     QType.IQ4_XS: Codes(74.0 * 18.5, 0),
-    QType.MXFP4: Codes(5.85, 0, is_power=True),
+    QType.MXFP4: Codes(5.85, 0, put=_put_power, has_sign=False),
+    QType.NVFP4: Codes(5.85, 0, put=_put_e4m3, has_sign=False),
+    QType.Q1_0: Codes(1.0, 0),
+    QType.Q2_0: Codes(1.22, 0),
+    QType.TQ1_0: Codes(0.82, 52),
+    QType.TQ2_0: Codes(1.22, 64),
+    QType.IQ1_S: Codes(7.2, 0),
+    QType.IQ1_M: Codes(7.2, 48, put=_put_in_nibbles),
+    QType.IQ2_XXS: Codes(53.0, 0),
+    QType.IQ2_XS: Codes(56.0, 0),
+    QType.IQ2_S: Codes(56.0, 0),
+    QType.IQ3_XXS: Codes(142.0, 0),
+    QType.IQ3_S: Codes(140.0, 0),
 }
-
-
-def _put(raw: np.ndarray, at: int, values: np.ndarray) -> None:
-    raw[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -44,6 +44,9 @@ class QType(IntEnum):
     TQ1_0 = 34
     TQ2_0 = 35
     MXFP4 = 39
+    NVFP4 = 40
+    Q1_0 = 41
+    Q2_0 = 42
 
 
 class Block(NamedTuple):
@@ -86,7 +89,18 @@ BLOCK: dict[QType, Block] = {
     QType.TQ1_0: Block(256, 54),
     QType.TQ2_0: Block(256, 66),
     QType.MXFP4: Block(32, 17),
+    QType.NVFP4: Block(64, 36),
+    QType.Q1_0: Block(128, 18),
+    QType.Q2_0: Block(64, 18),
 }
+
+PACKED_BYTES: dict[QType, int] = {
+    QType.IQ1_S: 54,
+    QType.IQ2_XXS: 70,
+    QType.IQ3_XXS: 102,
+    QType.TQ1_0: 58,
+}
+"""Bytes of a block in memory, where they are more than in a file."""
 
 COMPUTABLE: frozenset[QType] = frozenset(QType[name.upper()] for name in ALL_TYPES)
 """The types there are kernels for; a tensor of any other type is refused by name."""

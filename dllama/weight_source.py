@@ -14,7 +14,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.limits import Range
-from dllama.qtypes import QType, row_bytes
+from dllama.qtypes import BLOCK, PACKED_BYTES, QType, row_bytes
 
 Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
@@ -53,6 +53,12 @@ class TensorInfo:
     @property
     def n_bytes(self) -> int:
         return self.rows * self.row_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes in a rank's memory, up to whole groups of rows."""
+        file_bytes = BLOCK[self.qtype].bytes
+        return self.n_bytes // file_bytes * PACKED_BYTES.get(self.qtype, file_bytes)
 
     def read_bytes(self, config: ModelConfig) -> int:
         """Returns the bytes that one token reads: of several experts those that it takes."""

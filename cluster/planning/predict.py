@@ -169,11 +169,12 @@ class Predictor:
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
         attention = self._products(node, "heads", heads, n_rows) + half_s
-        attention += vector_s * (config.dim + in_heads) + self._attend(node, heads, n_rows, depth)
+        attention += self._attend(node, heads, n_rows, depth)
+        attention += vector_s * (2 * config.dim + in_heads)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += vector_s * (config.dim + 2 * hidden * config.active_blocks)
+        feed_forward += vector_s * (2 * config.dim + 2 * hidden * config.active_blocks)
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 

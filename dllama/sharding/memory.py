@@ -50,7 +50,7 @@ def memory_needed(
     While loading, one tensor exists twice: as it came and as it is packed.
     """
     cuts = cut_manifest(config, tensors, shard)
-    sizes = [cut.info.n_bytes for cut in cuts]
+    sizes = [cut.info.packed_bytes for cut in cuts]
     heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
     table = model_tensors(config)
     mixed = _widest(cuts, table, Axis.HEADS)

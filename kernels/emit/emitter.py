@@ -124,6 +124,20 @@ class Emit:
         """table[v] for each byte of <64 x i8>; 16 entries from 0 to 255."""
         return self.family.look_up(self, v, table)
 
+    def table(self, name: str, entries: list[int]) -> Value:
+        """A pointer to a table of words of 4 bytes, which a module has once by its name."""
+        found = self.b.module.globals.get(name)
+        if found is None:
+            kind = ir.ArrayType(I32, len(entries))
+            found = ir.GlobalVariable(self.b.module, kind, name)
+            found.initializer = ir.Constant(kind, entries)
+            found.linkage, found.global_constant, found.align = "internal", True, CACHE_LINE
+        return found
+
+    def gather(self, table: Value, index: Value) -> Value:
+        """table[index] of each lane of <16 x i32>: words of a `table`."""
+        return self.family.gather(self, table, index)
+
     def dot(self, acc: Value, weights: Value, signed: Value, *, is_signed: bool = False) -> Value:
         """acc (<16 x i32>) + sums of four products of weights and signed bytes (<64 x i8> each).
 

@@ -1,6 +1,7 @@
-"""The operations that differ by processor family: the integer dot product and the table look-up.
+"""The operations that differ by processor family: integer dot product, table look-up, gather.
 
-All work on <64 x i8>, whatever the width of the registers; Emit.dot says what they return.
+Vectors are <64 x i8> and <16 x i32>, whatever the width of the registers; Emit says what they
+return.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llvmlite import ir
 
-from kernels.emit.vectors import I8, I8X16, I8X64, I16, I16X16, I32, I32X16, Value
+from kernels.emit.vectors import I8, I8X16, I8X64, I16, I16X16, I32, I32X16, I64, Value
 
 
 class Emitter(Protocol):
@@ -24,8 +25,8 @@ class Emitter(Protocol):
 
 
 class Family(NamedTuple):
-    """A processor family's dot(e, acc, weights, signed, is_signed) and look_up(e, v, table), and
-    whether its dot product takes weights beyond 127 as signed bytes.
+    """A processor family's dot(e, acc, weights, signed, is_signed), look_up(e, v, table) and
+    gather(e, table, index), and whether its dot product takes weights beyond 127 as signed bytes.
 
     multiply_pairs(e, acc, rows, tokens), where the family has it, is acc (<4 x i32>) + the products
     of 8 columns of two rows with those of two tokens (<16 signed bytes> each): of the first row
@@ -34,6 +35,7 @@ class Family(NamedTuple):
 
     dot: Callable[[Any, Value, Value, Value, bool], Value]
     look_up: Callable[[Any, Value, list[int]], Value]
+    gather: Callable[[Any, Value, Value], Value]
     wants_signed: bool
     multiply_pairs: Callable[[Any, Value, Value, Value], Value] | None = None
 
@@ -152,12 +154,42 @@ def _look_up_generic(e: Emitter, v: Value, table: list[int]) -> Value:
     return found
 
 
+def _gather_avx512(e: Emitter, table: Value, index: Value) -> Value:
+    where, mask = e.b.bitcast(table, I8.as_pointer()), ir.VectorType(ir.IntType(1), 16)
+    kinds = [I32X16, I8.as_pointer(), I32X16, mask, I32]
+    f = e.declare("llvm.x86.avx512.mask.gather.dpi.512", I32X16, kinds)
+    every, step = ir.Constant(mask, [1] * 16), ir.Constant(I32, 4)
+    return e.b.call(f, [e.constant(I32X16, 0), where, index, every, step])
+
+
+def _gather_avx2(e: Emitter, table: Value, index: Value) -> Value:
+    where = e.b.bitcast(table, I8.as_pointer())
+    kinds = [I32X8, I8.as_pointer(), I32X8, I32X8, I8]
+    f = e.declare("llvm.x86.avx2.gather.d.d.256", I32X8, kinds)
+    nothing, every = ir.Constant(I32X8, [0] * 8), ir.Constant(I32X8, [-1] * 8)
+    halves = parts(e, index, 2)
+    found = [e.b.call(f, [nothing, where, half, every, ir.Constant(I8, 4)]) for half in halves]
+    return join(e, found)
+
+
+def _gather_generic(e: Emitter, table: Value, index: Value) -> Value:
+    """A load for each lane."""
+    begin, found = e.b.ptrtoint(table, I64), ir.Constant(I32X16, ir.Undefined)
+    for i in range(16):
+        lane = ir.Constant(I32, i)
+        step = e.b.zext(e.b.extract_element(index, lane), I64)
+        where = e.b.add(begin, e.b.mul(step, ir.Constant(I64, 4)))
+        word = e.b.load(e.b.inttoptr(where, I32.as_pointer()))
+        found = e.b.insert_element(found, word, lane)
+    return found
+
+
 FAMILIES = {
-    "avx512vnni": Family(_dot_avx512vnni, _look_up_avx512, wants_signed=False),
-    "avxvnni": Family(_dot_avxvnni, _look_up_avx2, wants_signed=False),
-    "avx2": Family(_dot_avx2, _look_up_avx2, wants_signed=True),
-    "i8mm": Family(_dot_dotprod, _look_up_neon, True, _multiply_pairs_i8mm),
-    "dotprod": Family(_dot_dotprod, _look_up_neon, wants_signed=True),
-    "neon": Family(_dot_neon, _look_up_neon, wants_signed=True),
-    "generic": Family(_dot_generic, _look_up_generic, wants_signed=False),
+    "avx512vnni": Family(_dot_avx512vnni, _look_up_avx512, _gather_avx512, wants_signed=False),
+    "avxvnni": Family(_dot_avxvnni, _look_up_avx2, _gather_avx2, wants_signed=False),
+    "avx2": Family(_dot_avx2, _look_up_avx2, _gather_avx2, wants_signed=True),
+    "i8mm": Family(_dot_dotprod, _look_up_neon, _gather_generic, True, _multiply_pairs_i8mm),
+    "dotprod": Family(_dot_dotprod, _look_up_neon, _gather_generic, wants_signed=True),
+    "neon": Family(_dot_neon, _look_up_neon, _gather_generic, wants_signed=True),
+    "generic": Family(_dot_generic, _look_up_generic, _gather_generic, wants_signed=False),
 }

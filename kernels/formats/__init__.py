@@ -27,9 +27,21 @@ QUANT_TYPES = (
     "q4_k",
     "q5_k",
     "q6_k",
+    "iq1_s",
+    "iq1_m",
+    "iq2_xxs",
+    "iq2_xs",
+    "iq2_s",
+    "iq3_xxs",
+    "iq3_s",
     "iq4_nl",
     "iq4_xs",
     "mxfp4",
+    "nvfp4",
+    "q1_0",
+    "q2_0",
+    "tq1_0",
+    "tq2_0",
 )
 
 ALL_TYPES = (*FLOAT_TYPES, *QUANT_TYPES)

@@ -7,7 +7,9 @@ consecutive columns of all 16 rows, so that one integer dot product with a broad
 activations feeds 16 rows, and no sums across lanes are needed. Types of more than 4 bits keep the
 upper bits in vectors of their own, after the lower ones. Scales lie unit after unit (a unit is a
 block of the file: 32 or 256 columns) as the file has them, word by word of all 16 rows: nothing is
-widened, so a packed matrix is as large as the file's.
+widened, so a packed matrix is as large as the file's. Types of fewer bits name runs of quants by
+their numbers (grids.py); where bits of those have to be completed, or lie across 32 columns in the
+file, a matrix is up to 8 % larger.
 
 Activations: tiles of a few tokens (see tiles.py), block after block, token after token: nothing is
 padded and every tile is read front to back.
@@ -29,8 +31,17 @@ if TYPE_CHECKING:
 GROUP = 16  # output rows of a group: the lanes of a 512-bit vector of float32
 BLOCK = 32  # columns that share an activation scale
 
-WORD_BYTES = {"u32": 4, "u16": 2, "f16": 2, "e8m0": 1}
+WORD_BYTES = {"u32": 4, "u16": 2, "u8": 1, "f16": 2, "e8m0": 1}
 """The kinds of words in a scale plane: packed bits, a float16, and OCP's power of two as a byte."""
+
+
+class RunLayout(NamedTuple):
+    """Quants packed as numbers of runs (grids.py): the bytes of a row's 32 columns, and
+    unpack(e, where), which emits their way to quants of 4 columns x 16 rows (<64 x i8>), each with
+    its first column."""
+
+    row_bytes: int
+    unpack: Callable[[Emit, Value], list[tuple[Value, int]]]
 
 
 class BlockType(NamedTuple):
@@ -45,27 +56,32 @@ class BlockType(NamedTuple):
     block apart, which begins at row[at]: q (values,) uint8 in the order of the columns, scale and
     minimum (values / 16,) float32. sort_quants and unpack_scales emit vector code: the first makes
     of 16 raw rows the packed vectors of each 32 columns, low bits first, the second reads the
-    scales of each 32 columns from a packed unit.
+    scales of each 32 columns from a packed unit. Where the packed scales are not the file's words,
+    sort_scales makes those that `words` names.
     """
 
     name: str
     values: int  # columns of a unit
     raw_bytes: int  # of one row's unit in a file
-    low_bits: int  # of a quant in the low vectors
     words: tuple[tuple[int, str], ...]
     read_quants: Any
     read_scales: Any
     sort_quants: Callable[[Rows], Blocks]
     unpack_scales: Callable[[Emit, Value], list[Scales]]
+    low_bits: int = 0  # of a quant in the low vectors
     high_bits: int = 0  # of a quant in the vectors after the low ones
+    runs: RunLayout | None = None  # where quants are packed as such
     offset: int = 0  # a power of two, or zero
     sub: int = 32  # columns that share a scale: 32 or 16
     has_min: bool = False
     table: tuple[int, ...] | None = None  # the value of each of 16 quants
+    sort_scales: Callable[[Rows], list[Value]] | None = None
 
     @property
     def quant_bytes(self) -> int:
         """Bytes of a group's quants of 32 columns."""
+        if self.runs:
+            return self.runs.row_bytes * GROUP
         return (self.low_bits + self.high_bits) * BLOCK * GROUP // 8
 
     @property

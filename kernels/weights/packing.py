@@ -1,4 +1,4 @@
-"""From rows as files hold them to the layout the kernels read. Bits are moved, never changed."""
+"""From rows as files hold them to the layout the kernels read. Values never change."""
 
 from __future__ import annotations
 

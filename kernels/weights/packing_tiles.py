@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -76,7 +77,7 @@ def _emit_block_tile(
         begin = e.b.mul(unit, e.i64(fmt.raw_bytes))
         rows = Rows(e, [e.b.add(a, begin) for a in addresses])
         place = e.b.mul(unit, e.i64(fmt.quant_bytes * fmt.unit_blocks))
-        out = _Output(e, is_ours, e.b.add(p.quants, place))
+        out = _Output(e, is_ours, e.b.add(p.quants, place), math.gcd(fmt.quant_bytes, VECTOR))
         for vectors in fmt.sort_quants(rows):
             for v in vectors:
                 out.write(v)
@@ -85,7 +86,9 @@ def _emit_block_tile(
 
 
 def _emit_scales(rows: Rows, fmt: BlockType, out: _Output) -> None:
-    words = list(fmt.words)
+    for v in fmt.sort_scales(rows) if fmt.sort_scales else ():
+        out.write(v)
+    words = [] if fmt.sort_scales else list(fmt.words)
     while words:
         offset, kind = words.pop(0)
         follows = words and words[0][0] == offset + 2

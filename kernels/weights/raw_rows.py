@@ -138,7 +138,19 @@ _UNSHUFFLE = ((1, 0x22222222), (2, 0x0C0C0C0C), (4, 0x00F000F0), (8, 0x0000FF00)
 def bits_of_columns(e: Emit, word: Value) -> Value:
     """A word with a bit for each of 32 columns: bit 4 w + b goes to bit w of byte b. Twice the
     unshuffle that moves all odd bits above the even ones (Warren, Hacker's Delight, 7-2)."""
-    for shift, mask in _UNSHUFFLE * 2:
+    return _swapped(e, word, _UNSHUFFLE * 2)
+
+
+def pairs_of_columns(e: Emit, word: Value) -> Value:
+    """A word with two bits for each of 16 columns: pair 4 w + b goes to pair w of byte b. The
+    transpose of 4 x 4 pairs."""
+    return _swapped(e, word, ((6, 0x00CC00CC), (12, 0x0000F0F0)))
+
+
+def _swapped(e: Emit, word: Value, swaps: tuple[tuple[int, int], ...]) -> Value:
+    """Bits under a mask change places with those `shift` above them, for each (shift, mask) in
+    turn."""
+    for shift, mask in swaps:
         differ = e.b.xor(word, _down(e, word, shift))
         differ = e.b.and_(differ, e.constant(I32X16, mask))
         word = e.b.xor(word, e.b.xor(differ, _up(e, differ, shift)))

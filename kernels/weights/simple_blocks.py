@@ -64,6 +64,15 @@ def unpack_scale(e: Emit, where: Value) -> list[Scales]:
     return [Scales([e.load_f16(where)], [])]
 
 
+def one_scale(n_blocks: int) -> Callable[[Emit, Value], list[Scales]]:
+    """The float16 that scales all blocks of a unit."""
+
+    def unpack(e: Emit, where: Value) -> list[Scales]:
+        return unpack_scale(e, where) * n_blocks
+
+    return unpack
+
+
 def unpack_scale_and_minimum(e: Emit, where: Value) -> list[Scales]:
     minimum = e.load_f16(e.at(where, HALVES))
     return [Scales([e.load_f16(where)], [e.b.fneg(minimum)])]

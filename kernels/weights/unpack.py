@@ -28,7 +28,7 @@ class Scales(NamedTuple):
 
 def quants(e: Emit, fmt: BlockType, where: Value) -> list[tuple[Value, int]]:
     """(quants of 4 columns x 16 rows as <64 x i8>, first column), for 32 columns."""
-    low = _LOW[fmt.low_bits](e, where)
+    low = fmt.runs.unpack(e, where) if fmt.runs else _LOW[fmt.low_bits](e, where)
     above = e.at(where, fmt.low_bits * VECTOR)
     if fmt.high_bits == 1:
         low = _with_one_bit(e, low, above, fmt.low_bits)
@@ -62,11 +62,18 @@ def _pairs(e: Emit, where: Value) -> list[tuple[Value, int]]:
     return [(e.bits(v, 2 * i, 2), 16 * j + 4 * i) for j, v in enumerate(vectors) for i in range(4)]
 
 
+def _bits(e: Emit, where: Value) -> list[tuple[Value, int]]:
+    """Bit i of a byte belongs to column 4 i + the byte's place."""
+    vector = e.load(I8X64, where, 64)
+    return [(e.bits(vector, i, 1), 4 * i) for i in range(8)]
+
+
 def _bytes(e: Emit, where: Value) -> list[tuple[Value, int]]:
     return [(e.load(I8X64, e.at(where, VECTOR * j), 64), 4 * j) for j in range(8)]
 
 
 _LOW: dict[int, Callable[[Emit, Value], list[tuple[Value, int]]]] = {
+    1: _bits,
     2: _pairs,
     4: _nibbles,
     8: _bytes,

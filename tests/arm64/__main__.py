@@ -2,10 +2,10 @@
 
 The first run fetches an arm64 Python, the packages that dllama needs and qemu into a folder, some
 180 MB. Then, on each processor: the family of instructions that dllama chooses, products of all
-quant types against those of this machine, bit for bit, and (kernels are compiled in the emulator:
-minutes of a core) the logits of the packaged model, again bit for bit, an answer of `dllama run`,
-and tests of kernels. Ends with 1 where something differs, and says so and ends with 0 where this
-machine cannot emulate.
+quant types against those of this machine, bit for bit, a kernel that is compiled there against the
+same kernel compiled here, and (all other kernels are compiled here, for that processor) the logits
+of the packaged model, again bit for bit, an answer of `dllama run`, and tests of kernels. Ends with
+1 where something differs, and says so and ends with 0 where this machine cannot emulate.
 
     python -m tests.arm64                      # everything on max; products on the others
     python -m tests.arm64 --only products      # of processors and checks, those with these words
@@ -33,7 +33,7 @@ from tests.arm64.tile_cases import write_cases
 
 CACHE = HOUSE / ".cache" / "arm64"
 QUESTION = "How do I start a worker?"
-RUN = ("-m", "dllama", "run", "--temperature", "0", "-n", "24", "-t", "1", QUESTION)
+RUN = ("dllama", "run", "--temperature", "0", "-n", "24", "-t", "1", QUESTION)
 KERNEL_TESTS = (
     "tests/kernels/matmul/test_multiply.py", "tests/kernels/test_activations.py",
     "tests/kernels/test_team.py", "tests/kernels/attention/test_causal.py",
@@ -47,7 +47,7 @@ class Check(NamedTuple):
     raises Different where something is not as it should be."""
 
     name: str
-    is_heavy: bool  # it compiles kernels in the emulator
+    is_heavy: bool  # it runs a model or many tests
     run: Callable[[Emulator, str, Path, float], str]
 
 
@@ -55,15 +55,24 @@ class Different(Exception):
     """A sentence: what differs."""
 
 
-def _python(emulator: Emulator, seconds: float, *args: str) -> str:
-    """What Python prints there. Raises Different where it fails."""
+def _printed(run: Callable[[], subprocess.CompletedProcess[str]], seconds: float) -> str:
+    """What a program prints there. Raises Different where it fails."""
     try:
-        done = emulator.run(*args, limit_s=seconds)
+        done = run()
     except subprocess.TimeoutExpired:
         raise Different(f"took longer than {seconds:.0f} s (--limit sets more)") from None
     if done.returncode:
         raise Different(f"ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
+
+
+def _python(emulator: Emulator, seconds: float, *args: str) -> str:
+    return _printed(lambda: emulator.run(*args, limit_s=seconds), seconds)
+
+
+def _module(emulator: Emulator, seconds: float, folder: Path, *args: str) -> str:
+    """What a module prints there whose kernels are compiled here."""
+    return _printed(lambda: emulator.run_module(*args, limit_s=seconds, folder=folder), seconds)
 
 
 def _family(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
@@ -81,9 +90,21 @@ def _products(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str
     return _python(emulator, seconds, "-m", "tests.arm64.tile_cases", str(cases)).strip()
 
 
+def _compiled(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
+    """Compares what the emulated compiler makes of a small kernel with what this machine makes."""
+    name = "tests.arm64.one_kernel"
+    own = _python(emulator, seconds, "-m", name)
+    from_here = _module(emulator, seconds, folder, name)
+    if own != from_here or not own.strip():
+        raise Different(
+            f"the code of a kernel is {own.strip()!r} there, {from_here.strip()!r} here"
+        )
+    return f"a kernel has the same code, compiled there and here: {own.strip()}"
+
+
 def _logits(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
     there, here = folder / f"{cpu}.npy", logits()
-    _python(emulator, seconds, "-m", "tests.arm64.logits", str(there))
+    _module(emulator, seconds, folder, "tests.arm64.logits", str(there))
     found = np.load(there, allow_pickle=False)
     if not np.array_equal(found, here):
         n, most = np.count_nonzero(found != here), np.abs(found - here).max()
@@ -93,10 +114,10 @@ def _logits(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
 
 def _answer(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
     here = subprocess.run(
-        [sys.executable, *RUN], cwd=HOUSE, capture_output=True, text=True, timeout=seconds,
+        [sys.executable, "-m", *RUN], cwd=HOUSE, capture_output=True, text=True, timeout=seconds,
         env={**os.environ, "PYTHONPATH": str(HOUSE)},
     ).stdout  # fmt: skip
-    found = _python(emulator, seconds, *RUN)
+    found = _module(emulator, seconds, folder, *RUN)
     if found != here or not found.strip():
         raise Different(f"answered {found!r} and not {here!r}")
     return f"dllama run answered {found.strip()!r}, as here"
@@ -104,13 +125,14 @@ def _answer(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
 
 def _kernels(emulator: Emulator, cpu: str, folder: Path, seconds: float) -> str:
     options = ("-q", "-p", "no:cacheprovider", "--timeout=0", "-k", CHOSEN)
-    printed = _python(emulator, seconds, "-m", "pytest", *options, *KERNEL_TESTS)
+    printed = _module(emulator, seconds, folder, "pytest", *options, *KERNEL_TESTS)
     return printed.strip().splitlines()[-1]
 
 
 CHECKS = (
     Check("family", False, _family),
     Check("products", False, _products),
+    Check("compiled", True, _compiled),
     Check("logits", True, _logits),
     Check("answer", True, _answer),
     Check("kernels", True, _kernels),

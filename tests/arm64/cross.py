@@ -15,8 +15,8 @@ from kernels.machine_code import target_machine
 from kernels.matmul.blocks import emit_tile
 from kernels.matmul.runs import run_function
 from kernels.weights.layout import BlockType
+from tests.arm64.pretence import TRIPLE
 
-TRIPLE = "aarch64-unknown-linux-gnu"
 FLAGS = {"neon": "+neon", "dotprod": "+neon,+dotprod", "i8mm": "+neon,+dotprod,+i8mm"}
 """LLVM's features of each family of AArch64."""
 

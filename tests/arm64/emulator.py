@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests.arm64 import asking
+from tests.arm64.compiler import compiler_for
+from tests.arm64.pretence import Facts
 from tests.arm64.sysroot import HOUSE, Sysroot
 
+TELL_FACTS = (
+    "import dataclasses, json; from tests.arm64.pretence import find_facts; "
+    "print(json.dumps(dataclasses.asdict(find_facts())))"
+)
 COMMON = "fp asimd evtstrm crc32 cpuid"
 OF_A76 = f"{COMMON} aes pmull sha1 sha2 atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
@@ -38,11 +48,25 @@ CPUS = {
 
 
 class Emulator:
-    """One emulated processor. Kernels that it compiled stay in the sysroot's folder."""
+    """One emulated processor. The machine code of kernels stays in the sysroot's folder."""
 
     def __init__(self, sysroot: Sysroot, cpu: str) -> None:
         self._sysroot, self._cpu = sysroot, cpu
         self._prefix = sysroot.folder / f"on-{cpu}"
+        self.facts: Facts | None = None
+
+    def run_module(
+        self, module: str, *args: str, limit_s: float, folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a module as `run` does; its kernels are compiled on this machine (compiler.py).
+        `folder` is one for a socket."""
+        if self.facts is None:
+            self.facts = Facts(**json.loads(self.run("-c", TELL_FACTS, limit_s=limit_s).stdout))
+        with TemporaryDirectory(dir=folder) as own:
+            path = Path(own) / "compiler"
+            with compiler_for(self.facts, path):
+                words = ("-m", asking.__name__, str(path), module, *args)
+                return self.run(*words, limit_s=limit_s)
 
     def run(self, *args: str, limit_s: float) -> subprocess.CompletedProcess[str]:
         """Runs Python with these arguments. Raises subprocess.TimeoutExpired after limit_s."""

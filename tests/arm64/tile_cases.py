@@ -1,6 +1,6 @@
 """Products of quantized weights that this machine computed, with machine code for AArch64 that has
-to give the same bits: `write_cases` here, `python -m tests.arm64.tile_cases FILE` there. No kernel
-is compiled but the tiles, neither here nor there."""
+to give the same bits: `write_cases` here, `python -m tests.arm64.tile_cases FILE` there, where no
+kernel is compiled but the tiles."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from kernels.cpu import available_isas, isa
 from kernels.formats import format_of
 from kernels.matmul.runs import Pointers
 from kernels.matmul.sums import NO_UNIT, Kind, SumArgs
-from kernels.weights.layout import BLOCK, GROUP, WORD_BYTES, BlockType
+from kernels.team import Team
+from kernels.weights.layout import BLOCK, GROUP
+from kernels.weights.packing import pack
 from tests.arm64.cross import FLAGS, QUANTS, tile_name, tile_object
+from tests.kernels.weights.random_weights import weights
 
 GROUPS, COLS = 3, 512
 TOKENS = 3  # a pair and one more
@@ -55,32 +58,17 @@ def write_cases(path: Path) -> None:
 
 
 def random_case(fmt: str) -> Case:
-    rng = np.random.default_rng(len(fmt))
-    layout = format_of(fmt).layout
-    quant_bytes, _ = layout.group_bytes(COLS)
+    rng, (raw, _) = np.random.default_rng(len(fmt)), weights(fmt, GROUPS * GROUP, COLS)
+    with Team(1) as team:
+        packed = pack(team.state, fmt, [raw], COLS)
     a_quants = rng.integers(-127, 128, (BLOCKS, TOKENS, BLOCK), np.int8)
     a_scales = rng.uniform(0.001, 0.02, (BLOCKS, TOKENS)).astype(np.float32)
     halves = a_quants.reshape(BLOCKS, TOKENS, 2, BLOCK // 2).sum(-1, dtype=np.int32)
     sums = -np.concatenate([halves, halves.sum(-1, keepdims=True, dtype=np.int32)], -1)
     return Case(
-        rng.integers(0, 256, (GROUPS, quant_bytes), np.uint8), _scales(layout, rng), a_quants,
-        a_scales, sums, sums.astype(np.float32) * a_scales[..., None],
+        packed.quants, packed.scales, a_quants, a_scales, sums,
+        sums.astype(np.float32) * a_scales[..., None],
     )  # fmt: skip
-
-
-def _scales(layout: BlockType, rng: np.random.Generator) -> np.ndarray:
-    """A plane of scales: random bits under sane factors."""
-    n_units, words = layout.n_steps(COLS), []
-    for _, kind in layout.words:
-        shape = (GROUPS, n_units, GROUP)
-        if kind == "f16":
-            values: np.ndarray = rng.uniform(-0.02, 0.02, shape).astype(np.float16)
-        elif kind == "e8m0":
-            values = rng.integers(117, 124, shape, np.uint8)
-        else:
-            values = rng.integers(0, 256, (*shape, WORD_BYTES[kind]), np.uint8)
-        words.append(np.ascontiguousarray(values).view(np.uint8).reshape(GROUPS, n_units, -1))
-    return np.concatenate(words, axis=-1).reshape(GROUPS, -1)
 
 
 # -- on the other processor ------------------------------------------------------------------

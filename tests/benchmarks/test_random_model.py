@@ -17,7 +17,7 @@ from dllama.rope import rope_frequencies
 from tests.references.forward import reference_logits, tensor_values
 
 
-@pytest.mark.parametrize("qtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "MXFP4"])
+@pytest.mark.parametrize("qtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "MXFP4", "NVFP4", "IQ1_M"])
 def test_tiny_models_compute_in_every_type(
     tmp_path: Path, qtype: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,13 +74,13 @@ def test_a_tensor_type_without_kernel_is_shown_and_named(tmp_path: Path) -> None
         toy,
         tmp_path / "odd",
         reshape=lambda info: (
-            replace(info, qtype=QType.IQ3_S) if info.name == "output.weight" else info
+            replace(info, qtype=QType.Q8_K) if info.name == "output.weight" else info
         ),
     )
     facts = describe(odd)
     assert facts.config is None and facts.context == 256
-    assert {"IQ3_S": 1} in [group.types for group in facts.groups]
-    assert facts.unsupported is not None and "output.weight is stored as IQ3_S" in facts.unsupported
+    assert {"Q8_K": 1} in [group.types for group in facts.groups]
+    assert facts.unsupported is not None and "output.weight is stored as Q8_K" in facts.unsupported
     assert "Cannot be run" in shown(facts)
 
 

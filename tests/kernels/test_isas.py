@@ -1,7 +1,8 @@
-"""Every instruction set this machine can run gives the right products, not only the best one."""
+"""Every instruction set that this machine can run gives the right products, not only the best."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -10,35 +11,69 @@ from pathlib import Path
 import pytest
 
 from kernels.cpu import available_isas, isa
+from kernels.emit.families import FAMILIES
 
+KERNELS = Path(__file__).parents[2] / "kernels"
+DIFFERENT = {
+    "isa", "available_isas", "has_bf16_dot", "HAS_WIDE_REGISTERS", "FAMILIES", "family", "dot",
+    "dot_bf16", "look_up", "multiply_pairs", "widest_tile", "FEW", "MANY_FROM", "MANY_FLOAT_FROM",
+}  # fmt: skip
 OTHERS = [name for name in available_isas() if name != isa()]
-FORMATS = "q4_0 or q8_0 or q6_k or iq4_xs or mxfp4 or tiles"  # nibbles, bytes, pairs above, tables
+ANOTHER = max(OTHERS, key=lambda name: FAMILIES[name].wants_signed, default="")
+FORMATS = "q4_0 or iq4_xs or tiles"  # nibbles, tables
 
 
-def run_tests_on(name: str, chosen: str, *files: str) -> None:
-    """Runs tests of this folder, in a process of its own, on another instruction set."""
-    paths = [str(Path(__file__).parent / file) for file in files]
+@pytest.mark.timeout(1200)  # it compiles kernels of its own
+@pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
+@pytest.mark.skipif(not ANOTHER, reason="this processor has the portable instructions alone")
+def test_products_are_right_on_another_one() -> None:
+    """Whole kernels on the best one that unpacks to other bytes, in narrower tiles. That tiles of
+    all give the same bits for every type test_families.py shows."""
+    folder = Path(__file__).parent
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", chosen, *paths],
-        env={**os.environ, "DLLAMA_ISA": name}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", "-q", "-k", f"1thread and ({FORMATS})",
+         str(folder / "matmul" / "test_multiply.py"), str(folder / "test_activations.py")],
+        env={**os.environ, "DLLAMA_ISA": ANOTHER}, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-3000:]
     assert " passed" in run.stdout
 
 
-@pytest.mark.timeout(1200)  # each compiles kernels of its own
-@pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
-@pytest.mark.parametrize("name", OTHERS)
-def test_products_are_right_on(name: str) -> None:
-    run_tests_on(name, f"1thread and ({FORMATS})", "matmul/test_multiply.py", "test_activations.py")
+def test_attention_is_the_same_code_on_all_of_them() -> None:
+    """Nothing that attention is made of asks for the instruction set, so that it need not be
+    compiled for each: DLLAMA_ISA changes no code but that of products."""
+    found, ahead = set[Path](), list((KERNELS / "attention").glob("*.py"))
+    while ahead:
+        path = ahead.pop()
+        if path in found or path.parent.name == "emit":  # emits what it is asked for
+            continue
+        found.add(path)
+        ahead += imported_kernels(path)
+    assert KERNELS / "attention" / "causal.py" in found and KERNELS / "team.py" in found
+    asking = {path.name for path in found if asked_names(path)}
+    assert asking <= {"cpu.py", "cache.py"}, "the cache's key has it"
+    assert asked_names(KERNELS / "matmul" / "tiles.py") and asked_names(
+        KERNELS / "matmul" / "expanded.py"
+    )
 
 
-@pytest.mark.timeout(1200)  # each compiles kernels of its own
-@pytest.mark.skipif("DLLAMA_ISA" in os.environ, reason="this is the inner run")
-@pytest.mark.parametrize("name", OTHERS)
-def test_attention_is_right_on(name: str) -> None:
-    chosen = "1thread and 100 or any_number and 513"  # whole prompts, and chunks shared out
-    run_tests_on(name, chosen, "attention/test_causal.py", "attention/test_long_contexts.py")
+def imported_kernels(path: Path) -> list[Path]:
+    """Returns the files of kernels/ that a file imports."""
+    names = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+    ]
+    files = [KERNELS.parent / f"{name.replace('.', '/')}.py" for name in names]
+    return [file for file in files if file.is_relative_to(KERNELS) and file.exists()]
+
+
+def asked_names(path: Path) -> set[str]:
+    """Returns what a file uses of all that differs by instruction set."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return used & DIFFERENT
 
 
 def test_asking_for_what_the_processor_lacks_is_a_sentence() -> None:

@@ -33,10 +33,22 @@ FILE_TYPE: dict[QType, int] = {
     QType.Q4_K: 15,
     QType.Q5_K: 17,
     QType.Q6_K: 18,
+    QType.IQ2_XXS: 19,
+    QType.IQ2_XS: 20,
+    QType.IQ3_XXS: 23,
+    QType.IQ1_S: 24,
     QType.IQ4_NL: 25,
+    QType.IQ3_S: 26,
+    QType.IQ2_S: 28,
     QType.IQ4_XS: 30,
+    QType.IQ1_M: 31,
     QType.BF16: 32,
+    QType.TQ1_0: 36,
+    QType.TQ2_0: 37,
     QType.MXFP4: 38,
+    QType.NVFP4: 39,
+    QType.Q1_0: 40,
+    QType.Q2_0: 41,
 }
 """llama.cpp's number for "mostly of this type" (general.file_type)."""
 

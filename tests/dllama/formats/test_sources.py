@@ -321,14 +321,14 @@ def test_a_tensor_that_nobody_would_use_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_tensor_type_names_type_and_tensor(tmp_path: Path) -> None:
     def as_q6_k(info: TensorInfo) -> TensorInfo:
         is_head = info.name == "output.weight"
-        return replace(info, qtype=QType.IQ3_S) if is_head else info
+        return replace(info, qtype=QType.Q8_K) if is_head else info
 
     toy = write_toy(tmp_path / "toy", dim=256, hidden_dim=256, n_layers=1)
     bad = rewrite(toy, tmp_path / "bad", reshape=as_q6_k)
-    with pytest.raises(UnknownTensorType, match=r"output\.weight is stored as IQ3_S") as caught:
+    with pytest.raises(UnknownTensorType, match=r"output\.weight is stored as Q8_K") as caught:
         open_model(bad)
-    assert (caught.value.tensor, caught.value.qtype) == ("output.weight", "IQ3_S")
-    assert GgufFile(bad).tensor("output.weight").type_name == "IQ3_S"
+    assert (caught.value.tensor, caught.value.qtype) == ("output.weight", "Q8_K")
+    assert GgufFile(bad).tensor("output.weight").type_name == "Q8_K"
 
 
 def test_a_metadata_mapping_comes_with_the_source(tmp_path: Path) -> None:

@@ -7,27 +7,33 @@ import sys
 
 import pytest
 
-from dllama.qtypes import BLOCK, COMPUTABLE, QType
+from dllama.qtypes import BLOCK, COMPUTABLE, PACKED_BYTES, QType
 from kernels.formats import ALL_TYPES, QUANT_TYPES, format_of
 from kernels.weights.layout import WORD_BYTES, BlockType
 
 gguf = pytest.importorskip("gguf")
 
+NEWER = {"q2_0": (64, 18)}
+"""Sizes of types that the gguf package does not know yet, as ggml has them."""
+
 
 @pytest.mark.parametrize("name", ALL_TYPES)
 def test_blocks_are_ggmls(name: str) -> None:
     layout = format_of(name).layout
-    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
+    size = NEWER.get(name) or gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name.upper()]]
     assert (layout.values, layout.row_bytes(layout.values)) == size == BLOCK[QType[name.upper()]]
     assert layout.name == name
 
 
 @pytest.mark.parametrize("name", QUANT_TYPES)
-def test_a_packed_unit_holds_every_byte_of_the_block(name: str) -> None:
+def test_a_packed_unit_is_as_large_as_the_block(name: str) -> None:
+    """Or at most a tenth larger, and memory needs know of it."""
     layout = format_of(name).layout
     assert isinstance(layout, BlockType)
     quants, scales = layout.group_bytes(layout.values)
-    assert quants + scales == 16 * layout.raw_bytes
+    packed_bytes = PACKED_BYTES.get(QType[name.upper()], layout.raw_bytes)
+    assert quants + scales == 16 * packed_bytes
+    assert layout.raw_bytes <= packed_bytes <= 1.1 * layout.raw_bytes
     sizes = [WORD_BYTES[kind] for _, kind in layout.words]
     assert sizes == sorted(sizes, reverse=True)  # each word lies at a multiple of its size
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from kernels.formats import format_of
 from kernels.weights.layout import BlockType
-
-gguf = pytest.importorskip("gguf", reason="the oracle for block formats is the gguf package")
+from tests.kernels.weights.exact_values import exact_values, gguf
 
 
 def weights(fmt: str, rows: int, cols: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -16,9 +14,9 @@ def weights(fmt: str, rows: int, cols: int, seed: int = 0) -> tuple[np.ndarray, 
 
     Blocks are random bits, so that every scale and every minimum occurs, under sane factors.
     """
-    kind, rng = gguf.GGMLQuantizationType[fmt.upper()], np.random.default_rng(seed)
-    f = format_of(fmt).layout
+    rng, f = np.random.default_rng(seed), format_of(fmt).layout
     if not isinstance(f, BlockType):
+        kind = gguf.GGMLQuantizationType[fmt.upper()]
         raw = gguf.quantize(rng.standard_normal((rows, cols)).astype(np.float32), kind)
         return raw.view(np.uint8).reshape(rows, -1), gguf.dequantize(raw, kind).astype(np.float64)
     raw = rng.integers(0, 256, (rows, cols // f.values, f.raw_bytes), np.uint8)
@@ -28,5 +26,16 @@ def weights(fmt: str, rows: int, cols: int, seed: int = 0) -> tuple[np.ndarray, 
             raw[:, :, offset : offset + 2] = halfs[..., None].view(np.uint8)
         elif word == "e8m0":
             raw[:, :, offset] = rng.integers(117, 124, raw.shape[:2])
+    if fmt == "iq1_m":
+        put_scattered(raw, rng.uniform(-0.02, 0.02, raw.shape[:2]))
     raw = raw.reshape(rows, -1)
-    return raw, gguf.dequantize(raw, kind).astype(np.float64)
+    return raw, exact_values(fmt, raw).astype(np.float64)
+
+
+def put_scattered(raw: np.ndarray, scales: np.ndarray) -> None:
+    """Writes IQ1_M's float16 of each block (rows, blocks): a nibble on top of each of four halves,
+    the lowest first."""
+    bits = scales.astype(np.float16).view(np.uint16)
+    for i in range(4):
+        top = raw[:, :, 49 + 2 * i]
+        top[...] = (top & 15) | ((bits >> (4 * i)) & 15) << 4

@@ -1,0 +1,130 @@
+"""The grids of IQ types: which runs of 4 or 8 quants there are.
+
+A file stores a run of quants as its number in a grid. The grids are ggml's (ggml-common.h), found
+by their authors by clustering weights: no rule makes them. All are in ascending order, the first
+quant being the lowest digit, so a grid is kept as the set of its members: a bit for each number
+that the digits may form.
+"""
+
+from __future__ import annotations
+
+from base64 import b85decode
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Members(NamedTuple):
+    """A grid: digits below `base`, `columns` of them in a run, and a bit for each number, as
+    base 85."""
+
+    base: int
+    columns: int
+    text: str
+
+
+def grid_codes(name: str) -> np.ndarray:
+    """The runs of a grid, uint8 (runs, columns)."""
+    base, columns, text = MEMBERS[name]
+    bits = np.unpackbits(np.frombuffer(b85decode("".join(text.split())), np.uint8))
+    numbers = np.flatnonzero(bits)
+    codes: np.ndarray = numbers[:, None] // base ** np.arange(columns) % base
+    return codes.astype(np.uint8)
+
+
+MEMBERS = {
+    "iq2_xxs": Members(
+        3,
+        8,
+        """
+s;DTc2qJ=l03awL00;m803ZSYC;$Qg0000W000UI0)mJDfG8jW3LpXi2mk<}2mk;I004jh00IC2f+!#YC@25`AOHX$001BW0
+000003Zke000000000eAP5Km0stV003d(}00II4fB*mh004j>0000000<xgAOZjYAOHXW00;m800;m800ICA0000000000pn
+w1%00062004*p000000001h000000ssI2001Z;004jhfS>>X000082mk;8000UA00000000000)hYlfC2yj00062001BW0ss
+I200000000000ssI403ZMW0000W0000000000000000001h00000015~qf(QtJC?Eg`00IC203ad&00II400II4fB*mj2mpW
+p000O82mk;e2mk;800000fB*mh00000001Z;00@8p00000AOHXW00@8}00000001BW001BW2qFpq0000WfB*o1001BW00000
+fB*mh000000ssI2000000007j004jh000000000W00000fB*mh03Zk;0000W000000006200000001BW0000000000f&c)30
+04jh00IC2000620000000IC200;m8004*p000000000004M+e0000W00000000000000000000fB*mh00000000000000000
+000000000007l001BW00IC203ZSYAOHXW00000AOHXW0000004O2=2mk^A0000W0000W00008001BW0ssJj0000200000000
+00004jh00000000000Du4h00000001C>2p|9e0001h00IC20006200000004jh00000AOHdYfB*mh000000001h000000000
+000000000000000000;m80001h0000000000000000000003ZMW00;m8AOHXWfB*mh0000003ZMW000000000003ZMW00000
+000000000000000000000000000000001BW00000AOHXW0000000000000000000000
+    """,
+    ),
+    "iq2_xs": Members(
+        3,
+        8,
+        """
+s;a7rs-l9ZqJS!@stTfl2%vxfDvAgKf*=5ZfB*`rqJpTXfG8jU3ZjAlpnxDC0007l00^J}00IC20;-^hC?J3c00IJ_fB+x>0
+0IaA0Du4>fB*mh00@98s)`Dtf&!p`04j<I0)hYlfC>N#hyVfr0Du4h01Bdl0HS~hAOHXYf&c)30000000ICY004jh00000pr
+8OC0ssIY004*p00000AOHXW000000ssI2006402m*ot0Du4>3J3rK2mlBG000O80Du4h03ZMWB7y({fB*mh00062001Be000
+080Du6100000000PrfFJ+>fB*;pAOHXW000080Du4hfCvBp001I@01B$2f~ug1C?Eg|qJjXRfB+%@0s?}70)PMj00002sG@)
+<AOHvefB>L?2p|9e00062fPer32mk;8001Z;00@A9fB*mhAP4{ef&c;l0006200000000003ZjAtpnw1%0007lAON5M00000
+0ssI22mk;80007@fFK|M2m$~AfPw%3000022mk;800;m800;m8ARqz&0s;U4004jh00;tr0000000000000000ssI4f&c)32
+nYax015yA0000000000000O8AOHXWfB=93000000000003ZMefB*mh00;m800000000002mk;80001h0000003ZMW0000003
+ZMW00;;G00080pn#|#015yA3aEepAP67;0001h03ZMW00Mvjf+#8g2mk^A0ssIY0001h000000ssIY00000fB*mpAOIi$0Dv
+d}03aX$0000000000001BW000OeAPAs<03ZN>0Du4hfB*;p004jh000000000W00IC2A^-pYf(QTr0000000;m8001Ze0000
+0fB*mh000000000W00000AOHXW0Du4h000002mk;82mk;80HS~(AOHXW004jh000022mk;80w{n02mk;8fB+x>0006200002
+0000000000000000000000IC2AOHdYq5uE@0006AAOHXW0001>000000H6Q>004jhfB
+    """,
+    ),
+    "iq2_s": Members(
+        3,
+        8,
+        """
+s;a7rs-mi>poprfiVC8tD4?h)DvAgSsvrP}hzJU*qN=K@s4Ak03aY9os;Vd|iU<O#AOMOeAPNWo0;sBps;Y_zfPey^svshY2
+m%5C0Dve6pa=i}00ICis)~xDs;H=nC@QL|qN=E%swe;oD1w3@pa3W!01Be2D5|O`DvAgKs;Ho<C?E<500JnWfG8jU2mk;As)
+`^giU<OL0062eAPNWo2mk;e2p|9m03ZMW001hAsEUH1Ab^MfDhh%EprC*#AOHvm0E!@h005u>BC05$swf}|2mk^opnxbK0Eh
+qp0HA;XAOIi$0001pC;$ow000620H`1U0000000;m8AOZjY03ZT@01B$AqN=K>C?bjqqN<>(swgUo2m*qrAc`m;3IG5Cs;a6
+gs)`Dtf&i+jC@P8w3W5Ltswf}|2mk^A00=0miVC8F03d(>DvAgKf&c)30ssmK00IC2000003Zkm0s;Vd|iU0ztsGzDSAPNWo
+0w|z>C?EhR00020swgUo2m*ot0IDb;3J3rK0000eAOMH}0000004j<I0)henfB*mr2mk^A0000000;mG000000ssIaqNt#XC
+?Em|00O9>fG8jU2mlBGAb<cM0Du4h0Dy`pAPNWo0ssI2C?Eg`2mlBGAOIi$00000000O83J3rI000O80DuSp00IC20000000
+000AOHXW00IK2qKGIehzNp!0HUfWDvAICf&c=Dr~nEG0000004l183ZjAlpnw1>iU<ON004l1015~I3IG5A00008f`9;^fB*
+mh0s?>l0Du4j00000001BW0H6W@0Dz*Z2r7yQ0)hYlh$sLG2nYZG001Z;00;m800002DvAgKf&c)30ssmK00IC20001p2mk;
+82mlBG0007l00@8p000003IG5A0Ehqp0000000000000620EmbPDhL1o001C>000O803ZMW00<xgC;$KeB7gvj2mk^A0001h
+0tf&I000000000000000AOHXW000620ssI20001h000000ssIY0007jD1ZO}00;m8fB
+    """,
+    ),
+    "iq1": Members(
+        3,
+        8,
+        """
+s-!5P1wcZI5Tc9~VFXb{SP)bMD4_}{K?EYAq^O_;KtTi%7yuAK1;A7V5#3c#302SlL;z4#F+l|o0*Vl#gb@J>C_;)5Q4A0n1
+rPyL5Tb-Ap#%~_st}@pG(!ahQDgvABo$Rf5J&Y85EK*u1wcX+RTKmj0R&Ll5S?8W1XFd9MRiqNKG#=W-9d02L|s$Ma7jQ!07
+L{8QC(0$Ko9^_QU^ucL<H1D0D%I5RZ$cWM1Uxv3aCK@kfMYtp#=~?#1&iwAwdKxLW&SY1Q4kTC_q#Y9Th<V1rk665J5#2ML-
+nQR1l#A5J3zOq5=S-geai}078lYqJWe^08v3y5QPjVpb98K6cD0>D4_&EKm=7(00c;lQFRm*U4>N@4gf(=5I__}Kp_A@01^Q
+OR}EBELj=)XL|0qo(b0AlNext0PSH^!FjNE*Ap#UpR1j4J6Ej6bMfF()7ZpGNKmb$~5dZ`M1<^%C6kP=YK}=9xeH~qY*F^=?
+MG#R?6jwz6g-k#&UnN(2_tX`1v3-8mU+@0?XTDu~mfz(6{bXNAmxobA2vvP>Ayp7f70^L-|6L@P!2uvfG!{=4P$kp=KvWPAM
+^#7wKtWVcWdxH!kqJQ*07U>X0muMB5D)-1QB_slKxKVV1yeu)*6DN$O_vBk2y|6@6sU`(AOKK708v2%5P*dQK~<bxL`)$CkO
+3F~QAI{TfhZ!10HTC7K?*2BiV#%<6jk9+NK_D_geaf|5JHL&qJRWI1p-Ax01*HXMG#g|b{$n!0RRM0K}Qorgb*SMC_;*mQ3R
+-=3MgSv5LHxE0RT`!iV&iN6#xn-LW&Sa1Q9_{7(rAJRYg@%4bebQR8<5NK><}z6c7{ul@UNh1%1#I9S~7n(oJ>$T_qoNRRl^
+D7HtI#X8}+^6c9vKMgas+Kvh-LRaZro1w{}L2m}RDL;yi>0HTB_p#@L^iV&iNm0$o;RX`A>00^)mC_xkuqJ$`*01!bzHBSTp
+0031`6i{6RS4BVoK@yM@mnZ;;(xQq0qJR}Z3MfK~5D_F05fo4Y5CEcpD4+#E0*Vl#fB
+    """,
+    ),
+    "iq3_xxs": Members(
+        8,
+        4,
+        """
+s8OImAOHXqP@qJhKnMVUs6e1m06_o*L7)Tx0001h01yBH2mt^TK>z?C03ZMW00004000O80Ez$r5CA{`P@qt#0e}Dipg^Di0
+0000P@q770000Wpa6hC0ssO4L;wH)0Du4h004*p0ssI&1ONa400000001BWfB*mhpirVfAOHXWRG>hB000qyph2JkfCK;lK!
+^YU0001p0000401yBG5C8!HKmY&;0000000000Pyzq|1ONa4K%h_n0DuG_pa6hC3IG5AP=Evg03ZM$06+i`000000001h0RR
+9Xf&d@@00aO400;mA000mG0000G004jh2mt^E01*HH0000000008004jifB=F30RR911ONa42mk;806+);000C45C8yx0000
+0000001fT$b0000003ZMWKmY)Mf&c;l00aO400;me0000WAOHXW01yBG0Duty0000WAOHYB00000000000Du4h000O8AOHXW
+000O83IGTI002M$002M$00961000O80001j00000000002mk;81ONa403ZMW0000G000005CA{`000006@UOB03ZMW00062f
+B*mh03ZMW1RwwafCK;#004jh002M$KmY&$pa2K}000000001h000000000000000
+    """,
+    ),
+    "iq3_s": Members(
+        8,
+        4,
+        """
+<?6%`rBI+r=){pk2mnMN#gasbB~Sp65JaF-2%rH(fDuR_kU#){C;*}mMF0X20#E=z03ZNBr~sl60Ehqp=+&S~017}L(uhEiK
+%fAEfF+0^kOY7rNsvK^KmZ_s6es{tB8UJ0K#)M706+i$004;q3IG5AP@q5rKmZ_s)v8gTRG<Nrpphg<AV2^BNdQoRKoI~)q(
+CT8Ab<h@K>&~>KmY(F2tXhKfDizHp#VSt00ck)1V93S5P$#xAXOk#DL@cFR0vQ2fB=9ZfFOV<0Du4hK!{O*Q3L=G5JDh803e
+6}K%fL52m$~Q00IC2KmY&$PynC=00000h#-j|K!5;%Ay6QM5JUg~P=r7bfB_(Y2vDFz00000pa2K~fB*nM1pq(*001BW01yB
+O004jh0E7U55I_I`Ac!CUi68<9R3Jbg0000WfItv}01yBGA%Fn@2tWi7NC1E!0ssI203ZSY08jt`00000AOHXWC;%V;00000
+08{`_004jhfB=C2000O803ZMeAOs+QfCxYUfB*mh000C45C9+mkN^M(004jh1ONa4fB*mh08jt`00000i2$GifCwM}AV3HJ6
+aWAKNP<9s06+i$AOHX)01yBGL=b=g0Du4h001BWAOHXWAOHYB00000fB*mh00000
+    """,
+    ),
+}

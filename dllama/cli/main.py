@@ -17,6 +17,7 @@ COMMANDS = {
     "up": "start workers and a root on this machine, and chat",
     "chat": "talk to a running server",
     "bench": "measure prefill and decode speed",
+    "perplexity": "measure how well a model predicts a text",
     "plan": "say how fast a model would be on which machines, before it is loaded",
     "nodes": "list, add and remove the workers of a running server",
     "inspect": "show what a model file holds",

@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "say how fast a model would be on which machines, before it is loaded",
     "nodes": "list, add and remove the workers of a running server",
     "inspect": "show what a model file holds",
+    "convert": "write a model as a GGUF file",
     "warmup": "compile the kernels for this machine ahead of time",
     "key": "make a key that admits nodes to a cluster",
     "root": "serve a model: the same as dllama-root",

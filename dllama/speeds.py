@@ -30,6 +30,17 @@ class KernelSpeeds:
     attention_gop_per_s: float
     sum_gb_per_s: float  # partial sums that are encoded, and added up
 
+    def slowed(self, part: float) -> KernelSpeeds:
+        """Returns the speeds of a node that has this part of its processors' time."""
+        types = [
+            TypeSpeed(each.qtype, each.read_gb_per_s * part, each.multiply_gop_per_s * part)
+            for each in self.types
+        ]
+        return KernelSpeeds(
+            types, self.step_us / part, self.half_layer_us / part, self.vector_gvalue_per_s * part,
+            self.attention_gop_per_s * part, self.sum_gb_per_s * part,
+        )  # fmt: skip
+
     def of(self, qtype: QType) -> TypeSpeed | None:
         """Returns the speed of a type; None where it was not measured."""
         return next((each for each in self.types if each.qtype is qtype), None)

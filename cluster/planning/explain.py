@@ -55,7 +55,7 @@ def why_left_out(plans: Sequence[Plan], chosen: Plan, node: int, nodes: Sequence
     return (
         f"it {what}: a prompt of {PROMPT_TOKENS} and an answer of {ANSWER_TOKENS} tokens take "
         f"{best.request_s:.2f} s with it and {chosen.request_s:.2f} s without, since "
-        f"{_cost_of(best, node, nodes)}; --use-all takes it all the same"
+        f"{_cost_of(best, node, chosen)}; --use-all takes it all the same"
     )
 
 
@@ -97,8 +97,13 @@ def _compute_bound(plan: Plan, nodes: Sequence[PlanNode]) -> str:
     return f"a token takes {_ms(step.total)}, bound by reading weights at {fastest:.1f} GB/s"
 
 
-def _cost_of(plan: Plan, node: int, nodes: Sequence[PlanNode]) -> str:
-    step = plan.prediction.decode
+def _cost_of(plan: Plan, node: int, without: Plan) -> str:
+    step, prompt = plan.prediction.decode, plan.prediction.prompt
+    if step.total < without.prediction.decode.total:
+        return (
+            f"a prompt takes {_ms(prompt.network)} of network alone, and "
+            f"{_ms(without.prediction.prompt.total)} in all without it"
+        )
     if step.network >= step.compute / 2:
         return f"{synchronisations(plan)} take {_ms(step.network)} a token"
     share = plan.shares[plan.nodes.index(node)]
@@ -128,6 +133,9 @@ def _missing(plan: Plan, nodes: Sequence[PlanNode]) -> list[int]:
 
 
 def _ms(seconds: float) -> str:
-    """Returns a time in milliseconds, with two digits that matter."""
+    """Returns a time in milliseconds, with two digits that matter, or in seconds where it is
+    long."""
+    if seconds >= 2.0:
+        return f"{seconds:.1f} s"
     value = seconds * 1e3
     return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"

@@ -66,5 +66,6 @@ def _network(measured_ms: float, predicted: Prediction) -> str:
         return ""
     return (
         f"The network takes {measured_ms:.1f} ms a token, where {expected:.1f} were predicted: a "
-        "link has changed since it was measured, or others use it; `dllama plan` measures again."
+        "link has changed since it was measured, others use it, or a node is held up between two "
+        "sums; `dllama plan` measures again."
     )

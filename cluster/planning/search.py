@@ -14,7 +14,7 @@ from dllama.sharding.plan import Shard
 
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 128  # of the request whose time is made small
 MAX_EVERY_SUBSET = 5  # workers, up to which all subsets are tried
-MIN_GAIN = 0.02  # that a node has to bring: less is noise, and one node less may fail
+MIN_GAIN = 0.05  # that a node has to bring: less is noise, and one node less may fail
 STEPS = (0.08, 0.03, 0.01)  # of the whole, that shares are moved by
 SHARE_DIGITS = 4
 ROUNDS = 40  # moves of one size at most

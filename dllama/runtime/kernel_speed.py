@@ -13,18 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dllama.host.container import cpu_limit
 from dllama.qtypes import QType
 from dllama.runtime.linear import format_name
 from dllama.runtime.step_speed import measure_steps
 from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.speeds import KernelSpeeds, TypeSpeed
-from kernels.activations import activations, add_rms_norm, swiglu
+from kernels.activations import add_rms_norm, swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import Units
+from kernels.prepare import activations
 from kernels.team import Team
 from kernels.weights.layout import GROUP, Needs, Packed
 
@@ -54,7 +56,8 @@ def measure_kernels(
 ) -> KernelSpeeds:
     """Returns the speeds of the kernels for these types, taking at most `max_bytes` of memory.
     `progress` is as in RankModel.load."""
-    overheads, found = measure_steps(n_threads), sorted(set(types))
+    found = sorted(set(types))
+    overheads = measure_steps(found[0], n_threads)
     with closing(Team(n_threads, progress)) as team:
         memory = huge((max(SLICE_BYTES, min(_beyond_caches(), max_bytes)),))
         memory.fill(FILL)
@@ -68,7 +71,14 @@ def measure_kernels(
     pairs = [_of_layer(*products[i : i + 2]) for i in range(0, len(products), 2)]
     of_types = [TypeSpeed(q, *pairs[2 * i : 2 * i + 2]) for i, q in enumerate(found)]
     step_us, half_layer_us = overheads.step_s * 1e6, overheads.half_layer_s * 1e6
-    return KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+    whole = KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+    return whole.slowed(_part_of_time(n_threads, cpu_limit()))
+
+
+def _part_of_time(n_threads: int, limit_cores: float | None) -> float:
+    """Returns the part of the threads' time that a container's limit leaves them: short runs fit
+    between two pauses, so their times tell nothing of it."""
+    return min(1.0, (n_threads if limit_cores is None else limit_cores) / n_threads)
 
 
 def _of_layer(plain: float, exact: float) -> float:
@@ -97,6 +107,15 @@ def _matrix(qtype: QType, memory: np.ndarray, n_groups: int) -> Packed:
     return Packed(name, n_groups * GROUP, COLS, quants, scales)
 
 
+def _matrices(qtype: QType, memory: np.ndarray, n_groups: int) -> list[Packed]:
+    """Returns the matrices that lie one after the other in some memory."""
+    n_bytes = n_groups * _group_bytes(qtype)
+    return [
+        _matrix(qtype, memory[first : first + n_bytes], n_groups)
+        for first in range(0, len(memory) - n_bytes + 1, max(64, n_bytes // 64 * 64))
+    ]
+
+
 def _group_bytes(qtype: QType) -> int:
     return sum(format_of(format_name(qtype)).layout.group_bytes(COLS))
 
@@ -106,11 +125,7 @@ def _reading(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> l
     n_groups = max(1, SLICE_BYTES // _group_bytes(qtype))
     n_bytes = n_groups * _group_bytes(qtype)
     a, out = activations(1, COLS), np.zeros((1, n_groups * GROUP), np.float32)
-    slices = [
-        _matrix(qtype, memory[first : first + n_bytes], n_groups)
-        for first in range(0, len(memory) - n_bytes + 1, n_bytes // 64 * 64)
-    ]
-    turn = cycle(slices)
+    turn = cycle(_matrices(qtype, memory, n_groups))
 
     def product(units: Units) -> Callable[[], None]:
         return lambda: matmul(team.state, next(turn), a, 1, out, 0, units)
@@ -120,19 +135,21 @@ def _reading(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> l
 
 def _multiplying(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> list[_Probe]:
     """Returns products with many rows, of plain and of exact sums: operations."""
-    matrix = _matrix(qtype, memory, min(MANY_GROUPS, len(memory) // _group_bytes(qtype)))
-    a, out = activations(MANY, COLS), np.zeros((MANY, matrix.rows), np.float32)
-    n_ops = 2.0 * MANY * matrix.rows * COLS
+    n_groups = min(MANY_GROUPS, len(memory) // _group_bytes(qtype))
+    a, out = activations(MANY, COLS), np.zeros((MANY, n_groups * GROUP), np.float32)
+    n_ops = 2.0 * MANY * n_groups * GROUP * COLS
+    turn = cycle(_matrices(qtype, memory, n_groups))  # a step's weights are in no cache
 
     def product(units: Units) -> Callable[[], None]:
-        return lambda: matmul(team.state, matrix, a, MANY, out, 0, units)
+        return lambda: matmul(team.state, next(turn), a, MANY, out, 0, units)
 
     return [_Probe(product(units), n_ops, budget_s / 2) for units in (WHOLE, EXACT)]
 
 
 def _vectors(team: Team) -> _Probe:
-    """Returns norms and activations of many rows: values that they read."""
-    rows, needs = 64, Needs(quants=True)
+    """Returns norms and activations of many rows: values that they read. A norm reads two of each:
+    the residual stream's, and what is added to it."""
+    rows, needs = MANY, Needs(quants=True)
     x, delta = np.ones((2, rows, COLS), np.float32)
     weight, nothing = np.ones(COLS, np.float32), np.zeros(0, np.float32)
     gate_up, a = np.ones((rows, 2 * COLS), np.float32), activations(rows, COLS)
@@ -141,7 +158,7 @@ def _vectors(team: Team) -> _Probe:
         add_rms_norm(team.state, x, delta, nothing, weight, 1e-5, a, rows, needs)
         swiglu(team.state, gate_up, a, rows, needs)
 
-    return _Probe(both, 3.0 * rows * COLS, VECTOR_S)
+    return _Probe(both, 4.0 * rows * COLS, VECTOR_S)
 
 
 def _attending(team: Team) -> _Probe:

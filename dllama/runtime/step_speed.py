@@ -4,7 +4,7 @@ nothing, of few and of many layers."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.models import model_tensors
-from dllama.qtypes import QType
+from dllama.qtypes import QType, row_bytes
 from dllama.runtime.rank import RankModel
 from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.sharding.units import sum_units
@@ -21,6 +21,7 @@ from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
 
 FEW, MANY = 2, 10  # layers
+DIM = 256  # the longest block of weights
 BUDGET_S = 0.02  # of each model
 
 
@@ -31,44 +32,48 @@ class StepOverheads(NamedTuple):
     half_layer_s: float
 
 
-def measure_steps(n_threads: int) -> StepOverheads:
+def measure_steps(qtype: QType, n_threads: int) -> StepOverheads:
     """Returns what a step takes that computes next to nothing: choosing and starting kernels,
-    threads that wait for each other, the norms of one short row."""
-    few, many = (_seconds_of(n, n_threads) for n in (FEW, MANY))
+    threads that wait for each other, the norms of one short row. Matrices are of `qtype`: kernels
+    of another type would have to be compiled for this alone."""
+    few, many = (_seconds_of(_tiny(n, qtype, n_threads)) for n in (FEW, MANY))
     half_layer_s = max(1e-7, (many - few) / (2 * (MANY - FEW)))
     return StepOverheads(max(1e-7, few - 2 * FEW * half_layer_s), half_layer_s)
 
 
-def _seconds_of(n_layers: int, n_threads: int) -> float:
-    with ExitStack() as stack:
-        run = _one_step(stack.enter_context(closing(_tiny(n_layers, n_threads))))
-        return lower_quartiles([Timed(run, BUDGET_S)])[0]
+def _seconds_of(model: RankModel) -> float:
+    with closing(model):
+        return lower_quartiles([Timed(_one_step(model), BUDGET_S)])[0]
 
 
 def _one_step(model: RankModel) -> Callable[[], object]:
-    one, row = np.zeros(1, np.int32), np.zeros((1, 4 * model.weights.config.dim), np.uint8)
+    one, row = np.zeros(1, np.int32), np.zeros((1, 4 * DIM), np.uint8)
     step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
     alone = SoloCollective()  # one for all: a captured step belongs to a collective
     return lambda: model.forward(step, row, alone)
 
 
-def _tiny(n_layers: int, n_threads: int) -> RankModel:
+def _tiny(n_layers: int, qtype: QType, n_threads: int) -> RankModel:
     config = ModelConfig(
-        arch="llama", name="tiny", dim=64, hidden_dim=64, n_layers=n_layers, n_heads=2,
+        arch="llama", name="tiny", dim=DIM, hidden_dim=DIM, n_layers=n_layers, n_heads=8,
         n_kv_heads=1, head_dim=32, vocab_size=64, max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
     )  # fmt: skip
+    units = sum_units(config, head_align=DIM, hidden_align=DIM)
     return RankModel.load(
-        config, _ones(config), n_pages=2, max_step_tokens=1, n_threads=n_threads, vocab_start=0,
-        embed_qtype=QType.F32, units=sum_units(config), kind=Kind.ROUNDED,
+        config, _zeros(config, qtype), n_pages=2, max_step_tokens=1, n_threads=n_threads,
+        vocab_start=0, embed_qtype=QType.F32, units=units, kind=Kind.ROUNDED,
     )  # fmt: skip
 
 
-def _ones(config: ModelConfig) -> TensorFeed:
-    """Returns the tensors of a small model, all ones."""
+def _zeros(config: ModelConfig, qtype: QType) -> TensorFeed:
+    """Returns the tensors of a small model, which are zero whatever their type."""
     infos = []
     for name, tensor in model_tensors(config).items():
         if name != "embed":
-            infos.append(TensorInfo(name, QType.F32, *tensor.shape(config)))
+            kind = QType.F32 if tensor.is_vector else qtype
+            infos.append(TensorInfo(name, kind, *tensor.shape(config)))
     infos.sort(key=lambda info: (info.layer is None, info.name == "wcls"))
-    arrays = ((info, np.ones((info.rows, info.cols), np.float32).view(np.uint8)) for info in infos)
+    arrays = (
+        (info, np.zeros((info.rows, row_bytes(info.qtype, info.cols)), np.uint8)) for info in infos
+    )
     return TensorFeed(infos, arrays)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 WARM = 2  # first runs, which compile
 ROUNDS = 5  # in which all runs take turns: a machine is disturbed for tenths of a second
+MOST_S = 2.0  # after which no other round begins, on a slow machine
 
 
 class Timed(NamedTuple):
@@ -19,12 +20,16 @@ class Timed(NamedTuple):
 
 def lower_quartiles(works: Sequence[Timed]) -> list[float]:
     """Returns the lower quartile of the seconds of each work's runs: on a busy machine, too, it is
-    a run that no other program has interrupted. In a round each work runs once at least."""
+    a run that no other program has interrupted. In a round each work runs once at least, and there
+    is one round at least."""
     for work in works:
         for _ in range(WARM):
             work.run()
     times: list[list[float]] = [[] for _ in works]
-    for _ in range(ROUNDS):
+    last = time.perf_counter() + MOST_S
+    for number in range(ROUNDS):
+        if number and time.perf_counter() > last:
+            break
         for work, found in zip(works, times, strict=True):
             ended = time.perf_counter() + work.budget_s / ROUNDS
             while True:

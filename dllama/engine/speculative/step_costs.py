@@ -14,6 +14,7 @@ BASES = 2  # measurements needed of the plain step: a single one may be disturbe
 LASTING = 64  # steps for which each measurement stays valid
 SHORTEST_S = 0.002  # per row: in shorter steps drafting costs as much as it could save
 EXTRA_ROW = 0.2  # prior of an extra row's cost, as a fraction of an average row
+LEAST_ROW = 0.05  # the same once other sizes have been measured: the least that is believed of more
 
 
 @dataclass(slots=True)
@@ -63,13 +64,14 @@ class StepCosts:
             for n in sorted(sizes)
             if n_rows < n and sizes[n].is_known(now)
         ]
-        return _joined(known, EXTRA_ROW / n_rows, n_more)
+        least = LEAST_ROW if known else EXTRA_ROW
+        return _joined(known, least / n_rows, n_more)
 
 
-def _joined(known: list[tuple[int, float]], slope: float, n_more: int) -> list[float]:
+def _joined(known: list[tuple[int, float]], least: float, n_more: int) -> list[float]:
     """Linear interpolation from (0, 0) through the known points, made non-decreasing, and beyond
-    them extrapolation by the last slope, `slope` at least."""
-    added = [0.0]
+    them extrapolation by their steepest slope from there, `least` at least."""
+    added, slope = [0.0], least
     at, here = 0, 0.0
     for n, there in known:
         there = max(there, here)

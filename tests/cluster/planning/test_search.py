@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.planning.explain import verdict, why_left_out
-from cluster.planning.links import LinkSpeed
+from cluster.planning.links import LinkPoint, LinkSpeed
 from cluster.planning.search import MIN_GAIN, Plan, Search, choose, with_everyone
 from tests.cluster.planning.clusters import GB, SLOW, llama_1b, node, predictor, work_of
 
@@ -62,6 +62,21 @@ def test_two_are_slower_than_one_over_a_slow_network() -> None:
     said = verdict(plans, chosen, nodes)
     assert said.startswith("32 synchronisations of 1.7 ms take 56 ms a token")
     assert said.endswith("two are slower than one here.")
+
+
+def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
+    """Decoding would be faster with both nodes: it is bound by latency, a prompt by bandwidth."""
+    nodes = [node("a", read=8), node("b", read=8)]
+    narrow = LinkSpeed([LinkPoint(8192, 100.0, 100.0), LinkPoint(1 << 20, 200e3, 200e3)])
+    plans = plans_of(nodes, narrow)
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0,)
+    both = next(p for p in plans if len(p.nodes) == 2)
+    assert both.prediction.decode_per_s > 1.5 * chosen.prediction.decode_per_s
+    said, reason = verdict(plans, chosen, nodes), why_left_out(plans, chosen, 1, nodes)
+    network_s, alone_s = both.prediction.prompt.network, chosen.prediction.prompt.total
+    assert said.startswith(f"A prompt of 512 tokens takes {network_s:.1f} s of network, and two")
+    assert f"since a prompt takes {network_s:.1f} s of network alone, and {alone_s:.1f} s" in reason
 
 
 def test_memory_needs_a_node_that_slows_down() -> None:

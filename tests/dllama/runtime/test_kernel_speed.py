@@ -11,6 +11,7 @@ from dllama.qtypes import COMPUTABLE, QType
 from dllama.runtime import kernel_speed, step_speed
 from dllama.runtime.kernel_speed import measure_kernels
 from dllama.runtime.rank import progress_memory
+from dllama.speeds import KernelSpeeds, TypeSpeed
 from kernels.team import STATE_WORDS
 from tests.leaks import no_leaks
 
@@ -52,6 +53,19 @@ def test_amounts_are_those_of_the_type() -> None:
         assert {probe.amount for probe in multiplying} == {2 * 256 * 2048 * 16 * 64}
     finally:
         team.close()
+
+
+def test_a_container_has_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernel_speed._part_of_time(2, None) == 1.0 == kernel_speed._part_of_time(2, 3.0)
+    assert kernel_speed._part_of_time(2, 0.5) == 0.25
+    whole = KernelSpeeds([TypeSpeed(QType.F32, 8.0, 4.0)], 100.0, 10.0, 2.0, 6.0, 12.0)
+    quarter = KernelSpeeds([TypeSpeed(QType.F32, 2.0, 1.0)], 400.0, 40.0, 0.5, 1.5, 3.0)
+    assert whole.slowed(0.25) == quarter
+    parts = []
+    monkeypatch.setattr(kernel_speed, "cpu_limit", lambda: 0.5)
+    monkeypatch.setattr(KernelSpeeds, "slowed", lambda speeds, part: parts.append(part))
+    measure_kernels([QType.F32], 1, MEMORY)
+    assert parts == [0.5]
 
 
 def test_two_of_three_parts_have_plain_sums() -> None:

@@ -4,8 +4,10 @@ from contextlib import closing
 
 import pytest
 
-from dllama.runtime import step_speed
+from dllama.qtypes import QType
+from dllama.runtime import ops, step_speed
 from dllama.runtime.executor import Replay
+from kernels.weights.layout import Packed
 
 
 def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +20,7 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
         whole(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Replay, "__init__", counted)
-    with closing(step_speed._tiny(2, 1)) as model:
+    with closing(step_speed._tiny(2, QType.Q4_K, 1)) as model:
         run = step_speed._one_step(model)
         for _ in range(5):
             run()
@@ -27,6 +29,22 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_layers_and_steps_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {step_speed.FEW: 5.0 + 2 * step_speed.FEW, step_speed.MANY: 5.0 + 2 * step_speed.MANY}
-    monkeypatch.setattr(step_speed, "_seconds_of", lambda n_layers, n_threads: seconds[n_layers])
-    assert step_speed.measure_steps(1) == pytest.approx((5.0, 1.0))
+    monkeypatch.setattr(step_speed, "_tiny", lambda n_layers, qtype, n_threads: n_layers)
+    monkeypatch.setattr(step_speed, "_seconds_of", lambda n_layers: 5.0 + 2 * n_layers)
+    assert step_speed.measure_steps(QType.Q4_0, 1) == pytest.approx((5.0, 1.0))
+
+
+def test_no_kernel_is_compiled_that_the_model_has_no_use_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But that for the embedding, which needs no products."""
+    used = set()
+    plain = ops.matmul
+
+    def product(team: object, part: Packed, *rest: object) -> None:
+        used.add(part.format)
+        plain(team, part, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ops, "matmul", product)
+    step_speed.measure_steps(QType.Q6_K, 1)
+    assert used == {"q6_k"}

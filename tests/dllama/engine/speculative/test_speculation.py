@@ -255,6 +255,29 @@ def test_it_is_on_where_guesses_pay() -> None:
     assert auto.heard.answer("s0") == plain.heard.answer("s0")
 
 
+SKIPS = np.random.default_rng(3).random(3000) < 0.25
+
+
+class SkippingRunner(CountingRunner):
+    """Counts, and leaves out a number now and then: of long guesses the last tokens are seldom
+    right."""
+
+    def logits(self, token: int, position: int) -> np.ndarray:
+        step = 2 if SKIPS[position] else 1
+        return np.where(np.arange(97) == (token + step) % 7, np.float32(9), np.float32(0))
+
+
+def test_slow_synchronisations_make_longer_guesses_pay() -> None:
+    """Two clusters compute alike, 20 ms a step and 4 ms a row, and one of them takes 60 ms longer
+    for the synchronisations of a step, whatever its rows: it checks more guesses at a time."""
+    runners = [SkippingRunner(row_s=0.004, step_s=step_s) for step_s in (0.02, 0.08)]
+    near, far = (Timed(runner, AUTO) for runner in runners)
+    rows = [np.mean([sizes[0] for sizes in runner.step_sizes[100:]]) for runner in runners]
+    assert rows[1] > 1.25 * rows[0]
+    assert len(runners[1].step_sizes) < len(runners[0].step_sizes)
+    assert near.heard.answer("s0") == far.heard.answer("s0")
+
+
 def test_a_neighbour_that_nothing_is_guessed_of_is_not_held_up() -> None:
     """Beside a sequence that repeats itself, one that asks for no guesses: its steps take at most
     a quarter longer, except for the first tries."""

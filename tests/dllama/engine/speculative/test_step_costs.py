@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from dllama.engine.speculative.step_costs import (
     BASES,
     EXTRA_ROW,
     LASTING,
+    LEAST_ROW,
     MEMORY,
     SHORTEST_S,
     StepCosts,
@@ -31,9 +33,21 @@ def test_lines_between_what_was_measured() -> None:
         costs.note(n_rows, seconds)
     curve = costs.curve(1, 8)
     assert curve is not None
-    wanted = [0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]
-    assert [round(added, 9) for added in curve] == wanted
+    slope = 1.0 / 6  # beyond
+    assert curve == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0 + slope, 1.0 + 2 * slope])
     assert [round(added, 9) for added in costs.curve(3, 1) or []] == [0.0, round(0.02 / 0.12, 9)]
+
+
+def test_rows_that_were_cheap_make_more_of_them_cheap() -> None:
+    """Where most of a step are synchronisations, rows hardly cost anything: more of them are
+    tried than have been, which a prior that stays would forbid."""
+    costs = StepCosts()
+    for n_rows, seconds in ((1, 0.1), (1, 0.1), (3, 0.1004)):
+        costs.note(n_rows, seconds)
+    curve = costs.curve(1, 5)
+    assert curve is not None
+    beyond = [0.004 + i * LEAST_ROW for i in (1, 2, 3)]
+    assert curve == pytest.approx([0.0, 0.002, 0.004, *beyond])
 
 
 @given(

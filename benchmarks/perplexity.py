@@ -1,10 +1,10 @@
 """Perplexity of one text, ours beside llama.cpp's, for the same files.
 
     python -m benchmarks.perplexity --peer-python PYTHON MODEL.gguf
-    python -m benchmarks.perplexity --peer-python PYTHON --types Q4_0,Q4_K_M F16.gguf
+    python -m benchmarks.perplexity --peer-python PYTHON --types Q4_0,IQ2_XS MODEL.gguf
 
-With --types the file, an F16 one, is quantized by llama.cpp first. Both read the same token ids,
-in windows of --window tokens from an empty context; the second half of each window counts.
+With --types the file is quantized by llama.cpp first. Both read the same token ids, in windows of
+--window tokens (dllama/perplexity.py). The peer's Python needs llama-cpp-python and gguf.
 """
 
 from __future__ import annotations
@@ -17,67 +17,53 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from dllama.cli.build import build_runner
 from dllama.cli.flags.arguments import comma_list
 from dllama.cli.flags.settings import EngineSettings
-from dllama.formats.gguf import GgufFile
-from dllama.runner import Runner
-from dllama.step import PAGE_TOKENS, Step
-from dllama.tokenizer import Tokenizer
+from dllama.cli.model_file import load_tokenizer
+from dllama.perplexity import Estimate, Perplexity, windows_of
+from dllama.step import PAGE_TOKENS
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = 64  # of logits a step may ask for
 PEER = Path(__file__).parent / "peers" / "llama_perplexity.py"
 
-
-def windows_of(ids: list[int], width: int) -> list[list[int]]:
-    """Whole windows only."""
-    return [ids[i : i + width] for i in range(0, len(ids) - width + 1, width)]
+Windows = list[list[int]]
 
 
-def window_nll(runner: Runner, ids: list[int]) -> float:
-    """The sum of -log p of the tokens in the second half of a window."""
-    total = 0.0
-    pages = np.arange(-(-len(ids) // PAGE_TOKENS), dtype=np.int32)[None]
-    for first in range(0, len(ids), ROWS):
-        part = ids[first : first + ROWS]
-        rows = np.arange(len(part), dtype=np.int32)
-        step = Step(
-            tokens=np.array(part, np.int32), positions=rows + first,
-            starts=np.array([0, len(part)], np.int32), pages=pages, logits_at=rows,
-            candidates=np.zeros_like(rows),
-        )  # fmt: skip
-        for at, row in enumerate(runner.run(step), start=first):
-            if len(ids) // 2 <= at + 1 < len(ids):
-                total += row.log_sum_exp - float(row.logits[ids[at + 1]])
-    return total
-
-
-def our_perplexity(path: Path, windows: list[list[int]], threads: int) -> float:
-    settings = EngineSettings(model=str(path), threads=threads, max_step_tokens=ROWS)
-    n_pages = -(-len(windows[0]) // PAGE_TOKENS)
-    runner = build_runner(settings, lambda share, detail: None, n_pages)
+def our_estimate(path: Path, windows: Windows, threads: int) -> Estimate:
+    width = len(windows[0])
+    settings = EngineSettings(model=str(path), threads=threads, ctx_size=width)
+    runner = build_runner(settings, lambda share, detail: None, -(-width // PAGE_TOKENS))
     try:
-        total = sum(window_nll(runner, window) for window in windows)
+        step_tokens = settings.max_step_tokens
+        score = Perplexity(runner, bos_id=None, max_step_tokens=step_tokens)
+        return [score.add(window) for window in windows][-1]
     finally:
         runner.close()
-    return math.exp(total / n_counted(windows))
 
 
-def n_counted(windows: list[list[int]]) -> int:
-    return sum(len(w) - max(1, len(w) // 2) for w in windows)
-
-
-def peer_perplexity(python: str, path: Path, windows: list[list[int]], threads: int) -> float:
+def peer_perplexity(python: str, path: Path, windows: Windows, threads: int, counted: int) -> float:
     run = subprocess.run(
         [python, str(PEER), "score", str(path), str(threads)],
         input=json.dumps(windows), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return math.exp(float(run.stdout) / n_counted(windows))
+    return math.exp(float(run.stdout) / counted)
+
+
+def read_windows(args: argparse.Namespace) -> Windows:
+    """The windows of the text, each after the token that begins texts where the model wants it."""
+    tokenizer = load_tokenizer(str(args.model), None)
+    ids = tokenizer.encode(args.text.read_text(encoding="utf-8"), add_special=True)
+    windows = [list(window) for window in windows_of(ids, args.window)[: args.windows]]
+    if not windows:
+        raise SystemExit(f"{args.text} has {len(ids)} tokens, too few for a window")
+    if tokenizer.add_bos and tokenizer.bos_id is not None:
+        for window in windows:
+            window[0] = tokenizer.bos_id
+    return windows
 
 
 def main() -> int:
@@ -93,11 +79,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    tokenizer = Tokenizer.from_gguf_metadata(GgufFile(args.model).metadata)
-    ids = tokenizer.encode(args.text.read_text(encoding="utf-8"))
-    windows = windows_of(ids, args.window)[: args.windows]
-    if not windows:
-        raise SystemExit(f"{args.text} has {len(ids)} tokens, too few for a window")
+    windows = read_windows(args)
     view = Table("type", "dllama", "llama.cpp", "difference")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +89,9 @@ def main() -> int:
                 path = Path(folder) / f"{name}.gguf"
                 quantize = [args.peer_python, str(PEER), "quantize", str(args.model), str(path)]
                 subprocess.run([*quantize, name], check=True)
-            ours = our_perplexity(path, windows, args.threads)
-            theirs = peer_perplexity(args.peer_python, path, windows, args.threads)
+            estimate = our_estimate(path, windows, args.threads)
+            ours, counted = estimate.perplexity, estimate.n_tokens
+            theirs = peer_perplexity(args.peer_python, path, windows, args.threads, counted)
             rows.append({"type": name, "dllama": ours, "llama.cpp": theirs})
             view.add_row(name, f"{ours:.4f}", f"{theirs:.4f}", f"{ours / theirs - 1:+.3%}")
     Console().print(view)

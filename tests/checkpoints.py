@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,15 @@ Entry = tuple[str, tuple[int, ...], bytes]
 def write_safetensors(
     path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes the tensors one after another."""
+    """Writes the tensors one after another, beginning at an odd byte: the format asks for no
+    alignment."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, (dtype, shape, raw) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(raw)]}
         at += len(raw)
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (1 - len(text) % 8)
     data = b"".join(raw for _, _, raw in tensors.values())
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
@@ -59,24 +61,28 @@ def write_checkpoint(
     seed: int = 0,
     tied: bool = False,
     rope_scaling: RopeScaling | None = None,
+    experts: Mapping[str, object] | None = None,
     tokenizer: str = "bpe",
     change: Callable[[dict[str, Entry]], None] = lambda tensors: None,
     **more: object,
 ) -> Path:
     """Writes the toy that `write_toy` writes for the same arguments, in `n_files` files, with
-    `more` in its config.json; `change` may alter its tensors. Returns the folder."""
+    `more` in its config.json; `experts` are further fields of its config, `change` may alter its
+    tensors. Returns the folder."""
     config = ModelConfig(
         arch=arch, name=folder.name, dim=dim, hidden_dim=hidden_dim, n_layers=n_layers,
         n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim or dim // n_heads,
         vocab_size=vocab_size, max_seq_len=max_seq_len,
         norm_epsilon=1e-6 if arch == "qwen3" else 1e-5, rope_theta=10000.0,
         rope_scaling=rope_scaling, is_tied=tied, **FAMILIES[arch].always,
+        **(experts or {}),  # type: ignore[arg-type]
     )  # fmt: skip
+    model_type = model_type or FAMILIES[arch].hf_types[0]
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = checkpoint_tensors(config, qtype, seed)
+    tensors = checkpoint_tensors(config, qtype, seed, model_type)
     change(tensors)
     write_weights(folder, tensors, n_files)
-    said = {"model_type": model_type or FAMILIES[arch].hf_types[0], **config_json(config), **more}
+    said = {"model_type": model_type, **config_json(config), **more}
     (folder / "config.json").write_text(json.dumps(said))
     if tokenizer == "bpe":
         write_bpe_tokenizer(folder, vocab_size)
@@ -99,14 +105,21 @@ def write_weights(folder: Path, tensors: Mapping[str, Entry], n_files: int) -> N
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def checkpoint_tensors(config: ModelConfig, qtype: QType, seed: int) -> dict[str, Entry]:
-    """The toy's tensors by the checkpoint's names; vectors are of the same type as matrices."""
+def checkpoint_tensors(
+    config: ModelConfig, qtype: QType, seed: int, model_type: str
+) -> dict[str, Entry]:
+    """The toy's tensors by the checkpoint's names, those of experts one by one; vectors are of the
+    same type as matrices."""
     found: dict[str, Entry] = {}
+    renamed = FAMILIES[config.arch].hf_renamed.get(model_type, {})
     for name, tensor in model_tensors(config).items():
+        theirs = their_name(name, replace(tensor, hf=renamed.get(tensor.hf, tensor.hf)))
         values = toy_tensor(config, name, seed)
-        shape = values.shape[1:] if tensor.is_vector else values.shape
-        raw = encode(values, qtype).tobytes()
-        found[their_name(name, tensor)] = (DTYPES[qtype], tuple(shape), raw)
+        n_experts = tensor.n_experts(config)
+        for e, part in enumerate(np.split(values, n_experts)):
+            shape = part.shape[1:] if tensor.is_vector else part.shape
+            entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
+            found[theirs.replace("{e}", str(e))] = entry
     return found
 
 
@@ -120,6 +133,13 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
+    if config.n_experts:
+        n_experts = "num_local_experts" if config.arch == "llama" else "num_experts"
+        said |= {
+            n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
+            "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
+            "shared_expert_intermediate_size": config.shared_hidden_dim,
+        }  # fmt: skip
     scaling = config.rope_scaling
     if scaling is not None:
         rope: dict[str, object] = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from dllama.collective import Collective
 from dllama.formats import open_model
+from dllama.formats.quantized import open_weights
 from dllama.kv import KvType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.local_runner import LocalRunner
@@ -45,10 +46,15 @@ def load_whole(
 
 @contextmanager
 def local_runner(
-    path: Path, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16
-) -> Iterator[LocalRunner]:
+    path: Path, *, n_pages: int = 32, threads: int = 1, kv_type: KvType = KvType.F16,
+    quantize: str | None = None,
+) -> Iterator[LocalRunner]:  # fmt: skip
     runner = LocalRunner.load(
-        open_model(path), n_pages=n_pages, max_step_tokens=128, n_threads=threads, kv_type=kv_type
+        open_weights(path, quantize),
+        n_pages=n_pages,
+        max_step_tokens=128,
+        n_threads=threads,
+        kv_type=kv_type,
     )
     try:
         yield runner

@@ -1,7 +1,8 @@
 """llama.cpp's side of benchmarks.perplexity, for an interpreter that has llama-cpp-python.
 
 `score MODEL THREADS` reads windows of token ids as JSON on stdin and prints the sum of -log p of
-the tokens in each window's second half; `quantize F16 OUT TYPE` writes a file of another type.
+the tokens that count (dllama/perplexity.py); `quantize MODEL OUT TYPE` writes a file whose matrices
+are of another type, its embedding and head Q8_0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import llama_cpp as ll
 import numpy as np
+from gguf import GGUFReader
 
 
 def score(path: str, threads: int, windows: list[list[int]]) -> float:
@@ -36,7 +38,7 @@ def score(path: str, threads: int, windows: list[list[int]]) -> float:
             batch.seq_id[i][0], batch.logits[i] = 0, True
         assert ll.llama_decode(context, batch) == 0
         for at in range(len(ids) - 1):
-            if at + 1 >= len(ids) // 2:
+            if at >= len(ids) // 2:
                 raw = ll.llama_get_logits_ith(context, at)
                 row = np.ctypeslib.as_array(raw, (n_vocab,)).astype(np.float64)
                 top = row.max()
@@ -47,9 +49,24 @@ def score(path: str, threads: int, windows: list[list[int]]) -> float:
 def quantize(source: str, path: str, kind: str) -> None:
     params: Any = ll.llama_model_quantize_default_params()
     params.ftype = getattr(ll, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    params.allow_requantize = params.pure = True
+    params.token_embedding_type = params.output_tensor_type = ll.GGML_TYPE_Q8_0
+    matrices = [t for t in GGUFReader(source).tensors if len(t.shape) == 2]
+    params.imatrix = ctypes.cast(_all_alike(matrices), type(params.imatrix))
     code = ll.llama_model_quantize(source.encode(), path.encode(), ctypes.byref(params))
     if code:
         raise SystemExit(f"llama.cpp could not make {kind} of {source}: {code}")
+
+
+def _all_alike(matrices: list[Any]) -> Any:
+    """An importance matrix, without which there are no types of less than 3 bits: all columns
+    count alike. A row without a name ends it."""
+    rows = (ll.llama_model_imatrix_data * (len(matrices) + 1))()
+    for row, matrix in zip(rows, matrices, strict=False):
+        n_cols = int(matrix.shape[0])
+        row.name, row.size = matrix.name.encode(), n_cols
+        row.data = (ctypes.c_float * n_cols)(*[1.0] * n_cols)
+    return rows
 
 
 def main() -> int:

@@ -110,8 +110,8 @@ def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | 
     ):
         context = min(large.config.max_seq_len, small.config.max_seq_len)
     own = replace(
-        settings, model=path, name=None, ctx_size=context, kv_tokens=0, workers=(), shares=(),
-        slot_save_path=None,
+        settings, model=path, name=None, quantize=None, ctx_size=context, kv_tokens=0, workers=(),
+        shares=(), slot_save_path=None,
     )  # fmt: skip
 
     def tell(share: float, detail: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError, TokenizerError
-from dllama.formats import check_is_model, first_bytes, open_model
+from dllama.formats import check_is_model, first_bytes
 from dllama.formats.checkpoint.folder import checkpoint_folder, tokenizer_folder
 from dllama.formats.checkpoint.source import checkpoint_metadata
 from dllama.formats.checkpoint.tokenizer_json import count_tokens as count_json_tokens
@@ -20,6 +20,7 @@ from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import GgufMetadata
+from dllama.formats.quantized import open_weights
 from dllama.weight_source import WeightSource
 
 if TYPE_CHECKING:  # an engine opens models, and seldom reads text
@@ -53,7 +54,7 @@ def context_size(config: ModelConfig, asked: int) -> int:
 def open_source(settings: EngineSettings) -> Renamed:
     """Opens the model file, with the context length and the number of tokens that will be served.
     Raises ConfigError where the tokenizer has more tokens than the model."""
-    source = open_model(settings.model)
+    source = open_weights(settings.model, settings.quantize)
     config = source.config
     context = context_size(config, settings.ctx_size)
     n_tokens = _n_tokens(settings) or config.tokenizer_size

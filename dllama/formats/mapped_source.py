@@ -48,7 +48,7 @@ class Placement:
     def read(self, rows: range, cols: range) -> np.ndarray:
         """Returns a view of the file where rows need no reordering."""
         info = self.info
-        first, last = _cut_bytes(info, cols)
+        first, last = cut_bytes(info, cols)
         raw: np.ndarray = self.file.view(self.offset, info.n_bytes, f"tensor {info.name}")
         if self.interleaved is None:
             each = raw.reshape(info.n_experts, -1, info.row_bytes)
@@ -113,7 +113,9 @@ def checked_cut(cut: range | None, size: int, what: str) -> range:
     return range(cut.start, max(cut.start, cut.stop))
 
 
-def _cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:
+def cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:
+    """Returns where columns begin and end among the bytes of a row. Raises ValueError unless they
+    are whole blocks."""
     block = BLOCK[info.qtype]
     if cols.start % block.values or cols.stop % block.values:
         raise ValueError(

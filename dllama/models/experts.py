@@ -72,6 +72,15 @@ SHARED = (
 DENSE = tuple(replace(tensor, when=is_dense) for tensor in FEED_FORWARD)
 """The feed-forward of a family that has models of both kinds."""
 
+HF_KEYS = {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "norm_topk_prob": "expert_weights_norm",
+}
+"""Keys of config.json, and those of metadata that mean the same (Family.hf_keys)."""
+
 KEYS = frozenset({"expert_count"})
 """The metadata keys that families of mixtures compute with (Family.keys)."""
 

@@ -43,6 +43,8 @@ class Family:
     hf_keys: Mapping[str, str] = field(default_factory=dict)
     """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
     """
+    hf_renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
     feed_forward: HalfLayer = FEED_FORWARD

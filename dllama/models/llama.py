@@ -5,10 +5,19 @@ from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
 from dllama.models.experts import DENSE, EXPERTS, KEYS, MIXTURE_OR_DENSE, ROUTER, expert_fields
 from dllama.models.family import Family
 
+MIXTRAL = {
+    "mlp.gate.weight": "block_sparse_moe.gate.weight",
+    "mlp.experts.{e}.gate_proj.weight": "block_sparse_moe.experts.{e}.w1.weight",
+    "mlp.experts.{e}.up_proj.weight": "block_sparse_moe.experts.{e}.w3.weight",
+    "mlp.experts.{e}.down_proj.weight": "block_sparse_moe.experts.{e}.w2.weight",
+}
+
 LLAMA = Family(
     arch="llama",
     title="Llama 2 and 3.x, Mistral, Mixtral",
-    hf_types=("llama", "mistral"),
+    hf_types=("llama", "mistral", "mixtral"),
+    hf_keys={"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+    hf_renamed={"mixtral": MIXTRAL},
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, ROUTER, *EXPERTS),
     is_interleaved=True,
     m_arch=0xABCD00,

@@ -12,6 +12,7 @@ from dllama.cli.build import build_runner
 from dllama.cli.flags.arguments import (
     add_kv_flag,
     add_model_flag,
+    add_quantize_flag,
     comma_list,
     positive,
 )
@@ -58,6 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_model_flag(parser)
+    add_quantize_flag(parser)
     parser.add_argument("-p", "--n-prompt", type=number_list, default=[512], metavar="N,...",
                         help="prompt lengths (default: 512; 0 for none)")  # fmt: skip
     parser.add_argument("-n", "--n-gen", type=number_list, default=[128], metavar="N,...",
@@ -84,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
         max_step_tokens=args.step_tokens, workers=args.workers, shares=shares_of(args),
         use_all=args.use_all, sync_type=args.sync_type, advertise=args.advertise,
-        kv_type=args.kv_type, cluster_key=args.cluster_key, encrypts=not args.no_encrypt,
+        kv_type=args.kv_type, quantize=args.quantize, cluster_key=args.cluster_key,
+        encrypts=not args.no_encrypt,
     )  # fmt: skip
     check_length(args.model, longest)
     line = LoadingLine("loading")

@@ -138,6 +138,15 @@ def add_model_flag(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --quantize, for the commands that load weights."""
+    parser.add_argument(
+        "--quantize", metavar="TYPE",
+        help="make float weights into q8_0, q4_0 or another type as they are loaded: less memory, "
+        "rounded (default: as the files have them)",
+    )  # fmt: skip
+
+
 def add_kv_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --kv-type, for the commands that compute."""
     parser.add_argument(

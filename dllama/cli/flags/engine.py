@@ -7,6 +7,7 @@ import argparse
 from dllama.cli.flags.arguments import (
     add_kv_flag,
     add_model_flag,
+    add_quantize_flag,
     draft_length,
     positive,
     speculation_length,
@@ -28,6 +29,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --model and the flags of the engine."""
     model = parser.add_argument_group("model")
     add_model_flag(model)
+    add_quantize_flag(model)
     model.add_argument(
         "-c", "--ctx-size", metavar="N", type=whole, default=0,
         help="tokens a conversation may have, prompt and answer (default: what the model was "
@@ -92,6 +94,7 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         speculate=args.speculate,
         draft_model=args.draft_model,
         draft_max=args.draft_max,
+        quantize=args.quantize,
         workers=args.workers,
         shares=shares_of(args),
         use_all=args.use_all,

@@ -50,6 +50,7 @@ class EngineSettings:
     is_restart: bool = False  # an engine takes over: workers that are away are not waited for long
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions
+    quantize: str | None = None  # the type that float weights are made into; None: as they are
     tokenizer: str | None = None  # where it is not the model file's own
     name: str | None = None  # what /stats calls the model; None: what its file says
 

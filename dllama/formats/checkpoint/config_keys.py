@@ -41,6 +41,8 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_parallel_residual": (False,),
     "no_rope_layers": ([],),
     "use_qk_norm": (False,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
 }
 """Keys that some families compute with (Family.hf_keys); with another value than these, or null,
 all others are refused."""

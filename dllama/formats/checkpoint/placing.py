@@ -1,5 +1,5 @@
 """Where one of our tensors lies in a checkpoint, and as what it is read: plain numbers as they are,
-quantized ones as one of our types where that is exact."""
+quantized ones as one of our types that holds them exactly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats.checkpoint.folder import WeightFiles
+from dllama.formats.checkpoint.fp8 import DTYPE as FP8
+from dllama.formats.checkpoint.fp8 import fp8_tensor
+from dllama.formats.checkpoint.int4 import int4_tensor
+from dllama.formats.checkpoint.stacked import Stacked
 from dllama.formats.layout import check_shape
 from dllama.formats.mapped_source import Placement, Stored
 from dllama.formats.safetensors import StoredTensor
@@ -16,32 +20,77 @@ from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
 FLOATS = {"F32": QType.F32, "F16": QType.F16, "BF16": QType.BF16}
+EXPERT = "{e}"  # stands for the number of an expert in a name
+DEFAULT_BLOCK = (128, 128)
 
 
-def placed(
-    files: WeightFiles,
-    said: Mapping[str, object],
-    theirs: str,
-    name: str,
-    tensor: Tensor,
-    config: ModelConfig,
-) -> tuple[Stored, set[str]]:
-    """Returns how one of our tensors is read, and the names of the tensors that it is made of."""
-    found = files.tensors.get(theirs)
-    if found is None:
-        raise missing(files, theirs)
-    qtype = FLOATS.get(found.dtype)
-    if qtype is None:
-        raise UnknownTensorType(
-            f"{files.folder}: the tensor {theirs} is stored as {found.dtype}; this version reads "
-            f"{', '.join(FLOATS)}. Use a model whose tensors are of these types.",
-            tensor=theirs,
-            qtype=found.dtype,
+class Placing:
+    """Finds tensors in the files of a checkpoint. `used` are the names of all those found."""
+
+    def __init__(self, files: WeightFiles, said: Mapping[str, object], config: ModelConfig) -> None:
+        """`said` is the config.json."""
+        quantization = said.get("quantization_config")
+        self._files, self._config = files, config
+        self._said: Mapping[str, object] = quantization if isinstance(quantization, dict) else {}
+        self.used: set[str] = set()
+
+    def find(self, theirs: str, name: str, tensor: Tensor) -> Stored:
+        """Returns how one of our tensors is read, which the checkpoint calls `theirs`. Raises
+        ModelFileError where it is missing or of another shape, UnknownTensorType."""
+        n_experts = tensor.n_experts(self._config)
+        rows, cols = tensor.shape(self._config)
+        if EXPERT not in theirs:
+            return self._part(theirs, name, (rows, cols))
+        parts = tuple(
+            self._part(theirs.replace(EXPERT, str(e)), name, (rows // n_experts, cols))
+            for e in range(n_experts)
         )
-    _check_dims(files, found)
-    check_shape(theirs, (found.rows, found.cols), tensor.shape(config), found.file.path)
-    info = TensorInfo(name, qtype, found.rows, found.cols, n_experts=tensor.n_experts(config))
-    return Placement(info, found.file, found.offset), {theirs}
+        types = {part.info.qtype for part in parts}
+        if len(types) > 1:
+            raise ModelFileError(
+                f"{self._files.folder}: the experts of {theirs} are stored in different types; "
+                f"expected one. Use another model."
+            )
+        info = TensorInfo(name, types.pop(), rows, cols, n_experts=n_experts)
+        return Stacked(info, parts)
+
+    def _part(self, theirs: str, name: str, shape: tuple[int, int]) -> Stored:
+        files = self._files
+        found = files.tensors.get(theirs)
+        base = theirs.removesuffix("weight")
+        if found is None and base + "qweight" in files.tensors:
+            packed, used = int4_tensor(files, self._said, base, name, shape)
+            self.used |= used
+            return packed
+        if found is None:
+            raise missing(files, theirs)
+        if found.dtype not in (*FLOATS, FP8):
+            raise UnknownTensorType(
+                f"{files.folder}: the tensor {theirs} is stored as {found.dtype}; this version "
+                f"reads {', '.join((*FLOATS, FP8))}. Use a model whose tensors are of these types.",
+                tensor=theirs,
+                qtype=found.dtype,
+            )
+        _check_dims(files, found)
+        check_shape(theirs, (found.rows, found.cols), shape, found.file.path)
+        if found.dtype == FP8:
+            scaled, used = fp8_tensor(files, found, name, self._block())
+            self.used |= used
+            return scaled
+        self.used.add(theirs)
+        info = TensorInfo(name, FLOATS[found.dtype], found.rows, found.cols)
+        return Placement(info, found.file, found.offset)
+
+    def _block(self) -> tuple[int, int]:
+        """Returns the sides of the blocks of 8-bit floats."""
+        said = self._said.get("weight_block_size")
+        if (
+            isinstance(said, list)
+            and len(said) == 2
+            and all(type(n) is int and n > 0 for n in said)
+        ):
+            return said[0], said[1]
+        return DEFAULT_BLOCK
 
 
 def missing(files: WeightFiles, theirs: str) -> ModelFileError:

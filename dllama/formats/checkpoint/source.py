@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dllama.formats.checkpoint.folder import (
     read_json,
 )
 from dllama.formats.checkpoint.generation_keys import generation_metadata
-from dllama.formats.checkpoint.placing import placed
+from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config
@@ -136,15 +137,15 @@ def _is_tied(files: WeightFiles, said: Mapping[str, object]) -> bool:
 def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object]) -> list[Stored]:
     """Returns where each tensor of the model lies. Raises ModelFileError for tensors that nothing
     reads: without them the results would be wrong."""
-    left = {name for name in files.tensors if not UNUSED.match(name)}
-    if config.is_tied:
-        left.discard(HEAD)
+    placing = Placing(files, said, config)
+    renamed = FAMILIES[config.arch].hf_renamed.get(str(said["model_type"]), {})
     stored = []
     for name, tensor in model_tensors(config).items():
-        theirs = their_name(name, tensor)
-        found, used = placed(files, said, theirs, name, tensor, config)
-        stored.append(found)
-        left -= used
+        theirs = replace(tensor, hf=renamed.get(tensor.hf, tensor.hf))
+        stored.append(placing.find(their_name(name, theirs), name, tensor))
+    left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used
+    if config.is_tied:
+        left.discard(HEAD)
     if left:
         raise ModelFileError(
             f"{files.folder}: the tensor {min(left)!r} belongs to nothing that this version "

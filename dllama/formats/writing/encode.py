@@ -63,6 +63,47 @@ def _q4_0(x: np.ndarray) -> np.ndarray:
     return np.concatenate([_f16(scale), codes[:, :16] | codes[:, 16:] << 4], axis=1)
 
 
+def _q4_1(x: np.ndarray) -> np.ndarray:
+    """32 values: an f16 scale d and an f16 minimum m, then nibbles as Q4_0 has them, each
+    (x - m) / d."""
+    blocks = x.reshape(-1, 32)
+    scale, low, codes = _between_ends(blocks, 15)
+    return np.concatenate([_f16(scale), _f16(low), codes[:, :16] | codes[:, 16:] << 4], axis=1)
+
+
+def _q5_0(x: np.ndarray) -> np.ndarray:
+    """32 values: an f16 scale d = (the value furthest from 0) / -16, 4 bytes with the fifth bits,
+    value j in bit j, then nibbles as Q4_0 has them, each x / d + 16."""
+    blocks = x.reshape(-1, 32)
+    furthest = np.abs(blocks).argmax(axis=1, keepdims=True)
+    scale = np.take_along_axis(blocks, furthest, axis=1) / np.float32(-16)
+    shifted = np.trunc(blocks * _inverse(scale) + np.float32(16.5))
+    codes = np.clip(shifted, 0, 31).astype(np.uint8)
+    return np.concatenate([_f16(scale), *_five_bits(codes)], axis=1)
+
+
+def _q5_1(x: np.ndarray) -> np.ndarray:
+    """32 values: scale and minimum as Q4_1 has them, then five bits as Q5_0."""
+    scale, low, codes = _between_ends(x.reshape(-1, 32), 31)
+    return np.concatenate([_f16(scale), _f16(low), *_five_bits(codes)], axis=1)
+
+
+def _between_ends(blocks: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the step, (n, 1), and the lowest value, (n, 1), of each block, and its values in
+    steps from there, uint8 (n, 32) up to `most`."""
+    low = blocks.min(axis=1, keepdims=True)
+    scale = (blocks.max(axis=1, keepdims=True) - low) / np.float32(most)
+    steps = np.trunc((blocks - low) * _inverse(scale) + np.float32(0.5))
+    return scale, low, np.clip(steps, 0, most).astype(np.uint8)
+
+
+def _five_bits(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the fifth bits of codes (n, 32), (n, 4), and their nibbles, (n, 16)."""
+    high = np.packbits(codes >> 4, axis=1, bitorder="little")
+    low = codes & 15
+    return high, low[:, :16] | low[:, 16:] << 4
+
+
 def _inverse(scale: np.ndarray) -> np.ndarray:
     """1 / scale, and 0 where the scale is 0 (a block of zeros)."""
     out = np.zeros_like(scale)
@@ -76,5 +117,8 @@ ENCODERS: dict[QType, Callable[[np.ndarray], np.ndarray]] = {
     QType.BF16: _bf16,
     QType.Q8_0: _q8_0,
     QType.Q4_0: _q4_0,
+    QType.Q4_1: _q4_1,
+    QType.Q5_0: _q5_0,
+    QType.Q5_1: _q5_1,
 }
 """Flat float32 values (n,) to bytes; n is a multiple of the type's block."""

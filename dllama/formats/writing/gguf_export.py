@@ -134,8 +134,13 @@ def model_stream(
         for name, tensor in model_tensors(config).items()
     ]
     if config.rope_factors is not None:
-        tensors.append(TensorInfo(ROPE_FACTORS, QType.F32, 1, len(config.rope_factors)))
+        tensors.append(factors_tensor(config))
     return gguf_stream(path, config_metadata(config, qtype) | tokenizer, tensors)
+
+
+def factors_tensor(config: ModelConfig) -> TensorInfo:
+    """The tensor of the rope factors that the config has."""
+    return TensorInfo(ROPE_FACTORS, QType.F32, 1, len(config.rope_factors or ()))
 
 
 def rope_factors_row(config: ModelConfig) -> np.ndarray:

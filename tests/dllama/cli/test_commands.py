@@ -54,6 +54,9 @@ def test_a_dash_is_standard_input(toy: Path) -> None:
         (("run", "-m", "TOY", "--shares", "1,2", "hi"), "--shares names 2 machines"),
         (("run", "-m", "TOY", "--step-tokens", "8", "hi"), "--max-batch 16"),
         (("inspect", "/nowhere.gguf"), "no file at"),
+        (("perplexity", "-m", "TOY", "-f", "/nowhere", "-c", "32"), "/nowhere cannot be read"),
+        (("perplexity", "-m", "TOY", "-f", "TOY", "-c", "32"), "is no text in UTF-8"),
+        (("perplexity", "-m", "TOY", "-f", __file__, "-c", "9999"), "windows of 9999 tokens"),
         (("nonsense",), "invalid choice"),
         (("run", "-m", "TOY", "--typical-p", "2", "hi"), "typical_p is 2.0"),
         (("run", "-m", "TOY", "--samplers", "top_k,magic", "hi"), "is no list of penalties"),
@@ -77,6 +80,19 @@ def test_bench_prints_a_list_of_objects(toy: Path) -> None:
     for row in rows:
         assert row["tokens_per_s"] > 0 and row["threads"] == 1 and row["nodes"] == 1
         assert {"stdev", "gb_per_s", "compute_ms", "wait_ms", "network_ms"} <= set(row)
+
+
+def test_perplexity_is_the_same_however_it_is_printed(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a b c hello " * 40)
+    words = ("perplexity", "-m", toy, "-f", tmp_path / "text", "-c", 32, "--windows", 2, "-t", 1)
+    plain, found = dllama(*words), json.loads(dllama(*words, "--json").stdout)
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout.startswith(f"perplexity {found['perplexity']:.4f} ± ")
+    assert (found["n_windows"], found["n_tokens"]) == (2, 30)
+    assert "window 2 of 2" in plain.stderr and "window" not in plain.stdout.partition("(")[0]
+    (tmp_path / "text").write_text("hello")
+    short = dllama(*words)
+    assert short.returncode and "too few for one window" in " ".join(short.stderr.split())
 
 
 def test_inspect_tells_the_sizes(toy: Path) -> None:

@@ -139,6 +139,18 @@ def test_columns_that_come_along_with_blocks_need_memory() -> None:
     assert first == second
 
 
+def test_types_that_grow_when_they_are_packed_need_what_they_become() -> None:
+    """Of two types with blocks of 66 bytes, one takes 70 in memory."""
+    config = small_config(dim=256, hidden_dim=512, n_heads=8, n_kv_heads=4, head_dim=32)
+    found, tensors = [], ArraySource(config).tensors
+    (shard,) = plan_shards(config, [1.0])
+    for qtype in (QType.TQ2_0, QType.IQ2_XXS):
+        typed = {n: replace(t, qtype=qtype) if t.rows > 1 else t for n, t in tensors.items()}
+        found.append(memory_needed(config, typed, shard, n_pages=1, max_step_tokens=64))
+        sizes = [t.n_bytes for name, t in typed.items() if t.rows > 1 and name != "embed"]
+    assert found[1] - found[0] == (sum(sizes) + max(sizes)) // 66 * 4
+
+
 def test_memory_counts_weights_and_pages() -> None:
     config = small_config()
     source = ArraySource(config)

@@ -18,7 +18,7 @@ from dllama.formats.checkpoint.source import CheckpointSource
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import write_toy
+from tests.toy_models import EXPERTS, MIXTRAL, write_toy
 
 MODELS = [
     ("llama", "llama", QType.F32),
@@ -49,6 +49,31 @@ def test_a_folder_is_the_same_model_as_a_gguf_file(
             assert np.array_equal(source.read(name), gguf.read(name)), name
     if qtype is QType.F32:
         assert np.array_equal(reference_logits(source, TOKENS), reference_logits(gguf, TOKENS))
+
+
+MIXTURES = [
+    ("llama", "mixtral", MIXTRAL),
+    ("qwen3moe", "qwen3_moe", EXPERTS["qwen3moe"]),
+    ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
+]
+
+
+@pytest.mark.parametrize(("arch", "model_type", "experts"), MIXTURES)
+def test_experts_that_are_stored_one_by_one_are_stacked(
+    tmp_path: Path, arch: str, model_type: str, experts: dict[str, object]
+) -> None:
+    folder = write_checkpoint(
+        tmp_path / "toy", arch=arch, model_type=model_type, experts=experts, n_files=2
+    )
+    gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, **experts))  # type: ignore[arg-type]
+    source = open_model(folder)
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    for name, info in gguf.tensors.items():
+        assert source.tensors[name] == info
+        assert np.array_equal(source.read(name), gguf.read(name)), name
+    name = "layers.1.expert_w1"
+    cut = source.read(name, range(8, 24), range(16, 32))
+    assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
 
 
 def test_cuts_are_views_of_the_file(tmp_path: Path) -> None:
@@ -160,10 +185,12 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, dict[str, object]] = {
-    r"model_type 'gemma9'; this version runs llama, mistral, qwen2": {"model_type": "gemma9"},
+    r"model_type 'gemma9'; this version runs llama, mistral, mixtral, qwen2": {
+        "model_type": "gemma9"
+    },
     "names no `model_type`": {"model_type": None},
     "hidden_act is 'gelu'": {"hidden_act": "gelu"},
-    "num_local_experts is '8'": {"num_local_experts": 8},
+    "num_local_experts is '8'": {"num_local_experts": 8, "model_type": "qwen3"},
     "layers of the kind 'chunked'": {"layer_types": ["chunked"]},
     "lacks hidden_size": {"hidden_size": None},
     "says hidden_size is '64.0'": {"hidden_size": 64.0},

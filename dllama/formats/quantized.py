@@ -1,0 +1,124 @@
+"""A model whose float weights are quantized as they are read, cut by cut, so that what a rank holds
+or is sent has the type that was asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.errors import ConfigError
+from dllama.formats import open_model
+from dllama.formats.floats import FLOAT_TYPES, floats_of
+from dllama.formats.mapped_source import checked_cut, cut_bytes
+from dllama.formats.writing.encode import ENCODERS, encode
+from dllama.qtypes import BLOCK, QType
+from dllama.weight_source import TensorInfo, WeightSource
+
+log = logging.getLogger(__name__)
+
+SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
+HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
+KEPT = ("router", "shared_router")  # small, and they choose the experts
+_MAX_THREADS = 4
+
+
+def type_named(name: str) -> QType:
+    """Returns the type that float weights can be made into. Raises ConfigError for others."""
+    types = {qtype.name.lower(): qtype for qtype in ENCODERS}
+    if name.lower() not in types:
+        raise ConfigError(
+            f"weights cannot be made into {name[:40]!r}; the types are {', '.join(types)}"
+        )
+    return types[name.lower()]
+
+
+class QuantizedSource:
+    """A WeightSource over another, with its float matrices in one type. What is quantized in the
+    files stays as it is: nothing is quantized twice. Vectors stay too, and matrices whose rows are
+    not whole blocks; the embedding and the head become Q8_0 at least."""
+
+    def __init__(self, source: WeightSource, qtype: QType) -> None:
+        """`qtype` is one that there is an encoder for."""
+        self._source, self._qtype = source, qtype
+        self._tensors = {name: self._made(info) for name, info in source.tensors.items()}
+        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "quantize")
+        odd = [
+            name
+            for name, info in self._tensors.items()
+            if info.qtype in FLOAT_TYPES and info.rows > 1 and info.short_name not in KEPT
+        ]
+        if odd and qtype not in FLOAT_TYPES:
+            log.warning(
+                "%d matrices, such as %s, stay as they are: their rows are no whole blocks of %s",
+                len(odd), odd[0], qtype.name,
+            )  # fmt: skip
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._source.config
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return MappingProxyType(self._tensors)
+
+    @property
+    def stamp(self) -> str:
+        stamp = self._source.stamp
+        return f"{stamp}\nas {self._qtype.name}" if stamp else ""
+
+    def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
+        made, stored = self._tensors[name], self._source.tensors[name]
+        if made == stored:
+            return self._source.read(name, rows, cols)
+        cols = checked_cut(cols, made.cols, f"columns of {name}")
+        first, last = cut_bytes(made, cols)
+        raw = self._source.read(name, rows, cols)
+        step = max(1, SLAB_VALUES // max(1, len(cols)))
+        slabs = [raw[at : at + step] for at in range(0, len(raw), step)]
+        if not raw.size:
+            return np.empty((len(raw), last - first), np.uint8)
+        parts = self._pool.map(
+            lambda slab: encode(floats_of(slab, stored.qtype), made.qtype), slabs
+        )
+        return np.concatenate(list(parts))
+
+    def release(self, name: str) -> None:
+        self._source.release(name)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._source.close()
+
+    def _made(self, info: TensorInfo) -> TensorInfo:
+        """Returns what becomes of a tensor."""
+        if info.qtype not in FLOAT_TYPES or info.rows // info.n_experts == 1:
+            return info
+        if info.short_name in KEPT:
+            return info
+        qtype = self._qtype
+        if info.short_name in HEADS and _bits(qtype) < _bits(QType.Q8_0):
+            qtype = QType.Q8_0
+        if _bits(qtype) >= _bits(info.qtype) or info.cols % BLOCK[qtype].values:
+            return info
+        return replace(info, qtype=qtype)
+
+
+def _bits(qtype: QType) -> float:
+    """Returns the bits of a value."""
+    return 8 * BLOCK[qtype].bytes / BLOCK[qtype].values
+
+
+def open_weights(path: str | Path, type_name: str | None) -> WeightSource:
+    """Opens a model, with its float weights in the type that is named, as they are where none is.
+    Raises ConfigError where there is no such type, and as open_model does."""
+    qtype = None if type_name is None else type_named(type_name)
+    source = open_model(path)
+    return source if qtype is None else QuantizedSource(source, qtype)

@@ -1,0 +1,107 @@
+"""Writes any model as a GGUF file: its tensors as they are read, and its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError
+from dllama.formats.floats import floats_of
+from dllama.formats.gguf_source import their_name
+from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import FILE_TYPE, factors_tensor, rope_factors_row
+from dllama.formats.writing.gguf_writer import gguf_stream
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.tensors import Tensor
+from dllama.qtypes import QType
+from dllama.weight_source import TensorInfo, WeightSource
+
+PIECE_BYTES = 16 << 20
+UNUSED = 5  # GGUF's type of a token that no text makes
+
+
+def write_gguf(
+    source: WeightSource,
+    metadata: Mapping[str, object],
+    path: Path,
+    on_bytes: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Writes the model, with `metadata` under GGUF's keys; `on_bytes` hears of every piece. The
+    file appears when it is whole. Raises ModelFileError where GGUF has no type for a tensor."""
+    config, tensors = source.config, model_tensors(source.config)
+    infos = [_described(source.tensors[name], name, tensor) for name, tensor in tensors.items()]
+    matrices = [info for info in infos if info.rows > 1]
+    most = max(matrices, key=lambda info: sum(m.n_bytes for m in matrices if m.qtype is info.qtype))
+    if config.rope_factors is not None:
+        infos.append(factors_tensor(config))
+    with gguf_stream(path, converted_metadata(metadata, config, most.qtype), infos) as out:
+        for name, tensor in tensors.items():
+            for piece in _pieces(source, name, tensor):
+                out.write(piece)
+                on_bytes(piece.nbytes)
+            source.release(name)
+        if config.rope_factors is not None:
+            out.write(rope_factors_row(config))
+
+
+def converted_metadata(
+    metadata: Mapping[str, object], config: ModelConfig, qtype: QType
+) -> dict[str, object]:
+    """Returns the metadata of a file whose matrices are mostly `qtype`. The list of tokens is as
+    long as the embedding table, as llama.cpp wants it, and Llama 3's scaling is in a tensor."""
+    keys = dict(metadata)
+    if config.rope_factors is not None:
+        keys = {key: v for key, v in keys.items() if ".rope.scaling." not in key}
+    keys |= {
+        "general.file_type": FILE_TYPE[qtype],
+        "general.quantization_version": 2,
+        f"{config.arch}.vocab_size": config.vocab_size,
+        f"{config.arch}.rope.dimension_count": config.rotary_dim,
+    }
+    tokens = keys.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, list) and len(tokens) < config.vocab_size:
+        n = config.vocab_size - len(tokens)
+        keys["tokenizer.ggml.tokens"] = [*tokens, *(f"[PAD{len(tokens) + i}]" for i in range(n))]
+        fillers = {"token_type": UNUSED, "scores": -1e6}
+        for key, filler in fillers.items():
+            old = keys.get(f"tokenizer.ggml.{key}")
+            if isinstance(old, np.ndarray):
+                padded = np.concatenate([old, np.full(n, filler, old.dtype)])
+                keys[f"tokenizer.ggml.{key}"] = padded
+    return keys
+
+
+def _described(info: TensorInfo, name: str, tensor: Tensor) -> TensorInfo:
+    """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them."""
+    qtype = QType.F32 if tensor.is_vector else info.qtype
+    if qtype not in FILE_TYPE:
+        raise ModelFileError(
+            f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
+        )
+    return TensorInfo(
+        their_name(name, tensor), qtype, info.rows, info.cols, n_experts=info.n_experts
+    )
+
+
+def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:
+    """Yields the bytes of a tensor in the order of GGUF files."""
+    config, info = source.config, source.tensors[name]
+    pairs = RotaryPairs(config.head_dim, config.rotary_dim)
+    is_interleaved = tensor.has_pairs and FAMILIES[config.arch].is_interleaved
+    if tensor.is_vector:
+        values = floats_of(source.read(name), info.qtype)
+        if is_interleaved:
+            values = values[:, interleaved_order(info.cols, pairs)]
+        yield encode(values, QType.F32)
+    elif is_interleaved:
+        yield source.read(name)[interleaved_order(info.rows, pairs)]
+    elif info.n_experts > 1:  # a part of the rows would be a part of each expert's
+        yield source.read(name)
+    else:
+        step = max(1, PIECE_BYTES // info.row_bytes)
+        for at in range(0, info.rows, step):
+            yield source.read(name, range(at, min(at + step, info.rows)))

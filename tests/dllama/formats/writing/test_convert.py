@@ -1,0 +1,104 @@
+"""A model written as a GGUF file is the same model, for us and for the gguf library."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from dllama.cli.model_file import load_tokenizer, metadata_of
+from dllama.config import RopeScaling, RopeScalingKind
+from dllama.formats import open_model
+from dllama.formats.quantized import open_weights
+from dllama.formats.writing.convert import write_gguf
+from dllama.qtypes import QType
+from tests.checkpoints import write_checkpoint, write_spm_tokenizer
+from tests.dllama.cli.test_commands import dllama
+from tests.references.forward import tensor_values
+from tests.toy_models import write_toy
+
+LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 64, 1.0, 4.0)
+
+
+def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
+    with closing(open_weights(model, quantize)) as source:
+        write_gguf(source, metadata_of(str(model), None), out)
+    return out
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "exaone4"])
+@pytest.mark.parametrize("quantize", [None, "q8_0"])
+def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | None) -> None:
+    scaling = LLAMA3 if arch == "llama" else None
+    folder = write_checkpoint(
+        tmp_path / "toy", arch=arch, qtype=QType.BF16, rope_scaling=scaling, tied=arch == "qwen2"
+    )
+    out = converted(folder, tmp_path / "toy.gguf", quantize)
+    source, written = open_weights(folder, quantize), open_model(out)
+    assert written.config == source.config
+    assert written.tensors.keys() == source.tensors.keys()
+    for name, info in source.tensors.items():
+        if info.rows > 1:
+            assert written.tensors[name].qtype is info.qtype
+            assert np.array_equal(written.read(name), source.read(name)), name
+        else:
+            assert np.array_equal(tensor_values(written, name), tensor_values(source, name))
+
+
+def test_the_gguf_library_reads_it(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "toy", qtype=QType.BF16, rope_scaling=LLAMA3)
+    reader = gguf.GGUFReader(converted(folder, tmp_path / "toy.gguf"))
+    theirs = gguf.GGUFReader(write_toy(tmp_path / "other.gguf", qtype=QType.BF16))
+    assert {t.name for t in reader.tensors} - {t.name for t in theirs.tensors} == {
+        "rope_freqs.weight"
+    }
+    assert not [key for key in reader.fields if "rope.scaling" in key]
+    missing = {key for key in theirs.fields if key not in reader.fields}
+    assert missing <= {"tokenizer.ggml.unknown_token_id"}
+    by_name = {t.name: t for t in theirs.tensors}
+    for tensor in reader.tensors:
+        if len(tensor.shape) == 2:
+            assert tensor.data.tobytes() == by_name[tensor.name].data.tobytes(), tensor.name
+
+
+@pytest.mark.parametrize("kind", ["bpe", "spm"])
+def test_its_tokenizer_and_template_are_the_same(tmp_path: Path, kind: str) -> None:
+    """With as many tokens as the embedding has rows, which llama.cpp asks for."""
+    folder = write_checkpoint(tmp_path / "toy", vocab_size=640, tokenizer="bpe")
+    if kind == "spm":
+        scheme = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
+        write_spm_tokenizer(folder, 600, scheme)
+    out = converted(folder, tmp_path / "toy.gguf")
+    ours, theirs = load_tokenizer(str(folder), None), load_tokenizer(str(out), None)
+    assert theirs.vocab_size == 640
+    for text in ("Hello world", " a<|im_end|> b", "é日"):
+        ids = ours.encode(text, add_special=True, parse_special=True)
+        assert theirs.encode(text, add_special=True, parse_special=True) == ids
+    assert ours.chat_templates == theirs.chat_templates
+    assert (ours.eos_id, ours.bos_id, ours.eog_ids) == (
+        theirs.eos_id, theirs.bos_id, theirs.eog_ids
+    )  # fmt: skip
+
+
+def test_a_gguf_file_is_quantized_anew(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", qtype=QType.F32)
+    out = converted(toy, tmp_path / "small.gguf", "q8_0")
+    with closing(open_model(out)) as small, closing(open_weights(toy, "q8_0")) as wanted:
+        assert replace(small.config, name="") == replace(wanted.config, name="")
+        for name, info in wanted.tensors.items():
+            assert np.array_equal(small.read(name), wanted.read(name)), name
+            assert small.tensors[name] == info
+
+
+def test_the_command_writes_a_file_once(tmp_path: Path) -> None:
+    folder, out = write_checkpoint(tmp_path / "toy"), tmp_path / "toy.gguf"
+    first = dllama("convert", folder, out, "--type", "q4_0")
+    assert first.returncode == 0, first.stderr
+    assert "wrote" in first.stderr and open_model(out).tensors["layers.0.wq"].qtype is QType.Q4_0
+    again = dllama("convert", folder, out)
+    assert again.returncode == 1 and "is there already" in " ".join(again.stderr.split())
+    assert list(tmp_path.glob("*.partial")) == []

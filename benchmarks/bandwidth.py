@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels.activations import activations, prepare
 from kernels.emit.jit import kernel, reordered
 from kernels.matmul.multiply import matmul
+from kernels.prepare import activations, prepare
 from kernels.team import Team, claim, region
 from kernels.weights.layout import Needs, Packed
 from kernels.weights.packing import pack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,15 +13,35 @@ Addend = np.ndarray | FixedSums
 """A rank's part of a sum: float32 numbers, or exact ones."""
 
 
-class PendingSum(Protocol):
-    """A sum over all ranks that is under way."""
+class RowShares(NamedTuple):
+    """Rows divided among ranks: those of rank r are edges[r] up to edges[r + 1]."""
 
-    def advance(self) -> None:
-        """Does what others wait for, if their addends are due by now. Raises PeerLost."""
-        ...
+    edges: tuple[int, ...]
+    own: slice  # this rank's
+
+    @classmethod
+    def whole(cls, n_rows: int) -> RowShares:
+        """Returns all rows as those of a single rank."""
+        return cls((0, n_rows), slice(0, n_rows))
+
+    @classmethod
+    def even(cls, n_rows: int, rank: int, world_size: int) -> RowShares:
+        """Returns shares of about one size."""
+        edges = tuple(n_rows * r // world_size for r in range(world_size + 1))
+        return cls(edges, slice(edges[rank], edges[rank + 1]))
+
+    def of(self, wanted: np.ndarray) -> RowShares:
+        """Returns the shares of some of the rows, given in rising order."""
+        edges = tuple(np.searchsorted(wanted, self.edges).tolist())
+        begin, end = np.searchsorted(wanted, (self.own.start, self.own.stop)).tolist()
+        return RowShares(edges, slice(begin, end))
+
+
+class Pending(Protocol):
+    """A collective that is under way."""
 
     def finish(self) -> None:
-        """Waits until the sum is there. Raises PeerLost."""
+        """Waits until the results are there. Raises PeerLost."""
         ...
 
 
@@ -39,14 +59,25 @@ class Collective(Protocol):
         its result is not 0, `all_reduce` has to finish it. None where there is no such call."""
         ...
 
-    def begin_all_reduce(self, x: Addend, out: np.ndarray) -> PendingSum:
-        """Begins what `all_reduce` does, so that this rank can compute until it needs the sum.
-        `out` is to stay as it is until then; x is free at once. Raises PeerLost."""
+    def shares(self, n_rows: int) -> RowShares:
+        """Returns how the rows of a group are best divided among the ranks."""
+        ...
+
+    def begin_reduce_scatter(self, x: Addend, out: np.ndarray, shares: RowShares) -> Pending:
+        """Begins to write this rank's share of the rows of what `all_reduce` writes, so that it can
+        compute until it needs them. `out` is to stay as it is until then; x is free at once. Raises
+        PeerLost."""
+        ...
+
+    def begin_all_gather(self, rows: np.ndarray, shares: RowShares) -> Pending:
+        """Begins to fill in the shares of other ranks in rows (T, n) float32, of which this rank's
+        are there. Raises PeerLost."""
         ...
 
     def n_groups(self, n_rows: int) -> int:
-        """Returns the number of groups that a step's rows are best computed in, so that the sums of
-        one travel while another is computed; 1 where that brings nothing."""
+        """Returns the number of groups that the rows of a long step are best computed in, so that
+        those of one travel while another is computed; 0 for a step whose rows are few: all ranks
+        then compute all that concerns single rows."""
         ...
 
     def gather(self, part: bytes) -> list[bytes] | None:
@@ -54,16 +85,8 @@ class Collective(Protocol):
         ...
 
 
-class Finished:
-    """The PendingSum of a sum that is there already."""
-
-    def advance(self) -> None: ...
-
-    def finish(self) -> None: ...
-
-
 class ImmediateSums:
-    """What a Collective is that knows sums at once only."""
+    """What a Collective is that knows whole sums at once only."""
 
     def all_reduce(self, x: Addend, out: np.ndarray) -> None:
         raise NotImplementedError
@@ -71,12 +94,17 @@ class ImmediateSums:
     def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
         return None
 
-    def begin_all_reduce(self, x: Addend, out: np.ndarray) -> PendingSum:
-        self.all_reduce(x, out)
-        return Finished()
-
     def n_groups(self, n_rows: int) -> int:
-        return 1
+        return 0
+
+    def shares(self, n_rows: int) -> RowShares:
+        return RowShares.whole(n_rows)
+
+    def begin_reduce_scatter(self, x: Addend, out: np.ndarray, shares: RowShares) -> Pending:
+        raise NotImplementedError
+
+    def begin_all_gather(self, rows: np.ndarray, shares: RowShares) -> Pending:
+        raise NotImplementedError
 
 
 class SoloCollective(ImmediateSums):

@@ -47,11 +47,6 @@ class Array:
     max_len: int = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
-    """A field that stays with the sender; a receiver finds its default there."""
-
-
 Token = Annotated[int, Range(0, (1 << 31) - 1)]
 Id = Annotated[str, MaxLength(256)]
 Tokens = Annotated[list[Token], MaxLength(MAX_ENTRIES)]

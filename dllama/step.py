@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from dllama.limits import Array, Int32s, Local
+from dllama.limits import Array, Int32s
 
 NO_ROWS = np.zeros(0, np.int32)
 NO_COPIES = np.zeros((0, 2), np.int32)
@@ -38,8 +38,8 @@ class Step:
     )
     # (C, 2) int32: pages whose contents are copied, from and to, one after the other, before
     # anything is computed: sequences that begin alike and differ within a page
-    hidden_at: Annotated[np.ndarray, Local()] = field(default_factory=lambda: NO_ROWS)
-    # (H,) int32: the rows whose last states rank 0 keeps; no other rank needs to know them
+    hidden_at: Int32s = field(default_factory=lambda: NO_ROWS)
+    # (H,) int32: the rows whose last states rank 0 keeps
 
     @property
     def n_tokens(self) -> int:

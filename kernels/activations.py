@@ -1,146 +1,16 @@
-"""Norms, activation functions and the quantization of a matmul's input."""
+"""Norms and activation functions, whose results are a matmul's input."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
 
-from kernels.arrays import aligned
-from kernels.emit.emitter import Emit
 from kernels.emit.exponential import exp_f32
-from kernels.emit.intrinsics import address, f32_bits
-from kernels.emit.jit import intrinsic, jitted, kernel
-from kernels.emit.later import types
-from kernels.emit.vectors import F32, F32X16, I8, I32, I32X16
-from kernels.matmul.tiles import (
-    MANY_FROM,
-    n_tiles,
-    tile_bounds,
-    tile_number,
-    widest_tile,
-)
+from kernels.emit.jit import jitted, kernel
+from kernels.prepare import claim_rows, lay_out
 from kernels.program import launch
 from kernels.squares import sum_of_squares
-from kernels.team import claim, region
-from kernels.weights.layout import BLOCK, Activations, Needs
-
-
-def activations(max_tokens: int, cols: int) -> Activations:
-    """Returns buffers for the input of a matmul with `cols` columns."""
-    blocks = max_tokens * (cols // BLOCK)
-    return Activations(
-        rows=aligned((max_tokens, cols), np.float32),
-        tiles=aligned(max_tokens * cols, np.float32),
-        quants=aligned(blocks * BLOCK, np.int8),
-        scales=aligned(blocks, np.float32),
-        sums=aligned(blocks * 3, np.int32),
-        weighted=aligned(blocks * 3, np.float32),
-        pairs=aligned(max_tokens * -(-cols // 2), np.int32),
-    )
-
-
-@intrinsic
-def _quantize_block(
-    typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any, flip: Any
-) -> Any:
-    """Quantizes 32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
-
-    Also writes the scale, minus the sums of the quants (first 16, last 16, all), and the same
-    times the scale. The bits of `flip` are inverted in the stored quants.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        e = Emit(builder)
-        x, quants, scale, sums, weighted, flip = args
-        flip = e.splat(builder.trunc(flip, I8))
-        v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
-        fabs = e.declare("llvm.fabs.v16f32", F32X16, [F32X16])
-        larger = e.declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
-        across = e.declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
-        rint = e.declare("llvm.rint.v16f32", F32X16, [F32X16])
-        top = builder.call(across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])])
-        inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
-        # A block of zeros gets the scale zero, and zero times zero as its quants.
-        is_zero = builder.fcmp_ordered("==", top, ir.Constant(F32, 0.0))
-        inverse = e.splat(builder.select(is_zero, ir.Constant(F32, 0.0), inverse))
-        whole = [builder.fptosi(builder.call(rint, [builder.fmul(i, inverse)]), I32X16) for i in v]
-        for i, q in enumerate(whole):
-            q = builder.xor(builder.trunc(q, ir.VectorType(I8, 16)), flip)
-            e.store(q, e.at(quants, 16 * i))
-        add = e.declare("llvm.vector.reduce.add.v16i32", I32, [I32X16])
-        step = builder.fdiv(top, ir.Constant(F32, 127.0))
-        e.store(step, scale, 4)
-        parts = [builder.neg(builder.call(add, [q])) for q in whole]
-        for i, part in enumerate([*parts, builder.add(*parts)]):
-            e.store(part, e.at(sums, 4 * i), 4)
-            e.store(builder.fmul(builder.sitofp(part, F32), step), e.at(weighted, 4 * i), 4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), codegen
-
-
-@jitted
-def _bf16_bits(x):
-    """The 16 bits of the bfloat16 nearest to a float32, ties to even."""
-    bits = np.int64(f32_bits(x)) & 0xFFFFFFFF
-    if x != x:
-        return np.int64(0x7FC0)
-    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-
-
-@jitted
-def _place(token, n_tokens, is_block):
-    """The first token of a token's tile, the token's place in the tile, and the tile's width."""
-    widest = widest_tile(n_tokens, is_block)
-    start, end = tile_bounds(tile_number(token, n_tokens, widest), n_tokens, widest)
-    return start, token - start, end - start
-
-
-@jitted
-def lay_out(a, row, token, n_tokens, needs):
-    """Writes a row into the tiles that the kernels read, as row `token` of n_tokens."""
-    _, tiles, quants, scales, sums, weighted, pairs = a
-    as_quants, as_tiles, as_pairs = needs
-    n_cols = row.size
-    if as_quants:
-        flip = 128 if n_tokens >= MANY_FROM else 0
-        tile, lane, width = _place(token, n_tokens, True)
-        n_blocks = n_cols // BLOCK
-        for block in range(n_blocks):
-            slot = tile * n_blocks + block * width + lane
-            _quantize_block(
-                address(row) + block * BLOCK * 4,
-                address(quants) + slot * BLOCK,
-                address(scales) + slot * 4,
-                address(sums) + slot * 12,
-                address(weighted) + slot * 12,
-                flip,
-            )
-    if as_tiles or as_pairs:
-        tile, lane, width = _place(token, n_tokens, False)
-    if as_tiles:
-        for col in range(n_cols):
-            tiles[tile * n_cols + col * width + lane] = row[col]
-    if as_pairs:
-        n_pairs = (n_cols + 1) // 2
-        for pair in range(n_pairs):
-            word = _bf16_bits(row[2 * pair])
-            if 2 * pair + 1 < n_cols:
-                word |= _bf16_bits(row[2 * pair + 1]) << 16
-            pairs[tile * n_pairs + pair * width + lane] = word
-
-
-@jitted
-def _claim_rows(team, n_tokens, needs):
-    """Claims a tile for the calling thread: (first, end) of its rows, both the same once all tiles
-    are taken. The rows of a tile share cache lines, so one thread writes them all."""
-    widest = widest_tile(n_tokens, needs[0] and not needs[1] and not needs[2])
-    number = claim(team, 1)
-    if number >= n_tiles(n_tokens, widest):
-        return n_tokens, n_tokens
-    return tile_bounds(number, n_tokens, widest)
+from kernels.team import region
+from kernels.weights.layout import Activations, Needs
 
 
 @jitted
@@ -166,9 +36,9 @@ def _add_row(row, delta, after, epsilon):
 
 
 @region
-def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, needs):
+def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, own, needs):
     while True:
-        first, end = _claim_rows(team, n_tokens, needs)
+        first, end = claim_rows(team, n_tokens, own, needs)
         for t in range(first, end):
             row = x[t]
             if delta.shape[0] > 0:
@@ -184,8 +54,8 @@ def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, need
 
 
 @kernel
-def _add_rms_norm(team, x, delta, after, before, epsilon, a, n_tokens, needs):
-    _norm_rows(team, (team, x, delta, after, before, epsilon, a, n_tokens, needs))
+def _add_rms_norm(team, x, delta, after, before, epsilon, a, n_tokens, own, needs):
+    _norm_rows(team, (team, x, delta, after, before, epsilon, a, n_tokens, own, needs))
 
 
 _NOTHING = np.zeros((0, 0), np.float32)
@@ -194,15 +64,17 @@ _NOTHING = np.zeros((0, 0), np.float32)
 def add_rms_norm(
     team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, after: np.ndarray,
     before: np.ndarray, epsilon: float, a: Activations, n_tokens: int, needs: Needs,
+    own: tuple[int, int] | None = None,
 ) -> None:  # fmt: skip
     """x += norm(delta), then a = norm(x), with root-mean-square norms of the weights `after` and
     `before` (dim,) float32; empty weights stand for no norm.
 
-    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add.
+    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add. `own` =
+    (first, end) are the rows that are computed, where they are not all.
     """
     launch(
         _add_rms_norm, team, x, _NOTHING if delta is None else delta, after, before,
-        np.float32(epsilon), tuple(a), n_tokens, needs,
+        np.float32(epsilon), tuple(a), n_tokens, own or (0, n_tokens), needs,
     )  # fmt: skip
 
 
@@ -231,26 +103,6 @@ def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     launch(_gather_rows, x, rows, out)
 
 
-@region
-def _lay_out_rows(thread, team, a, n_tokens, needs):
-    while True:
-        first, end = _claim_rows(team, n_tokens, needs)
-        for t in range(first, end):
-            lay_out(a, a[0][t], t, n_tokens, needs)
-        if first == end:
-            return
-
-
-@kernel
-def _prepare(team, a, n_tokens, needs):
-    _lay_out_rows(team, (team, a, n_tokens, needs))
-
-
-def prepare(team: np.ndarray, a: Activations, n_tokens: int, needs: Needs) -> None:
-    """Prepares what was written to a.rows as a matmul's input."""
-    launch(_prepare, team, tuple(a), n_tokens, needs)
-
-
 @jitted
 def swiglu_row(gate, up, out):
     """out = silu(gate) * up (Shazeer, arXiv:2002.05202)."""
@@ -263,7 +115,7 @@ def swiglu_row(gate, up, out):
 def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
     start, hidden = own
     while True:
-        first, end = _claim_rows(team, n_tokens, needs)
+        first, end = claim_rows(team, n_tokens, (0, n_tokens), needs)
         for t in range(first, end):
             out = a[0][t, start : start + hidden]
             swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)

@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kernels.activations import activations, add_rms_norm, prepare, swiglu
+from kernels.activations import add_rms_norm, swiglu
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
 from kernels.candidates import scan_logits
+from kernels.experts.routing import route, routes
+from kernels.experts.slots import activate, gather
+from kernels.experts.sums import add_slots
 from kernels.formats import ALL_TYPES, format_of
 from kernels.matmul.multiply import matmul
+from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
+from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
-from kernels.weights.layout import Needs
+from kernels.weights.layout import GROUP, Needs
 from kernels.weights.packing import pack
 
 COLS, ROWS, HEAD_DIM, MOST_TOKENS = 256, 16, 16, 96
@@ -27,6 +32,7 @@ EVERY = Needs(True, True, True)
 def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
     """Yields (name, function that runs it) of everything there is to compile."""
     yield "norms and activations", _activations
+    yield "mixtures of experts", _experts
     for name in WORDS:
         yield f"attention, {name.upper()}", lambda team, name=name: _attention(team, name)  # type: ignore[misc]
     yield "candidates", _candidates
@@ -40,6 +46,20 @@ def _activations(team: Team) -> None:
     add_rms_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
     swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
     prepare(team.state, a, 1, EVERY)
+    wire = np.zeros((1, wire_words(COLS)), np.float32)
+    pack_quants(team.state, a, 1, (0, 1), wire)
+    unpack_quants(team.state, wire, a, 1, (0, 1))
+
+
+def _experts(team: Team) -> None:
+    """All kinds of arguments: rows that are rounded or not, with and without a shared expert."""
+    one, sums = np.ones((1, 2 * COLS), np.float32), FixedSums.zeros(2, GROUP)
+    a, found = activations(1, COLS), routes(1, 1, 1, has_shared=True)
+    route(team.state, one, 1, found, is_normalized=True, scale=1.0)
+    gather(team.state, one[:, :COLS].copy(), found.rows, found.table, a, EVERY)
+    activate(team.state, one, found.weights, found.table, a, (0, COLS), EVERY)
+    for out in (np.zeros((1, GROUP), np.float32), FixedSums.zeros(1, GROUP)):
+        add_slots(team.state, found.slots, 1, sums, out)
 
 
 def _attention(team: Team, name: str) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 
 from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
-from cluster.mesh.layout import Block, Layouts
+from cluster.mesh.layout import BLOCK_BYTES, SCATTER_BYTES, Block, Layouts, is_scattered, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
 from cluster.sockets import Context
-from dllama.collective import Addend
+from dllama.collective import Addend, Pending, RowShares
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.meter import SyncTimes
 from kernels.program import Call
@@ -34,28 +34,17 @@ from kernels.wire.exchange import (
     WAIT_NS,
 )
 
-MIN_GROUP_ROWS = 48  # a group of fewer rows reads the weights again for too little
 
+class _UnderWay:
+    """A collective whose own part has been sent: `complete` waits for the rest."""
 
-class MeshSum:
-    """A sum over all ranks that is under way: this rank's addend has been sent."""
-
-    def __init__(
-        self, mesh: MeshCollective, sequence: int, blocks: list[Block], own: list[np.ndarray],
-        total: np.ndarray,
-    ) -> None:  # fmt: skip
-        self._mesh = mesh
-        self.sequence, self.blocks, self.own, self.total = sequence, blocks, own, total
-
-    def advance(self) -> None:
-        """Adds up what this rank adds up for all, and sends it on. Raises PeerLost."""
-        if any(block.owner is not None for block in self.blocks):
-            self._mesh.blocking(lambda: self._mesh.add_up_for_all(self))
+    def __init__(self, mesh: MeshCollective, complete: Callable[[], None]) -> None:
+        self._mesh, self._complete, self._sequence = mesh, complete, mesh.links.sequence
 
     def finish(self) -> None:
-        """Waits for the sum. Raises PeerLost."""
-        self._mesh.blocking(lambda: self._mesh.complete(self))
-        self._mesh.links.end_collective(self.sequence)
+        """Waits for the results. Raises PeerLost."""
+        self._mesh.blocking(self._complete)
+        self._mesh.links.end_collective(self._sequence)
 
 
 class MeshCollective:
@@ -134,10 +123,16 @@ class MeshCollective:
         if self._compiled is not None and self._compiled.is_begun:
             self._finish_compiled(self._compiled, x, out)
             return
+        wire_bytes, sum_bytes = self._wire_bytes(out), 4 * out.shape[1]
+        if is_scattered(self.world_size, len(out), wire_bytes, sum_bytes):
+            shares = self.shares(len(out))
+            self.begin_reduce_scatter(x, out, shares).finish()
+            self.begin_all_gather(out, shares).finish()
+            return
         started = self._enter()
-        under_way = self._begin(x, out)
-        self.add_up_for_all(under_way)
-        self.complete(under_way)
+        blocks = self._layouts.to_all(out, wire_bytes)
+        own = self._send_addends(x, blocks)
+        self._add_up_all(self.links.sequence, blocks, own, out)
         self._leave(started)
 
     def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
@@ -145,22 +140,37 @@ class MeshCollective:
             return None
         if self.sync_type not in (SyncType.EXACT, SyncType.F32):
             return None
-        blocks = self._blocks(out)
-        is_small = len(blocks) == 1 and blocks[0].owner is None
+        is_small = out.nbytes <= min(BLOCK_BYTES, SCATTER_BYTES)
         return self._compiled.call(x, out) if is_small else None
 
-    def begin_all_reduce(self, x: Addend, out: np.ndarray) -> MeshSum:
+    def shares(self, n_rows: int) -> RowShares:
+        return RowShares.even(n_rows, self.rank, self.world_size)
+
+    def begin_reduce_scatter(self, x: Addend, out: np.ndarray, shares: RowShares) -> Pending:
         started = self._enter()
         self.links.begin_collective()
-        under_way = self._begin(x, out)
+        blocks = self._layouts.scattered(out, self._wire_bytes(out), shares)
+        own, sequence = self._send_addends(x, blocks), self.links.sequence
+        mine = [i for i, block in enumerate(blocks) if block.owner == self.rank]
+        blocks, own = [blocks[i] for i in mine], [own[i] for i in mine]
+        pending = _UnderWay(self, lambda: self._add_up_all(sequence, blocks, own, out))
         self._leave(started)
-        return under_way
+        return pending
+
+    def begin_all_gather(self, rows: np.ndarray, shares: RowShares) -> Pending:
+        started = self._enter()
+        self.links.begin_collective()
+        blocks, sequence = self._layouts.gathered(rows, shares), self.links.sequence
+        for block in blocks:
+            if block.owner == self.rank:
+                block.wire[:] = rows[block.rows].reshape(-1).view(np.uint8)
+                self._send(block.message, Phase.ROWS, block, sequence, 0)
+        pending = _UnderWay(self, lambda: self._take_rows(sequence, blocks, rows))
+        self._leave(started)
+        return pending
 
     def n_groups(self, n_rows: int) -> int:
-        if n_rows < 2 * MIN_GROUP_ROWS or self.links.n_rings == len(self._others):
-            return 1
-        has_two_hops = n_rows >= 3 * MIN_GROUP_ROWS and self.world_size > 2
-        return 3 if has_two_hops else 2
+        return n_groups(n_rows, self.world_size, self.links.n_rings == len(self._others))
 
     def blocking(self, work: Callable[[], None]) -> None:
         """Does a part of a sum, which counts as network: others may have computed meanwhile."""
@@ -170,46 +180,28 @@ class MeshCollective:
         self._counters[SLOWEST_NS] = 0
         self._leave(started)
 
-    def add_up_for_all(self, under_way: MeshSum) -> None:
-        """Adds up the blocks that are this rank's, and sends their sums to all others."""
-        for block, wire in zip(under_way.blocks, under_way.own, strict=True):
-            if block.owner == self.rank:
-                total = under_way.total[block.rows]
-                self._add_up(under_way.sequence, block, wire, total)
-                message = bytearray(HEADER_BYTES) + total.data.cast("B")
-                self._send(message, Phase.REDUCED, block, self._others, under_way.sequence, 0)
-
-    def complete(self, under_way: MeshSum) -> None:
-        """Adds up the blocks that every rank adds up, and waits for the sums of others."""
-        for block, wire in zip(under_way.blocks, under_way.own, strict=True):
-            if block.owner is None:
-                self._add_up(under_way.sequence, block, wire, under_way.total[block.rows])
-        for block in under_way.blocks:
-            if block.owner not in (None, self.rank):
-                self._take_sum(under_way.sequence, block, under_way.total[block.rows])
-
-    def _begin(self, x: Addend, out: np.ndarray) -> MeshSum:
-        """Sends this rank's addend."""
+    def _send_addends(self, x: Addend, blocks: list[Block]) -> list[np.ndarray]:
+        """Sends this rank's addend; returns what of it there is of each block."""
         if isinstance(x, np.ndarray):
             x = np.ascontiguousarray(x, np.float32)
         compute_ns = int(self._counters[STARTED_NS] - self._counters[SINCE_NS])
-        sequence, blocks = self.links.sequence, self._blocks(out)
         own = []
         for block in blocks:
             more = self._codec.encode(x, block.rows, block.wire)
             message = block.message + more if more else block.message
             own.append(np.frombuffer(message, np.uint8, -1, HEADER_BYTES))
-            self._send(message, Phase.PARTIAL, block, block.receivers, sequence, compute_ns)
-        return MeshSum(self, sequence, blocks, own, out)
+            self._send(message, Phase.PARTIAL, block, self.links.sequence, compute_ns)
+        return own
 
     def _finish_compiled(self, compiled: CompiledSums, x: Addend, out: np.ndarray) -> None:
         """Finishes a sum that compiled code has begun."""
         own = compiled.finish_sending(x, out)
-        self.complete(MeshSum(self, self.links.sequence, self._blocks(out), [own], out))
+        blocks = self._layouts.to_all(out, self._wire_bytes(out))
+        self._add_up_all(self.links.sequence, blocks, [own], out)
         self._leave(int(self._counters[STARTED_NS]))
 
-    def _blocks(self, total: np.ndarray) -> list[Block]:
-        return self._layouts.of(total, self._codec.row_bytes(total.shape[1]))
+    def _wire_bytes(self, total: np.ndarray) -> int:
+        return self._codec.row_bytes(total.shape[1])
 
     def gather(self, part: bytes) -> list[bytes] | None:
         started = self._enter()
@@ -253,12 +245,17 @@ class MeshCollective:
         counted[SINCE_NS] = now
 
     def _send(
-        self, message: bytearray, phase: Phase, block: Block, receivers: list[int], sequence: int,
-        compute_ns: int,
-    ) -> None:  # fmt: skip
+        self, message: bytearray, phase: Phase, block: Block, sequence: int, compute_ns: int
+    ) -> None:
         self.links.pack_header(message, phase, block.number, sequence, compute_ns)
-        for rank in receivers:
+        for rank in block.receivers:
             self.links.send(rank, message)
+
+    def _add_up_all(
+        self, sequence: int, blocks: Iterable[Block], own: Iterable[np.ndarray], total: np.ndarray
+    ) -> None:
+        for block, wire in zip(blocks, own, strict=True):
+            self._add_up(sequence, block, wire, total[block.rows])
 
     def _add_up(self, sequence: int, block: Block, own: np.ndarray, total: np.ndarray) -> None:
         """Writes the sum of every rank's addend to `total`, the block's rows of the sum."""
@@ -269,11 +266,14 @@ class MeshCollective:
             wires[rank] = np.frombuffer(arrived.payload, np.uint8)
         self._codec.add_up(wires, total)
 
-    def _take_sum(self, sequence: int, block: Block, total: np.ndarray) -> None:
-        assert block.owner is not None
-        key = Key(sequence, Phase.REDUCED, block.number, block.owner)
-        wire = self._checked(self.links.take(key).payload, total.nbytes, block.owner)
-        total[:] = wire.view("<f4").reshape(total.shape)
+    def _take_rows(self, sequence: int, blocks: list[Block], rows: np.ndarray) -> None:
+        for block in blocks:
+            if block.owner is None or block.owner == self.rank:
+                continue
+            part = rows[block.rows]
+            key = Key(sequence, Phase.ROWS, block.number, block.owner)
+            wire = self._checked(self.links.take(key).payload, part.nbytes, block.owner)
+            part[:] = wire.view("<f4").reshape(part.shape)
 
     def _checked(self, payload: memoryview, n_bytes: int, rank: int) -> np.ndarray:
         if len(payload) != n_bytes:

@@ -26,14 +26,14 @@ MAX_EARLY_BYTES = 512 << 20  # of one rank: a few payloads
 class Phase(IntEnum):
     HELLO = 0
     PARTIAL = 1  # a rank's own addend
-    REDUCED = 2  # a finished sum
+    ROWS = 2  # rows that their owner has finished
     PART = 3  # a piece for rank 0
 
 
 _LIMITS = {  # the longest payload, and how many blocks
     int(Phase.HELLO): (MAX_OFFER_BYTES, 1),
     int(Phase.PARTIAL): (MAX_BLOCK_BYTES, MAX_BLOCKS),
-    int(Phase.REDUCED): (MAX_BLOCK_BYTES, MAX_BLOCKS),
+    int(Phase.ROWS): (MAX_BLOCK_BYTES, MAX_BLOCKS),
     int(Phase.PART): (MAX_PART_BYTES, 1),
 }
 

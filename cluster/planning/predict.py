@@ -14,7 +14,7 @@ import numpy as np
 
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import Network
-from cluster.planning.syncs import exchanged
+from cluster.planning.syncs import Exchanged, exchanged
 from cluster.planning.work import ModelWork
 from dllama.sharding.plan import Shard
 from dllama.speeds import KernelSpeeds
@@ -128,8 +128,9 @@ class Predictor:
         self, chosen: Sequence[int], shards: Sequence[Shard], n_rows: int, depth: int
     ) -> StepTime:
         """Returns the time of a step of `n_rows` after `depth` tokens of context."""
+        normed_rows = self._exchanged(len(chosen), n_rows).normed_rows
         ranks = tuple(
-            self._rank(node, shard, n_rows, depth)
+            self._rank(node, shard, n_rows, normed_rows, depth)
             for node, shard in zip(chosen, shards, strict=True)
         )
         *half_layers, head = (max(column) for column in zip(*ranks, strict=True))
@@ -146,13 +147,17 @@ class Predictor:
         n = len(chosen)
         if n < 2:
             return NO_SYNC
-        sent = exchanged(self.work.config.dim, n_rows, n, self._sync_type)
+        sent = self._exchanged(n, n_rows)
         whole = sum(self.network.exchange_s(chosen, n_bytes) for n_bytes in sent.hops)
         sockets = sum(self.network.cpu_s(chosen, n_bytes) for n_bytes in sent.hops)
         rate = min(self.nodes[i].speeds.sum_gb_per_s for i in chosen) * 1e9
         return SyncTime(
             sockets + n * sent.added_bytes / rate, max(0.0, whole - sockets), sent.n_groups
         )
+
+    def _exchanged(self, world_size: int, n_rows: int) -> Exchanged:
+        work = self.work
+        return exchanged(work.config.dim, n_rows, world_size, self._sync_type, work.normed_quants)
 
     def _outward_s(self, chosen: Sequence[int], n_rows: int) -> float:
         """The way of a step and its embeddings to the workers, one after the other, and of the
@@ -162,19 +167,22 @@ class Predictor:
         wire = sum(self.network.between(chosen[0], i).wire_seconds(n_bytes) for i in others)
         return wire + self.network.slowest_latency_s(chosen)
 
-    def _rank(self, node: int, shard: Shard, n_rows: int, depth: int) -> RankTime:
+    def _rank(
+        self, node: int, shard: Shard, n_rows: int, normed_rows: float, depth: int
+    ) -> RankTime:
         config, speeds = self.work.config, self.nodes[node].speeds
         heads, hidden = len(shard.kv_heads), len(shard.hidden)
-        vector_s = n_rows * config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        vector_s = config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
         attention = self._products(node, "heads", heads, n_rows) + half_s
+        attention += norm_s + vector_s * n_rows * in_heads
         attention += self._attend(node, heads, n_rows, depth)
-        attention += vector_s * (2 * config.dim + in_heads)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += vector_s * (2 * config.dim + 2 * hidden * config.active_blocks)
+        feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 

@@ -14,6 +14,7 @@ from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_page_bytes, memory_needed
 from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
@@ -66,6 +67,7 @@ class ModelWork:
             self.amounts[part][self.types.index(info.qtype)] += both / self._units[part]
         embed = tensors["embed"]
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
+        self.normed_quants = reads_normed_quants(config, tensors)
         self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
         self._memory = self._memory_by_unit()
 

@@ -168,6 +168,7 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
     )
     _check(_within(step.tokens, 0, limits.vocab_size), "tokens are in the vocabulary")
     _check(_within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
+    _check(_within(step.hidden_at, 0, n_tokens), "states are asked of rows that exist")
     _check(len(step.candidates) == len(step.logits_at), "every logits row has a count")
     _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
     _check(step.copies.shape[1] == 2, "a copy names two pages")

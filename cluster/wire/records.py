@@ -13,10 +13,9 @@ from typing import Any, Union, get_origin, get_type_hints
 
 import numpy as np
 
-from cluster.wire.readers import Reader, array_reader, first, reader, unwrapped, with_article
+from cluster.wire.readers import Reader, array_reader, reader, unwrapped, with_article
 from dllama import __version__
 from dllama.errors import ProtocolError
-from dllama.limits import Local
 
 _NO_ARRAYS: Iterator[np.ndarray] = iter(())
 
@@ -57,8 +56,6 @@ class Record:
         bare, limits = unwrapped(hint)
         where = f"the field {name!r} of {with_article(self.cls.__name__)}"
         read = f"read_{name}"
-        if first(limits, Local) is not None:
-            return
         if bare is np.ndarray:
             self.n_arrays += 1
             self._space[read] = array_reader(where, limits)

@@ -10,13 +10,13 @@ from dllama.collective import Addend
 from dllama.runtime.inputs import Inputs, columns_of, inputs
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
-from kernels.activations import activations
 from kernels.arrays import aligned
 from kernels.experts.routing import Routes, route, routes
 from kernels.experts.slots import activate, gather
 from kernels.experts.sums import add_slots
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
+from kernels.prepare import activations
 from kernels.weights.layout import GROUP, Activations
 
 

@@ -6,7 +6,8 @@ adds the parts of all ranks.
 
 from __future__ import annotations
 
-from dllama.collective import Collective, PendingSum
+from dllama.collective import Collective
+from dllama.runtime.divided import compute_divided
 from dllama.runtime.executor import Executor
 from dllama.runtime.ops import Ops
 from dllama.runtime.weights import Weights
@@ -16,13 +17,12 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     """Computes the logits of the step's wanted rows over this rank's part of the vocabulary, in
     state.logits.
 
-    The residual stream holds the embedded tokens, and afterwards the last layer's states.
-    Raises PeerLost.
+    The residual stream holds the embedded tokens, and afterwards the last layer's states of the
+    rows that are wanted. Raises PeerLost.
     """
-    groups = ops.groups(comm.n_groups(ops.rows.n))
-    if len(groups) > 1:
-        _compute_in_turn(weights, groups, comm)
-        ops.join()
+    n_groups = comm.n_groups(ops.rows.n)
+    if n_groups:
+        compute_divided(weights, ops.groups(n_groups), comm)
     else:
         _compute(weights, ops, comm, executor)
     executor.run(ops.head)  # my slice of the vocabulary
@@ -35,27 +35,4 @@ def _compute(weights: Weights, ops: Ops, comm: Collective, executor: Executor) -
             executor.run(half_layer.enter, ops, layer)  # begins with x += total
             executor.run(half_layer.compute, ops, layer)  # my part of the sum
             executor.all_reduce(comm, mine, total)
-
-
-def _compute_in_turn(weights: Weights, groups: list[Ops], comm: Collective) -> None:
-    """Computes groups of rows in turn, while the sums of the others travel. A later group attends
-    to an earlier one, whose keys and values of the layer are stored by then."""
-    family = weights.family
-    sums: list[PendingSum | None] = [None] * len(groups)
-    before: PendingSum | None = None  # what was begun last
-    for layer in weights.layers:
-        for half_layer in (family.attention, family.feed_forward):
-            for i, group in enumerate(groups):
-                if (pending := sums[i]) is not None:
-                    pending.finish()
-                half_layer.enter(group, layer)
-                half_layer.compute(group, layer)
-                sums[i] = begun = comm.begin_all_reduce(group.addend, group.total)
-                if before is not None:
-                    before.advance()
-                before = begun
-    if before is not None:
-        before.advance()
-    for pending in sums:
-        if pending is not None:
-            pending.finish()
+    executor.run(ops.end_layers)

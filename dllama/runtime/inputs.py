@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.runtime.linear import Linear
-from kernels.activations import activations
+from kernels.prepare import activations
 from kernels.weights.layout import Activations
 
 

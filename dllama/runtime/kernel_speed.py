@@ -19,13 +19,14 @@ from dllama.runtime.linear import format_name
 from dllama.runtime.step_speed import measure_steps
 from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.speeds import KernelSpeeds, TypeSpeed
-from kernels.activations import activations, add_rms_norm, swiglu
+from kernels.activations import add_rms_norm, swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import Units
+from kernels.prepare import activations
 from kernels.team import Team
 from kernels.weights.layout import GROUP, Needs, Packed
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from dllama.collective import Addend
+from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
@@ -16,13 +16,14 @@ from dllama.runtime.layer import NONE
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from dllama.step import PAGE_TOKENS, Step
-from kernels.activations import add_rms_norm, clear, gather_rows, prepare, swiglu
+from dllama.step import NO_ROWS, PAGE_TOKENS, Step
+from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
-from kernels.weights.layout import Activations
+from kernels.prepare import pack_quants, prepare, unpack_quants
+from kernels.weights.layout import Activations, Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Rows:
     pages: np.ndarray  # (S, max_pages)
     row_pages: np.ndarray  # (T,)
     logits_at: np.ndarray  # (R,)
+    wanted: np.ndarray = field(
+        default_factory=lambda: NO_ROWS
+    )  # rows whose last states are read, in rising order
 
 
 def rows_of(step: Step) -> Rows:
@@ -47,7 +51,8 @@ def rows_of(step: Step) -> Rows:
     if len(sequence) < step.n_tokens:
         sequence = np.repeat(sequence, np.diff(starts))
     row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
-    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at)
+    wanted = np.union1d(step.logits_at, step.hidden_at)
+    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at, wanted)
 
 
 def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
@@ -60,9 +65,10 @@ def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
         begin = int(np.searchsorted(rows.starts, first, "right")) - 1
         stop = int(np.searchsorted(rows.starts, end, "left"))
         starts = np.clip(rows.starts[begin : stop + 1], first, end) - np.int32(first)
+        wanted = rows.wanted[(rows.wanted >= first) & (rows.wanted < end)] - first
         group = Rows(
             end - first, starts, rows.positions[part], rows.pages[begin:stop],
-            rows.row_pages[part], rows.logits_at[:0],
+            rows.row_pages[part], rows.logits_at[:0], wanted,
         )  # fmt: skip
         groups.append((first, group))
     return groups
@@ -72,12 +78,12 @@ class Ops:
     """Operations for the rows of one step at a time; `begin` comes first."""
 
     _delta: np.ndarray | None  # what the residual stream has not taken in yet
+    _needs: Needs  # of those who read `normed`
 
     def __init__(self, weights: Weights, state: RunState, team: np.ndarray) -> None:
         self._weights, self._state, self._team = weights, state, team
         self._config: ModelConfig = weights.config
         self._epsilon = weights.config.norm_epsilon
-        self.normed = state.normed  # (T, dim): the input of a half layer
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
         self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
@@ -93,8 +99,6 @@ class Ops:
     def groups(self, n_groups: int) -> list[Ops]:
         """Returns the operations of each group of the step's rows. Groups are computed half layer
         by half layer, in their order: they share all buffers but those of their own rows."""
-        if n_groups == 1:
-            return [self]
         found = []
         for first, rows in split(self.rows, n_groups):
             group = copy(self)
@@ -102,13 +106,36 @@ class Ops:
             found.append(group)
         return found
 
-    def join(self) -> None:
-        """Goes on with all rows, after the last sums of their groups."""
-        self._delta = self.total
+    def divide(self, shares: RowShares) -> None:
+        """Lets `add_norm` compute only this rank's share of the rows."""
+        self.shares, self._own = shares, (shares.own.start, shares.own.stop)
+        self._sends_quants = self._weights.units.normed_quants
+
+    def normed_rows(self) -> np.ndarray:
+        """Returns the rows of `normed`, (T, n) float32, as ranks exchange them; this rank's share
+        is filled in."""
+        if not self._sends_quants:
+            return self.normed.rows[: self.rows.n]
+        pack_quants(self._team, self.normed, self.rows.n, self._own, self._wire)
+        return self._wire
+
+    def take_normed_rows(self) -> None:
+        """Completes `normed` with the shares of other ranks, which `normed_rows` holds by now."""
+        begin, end = self._own
+        for part in ((0, begin), (end, self.rows.n)):
+            if part[0] == part[1]:
+                continue
+            if self._sends_quants:
+                unpack_quants(self._team, self._wire, self.normed, self.rows.n, part)
+            else:
+                prepare(self._team, self.normed, self.rows.n, self._needs, part)
 
     def _place(self, rows: Rows, first: int) -> None:
         state, own = self._state, slice(first, first + rows.n)
         self.rows = rows
+        self.shares, self._own, self._sends_quants = RowShares.whole(rows.n), (0, rows.n), False
+        self.normed = state.normed.part(first)  # (T, dim): the input of a half layer
+        self._wire = state.wire[own]
         self.x = state.x[own]  # (T, dim): the residual stream
         self.total = state.partial[own]  # (T, width): the sum over all ranks
         self.addend: Addend = (  # (T, width): this rank's part of it
@@ -123,12 +150,17 @@ class Ops:
         There is no `total` before the first half layer.
         `after` and `before` are norm weights (dim,), empty for no norm.
         """
-        needs = needs_of(*readers)
+        self._needs = needs_of(*readers)
+        needs = Needs(quants=True) if self._sends_quants else self._needs
         add_rms_norm(
             self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
-            self.rows.n, needs,
+            self.rows.n, needs, self._own,
         )  # fmt: skip
         self._delta = self.total
+
+    def end_layers(self) -> None:
+        """x += norm(total) of the last half layer."""
+        self.add_norm(self._weights.layers[-1].vector("post_norm2"), NONE)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
@@ -199,7 +231,6 @@ class Ops:
         """Logits of the rows `logits_at` over this rank's part of the vocabulary."""
         state, weights, rows = self._state, self._weights, self.rows
         n = len(rows.logits_at)
-        self.add_norm(weights.layers[-1].vector("post_norm2"), NONE)
         if n and weights.wcls is not None:
             gather_rows(self.x, rows.logits_at, state.last)
             add_rms_norm(

@@ -101,8 +101,6 @@ class RankModel:
         if not self.executor.replay(comm):
             forward(self.weights, self._ops, comm, self.executor)
             self.executor.end()
-        if len(step.hidden_at) or len(self.hidden):
-            self.hidden = self._last_states(x[step.hidden_at])
         part = encode_part(
             self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
             self.weights.vocab_start, self.weights.units.vocab, step.candidates, self.state,
@@ -111,6 +109,8 @@ class RankModel:
         parts = comm.gather(part)
         if parts is None:
             return None
+        if len(step.hidden_at) or len(self.hidden):
+            self.hidden = self._last_states(x[step.hidden_at])
         unit, n_tokens = self.weights.units.vocab, self.weights.config.n_tokens
         return merge_parts(parts, step.candidates, unit, n_tokens)
 

@@ -11,11 +11,11 @@ from dllama.runtime.experts import ExpertState, allocate_experts
 from dllama.runtime.inputs import Inputs, inputs
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
-from kernels.activations import activations
 from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
 from kernels.matmul.sums import FixedSums, Kind
+from kernels.prepare import activations, wire_words
 from kernels.weights.layout import GROUP, Activations
 
 
@@ -33,6 +33,7 @@ class RunState:
     tiles: np.ndarray  # (T, 3) int32
     scratch: Scratch  # of attention
     normed: Activations  # (T, dim)
+    wire: np.ndarray  # (T, words): `normed` as ranks exchange it, where they divide up its rows
     qkv: np.ndarray  # (T, width)
     gate_up: np.ndarray  # (T, width)
     mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
@@ -67,6 +68,7 @@ def allocate(
         tiles=aligned((max_tokens, 3), np.int32),
         scratch=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),
+        wire=aligned((max_tokens, wire_words(config.dim)), f32),
         qkv=aligned((max_tokens, _widest(weights, "qkv")), f32),
         gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),
         mixed=inputs(weights.linears("wo"), max_tokens),

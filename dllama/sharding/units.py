@@ -1,11 +1,11 @@
-"""The units a model is cut in. They depend on the model alone, never on the nodes: a sum over
+"""What all ranks know of a model, whatever they hold of it. The units it is cut in: a sum over
 columns, or over the vocabulary, is made unit by unit, so that all cuts give the same bits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from dllama.config import ModelConfig
@@ -14,6 +14,7 @@ from dllama.models import model_tensors
 from dllama.models.tensors import Axis
 from dllama.qtypes import BLOCK
 from dllama.weight_source import TensorInfo
+from kernels.formats import QUANT_TYPES
 
 ACTIVATION_BLOCK = 32
 """Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
@@ -33,6 +34,7 @@ class SumUnits:
     heads: Unit
     hidden: Unit
     vocab: Unit
+    normed_quants: bool = False  # all that layers do with their normed input reads it in 8 bits
 
     def by_axis(self, config: ModelConfig) -> dict[Axis, int]:
         """Returns the units of the columns of each axis that matrices are summed over."""
@@ -50,13 +52,26 @@ def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1
     )
 
 
+def reads_normed_quants(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Returns whether all that layers do with a normed input reads it quantized. Rows are sorted by
+    experts as floats."""
+    table = model_tensors(config)
+    return not config.n_experts and all(
+        info.qtype.name.lower() in QUANT_TYPES
+        for name, info in tensors.items()
+        if name.startswith("layers.") and name in table
+        if table[name].cols is Axis.DIM and not table[name].is_vector
+    )
+
+
 def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits:
     """Returns the units of a model file."""
-    return sum_units(
+    units = sum_units(
         config,
         head_align=column_block(config, tensors, Axis.HEADS),
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
     )
+    return replace(units, normed_quants=reads_normed_quants(config, tensors))
 
 
 def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:

@@ -54,7 +54,7 @@ class Emit:
         """Prefetches the cache lines of bytes that will be read; any address is allowed."""
         kind = ir.IntType(8).as_pointer()
         f = self.declare("llvm.prefetch.p0", ir.VoidType(), [kind, I32, I32, I32])
-        rw, locality, is_data = (ir.Constant(I32, n) for n in (0, 2, 1))
+        rw, locality, is_data = (ir.Constant(I32, n) for n in (0, 1, 1))
         for line in range(0, n_bytes, CACHE_LINE):
             where = self.b.inttoptr(self.at(address, line), kind)
             self.b.call(f, [where, rw, locality, is_data])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.activations import lay_out, swiglu_row
+from kernels.activations import swiglu_row
 from kernels.emit.jit import jitted, kernel
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.tiles import n_tiles, tile_bounds, widest_tile
+from kernels.prepare import lay_out
 from kernels.program import launch
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs

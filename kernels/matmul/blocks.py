@@ -7,13 +7,12 @@ from typing import Any
 
 from kernels.emit.emitter import Emit, Variable
 from kernels.emit.intrinsics import address
-from kernels.emit.jit import named
+from kernels.emit.jit import jitted, named
 from kernels.emit.vectors import F32X16, I32, I32X16, Value
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.dots import block_dots
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
-    PREFETCHED_FROM,
     Pointers,
     chunk_of_groups,
     run_of_groups,
@@ -27,6 +26,9 @@ from kernels.weights.unpack import Scales, is_signed, quants
 ONE_GROUP: dict[int, int] = {}
 """A tile works on one group at once, whatever its tokens: its integer sums begin anew at every
 block, and memory gives more to a single stream (measured: up to twice as much as to four)."""
+
+MOST_SHARERS = 8
+"""Tiles that share in fetching weights; a power of two."""
 
 # -- the float steps: the only ones there are, so that all kernels give the same bits ----------
 
@@ -71,8 +73,9 @@ class _BlockTile:
         loop = self.sums.steps if fmt.unit_blocks == 1 else e.loop
         with loop(self.p.n_steps) as unit:
             where = e.b.mul(unit, e.i64(fmt.scale_bytes))
-            for base in self.s_base:
-                self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
+            with self._turn(unit):
+                for base in self.s_base:
+                    self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
             found = [fmt.unpack_scales(e, e.b.add(base, where)) for base in self.s_base]
             if fmt.unit_blocks == 1:
                 self._block(unit, [unit_scales[0] for unit_scales in found])
@@ -109,20 +112,24 @@ class _BlockTile:
         starts = [self._starts(e.b.add(p.a_sums, sums_at), t) for t in range(tokens)]
         weighted = e.b.add(p.a_weighted, sums_at)
         steps = [e.load_splat_f32(e.at(a_scales, 4 * t)) for t in range(tokens)]
+        offset = e.b.mul(block, e.i64(self.fmt.quant_bytes))
+        with self._turn(block):
+            for base in self.w_base:
+                self._prefetch(base, offset, p.quants_ahead, self.fmt.quant_bytes)
         for g in range(self.groups):
-            offset = e.b.mul(block, e.i64(self.fmt.quant_bytes))
-            self._prefetch(self.w_base[g], offset, p.quants_ahead, self.fmt.quant_bytes)
             where = e.b.add(self.w_base[g], offset)
             dots = block_dots(e, self.fmt, quants(e, self.fmt, where), a_quants, starts)
             for t in range(tokens):
                 add_block(e, self.sums.acc[g][t], dots[t], steps[t], factors[g])
                 add_minima(e, self.sums.acc[g][t], t, weighted, factors[g])
 
+    def _turn(self, step: Value) -> Any:
+        """A context whose code runs only in the steps in which this tile fetches weights."""
+        e = self.e
+        return e.b.if_then(e.b.icmp_signed("==", e.b.and_(step, self.p.pace), e.i64(0)))
+
     def _prefetch(self, base: Value, offset: Value, ahead: Value, n_bytes: int) -> None:
-        """Fetches lines further on, for tiles that compute too long for the processor's own
-        prefetching to keep memory busy."""
-        if self.tokens < PREFETCHED_FROM and self.fmt.unit_blocks == 1:
-            return
+        """Fetches lines further on: the processor's own prefetching does not keep memory busy."""
         self.e.prefetch(self.e.b.add(self.e.b.add(base, offset), ahead), n_bytes)
 
     def _starts(self, sums: Value, t: int) -> list[Value]:
@@ -145,10 +152,21 @@ def emit_tile(fmt: BlockType, e: Emit, p: Pointers, tokens: int, groups: int, fi
 # -- the matrix ------------------------------------------------------------------------------
 
 
+@jitted
+def _share(number, n_rows):
+    """Returns (mask, further): tile `number` of some rows fetches weights in steps whose number
+    has no bit of the mask, and those of `further` steps later. The tiles read the same groups in
+    turn: memory has work all the time if each of them fetches a part of the next groups."""
+    n_sharers = 1
+    while 2 * n_sharers <= min(n_tiles(n_rows, FEW), MOST_SHARERS):
+        n_sharers *= 2
+    return (n_sharers - 1, number) if number < n_sharers else (-1, 0)
+
+
 def block_matmul(fmt: BlockType) -> Any:
     """A region that multiplies a matrix of one quant type with any number of tokens."""
     tile = run_of_groups(fmt.name, partial(emit_tile, fmt), widest=FEW, at_once=ONE_GROUP)
-    quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
+    quant_bytes, scale_bytes, unit_blocks = fmt.quant_bytes, fmt.scale_bytes, fmt.unit_blocks
 
     @region
     @named(f"multiply_rows_{fmt.name}")
@@ -184,12 +202,15 @@ def block_matmul(fmt: BlockType) -> Any:
                     start, end = tile_bounds(number, n_rows, FEW)
                     start, end = first_row + start, first_row + end
                     done = start * n_blocks
+                    mask, further = _share(number, n_rows)
                     tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
                                   scales.shape[1], address(a_quants) + done * BLOCK,
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,
                                   address(a_weighted) + done * 12,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
-                                  quants_ahead, scales_ahead, 0, unit, first_unit, kind, high,
-                                  wide + group + start * wide_stride, wide_stride))  # fmt: skip
+                                  quants_ahead + further * quant_bytes,
+                                  scales_ahead + further * scale_bytes, mask, unit, first_unit,
+                                  kind, high, wide + group + start * wide_stride,
+                                  wide_stride))  # fmt: skip
 
     return body

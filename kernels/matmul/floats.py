@@ -12,7 +12,6 @@ from kernels.emit.vectors import Value
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
-    PREFETCHED_FROM,
     Pointers,
     chunk_of_groups,
     run_of_groups,
@@ -47,10 +46,9 @@ def _emit_tile(
     with sums.steps(p.n_steps) as vector:
         step = e.b.mul(vector, e.i64(fmt.vector_bytes))
         weights = [fmt.load(e, e.b.add(base, step)) for base in w_base]
-        if tokens >= PREFETCHED_FROM:
-            further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
-            for base in w_base:
-                e.prefetch(e.b.add(base, further))
+        further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
+        for base in w_base:
+            e.prefetch(e.b.add(base, further))
         activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
         for t in range(tokens):
             factor = fmt.spread(e, e.at(activations, 4 * t))

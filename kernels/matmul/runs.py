@@ -18,7 +18,6 @@ from kernels.matmul.sums import SumArgs
 from kernels.matmul.tiles import MANY_FROM
 
 GROUPS_AT_ONCE = 4  # groups that the tiles of many tokens read in turn
-PREFETCHED_FROM = 3  # tokens of a tile, where a unit of weights is a single block
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 

@@ -197,6 +197,12 @@ class Activations(NamedTuple):
     weighted: np.ndarray
     pairs: np.ndarray
 
+    def part(self, first: int) -> Activations:
+        """Returns the buffers from a row on, in the same memory, for as many rows as there are."""
+        n_rows = len(self.rows)
+        flat = (plane[first * (len(plane) // n_rows) :] for plane in self[1:])
+        return Activations(self.rows[first:], *flat)
+
 
 class Needs(NamedTuple):
     """The forms of its activations that the next matmul reads."""

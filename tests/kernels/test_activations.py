@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.activations import activations, add_rms_norm, prepare, swiglu
+from kernels.activations import add_rms_norm, swiglu
 from kernels.emit.exponential import exp_f32
 from kernels.emit.jit import kernel
 from kernels.matmul.expanded import NARROWEST
@@ -21,6 +21,7 @@ from kernels.matmul.tiles import (
     tile_number,
     widest_tile,
 )
+from kernels.prepare import activations, prepare
 from kernels.weights.layout import Needs
 
 

@@ -442,35 +442,50 @@ def test_what_strangers_send_to_an_idle_rank_is_dropped_by_draining(
 
 
 @pytest.mark.parametrize("sync_type", list(SyncType))
-@pytest.mark.parametrize("is_scattered", [False, True])
-def test_several_sums_may_be_under_way(
-    make_mesh: Callable[..., MeshOfThreads],
-    monkeypatch: pytest.MonkeyPatch,
-    sync_type: SyncType,
-    is_scattered: bool,
+def test_several_collectives_may_be_under_way(
+    make_mesh: Callable[..., MeshOfThreads], monkeypatch: pytest.MonkeyPatch, sync_type: SyncType
 ) -> None:
-    """Each rank begins all of them, advances and ends them in its own time."""
-    monkeypatch.setattr(layout, "is_scattered", lambda *_: is_scattered)
+    """Each rank begins all of them, and ends them in its own time: sums of its rows, then those of
+    all ranks."""
     monkeypatch.setattr(layout, "BLOCK_BYTES", 5 * 4 * 96)
-    groups = [partials(3, rows, 96, seed=rows) for rows in (12, 12, 9)]
+    groups = [partials(3, rows, 96, seed=rows) for rows in (12, 12, 9, 2)]
     expected = [reduce_all(list(make_mesh(3, sync_type).ranks), xs)[0] for xs in groups]
     mesh = make_mesh(3, sync_type)
 
     def body(rank: int) -> list[bytes]:
         comm = mesh.ranks[rank]
         outs = [np.zeros_like(xs[rank]) for xs in groups]
+        shares = [comm.shares(len(out)) for out in outs]
         for turn in range(4):
-            begun = []
-            for xs, out in zip(groups, outs, strict=True):
+            sums = []
+            for xs, out, divided in zip(groups, outs, shares, strict=True):
                 time.sleep(0.002 * ((turn + rank) % 3))
                 x = fixed_sums(xs[rank]) if sync_type is SyncType.EXACT else xs[rank].copy()
-                begun.append(comm.begin_all_reduce(x, out))
-                if len(begun) > 1:
-                    begun[-2].advance()
-            begun[-1].advance()
-            for each in begun:
+                out[:] = np.nan
+                sums.append(comm.begin_reduce_scatter(x, out, divided))
+            gathers = []
+            for each, out, divided in zip(sums, outs, shares, strict=True):
                 each.finish()
+                assert np.isnan(np.delete(out, divided.own, 0)).all()
+                gathers.append(comm.begin_all_gather(out, divided))
+            for gathered in gathers:
+                gathered.finish()
         return [out.tobytes() for out in outs]
 
     for sums in run_ranks([lambda r=r: body(r) for r in range(3)]):
         assert sums == [each.tobytes() for each in expected]
+
+
+def test_rows_of_any_bits_are_gathered(make_mesh: Callable[..., MeshOfThreads]) -> None:
+    """Also such as are no numbers, and shares of no rows."""
+    mesh = make_mesh(3)
+    whole = np.random.default_rng(3).integers(-(2**31), 2**31, (40, 24)).astype(np.int32)
+
+    def body(rank: int) -> bytes:
+        shares = mesh.ranks[rank].shares(len(whole)).of(np.arange(0, 13))
+        rows = np.zeros((13, 24), np.float32)
+        rows[shares.own] = whole[:13].view(np.float32)[shares.own]
+        mesh.ranks[rank].begin_all_gather(rows, shares).finish()
+        return rows.tobytes()
+
+    assert set(run_ranks([lambda r=r: body(r) for r in range(3)])) == {whole[:13].tobytes()}

@@ -59,7 +59,7 @@ def test_pieces_are_for_rank_0_and_hellos_come_first() -> None:
 
 @pytest.mark.parametrize("is_taken", [False, True])
 def test_a_message_that_is_sent_again_names_its_sender(is_taken: bool) -> None:
-    kept, key = filing_of(0), Key(5, Phase.REDUCED, 0, 1)
+    kept, key = filing_of(0), Key(5, Phase.ROWS, 0, 1)
     kept.keep(key, arrived())
     if is_taken:
         kept.take(key)

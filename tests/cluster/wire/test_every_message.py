@@ -19,7 +19,7 @@ from cluster.wire import engine_messages, messages, store_messages
 from cluster.wire.codec import Codec
 from cluster.wire.records import record_of
 from dllama.errors import ProtocolError
-from dllama.limits import Array, Local, MaxLength, MultipleOf, Range
+from dllama.limits import Array, MaxLength, MultipleOf, Range
 
 CODECS: list[Codec[Any]] = [messages.CODEC, engine_messages.CODEC, store_messages.CODEC]
 KINDS = [(codec, record.cls) for codec in CODECS for record in codec.kinds.values()]
@@ -39,7 +39,7 @@ plain = st.recursive(
 def hints(kind: Any) -> dict[str, Any]:
     """The annotations of the fields that travel."""
     found = get_type_hints(kind, include_extras=True)
-    return {f.name: found[f.name] for f in fields(kind) if limit(found[f.name], Local) is None}
+    return {f.name: found[f.name] for f in fields(kind)}
 
 
 def limit(hint: Any, kind: type) -> Any:

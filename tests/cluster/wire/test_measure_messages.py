@@ -65,7 +65,7 @@ def test_links_that_cannot_be(links: list[PeerLink]) -> None:
         check_measured(replace(FOUND, links=links), 1, 3, [QType.Q4_0])
 
 
-@pytest.mark.parametrize("types", [[], [QType.I8], [QType.Q4_0, QType.IQ1_S]])
+@pytest.mark.parametrize("types", [[], [QType.I8], [QType.Q4_0, QType.Q8_K]])
 def test_types_without_kernels_are_not_measured(types: list[QType]) -> None:
     with pytest.raises(ProtocolError, match="types without kernels"):
         check_measure(Measure(types, 1))

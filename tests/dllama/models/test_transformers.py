@@ -3,7 +3,9 @@ our tables, the same logits. Needs PyTorch (the `train` extra)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extr
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
+from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
 from dllama.config import ModelConfig  # noqa: E402
 from dllama.formats.writing.encode import encode  # noqa: E402
 from dllama.formats.writing.gguf_export import in_file_order, model_stream  # noqa: E402
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
+from dllama.models.tensors import Tensor  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
-from tests.local_model import local_runner, make_step  # noqa: E402
+from tests.local_model import Ranks, make_step  # noqa: E402
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
 SIZES = {
@@ -27,13 +31,55 @@ SIZES = {
     "max_position_embeddings": 256, "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
-EXTRA = {"exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 2}}
+EXPERTS = {
+    "num_experts": 8, "num_local_experts": 8, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 160, "shared_expert_intermediate_size": 320,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("arch", FAMILIES)
-def test_logits_are_those_of_transformers(tmp_path: Path, arch: str) -> None:
+class Case(NamedTuple):
+    """A model of theirs, by its `model_type`, and of ours."""
+
+    model_type: str
+    arch: str
+    theirs: dict[str, object]
+    ours: dict[str, object]
+
+
+CASES = [
+    *(Case(arch, arch, {}, {}) for arch in ("llama", "qwen2", "qwen3")),
+    Case(
+        "exaone4", "exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {},
+    ),
+    Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
+    Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
+    Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
+    Case("qwen2_moe", "qwen2moe", EXPERTS, {"shared_hidden_dim": 320}),
+]  # fmt: skip
+
+
+def test_every_family_is_here() -> None:
+    assert {case.arch for case in CASES} == set(FAMILIES)
+
+
+def values_of(state: Mapping[str, Any], tensor: Tensor, layer: str | None) -> np.ndarray:
+    """Theirs of one of our tensors. The experts of a layer are one tensor there, which has the
+    gates of each above its other half."""
+    name = tensor.hf if layer is None else f"model.layers.{layer}.{tensor.hf}"
+    if "{e}" not in name:
+        return state[name].numpy()
+    joint, _, which = name.removesuffix("_proj.weight").replace("{e}.", "").rpartition(".")
+    if which == "down":
+        return state[f"{joint}.down_proj"].numpy()
+    gates, ups = np.split(state[f"{joint}.gate_up_proj"].numpy(), 2, axis=1)
+    return gates if which == "gate" else ups
+
+
+def written(path: Path, case: Case) -> np.ndarray:
+    """Writes a random model; returns the logits of theirs after each of TOKENS."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(arch, **SIZES, **EXTRA.get(arch, {}))
+    config = AutoConfig.for_model(case.model_type, **SIZES, **case.theirs)
     theirs = AutoModelForCausalLM.from_config(config).eval().to(torch.float32)
     with torch.no_grad():
         for parameter in theirs.parameters():  # far from the tame values of a fresh model
@@ -42,21 +88,37 @@ def test_logits_are_those_of_transformers(tmp_path: Path, arch: str) -> None:
                 if parameter.dim() > 1
                 else 1 + 0.1 * torch.randn_like(parameter)
             )
-        expected = theirs(torch.tensor([TOKENS])).logits[0].numpy()
+        expected: np.ndarray = theirs(torch.tensor([TOKENS])).logits[0].numpy()
+    experts = {"n_experts": 8, "n_active_experts": 3} if "num_experts" in case.theirs else {}
     ours = ModelConfig(
-        arch=arch, name=arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4, n_kv_heads=2,
-        head_dim=16, vocab_size=352, max_seq_len=256, norm_epsilon=1e-5, rope_theta=10000.0,
-        **FAMILIES[arch].always,
+        arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
+        n_kv_heads=2, head_dim=16, vocab_size=352, max_seq_len=256, norm_epsilon=1e-5,
+        rope_theta=10000.0, **FAMILIES[case.arch].always, **experts, **case.ours,
     )  # fmt: skip
-    path, state = tmp_path / "toy.gguf", theirs.state_dict()
+    state = theirs.state_dict()
     with model_stream(path, ours, QType.F32, lambda _: QType.F32, bpe_metadata(352)) as out:
         for name, tensor in model_tensors(ours).items():
             layer = name.split(".")[1] if name.startswith("layers.") else None
-            values = state[tensor.hf if layer is None else f"model.layers.{layer}.{tensor.hf}"]
-            rows = values.numpy().reshape(tensor.shape(ours))
+            rows = values_of(state, tensor, layer).reshape(tensor.shape(ours))
             out.write(encode(in_file_order(ours, name, rows), QType.F32))
-    with local_runner(path) as runner:
-        rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
-    got = np.array([row.logits for row in rows])
-    # Keys and values are kept in half floats here.
-    np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+    return expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.model_type)
+def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
+    """Of a prompt and of single tokens, on one node and on three."""
+    path = tmp_path / "toy.gguf"
+    expected = written(path, case)
+    for n_ranks in (1, 3):
+        group = ThreadGroup(n_ranks)
+        comms = [ThreadCollective(group, rank) for rank in range(n_ranks)]
+        ranks = Ranks(path, [1.0] * n_ranks, comms)
+        rows = ranks.run(make_step([(0, TOKENS[:25], 0)], every_row=True))
+        rows += [
+            ranks.run(make_step([(0, [token], at)]))[0]
+            for at, token in enumerate(TOKENS[25:], start=25)
+        ]
+        ranks.close()
+        got = np.array([row.logits for row in rows])
+        # Keys and values are kept in half floats here.
+        np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())

@@ -24,9 +24,9 @@ from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.weight_source import WeightSource
-from kernels.activations import activations, prepare
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import Kind
+from kernels.prepare import activations, prepare
 from kernels.team import Team
 from tests.cluster.weights.transfer import transferred
 from tests.references.forward import tensor_values

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.activations import activations, prepare
 from kernels.matmul.multiply import matmul
+from kernels.prepare import activations, prepare
 from kernels.weights.dequantize import dequantize
 from kernels.weights.layout import Needs
 from kernels.weights.packing import pack

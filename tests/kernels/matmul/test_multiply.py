@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.activations import activations, prepare
 from kernels.formats import ALL_TYPES, QUANT_TYPES, format_of
 from kernels.matmul.multiply import matmul
+from kernels.prepare import activations, prepare
 from kernels.weights.layout import Activations, Needs
 from kernels.weights.packing import pack
 from tests.kernels.weights.random_weights import weights

@@ -1,0 +1,83 @@
+"""The layers of a long step: what concerns single rows is divided among the ranks, and groups of
+rows take turns, so that those of one travel while another is computed.
+
+After a half layer a rank adds up its share of the rows only, and norms and quantizes them; then all
+ranks exchange the normed rows, which are a quarter as large as sums. (Compare the sequence
+parallelism of Korthikanti et al., arXiv 2205.05198.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dllama.collective import Collective, Pending
+from dllama.models.family import HalfLayer
+from dllama.runtime.layer import Layer
+from dllama.runtime.ops import Ops
+from dllama.runtime.weights import Weights
+
+
+class _Group:
+    """Rows on their way through the layers."""
+
+    def __init__(self, ops: Ops, comm: Collective, turns: list[tuple[HalfLayer, Layer]]) -> None:
+        self._ops, self._comm = ops, comm
+        self._turns = iter(turns)
+        self._sum: Pending | None = None
+        self._gathered: Pending | None = None
+        ops.divide(comm.shares(ops.rows.n))
+        self._wanted = ops.rows.wanted
+        self._states = ops.x[:0]  # of the wanted rows, after the last layer
+        self.enter()
+
+    def enter(self) -> None:
+        """Norms this rank's share of the rows for the next half layer, or ends the last one."""
+        if self._sum is not None:
+            self._sum.finish()
+        self._turn = next(self._turns, None)
+        if self._turn is not None:
+            half_layer, layer = self._turn
+            half_layer.enter(self._ops, layer)
+            self._gathered = self._comm.begin_all_gather(self._ops.normed_rows(), self._ops.shares)
+            return
+        self._ops.end_layers()
+        self._gathered = None
+        if len(self._wanted):
+            self._states = self._ops.x[self._wanted]
+            shares = self._ops.shares.of(self._wanted)
+            self._gathered = self._comm.begin_all_gather(self._states, shares)
+
+    def compute(self) -> bool:
+        """Computes the half layer that it has entered; returns whether there was one. After the
+        last one it has the states of the wanted rows."""
+        if self._gathered is not None:
+            self._gathered.finish()
+        if self._turn is None:
+            self._ops.x[self._wanted] = self._states
+            return False
+        ops, (half_layer, layer) = self._ops, self._turn
+        ops.take_normed_rows()
+        half_layer.compute(ops, layer)
+        self._sum = self._comm.begin_reduce_scatter(ops.addend, ops.total, ops.shares)
+        return True
+
+
+def compute_divided(weights: Weights, groups: list[Ops], comm: Collective) -> None:
+    """Computes all layers of the rows of a step, whose wanted rows then have their last states. A
+    later group attends to an earlier one, whose keys and values of the layer are stored by then.
+    Raises PeerLost."""
+    family = weights.family
+    turns = [
+        (half_layer, layer)
+        for layer in weights.layers
+        for half_layer in (family.attention, family.feed_forward)
+    ]
+    entered = deque(_Group(ops, comm, turns) for ops in groups)
+    computed: deque[_Group] = deque()
+    n_ahead = min(1, len(groups) - 1)  # groups whose sums travel while the next one is computed
+    while entered or computed:
+        if entered and (group := entered.popleft()).compute():
+            computed.append(group)
+        if len(computed) > n_ahead or (computed and not entered):
+            (group := computed.popleft()).enter()
+            entered.append(group)

@@ -1,0 +1,58 @@
+"""The inputs of experts are those of products of their own, batch by batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.activations import activations, prepare
+from kernels.experts.slots import activate, gather
+from kernels.weights.layout import Activations, Needs
+
+COLS = 96
+BATCHES = [(3, 0, 1), (0, 1, 9), (2, 10, 97), (5, 107, 3)]  # expert, first slot, slots
+N_SLOTS = 110
+FORMS = [Needs(quants=True), Needs(tiles=True), Needs(True, True, True)]
+
+
+def table_of(batches: list[tuple[int, int, int]]) -> np.ndarray:
+    most = max(count for _, _, count in batches)
+    return np.array([(len(batches), most, 0), *batches], np.int32)
+
+
+def assert_laid_out(team: np.ndarray, a: Activations, rows: np.ndarray, needs: Needs) -> None:
+    """Compares each batch of an input with what `prepare` makes of the same rows alone."""
+    for _, first, count in BATCHES:
+        alone = activations(count, COLS)
+        alone.rows[:] = rows[first : first + count]
+        prepare(team, alone, count, needs)
+        for name in ("tiles", "quants", "scales", "sums", "weighted", "pairs"):
+            wanted, found = getattr(alone, name), getattr(a, name)
+            each = wanted.size // count
+            part = found[first * each : (first + count) * each]
+            assert np.array_equal(part, wanted), name
+
+
+@pytest.mark.parametrize("needs", FORMS, ids=["quants", "tiles", "all"])
+def test_rows_are_gathered(team: np.ndarray, needs: Needs) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, COLS)).astype(np.float32)
+    rows = rng.integers(0, 40, N_SLOTS).astype(np.int32)
+    a = activations(N_SLOTS + 4, COLS)
+    gather(team, x, rows, table_of(BATCHES), a, needs)
+    assert_laid_out(team, a, x[rows], needs)
+
+
+@pytest.mark.parametrize("needs", FORMS, ids=["quants", "tiles", "all"])
+def test_activations_are_weighted(team: np.ndarray, needs: Needs) -> None:
+    """A rank has its own columns of them, 64 from the 32nd on; the others stay zero."""
+    rng = np.random.default_rng(1)
+    gate_up = rng.standard_normal((N_SLOTS, 2 * 64 + 16)).astype(np.float32)
+    weights = rng.uniform(0, 1, N_SLOTS).astype(np.float32)
+    a = activations(N_SLOTS, COLS)
+    activate(team, gate_up, weights, table_of(BATCHES), a, (32, 64), needs)
+    gate, up = gate_up[:, :64].astype(np.float64), gate_up[:, 64:128]
+    wanted = np.zeros((N_SLOTS, COLS))
+    wanted[:, 32:] = weights[:, None] * gate / (1 + np.exp(-gate)) * up
+    np.testing.assert_allclose(a.rows, wanted, rtol=1e-5, atol=1e-6)
+    assert_laid_out(team, a, a.rows, needs)

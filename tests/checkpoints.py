@@ -134,7 +134,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
     if config.n_experts:
-        n_experts = "num_local_experts" if config.arch == "llama" else "num_experts"
+        # transformers 5 writes both names for some families, and the second alone for some
+        n_experts = "num_experts" if config.arch == "qwen2moe" else "num_local_experts"
         said |= {
             n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,

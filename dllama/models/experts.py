@@ -74,6 +74,7 @@ DENSE = tuple(replace(tensor, when=is_dense) for tensor in FEED_FORWARD)
 
 HF_KEYS = {
     "num_experts": "expert_count",
+    "num_local_experts": "expert_count",  # as transformers 5 writes it
     "num_experts_per_tok": "expert_used_count",
     "moe_intermediate_size": "expert_feed_forward_length",
     "shared_expert_intermediate_size": "expert_shared_feed_forward_length",

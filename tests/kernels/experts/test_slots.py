@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.activations import activations, prepare
 from kernels.experts.slots import activate, gather
+from kernels.prepare import activations, prepare
 from kernels.weights.layout import Activations, Needs
 
 COLS = 96

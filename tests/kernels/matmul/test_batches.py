@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.activations import activations
 from kernels.experts.slots import gather
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import FixedSums, Units
+from kernels.prepare import activations
 from kernels.weights.layout import Needs, Packed
 from kernels.weights.packing import Packing
 from tests.fixed_sums import values_of

@@ -35,7 +35,8 @@ from kernels.kernel import on_compile
 from kernels.team import Team
 from kernels.warm_up import pieces
 
-SOME = "F16", "BF16", "Q4_0", "Q6_K", "IQ3_S", "TQ1_0"  # one of each way to be packed and multiplied
+# one of each way to be packed and multiplied
+SOME = "F16", "BF16", "Q4_0", "Q6_K", "IQ3_S", "TQ1_0"
 names = []
 with Team(1) as team, on_compile(names.append):
     for name, compile_piece in pieces():

@@ -16,6 +16,7 @@ from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import Network
 from cluster.planning.syncs import Exchanged, exchanged
 from cluster.planning.work import ModelWork
+from dllama.runtime.executor import FEW_ROWS
 from dllama.sharding.plan import Shard
 from dllama.speeds import KernelSpeeds
 
@@ -183,6 +184,10 @@ class Predictor:
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
         feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
+        if (
+            n_rows > FEW_ROWS
+        ):  # nobody waits for what most rows of a prompt are after the last layer
+            feed_forward *= 1 - 1 / config.n_layers
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 

@@ -1,4 +1,4 @@
-"""The layers of a long step: what concerns single rows is divided among the ranks, and groups of
+"""Half layers of a long step: what concerns single rows is divided among the ranks, and groups of
 rows take turns, so that those of one travel while another is computed.
 
 After a half layer a rank adds up its share of the rows only, and norms and quantizes them; then all
@@ -9,29 +9,35 @@ parallelism of Korthikanti et al., arXiv 2205.05198.)
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
 
 from dllama.collective import Collective, Pending
 from dllama.models.family import HalfLayer
 from dllama.runtime.layer import Layer
 from dllama.runtime.ops import Ops
-from dllama.runtime.weights import Weights
+
+Turn = tuple[HalfLayer, Layer]
 
 
 class _Group:
     """Rows on their way through the layers."""
 
-    def __init__(self, ops: Ops, comm: Collective, turns: list[tuple[HalfLayer, Layer]]) -> None:
-        self._ops, self._comm = ops, comm
+    def __init__(
+        self, ops: Ops, comm: Collective, turns: Sequence[Turn], after: np.ndarray
+    ) -> None:
+        self._ops, self._comm, self._after = ops, comm, after
         self._turns = iter(turns)
         self._sum: Pending | None = None
         self._gathered: Pending | None = None
         ops.divide(comm.shares(ops.rows.n))
         self._wanted = ops.rows.wanted
-        self._states = ops.x[:0]  # of the wanted rows, after the last layer
+        self._states = ops.x[:0]  # of the wanted rows, after the last sum
         self.enter()
 
     def enter(self) -> None:
-        """Norms this rank's share of the rows for the next half layer, or ends the last one."""
+        """Norms this rank's share of the rows for the next half layer, or takes in the last sum."""
         if self._sum is not None:
             self._sum.finish()
         self._turn = next(self._turns, None)
@@ -40,7 +46,7 @@ class _Group:
             half_layer.enter(self._ops, layer)
             self._gathered = self._comm.begin_all_gather(self._ops.normed_rows(), self._ops.shares)
             return
-        self._ops.end_layers()
+        self._ops.take_in(self._after)
         self._gathered = None
         if len(self._wanted):
             self._states = self._ops.x[self._wanted]
@@ -62,17 +68,13 @@ class _Group:
         return True
 
 
-def compute_divided(weights: Weights, groups: list[Ops], comm: Collective) -> None:
-    """Computes all layers of the rows of a step, whose wanted rows then have their last states. A
-    later group attends to an earlier one, whose keys and values of the layer are stored by then.
-    Raises PeerLost."""
-    family = weights.family
-    turns = [
-        (half_layer, layer)
-        for layer in weights.layers
-        for half_layer in (family.attention, family.feed_forward)
-    ]
-    entered = deque(_Group(ops, comm, turns) for ops in groups)
+def compute_divided(
+    turns: Sequence[Turn], after: np.ndarray, groups: list[Ops], comm: Collective
+) -> None:
+    """Computes half layers of the rows of a step. The residual stream of the wanted rows has then
+    taken in the last sum, normed with the weights `after`. A later group attends to an earlier one,
+    whose keys and values of the layer are stored by then. Raises PeerLost."""
+    entered = deque(_Group(ops, comm, turns, after) for ops in groups)
     computed: deque[_Group] = deque()
     n_ahead = min(1, len(groups) - 1)  # groups whose sums travel while the next one is computed
     while entered or computed:

@@ -6,9 +6,11 @@ adds the parts of all ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dllama.collective import Collective
-from dllama.runtime.divided import compute_divided
-from dllama.runtime.executor import Executor
+from dllama.runtime.divided import Turn, compute_divided
+from dllama.runtime.executor import FEW_ROWS, Executor
 from dllama.runtime.ops import Ops
 from dllama.runtime.weights import Weights
 
@@ -18,21 +20,25 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     state.logits.
 
     The residual stream holds the embedded tokens, and afterwards the last layer's states of the
-    rows that are wanted. Raises PeerLost.
+    rows that are wanted (`Ops.states_at`). Raises PeerLost.
     """
-    n_groups = comm.n_groups(ops.rows.n)
-    if n_groups:
-        compute_divided(weights, ops.groups(n_groups), comm)
+    family, last_layer = weights.family, weights.layers[-1]
+    halves = (family.attention, family.feed_forward)
+    *turns, last = ((half_layer, layer) for layer in weights.layers for half_layer in halves)
+    if n_groups := comm.n_groups(ops.rows.n):
+        compute_divided(turns, last_layer.vector("post_norm1"), ops.groups(n_groups), comm)
     else:
-        _compute(weights, ops, comm, executor)
-    executor.run(ops.head)  # my slice of the vocabulary
+        _compute(turns, ops, comm, executor)
+    if ops.rows.n > FEW_ROWS and len(ops.rows.wanted) < ops.rows.n:
+        ops.keep_wanted()  # no other row's keys and values are still to come
+    if ops.rows.n:
+        _compute([last], ops, comm, executor)
+        executor.run(ops.take_in, last_layer.vector("post_norm2"))
+        executor.run(ops.head)  # my slice of the vocabulary
 
 
-def _compute(weights: Weights, ops: Ops, comm: Collective, executor: Executor) -> None:
-    family, mine, total = weights.family, ops.addend, ops.total
-    for layer in weights.layers:
-        for half_layer in (family.attention, family.feed_forward):
-            executor.run(half_layer.enter, ops, layer)  # begins with x += total
-            executor.run(half_layer.compute, ops, layer)  # my part of the sum
-            executor.all_reduce(comm, mine, total)
-    executor.run(ops.end_layers)
+def _compute(turns: Sequence[Turn], ops: Ops, comm: Collective, executor: Executor) -> None:
+    for half_layer, layer in turns:
+        executor.run(half_layer.enter, ops, layer)  # begins with x += total
+        executor.run(half_layer.compute, ops, layer)  # my part of the sum
+        executor.all_reduce(comm, ops.addend, ops.total)

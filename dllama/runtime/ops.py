@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -77,6 +77,7 @@ def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
 class Ops:
     """Operations for the rows of one step at a time; `begin` comes first."""
 
+    _kept: np.ndarray | None  # the rows of the step that are left, where not all are
     _delta: np.ndarray | None  # what the residual stream has not taken in yet
     _needs: Needs  # of those who read `normed`
 
@@ -89,7 +90,7 @@ class Ops:
 
     def begin(self, rows: Rows) -> None:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
-        state = self._state
+        state, self._kept = self._state, None
         self._place(rows, 0)
         rope_table(
             rows.positions, self._weights.inv_freq, self._weights.rope_magnitude, state.cosines,
@@ -105,6 +106,25 @@ class Ops:
             group._place(rows, first)
             found.append(group)
         return found
+
+    def keep_wanted(self) -> None:
+        """Goes on with the wanted rows alone: they move to the front."""
+        rows, kept = self.rows, np.ascontiguousarray(self.rows.wanted, np.int32)
+        gather_rows(self.x, kept, self.x)  # rows rise: none is overwritten before it is read
+        delta = self._delta
+        if delta is not None:
+            gather_rows(delta, kept, delta)
+        logits_at = np.searchsorted(kept, rows.logits_at).astype(np.int32)
+        self._place(replace(rows, n=len(kept), logits_at=logits_at), 0)
+        self._kept = kept
+        self._delta = None if delta is None else self.total
+
+    def states_at(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the last states of wanted rows of the step, (n, dim)."""
+        states: np.ndarray = self._state.x[
+            rows if self._kept is None else np.searchsorted(self._kept, rows)
+        ]
+        return states
 
     def divide(self, shares: RowShares) -> None:
         """Lets `add_norm` compute only this rank's share of the rows."""
@@ -158,9 +178,9 @@ class Ops:
         )  # fmt: skip
         self._delta = self.total
 
-    def end_layers(self) -> None:
-        """x += norm(total) of the last half layer."""
-        self.add_norm(self._weights.layers[-1].vector("post_norm2"), NONE)
+    def take_in(self, after: np.ndarray) -> None:
+        """x += norm(total, after)."""
+        self.add_norm(after, NONE)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""

@@ -110,7 +110,7 @@ class RankModel:
         if parts is None:
             return None
         if len(step.hidden_at) or len(self.hidden):
-            self.hidden = self._last_states(x[step.hidden_at])
+            self.hidden = self._last_states(self._ops.states_at(step.hidden_at))
         unit, n_tokens = self.weights.units.vocab, self.weights.config.n_tokens
         return merge_parts(parts, step.candidates, unit, n_tokens)
 

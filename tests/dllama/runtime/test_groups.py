@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,33 @@ def test_groups_change_nothing(tmp_path: Path, qtype: QType, n_ranks: int) -> No
     for n_groups in (1, 2, 3, 7):
         found = logits(path, n_groups, n_ranks)
         assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
+@pytest.mark.parametrize("n_groups", [0, 1, 3])
+@pytest.mark.parametrize("at", [[], [0, 17, 44], list(range(60))], ids=["none", "some", "all"])
+def test_states_of_any_rows_may_be_wanted(tmp_path: Path, n_groups: int, at: list[int]) -> None:
+    """Where no state is wanted, keys and values are stored all the same."""
+    path = write_toy(tmp_path / "toy.gguf", qtype=QType.Q8_0, n_heads=4, n_kv_heads=2)
+    tokens = np.random.default_rng(8).integers(0, 352, 61).tolist()
+    found = []
+    for groups, n_ranks in ((0, 1), (n_groups, 2)):
+        group = ThreadGroup(n_ranks)
+        ranks = Ranks(path, [1.0] * n_ranks, [InGroups(group, r, groups) for r in range(n_ranks)])
+        try:
+            prompt = replace(
+                make_step([(0, tokens[:60], 0)]),
+                logits_at=np.array(at[1:2], np.int32),
+                candidates=np.zeros(len(at[1:2]), np.int32),
+                hidden_at=np.array(at[::-1], np.int32),
+            )
+            logits = [row.logits.copy() for row in ranks.run(prompt)]
+            states = ranks.models[0].hidden.copy()
+            logits += [row.logits for row in ranks.run(make_step([(0, tokens[60:], 60)]))]
+            found.append((states.tobytes(), [each.tobytes() for each in logits]))
+            assert states.shape == (len(at), 64) and len(logits) == min(len(at), 1) + 1
+        finally:
+            ranks.close()
+    assert found[0] == found[1]
 
 
 @settings(max_examples=100, deadline=None)

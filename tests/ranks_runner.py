@@ -35,7 +35,7 @@ class RanksRunner(FixedNodes, Ranks):
 
     @property
     def weight_bytes(self) -> int:
-        return sum(model.weights.n_bytes for model in self.models)
+        return sum(model.weights.read_bytes for model in self.models)
 
     @property
     def hidden(self) -> np.ndarray:

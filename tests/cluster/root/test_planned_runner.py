@@ -33,7 +33,7 @@ def test_a_worker_that_slows_a_small_model_down_is_left_out_and_told(
     no_leaks: None, start_worker: Start, make_runner: Make
 ) -> None:
     worker = start_worker()
-    runner = make_runner([worker], plans=True, hello_timeout_s=30.0)
+    runner = make_runner([worker], plans=True, hello_timeout_s=120.0)
     runner.start()
     root, other = nodes_of(runner)
     assert root.rank == 0 and other.rank is None
@@ -47,7 +47,7 @@ def test_all_are_used_on_request_with_planned_shares(
     start_worker: Start, make_runner: Make
 ) -> None:
     worker = start_worker()
-    runner = make_runner([worker], plans=True, uses_all=True, hello_timeout_s=30.0)
+    runner = make_runner([worker], plans=True, uses_all=True, hello_timeout_s=120.0)
     runner.start()
     root, other = nodes_of(runner)
     assert (root.rank, other.rank) == (0, 1) and other.state == State.PRESENT
@@ -59,7 +59,7 @@ def test_all_are_used_on_request_with_planned_shares(
 def test_stats_show_what_was_predicted_and_what_costs(
     start_worker: Start, make_runner: Make
 ) -> None:
-    runner = make_runner([start_worker()], plans=True, uses_all=True, hello_timeout_s=30.0)
+    runner = make_runner([start_worker()], plans=True, uses_all=True, hello_timeout_s=120.0)
     runner.start()
     for row in runner.stats():
         predicted = row["predicted"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.formats import ALL_TYPES, QUANT_TYPES
+from kernels.formats import ALL_TYPES, format_of
 from kernels.kernel import kind_of
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import QUANTUM, FixedSums, Units
@@ -54,7 +54,7 @@ def test_a_cut_between_units_changes_no_bit(team: np.ndarray, fmt: str, unit: in
     raw, _ = weights(fmt, ROWS, COLS)
     raw = raw.reshape(ROWS, -1)
     whole = pack(team, fmt, [raw], COLS)
-    block = 256 if (fmt in QUANT_TYPES and fmt.endswith("_k")) or fmt == "iq4_xs" else 32
+    block = max(32, format_of(fmt).layout.values)
     for n_tokens in (1, 7, 100):
         x = np.random.default_rng(n_tokens).standard_normal((n_tokens, COLS)).astype(np.float32)
         want = rounded(team, whole, x, unit)

@@ -26,6 +26,8 @@ def weights(fmt: str, rows: int, cols: int, seed: int = 0) -> tuple[np.ndarray, 
             raw[:, :, offset : offset + 2] = halfs[..., None].view(np.uint8)
         elif word == "e8m0":
             raw[:, :, offset] = rng.integers(117, 124, raw.shape[:2])
+    if fmt == "nvfp4":
+        raw[:, :, :4] = rng.integers(0, 24, (*raw.shape[:2], 4))  # fp8 up to 0.06
     if fmt == "iq1_m":
         put_scattered(raw, rng.uniform(-0.02, 0.02, raw.shape[:2]))
     raw = raw.reshape(rows, -1)

@@ -86,7 +86,8 @@ def assert_packed(team: np.ndarray, fmt: str, raws: list[np.ndarray], cols: int)
         quants, scales = packed_slowly(fmt, whole, cols)
     else:
         missing = np.zeros((-len(whole) % GROUP, whole.shape[1]), np.uint8)
-        _, _, _, quants, scales = pack(team, fmt, [np.concatenate([whole, missing])], cols)
+        filled_up = pack(team, fmt, [np.concatenate([whole, missing])], cols)
+        quants, scales = filled_up.quants, filled_up.scales
     assert (packed.rows, packed.cols) == (sum(map(len, raws)), cols)
     assert np.array_equal(packed.quants, quants)
     assert np.array_equal(packed.scales, scales)

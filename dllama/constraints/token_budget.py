@@ -12,7 +12,8 @@ from llguidance import LLMatcher
 from dllama.constraints.completions import LONGEST, CompletionFinder
 
 FIRST_LOOK = LONGEST  # tokens left at the first search for a completion
-MARGIN = 32  # every token is checked from this many spare tokens on, and the first completion's
+MARGIN = 128  # every token is checked from this many spare tokens on, and the first completion's:
+# a member of an object may have many that it requires in turn
 GROWTH = 8  # tokens by which one token may lengthen the completion, as assumed between searches
 MAX_REPLACED = 64  # replaced tokens, after which the known completion is written unchecked
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
-from cluster.mesh.layout import BLOCK_BYTES, SCATTER_BYTES, Block, Layouts, is_scattered, n_groups
+from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
@@ -123,8 +123,8 @@ class MeshCollective:
         if self._compiled is not None and self._compiled.is_begun:
             self._finish_compiled(self._compiled, x, out)
             return
-        wire_bytes, sum_bytes = self._wire_bytes(out), 4 * out.shape[1]
-        if is_scattered(self.world_size, len(out), wire_bytes, sum_bytes):
+        wire_bytes = self._wire_bytes(out)
+        if self._layouts.is_scattered(out, wire_bytes):
             shares = self.shares(len(out))
             self.begin_reduce_scatter(x, out, shares).finish()
             self.begin_all_gather(out, shares).finish()
@@ -140,7 +140,8 @@ class MeshCollective:
             return None
         if self.sync_type not in (SyncType.EXACT, SyncType.F32):
             return None
-        is_small = out.nbytes <= min(BLOCK_BYTES, SCATTER_BYTES)
+        is_scattered = self._layouts.is_scattered(out, self._wire_bytes(out))
+        is_small = out.nbytes <= BLOCK_BYTES and not is_scattered  # one message to all
         return self._compiled.call(x, out) if is_small else None
 
     def shares(self, n_rows: int) -> RowShares:
@@ -170,7 +171,7 @@ class MeshCollective:
         return pending
 
     def n_groups(self, n_rows: int) -> int:
-        return n_groups(n_rows, self.world_size, self.links.n_rings == len(self._others))
+        return n_groups(n_rows, self.world_size)
 
     def blocking(self, work: Callable[[], None]) -> None:
         """Does a part of a sum, which counts as network: others may have computed meanwhile."""

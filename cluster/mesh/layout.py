@@ -48,16 +48,15 @@ def is_scattered(world_size: int, n_rows: int, wire_bytes: int, sum_bytes: int) 
     return is_large and scattered <= 0.75 * wire_bytes
 
 
-def n_groups(n_rows: int, world_size: int, shares_memory: bool) -> int:
+def n_groups(n_rows: int, world_size: int) -> int:
     """Returns the groups that a long step's rows are computed in; 0 for a step that is not long.
 
     With three, one is computed while the sums of another and the normed rows of the third travel.
-    Where all ranks share memory, what is sent is there at once.
+    All ranks have to come to the same number, so nothing counts here that one of them alone knows,
+    such as with whom it shares memory.
     """
     if world_size == 1 or n_rows < TWO_GROUPS_FROM:
         return 0
-    if shares_memory:
-        return 1
     return 2 if n_rows < THREE_GROUPS_FROM else 3
 
 
@@ -69,6 +68,11 @@ class Layouts:
         self._rank, self._world_size = rank, world_size
         self._others = [r for r in range(world_size) if r != rank]
         self._kept: dict[Place, list[Block]] = {}
+
+    def is_scattered(self, total: np.ndarray, wire_bytes: int) -> bool:
+        """Returns whether a sum (T, cols) is best scattered; a row of an addend has
+        `wire_bytes`."""
+        return is_scattered(self._world_size, len(total), wire_bytes, 4 * total.shape[1])
 
     def to_all(self, total: np.ndarray, wire_bytes: int) -> list[Block]:
         """Returns the blocks of a sum (T, cols) of which every rank adds up all; a row of an addend

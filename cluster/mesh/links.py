@@ -208,11 +208,6 @@ class MeshLinks:
         ring = self._rings.get(rank)
         return ring is not None and ring.has_reader
 
-    @property
-    def n_rings(self) -> int:
-        """Ranks that are reached through shared memory."""
-        return len(self._rings)
-
     def close(self) -> None:
         for watch in self._watches.values():
             watch.close()

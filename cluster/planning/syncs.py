@@ -31,7 +31,7 @@ def exchanged(
     """Returns what ranks exchange for `n_rows` rows of `dim` values."""
     of_value = SYNC_BYTES[sync_type]
     n_bytes, own_rows = n_rows * dim * of_value, n_rows / world_size
-    if groups := n_groups(n_rows, world_size, shares_memory=False):
+    if groups := n_groups(n_rows, world_size):
         gathered = own_rows * dim * (QUANT_BYTES if normed_quants else SUM_BYTES)
         return Exchanged((n_bytes / world_size, gathered), n_bytes / world_size, groups, own_rows)
     if is_scattered(world_size, n_rows, int(dim * of_value), SUM_BYTES * dim):

@@ -184,9 +184,7 @@ class Predictor:
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
         feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
-        if (
-            n_rows > FEW_ROWS
-        ):  # nobody waits for what most rows of a prompt are after the last layer
+        if n_rows > FEW_ROWS:  # the last one is computed for the wanted rows only
             feed_forward *= 1 - 1 / config.n_layers
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)

@@ -130,7 +130,7 @@ class Executor:
         width = rows.pages.shape[1]
         kept = Rows(
             n, self._starts[: n_sequences + 1], self._positions[:n], self._pages[:n_sequences],
-            self._row_pages[:n], self._logits_at[:n_wanted], rows.wanted,
+            self._row_pages[:n], self._logits_at[:n_wanted], rows.hidden_at,
         )  # fmt: skip
         kept.starts[:], kept.positions[:] = rows.starts, rows.positions
         kept.row_pages[:], kept.logits_at[:] = rows.row_pages, rows.logits_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,7 @@ from dllama.runtime.layer import NONE
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from dllama.step import NO_ROWS, PAGE_TOKENS, Step
+from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
@@ -36,9 +36,13 @@ class Rows:
     pages: np.ndarray  # (S, max_pages)
     row_pages: np.ndarray  # (T,)
     logits_at: np.ndarray  # (R,)
-    wanted: np.ndarray = field(
-        default_factory=lambda: NO_ROWS
-    )  # rows whose last states are read, in rising order
+    hidden_at: np.ndarray  # (H,)
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """The rows whose last states are read, in rising order. Not for short steps, all rows of
+        which are computed to the end."""
+        return np.union1d(self.logits_at, self.hidden_at)
 
 
 def rows_of(step: Step) -> Rows:
@@ -51,13 +55,13 @@ def rows_of(step: Step) -> Rows:
     if len(sequence) < step.n_tokens:
         sequence = np.repeat(sequence, np.diff(starts))
     row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
-    wanted = np.union1d(step.logits_at, step.hidden_at)
-    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at, wanted)
+    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at, step.hidden_at)
 
 
 def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
     """Cuts a step's rows into groups of about one size; returns the first row of each and the group
-    as a step of its own that wants no logits."""
+    as a step of its own that wants no logits, but their rows' last states."""
+    wanted = rows.wanted
     edges = [rows.n * i // n_groups for i in range(n_groups + 1)]
     groups = []
     for first, end in pairwise(edges):
@@ -65,10 +69,10 @@ def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
         begin = int(np.searchsorted(rows.starts, first, "right")) - 1
         stop = int(np.searchsorted(rows.starts, end, "left"))
         starts = np.clip(rows.starts[begin : stop + 1], first, end) - np.int32(first)
-        wanted = rows.wanted[(rows.wanted >= first) & (rows.wanted < end)] - first
+        inside = wanted[(wanted >= first) & (wanted < end)] - first
         group = Rows(
             end - first, starts, rows.positions[part], rows.pages[begin:stop],
-            rows.row_pages[part], rows.logits_at[:0], wanted,
+            rows.row_pages[part], rows.logits_at[:0], inside,
         )  # fmt: skip
         groups.append((first, group))
     return groups
@@ -109,7 +113,7 @@ class Ops:
 
     def keep_wanted(self) -> None:
         """Goes on with the wanted rows alone: they move to the front."""
-        rows, kept = self.rows, np.ascontiguousarray(self.rows.wanted, np.int32)
+        rows, kept = self.rows, self.rows.wanted.astype(np.int32)
         gather_rows(self.x, kept, self.x)  # rows rise: none is overwritten before it is read
         delta = self._delta
         if delta is not None:
@@ -126,9 +130,14 @@ class Ops:
         ]
         return states
 
+    @property
+    def _own(self) -> tuple[int, int]:
+        """The rows that this rank norms: (first, end)."""
+        return self.shares.own.start, self.shares.own.stop
+
     def divide(self, shares: RowShares) -> None:
         """Lets `add_norm` compute only this rank's share of the rows."""
-        self.shares, self._own = shares, (shares.own.start, shares.own.stop)
+        self.shares = shares
         self._sends_quants = self._weights.units.normed_quants
 
     def normed_rows(self) -> np.ndarray:
@@ -153,8 +162,8 @@ class Ops:
     def _place(self, rows: Rows, first: int) -> None:
         state, own = self._state, slice(first, first + rows.n)
         self.rows = rows
-        self.shares, self._own, self._sends_quants = RowShares.whole(rows.n), (0, rows.n), False
-        self.normed = state.normed.part(first)  # (T, dim): the input of a half layer
+        self.shares, self._sends_quants = RowShares.whole(rows.n), False
+        self.normed = state.normed.part(first) if first else state.normed  # (T, dim): of products
         self._wire = state.wire[own]
         self.x = state.x[own]  # (T, dim): the residual stream
         self.total = state.partial[own]  # (T, width): the sum over all ranks

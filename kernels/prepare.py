@@ -154,12 +154,17 @@ def lay_out(a, row, token, n_tokens, needs):
 
 
 @jitted
+def widest_laid_out(n_tokens, needs):
+    """Most rows of a tile that one thread lays out: they share cache lines."""
+    return widest_tile(n_tokens, needs[0] and not needs[1] and not needs[2])
+
+
+@jitted
 def claim_rows(team, n_tokens, own, needs):
     """Claims a tile for the calling thread: (first, end) of its rows that are in `own`, both the
-    same once all tiles are taken. The rows of a tile share cache lines, so one thread writes them
-    all."""
+    same once all tiles are taken."""
     begin, stop = own
-    widest = widest_tile(n_tokens, needs[0] and not needs[1] and not needs[2])
+    widest = widest_laid_out(n_tokens, needs)
     number = claim(team, 1)
     if begin < stop:
         number += tile_number(begin, n_tokens, widest)

@@ -43,18 +43,15 @@ def allocate_experts(weights: Weights, max_tokens: int) -> ExpertState | None:
     n_slots = max_tokens * config.n_active_experts
     n_sums = n_slots + (max_tokens if config.shared_hidden_dim else 0)
 
-    def widest(name: str) -> int:
-        return max((linear.width for linear in weights.linears(name)), default=0)
-
     return ExpertState(
         routes=routes(
             max_tokens, config.n_experts, config.n_active_experts, bool(n_sums - n_slots)
         ),
-        logits=aligned((max_tokens, widest("routers")), np.float32),
+        logits=aligned((max_tokens, weights.widest("routers")), np.float32),
         gathered=activations(n_slots, config.dim),
-        gate_up=aligned((n_slots, widest("expert_gate_up")), np.float32),
+        gate_up=aligned((n_slots, weights.widest("expert_gate_up")), np.float32),
         hidden=inputs(weights.linears("expert_w2"), n_slots),
-        shared_gate_up=aligned((max_tokens, widest("shared_gate_up")), np.float32),
+        shared_gate_up=aligned((max_tokens, weights.widest("shared_gate_up")), np.float32),
         shared_hidden=inputs(weights.linears("shared_w2"), max_tokens),
         sums=FixedSums.zeros(n_sums, -(-config.dim // GROUP) * GROUP),
     )

@@ -69,8 +69,8 @@ def allocate(
         scratch=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),
         wire=aligned((max_tokens, wire_words(config.dim)), f32),
-        qkv=aligned((max_tokens, _widest(weights, "qkv")), f32),
-        gate_up=aligned((max_tokens, _widest(weights, "gate_up")), f32),
+        qkv=aligned((max_tokens, weights.widest("qkv")), f32),
+        gate_up=aligned((max_tokens, weights.widest("gate_up")), f32),
         mixed=inputs(weights.linears("wo"), max_tokens),
         hidden=inputs(weights.linears("w2"), max_tokens),
         experts=allocate_experts(weights, max_tokens),
@@ -83,8 +83,3 @@ def allocate(
         tops=aligned((max_logits, n_units), f32),
         sums=aligned((max_logits, n_units), f32),
     )
-
-
-def _widest(weights: Weights, name: str) -> int:
-    """Returns the most columns that the output of a matrix of this name has in any layer."""
-    return max((linear.width for linear in weights.linears(name)), default=0)

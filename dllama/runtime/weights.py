@@ -60,6 +60,10 @@ class Weights:
         n_active = self.config.n_active_experts
         return head + sum(layer.read_bytes(n_active) for layer in self.layers)
 
+    def widest(self, name: str) -> int:
+        """Returns the most columns that the output of a matrix of this name has in any layer."""
+        return max((linear.width for linear in self.linears(name)), default=0)
+
     def linears(self, name: str) -> list[Linear]:
         """Returns this rank's matrices of a name, of all layers."""
         return [layer.matrices[name] for layer in self.layers if name in layer.matrices]

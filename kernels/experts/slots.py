@@ -7,17 +7,11 @@ import numpy as np
 from kernels.activations import swiglu_row
 from kernels.emit.jit import jitted, kernel
 from kernels.matmul.batches import batch_of, n_batches
-from kernels.matmul.tiles import n_tiles, tile_bounds, widest_tile
-from kernels.prepare import lay_out
+from kernels.matmul.tiles import n_tiles, tile_bounds
+from kernels.prepare import lay_out, widest_laid_out
 from kernels.program import launch
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
-
-
-@jitted
-def _widest(n_rows, needs):
-    """Most rows of a tile that one thread lays out: they share cache lines."""
-    return widest_tile(n_rows, needs[0] and not needs[1] and not needs[2])
 
 
 @jitted
@@ -34,26 +28,28 @@ def _from_row(a, first, n_cols):
 @jitted
 def _claim_tile(team, table, batch, before, needs):
     """Claims a tile for the calling thread, which has seen `before` tiles of the batches before
-    `batch`: (batch, before, number of the tile in its batch); batch is their number at the end."""
+    `batch`: (batch, before, first row of the batch, its number of rows, first of them in the tile,
+    end of the tile). At the end of all tiles the batch has no rows."""
     number = claim(team, 1)
     while batch < n_batches(table):
-        _, _, n_rows = batch_of(table, batch, np.int64(0))
-        count = n_tiles(n_rows, _widest(n_rows, needs))
+        _, first, n_rows = batch_of(table, batch, np.int64(0))
+        widest = widest_laid_out(n_rows, needs)
+        count = n_tiles(n_rows, widest)
         if number < before + count:
-            break
+            start, end = tile_bounds(number - before, n_rows, widest)
+            return batch, before, first, n_rows, start, end
         batch, before = batch + 1, before + count
-    return batch, before, number - before
+    none = np.int64(0)
+    return batch, before, none, none, none, none
 
 
 @region
 def _gather_rows(thread, team, x, rows, table, a, needs):
     batch, before = np.int64(0), np.int64(0)
     while True:
-        batch, before, tile = _claim_tile(team, table, batch, before, needs)
-        if batch == n_batches(table):
+        batch, before, first, n_rows, start, end = _claim_tile(team, table, batch, before, needs)
+        if n_rows == 0:
             return
-        _, first, n_rows = batch_of(table, batch, np.int64(0))
-        start, end = tile_bounds(tile, n_rows, _widest(n_rows, needs))
         part = _from_row(a, first, x.shape[1])
         for i in range(start, end):
             lay_out(part, x[rows[first + i]], i, n_rows, needs)
@@ -78,11 +74,9 @@ def _activate_rows(thread, team, gate_up, weights, table, a, own, needs):
     column, hidden = own
     batch, before = np.int64(0), np.int64(0)
     while True:
-        batch, before, tile = _claim_tile(team, table, batch, before, needs)
-        if batch == n_batches(table):
+        batch, before, first, n_rows, start, end = _claim_tile(team, table, batch, before, needs)
+        if n_rows == 0:
             return
-        _, first, n_rows = batch_of(table, batch, np.int64(0))
-        start, end = tile_bounds(tile, n_rows, _widest(n_rows, needs))
         part = _from_row(a, first, a[0].shape[1])
         for i in range(start, end):
             slot = first + i

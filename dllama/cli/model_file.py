@@ -1,5 +1,9 @@
 """Opens the model file of the command line, under the name and with the context that will be
-served, and finds its tokenizer."""
+served, and finds its tokenizer.
+
+What reads folders of safetensors files, or quantizes, is imported where it is needed: every start
+would wait for it.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,12 @@ from typing import TYPE_CHECKING
 from dllama.cli.flags.settings import DEFAULT_CONTEXT, EngineSettings
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError, TokenizerError
-from dllama.formats import check_is_model, first_bytes
+from dllama.formats import check_is_model, first_bytes, open_model
 from dllama.formats.checkpoint.folder import checkpoint_folder, tokenizer_folder
-from dllama.formats.checkpoint.source import checkpoint_metadata
-from dllama.formats.checkpoint.tokenizer_json import count_tokens as count_json_tokens
-from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import GgufMetadata
-from dllama.formats.quantized import open_weights
 from dllama.weight_source import WeightSource
 
 if TYPE_CHECKING:  # an engine opens models, and seldom reads text
@@ -54,7 +54,7 @@ def context_size(config: ModelConfig, asked: int) -> int:
 def open_source(settings: EngineSettings) -> Renamed:
     """Opens the model file, with the context length and the number of tokens that will be served.
     Raises ConfigError where the tokenizer has more tokens than the model."""
-    source = open_weights(settings.model, settings.quantize)
+    source = _open_weights(settings)
     config = source.config
     context = context_size(config, settings.ctx_size)
     n_tokens = _n_tokens(settings) or config.tokenizer_size
@@ -69,6 +69,14 @@ def open_source(settings: EngineSettings) -> Renamed:
     return Renamed(source, served)
 
 
+def _open_weights(settings: EngineSettings) -> WeightSource:
+    if settings.quantize is None:
+        return open_model(settings.model)
+    from dllama.formats.quantized import open_weights
+
+    return open_weights(settings.model, settings.quantize)
+
+
 def _n_tokens(settings: EngineSettings) -> int | None:
     """Returns the number of tokens of a tokenizer outside of the model file; None without one."""
     named = Path(settings.tokenizer) if settings.tokenizer else None
@@ -76,6 +84,8 @@ def _n_tokens(settings: EngineSettings) -> int | None:
     if path == Path(settings.model) or not path.exists():
         return None
     if (folder := tokenizer_folder(path)) is not None:
+        from dllama.formats.checkpoint.tokenizer_json import count_tokens as count_json_tokens
+
         return count_json_tokens(folder)
     if first_bytes(path) == T_MAGIC:
         from dllama.tokenizer.t_file import count_tokens
@@ -92,10 +102,18 @@ def metadata_of(model: str, tokenizer: Path | None) -> GgufMetadata:
     empty for other formats."""
     path = tokenizer or Path(model)
     if (folder := checkpoint_folder(path)) is not None:
+        from dllama.formats.checkpoint.source import checkpoint_metadata
+
         return checkpoint_metadata(folder)
     if (folder := tokenizer_folder(path)) is not None:
-        return GgufMetadata(tokenizer_metadata(folder))
+        return GgufMetadata(_folder_metadata(folder))
     return GgufFile(path).metadata if first_bytes(path) == GGUF_MAGIC else GgufMetadata({})
+
+
+def _folder_metadata(folder: Path) -> dict[str, object]:
+    from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
+
+    return tokenizer_metadata(folder)
 
 
 def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
@@ -113,7 +131,7 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
             "model's .t file, or a GGUF of the same model, with --tokenizer"
         )
     if (folder := tokenizer_folder(path)) is not None:
-        return Tokenizer.from_gguf_metadata(tokenizer_metadata(folder))
+        return Tokenizer.from_gguf_metadata(_folder_metadata(folder))
     if first_bytes(path) == T_MAGIC:
         return Tokenizer.from_t_file(path)
     if first_bytes(path) != GGUF_MAGIC:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.folder import checkpoint_folder
-from dllama.formats.checkpoint.source import CheckpointSource
 from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf_source import GgufSource
@@ -36,6 +35,9 @@ def open_model(path: str | Path) -> WeightSource:
     path = Path(path)
     check_is_model(path)
     if checkpoint_folder(path) is not None:
+        # Imported here, as most models are files, and every start would wait for it.
+        from dllama.formats.checkpoint.source import CheckpointSource
+
         return CheckpointSource(path)
     return FORMATS[first_bytes(path)][1](path)
 

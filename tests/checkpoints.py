@@ -26,6 +26,16 @@ Entry = tuple[str, tuple[int, ...], bytes]
 """The dtype, the shape and the bytes of a tensor."""
 
 
+PREPENDING = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    ],
+}
+"""SentencePiece's rule for spaces, as tokenizer.json writes it."""
+
+
 def write_safetensors(
     path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
 ) -> Path:
@@ -211,13 +221,7 @@ def write_spm_tokenizer(
         folder,
         {
             "added_tokens": [added(i, tokens[i]) for i in special],
-            "normalizer": None if pre_tokenizer else {
-                "type": "Sequence",
-                "normalizers": [
-                    {"type": "Prepend", "prepend": "▁"},
-                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-                ],
-            },
+            "normalizer": None if pre_tokenizer else PREPENDING,
             "pre_tokenizer": pre_tokenizer,
             "post_processor": template("<s>", 1),
             "decoder": None,

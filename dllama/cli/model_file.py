@@ -39,6 +39,13 @@ class Renamed:
         self.read, self.release, self.close = source.read, source.release, source.close
 
 
+def trained_context(model: str) -> int:
+    """Returns the tokens that a model was trained to read."""
+    source = open_model(model)
+    source.close()
+    return source.config.max_seq_len
+
+
 def context_size(config: ModelConfig, asked: int) -> int:
     """Returns the tokens that a conversation may have: at most those that the model was trained
     for, which is told."""

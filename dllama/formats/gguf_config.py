@@ -14,7 +14,7 @@ from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
-from dllama.models import FAMILIES
+from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 from dllama.qtypes import QType
 
@@ -104,12 +104,8 @@ def _family(file: Described) -> Family:
     arch = file.metadata.get("general.architecture")
     if isinstance(arch, str) and arch in FAMILIES:
         return FAMILIES[arch]
-    titles = ", ".join(family.title for family in FAMILIES.values())
     found = "names no architecture" if arch is None else f"is of the architecture {arch!r}"
-    raise ModelFileError(
-        f"{file.path} {found}; this version runs {', '.join(FAMILIES)} ({titles}). Use a model of "
-        f"one of these."
-    )
+    raise unknown_family(file.path, found, FAMILIES)
 
 
 def _name(file: Described) -> str:

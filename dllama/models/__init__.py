@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dllama.config import ModelConfig
+from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.llama import LLAMA
@@ -16,6 +19,15 @@ FAMILIES: dict[str, Family] = {
     family.arch: family for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4)
 }
 """By `general.architecture`."""
+
+
+def unknown_family(path: object, found: str, known: Iterable[str]) -> ModelFileError:
+    """Returns the error of a model that `found` tells of, where `known` ones can be computed."""
+    titles = ", ".join(family.title for family in FAMILIES.values())
+    return ModelFileError(
+        f"{path} {found}; this version runs {', '.join(known)} ({titles}). Use a model of one of "
+        f"these."
+    )
 
 
 def model_tensors(config: ModelConfig) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 from rich.table import Table
 
@@ -16,11 +17,12 @@ from dllama.cli.flags.arguments import (
     comma_list,
     positive,
 )
-from dllama.cli.flags.cluster import add_cluster_flags, shares_of
-from dllama.cli.flags.settings import MAX_BATCH, EngineSettings
-from dllama.cli.terminal.output import LoadingLine, is_terminal, note, show, stderr
+from dllama.cli.flags.cluster import add_cluster_flags
+from dllama.cli.flags.engine import runner_settings
+from dllama.cli.flags.settings import MAX_BATCH
+from dllama.cli.model_file import trained_context
+from dllama.cli.terminal.output import is_terminal, loading, note, show, stderr
 from dllama.errors import ConfigError
-from dllama.formats import open_model
 from kernels.cpu import cpu_name, isa
 
 EPILOG = """examples:
@@ -82,19 +84,12 @@ def run(args: argparse.Namespace) -> int:
     if not chosen:
         raise ConfigError("there is nothing to measure: give -p or -n a number above 0")
     longest = max(t.depth + t.n_tokens for t in chosen)
-    settings = EngineSettings(
-        model=args.model, threads=args.threads, ctx_size=longest, max_batch=max(args.batch),
-        max_step_tokens=args.step_tokens, workers=args.workers, shares=shares_of(args),
-        use_all=args.use_all, sync_type=args.sync_type, advertise=args.advertise,
-        kv_type=args.kv_type, quantize=args.quantize, cluster_key=args.cluster_key,
-        encrypts=not args.no_encrypt,
-    )  # fmt: skip
+    settings = replace(
+        runner_settings(args), ctx_size=longest, max_batch=max(args.batch), quantize=args.quantize
+    )
     check_length(args.model, longest)
-    line = LoadingLine("loading")
-    try:
-        runner = build_runner(settings, line.update, max(t.n_pages for t in chosen))
-    finally:
-        line.close()
+    with loading("loading") as report:
+        runner = build_runner(settings, report, max(t.n_pages for t in chosen))
     results = []
     try:
         bench = Bench(runner, max_step_tokens=args.step_tokens)
@@ -117,9 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_length(model: str, longest: int) -> None:
     """Raises ConfigError where a test would not fit the model's context."""
-    source = open_model(model)
-    trained = source.config.max_seq_len
-    source.close()
+    trained = trained_context(model)
     if longest > trained:
         raise ConfigError(
             f"the longest test needs a context of {longest} tokens and the model has {trained}; "

@@ -6,16 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dllama.cli.build import build_runner
 from dllama.cli.flags.arguments import add_kv_flag, add_model_flag, positive
-from dllama.cli.flags.cluster import add_cluster_flags, shares_of
-from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.model_file import load_tokenizer
-from dllama.cli.terminal.output import LoadingLine, is_terminal, note, stderr
+from dllama.cli.flags.cluster import add_cluster_flags
+from dllama.cli.flags.engine import runner_settings
+from dllama.cli.model_file import load_tokenizer, trained_context
+from dllama.cli.terminal.output import is_terminal, loading, note, stderr
 from dllama.errors import ConfigError
-from dllama.formats import open_model
 from dllama.perplexity import Estimate, Perplexity, windows_of
 from dllama.step import PAGE_TOKENS
 
@@ -76,18 +76,12 @@ def measure(
     args: argparse.Namespace, windows: Sequence[Sequence[int]], bos_id: int | None
 ) -> Estimate:
     """Scores all windows; tells how far it is on stderr."""
-    settings = EngineSettings(
-        model=args.model, threads=args.threads, ctx_size=args.ctx_size, max_batch=1,
-        max_step_tokens=args.step_tokens, workers=args.workers, shares=shares_of(args),
-        use_all=args.use_all, sync_type=args.sync_type, advertise=args.advertise,
-        kv_type=args.kv_type, cluster_key=args.cluster_key, encrypts=not args.no_encrypt,
+    settings = replace(
+        runner_settings(args), ctx_size=args.ctx_size, max_batch=1,
         tokenizer=str(args.tokenizer) if args.tokenizer else None,
     )  # fmt: skip
-    line = LoadingLine("loading")
-    try:
-        runner = build_runner(settings, line.update, -(-args.ctx_size // PAGE_TOKENS))
-    finally:
-        line.close()
+    with loading("loading") as report:
+        runner = build_runner(settings, report, -(-args.ctx_size // PAGE_TOKENS))
     try:
         score = Perplexity(runner, bos_id=bos_id, max_step_tokens=args.step_tokens)
         with stderr().status("reading") as status:
@@ -118,9 +112,7 @@ def read_text(path: Path) -> str:
 def check_window(model: str, width: int) -> None:
     """Raises ConfigError where windows of this width are too short, or do not fit the model's
     context."""
-    source = open_model(model)
-    trained = source.config.max_seq_len
-    source.close()
+    trained = trained_context(model)
     if not LEAST_WINDOW <= width <= trained:
         raise ConfigError(
             f"windows of {width} tokens do not do: this model reads {trained} tokens at most, and "

@@ -22,7 +22,7 @@ from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import open_source
-from dllama.cli.terminal.output import LoadingLine, show
+from dllama.cli.terminal.output import loading, show
 from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS
 
@@ -93,14 +93,10 @@ def measured(settings: EngineSettings) -> PlanReport:
     work = ModelWork(source.config, source.tensors, Room(n_pages, rows, KvType(settings.kv_type)))
     source.close()
     config = cluster_config(settings, n_pages)
-    line = LoadingLine("measuring")
-    try:
-        with compiling(line.update):
-            store = MeasurementStore(measurements_file())
-            root = f"{socket.gethostname()}-{uuid.uuid4().hex}"
-            facts, found = measured_nodes(config, root, __version__, work.types, store, anew=True)
-    finally:
-        line.close()
+    with loading("measuring") as report, compiling(report):
+        store = MeasurementStore(measurements_file())
+        root = f"{socket.gethostname()}-{uuid.uuid4().hex}"
+        facts, found = measured_nodes(config, root, __version__, work.types, store, anew=True)
     nodes = found.nodes(facts)
     plans = Search(Predictor(work, nodes, found.network(), config.sync_type)).plans()
     chosen = (with_everyone if settings.use_all else choose)(plans)

@@ -14,7 +14,7 @@ from dllama.cli.build import build_engine
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
-from dllama.cli.terminal.output import LoadingLine, note
+from dllama.cli.terminal.output import loading, note
 from dllama.cli.terminal.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
@@ -86,12 +86,9 @@ def run(args: argparse.Namespace) -> int:
     sampling = sampling_params(args, tokenizer, secrets.randbits(32))
     check_sampling(sampling, tokenizer.vocab_size)
     ids, stop_ids = encode_prompt(args, tokenizer)
-    line = LoadingLine("loading")
-    try:
+    with loading("loading") as report:
         named = str(args.tokenizer) if args.tokenizer else None
-        engine = build_engine(replace(engine_settings(args), tokenizer=named), line.update)
-    finally:
-        line.close()
+        engine = build_engine(replace(engine_settings(args), tokenizer=named), report)
     try:
         if len(ids) >= engine.max_len and not args.context_shift:
             raise ConfigError(

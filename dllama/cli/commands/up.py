@@ -26,7 +26,7 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.cluster import cluster_key
-from dllama.cli.terminal.output import LoadingLine, count_of, note
+from dllama.cli.terminal.output import count_of, loading, note
 from dllama.errors import ClusterError
 from dllama.host.child_python import child_command, child_environment
 from dllama.host.temporary import temporary_folder
@@ -124,9 +124,8 @@ def local_cluster(
 
 def wait_until_ready(url: str, children: list[Child]) -> None:
     """Shows the progress of loading. Raises ClusterError where a process ends or time runs out."""
-    line = LoadingLine("starting")
     until_s = time.monotonic() + START_S
-    try:
+    with loading("starting") as report:
         while time.monotonic() < until_s:
             for child in children:
                 child.check()
@@ -135,12 +134,10 @@ def wait_until_ready(url: str, children: list[Child]) -> None:
                     return
             except urllib.error.HTTPError as error:
                 state = _json(error.read())
-                line.update(_share(state.get("progress")), str(state.get("detail") or ""))
+                report(_share(state.get("progress")), str(state.get("detail") or ""))
             except OSError:
                 pass
             time.sleep(0.2)
-    finally:
-        line.close()
     raise ClusterError(f"the cluster did not start within {START_S:.0f} s")
 
 

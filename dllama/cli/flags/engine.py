@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from dllama.cli.flags.arguments import (
     add_kv_flag,
@@ -83,18 +84,28 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
             "--draft-model names a model that guesses, and --speculate off allows no guesses; "
             "leave one of them out"
         )
-    return EngineSettings(
-        model=args.model,
-        threads=args.threads,
+    return replace(
+        runner_settings(args),
         ctx_size=args.ctx_size,
         kv_tokens=args.kv_tokens,
-        kv_type=args.kv_type,
         max_batch=args.max_batch,
-        max_step_tokens=args.step_tokens,
         speculate=args.speculate,
         draft_model=args.draft_model,
         draft_max=args.draft_max,
         quantize=args.quantize,
+        context_shift=args.context_shift,
+        slot_save_path=getattr(args, "slot_save_path", None),
+    )
+
+
+def runner_settings(args: argparse.Namespace) -> EngineSettings:
+    """Returns what all commands that run a model take from their flags: its file, the machines and
+    their links. Raises ConfigError where flags do not fit each other."""
+    return EngineSettings(
+        model=args.model,
+        threads=args.threads,
+        kv_type=args.kv_type,
+        max_step_tokens=args.step_tokens,
         workers=args.workers,
         shares=shares_of(args),
         use_all=args.use_all,
@@ -102,6 +113,4 @@ def engine_settings(args: argparse.Namespace) -> EngineSettings:
         advertise=args.advertise,
         cluster_key=args.cluster_key,
         encrypts=not args.no_encrypt,
-        context_shift=args.context_shift,
-        slot_save_path=getattr(args, "slot_save_path", None),
     )

@@ -22,7 +22,7 @@ from dllama.cli.server.api_config import api_config
 from dllama.cli.server.model_facts import served_model, served_name
 from dllama.cli.server.model_sampling import model_sampling
 from dllama.cli.server.supervisor import EngineSupervisor
-from dllama.cli.terminal.output import LoadingLine, note
+from dllama.cli.terminal.output import loading, note
 from dllama.errors import ConfigError
 from dllama.host.descriptors import check_free, raise_limit
 from dllama.host.temporary import socket_folder
@@ -32,13 +32,10 @@ ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few c
 
 async def watch_loading(client: ZmqEngineClient, label: str) -> None:
     """Shows the progress of loading until the engine is ready or has failed."""
-    line = LoadingLine(label)
-    try:
+    with loading(label) as report:
         while client.state.state == "loading":
-            line.update(client.state.progress, client.state.detail)
+            report(client.state.progress, client.state.detail)
             await asyncio.sleep(0.1)
-    finally:
-        line.close()
 
 
 async def run_server(

@@ -10,6 +10,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,3 +114,13 @@ class LoadingLine:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+@contextmanager
+def loading(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Yields a LoadingLine's `update`, while something loads."""
+    line = LoadingLine(label)
+    try:
+        yield line.update
+    finally:
+        line.close()

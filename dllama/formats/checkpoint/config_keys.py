@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.rope_keys import rope_metadata
-from dllama.models import FAMILIES
+from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
 SIZES: dict[str, str] = {
@@ -84,12 +84,8 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
     by_type = {kind: family for family in FAMILIES.values() for kind in family.hf_types}
     if isinstance(found, str) and found in by_type:
         return by_type[found]
-    titles = ", ".join(family.title for family in FAMILIES.values())
     said = "names no `model_type`" if found is None else f"is of the model_type {found!r}"
-    raise ModelFileError(
-        f"{path} {said}; this version runs {', '.join(by_type)} ({titles}). Use a model of one of "
-        f"these."
-    )
+    raise unknown_family(path, said, by_type)
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:

@@ -19,6 +19,7 @@ from dllama.tokenizer import Tokenizer
 from dllama.tokenizer.vocabulary import TokenType
 from tests.checkpoints import (
     LLAMA3_WORDS,
+    PREPENDING,
     added,
     pairs_by_score,
     template,
@@ -122,13 +123,7 @@ def test_the_real_sentencepiece_vocabulary(tmp_path: Path) -> None:
         tmp_path,
         {
             "added_tokens": [added(i, tokens[i]) for i in range(3)],
-            "normalizer": {
-                "type": "Sequence",
-                "normalizers": [
-                    {"type": "Prepend", "prepend": "▁"},
-                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-                ],
-            },
+            "normalizer": PREPENDING,
             "pre_tokenizer": None,
             "post_processor": template("<s>", 1),
             "model": {

@@ -58,7 +58,9 @@ class Tensor:
 
     Matrices are (rows, cols) and, with `experts`, that many of them one after the other. Vectors
     have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
-    same input and are packed as one, in the table's order (vectors are joined end to end).
+    same input and are packed as one, in the table's order (vectors are joined end to end). Matrices
+    of a layer that have the same name in a format lie there in one tensor, below each other in the
+    table's order; those of several experts lie so for each expert.
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name

@@ -119,15 +119,22 @@ def write_weights(folder: Path, tensors: Mapping[str, Entry], n_files: int) -> N
 def checkpoint_tensors(
     config: ModelConfig, qtype: QType, seed: int, model_type: str
 ) -> dict[str, Entry]:
-    """The toy's tensors by the checkpoint's names; those of experts one by one, or where the name
-    tells of no expert stacked in a third dimension. Vectors are of the same type as matrices."""
+    """The toy's tensors by the checkpoint's names; those of experts one by one, or in one where the
+    family's names say so. Vectors are of the same type as matrices."""
     family = FAMILIES[config.arch]
     renamed = family.hf_renamed.get(model_type, {})
     together = by_stored_name(config, lambda n, t: their_name(n, renamed_tensor(t, renamed)))
     found: dict[str, Entry] = {}
+    joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last
     for theirs, parts in together.items():
-        n_experts, is_vector = parts[0][1].n_experts(config), parts[0][1].is_vector
+        first = parts[0][1]
+        n_experts, is_vector = first.n_experts(config), first.is_vector
         rows = [_stored_rows(config, name, tensor, seed) for name, tensor in parts]
+        if first.experts is not None and "{e}" not in theirs and not theirs.endswith(".weight"):
+            outputs_last = rows[0].reshape(n_experts, -1, rows[0].shape[-1]).transpose(0, 2, 1)
+            whole = rows[0] if is_vector else outputs_last
+            joint.setdefault(theirs.partition("[")[0], []).append(whole)
+            continue
         each = [
             np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
         ]
@@ -139,6 +146,10 @@ def checkpoint_tensors(
                 shape = (n_experts, shape[0] // n_experts, shape[1])
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
             found[theirs.replace("{e}", str(e))] = entry
+    for theirs, parts in joint.items():
+        whole = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)  # outputs by turns
+        raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
+        found[theirs] = (DTYPES[qtype], whole.shape, raw)
     return found
 
 
@@ -181,6 +192,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scaling.kind is RopeScalingKind.YARN:
             rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
+            if not scaling.is_rounded:
+                rope["truncate"] = False
         if scaling.kind is RopeScalingKind.LONGROPE:
             del rope["factor"]
             rope |= {"short_factor": config.rope_factors, "long_factor": config.long_rope_factors,

@@ -96,7 +96,7 @@ def model_config(file: Described) -> ModelConfig:
         max_seq_len=_max_seq_len(keys),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
-        rope_scaling=_rope_scaling(keys, file),
+        rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
         long_rope_factors=file.long_rope_factors,
         partial_rotary_dim=_partial_rotary_dim(keys, head_dim),
@@ -196,7 +196,7 @@ def _check_rope(config: ModelConfig, file: Described) -> None:
             )
 
 
-def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
+def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScaling | None:
     if file.long_rope_factors is not None:
         return _longrope(keys, file)
     if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
@@ -230,6 +230,7 @@ def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
         attention_factor=_attention_factor(keys, kind, factor),
+        is_rounded=family.rounds_yarn,
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
         raise ModelFileError(

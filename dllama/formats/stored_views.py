@@ -55,7 +55,8 @@ class HalfSplit:
         info = self.info
         if info.rows > 1:
             cut: np.ndarray = self.whole.read(range(info.rows), cols)
-            return cut[half_split_order(rows, self.pairs)]
+            ordered: np.ndarray = cut[half_split_order(rows, self.pairs)]
+            return ordered
         values = self.whole.read(range(1), range(info.cols)).reshape(info.cols, -1)
         turned: np.ndarray = values[half_split_order(cols, self.pairs)]
         return turned.reshape(1, -1)[rows.start : rows.stop]

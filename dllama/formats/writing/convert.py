@@ -44,7 +44,7 @@ def write_gguf(
         stored_info(theirs, [_described(source.tensors[name], tensor) for name, tensor in parts])
         for theirs, parts in together.items()
     ]
-    matrices = [info for info in infos if info.rows > 1]
+    matrices = [info for info in infos if info.rows > info.n_experts]
     most = max(matrices, key=lambda info: sum(m.n_bytes for m in matrices if m.qtype is info.qtype))
     infos += factor_tensors(config)
     with gguf_stream(path, converted_metadata(metadata, config, most.qtype), infos) as out:

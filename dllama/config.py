@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kernels.gates import Gate
+
 
 class RopeScalingKind(StrEnum):
     LINEAR = "linear"
@@ -17,7 +19,7 @@ class RopeScaling:
     """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
-    `high_freq_factor` by llama3; the betas, `extrapolation` and `attention_factor` by yarn.
+    `high_freq_factor` by llama3; the betas and what follows them by yarn.
     """
 
     kind: RopeScalingKind
@@ -29,13 +31,7 @@ class RopeScaling:
     beta_slow: float = 1.0
     extrapolation: float = 1.0
     attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
-
-
-class Activation(StrEnum):
-    """The function of a feed-forward's gate."""
-
-    SILU = "silu"
-    GELU = "gelu_tanh"  # GELU by its approximation with tanh
+    is_rounded: bool = True  # the ramp between kept and stretched pairs begins and ends at a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +84,13 @@ class ModelConfig:
     shared_hidden_dim: int = 0  # columns of the shared expert; 0: there is none
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
+    gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
     attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
     local_rope_theta: float | None = None
     attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
     attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
     final_softcap: float = 0.0  # the same of logits
     embedding_scale: float = 1.0
-    activation: Activation = Activation.SILU
 
     def attention_of(self, layer: int) -> LayerAttention:
         """Returns the attention of a layer."""

@@ -9,15 +9,15 @@ from itertools import pairwise
 import numpy as np
 
 from dllama.collective import Addend, RowShares
-from dllama.config import Activation, ModelConfig
+from dllama.config import ModelConfig
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
-from dllama.runtime.layer import NONE
+from dllama.runtime.layer import NONE, After
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from dllama.step import PAGE_TOKENS, Step
-from kernels.activations import GELU, SILU, add_rms_norm, clear, gather_rows, swiglu
+from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
@@ -26,9 +26,6 @@ from kernels.matmul.sums import FixedSums
 from kernels.prepare import pack_quants, prepare, unpack_quants
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
-
-GATES = {Activation.SILU: SILU, Activation.GELU: GELU}
-"""The kernels' numbers of the functions of a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +177,23 @@ class Ops:
         self._cosines, self._sines = state.cosines[:, own], state.sines[:, own]
         self._delta = None
 
-    def add_norm(self, after: np.ndarray, before: np.ndarray, *readers: Linear | None) -> None:
-        """x += norm(total, after), then `normed` = norm(x, before), as all `readers` read it.
+    def add_norm(self, after: After, before: np.ndarray, *readers: Linear | None) -> None:
+        """x += norm(total + bias), as `after` says, then `normed` = norm(x, before), as all
+        `readers` read it.
 
-        There is no `total` before the first half layer.
-        `after` and `before` are norm weights (dim,), empty for no norm.
+        There is no `total` before the first half layer. `before` are norm weights (dim,), empty for
+        no norm.
         """
         self._needs = needs_of(*readers)
         needs = Needs(quants=True) if self._sends_quants else self._needs
         add_rms_norm(
-            self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
-            self.rows.n, needs, self._own,
+            self._team, self.x, self._delta, after.norm, before, self._epsilon, self.normed,
+            self.rows.n, needs, self._own, after.bias,
         )  # fmt: skip
         self._delta = self.total
 
-    def take_in(self, after: np.ndarray) -> None:
-        """x += norm(total, after)."""
+    def take_in(self, after: After) -> None:
+        """x += norm(total + bias), as `after` says."""
         self.add_norm(after, NONE)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
@@ -246,25 +244,25 @@ class Ops:
         as `reader` reads it: (T, columns)."""
         hidden = self._state.hidden[columns_of(reader)].activations
         own = (reader.first_own_col, hidden_dim)
-        gate = GATES[self._config.activation]
+        gate = self._config.gate
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own, gate)
         return hidden
 
-    def route(self, router: Linear) -> None:
+    def route(self, router: Linear, bias: np.ndarray) -> None:
         """Chooses the experts of every row of `normed`."""
-        self._mixture.route(router, self.normed, self.rows.n)
+        self._mixture.route(router, bias, self.normed, self.rows.n)
 
-    def run_experts(self, gate_up: Linear, w2: Linear) -> None:
-        """Computes the chosen experts of all rows, weighted."""
-        self._mixture.run(gate_up, w2, self.normed, self.rows.n)
+    def run_experts(self, gate_up: Linear, w2: Linear, biases: np.ndarray) -> None:
+        """Computes the chosen experts of all rows, weighted. `biases` are those of gate_up."""
+        self._mixture.run(gate_up, w2, biases, self.normed, self.rows.n)
 
     def run_shared_expert(self, gate_up: Linear, w2: Linear) -> None:
         """Computes the expert that all rows take, weighted."""
         self._mixture.run_shared(gate_up, w2, self.normed, self.rows.n)
 
-    def add_experts(self) -> None:
-        """Adds up the experts of each row, to `addend`."""
-        self._mixture.add(self.addend, self.rows.n)
+    def add_experts(self, biases: np.ndarray) -> None:
+        """Adds up the experts of each row and their weighted `biases`, to `addend`."""
+        self._mixture.add(biases, self.addend, self.rows.n)
 
     @property
     def _mixture(self) -> Experts:

@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from dllama.config import Activation, LayerAttention, ModelConfig
+from dllama.config import LayerAttention, ModelConfig
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
+from kernels.gates import Gate
 
 try:  # another hand's reading of the blocks, where it is installed
     import gguf  # noqa: F401
@@ -104,7 +105,8 @@ def _attention(
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     weights = weights[..., :n_tokens]
-    return np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1) @ layer["wo"].T
+    mixed = np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1)
+    return mixed @ layer["wo"].T + layer.get("bo", 0.0)
 
 
 def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -120,21 +122,33 @@ def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
 def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
     if "router" in layer:
         return np.array([_mixture(layer, row, config) for row in x])
-    w1, w3, w2 = (layer[name] for name in ("w1", "w3", "w2"))
-    if config.activation is Activation.GELU:
-        gate = x @ w1.T
-        bent = 1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))
-        return (gate / 2 * bent * (x @ w3.T)) @ w2.T
-    return _gated(x, w1, w3, w2)
+    return _gated(x, *(layer[name] for name in ("w1", "w3", "w2")), config)
 
 
-def _gated(x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray) -> np.ndarray:
-    gate = x @ w1.T
-    return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T
+def _gated(
+    x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+    return _GATES[config.gate](x @ w1.T, x @ w3.T) @ w2.T
+
+
+def _silu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def _clamped(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+    return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+
+
+def _gelu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+
+
+_GATES = {Gate.SILU: _silu, Gate.CLAMPED: _clamped, Gate.GELU: _gelu}
 
 
 def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig) -> np.ndarray:
-    logits = layer["router"] @ row
+    logits = layer["router"] @ row + layer.get("router_bias", np.zeros(1))[0]
     chances = np.exp(logits - logits.max())
     chances /= chances.sum()
     chosen = np.argsort(-chances, kind="stable")[: config.n_active_experts]
@@ -144,8 +158,11 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         w1, w3, w2 = (
             np.split(layer[f"expert_{w}"], config.n_experts)[e] for w in ("w1", "w3", "w2")
         )
-        out += config.expert_scale * chances[e] / total * _gated(row, w1, w3, w2)
+        b1, b3, b2 = (layer[f"expert_{b}"][e] if f"expert_{b}" in layer else 0.0 for b in
+                      ("b1", "b3", "b2"))  # fmt: skip
+        one = _GATES[config.gate](w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
+        out += config.expert_scale * chances[e] / total * one
     if config.shared_hidden_dim:
         weight = 1 / (1 + np.exp(-layer["shared_router"][0] @ row))
-        out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")))
+        out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")), config)
     return out

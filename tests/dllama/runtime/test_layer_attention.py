@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
-from dllama.config import Activation, LayerAttention, RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.kv import KvShift, KvType
 from dllama.rope import rotations
+from kernels.gates import Gate
 from tests.cluster.array_source import ArraySource, small_config
 from tests.local_model import Ranks, make_step
 from tests.references.forward import reference_logits
@@ -33,7 +34,7 @@ EVERYTHING = small_config(
     attention_softcap=1.0,
     final_softcap=0.3,
     embedding_scale=6.0,
-    activation=Activation.GELU,
+    gate=Gate.GELU,
 )
 
 
@@ -65,7 +66,7 @@ def test_each_field_changes_the_logits() -> None:
     whole = reference_logits(ArraySource(EVERYTHING), TOKENS)
     plain = {
         "attention_layers": (), "attention_scale": None, "attention_softcap": 0.0,
-        "final_softcap": 0.0, "embedding_scale": 1.0, "activation": Activation.SILU,
+        "final_softcap": 0.0, "embedding_scale": 1.0, "gate": Gate.SILU,
         "local_rope_theta": 10000.0,
     }  # fmt: skip
     for name, value in plain.items():

@@ -287,6 +287,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"attention_softcap": -1.0},
         {"final_softcap": math.nan},
         {"embedding_scale": math.inf},
+        {"long_rope_factors": (1.0,)},
     ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:

@@ -178,6 +178,7 @@ def _unit(
 _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.HEADS: lambda config: config.group_size * config.head_dim,
     Axis.KV_HEADS: lambda config: config.head_dim,
+    Axis.QUERY_HEADS: lambda config: config.group_size,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
     Axis.VOCAB: lambda config: VOCAB_UNIT,

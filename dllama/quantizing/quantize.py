@@ -3,7 +3,6 @@ were."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dllama.errors import ConfigError, ModelFileError
+from dllama.errors import ModelFileError
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
+from dllama.host.disk import check_room
 from dllama.qtypes import QType
 from dllama.quantizing.choice import Recipe, chosen_types, sizes_of
 from dllama.quantizing.errors_found import ErrorSums, Kind, errors_between, kind_name
@@ -154,16 +154,6 @@ def _converted(
     values = values_of(slab, stored.qtype, stored.cols)
     raw = encode(values, made.qtype)
     return raw, errors_between(values, values_of(raw, made.qtype, made.cols))
-
-
-def check_room(path: Path, n_bytes: int) -> None:
-    """Raises ConfigError where the disk of a path has no room for a file."""
-    free = shutil.disk_usage(path.parent).free
-    if n_bytes > free:
-        raise ConfigError(
-            f"{path} will have {n_bytes / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free; "
-            "make room, or name a file on another disk"
-        )
 
 
 def part_names(path: Path, n_parts: int) -> list[Path]:

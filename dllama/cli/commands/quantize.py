@@ -133,12 +133,10 @@ def _optional(name: str | None) -> QType | None:
 
 
 def check_free(paths: list[Path]) -> None:
-    """Raises ConfigError where one of the files is there already, or its folder is not."""
+    """Raises ConfigError where one of the files is there already."""
     for path in paths:
         if path.exists():
             raise ConfigError(f"{path} is there already; name another file, or remove it first")
-    if not paths[0].parent.is_dir():
-        raise ConfigError(f"there is no folder {paths[0].parent}; make it first")
 
 
 def written(args: argparse.Namespace, file: TensorFile, recipe: Recipe, plan: Plan) -> list[Kind]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,16 @@ from dllama.errors import ModelFileError
 from dllama.formats.floats import floats_of
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
-from dllama.formats.writing.gguf_export import FILE_TYPE, factors_tensor, rope_factors_row
+from dllama.formats.writing.gguf_export import (
+    FILE_TYPE,
+    factor_rows,
+    factor_tensors,
+    stored_info,
+)
 from dllama.formats.writing.gguf_writer import gguf_stream
-from dllama.models import FAMILIES, model_tensors
+from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo, WeightSource
@@ -30,22 +37,28 @@ class ModelTensors:
     def __init__(self, source: WeightSource) -> None:
         """Raises ModelFileError where GGUF has no type for a tensor."""
         self._source, config = source, source.config
-        self._ours = {their_name(name, t): (name, t) for name, t in model_tensors(config).items()}
+        self._parts = by_stored_name(config, their_name)
         self.tensors = [
-            _described(source.tensors[name], name, tensor) for name, tensor in self._ours.values()
+            stored_info(
+                theirs, [_described(source.tensors[name], tensor) for name, tensor in parts]
+            )
+            for theirs, parts in self._parts.items()
         ]
-        if config.rope_factors is not None:
-            self.tensors.append(factors_tensor(config))
+        factors = factor_tensors(config)
+        self._factors = {
+            info.name: row for info, row in zip(factors, factor_rows(config), strict=True)
+        }
+        self.tensors += factors
 
     def pieces(self, info: TensorInfo) -> Iterator[np.ndarray]:
         """Yields the bytes of a tensor, uint8 (rows, bytes of a row) each; its memory is given back
         after the last."""
-        if info.name not in self._ours:
-            yield rope_factors_row(self._source.config)
+        if info.name in self._factors:
+            yield self._factors[info.name]
             return
-        name, tensor = self._ours[info.name]
-        yield from _pieces(self._source, name, tensor)
-        self._source.release(name)
+        for name, tensor in self._parts[info.name]:
+            yield from _pieces(self._source, name, tensor)
+            self._source.release(name)
 
     @property
     def most(self) -> QType:
@@ -80,7 +93,7 @@ def converted_metadata(
     """Returns the metadata of a file whose matrices are mostly `qtype`. The list of tokens is as
     long as the embedding table, as llama.cpp wants it, and Llama 3's scaling is in a tensor."""
     keys = dict(metadata)
-    if config.rope_factors is not None:
+    if config.rope_factors is not None and config.long_rope_factors is None:
         keys = {key: v for key, v in keys.items() if ".rope.scaling." not in key}
     keys |= {
         "general.file_type": FILE_TYPE[qtype],
@@ -101,16 +114,14 @@ def converted_metadata(
     return keys
 
 
-def _described(info: TensorInfo, name: str, tensor: Tensor) -> TensorInfo:
+def _described(info: TensorInfo, tensor: Tensor) -> TensorInfo:
     """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them."""
     qtype = QType.F32 if tensor.is_vector else info.qtype
     if qtype not in FILE_TYPE:
         raise ModelFileError(
             f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
         )
-    return TensorInfo(
-        their_name(name, tensor), qtype, info.rows, info.cols, n_experts=info.n_experts
-    )
+    return replace(info, qtype=qtype)
 
 
 def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:

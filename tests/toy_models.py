@@ -15,12 +15,13 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import ModelConfig, RopeScaling
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
-from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
+from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
+from kernels.gates import Gate
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
 
@@ -31,11 +32,25 @@ GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "rout
 EXPERTS: dict[str, dict[str, object]] = {
     "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
+    "gpt-oss": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gate": Gate.CLAMPED,
+    },
 }
 """The experts of a toy, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
+
+LONGROPE: dict[str, object] = {
+    "partial_rotary_dim": 12,
+    "rope_scaling": RopeScaling(RopeScalingKind.LONGROPE, 1.0, 100, attention_factor=1.125),
+    "rope_factors": (1.0, 1.0, 1.25, 1.5, 1.5, 2.0),
+    "long_rope_factors": (1.0, 1.5, 2.0, 4.0, 8.0, 16.0),
+}
+"""The positions of a phi3 with a long context, which a toy has."""
 
 
 def write_toy(
@@ -98,7 +113,7 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     rows, cols = tensor.shape(config)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     normal = rng.standard_normal((rows, cols), np.float32)
-    if tensor.joined == "qkv_bias":
+    if tensor.gguf.endswith(".bias"):
         return np.float32(0.3) * normal
     if tensor.is_vector:
         return 1 + np.float32(0.1) * normal
@@ -108,20 +123,20 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
 def _write_gguf(
     path: Path, config: ModelConfig, qtype: QType, seed: int, tokenizer: dict[str, object]
 ) -> None:
-    shapes = {name: tensor.shape(config) for name, tensor in model_tensors(config).items()}
+    tensors = model_tensors(config)
 
     def qtype_of(name: str) -> QType:
-        rows, cols = shapes[name]
-        if rows == 1 or name.endswith(".router"):
+        if tensors[name].is_vector or name.endswith(".router"):
             return QType.F32
+        _, cols = tensors[name].shape(config)
         return QType.F16 if cols % BLOCK[qtype].values else qtype
 
     with model_stream(path, config, qtype, qtype_of, tokenizer) as out:
-        for name in shapes:
+        for name in tensors:
             values = in_file_order(config, name, toy_tensor(config, name, seed))
             out.write(encode(values, qtype_of(name)))
-        if config.rope_factors is not None:
-            out.write(rope_factors_row(config))
+        for row in factor_rows(config):
+            out.write(row)
 
 
 def _write_m(path: Path, config: ModelConfig, qtype: QType, seed: int) -> None:

@@ -8,7 +8,9 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
+from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
+from dllama.models.phi3 import PHI3
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -16,7 +18,17 @@ from dllama.models.qwen3moe import QWEN3MOE
 from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
-    family.arch: family for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4)
+    family.arch: family
+    for family in (
+        LLAMA,
+        QWEN2,
+        QWEN3,
+        QWEN2MOE,
+        QWEN3MOE,
+        EXAONE4,
+        GPT_OSS,
+        PHI3,
+    )
 }
 """By `general.architecture`."""
 

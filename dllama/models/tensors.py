@@ -13,15 +13,16 @@ from dllama.config import ModelConfig
 class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
-    The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the shared
-    expert, VOCAB by its part of the vocabulary. Other axes are not cut.
+    The axis also says how a side is cut: HEADS, QUERY_HEADS and KV_HEADS by the key/value heads of
+    a rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
+    shared expert, VOCAB by its part of the vocabulary. Other axes are not cut.
     """
 
     DIM = "dim"
     HEADS = "q_dim"
     KV_HEADS = "kv_dim"
     HEAD = "head_dim"
+    QUERY_HEADS = "n_heads"
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
     EXPERTS = "n_experts"
@@ -59,6 +60,12 @@ class Tensor:
     Matrices are (rows, cols) and, with `experts`, that many of them one after the other. Vectors
     have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
     same input and are packed as one, in the table's order (vectors are joined end to end).
+
+    Matrices of a layer that have the same name in a format lie there in one tensor, below each
+    other in the table's order; those of several experts lie so for each expert. The name in
+    checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by turns (of
+    vectors the values). A name there without {e} is of all experts; where it does not end in
+    `.weight` their inputs come before their outputs.
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name
@@ -72,6 +79,7 @@ class Tensor:
     has_pairs: bool = False  # rows (of a vector: columns) carry rotary pairs
     experts: Callable[[ModelConfig], int] | None = None
     when: Condition = always
+    is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once
 
     @property
     def is_vector(self) -> bool:
@@ -79,8 +87,8 @@ class Tensor:
 
     def shape(self, config: ModelConfig) -> tuple[int, int]:
         """(rows, cols) in the file; the matrices of all experts below each other."""
-        rows = 1 if self.rows is None else self.rows.size(config) * self.n_experts(config)
-        return rows, self.cols.size(config)
+        rows = 1 if self.rows is None else self.rows.size(config)
+        return rows * self.n_experts(config), self.cols.size(config)
 
     def n_experts(self, config: ModelConfig) -> int:
         """Returns the number of matrices, all of the same shape, that the tensor holds."""

@@ -85,7 +85,7 @@ def _words(key: str, value: str, parser: argparse.ArgumentParser) -> list[str]:
 
 def _flag_of(key: str, actions: Mapping[str, argparse.Action]) -> str:
     name = key.removeprefix(PREFIX)
-    candidates = [f"--{key}", f"-{key}", VALUES.get(name, ""), *SWITCHES.get(name, ())]
+    candidates: list[str] = [f"--{key}", f"-{key}", VALUES.get(name, ""), *SWITCHES.get(name, ())]
     for flag in candidates:
         if flag in actions:
             return flag

@@ -8,6 +8,7 @@ netem. Nothing is left of them afterwards.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,9 +122,9 @@ class Lan:
 
     def sent_bytes(self, i: int) -> int:
         """Returns the bytes that machine `i` has sent so far, headers included."""
-        path = f"/sys/class/net/{self._device}/statistics/tx_bytes"
-        read = subprocess.run(self.command(i, ["cat", path]), check=True, capture_output=True)
-        return int(read.stdout)
+        words = ["ip", "-n", self.names[i], "-s", "-j", "link", "show", "dev", self._device]
+        [device] = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        return int(device["stats64"]["tx"]["bytes"])
 
     def close(self) -> None:
         if self._carrier is not None:

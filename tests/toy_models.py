@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import ModelConfig, RopeScaling
+from dllama.config import Gating, ModelConfig, RopeScaling
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
@@ -31,8 +31,17 @@ GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "rout
 EXPERTS: dict[str, dict[str, object]] = {
     "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
-}
-"""The experts of a toy, by its family."""
+    "glm4moe": {
+        "n_experts": 8, "n_active_experts": 3, "has_expert_norm": True, "gating": Gating.SIGMOID,
+        "has_expert_bias": True, "n_expert_groups": 4, "n_active_groups": 2, "expert_scale": 1.5,
+        "n_dense_layers": 1, "dense_hidden_dim": 224, "partial_rotary_dim": 8,
+        "has_qkv_bias": True, "has_qk_norm": True,
+    },
+}  # fmt: skip
+"""The experts of a toy, by its family, and what else its models may have."""
+
+SHARED = {"qwen2moe": 2, "glm4moe": 1}
+"""How many experts the shared one of a toy is as wide as, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
@@ -65,8 +74,8 @@ def write_toy(
     `vocab_size`, and further fields of its config (`more`). A matrix whose columns are no
     multiple of the block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in
     .m."""
-    if arch == "qwen2moe":
-        more = {"shared_hidden_dim": 2 * hidden_dim, **more}
+    if arch in SHARED:
+        more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
     config = ModelConfig(
         arch=arch,
         name=f"toy-{arch}-{seed}",
@@ -98,7 +107,7 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     rows, cols = tensor.shape(config)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     normal = rng.standard_normal((rows, cols), np.float32)
-    if tensor.joined == "qkv_bias":
+    if tensor.joined == "qkv_bias" or tensor.name == "expert_bias":
         return np.float32(0.3) * normal
     if tensor.is_vector:
         return 1 + np.float32(0.1) * normal

@@ -235,9 +235,10 @@ class Ops:
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
         return hidden
 
-    def route(self, router: Linear) -> None:
-        """Chooses the experts of every row of `normed`."""
-        self._mixture.route(router, self.normed, self.rows.n)
+    def route(self, router: Linear, bias: np.ndarray) -> None:
+        """Chooses the experts of every row of `normed`; `bias` is that of their choice, empty for
+        none."""
+        self._mixture.route(router, bias, self.normed, self.rows.n)
 
     def run_experts(self, gate_up: Linear, w2: Linear) -> None:
         """Computes the chosen experts of all rows, weighted."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import ModelFileError
-from dllama.formats.checkpoint.rope_keys import rope_metadata
+from dllama.formats.checkpoint.rope_keys import rope_metadata, rotated_part
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -25,7 +25,6 @@ SIZES: dict[str, str] = {
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
-    "partial_rotary_factor": (1,),
     "residual_multiplier": (1,),
     "embedding_multiplier": (1,),
     "logits_scaling": (1,),
@@ -43,9 +42,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
+    "moe_layer_freq": (1,),
 }
-"""Keys that some families compute with (Family.hf_keys); with another value than these, or null,
-all others are refused."""
+"""Keys that some families compute with (Family.hf_keys) or know of (Family.hf_known); with another
+value than these, or null, all others are refused."""
 
 _MOST = 2**31 - 1
 _SLIDING = "sliding_attention"
@@ -71,6 +71,9 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     if window := _window(config, path):
         keys["attention.sliding_window"] = window
     keys |= rope_metadata(config, path)
+    part = rotated_part(config, path, family.partial_rotation)
+    if part is not None:
+        keys["rope.dimension_count"] = int(part * _head_dim(config, path))
     return {
         "general.architecture": family.arch,
         "general.name": name,
@@ -89,9 +92,10 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:
+    known = family.hf_known | set(family.hf_keys)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)
-        if value is not None and value not in neutral and key not in family.hf_keys:
+        if value is not None and value not in neutral and key not in known:
             raise ModelFileError(
                 f"{path}: {key} is {str(value)[:80]!r}, which this version does not compute for "
                 f"models of the type {config['model_type']}. Use another model."
@@ -103,6 +107,12 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
             f"{path}: layer_types names layers of the kind {str(foreign[0])[:80]!r}; this version "
             f"computes {' and '.join(_KINDS)}. Use another model."
         )
+
+
+def _head_dim(config: Mapping[str, object], path: Path) -> int:
+    if config.get("head_dim") is not None:
+        return _whole(config, "head_dim", path)
+    return _whole(config, "hidden_size", path) // _whole(config, "num_attention_heads", path)
 
 
 def _window(config: Mapping[str, object], path: Path) -> int | None:

@@ -27,11 +27,6 @@ def rope_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]
     keys: dict[str, object] = (
         {} if theta is None else {"rope.freq_base": rope.checked(theta, "rope_theta")}
     )
-    if said.get("partial_rotary_factor") not in (None, 1):
-        raise ModelFileError(
-            f"{path}: partial_rotary_factor is {said['partial_rotary_factor']!r}, which this "
-            f"version does not compute. Use another model."
-        )
     kind = said.get("rope_type", said.get("type", "default"))
     if kind in _PLAIN:
         return keys
@@ -50,6 +45,23 @@ def rope_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]
             rope.checked(original, "original_max_position_embeddings")
         )
     return keys | {f"rope.scaling.{key}": value for key, value in _READERS[kind](rope).items()}
+
+
+def rotated_part(config: Mapping[str, object], path: Path, default: float | None) -> float | None:
+    """Returns the part of a head that is rotated, `default` where the config.json does not say it;
+    None for whole heads. Raises ModelFileError where a family that rotates whole heads, whose
+    default is None, is to rotate a part."""
+    said = config.get("rope_parameters") or config.get("rope_scaling")
+    part = said.get("partial_rotary_factor") if isinstance(said, Mapping) else None
+    part = config.get("partial_rotary_factor") if part is None else part
+    if part is None or part == 1:
+        return default if part is None else None
+    if default is None or not isinstance(part, float) or not 0 < part < 1:
+        raise ModelFileError(
+            f"{path}: partial_rotary_factor is {str(part)[:80]}, which this version does not "
+            f"compute for models of the type {config.get('model_type')}. Use another model."
+        )
+    return part
 
 
 class _Rope:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
 from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
-from dllama.config import ModelConfig  # noqa: E402
+from dllama.config import Gating, ModelConfig  # noqa: E402
 from dllama.formats.writing.encode import encode  # noqa: E402
 from dllama.formats.writing.gguf_export import in_file_order, model_stream  # noqa: E402
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
@@ -34,6 +34,23 @@ SIZES = {
 EXPERTS = {
     "num_experts": 8, "num_local_experts": 8, "num_experts_per_tok": 3,
     "moe_intermediate_size": 160, "shared_expert_intermediate_size": 320,
+}  # fmt: skip
+
+
+GROUPED = {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 160,
+    "n_shared_experts": 2, "intermediate_size": 224, "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5, "n_group": 4, "topk_group": 2, "norm_topk_prob": True,
+}  # fmt: skip
+OURS_GROUPED = {
+    "gating": Gating.SIGMOID, "has_expert_norm": True, "shared_hidden_dim": 320,
+    "n_dense_layers": 1, "dense_hidden_dim": 224, "expert_scale": 1.5, "n_expert_groups": 4,
+    "n_active_groups": 2, "has_expert_bias": True, "partial_rotary_dim": 8,
+}  # fmt: skip
+GLM = {
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5
+    },
 }  # fmt: skip
 
 
@@ -56,6 +73,10 @@ CASES = [
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case("qwen2_moe", "qwen2moe", EXPERTS, {"shared_hidden_dim": 320}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"attention_bias": True, "use_qk_norm": True},
+         OURS_GROUPED | {"has_qkv_bias": True, "has_qk_norm": True}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"n_group": 1, "topk_group": 1},
+         OURS_GROUPED | {"n_expert_groups": 1, "n_active_groups": 1}),
 ]  # fmt: skip
 
 
@@ -79,7 +100,7 @@ def values_of(state: Mapping[str, Any], tensor: Tensor, layer: str | None) -> np
 def written(path: Path, case: Case) -> np.ndarray:
     """Writes a random model; returns the logits of theirs after each of TOKENS."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(case.model_type, **SIZES, **case.theirs)
+    config = AutoConfig.for_model(case.model_type, **SIZES | case.theirs)
     theirs = AutoModelForCausalLM.from_config(config).eval().to(torch.float32)
     with torch.no_grad():
         for parameter in theirs.parameters():  # far from the tame values of a fresh model
@@ -88,8 +109,12 @@ def written(path: Path, case: Case) -> np.ndarray:
                 if parameter.dim() > 1
                 else 1 + 0.1 * torch.randn_like(parameter)
             )
+        for name, buffer in theirs.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
         expected: np.ndarray = theirs(torch.tensor([TOKENS])).logits[0].numpy()
-    experts = {"n_experts": 8, "n_active_experts": 3} if "num_experts" in case.theirs else {}
+    has_experts = "num_experts_per_tok" in case.theirs
+    experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
         n_kv_heads=2, head_dim=16, vocab_size=352, max_seq_len=256, norm_epsilon=1e-5,

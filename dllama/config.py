@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kernels.gates import Gate
+
 
 class RopeScalingKind(StrEnum):
     LINEAR = "linear"
@@ -17,7 +19,7 @@ class RopeScaling:
     """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
-    `high_freq_factor` by llama3; the betas, `extrapolation` and `attention_factor` by yarn.
+    `high_freq_factor` by llama3; the betas and what follows them by yarn.
     """
 
     kind: RopeScalingKind
@@ -29,6 +31,7 @@ class RopeScaling:
     beta_slow: float = 1.0
     extrapolation: float = 1.0
     attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
+    is_rounded: bool = True  # the ramp between kept and stretched pairs begins and ends at a pair
 
 
 class Gating(StrEnum):
@@ -76,8 +79,9 @@ class ModelConfig:
     has_shared_gate: bool = True  # the shared expert has a weight of its own for each token
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
+    gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
     gating: Gating = Gating.SOFTMAX
-    has_expert_bias: bool = False  # added to the weights by which experts are chosen, to no others
+    has_choice_bias: bool = False  # added to the weights by which experts are chosen, to no others
     n_expert_groups: int = 1  # neighbours among the experts; a token takes those of some groups
     n_active_groups: int = 1
     n_dense_layers: int = 0  # of a mixture, from the first layer on

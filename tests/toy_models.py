@@ -21,6 +21,7 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
+from kernels.gates import Gate
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
 
@@ -31,14 +32,29 @@ GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "rout
 EXPERTS: dict[str, dict[str, object]] = {
     "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
-    "glm4moe": {
-        "n_experts": 8, "n_active_experts": 3, "has_expert_norm": True, "gating": Gating.SIGMOID,
-        "has_expert_bias": True, "n_expert_groups": 4, "n_active_groups": 2, "expert_scale": 1.5,
-        "n_dense_layers": 1, "dense_hidden_dim": 224, "partial_rotary_dim": 8,
-        "has_qkv_bias": True, "has_qk_norm": True,
+    "gpt-oss": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gate": Gate.CLAMPED,
     },
-}  # fmt: skip
-"""The experts of a toy, by its family, and what else its models may have."""
+    "glm4moe": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gating": Gating.SIGMOID,
+        "has_choice_bias": True,
+        "n_expert_groups": 4,
+        "n_active_groups": 2,
+        "expert_scale": 1.5,
+        "n_dense_layers": 1,
+        "dense_hidden_dim": 224,
+        "partial_rotary_dim": 8,
+        "has_qkv_bias": True,
+        "has_qk_norm": True,
+    },
+}
+"""The experts of a toy, by its family, and what else its models have."""
 
 SHARED = {"qwen2moe": 2, "glm4moe": 1}
 """How many experts the shared one of a toy is as wide as, by its family."""
@@ -107,7 +123,7 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     rows, cols = tensor.shape(config)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     normal = rng.standard_normal((rows, cols), np.float32)
-    if tensor.joined == "qkv_bias" or tensor.name == "expert_bias":
+    if tensor.gguf.endswith(".bias"):
         return np.float32(0.3) * normal
     if tensor.is_vector:
         return 1 + np.float32(0.1) * normal
@@ -117,16 +133,16 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
 def _write_gguf(
     path: Path, config: ModelConfig, qtype: QType, seed: int, tokenizer: dict[str, object]
 ) -> None:
-    shapes = {name: tensor.shape(config) for name, tensor in model_tensors(config).items()}
+    tensors = model_tensors(config)
 
     def qtype_of(name: str) -> QType:
-        rows, cols = shapes[name]
-        if rows == 1 or name.endswith(".router"):
+        if tensors[name].is_vector or name.endswith(".router"):
             return QType.F32
+        _, cols = tensors[name].shape(config)
         return QType.F16 if cols % BLOCK[qtype].values else qtype
 
     with model_stream(path, config, qtype, qtype_of, tokenizer) as out:
-        for name in shapes:
+        for name in tensors:
             values = in_file_order(config, name, toy_tensor(config, name, seed))
             out.write(encode(values, qtype_of(name)))
         if config.rope_factors is not None:

@@ -16,7 +16,7 @@ from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.blocks import QK_NORM, QKV_BIAS
-from dllama.models.experts import EXPERT_BIAS, check_experts
+from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
@@ -40,7 +40,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 OPTIONAL: dict[str, Tensor] = {
     "has_qkv_bias": QKV_BIAS[0],
     "has_qk_norm": QK_NORM[0],
-    "has_expert_bias": EXPERT_BIAS,
+    "has_choice_bias": CHOICE_BIAS,
 }
 """Fields of ModelConfig that are true where some layer has a tensor (Family.optional)."""
 
@@ -111,7 +111,7 @@ def model_config(file: Described) -> ModelConfig:
         max_seq_len=_max_seq_len(keys),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
-        rope_scaling=_rope_scaling(keys, file),
+        rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
         is_tied=not file.has_head,
         tokenizer_size=file.tokenizer_size,
@@ -212,7 +212,7 @@ def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: Described) -> No
         )
 
 
-def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
+def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScaling | None:
     if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
         kind, factor = "linear", keys.number("rope.scale_linear")
     else:
@@ -238,6 +238,7 @@ def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
         attention_factor=_attention_factor(keys, kind, factor),
+        is_rounded=family.rounds_yarn,
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
         raise ModelFileError(

@@ -9,6 +9,7 @@ from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.glm4moe import GLM4MOE
+from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
@@ -17,7 +18,8 @@ from dllama.models.qwen3moe import QWEN3MOE
 from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
-    family.arch: family for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4, GLM4MOE)
+    family.arch: family
+    for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4, GPT_OSS, GLM4MOE)
 }
 """By `general.architecture`."""
 

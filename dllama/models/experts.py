@@ -41,9 +41,9 @@ def has_shared(config: ModelConfig, layer: int) -> bool:
     return config.is_mixture(layer) and config.shared_hidden_dim > 0
 
 
-def has_expert_bias(config: ModelConfig, layer: int) -> bool:
+def has_choice_bias(config: ModelConfig, layer: int) -> bool:
     """The condition of a bias of the choice of experts."""
-    return config.is_mixture(layer) and config.has_expert_bias
+    return config.is_mixture(layer) and config.has_choice_bias
 
 
 def _n_experts(config: ModelConfig) -> int:
@@ -54,8 +54,8 @@ ROUTER = Tensor("router", "ffn_gate_inp.weight", "mlp.gate.weight", Axis.EXPERTS
                 "routers", when=has_experts)  # fmt: skip
 """A row for each expert."""
 
-EXPERT_BIAS = Tensor("expert_bias", "exp_probs_b.bias", "mlp.gate.e_score_correction_bias", None,
-                     Axis.EXPERTS, when=has_expert_bias)  # fmt: skip
+CHOICE_BIAS = Tensor("choice_bias", "exp_probs_b.bias", "mlp.gate.e_score_correction_bias", None,
+                     Axis.EXPERTS, when=has_choice_bias)  # fmt: skip
 """What is added to the scores by which experts are chosen."""
 
 EXPERTS = (
@@ -88,7 +88,6 @@ SHARED_EXPERTS = tuple(
 
 DENSE = tuple(replace(tensor, when=is_dense) for tensor in FEED_FORWARD)
 """The feed-forward of a family that has models of both kinds."""
-
 
 LEADING_DENSE = tuple(
     replace(tensor, rows=Axis.DENSE, m=None)
@@ -129,12 +128,12 @@ def enter_mixture(ops: Ops, layer: Layer) -> None:
     """Takes in what attention has added up, and norms the input of the router and of experts; or of
     a dense feed-forward."""
     readers = (layer.matrix(name) for name in ("routers", "shared_gate_up", "gate_up"))
-    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), *readers)
+    ops.add_norm(layer.after_attention, layer.vector("norm2"), *readers)
 
 
 def mixture(ops: Ops, layer: Layer) -> None:
     """This rank's columns' part of the sum over a row's experts of weight * w2(silu(w1 x) * w3 x),
-    to ops.addend (T, dim)."""
+    to ops.addend (T, dim). Biases that the layer does not have are left out."""
     router, gate_up, w2 = (
         layer.matrix(name) for name in ("routers", "expert_gate_up", "expert_w2")
     )
@@ -142,11 +141,11 @@ def mixture(ops: Ops, layer: Layer) -> None:
     if router is None or gate_up is None or w2 is None:
         ops.add_nothing()
         return
-    ops.route(router, layer.vector("expert_bias"))
-    ops.run_experts(gate_up, w2)
+    ops.route(router, layer.vector("router_bias"), layer.vector("choice_bias"))
+    ops.run_experts(gate_up, w2, layer.of_experts("expert_gate_up_bias"))
     if shared_gate_up is not None and shared_w2 is not None:
         ops.run_shared_expert(shared_gate_up, shared_w2)
-    ops.add_experts()
+    ops.add_experts(layer.of_experts("expert_b2"))
 
 
 def mixture_or_dense(ops: Ops, layer: Layer) -> None:

@@ -52,6 +52,7 @@ class Family:
     partial_rotation: float | None = None
     """The part of a head that is rotated where a config.json does not say it; None for families
     that rotate whole heads."""
+    rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
     feed_forward: HalfLayer = FEED_FORWARD

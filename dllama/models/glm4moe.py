@@ -7,7 +7,7 @@ from dataclasses import replace
 from dllama.config import Gating
 from dllama.models.blocks import NORM1, NORM2, QK_NORM, QKV, QKV_BIAS, WO
 from dllama.models.experts import (
-    EXPERT_BIAS,
+    CHOICE_BIAS,
     EXPERTS,
     HF_GROUPED_KEYS,
     KEYS,
@@ -27,10 +27,10 @@ GLM4MOE = Family(
     hf_known=frozenset({"use_qk_norm"}),
     layer=(
         NORM1, *QKV, *QKV_BIAS, *QK_NORM, WO, replace(NORM2, gguf="post_attention_norm.weight"),
-        *LEADING_DENSE, ROUTER, EXPERT_BIAS, *EXPERTS, *SHARED_EXPERTS,
+        *LEADING_DENSE, ROUTER, CHOICE_BIAS, *EXPERTS, *SHARED_EXPERTS,
     ),
     always={"has_shared_gate": False},
-    optional=("has_qkv_bias", "has_qk_norm", "has_expert_bias"),
+    optional=("has_qkv_bias", "has_qk_norm", "has_choice_bias"),
     partial_rotation=0.5,
     feed_forward=MIXTURE_OR_DENSE,
     config_of=expert_fields(is_normalized=True, gating=Gating.SIGMOID, has_shared=True),

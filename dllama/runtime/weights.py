@@ -20,6 +20,7 @@ from dllama.sharding.units import SumUnits
 from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
 from kernels.weights.dequantize import dequantize
+from kernels.weights.layout import GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,9 @@ class _LayerBuilder:
         self._n_added += 1
         joined = self._joined(info)
         if self._table[info.short_name].is_vector:
-            self._vectors.setdefault(joined, []).append(vector(info, raw))
+            of_experts = self._table[info.short_name].experts is not None
+            part = vectors(info, raw) if of_experts else vector(info, raw)
+            self._vectors.setdefault(joined, []).append(part)
             return
         if joined not in self._matrices:
             self._matrices[joined] = LinearBuilder(self._team, self._rows[joined])
@@ -108,10 +111,7 @@ class _LayerBuilder:
 
     def layer(self, previous: Layer | None) -> Layer:
         """The finished layer."""
-        vectors = {
-            name: parts[0] if len(parts) == 1 else np.concatenate(parts)
-            for name, parts in self._vectors.items()
-        }
+        vectors = {name: _joined_vectors(parts) for name, parts in self._vectors.items()}
         matrices = {
             name: builder.linear(self._unit_of.get(name))
             for name, builder in self._matrices.items()
@@ -199,8 +199,24 @@ def build_weights(
     return builder.build()
 
 
+def _joined_vectors(parts: list[np.ndarray]) -> np.ndarray:
+    """Vectors joined end to end; those of experts, (n_experts, n), up to whole groups, in which
+    they are read."""
+    if parts[0].ndim == 1:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    n = sum(part.shape[1] for part in parts)
+    padding = np.zeros((len(parts[0]), -n % GROUP), np.float32)
+    return np.concatenate([*parts, padding], axis=1)
+
+
 def vector(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
     """A norm or a bias as float32 (n,)."""
-    out = np.zeros(info.cols, np.float32)
-    dequantize(format_name(info.qtype), raw.reshape(1, -1), out[None])
+    out: np.ndarray = vectors(info, raw.reshape(1, -1))[0]
+    return out
+
+
+def vectors(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
+    """A bias of each expert as float32 (n_experts, n)."""
+    out = np.zeros((info.n_experts, info.cols), np.float32)
+    dequantize(format_name(info.qtype), raw, out)
     return out

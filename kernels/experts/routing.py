@@ -170,8 +170,9 @@ def _weigh_sigmoids(logits, chosen, is_normalized, scale, chances):
 
 
 @region
-def _choose_rows(thread, team, logits, n_rows, n_experts, how, bias, routes):
+def _choose_rows(thread, team, logits, n_rows, n_experts, how, biases, routes):
     is_sigmoid, is_normalized, scale, n_active_groups, has_shared_gate = how
+    bias, choice_bias = biases
     chosen, chances, shared_weights = routes[0], routes[1], routes[7]
     scores, group_scores = routes[9], routes[10]
     while True:
@@ -180,7 +181,9 @@ def _choose_rows(thread, team, logits, n_rows, n_experts, how, bias, routes):
             return
         for t in range(first, min(first + ROWS_AT_ONCE, n_rows)):
             row = logits[t, :n_experts]
-            _score(row, bias, is_sigmoid, scores[t])
+            for e in range(bias.size):
+                row[e] += bias[e]
+            _score(row, choice_bias, is_sigmoid, scores[t])
             if group_scores.shape[1] > 1:
                 _keep_best_groups(scores[t], group_scores[t], n_active_groups, is_sigmoid)
             _choose(scores[t], chosen[t])
@@ -220,8 +223,8 @@ def _deal(n_rows, routes):
 
 
 @kernel
-def _route(team, logits, n_rows, n_experts, how, bias, routes):
-    _choose_rows(team, (team, logits, n_rows, n_experts, how, bias, routes))
+def _route(team, logits, n_rows, n_experts, how, biases, routes):
+    _choose_rows(team, (team, logits, n_rows, n_experts, how, biases, routes))
     _deal(n_rows, routes)
     shared = routes[6]
     shared[0, 0], shared[0, 1] = 1, n_rows
@@ -230,16 +233,18 @@ def _route(team, logits, n_rows, n_experts, how, bias, routes):
 
 def route(
     team: np.ndarray, logits: np.ndarray, n_rows: int, routes: Routes, router: Router,
-    bias: np.ndarray = NO_BIAS, *, has_shared_gate: bool = False,
+    bias: np.ndarray = NO_BIAS, choice_bias: np.ndarray = NO_BIAS, *, has_shared_gate: bool = False,
 ) -> None:  # fmt: skip
-    """Chooses the experts of n_rows rows by their logits (T, n_experts or wider) float32.
+    """Chooses the experts of n_rows rows by their logits (T, n_experts or wider) float32, to which
+    `bias` (n_experts or empty) is added first.
 
-    `bias` (n_experts,) float32, where there is one, is added to what experts are chosen by, not to
-    their weights. With `has_shared_gate` a shared expert's weight is the sigmoid of the column
-    behind the experts.
+    `choice_bias` (likewise) is added to the scores by which they are chosen, not to weights.
+    With `has_shared_gate` a shared expert's weight is the sigmoid of the column behind the
+    experts.
     """
     how = (
         router.is_sigmoid, router.is_normalized, np.float32(router.scale), router.n_active_groups,
         has_shared_gate,
     )  # fmt: skip
-    launch(_route, team, logits, n_rows, len(routes.next), how, bias, tuple(routes))
+    biases = (bias, choice_bias)
+    launch(_route, team, logits, n_rows, len(routes.next), how, biases, tuple(routes))

@@ -277,6 +277,12 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"n_experts": 4},
         {"n_experts": 4, "n_active_experts": 5},
         {"shared_hidden_dim": 97},
+        {"n_dense_layers": 1},
+        {"n_dense_layers": 3, "dense_hidden_dim": 64},
+        {"n_dense_layers": 1, "dense_hidden_dim": 1 << 25},
+        {"n_experts": 4, "n_active_experts": 2, "n_expert_groups": 3},
+        {"n_experts": 4, "n_active_experts": 2, "n_expert_groups": 4, "n_active_groups": 1},
+        {"n_expert_groups": 0, "n_active_groups": 0},
         {"n_experts": 1 << 20, "n_active_experts": 2},
     ],
 )

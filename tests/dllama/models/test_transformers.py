@@ -45,7 +45,7 @@ GROUPED = {
 OURS_GROUPED = {
     "gating": Gating.SIGMOID, "has_expert_norm": True, "shared_hidden_dim": 320,
     "n_dense_layers": 1, "dense_hidden_dim": 224, "expert_scale": 1.5, "n_expert_groups": 4,
-    "n_active_groups": 2, "has_expert_bias": True, "partial_rotary_dim": 8,
+    "n_active_groups": 2, "has_choice_bias": True, "partial_rotary_dim": 8,
 }  # fmt: skip
 GLM = {
     "rope_parameters": {

@@ -12,11 +12,15 @@ PLAIN = Router()
 
 
 def routed(
-    team: np.ndarray, logits: np.ndarray, router: Router = PLAIN, *, bias: np.ndarray = NO_BIAS,
-    n_groups: int = 1, has_shared: bool = False, has_shared_gate: bool = False,
+    team: np.ndarray, logits: np.ndarray, router: Router = PLAIN, *,
+    choice_bias: np.ndarray = NO_BIAS, n_groups: int = 1, has_shared: bool = False,
+    has_shared_gate: bool = False,
 ) -> Routes:  # fmt: skip
     found = routes(len(logits) + 2, N_EXPERTS, N_ACTIVE, has_shared=has_shared, n_groups=n_groups)
-    route(team, logits, len(logits), found, router, bias, has_shared_gate=has_shared_gate)
+    route(
+        team, logits, len(logits), found, router, choice_bias=choice_bias,
+        has_shared_gate=has_shared_gate,
+    )  # fmt: skip
     return found
 
 
@@ -51,7 +55,7 @@ def test_rows_take_the_best_experts_of_the_best_groups(
     logits = random_logits(61)
     bias = np.random.default_rng(4).uniform(-1, 1, N_EXPERTS).astype(np.float32)
     router = Router(is_sigmoid, is_normalized, 2.5, n_active_groups)
-    found = routed(team, logits, router, bias=bias, n_groups=n_groups)
+    found = routed(team, logits, router, choice_bias=bias, n_groups=n_groups)
     wide = logits.astype(np.float64)
     softmax = np.exp(wide) / np.exp(wide).sum(axis=1, keepdims=True)
     chances = 1 / (1 + np.exp(-wide)) if is_sigmoid else softmax
@@ -95,6 +99,15 @@ def test_of_equal_logits_the_lower_index_comes_first(team: np.ndarray) -> None:
     assert chosen[0].tolist() == [0, 1, 2, 3, 4]
     assert chosen[1].tolist() == [4, 9, 17, 0, 1]
     assert chosen[2].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_biases_are_part_of_the_logits(team: np.ndarray) -> None:
+    logits, bias = random_logits(7), 2 * random_logits(1)[0]
+    wanted = routed(team, logits + bias)
+    found = routes(9, N_EXPERTS, N_ACTIVE, has_shared=False)
+    route(team, logits, 7, found, PLAIN, bias)
+    for name in ("chosen", "chances"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name))
 
 
 def test_what_is_no_number_chooses_some_expert(team: np.ndarray) -> None:

@@ -12,6 +12,7 @@ class RopeScalingKind(StrEnum):
     LINEAR = "linear"
     LLAMA3 = "llama3"
     YARN = "yarn"
+    LONGROPE = "longrope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class RopeScaling:
     """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
-    `high_freq_factor` by llama3; the betas and what follows them by yarn.
+    `high_freq_factor` by llama3; `attention_factor` by yarn and longrope, whose factors are tables
+    (ModelConfig); the betas and what follows them by yarn.
     """
 
     kind: RopeScalingKind
@@ -42,12 +44,27 @@ class Gating(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerAttention:
+    """The attention of one layer, where it is not over all earlier tokens with the model's rotary
+    positions."""
+
+    window: int | None = None  # tokens that a row sees, its own the last of them; None: all
+    is_rotated: bool = True
+    has_local_rope: bool = False  # turns by `local_rope_theta`, without scaling
+
+
+FULL_ATTENTION = LayerAttention()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a Llama-family model.
 
     RoPE rotates the pairs (j, j + rotary_dim / 2): loaders that meet interleaved pairs undo that
     at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
-    them, divide the frequency of each pair (rotary_dim / 2 values).
+    them, divide the frequency of each pair (rotary_dim / 2 values); under longrope scaling
+    `long_rope_factors` take their place where `max_seq_len` is above the original context. Layers
+    with a local rotary base have neither scaling nor factors.
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
     tokens take, has a multiple of them. The first `n_dense_layers` layers of a mixture may have a
@@ -68,6 +85,7 @@ class ModelConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     rope_factors: tuple[float, ...] | None = None
+    long_rope_factors: tuple[float, ...] | None = None
     has_qkv_bias: bool = False
     has_qk_norm: bool = False
     is_tied: bool = False  # the output head is the embedding table
@@ -86,6 +104,16 @@ class ModelConfig:
     n_active_groups: int = 1
     n_dense_layers: int = 0  # of a mixture, from the first layer on
     dense_hidden_dim: int = 0  # columns of their feed-forward
+    attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
+    local_rope_theta: float | None = None
+    attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
+    attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
+    final_softcap: float = 0.0  # the same of logits
+    embedding_scale: float = 1.0
+
+    def attention_of(self, layer: int) -> LayerAttention:
+        """Returns the attention of a layer."""
+        return self.attention_layers[layer] if self.attention_layers else FULL_ATTENTION
 
     @property
     def n_tokens(self) -> int:

@@ -1,13 +1,14 @@
 """The frequencies of rotary position embedding, with every scaling a ModelConfig can ask for.
 
 Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071, section 3), Meta's llama-models
-(the llama3 smoothing), and ggml's freq_factors."""
+(the llama3 smoothing), LongRoPE (arXiv 2402.13753), and ggml's freq_factors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 from decimal import Decimal, localcontext
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _DIGITS = 30  # float64 holds 17
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     """Returns the angle each pair turns by per position, float64 (rotary_dim / 2,), and the
-    magnitude that cosines and sines are multiplied by (1.0 but for YaRN).
+    magnitude that cosines and sines are multiplied by (1.0 but for YaRN and LongRoPE).
 
     Pair j of a head is its values j and j + rotary_dim / 2.
     """
@@ -34,9 +35,57 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
             case RopeScalingKind.YARN:
                 frequency = _yarn(frequency, scaling, config)
                 magnitude = _yarn_magnitude(scaling)
-    if config.rope_factors is not None:
-        frequency = frequency / np.array(config.rope_factors, np.float64)
+            case RopeScalingKind.LONGROPE:
+                magnitude = scaling.attention_factor or 1.0
+    factors = config.long_rope_factors if _is_long(config) else config.rope_factors
+    if factors is not None:
+        frequency = frequency / np.array(factors, np.float64)
     return frequency, magnitude
+
+
+class Rotations(NamedTuple):
+    """The rotary positions of all layers: tables of angles, and which of them a layer turns by."""
+
+    inv_freq: np.ndarray  # (tables, rotary_dim / 2) float64: the angle of each pair per position
+    magnitudes: tuple[float, ...]  # of each table
+    table_of: tuple[int, ...]  # of each layer
+
+    @property
+    def by_layer(self) -> np.ndarray:
+        """The angles of each layer, (n_layers, rotary_dim / 2) float64."""
+        found: np.ndarray = self.inv_freq[list(self.table_of)]
+        return found
+
+
+def rotations(config: ModelConfig) -> Rotations:
+    """Returns the rotary positions of a model's layers. Layers that are not rotated turn by angles
+    of zero, which changes no bit."""
+    kinds = [config.attention_of(layer) for layer in range(config.n_layers)]
+    wanted = [(kind.is_rotated, kind.has_local_rope and kind.is_rotated) for kind in kinds]
+    tables = list(dict.fromkeys(wanted))
+    found = [_table(config, *table) for table in tables]
+    return Rotations(
+        np.array([frequency for frequency, _ in found]),
+        tuple(magnitude for _, magnitude in found),
+        tuple(tables.index(table) for table in wanted),
+    )
+
+
+def _table(config: ModelConfig, is_rotated: bool, is_local: bool) -> tuple[np.ndarray, float]:
+    if not is_rotated:
+        return np.zeros(config.rotary_dim // 2), 1.0
+    if is_local:
+        return _plain(config.local_rope_theta or config.rope_theta, config.rotary_dim), 1.0
+    return rope_frequencies(config)
+
+
+def _is_long(config: ModelConfig) -> bool:
+    """Returns whether the context that is served asks for LongRoPE's second table. One table serves
+    a whole context: keys that are kept cannot change it."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind is not RopeScalingKind.LONGROPE:
+        return False
+    return config.max_seq_len > scaling.original_max_seq_len
 
 
 def with_rope_factors(config: ModelConfig) -> ModelConfig:

@@ -11,7 +11,10 @@ from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
+from kernels.attention.tile import scoring
 from kernels.candidates import scan_logits
+from kernels.encoding import MODULES
+from kernels.encoding.encode import encode_rows
 from kernels.experts.routing import Router, route, routes
 from kernels.experts.slots import activate, gather
 from kernels.experts.sums import add_slots
@@ -20,6 +23,7 @@ from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
+from kernels.soft_cap import soft_cap
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
 from kernels.weights.layout import GROUP, Needs
@@ -38,6 +42,8 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
     yield "candidates", _candidates
     for name in ALL_TYPES:
         yield f"weights in {name.upper()}", lambda team, name=name: _weights(team, name)  # type: ignore[misc]
+    for name in MODULES:
+        yield f"weights made into {name.upper()}", lambda team, name=name: _encoding(name)  # type: ignore[misc]
 
 
 def _activations(team: Team) -> None:
@@ -73,20 +79,26 @@ def _attention(team: Team, name: str) -> None:
     )  # fmt: skip
     attention(
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
-        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM, 1),
-        np.zeros((1, HEAD_DIM), np.float32),
+        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scoring(HEAD_DIM),
+        scratch(team.n_threads, HEAD_DIM, 1), np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(
-        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2), HEAD_DIM,
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones((1, HEAD_DIM // 2)), HEAD_DIM,
     )  # fmt: skip
 
 
 def _candidates(team: Team) -> None:
     one = np.ones(1, np.int32)
+    soft_cap(team.state, np.ones((1, GROUP), np.float32), 1, 1.0)
     scan_logits(
         team.state, np.ones((1, 8), np.float32), 8, 0, 8, one, one[None].copy(),
         *np.ones((3, 1, 1), np.float32),
     )  # fmt: skip
+
+
+def _encoding(name: str) -> None:
+    out = np.zeros(format_of(name).layout.row_bytes(COLS), np.uint8)
+    encode_rows(name, np.ones(COLS, np.float32), out)
 
 
 def _weights(team: Team, name: str) -> None:

@@ -11,6 +11,7 @@ from dllama.models.family import Family
 from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
+from dllama.models.phi3 import PHI3
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -19,7 +20,17 @@ from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
     family.arch: family
-    for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4, GPT_OSS, GLM4MOE)
+    for family in (
+        LLAMA,
+        QWEN2,
+        QWEN3,
+        QWEN2MOE,
+        QWEN3MOE,
+        EXAONE4,
+        GPT_OSS,
+        PHI3,
+        GLM4MOE,
+    )
 }
 """By `general.architecture`."""
 

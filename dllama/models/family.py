@@ -38,6 +38,7 @@ class Family:
     title: str  # its models, as they are commonly called
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
+    is_hf_interleaved: bool = False  # Hugging Face checkpoints do
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
     hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
     hf_keys: Mapping[str, str] = field(default_factory=dict)
@@ -49,9 +50,6 @@ class Family:
     """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
     optional: tuple[str, ...] = ("has_qkv_bias",)
     """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
-    partial_rotation: float | None = None
-    """The part of a head that is rotated where a config.json does not say it; None for families
-    that rotate whole heads."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION

@@ -31,7 +31,6 @@ GLM4MOE = Family(
     ),
     always={"has_shared_gate": False},
     optional=("has_qkv_bias", "has_qk_norm", "has_choice_bias"),
-    partial_rotation=0.5,
     feed_forward=MIXTURE_OR_DENSE,
     config_of=expert_fields(is_normalized=True, gating=Gating.SIGMOID, has_shared=True),
     keys=KEYS,

@@ -13,16 +13,17 @@ from dllama.config import ModelConfig
 class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
-    The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the shared
-    expert, DENSE by its columns of a mixture's dense layers, VOCAB by its part of the vocabulary.
-    Other axes are not cut.
+    The axis also says how a side is cut: HEADS, QUERY_HEADS and KV_HEADS by the key/value heads of
+    a rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
+    shared expert, DENSE by its columns of a mixture's dense layers, VOCAB by its part of the
+    vocabulary. Other axes are not cut.
     """
 
     DIM = "dim"
     HEADS = "q_dim"
     KV_HEADS = "kv_dim"
     HEAD = "head_dim"
+    QUERY_HEADS = "n_heads"
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
     DENSE = "dense_hidden_dim"
@@ -62,8 +63,11 @@ class Tensor:
     have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
     same input and are packed as one, in the table's order (vectors are joined end to end).
 
-    The name in checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by
-    turns (of vectors the values).
+    Matrices of a layer that have the same name in a format lie there in one tensor, below each
+    other in the table's order; those of several experts lie so for each expert. The name in
+    checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by turns (of
+    vectors the values). A name there without {e} is of all experts; where it does not end in
+    `.weight` their inputs come before their outputs.
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import ModelFileError
-from dllama.formats.checkpoint.rope_keys import rope_metadata, rotated_part
+from dllama.formats.checkpoint.rope_keys import rope_metadata
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -72,10 +72,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
     if window := _window(config, path):
         keys["attention.sliding_window"] = window
-    keys |= rope_metadata(config, path, rounds_yarn=family.rounds_yarn)
-    part = rotated_part(config, path, family.partial_rotation)
-    if part is not None:
-        keys["rope.dimension_count"] = int(part * _head_dim(config, path))
+    keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
     return {
         "general.architecture": family.arch,
         "general.name": name,
@@ -111,12 +108,6 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
         )
 
 
-def _head_dim(config: Mapping[str, object], path: Path) -> int:
-    if config.get("head_dim") is not None:
-        return _whole(config, "head_dim", path)
-    return _whole(config, "hidden_size", path) // _whole(config, "num_attention_heads", path)
-
-
 def _window(config: Mapping[str, object], path: Path) -> int | None:
     """Returns the sliding window; None where no layer has one."""
     kinds = config.get("layer_types")
@@ -124,6 +115,12 @@ def _window(config: Mapping[str, object], path: Path) -> int | None:
     if config.get("sliding_window") is None or not config.get("use_sliding_window", True):
         return None
     return None if has_none else _whole(config, "sliding_window", path)
+
+
+def _head_dim(config: Mapping[str, object], path: Path) -> int:
+    if config.get("head_dim") is not None:
+        return _whole(config, "head_dim", path)
+    return _whole(config, "hidden_size", path) // _whole(config, "num_attention_heads", path)
 
 
 def _whole(config: Mapping[str, object], key: str, path: Path) -> int:

@@ -80,7 +80,7 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
 
 
 def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
-    toy = {"arch": "glm4moe", "experts": EXPERTS["glm4moe"], "n_layers": 3}
+    toy = {"arch": "glm4moe", "fields": EXPERTS["glm4moe"], "n_layers": 3}
     said = {"num_hidden_layers": 2, "num_nextn_predict_layers": 1}
     source = open_model(write_checkpoint(tmp_path / "toy", **toy, **said))  # type: ignore[arg-type]
     assert source.config.n_layers == 2 and "layers.2.wq" not in source.tensors
@@ -89,7 +89,7 @@ def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None
 
 
 def test_a_family_may_rotate_a_part_of_each_head(tmp_path: Path) -> None:
-    toy = {"arch": "glm4moe", "experts": EXPERTS["glm4moe"]}
+    toy = {"arch": "glm4moe", "fields": EXPERTS["glm4moe"]}
     for i, (said, rotated) in enumerate([(0.25, 4), (None, 16), (1, 16)]):
         folder = write_checkpoint(tmp_path / str(i), **toy, partial_rotary_factor=said)  # type: ignore[arg-type]
         assert open_model(folder).config.rotary_dim == rotated

@@ -36,7 +36,7 @@ def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | N
     scaling = LLAMA3 if arch == "llama" else None
     folder = write_checkpoint(
         tmp_path / "toy", arch=arch, qtype=QType.BF16, rope_scaling=scaling, tied=arch == "qwen2",
-        experts=EXPERTS.get(arch),
+        fields=EXPERTS.get(arch),
     )  # fmt: skip
     out = converted(folder, tmp_path / "toy.gguf", quantize)
     source, written = open_weights(folder, quantize), open_model(out)

@@ -41,10 +41,10 @@ VARIANTS = {
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},
     "mixtral": {"seed": 2, **MIXTRAL},
     "gpt-oss": {"arch": "gpt-oss", "seed": 2, "rope_scaling": replace(YARN, is_rounded=False)},
-    "glm4moe": {"arch": "glm4moe", "seed": 2},
+    "glm4moe": {"arch": "glm4moe", "seed": 3},
     "glm4moe-plain": {
         "arch": "glm4moe",
-        "seed": 2,
+        "seed": 3,
         "has_qkv_bias": False,
         "has_qk_norm": False,
         "has_choice_bias": False,

@@ -15,7 +15,14 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import Gating, ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import (
+    FULL_ATTENTION,
+    Gating,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
@@ -37,6 +44,7 @@ EXPERTS: dict[str, dict[str, object]] = {
         "n_active_experts": 3,
         "has_expert_norm": True,
         "gate": Gate.CLAMPED,
+        "attention_layers": (LayerAttention(window=40), FULL_ATTENTION),
     },
     "glm4moe": {
         "n_experts": 8,
@@ -54,7 +62,7 @@ EXPERTS: dict[str, dict[str, object]] = {
         "has_qk_norm": True,
     },
 }
-"""The experts of a toy, by its family, and what else its models have."""
+"""The experts of a toy of two layers, and what comes with them, by its family."""
 
 SHARED = {"qwen2moe": 2, "glm4moe": 1}
 """How many experts the shared one of a toy is as wide as, by its family."""

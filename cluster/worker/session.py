@@ -190,6 +190,7 @@ class WorkerSession:
             load.config.max_seq_len,
             load.config.vocab_size,
             row_bytes(load.embed_qtype, load.config.dim),
+            load.config.n_slots,
         )
         while True:
             message = self._root.receive()

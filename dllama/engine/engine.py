@@ -56,7 +56,7 @@ class Engine:
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
-        self._speculation = Speculation(speculate, draft_model)
+        self._speculation = Speculation(0 if runner.config.n_slots else speculate, draft_model)
         self._drafting_s = 0.0  # the draft model's time for the current step
         self._arrivals = Arrivals(runner.config.n_tokens, self._speculation, constraints)
         self._scheduler = Scheduler(
@@ -65,6 +65,7 @@ class Engine:
             max_batch=max_batch,
             max_step_tokens=max_step_tokens,
             max_waiting=max_waiting,
+            n_slots=runner.config.n_slots,
         )
         self._clock = clock
         self._started_s = clock()

@@ -13,10 +13,23 @@ from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
 from dllama.models.qwen3moe import QWEN3MOE
+from dllama.models.qwen3next import QWEN3NEXT
+from dllama.models.qwen35 import QWEN35, QWEN35MOE
 from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
-    family.arch: family for family in (LLAMA, QWEN2, QWEN3, QWEN2MOE, QWEN3MOE, EXAONE4)
+    family.arch: family
+    for family in (
+        LLAMA,
+        QWEN2,
+        QWEN3,
+        QWEN2MOE,
+        QWEN3MOE,
+        QWEN3NEXT,
+        QWEN35,
+        QWEN35MOE,
+        EXAONE4,
+    )
 }
 """By `general.architecture`."""
 

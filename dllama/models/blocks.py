@@ -86,9 +86,9 @@ def attention(ops: Ops, layer: Layer) -> None:
         return
     ops.matmul(qkv, ops.normed, ops.qkv)
     ops.rotate_and_store(
-        layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
+        layer.place, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
     )
-    mixed = ops.attend(layer.index, reader=wo)
+    mixed = ops.attend(layer.place, reader=wo)
     ops.matmul(wo, mixed, ops.addend)
 
 

@@ -15,13 +15,15 @@ NONE = np.zeros(0, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A rank's share of layer `index`. `previous` is the layer before, None for the first.
+    """A rank's share of layer `index`. `previous` is the layer before, None for the first; `place`
+    is where its keys and values, or its states, are among those of all layers.
 
     Names are those of the family's table; tensors that are packed together go by their joint name.
     """
 
     index: int
-    vectors: Mapping[str, np.ndarray]  # (n,) float32 each
+    place: int
+    vectors: Mapping[str, np.ndarray]  # (n,) float32 each; tables are (cols, rows)
     matrices: Mapping[str, Linear]
     previous: Layer | None = None
 

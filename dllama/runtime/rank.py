@@ -17,7 +17,8 @@ from dllama.runtime.forward import forward
 from dllama.runtime.kv_files import Tick, read_pages, write_pages
 from dllama.runtime.linear import format_name
 from dllama.runtime.logit_rows import encode_part, merge_parts
-from dllama.runtime.ops import Ops, rows_of
+from dllama.runtime.ops import Ops
+from dllama.runtime.rows import rows_of
 from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.units import SumUnits
@@ -83,7 +84,8 @@ class RankModel:
         settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
-        self.shift(KvShift(2, 0, 1, one, one))
+        if self.weights.config.delta is None:
+            self.shift(KvShift(2, 0, 1, one, one))
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
@@ -124,6 +126,7 @@ class RankModel:
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
         weights, kv = self.weights, self.state.kv
+        assert weights.config.delta is None, "a state cannot forget some of its tokens"
         if weights.n_kv_heads == 0:
             return
         shift_keys(
@@ -155,6 +158,13 @@ class RankModel:
                 f"a step of {step.n_tokens} tokens and {len(step.logits_at)} rows of logits is "
                 f"larger than the {len(self.state.x)} and {len(self.state.last)} this rank has "
                 "room for; lower --max-batch or the tokens of a step"
+            )
+
+        n_sequences, n_slots = len(step.starts) - 1, self.weights.config.n_slots
+        if n_slots and n_sequences > n_slots:
+            raise ConfigError(
+                f"a step of {n_sequences} sequences needs as many states, and this rank has room "
+                f"for {n_slots}; lower the number of sequences"
             )
 
     def close(self) -> None:

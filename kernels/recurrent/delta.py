@@ -84,7 +84,7 @@ def _gated_norm(result, gate, norm, epsilon, out):
 
 @region
 def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
-               epsilon, holds, out):  # fmt: skip
+               pairs_gates, epsilon, holds, out):  # fmt: skip
     n_key_heads, n_value_heads = heads
     key_dim, value_dim = dims
     shared = n_value_heads // n_key_heads
@@ -100,8 +100,11 @@ def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, hea
         start, end = starts[s], starts[s + 1]
         key_head = head // (bundle * shared) * bundle + head % bundle
         value = values + head * value_dim
-        at = (key_head * key_dim, (n_key_heads + key_head) * key_dim, value, betas + head,
-              betas + n_value_heads + head)  # fmt: skip
+        beta, alpha = betas + head, betas + n_value_heads + head
+        if pairs_gates:
+            beta += key_head * shared
+            alpha = beta + shared
+        at = (key_head * key_dim, (n_key_heads + key_head) * key_dim, value, beta, alpha)
         first = 0
         while first < value_dim:
             n = WIDTHS[0] if value_dim - first >= WIDE else 1
@@ -116,26 +119,27 @@ def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, hea
 
 
 @kernel
-def _delta_net(team, x, starts, positions, slots, weights, matrices, heads, dims, bundle, epsilon,
-               holds, out):  # fmt: skip
+def _delta_net(team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
+               pairs_gates, epsilon, holds, out):  # fmt: skip
     _run_heads(team, (team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
-                      epsilon, holds, out))  # fmt: skip
+                      pairs_gates, epsilon, holds, out))  # fmt: skip
 
 
 def delta_net(
     team: np.ndarray, x: np.ndarray, starts: np.ndarray, positions: np.ndarray, slots: Slots,
-    weights: DeltaWeights, states: DeltaStates, layer: int, bundle: int, epsilon: float,
-    out: np.ndarray,
+    weights: DeltaWeights, states: DeltaStates, layer: int, bundle: int, pairs_gates: bool,
+    epsilon: float, out: np.ndarray,
 ) -> None:  # fmt: skip
     """Takes every sequence's state through its rows, and writes their gated results to out (T,
     value heads * value_dim or wider).
 
     x (T, ...) float32, whose rows lie one after the other, holds queries, keys and values as
-    `convolution` leaves them, then the gates of all value heads, a beta and an alpha of each; values
-    are overwritten. Value heads come in bundles of `bundle` that read different key heads: those
-    of the first such number of key heads are followed by their second ones, and so on. key_dim is
-    even, value_dim a multiple of LANES.
+    `convolution` leaves them, then the gates of all value heads, a beta and an alpha of each: first
+    all betas, or with `pairs_gates`, in bundles of 1, those of a key head and their alphas. Values
+    are overwritten. Value heads come in bundles: the first ones of `bundle` neighbouring key
+    heads are followed by their second ones, and so on. key_dim is even, value_dim a multiple of
+    LANES.
     """
     launch(_delta_net, team, x, starts, positions, tuple(slots), tuple(weights),
-           states.matrices[layer], states.heads, states.dims, bundle, np.float32(epsilon),
-           states.holds, out)  # fmt: skip
+           states.matrices[layer], states.heads, states.dims, bundle, pairs_gates,
+           np.float32(epsilon), states.holds, out)  # fmt: skip

@@ -64,8 +64,8 @@ def _emit_step(width: int, e: Emit, args: Any) -> None:
 @intrinsic
 def delta_step(typingctx: Any, width: Any, arguments: Any) -> Any:
     """delta_step(width, (old, new, row_bytes, key, query, value, key_dim, factors)): the step of
-    `width` vectors of columns, one of WIDTHS. `factors` are the addresses of decay and beta, `value`
-    is replaced by the result; key_dim is a multiple of IN_TURN."""
+    `width` vectors of columns, one of WIDTHS. `factors` is the address of decay and beta; the
+    value is replaced by the result. key_dim is a multiple of IN_TURN."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         args = [builder.extract_value(values[1], i) for i in range(8)]

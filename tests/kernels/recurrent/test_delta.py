@@ -43,6 +43,7 @@ def states_of(n_threads: int = 2) -> DeltaStates:
 def computed(
     team: np.ndarray, chunks: list[tuple[np.ndarray, int]], states: DeltaStates,
     slots: list[tuple[int, int]], copies: dict[int, int] | None = None, bundle: int = 1,
+    pairs_gates: bool = False,
 ) -> list[np.ndarray]:  # fmt: skip
     """The results of sequences' rows, of which each has a first position."""
     x = np.concatenate([rows for rows, _ in chunks])
@@ -55,7 +56,9 @@ def computed(
     sources, targets = np.array(slots, np.int32).T.copy()
     where, out = Slots(sources, targets, kept), np.zeros((len(x), VALUES), np.float32)
     convolution(team, x, starts, positions, where, CONV, states, 0)
-    delta_net(team, x, starts, positions, where, WEIGHTS, states, 0, bundle, EPSILON, out)
+    delta_net(
+        team, x, starts, positions, where, WEIGHTS, states, 0, bundle, pairs_gates, EPSILON, out
+    )
     return np.split(out, starts[1:-1])
 
 
@@ -75,7 +78,10 @@ def reference(rows: np.ndarray, bundle: int = 1) -> np.ndarray:
     shared = VALUE_HEADS // KEY_HEADS
     out = np.zeros(v.shape)
     for h in range(VALUE_HEADS):
-        state, key_head = np.zeros((KEY_DIM, VALUE_DIM)), h // (bundle * shared) * bundle + h % bundle
+        state, key_head = (
+            np.zeros((KEY_DIM, VALUE_DIM)),
+            h // (bundle * shared) * bundle + h % bundle,
+        )
         for t in range(len(x)):
             state = state * decay[t, h]
             known = k[t, key_head] @ state
@@ -96,15 +102,23 @@ def test_rows_are_as_defined(team: np.ndarray, bundle: int) -> None:
     assert np.abs(found - other).max() > 0.1, "the order of heads matters"
 
 
+def test_betas_may_stand_beside_their_alphas(team: np.ndarray) -> None:
+    """Those of a key head's value heads."""
+    rows = rows_of(20, 1)
+    [wanted] = computed(team, [(rows, 0)], states_of(), [(0, 0)])
+    other, gates = rows.copy(), rows[:, CHANNELS + VALUES :].reshape(20, 2, KEY_HEADS, -1)
+    other[:, CHANNELS + VALUES :] = gates.transpose(0, 2, 1, 3).reshape(20, -1)
+    [found] = computed(team, [(other, 0)], states_of(), [(0, 0)], pairs_gates=True)
+    assert np.array_equal(found, wanted)
+
+
 def test_chunks_and_batches_change_nothing(team: np.ndarray) -> None:
     one, other = rows_of(40, 2), rows_of(23, 3)
     [whole] = computed(team, [(one, 0)], states_of(), [(3, 3)])
     [alone] = computed(team, [(other, 0)], states_of(), [(3, 3)])
     for cuts in ([0, 1, 2, 40], [0, 17, 18, 21, 40], list(range(41))):
         states = states_of()
-        found = [
-            computed(team, [(one[a:b], a)], states, [(2, 2)])[0] for a, b in pairwise(cuts)
-        ]
+        found = [computed(team, [(one[a:b], a)], states, [(2, 2)])[0] for a, b in pairwise(cuts)]
         assert np.array_equal(np.concatenate(found), whole)
     states = states_of()
     first = computed(team, [(one[:30], 0), (other[:5], 0)], states, [(1, 1), (4, 4)])
@@ -121,9 +135,7 @@ def test_a_state_is_read_from_one_slot_and_left_in_another(team: np.ndarray) -> 
     [other] = computed(team, [(branch, 0)], states_of(), [(0, 0)])
     states = states_of()
     computed(team, [(rows[:20], 0)], states, [(5, 0)])
-    both = computed(
-        team, [(rows[20:], 20), (branch[20:], 20)], states, [(0, 1), (0, 2)]
-    )
+    both = computed(team, [(rows[20:], 20), (branch[20:], 20)], states, [(0, 1), (0, 2)])
     assert np.array_equal(both[0], whole[20:]) and np.array_equal(both[1], other[20:])
     [again] = computed(team, [(branch[20:], 20)], states, [(0, 3)])
     assert np.array_equal(again, other[20:])

@@ -10,31 +10,27 @@ from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.http import guards
 from api.left_out import add_left_out_header
+from api.models.models import Models
 from api.routes.table import served_routes, unsupported_routes
 from api.routes.vertex import vertex_routes
-from api.served_model import ModelRegistry
-from api.sleep import IdleSleep
 
 
-def build_app(
-    models: ModelRegistry, config: ApiConfig, sleep: IdleSleep | None = None
-) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.http.serve.serve; `sleep` wakes an engine
-    that sleeps.
+def build_app(models: Models, config: ApiConfig) -> web.Application:
+    """Returns the HTTP server for `models`, ready for api.http.serve.serve.
 
-    Starts the engine clients when it starts and closes them when it stops. Raises ConfigError
-    where two routes would have the same path.
+    Starts the models when it starts and closes them when it stops. Raises ConfigError where two
+    routes would have the same path.
     """
     app = web.Application(
         middlewares=[
             guards.preflight_answered,
             guards.errors_as_json,
             guards.keys_checked,
-            guards.awake,
+            guards.models_released,
         ],
         client_max_size=config.max_body_bytes,
     )
-    app[CONTEXT] = ApiContext(models, config, sleep)
+    app[CONTEXT] = ApiContext(models, config)
     app.add_routes(served_routes(config.prefix) + unsupported_routes(config.prefix))
     if config.vertex is not None:
         app.add_routes(vertex_routes(config.vertex))
@@ -52,13 +48,10 @@ async def streams(app: web.Application) -> AsyncIterator[None]:
 
 
 async def engines(app: web.Application) -> AsyncIterator[None]:
-    """Starts every model's engine client, and closes those that were started."""
-    started = []
+    """Starts the models, and closes those that were started."""
+    models = app[CONTEXT].models
     try:
-        for model in app[CONTEXT].models.all():
-            await model.engine.start()
-            started.append(model.engine)
+        await models.start()
         yield
     finally:
-        for engine in reversed(started):
-            await engine.close()
+        await models.close()

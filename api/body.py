@@ -12,9 +12,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from api.config import ApiConfig
+from api.context import CONTEXT
 from api.errors import ApiError, body_too_large
 from api.requests.answer_format import FLAG_FORMS
 from api.requests.fields import Body
+from api.requests.generation import MODEL
 from dllama.errors import RequestError
 
 MAX_DEPTH = 254  # orjson's
@@ -29,15 +31,17 @@ ANY_FORM = (
 )  # fmt: skip
 
 
-async def read_request(request: web.Request, config: ApiConfig) -> Body:
+async def read_request(request: web.Request) -> Body:
     """Returns the body of a request for an answer: what it does not say, or leaves null, is as the
-    server's flags have it. Raises as read_object."""
-    body = await read_object(request, config)
-    if not config.fields:
+    flags of its model have it. Raises as read_object, and ApiError where there is no such model."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, context.config)
+    fields = context.models.defaults_of(MODEL.of(body)).fields
+    if not fields:
         return body
     said = {name: value for name, value in body.items() if value is not None}
     has_form = any(name in said for name in ANY_FORM)
-    assumed = {n: v for n, v in config.fields.items() if not (has_form and n in FLAG_FORMS)}
+    assumed = {n: v for n, v in fields.items() if not (has_form and n in FLAG_FORMS)}
     return {**assumed, **said}
 
 

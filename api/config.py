@@ -27,17 +27,31 @@ class VertexRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerDefaults:
+    """What a request to a model means where it says nothing.
+
+    `sampling` is the model's own; its seed is not used. `fields` are fields of a request that count
+    where it has none of these names.
+    """
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    fields: Mapping[str, object] = field(default_factory=dict)
+    n_predict: int | None = None  # tokens of an answer; None: as far as the context goes
+    prefills: bool = True  # a last message of the assistant is the beginning of the answer
+    pooling: str = "mean"  # of embeddings
+    embd_normalize: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class ApiConfig:
     """Limits and habits of the HTTP server.
 
     `cors_origins` holds origins a browser may call from: "*" is all of them, "localhost" any
-    port of this machine. `sampling` is used where a request says nothing; its seed is not.
-    `fields` are fields of a request that count where it has none of these names.
+    port of this machine.
     """
 
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ("*",)
-    sampling: SamplingParams = field(default_factory=SamplingParams)
     max_body_bytes: int = 10 * 1024 * 1024
     strict_fields: bool = False  # what a request has and no answer can follow is refused
     max_sequences: int = 128  # of one request: prompts times n
@@ -52,10 +66,5 @@ class ApiConfig:
     takes_props: bool = False  # POST /props, which sets nothing
     has_page: bool = True  # GET / shows browsers a page
     is_verbose: bool = False  # answers tell how they were made, under `__verbose`
-    fields: Mapping[str, object] = field(default_factory=dict)
-    n_predict: int | None = None  # tokens of an answer; None: as far as the context goes
-    prefills: bool = True  # a last message of the assistant is the beginning of the answer
-    pooling: str = "mean"  # of embeddings
-    embd_normalize: int = 2
     fingerprint: str = field(default_factory=system_fingerprint)
     vertex: VertexRoutes | None = None  # None outside of Vertex AI

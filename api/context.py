@@ -15,18 +15,16 @@ from api.errors import ApiError
 from api.http.listener import SilentConnections
 from api.left_out import LeftOut
 from api.meter import LastScrape, Meter
+from api.models.models import Models
 from api.response_store import ResponseStore
-from api.served_model import ModelRegistry
-from api.sleep import IdleSleep
 
 
 @dataclass(slots=True)
 class ApiContext:
     """The models and limits of a server, and what it is doing right now."""
 
-    models: ModelRegistry
+    models: Models
     config: ApiConfig
-    sleep: IdleSleep | None = None
     meter: Meter = field(default_factory=Meter)
     last_scrape: LastScrape = field(default_factory=LastScrape)
     responses: ResponseStore = field(default_factory=ResponseStore)

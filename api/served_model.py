@@ -1,17 +1,16 @@
-"""The models a server answers for, by name, with all that turns text into tokens and back."""
+"""A model that a server answers for, with all that turns text into tokens and back."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.answers.reasoning import ReasoningFormat, ThinkTags
+from api.config import AnswerDefaults
 from api.engines.client import EngineClient
-from api.errors import unknown_model
 from api.tools.dialects import GENERIC, ToolDialect
 from dllama.chat.continuation import Cut
-from dllama.errors import ConfigError
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.tokenizer.special_tokens import FimTokens
 
@@ -115,41 +114,9 @@ class ServedModel:
     tags: tuple[str, ...] = ()  # told to clients, no more
     template_kwargs: Mapping[str, object] = field(default_factory=dict)  # where requests set none
     reasoning: ReasoningFormat = ReasoningFormat.AUTO  # where requests say "auto"
+    defaults: AnswerDefaults = field(default_factory=AnswerDefaults)
 
     @property
     def names(self) -> tuple[str, ...]:
         names = (self.id, *self.aliases, self.file_name)
         return tuple(dict.fromkeys(name for name in names if name))
-
-
-class ModelRegistry:
-    """All models of a server; the first answers requests that name none."""
-
-    def __init__(self, models: Iterable[ServedModel]) -> None:
-        self._models = tuple(models)
-        self._by_name: dict[str, ServedModel] = {}
-        for model in self._models:
-            for name in model.names:
-                if self._by_name.setdefault(name, model) is not model:
-                    raise ConfigError(
-                        f"Two models are called {name!r}; give one of them another --alias."
-                    )
-        if not self._models:
-            raise ConfigError("The server has no model to serve; name one with --model.")
-
-    def all(self) -> tuple[ServedModel, ...]:
-        return self._models
-
-    def find(self, name: str | None) -> ServedModel:
-        """Returns the model for a request that asks for `name`: the only one whatever the name is,
-        because clients keep those of other servers in their settings; of several the one that is
-        called so, or the first for None. Raises ApiError 404 if there is none."""
-        if name is None or len(self._models) == 1:
-            return self._models[0]
-        return self.named(name)
-
-    def named(self, name: str) -> ServedModel:
-        """Returns the model called `name`. Raises ApiError 404 if there is none."""
-        if name not in self._by_name:
-            raise unknown_model(name, [model.id for model in self._models])
-        return self._by_name[name]

@@ -32,7 +32,7 @@ from api.app import build_app
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import make_runner
-from api.served_model import ModelRegistry
+from api.models.fixed import FixedModels
 from benchmarks.fuzz_bodies import Request, requests
 from dllama.cli.build import build_engine
 from dllama.cli.flags.arguments import DEFAULT_MODEL
@@ -69,7 +69,7 @@ class Fuzz:
         self._engine = engine
         client = InProcessEngineClient(engine)
         served = served_model(settings, ServerSettings(), client)  # type: ignore[arg-type]
-        app = build_app(ModelRegistry([served]), ApiConfig(headers_after_s=0.05))
+        app = build_app(FixedModels([served]), ApiConfig(headers_after_s=0.05))
         self._runner = make_runner(app)
         self._app = app
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from benchmarks.writers.filler_vocabulary import CHATML, SPECIALS, bpe_metadata
 from benchmarks.writers.m_export import m_stream
 from dllama.config import ModelConfig
 from dllama.formats.m_layout import m_file_bytes, m_tensors
+from dllama.models import model_tensors
 from dllama.qtypes import QType
 from dllama.tokenizer.byte_alphabet import BYTE_ORDER, from_alphabet
 from dllama.tokenizer.t_file import TFile, write_t_file
@@ -34,9 +36,10 @@ def write_random_m(
     """Writes `path` and the tokenizer; `on_bytes` is called for every piece. Raises ValueError for
     models that the format cannot describe."""
     rng = np.random.Generator(np.random.SFC64(seed))
+    table = model_tensors(replace(config, is_tied=False))  # the format has a head in any case
     with m_stream(path, config, qtype) as out:
-        for tensor in m_tensors(config, qtype):
-            for piece in random_blocks(rng, tensor.name, tensor.rows, tensor.cols, tensor.qtype):
+        for info in m_tensors(config, qtype):
+            for piece in random_blocks(rng, table[info.name], config, info.qtype):
                 out.write(piece)
                 on_bytes(piece.nbytes)
     write_t_file(path.with_suffix(".t"), tokenizer_of(config.vocab_size))

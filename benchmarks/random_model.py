@@ -22,7 +22,8 @@ from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
-from dllama.models import model_shapes
+from dllama.models import model_tensors
+from dllama.models.tensors import Tensor
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
 from dllama.rope import with_rope_factors
 
@@ -120,14 +121,14 @@ def write_random(
     config = with_rope_factors(config)
     rng = np.random.Generator(np.random.SFC64(seed))
 
-    shapes = model_shapes(config)
+    tensors = model_tensors(config)
 
     def qtype_of(name: str) -> QType:
-        return _stored_type(name, shapes[name][0], qtype, embed_qtype or qtype)
+        return _stored_type(tensors[name], qtype, embed_qtype or qtype)
 
     with model_stream(path, config, qtype, qtype_of, bpe_metadata(config.vocab_size)) as out:
-        for name, (rows, cols) in shapes.items():
-            for piece in random_blocks(rng, name, rows, cols, qtype_of(name)):
+        for name, tensor in tensors.items():
+            for piece in random_blocks(rng, tensor, config, qtype_of(name)):
                 out.write(piece)
                 on_bytes(piece.nbytes)
         if config.rope_factors is not None:
@@ -135,19 +136,19 @@ def write_random(
 
 
 def random_blocks(
-    rng: np.random.Generator, name: str, rows: int, cols: int, qtype: QType
+    rng: np.random.Generator, tensor: Tensor, config: ModelConfig, qtype: QType
 ) -> Iterator[np.ndarray]:
     """Yields the blocks of one tensor, uint8, in pieces of whole rows."""
-    short = name.rpartition(".")[2]
+    rows, cols = tensor.shape(config)
     step = max(1, PIECE_BYTES // max(4 * cols, row_bytes(qtype, cols)))
     for first in range(0, rows, step):
         n = min(step, rows - first)
-        if "norm" in short:
-            yield encode(1 + 0.1 * rng.standard_normal((n, cols), np.float32), qtype)
-        elif short.startswith("b"):
+        if tensor.gguf.endswith(".bias"):
             yield encode(0.3 * rng.standard_normal((n, cols), np.float32), qtype)
+        elif tensor.is_vector:
+            yield encode(1 + 0.1 * rng.standard_normal((n, cols), np.float32), qtype)
         else:
-            yield _matrix(rng, n, cols, qtype, GAIN.get(short, 1.0) / math.sqrt(cols))
+            yield _matrix(rng, n, cols, qtype, GAIN.get(tensor.name, 1.0) / math.sqrt(cols))
 
 
 def _matrix(rng: np.random.Generator, n: int, cols: int, qtype: QType, std: float) -> np.ndarray:
@@ -245,10 +246,10 @@ def main(argv: list[str] | None = None) -> int:
         config = replace(config, n_layers=args.layers)
     qtype = QType[args.type]
     embed_qtype = QType[args.embed_type or args.type]
-    total = sum(
-        rows * row_bytes(_stored_type(name, rows, qtype, embed_qtype), cols)
-        for name, (rows, cols) in model_shapes(config).items()
-    )
+    total = 0
+    for tensor in model_tensors(config).values():
+        rows, cols = tensor.shape(config)
+        total += rows * row_bytes(_stored_type(tensor, qtype, embed_qtype), cols)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -268,10 +269,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _stored_type(name: str, rows: int, qtype: QType, embed_qtype: QType) -> QType:
-    if rows == 1 or name.endswith(".router"):
+def _stored_type(tensor: Tensor, qtype: QType, embed_qtype: QType) -> QType:
+    if tensor.is_vector or tensor.name == "router":
         return QType.F32  # norms, biases and routers, as every converter does
-    return embed_qtype if name in {"embed", "wcls"} else qtype
+    return embed_qtype if tensor.name in {"embed", "wcls"} else qtype
 
 
 def _parser() -> argparse.ArgumentParser:

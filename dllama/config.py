@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kernels.gates import Gate
+
 
 class RopeScalingKind(StrEnum):
     LINEAR = "linear"
@@ -17,7 +19,7 @@ class RopeScaling:
     """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
-    `high_freq_factor` by llama3; the betas, `extrapolation` and `attention_factor` by yarn.
+    `high_freq_factor` by llama3; the betas and what follows them by yarn.
     """
 
     kind: RopeScalingKind
@@ -29,6 +31,7 @@ class RopeScaling:
     beta_slow: float = 1.0
     extrapolation: float = 1.0
     attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
+    is_rounded: bool = True  # the ramp between kept and stretched pairs begins and ends at a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class ModelConfig:
     shared_hidden_dim: int = 0  # columns of the shared expert; 0: there is none
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
+    gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
     has_output_gate: bool = False  # attention's result is weighed by a sigmoid, value by value
     delta: DeltaSizes | None = None  # of layers that are gated delta nets; None: all attend
 

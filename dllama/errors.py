@@ -10,6 +10,9 @@ happened, what was expected and what to do.
     |- TemplateError         a chat template is broken or refuses the messages
     |- RequestError          a request that cannot be served as it stands (HTTP 400)
     |- SessionFileError      a saved session cannot be written, read or used here
+    |- HubError              a model cannot be downloaded, or not be found by its name
+    |  |- ModelNameError     a text that is no name of a model (HTTP 400)
+    |  `- NotOnHub           the hub has no such model, or not of that type (HTTP 404)
     |- EngineBusy            no room for the request now (HTTP 503)
     `- ClusterError          something between nodes
        |- PeerLost           a node left or hung
@@ -67,6 +70,18 @@ class RequestError(DllamaError):
 
 class SessionFileError(DllamaError):
     """The file of a saved session cannot be written, is damaged or belongs to something else."""
+
+
+class HubError(DllamaError):
+    """A model cannot be downloaded as things are: the network, the disk or what the hub sends."""
+
+
+class ModelNameError(HubError):
+    """A text that is no name of a model."""
+
+
+class NotOnHub(HubError):
+    """The hub has no such model, keeps it from this user, or has no files of the type asked for."""
 
 
 class EngineBusy(DllamaError):

@@ -73,8 +73,11 @@ def _yarn(frequency: np.ndarray, scaling: RopeScaling, config: ModelConfig) -> n
     """YaRN's scaling: pairs that turn more than beta_fast times in the trained context stay, those
     that turn less than beta_slow times are stretched, a linear ramp over the pairs lies between."""
     last = config.rotary_dim - 1
-    low = max(math.floor(_pair_turning(scaling.beta_fast, scaling, config)), 0)
-    high = min(math.ceil(_pair_turning(scaling.beta_slow, scaling, config)), last)
+    low = _pair_turning(scaling.beta_fast, scaling, config)
+    high = _pair_turning(scaling.beta_slow, scaling, config)
+    if scaling.is_rounded:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, last)
     ramp = (np.arange(len(frequency)) - low) / max(high - low, 0.001)
     keep = (1 - np.clip(ramp, 0.0, 1.0)) * scaling.extrapolation
     mixed: np.ndarray = keep * frequency + (1 - keep) * frequency / scaling.factor

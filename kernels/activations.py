@@ -6,11 +6,15 @@ import numpy as np
 
 from kernels.emit.exponential import exp_f32
 from kernels.emit.jit import jitted, kernel
+from kernels.gates import Gate
 from kernels.prepare import claim_rows, lay_out
 from kernels.program import launch
 from kernels.squares import sum_of_squares
 from kernels.team import region
 from kernels.weights.layout import Activations, Needs
+
+CLAMPED = int(Gate.CLAMPED)
+LIMIT, SHARPNESS = np.float32(7), np.float32(1.702)
 
 
 @jitted
@@ -23,8 +27,11 @@ def _rms_norm_row(x, weight, epsilon, out):
 
 
 @jitted
-def _add_row(row, delta, after, epsilon):
-    """row += delta, or its norm where there are weights `after` for one."""
+def _add_row(row, delta, bias, after, epsilon):
+    """row += delta + bias, or its norm where there are weights `after` for one. Leaves delta + bias
+    in delta."""
+    for i in range(bias.size):
+        delta[i] += bias[i]
     if after.size > 0:
         mean = sum_of_squares(delta) / np.float32(delta.size)
         factor = np.float32(1) / np.sqrt(mean + epsilon)
@@ -36,13 +43,14 @@ def _add_row(row, delta, after, epsilon):
 
 
 @region
-def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, own, needs):
+def _norm_rows(thread, team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs):
+    bias, after = taken_in
     while True:
         first, end = claim_rows(team, n_tokens, own, needs)
         for t in range(first, end):
             row = x[t]
             if delta.shape[0] > 0:
-                _add_row(row, delta[t, : row.size], after, epsilon)
+                _add_row(row, delta[t, : row.size], bias, after, epsilon)
             if before.size > 0:
                 _rms_norm_row(row, before, epsilon, a[0][t])
             else:
@@ -54,26 +62,28 @@ def _norm_rows(thread, team, x, delta, after, before, epsilon, a, n_tokens, own,
 
 
 @kernel
-def _add_rms_norm(team, x, delta, after, before, epsilon, a, n_tokens, own, needs):
-    _norm_rows(team, (team, x, delta, after, before, epsilon, a, n_tokens, own, needs))
+def _add_rms_norm(team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs):
+    _norm_rows(team, (team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs))
 
 
 _NOTHING = np.zeros((0, 0), np.float32)
+_NO_BIAS = np.zeros(0, np.float32)
 
 
 def add_rms_norm(
     team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, after: np.ndarray,
     before: np.ndarray, epsilon: float, a: Activations, n_tokens: int, needs: Needs,
-    own: tuple[int, int] | None = None,
+    own: tuple[int, int] | None = None, bias: np.ndarray = _NO_BIAS,
 ) -> None:  # fmt: skip
-    """x += norm(delta), then a = norm(x), with root-mean-square norms of the weights `after` and
-    `before` (dim,) float32; empty weights stand for no norm.
+    """x += norm(delta + bias), then a = norm(x), with root-mean-square norms of the weights `after`
+    and `before` (dim,) float32; empty weights stand for no norm, and `bias` may be empty too.
 
     x and delta are (T, dim) float32; delta may be wider, or None for nothing to add. `own` =
-    (first, end) are the rows that are computed, where they are not all.
+    (first, end) are the rows that are computed, where they are not all. Where there is a bias,
+    delta is overwritten.
     """
     launch(
-        _add_rms_norm, team, x, _NOTHING if delta is None else delta, after, before,
+        _add_rms_norm, team, x, _NOTHING if delta is None else delta, (bias, after), before,
         np.float32(epsilon), tuple(a), n_tokens, own or (0, n_tokens), needs,
     )  # fmt: skip
 
@@ -109,6 +119,24 @@ def swiglu_row(gate, up, out):
     for i in range(out.size):
         g = gate[i]
         out[i] = g / (np.float32(1) + exp_f32(-g)) * up[i]
+
+
+@jitted
+def _clamped_row(gate, up, out):
+    """out = g sigmoid(1.702 g) (u + 1), where g and u are gate and up cut off at LIMIT."""
+    for i in range(out.size):
+        g = LIMIT if gate[i] > LIMIT else gate[i]
+        u = LIMIT if up[i] > LIMIT else -LIMIT if up[i] < -LIMIT else up[i]
+        out[i] = g / (np.float32(1) + exp_f32(-SHARPNESS * g)) * (u + np.float32(1))
+
+
+@jitted
+def gated_row(gate, up, kind, out):
+    """out = what a feed-forward's second product reads of its first, by the `Gate` kind."""
+    if kind == CLAMPED:
+        _clamped_row(gate, up, out)
+    else:
+        swiglu_row(gate, up, out)
 
 
 @region

@@ -64,7 +64,7 @@ def _experts(team: Team) -> None:
     gather(team.state, one[:, :COLS].copy(), found.rows, found.table, a, EVERY)
     activate(team.state, one, found.weights, found.table, a, (0, COLS), EVERY)
     for out in (np.zeros((1, GROUP), np.float32), FixedSums.zeros(1, GROUP)):
-        add_slots(team.state, found.slots, 1, sums, out)
+        add_slots(team.state, found, 1, sums, out)
 
 
 def _attention(team: Team, name: str) -> None:

@@ -118,18 +118,28 @@ def write_weights(folder: Path, tensors: Mapping[str, Entry], n_files: int) -> N
 def checkpoint_tensors(
     config: ModelConfig, qtype: QType, seed: int, model_type: str
 ) -> dict[str, Entry]:
-    """The toy's tensors by the checkpoint's names, those of experts one by one; vectors are of the
-    same type as matrices."""
+    """The toy's tensors by the checkpoint's names, those of experts one by one, or in one where the
+    family's names say so; vectors are of the same type as matrices."""
     found: dict[str, Entry] = {}
+    joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last
     renamed = FAMILIES[config.arch].hf_renamed.get(model_type, {})
     for name, tensor in model_tensors(config).items():
         theirs = their_name(name, replace(tensor, hf=renamed.get(tensor.hf, tensor.hf)))
         values = toy_tensor(config, name, seed)
         n_experts = tensor.n_experts(config)
+        if tensor.experts is not None and "{e}" not in theirs:
+            outputs_last = values.reshape(n_experts, -1, values.shape[-1]).transpose(0, 2, 1)
+            whole = values if tensor.is_vector else outputs_last
+            joint.setdefault(theirs.partition("[")[0], []).append(whole)
+            continue
         for e, part in enumerate(np.split(values, n_experts)):
             shape = part.shape[1:] if tensor.is_vector else part.shape
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
             found[theirs.replace("{e}", str(e))] = entry
+    for theirs, parts in joint.items():
+        whole = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)  # outputs by turns
+        raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
+        found[theirs] = (DTYPES[qtype], whole.shape, raw)
     return found
 
 
@@ -163,6 +173,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scaling.kind is RopeScalingKind.YARN:
             rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
+            if not scaling.is_rounded:
+                rope["truncate"] = False
         said["rope_scaling"] = rope
     return said
 

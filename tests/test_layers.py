@@ -22,7 +22,7 @@ FLOORS = {
 ONLY_IN = {
     "zmq": ("cluster", "api.engines.zmq_client"),
     "msgpack": ("cluster",),
-    "aiohttp": ("api",),
+    "aiohttp": ("api", "dllama.hub.web"),
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "llguidance": ("dllama.constraints",),

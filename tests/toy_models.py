@@ -21,6 +21,7 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
+from kernels.gates import Gate
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
 
@@ -34,6 +35,12 @@ EXPERTS: dict[str, dict[str, object]] = {
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
     "qwen3next": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen35moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
+    "gpt-oss": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gate": Gate.CLAMPED,
+    },
 }
 """The experts of a toy, by its family."""
 
@@ -110,7 +117,7 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     rows, cols = tensor.shape(config)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     normal = rng.standard_normal((rows, cols), np.float32)
-    if tensor.joined == "qkv_bias":
+    if tensor.gguf.endswith(".bias"):
         return np.float32(0.3) * normal
     if tensor.name == "delta_decay":
         return -np.exp(np.float32(0.7) * normal - 1)
@@ -122,16 +129,16 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
 def _write_gguf(
     path: Path, config: ModelConfig, qtype: QType, seed: int, tokenizer: dict[str, object]
 ) -> None:
-    shapes = {name: tensor.shape(config) for name, tensor in model_tensors(config).items()}
+    tensors = model_tensors(config)
 
     def qtype_of(name: str) -> QType:
-        rows, cols = shapes[name]
-        if rows == 1 or name.endswith(".router"):
+        if tensors[name].is_vector or name.endswith(".router"):
             return QType.F32
+        _, cols = tensors[name].shape(config)
         return QType.F16 if cols % BLOCK[qtype].values else qtype
 
     with model_stream(path, config, qtype, qtype_of, tokenizer) as out:
-        for name in shapes:
+        for name in tensors:
             values = in_file_order(config, name, toy_tensor(config, name, seed))
             out.write(encode(values, qtype_of(name)))
         if config.rope_factors is not None:

@@ -24,6 +24,10 @@ class AnswerStream:
         self._n = n
         self._reads: dict[asyncio.Task[list[Event]], AnswerSequence] = {}
 
+    @property
+    def model(self) -> ServedModel:
+        return self.sequences[0].model
+
     def start(self) -> list[Start]:
         """Hands all of them to the engine; EngineBusy leaves none there."""
         try:
@@ -35,7 +39,7 @@ class AnswerStream:
     @property
     def is_engine_ready(self) -> bool:
         """Whether the engine computes; else all of them wait for it."""
-        return self.sequences[0].model.engine.state.state == "ready"
+        return self.model.engine.state.state == "ready"
 
     @property
     def _is_finished(self) -> bool:

@@ -4,6 +4,7 @@ which origins they may call (CORS)."""
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -14,8 +15,9 @@ from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.http.keys import key_of
+from api.model_use import LEASES
 from api.replies import anthropic, ollama
-from api.routes.table import PUBLIC_PATHS, QUIET_PATHS, REFUSED_PATHS
+from api.routes.table import PUBLIC_PATHS
 from dllama.errors import DllamaError
 
 log = logging.getLogger(__name__)
@@ -93,17 +95,10 @@ def is_public(request: web.Request) -> bool:
 
 
 @web.middleware
-async def awake(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Wakes a model that sleeps, before any request that sends something. Requests that only look
-    (GET, and the POSTs of the table that say so) neither wake it nor keep it awake, nor do those
-    of routes that do not exist."""
-    context = request.app[CONTEXT]
-    path = context.route_of(request)
-    sleep = None if context.is_stopping else context.sleep
-    is_refused = request.match_info.http_exception is not None or path in REFUSED_PATHS
-    if sleep is None or request.method != "POST" or is_refused or path in QUIET_PATHS:
-        return await handler(request)
-    async with sleep.request():
+async def models_released(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Releases, once a request is answered, the models that its handler has used."""
+    async with AsyncExitStack() as leases:
+        request[LEASES] = leases
         return await handler(request)
 
 

@@ -114,8 +114,7 @@ async def finish(app: web.Application, drain_s: float) -> None:
     end."""
     context = app[CONTEXT]
     context.is_stopping = True
-    if context.sleep is not None:
-        context.sleep.stop()
+    context.models.stop()
     if context.generating:
         log.warning(
             "stopping: %d requests may finish within %g s", len(context.generating), drain_s

@@ -45,7 +45,7 @@ async def check_ready(
     if wanted.form is not None:
         await wanted.form.check()
     if wanted.max_tokens is None:
-        wanted = replace(wanted, max_tokens=request.app[CONTEXT].config.n_predict)
+        wanted = replace(wanted, max_tokens=model.defaults.n_predict)
     return replace(wanted, options=wanted.options.with_header(request.headers))
 
 
@@ -121,7 +121,7 @@ async def kept_stream(
     pause_s = None if math.isinf(ping_s) else ping_s
 
     async def write(kept: ConversationStream) -> None:
-        with closing(answers), context.waited_for():
+        with closing(answers), context.waited_for(), context.models.hold(answers.model):
             starts: list[Event] = [*answers.start()]
             first = await next_within(answers, context.config.headers_after_s)
             events = EventStream(writer, kept, form)

@@ -14,6 +14,7 @@ from api.answers.plan import chat_plan, text_plan
 from api.body import json_response, read_object, read_request
 from api.config import ApiConfig
 from api.context import CONTEXT
+from api.model_use import use_model
 from api.replies.anthropic import EVENTS, AnthropicWriter
 from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
@@ -40,9 +41,10 @@ from dllama.requests import SamplingParams
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_request(request, context.config)
-        asked = with_prefill(parse_chat(body, request.path), body, context.config)
-        model = context.models.find(asked.generation.model)
+        body = await read_request(request)
+        asked = parse_chat(body, request.path)
+        model = await use_model(request, asked.generation.model)
+        asked = with_prefill(asked, body, model)
         writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
         return await answer_chat(request, model, asked, writer)
 
@@ -51,17 +53,18 @@ async def messages(request: web.Request) -> web.StreamResponse:
     """Anthropic's Messages API."""
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_request(request, context.config)
-        asked = with_prefill(parse_messages(body, request.path), body, context.config)
-        model = context.models.find(asked.generation.model)
+        body = await read_request(request)
+        asked = parse_messages(body, request.path)
+        model = await use_model(request, asked.generation.model)
+        asked = with_prefill(asked, body, model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
         return await answer_chat(request, model, asked, writer, EVENTS)
 
 
-def with_prefill(asked: ChatRequest, body: Body, config: ApiConfig) -> ChatRequest:
+def with_prefill(asked: ChatRequest, body: Body, model: ServedModel) -> ChatRequest:
     """Returns the request with a last message of the assistant taken as a whole one, where the
-    server is told so and the request says nothing else."""
-    if config.prefills or body.get("continue_final_message") is not None:
+    model's flags say so and the request says nothing else."""
+    if model.defaults.prefills or body.get("continue_final_message") is not None:
         return asked
     return replace(asked, conversation=replace(asked.conversation, is_continued=False))
 
@@ -82,10 +85,10 @@ async def answer_chat(
     if wanted.options.n_keep is None:
         wanted = replace(wanted, options=replace(wanted.options, n_keep=prompt.n_system))
     plan = chat_plan(model, conversation, wanted.form, prompt.text)
-    config = request.app[CONTEXT].config
-    samplings = sampling_of(model, wanted, config.sampling)
+    samplings = sampling_of(model, wanted)
     if isinstance(writer, ChatWriter):
-        explain(writer, made_of(model, wanted, [prompt.ids], samplings, is_chat=True), config)
+        made = made_of(model, wanted, [prompt.ids], samplings, is_chat=True)
+        explain(writer, made, request.app[CONTEXT].config)
     return await answer(request, model, wanted, [prompt.ids], samplings, writer, plan, form=form)
 
 
@@ -110,18 +113,18 @@ def explain(writer: ChatWriter, made: Made, config: ApiConfig) -> None:
 async def completions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_request(request, context.config)
+        body = await read_request(request)
         wanted, texts = parse_completion(body, request.path)
-        model = context.models.find(wanted.model)
         if len(texts) * wanted.n > context.config.max_sequences:
             raise RequestError(
                 f"`prompt` asks for {len(texts)} prompts times {wanted.n} answers, but a request "
                 f"may have {context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
+        model = await use_model(request, wanted.model)
         wanted = await check_ready(request, model, wanted)
         prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
-        samplings = sampling_of(model, wanted, context.config.sampling)
+        samplings = sampling_of(model, wanted)
         writer = TextWriter(new_id("cmpl"), model, wanted, context.config)
         explain(writer, made_of(model, wanted, prompts, samplings, is_chat=False), context.config)
         plan = text_plan(wanted.form)
@@ -132,7 +135,7 @@ async def count_tokens(request: web.Request, asked: ChatRequest) -> int:
     """Tokens of a chat's prompt; needs a template and a tokenizer but no engine."""
     context = request.app[CONTEXT]
     context.left_out.tell(request, asked.generation.left_out)
-    model = context.models.find(asked.generation.model)
+    model = await use_model(request, asked.generation.model)
     ids = await asyncio.to_thread(lambda: encode(model, render(model, asked.conversation)))
     return len(ids)
 

@@ -11,9 +11,10 @@ import numpy as np
 from aiohttp import web
 
 from api.body import json_response, read_object
-from api.config import ApiConfig
+from api.config import AnswerDefaults
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_taken
+from api.model_use import use_model
 from api.replies.event_stream import Json
 from api.requests.fields import MAX_INT, Body, Field, Reader, integer, wrong
 from api.requests.generation import MODEL
@@ -62,8 +63,8 @@ class EmbeddingRequest:
     left_out: tuple[str, ...]
 
 
-def parse_embedding(body: Body, route: str, config: ApiConfig) -> EmbeddingRequest:
-    """Parses a body. RequestError names the field at fault."""
+def parse_embedding(body: Body, route: str, defaults: AnswerDefaults) -> EmbeddingRequest:
+    """Parses a body; `defaults` are those of its model. RequestError names the field at fault."""
     left_out = check_fields(body, FIELDS, route, EMBEDDINGS)
     found = INPUT.of(body)
     pooling, norm = POOLING.of(body), NORMALIZE.of(body)
@@ -76,8 +77,8 @@ def parse_embedding(body: Body, route: str, config: ApiConfig) -> EmbeddingReque
         texts=found[0],
         is_base64=ENCODING_FORMAT.of(body) == "base64",
         dimensions=DIMENSIONS.of(body),
-        pooling=config.pooling if pooling is None else pooling,
-        norm=config.embd_normalize if norm is None else norm,
+        pooling=defaults.pooling if pooling is None else pooling,
+        norm=defaults.embd_normalize if norm is None else norm,
         left_out=left_out,
     )
 
@@ -100,15 +101,16 @@ async def read_embeddings(request: web.Request) -> tuple[EmbeddingRequest, Serve
     """Returns the request, its model, and a vector for each text."""
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
-    wanted = parse_embedding(body, request.path, context.config)
+    defaults = context.models.defaults_of(MODEL.of(body))
+    wanted = parse_embedding(body, request.path, defaults)
     context.left_out.tell(request, wanted.left_out)
-    model = context.models.find(wanted.model)
     if len(wanted.texts) > context.config.max_sequences:
         raise RequestError(
             f"`input` has {len(wanted.texts)} texts, and a request may have "
             f"{context.config.max_sequences}; send several requests.",
             param="input",
         )
+    model = await use_model(request, wanted.model)
     check_dimensions(model, wanted.dimensions)
     refuse_unless_taken(model.engine.state)
     ids = [await mixed_ids(model, text, param="input", is_answered=False) for text in wanted.texts]

@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 async def metrics(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
-    model = context.models.find(request.query.get("model"))
+    model = context.models.look(request.query.get("model"))
     stats: Mapping[str, Any] = {}
     try:
         async with asyncio.timeout(context.config.stats_timeout_s):

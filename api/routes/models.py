@@ -8,7 +8,6 @@ from dataclasses import replace
 from aiohttp import web
 
 from api.body import json_response, read_object
-from api.config import ApiConfig
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.errors import ApiError, api_error
@@ -77,12 +76,12 @@ async def list_models(request: web.Request) -> web.Response:
 async def props(request: web.Request) -> web.Response:
     """llama-server's properties of a server and its model."""
     context = request.app[CONTEXT]
-    model = context.models.find(request.query.get("model"))
+    model = await context.models.shown(request.query.get("model"))
     facts, config = model.facts, context.config
     return json_response(
         {
             "default_generation_settings": {
-                "params": default_settings(model, config, request.path),
+                "params": default_settings(model, request.path),
                 "n_ctx": model.max_seq_len,
             },
             "total_slots": facts.n_slots,
@@ -107,14 +106,15 @@ async def props(request: web.Request) -> web.Response:
     )
 
 
-def default_settings(model: ServedModel, config: ApiConfig, route: str) -> Json:
+def default_settings(model: ServedModel, route: str) -> Json:
     """Returns what a request for an answer means where it says nothing."""
-    wanted = parse_native(config.fields, route).generation
-    [sampling] = sampling_of(model, wanted, config.sampling)
+    defaults = model.defaults
+    wanted = parse_native(defaults.fields, route).generation
+    [sampling] = sampling_of(model, wanted)
     if wanted.seed is None:
         sampling = replace(sampling, seed=ANY_SEED)
     return generation_settings(
-        wanted, sampling, -1 if config.n_predict is None else config.n_predict
+        wanted, sampling, -1 if defaults.n_predict is None else defaults.n_predict
     )
 
 
@@ -133,7 +133,8 @@ async def set_props(request: web.Request) -> web.Response:
 
 
 async def one_model(request: web.Request) -> web.Response:
-    return json_response(describe(request.app[CONTEXT].models.named(request.match_info["name"])))
+    name = request.match_info["name"]
+    return json_response(describe(await request.app[CONTEXT].models.shown(name, is_exact=True)))
 
 
 async def health(request: web.Request) -> web.Response:
@@ -144,16 +145,15 @@ async def health(request: web.Request) -> web.Response:
         told = context.stopping()
         stopping: dict[str, object] = {"status": "stopping", "detail": told.message}
         return json_response(stopping | told.body(), status=told.status, headers=told.headers)
-    for model in request.app[CONTEXT].models.all():
-        state = model.engine.state
-        if state.state == "sleeping" or (context.sleep is not None and context.sleep.is_waking):
-            continue
-        try:
-            refuse_unless_ready(state)
-        except EngineBusy as busy:
-            told = api_error(busy)
-            body = {"status": state.state, "progress": state.progress, "detail": state.detail}
-            return json_response(body | told.body(), status=told.status, headers=told.headers)
+    state = context.models.not_serving()
+    if state is None:
+        return json_response({"status": "ok"})
+    try:
+        refuse_unless_ready(state)
+    except EngineBusy as busy:
+        told = api_error(busy)
+        body = {"status": state.state, "progress": state.progress, "detail": state.detail}
+        return json_response(body | told.body(), status=told.status, headers=told.headers)
     return json_response({"status": "ok"})
 
 
@@ -161,7 +161,7 @@ async def stats(request: web.Request) -> web.Response:
     """Answers with the engine's figures and the server's own; with the latter alone if the engine
     does not answer."""
     context = request.app[CONTEXT]
-    model = context.models.find(request.query.get("model"))
+    model = context.models.look(request.query.get("model"))
     state = model.engine.state
     figures: dict[str, object] = {"model": model.id, "state": state.state}
     try:

@@ -11,6 +11,7 @@ from api.answers.plan import text_plan
 from api.body import read_request
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_taken
+from api.model_use import use_model
 from api.replies.made import Made
 from api.replies.native import NativeWriter
 from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
@@ -23,9 +24,8 @@ from dllama.errors import RequestError
 async def completion(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_request(request, context.config)
+        body = await read_request(request)
         wanted, given, is_list = parse_native_completion(body, request.path)
-        model = context.models.find(wanted.generation.model)
         n_sequences = len(given) * wanted.generation.n
         if n_sequences > context.config.max_sequences:
             raise RequestError(
@@ -33,6 +33,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 f"{context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
+        model = await use_model(request, wanted.generation.model)
         refuse_unless_taken(model.engine.state)
         options = wanted.generation.options
         prompts = [await mixed_ids(model, prompt, options) for prompt in given]
@@ -42,9 +43,9 @@ async def completion(request: web.Request) -> web.StreamResponse:
 async def infill(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
-        body = await read_request(request, context.config)
+        body = await read_request(request)
         wanted, parts = parse_infill(body, request.path)
-        model = context.models.find(wanted.generation.model)
+        model = await use_model(request, wanted.generation.model)
         ids = await asyncio.to_thread(infill_ids, model, parts)
         check_length(model, ids, PREFIX.names[0])
         return await answer_natively(request, model, wanted, [ids], is_list=wanted.generation.n > 1)
@@ -55,12 +56,11 @@ async def answer_natively(
     is_list: bool,
 ) -> web.StreamResponse:  # fmt: skip
     """Continues every prompt; answers with an object, an array, or a stream."""
-    config = request.app[CONTEXT].config
     shared = await check_ready(request, model, wanted.generation)
-    samplings = sampling_of(model, shared, config.sampling)
+    samplings = sampling_of(model, shared)
     n_predict = wanted.n_predict
-    if n_predict < 0 and config.n_predict is not None:
-        n_predict = config.n_predict
+    if n_predict < 0 and model.defaults.n_predict is not None:
+        n_predict = model.defaults.n_predict
     made = Made(model, shared, prompts, samplings, n_predict)
     writer = NativeWriter(new_id("cmpl"), made, wanted, is_list=is_list)
     plan = text_plan(shared.form)

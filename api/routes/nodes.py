@@ -12,6 +12,7 @@ from aiohttp import web
 from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.errors import ApiError
+from api.model_use import use_model
 from api.requests.fields import Field, number, string
 from api.requests.generation import MODEL
 from api.requests.verdicts import check_fields
@@ -62,7 +63,10 @@ async def ask(
     """Answers with all nodes, as they are after the change."""
     if action is not NodesAction.LIST:
         address = checked(address)
-    model = request.app[CONTEXT].models.find(model_name)
+    if action is NodesAction.ADD:
+        model = await use_model(request, model_name)
+    else:
+        model = request.app[CONTEXT].models.look(model_name)
     call = NodesCall(f"nodes-{uuid.uuid4().hex}", action, address or "", share)
     try:
         async with asyncio.timeout(PATIENCE_S):

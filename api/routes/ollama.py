@@ -10,8 +10,10 @@ from aiohttp import web
 
 from api.answers.plan import chat_plan, text_plan
 from api.body import json_response, read_object
+from api.config import AnswerDefaults
 from api.context import CONTEXT
 from api.errors import ApiError
+from api.model_use import use_model
 from api.replies.event_stream import NDJSON
 from api.replies.logprobs import LogprobWriter
 from api.replies.ollama import LOAD, UNLOAD, ChatWriter, GenerateWriter
@@ -35,22 +37,22 @@ NAME = Field(("model", "name"), string, None)
 VERBOSE = Field(("verbose",), boolean, False)
 
 
-def find_model(request: web.Request, name: str | None) -> ServedModel:
-    """Returns the model of this name, which may have the tag that every name has in Ollama."""
-    models = request.app[CONTEXT].models
-    known = {known for model in models.all() for known in model.names}
-    if name is not None and name not in known:
+def known_name(request: web.Request, name: str | None) -> str | None:
+    """Returns the name of a model, which may have the tag that every name has in Ollama."""
+    if name and not request.app[CONTEXT].models.knows(name):
         name = name.removesuffix(LATEST)
-    return models.find(name or None)
+    return name or None
 
 
-async def read(request: web.Request) -> tuple[Body, ServedModel]:
-    """Returns a body and the model that it names; options without a meaning are told."""
-    body = await read_object(request, request.app[CONTEXT].config)
-    model = find_model(request, MODEL.of(body))
+async def read(request: web.Request) -> tuple[Body, str | None, AnswerDefaults]:
+    """Returns a body, the name of its model, and what it means where it says nothing; options
+    without a meaning are told."""
+    context = request.app[CONTEXT]
+    body = await read_object(request, context.config)
+    name = known_name(request, MODEL.of(body))
     unknown = unknown_options(OPTIONS.of(body))
-    request.app[CONTEXT].left_out.tell(request, [f"options.{name}" for name in unknown])
-    return body, model
+    context.left_out.tell(request, [f"options.{name}" for name in unknown])
+    return body, name, context.models.defaults_of(name)
 
 
 def logprobs_of(model: ServedModel) -> LogprobWriter:
@@ -67,26 +69,25 @@ def load_answer(writer: GenerateWriter, *, is_kept: bool) -> web.Response:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     with request.app[CONTEXT].generation():
-        body, model = await read(request)
-        asked = parse_ollama_chat(body, request.app[CONTEXT].config.fields)
+        body, name, defaults = await read(request)
+        asked = parse_ollama_chat(body, defaults.fields)
+        model = await use_model(request, name)
         writer = ChatWriter(f"ollama-{uuid.uuid4().hex}", tagged(model), logprobs_of(model))
         if asked.conversation is None:
             return load_answer(writer, is_kept=asked.is_kept)
         conversation = thoughtful(model, asked.conversation, asked.think)
-        wanted = with_prefill(
-            ChatRequest(asked.generation, conversation), body, request.app[CONTEXT].config
-        )
+        wanted = with_prefill(ChatRequest(asked.generation, conversation), body, model)
         return await answer_chat(request, model, wanted, writer, NDJSON)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
-    context = request.app[CONTEXT]
-    with context.generation():
-        body, model = await read(request)
-        asked = parse_ollama_prompt(body, context.config.fields)
-        name, answer_id = tagged(model), f"ollama-{uuid.uuid4().hex}"
+    with request.app[CONTEXT].generation():
+        body, name, defaults = await read(request)
+        asked = parse_ollama_prompt(body, defaults.fields)
+        model = await use_model(request, name)
+        shown_name, answer_id = tagged(model), f"ollama-{uuid.uuid4().hex}"
         if asked.is_empty:
-            writer = GenerateWriter(answer_id, name, logprobs_of(model))
+            writer = GenerateWriter(answer_id, shown_name, logprobs_of(model))
             return load_answer(writer, is_kept=asked.is_kept)
         wanted = await check_ready(request, model, asked.generation)
         asked = replace(
@@ -99,9 +100,12 @@ async def generate(request: web.Request) -> web.StreamResponse:
         if is_chat:
             plan = chat_plan(model, asked.conversation, wanted.form, prompt.text)
         writer = GenerateWriter(
-            answer_id, name, logprobs_of(model), prompt.ids if is_chat or asked.template else None
+            answer_id,
+            shown_name,
+            logprobs_of(model),
+            prompt.ids if is_chat or asked.template else None,
         )
-        samplings = sampling_of(model, wanted, context.config.sampling)
+        samplings = sampling_of(model, wanted)
         return await answer(
             request, model, wanted, [prompt.ids], samplings, writer, plan, form=NDJSON
         )
@@ -122,7 +126,8 @@ async def ps(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     body = await read_object(request, request.app[CONTEXT].config)
-    model, is_verbose = find_model(request, NAME.of(body)), VERBOSE.of(body)
+    name, is_verbose = known_name(request, NAME.of(body)), VERBOSE.of(body)
+    model = await request.app[CONTEXT].models.shown(name)
     if not is_verbose:
         return json_response(described(model, is_verbose=False))
     told = await asyncio.to_thread(described, model, is_verbose=True)  # it reads the vocabulary

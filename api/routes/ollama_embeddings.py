@@ -10,6 +10,7 @@ from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_taken
 from api.errors import prompt_too_long
+from api.model_use import use_model
 from api.replies.ollama import nanoseconds
 from api.replies.ollama_models import tagged
 from api.requests.fields import MAX_INT, Field, a_list, boolean, integer, string
@@ -18,7 +19,7 @@ from api.requests.ollama.bodies import KEEP_ALIVE, OPTIONS, PROMPT
 from api.requests.ollama.options import common_body
 from api.requests.prompts.prompting import encode
 from api.routes.embeddings import embed, normalised
-from api.routes.ollama import find_model
+from api.routes.ollama import known_name
 from api.served_model import ServedModel
 from dllama.errors import RequestError
 
@@ -53,7 +54,7 @@ async def new_embeddings(request: web.Request) -> web.Response:
     with context.generation():
         began_at = time.perf_counter()
         body = await read_object(request, context.config)
-        model, given = find_model(request, MODEL.of(body)), INPUT.of(body)
+        name, given = known_name(request, MODEL.of(body)), INPUT.of(body)
         KEEP_ALIVE.of(body)
         common_body(OPTIONS.of(body))
         if len(given) > context.config.max_sequences:
@@ -62,6 +63,7 @@ async def new_embeddings(request: web.Request) -> web.Response:
                 f"{context.config.max_sequences}; send several requests.",
                 param="input",
             )
+        model = await use_model(request, name)
         refuse_unless_taken(model.engine.state)
         is_cut, n_dims = TRUNCATE.of(body), DIMENSIONS.of(body) or None
         found = [ids_of(model, text, is_cut=is_cut) for text in given]
@@ -82,9 +84,10 @@ async def old_embeddings(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     with context.generation():
         body = await read_object(request, context.config)
-        model, text = find_model(request, MODEL.of(body)), PROMPT.of(body)
+        name, text = known_name(request, MODEL.of(body)), PROMPT.of(body)
         KEEP_ALIVE.of(body)
         common_body(OPTIONS.of(body))
+        model = await use_model(request, name)
         refuse_unless_taken(model.engine.state)
         if not text:
             return json_response({"embedding": []})

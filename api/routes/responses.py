@@ -8,6 +8,7 @@ from api.answers.events import Message
 from api.body import json_response, read_request
 from api.context import CONTEXT
 from api.errors import ApiError
+from api.model_use import use_model
 from api.replies.event_stream import Json
 from api.replies.responses import ResponsesWriter, item_id
 from api.requests.responses import PREVIOUS, ResponsesRequest, parse_responses, said_messages
@@ -18,7 +19,7 @@ async def read(request: web.Request, *, may_be_empty: bool = False) -> Responses
     """The request of a body, with the conversation that it continues. If it `may_be_empty`, a
     missing `input` is a text without words."""
     context = request.app[CONTEXT]
-    body = await read_request(request, context.config)
+    body = await read_request(request)
     if may_be_empty:
         body = {**body, "input": body.get("input") or ""}
     earlier = context.responses.earlier(PREVIOUS.of(body))
@@ -29,7 +30,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
         asked = await read(request)
-        model = context.models.find(asked.chat.generation.model)
+        model = await use_model(request, asked.chat.generation.model)
 
         def keep(response: Json, said: Message) -> None:
             context.responses.add(response, asked.messages + said_messages(said))

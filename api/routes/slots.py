@@ -12,6 +12,7 @@ from api.answers.sequence import AnswerSequence
 from api.body import json_response, read_object
 from api.context import CONTEXT, ApiContext
 from api.errors import ApiError
+from api.model_use import use_model
 from api.replies.event_stream import Json
 from api.replies.settings import sampling_settings
 from api.requests.engine_options import session_name, slot_session
@@ -90,7 +91,7 @@ async def slots(request: web.Request) -> web.Response:
             501, "This server does not show its slots; start it without --no-slots.",
             "not_supported_error", code="not_supported",
         )  # fmt: skip
-    model = context.models.find(request.query.get("model"))
+    model = context.models.look(request.query.get("model"))
     rows = occupied(context, model)
     if request.query.get("fail_on_no_slot") == "1" and None not in rows:
         raise ApiError(
@@ -122,7 +123,7 @@ async def act(request: web.Request, session: str, head: Json) -> web.Response:
         context.left_out.tell(request, check_fields(body, (FILENAME, MODEL), request.path))
         filename = FILENAME.of(body) or ""
         model_name = MODEL.of(body) or model_name
-    model = context.models.find(model_name)
+    model = await use_model(request, model_name)
     if action is not SessionAction.ERASE:
         if not model.facts.saves_sessions:
             raise ApiError(

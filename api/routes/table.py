@@ -31,15 +31,13 @@ from api.routes import (
 
 class Route(NamedTuple):
     """`paths` are one route under several names, of which the first is shown. `about` is shown
-    with it. A public route needs no API key. A POST that does not wake a model that sleeps only
-    looks."""
+    with it. A public route needs no API key."""
 
     method: str
     paths: tuple[str, ...]
     handler: Handler
     about: str
     is_public: bool = False
-    wakes: bool = True
 
 
 OLLAMA = "Ollama is running"
@@ -97,7 +95,7 @@ ROUTES = (
     Route("DELETE", ("/v1/stream",),
           streams.end, "end the answer of a conversation: ?conv_id=ID"),
     Route("POST", ("/v1/streams/lookup",),
-          streams.lookup, 'streams that are kept: {"conversation_ids": ["..."]}', wakes=False),
+          streams.lookup, 'streams that are kept: {"conversation_ids": ["..."]}'),
     Route("POST", ("/v1/embeddings",),
           embeddings.openai_embeddings, 'texts as vectors: {"input": "..."}'),
     Route("POST", ("/embedding", "/embeddings"),
@@ -119,12 +117,11 @@ ROUTES = (
     Route("GET", ("/api/ps",),
           ollama.ps, "the models that are loaded, as Ollama lists them"),
     Route("POST", ("/api/show",),
-          ollama.show, 'one of them: {"model": "..."}', wakes=False),
+          ollama.show, 'one of them: {"model": "..."}'),
     Route("GET", ("/api/version",),
           ollama.version, "the version of Ollama whose API this is"),
     Route("POST", ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
-          ollama.no_management, "Ollama's care of model files: a 501, the model is --model",
-          wakes=False),
+          ollama.no_management, "Ollama's care of model files: a 501, the model is --model"),
     Route("DELETE", ("/api/delete",),
           ollama.no_management, "the same"),
     Route("GET", ("/v1/models", "/models"),
@@ -168,7 +165,6 @@ ROUTES = (
 )  # fmt: skip
 
 PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
-QUIET_PATHS = frozenset(path for route in ROUTES if not route.wakes for path in route.paths)
 
 RERANK = "rank texts: no model it runs was trained for that"
 AUDIO = "hear: no model it runs takes sound"
@@ -199,7 +195,6 @@ DISABLED = {
     "/cors-proxy": "calls no other servers for web pages; let the page call them itself",
     "/tools": "runs no tools; clients run their own",
 }
-REFUSED_PATHS = frozenset({*UNSUPPORTED, *DISABLED})
 
 
 async def disabled(request: web.Request) -> web.StreamResponse:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
+from api.model_use import use_model
 from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
 from api.requests.openai import TEMPLATE, parse_conversation, token_ids
@@ -31,7 +32,7 @@ async def read_checked(
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     context.left_out.tell(request, check_fields(body, (*fields, MODEL), request.path, CHAT))
-    return body, context.models.find(MODEL.of(body))
+    return body, await use_model(request, MODEL.of(body))
 
 
 def missing(name: str, example: str) -> RequestError:

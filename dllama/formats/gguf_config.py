@@ -89,7 +89,7 @@ def model_config(file: Described) -> ModelConfig:
         max_seq_len=_max_seq_len(keys),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
-        rope_scaling=_rope_scaling(keys, file),
+        rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
         is_tied=not file.has_head,
         tokenizer_size=file.tokenizer_size,
@@ -181,7 +181,7 @@ def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: Described) -> No
         )
 
 
-def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
+def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScaling | None:
     if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
         kind, factor = "linear", keys.number("rope.scale_linear")
     else:
@@ -207,6 +207,7 @@ def _rope_scaling(keys: ArchKeys, file: Described) -> RopeScaling | None:
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
         attention_factor=_attention_factor(keys, kind, factor),
+        is_rounded=family.rounds_yarn,
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
         raise ModelFileError(

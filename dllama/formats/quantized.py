@@ -53,7 +53,9 @@ class QuantizedSource:
         odd = [
             name
             for name, info in self._tensors.items()
-            if info.qtype in FLOAT_TYPES and info.rows > 1 and info.short_name not in KEPT
+            if info.qtype in FLOAT_TYPES
+            and info.rows > info.n_experts
+            and info.short_name not in KEPT
         ]
         if odd and qtype not in FLOAT_TYPES:
             log.warning(

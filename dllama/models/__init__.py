@@ -8,6 +8,7 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
+from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         QWEN35,
         QWEN35MOE,
         EXAONE4,
+        GPT_OSS,
     )
 }
 """By `general.architecture`."""

@@ -74,7 +74,7 @@ def enter_attention(ops: Ops, layer: Layer) -> None:
     """Takes in what the half layer before has added up, and norms the input of attention. Norms
     that the layer does not have are left out."""
     qkv = layer.matrix("qkv")
-    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), qkv)
+    ops.add_norm(layer.after_previous, layer.vector("norm1"), qkv)
 
 
 def attention(ops: Ops, layer: Layer) -> None:
@@ -95,7 +95,7 @@ def attention(ops: Ops, layer: Layer) -> None:
 def enter_feed_forward(ops: Ops, layer: Layer) -> None:
     """Takes in what attention has added up, and norms the input of the feed-forward."""
     gate_up = layer.matrix("gate_up")
-    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), gate_up)
+    ops.add_norm(layer.after_attention, layer.vector("norm2"), gate_up)
 
 
 def feed_forward(ops: Ops, layer: Layer) -> None:

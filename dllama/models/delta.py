@@ -148,7 +148,7 @@ def enter_attention_or_delta(ops: Ops, layer: Layer) -> None:
     """Takes in what the half layer before has added up, and norms the input of attention or of a
     gated delta net."""
     readers = (layer.matrix(name) for name in ("qkv", "delta"))
-    ops.add_norm(layer.before("post_norm2"), layer.vector("norm1"), *readers)
+    ops.add_norm(layer.after_previous, layer.vector("norm1"), *readers)
 
 
 def delta_net(ops: Ops, layer: Layer) -> None:
@@ -158,7 +158,7 @@ def delta_net(ops: Ops, layer: Layer) -> None:
         ops.add_nothing()
         return
     ops.matmul(delta, ops.normed, ops.delta)
-    ops.convolve(layer.place, layer.vector("conv"))
+    ops.convolve(layer.place, layer.table("conv"))
     mixed = ops.run_delta_net(layer, reader=delta_out)
     ops.matmul(delta_out, mixed, ops.addend)
 

@@ -90,12 +90,12 @@ def enter_mixture(ops: Ops, layer: Layer) -> None:
     """Takes in what attention has added up, and norms the input of the router and of experts; or of
     a dense feed-forward."""
     readers = (layer.matrix(name) for name in ("routers", "shared_gate_up", "gate_up"))
-    ops.add_norm(layer.vector("post_norm1"), layer.vector("norm2"), *readers)
+    ops.add_norm(layer.after_attention, layer.vector("norm2"), *readers)
 
 
 def mixture(ops: Ops, layer: Layer) -> None:
     """This rank's columns' part of the sum over a row's experts of weight * w2(silu(w1 x) * w3 x),
-    to ops.addend (T, dim)."""
+    to ops.addend (T, dim). Biases that the layer does not have are left out."""
     router, gate_up, w2 = (
         layer.matrix(name) for name in ("routers", "expert_gate_up", "expert_w2")
     )
@@ -103,11 +103,11 @@ def mixture(ops: Ops, layer: Layer) -> None:
     if router is None or gate_up is None or w2 is None:
         ops.add_nothing()
         return
-    ops.route(router)
-    ops.run_experts(gate_up, w2)
+    ops.route(router, layer.vector("router_bias"))
+    ops.run_experts(gate_up, w2, layer.of_experts("expert_gate_up_bias"))
     if shared_gate_up is not None and shared_w2 is not None:
         ops.run_shared_expert(shared_gate_up, shared_w2)
-    ops.add_experts()
+    ops.add_experts(layer.of_experts("expert_b2"))
 
 
 def mixture_or_dense(ops: Ops, layer: Layer) -> None:

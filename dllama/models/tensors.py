@@ -69,6 +69,9 @@ class Tensor:
     Matrices are (rows, cols) and, with `experts`, that many of them one after the other. Vectors
     have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
     same input and are packed as one, in the table's order (vectors are joined end to end).
+
+    The name in checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by
+    turns (of vectors the values).
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name
@@ -83,6 +86,7 @@ class Tensor:
     experts: Callable[[ModelConfig], int] | None = None
     when: Condition = always
     is_table: bool = False  # numbers by which rows are changed, and no matrix of a product
+    is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once
 
     @property
     def is_vector(self) -> bool:
@@ -90,8 +94,8 @@ class Tensor:
 
     def shape(self, config: ModelConfig) -> tuple[int, int]:
         """(rows, cols) in the file; the matrices of all experts below each other."""
-        rows = 1 if self.rows is None else self.rows.size(config) * self.n_experts(config)
-        return rows, self.cols.size(config)
+        rows = 1 if self.rows is None else self.rows.size(config)
+        return rows * self.n_experts(config), self.cols.size(config)
 
     def n_experts(self, config: ModelConfig) -> int:
         """Returns the number of matrices, all of the same shape, that the tensor holds."""

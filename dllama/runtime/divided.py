@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from dllama.collective import Collective, Pending
 from dllama.models.family import HalfLayer
-from dllama.runtime.layer import Layer
+from dllama.runtime.layer import After, Layer
 from dllama.runtime.ops import Ops
 
 Turn = tuple[HalfLayer, Layer]
@@ -24,9 +22,7 @@ Turn = tuple[HalfLayer, Layer]
 class _Group:
     """Rows on their way through the layers."""
 
-    def __init__(
-        self, ops: Ops, comm: Collective, turns: Sequence[Turn], after: np.ndarray
-    ) -> None:
+    def __init__(self, ops: Ops, comm: Collective, turns: Sequence[Turn], after: After) -> None:
         self._ops, self._comm, self._after = ops, comm, after
         self._turns = iter(turns)
         self._sum: Pending | None = None
@@ -69,11 +65,11 @@ class _Group:
 
 
 def compute_divided(
-    turns: Sequence[Turn], after: np.ndarray, groups: list[Ops], comm: Collective
+    turns: Sequence[Turn], after: After, groups: list[Ops], comm: Collective
 ) -> None:
     """Computes half layers of the rows of a step. The residual stream of the wanted rows has then
-    taken in the last sum, normed with the weights `after`. A later group attends to an earlier one,
-    whose keys and values of the layer are stored by then. Raises PeerLost."""
+    taken in the last sum, as `after` says. A later group attends to an earlier one, whose keys and
+    values of the layer are stored by then. Raises PeerLost."""
     entered = deque(_Group(ops, comm, turns, after) for ops in groups)
     computed: deque[_Group] = deque()
     n_ahead = min(1, len(groups) - 1)  # groups whose sums travel while the next one is computed

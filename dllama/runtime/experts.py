@@ -8,6 +8,7 @@ import numpy as np
 
 from dllama.collective import Addend
 from dllama.runtime.inputs import Inputs, columns_of, inputs
+from dllama.runtime.layer import NO_BIASES
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from kernels.arrays import aligned
@@ -63,24 +64,26 @@ class Experts:
     def __init__(self, weights: Weights, state: ExpertState, team: np.ndarray) -> None:
         self._config, self._state, self._team = weights.config, state, team
 
-    def route(self, router: Linear, normed: Activations, n_rows: int) -> None:
+    def route(self, router: Linear, bias: np.ndarray, normed: Activations, n_rows: int) -> None:
         """Chooses the experts of n_rows rows of `normed`, as `router` needs them."""
         state, config = self._state, self._config
         for column, part in router.parts:
             matmul(self._team, part, normed, n_rows, state.logits, column)
         route(
             self._team, state.logits, n_rows, state.routes, is_normalized=config.has_expert_norm,
-            scale=config.expert_scale,
+            scale=config.expert_scale, bias=bias,
         )  # fmt: skip
 
-    def run(self, gate_up: Linear, w2: Linear, normed: Activations, n_rows: int) -> None:
+    def run(
+        self, gate_up: Linear, w2: Linear, biases: np.ndarray, normed: Activations, n_rows: int
+    ) -> None:
         """Computes the chosen experts, each for its own rows: the sums of their slots."""
         state, found = self._state, self._state.routes
         n_slots = n_rows * self._config.n_active_experts
         gather(self._team, normed.rows, found.rows, found.table, state.gathered, gate_up.needs)
         self._multiply(gate_up, state.gathered, n_slots, state.gate_up, found.table)
         hidden = state.hidden[columns_of(w2)].activations
-        self._activate(gate_up, w2, state.gate_up, hidden, found.weights, found.table)
+        self._activate(gate_up, w2, state.gate_up, hidden, found.weights, found.table, biases)
         self._multiply(w2, hidden, n_slots, state.sums, found.table)
 
     def run_shared(self, gate_up: Linear, w2: Linear, normed: Activations, n_rows: int) -> None:
@@ -89,14 +92,15 @@ class Experts:
         self._multiply(gate_up, normed, n_rows, state.shared_gate_up, found.shared)
         hidden = state.shared_hidden[columns_of(w2)].activations
         self._activate(
-            gate_up, w2, state.shared_gate_up, hidden, found.shared_weights, found.shared
+            gate_up, w2, state.shared_gate_up, hidden, found.shared_weights, found.shared, NO_BIASES
         )
         own = state.sums.rows(slice(found.first_shared, found.first_shared + n_rows))
         self._multiply(w2, hidden, n_rows, own, found.shared)
 
-    def add(self, out: Addend, n_rows: int) -> None:
-        """Adds up the sums of each row's slots, to out (T, width)."""
-        add_slots(self._team, self._state.routes.slots, n_rows, self._state.sums, out)
+    def add(self, biases: np.ndarray, out: Addend, n_rows: int) -> None:
+        """Adds up the sums of each row's slots and the weighted biases of its experts, to out (T,
+        width)."""
+        add_slots(self._team, self._state.routes, n_rows, self._state.sums, out, biases)
 
     def _multiply(
         self, w: Linear, a: Activations, n_rows: int, out: Addend, table: np.ndarray
@@ -106,7 +110,7 @@ class Experts:
 
     def _activate(
         self, gate_up: Linear, w2: Linear, values: np.ndarray, hidden: Activations,
-        weights: np.ndarray, table: np.ndarray,
+        weights: np.ndarray, table: np.ndarray, biases: np.ndarray,
     ) -> None:  # fmt: skip
-        own = (w2.first_own_col, gate_up.out_dim // 2)
-        activate(self._team, values, weights, table, hidden, own, w2.needs)
+        own, gate = (w2.first_own_col, gate_up.out_dim // 2), self._config.gate
+        activate(self._team, values, weights, table, hidden, own, w2.needs, gate, biases)

@@ -26,14 +26,14 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     halves = (family.attention, family.feed_forward)
     *turns, last = ((half_layer, layer) for layer in weights.layers for half_layer in halves)
     if n_groups := comm.n_groups(ops.rows.n):
-        compute_divided(turns, last_layer.vector("post_norm1"), ops.groups(n_groups), comm)
+        compute_divided(turns, last_layer.after_attention, ops.groups(n_groups), comm)
     else:
         _compute(turns, ops, comm, executor)
     if ops.rows.n > FEW_ROWS and len(ops.rows.wanted) < ops.rows.n:
         ops.keep_wanted()  # no other row's keys and values are still to come
     if ops.rows.n:
         _compute([last], ops, comm, executor)
-        executor.run(ops.take_in, last_layer.vector("post_norm2"))
+        executor.run(ops.take_in, last_layer.after_feed_forward)
         executor.run(ops.head)  # my slice of the vocabulary
 
 

@@ -28,7 +28,8 @@ def model_fingerprint(source: WeightSource, cut: str) -> bytes:
     for name in sorted(source.tensors):
         info = source.tensors[name]
         digest.update(f"{name} {info.qtype!r} {info.rows} {info.cols}|".encode())
-        digest.update(source.read(name, range(min(_SAMPLED_ROWS, info.rows))).tobytes())
+        n_rows = min(_SAMPLED_ROWS, info.rows // info.n_experts)
+        digest.update(source.read(name, range(n_rows)).tobytes())
     return digest.digest()
 
 

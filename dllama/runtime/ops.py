@@ -11,7 +11,7 @@ from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
-from dllama.runtime.layer import NONE, Layer
+from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
@@ -125,22 +125,23 @@ class Ops:
         self._cosines, self._sines = state.cosines[own], state.sines[own]
         self._delta = None
 
-    def add_norm(self, after: np.ndarray, before: np.ndarray, *readers: Linear | None) -> None:
-        """x += norm(total, after), then `normed` = norm(x, before), as all `readers` read it.
+    def add_norm(self, after: After, before: np.ndarray, *readers: Linear | None) -> None:
+        """x += norm(total + bias), as `after` says, then `normed` = norm(x, before), as all
+        `readers` read it.
 
-        There is no `total` before the first half layer.
-        `after` and `before` are norm weights (dim,), empty for no norm.
+        There is no `total` before the first half layer. `before` are norm weights (dim,), empty for
+        no norm.
         """
         self._needs = needs_of(*readers)
         needs = Needs(quants=True) if self._sends_quants else self._needs
         add_rms_norm(
-            self._team, self.x, self._delta, after, before, self._epsilon, self.normed,
-            self.rows.n, needs, self._own,
+            self._team, self.x, self._delta, after.norm, before, self._epsilon, self.normed,
+            self.rows.n, needs, self._own, after.bias,
         )  # fmt: skip
         self._delta = self.total
 
-    def take_in(self, after: np.ndarray) -> None:
-        """x += norm(total, after)."""
+    def take_in(self, after: After) -> None:
+        """x += norm(total + bias), as `after` says."""
         self.add_norm(after, NONE)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
@@ -224,21 +225,21 @@ class Ops:
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
         return hidden
 
-    def route(self, router: Linear) -> None:
+    def route(self, router: Linear, bias: np.ndarray) -> None:
         """Chooses the experts of every row of `normed`."""
-        self._mixture.route(router, self.normed, self.rows.n)
+        self._mixture.route(router, bias, self.normed, self.rows.n)
 
-    def run_experts(self, gate_up: Linear, w2: Linear) -> None:
-        """Computes the chosen experts of all rows, weighted."""
-        self._mixture.run(gate_up, w2, self.normed, self.rows.n)
+    def run_experts(self, gate_up: Linear, w2: Linear, biases: np.ndarray) -> None:
+        """Computes the chosen experts of all rows, weighted. `biases` are those of gate_up."""
+        self._mixture.run(gate_up, w2, biases, self.normed, self.rows.n)
 
     def run_shared_expert(self, gate_up: Linear, w2: Linear) -> None:
         """Computes the expert that all rows take, weighted."""
         self._mixture.run_shared(gate_up, w2, self.normed, self.rows.n)
 
-    def add_experts(self) -> None:
-        """Adds up the experts of each row, to `addend`."""
-        self._mixture.add(self.addend, self.rows.n)
+    def add_experts(self, biases: np.ndarray) -> None:
+        """Adds up the experts of each row and their weighted `biases`, to `addend`."""
+        self._mixture.add(biases, self.addend, self.rows.n)
 
     @property
     def _mixture(self) -> Experts:

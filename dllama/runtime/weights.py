@@ -20,6 +20,7 @@ from dllama.sharding.units import SumUnits
 from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
 from kernels.weights.dequantize import dequantize
+from kernels.weights.layout import GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class _LayerBuilder:
             joined = self._joined(info)
             self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
         self._vectors: dict[str, list[np.ndarray]] = {}
+        self._tables: dict[str, list[np.ndarray]] = {}
         self._matrices: dict[str, LinearBuilder] = {}
         self._unit_of: dict[str, int | None] = {}  # of the columns' sums, by joint name
 
@@ -104,9 +106,12 @@ class _LayerBuilder:
         self._n_added += 1
         joined = self._joined(info)
         tensor = self._table[info.short_name]
-        if tensor.is_vector or tensor.is_table:
-            values = vector(info, raw) if tensor.is_vector else table_values(info, raw)
-            self._vectors.setdefault(joined, []).append(values)
+        if tensor.is_table:
+            self._tables.setdefault(joined, []).append(table_values(info, raw))
+            return
+        if tensor.is_vector:
+            part = vector(info, raw) if tensor.experts is None else vectors(info, raw)
+            self._vectors.setdefault(joined, []).append(part)
             return
         if joined not in self._matrices:
             self._matrices[joined] = LinearBuilder(self._team, self._rows[joined])
@@ -115,15 +120,13 @@ class _LayerBuilder:
 
     def layer(self, previous: Layer | None) -> Layer:
         """The finished layer."""
-        vectors = {
-            name: parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-            for name, parts in self._vectors.items()
-        }
+        vectors = {name: _joined_vectors(parts) for name, parts in self._vectors.items()}
         matrices = {
             name: builder.linear(self._unit_of.get(name))
             for name, builder in self._matrices.items()
         }
-        return Layer(self._index, self._place, vectors, matrices, previous)
+        tables = {name: np.concatenate(parts, axis=1) for name, parts in self._tables.items()}
+        return Layer(self._index, self._place, vectors, tables, matrices, previous)
 
     def _joined(self, info: TensorInfo) -> str:
         return self._table[info.short_name].joined or info.short_name
@@ -207,10 +210,26 @@ def build_weights(
     return builder.build()
 
 
+def _joined_vectors(parts: list[np.ndarray]) -> np.ndarray:
+    """Vectors joined end to end; those of experts, (n_experts, n), up to whole groups, in which
+    they are read."""
+    if parts[0].ndim == 1:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    n = sum(part.shape[1] for part in parts)
+    padding = np.zeros((len(parts[0]), -n % GROUP), np.float32)
+    return np.concatenate([*parts, padding], axis=1)
+
+
 def vector(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
     """A norm or a bias as float32 (n,)."""
-    out = np.zeros(info.cols, np.float32)
-    dequantize(format_name(info.qtype), raw.reshape(1, -1), out[None])
+    out: np.ndarray = vectors(info, raw.reshape(1, -1))[0]
+    return out
+
+
+def vectors(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
+    """A bias of each expert as float32 (n_experts, n)."""
+    out = np.zeros((info.n_experts, info.cols), np.float32)
+    dequantize(format_name(info.qtype), raw, out)
     return out
 
 

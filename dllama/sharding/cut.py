@@ -80,6 +80,8 @@ def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
 def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
     """Returns whether a rank holds any of a tensor. A rank without heads holds no norms of
     heads."""
+    if tensor.is_once and shard.hidden.start > 0:
+        return False
     if tensor.cols is Axis.HEAD:
         return len(shard.kv_heads) > 0
     if tensor.cols is Axis.DELTA_HEAD:

@@ -12,6 +12,7 @@ from kernels.emit.jit import jitted, kernel
 from kernels.program import launch
 from kernels.team import claim, region
 
+_NO_BIAS = np.zeros(0, np.float32)
 ROWS_AT_ONCE = 4  # of which a thread chooses the experts: they share cache lines
 
 
@@ -90,13 +91,15 @@ def _weigh(logits, chosen, is_normalized, scale, chances):
 
 @region
 def _choose_rows(thread, team, logits, n_rows, n_experts, how, routes):
-    is_normalized, scale = how
+    is_normalized, scale, bias = how
     chosen, chances, slots, shared_weights = routes[0], routes[1], routes[2], routes[7]
     while True:
         first = claim(team, ROWS_AT_ONCE)
         if first >= n_rows:
             return
         for t in range(first, min(first + ROWS_AT_ONCE, n_rows)):
+            for e in range(bias.size):
+                logits[t, e] += bias[e]
             _choose(logits[t, :n_experts], chosen[t])
             _weigh(logits[t, :n_experts], chosen[t], is_normalized, scale, chances[t])
             if slots.shape[1] > chosen.shape[1]:
@@ -142,12 +145,13 @@ def _route(team, logits, n_rows, n_experts, how, routes):
 
 def route(
     team: np.ndarray, logits: np.ndarray, n_rows: int, routes: Routes, *, is_normalized: bool,
-    scale: float,
+    scale: float, bias: np.ndarray = _NO_BIAS,
 ) -> None:  # fmt: skip
-    """Chooses the experts of n_rows rows by their logits (T, n_experts or wider) float32.
+    """Chooses the experts of n_rows rows by their logits (T, n_experts or wider) float32, to which
+    `bias` (n_experts or empty) is added first.
 
     A weight is the softmax over all experts, or over the chosen ones where `is_normalized`, times
     `scale`. A shared expert's weight is the sigmoid of the column behind the experts.
     """
-    how = (is_normalized, np.float32(scale))
+    how = (is_normalized, np.float32(scale), bias)
     launch(_route, team, logits, n_rows, len(routes.next), how, tuple(routes))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.activations import swiglu_row
+from kernels.activations import gated_row
 from kernels.emit.jit import jitted, kernel
+from kernels.gates import Gate
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.tiles import n_tiles, tile_bounds
 from kernels.prepare import lay_out, widest_laid_out
 from kernels.program import launch
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
+
+NO_BIASES = np.zeros((0, 0), np.float32)
+"""Stands for experts without biases."""
 
 
 @jitted
@@ -70,33 +74,42 @@ def gather(
 
 
 @region
-def _activate_rows(thread, team, gate_up, weights, table, a, own, needs):
+def _activate_rows(thread, team, gate_up, weights, table, a, own, how, needs):
     column, hidden = own
+    biases, gate = how
     batch, before = np.int64(0), np.int64(0)
     while True:
         batch, before, first, n_rows, start, end = _claim_tile(team, table, batch, before, needs)
         if n_rows == 0:
             return
         part = _from_row(a, first, a[0].shape[1])
+        expert, _, _ = batch_of(table, batch, np.int64(0))
         for i in range(start, end):
             slot = first + i
+            row = gate_up[slot, : 2 * hidden]
+            if biases.shape[0] > 0:
+                for c in range(row.size):
+                    row[c] += biases[expert, c]
             out = a[0][slot, column : column + hidden]
-            swiglu_row(gate_up[slot, :hidden], gate_up[slot, hidden : 2 * hidden], out)
+            gated_row(row[:hidden], row[hidden:], gate, out)
             for c in range(hidden):
                 out[c] *= weights[slot]
             lay_out(part, a[0][slot], i, n_rows, needs)
 
 
 @kernel
-def _activate(team, gate_up, weights, table, a, own, needs):
-    _activate_rows(team, (team, gate_up, weights, table, a, own, needs))
+def _activate(team, gate_up, weights, table, a, own, how, needs):
+    _activate_rows(team, (team, gate_up, weights, table, a, own, how, needs))
 
 
 def activate(
     team: np.ndarray, gate_up: np.ndarray, weights: np.ndarray, table: np.ndarray, a: Activations,
-    own: tuple[int, int], needs: Needs,
+    own: tuple[int, int], needs: Needs, gate: Gate = Gate.SILU, biases: np.ndarray = NO_BIASES,
 ) -> None:  # fmt: skip
-    """a = weight * silu(gate) * up, where gate_up (S, 2 * hidden or wider) holds both side by side
-    and weights (S,) are those of the slots. `own` = (first, count) are the columns of `a` that
-    gate_up holds; the others stay as they are."""
-    launch(_activate, team, gate_up, weights, table, tuple(a), own, needs)
+    """a = weight * silu(gate) * up, or what else `gate` says, where gate_up (S, 2 * hidden or
+    wider) holds both side by side and weights (S,) are those of the slots. To gate_up those of
+    `biases` (E, 2 * hidden or wider) are added that belong to the slot's expert; there may be none.
+    `own` = (first, count) are the columns of `a` that gate_up holds; the others stay as they
+    are."""
+    how = (biases, int(gate))
+    launch(_activate, team, gate_up, weights, table, tuple(a), own, how, needs)

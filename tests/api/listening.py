@@ -11,7 +11,8 @@ from api.app import build_app
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import serve
-from api.served_model import ModelRegistry, ServedModel
+from api.models.fixed import FixedModels
+from api.served_model import ServedModel
 from tests.api.serving import ClientClass, served
 from tests.scripted_runner import ScriptedEngine
 
@@ -42,7 +43,7 @@ def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iter
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(stop.set))
-        app = build_app(ModelRegistry([model]), config or ApiConfig())
+        app = build_app(FixedModels([model]), config or ApiConfig())
         await serve(app, ["127.0.0.1"], 0, stop=stop, on_ready=up)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)

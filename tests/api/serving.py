@@ -15,11 +15,13 @@ import orjson
 from aiohttp import web
 
 from api.app import build_app
-from api.config import ApiConfig
+from api.config import AnswerDefaults, ApiConfig
 from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import make_runner
-from api.served_model import ModelRegistry, ServedModel
+from api.models.fixed import FixedModels
+from api.models.models import Models
+from api.served_model import ServedModel
 from api.sleep import IdleSleep
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
@@ -89,7 +91,12 @@ class ImpatientClient(InProcessEngineClient):
         super().__init__(engine, max_recover_s=0.0)
 
 
-def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = ()) -> ServedModel:
+def served(
+    engine: EngineClient,
+    name: str = "toy",
+    aliases: tuple[str, ...] = (),
+    defaults: AnswerDefaults | None = None,
+) -> ServedModel:
     return ServedModel(
         id=name,
         tokenizer=tokenizer(),
@@ -99,6 +106,7 @@ def served(engine: EngineClient, name: str = "toy", aliases: tuple[str, ...] = (
         created=CREATED,
         stop_ids=tuple(sorted(tokenizer().eog_ids)),
         aliases=aliases,
+        defaults=defaults or AnswerDefaults(),
     )
 
 
@@ -175,7 +183,13 @@ class Server:
 async def serving(
     *models: ServedModel, config: ApiConfig | None = None, sleep: IdleSleep | None = None
 ) -> AsyncIterator[Server]:
-    app = build_app(ModelRegistry(models), config or ApiConfig(), sleep)
+    async with serving_models(FixedModels(models, sleep), config) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving_models(models: Models, config: ApiConfig | None = None) -> AsyncIterator[Server]:
+    app = build_app(models, config or ApiConfig())
     runner = make_runner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -194,8 +208,9 @@ async def serving_engine(
     engine: ScriptedEngine,
     config: ApiConfig | None = None,
     client: ClientClass = InProcessEngineClient,
+    defaults: AnswerDefaults | None = None,
 ) -> AsyncIterator[Server]:
-    async with serving(served(client(engine)), config=config) as server:
+    async with serving(served(client(engine), defaults=defaults), config=config) as server:
         yield server
 
 
@@ -213,13 +228,15 @@ def ask(
     engine: ScriptedEngine,
     call: Callable[[Server], Awaitable[Reply]],
     client: ClientClass = InProcessEngineClient,
+    defaults: AnswerDefaults | None = None,
     **config: object,
 ) -> Reply:
     """The reply to one request, of a server made for it."""
     replies: list[Reply] = []
 
     async def body() -> None:
-        async with serving_engine(engine, ApiConfig(**config), client) as server:  # type: ignore[arg-type]
+        settings = ApiConfig(**config)  # type: ignore[arg-type]
+        async with serving_engine(engine, settings, client, defaults) as server:
             replies.append(await call(server))
 
     run(body)

@@ -72,12 +72,7 @@ async def sleepy(
     sleeper = ThreadSleeper(client)
     sleep = IdleSleep(client, sleeper, after_s)
     async with serving(served(client), config=config, sleep=sleep) as server:
-        watch = asyncio.create_task(sleep.watch())
-        try:
-            yield Case(server, client, sleeper)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+        yield Case(server, client, sleeper)
 
 
 def test_who_only_looks_neither_wakes_it_nor_keeps_it_awake() -> None:

@@ -60,6 +60,22 @@ def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
     np.testing.assert_allclose(a.rows, expected, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_tokens", [1, 9])
+@pytest.mark.parametrize("has_norm", [False, True])
+def test_a_bias_is_added_before_the_norm(team: np.ndarray, n_tokens: int, has_norm: bool) -> None:
+    rng = np.random.default_rng(n_tokens)
+    x, delta = rng.standard_normal((2, n_tokens, 96)).astype(np.float32)
+    weight, bias = rng.uniform(0.5, 2, (2, 96)).astype(np.float32)
+    added = (delta + bias).astype(np.float64)
+    if has_norm:
+        added = added / np.sqrt((added**2).mean(1, keepdims=True) + 1e-5) * weight
+    expected = x + added
+    a = activations(n_tokens, 96)
+    after = weight if has_norm else weight[:0]
+    add_rms_norm(team, x, delta, after, weight[:0], 1e-5, a, n_tokens, Needs(tiles=True), bias=bias)
+    np.testing.assert_allclose(x, expected, rtol=2e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("n_tokens", [1, 8, 13])
 def test_swiglu(team: np.ndarray, n_tokens: int) -> None:
     gate_up = np.random.default_rng(0).standard_normal((n_tokens, 176)).astype(np.float32) * 4

@@ -12,6 +12,7 @@ from dllama.config import ModelConfig
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
+from kernels.gates import Gate
 
 try:  # another hand's reading of the blocks, where it is installed
     import gguf  # noqa: F401
@@ -94,7 +95,7 @@ def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig)
     result = np.einsum("hij,jhd->ihd", weights, v)
     if config.has_output_gate:
         result = result / (1 + np.exp(-gates))
-    return result.reshape(n_tokens, -1) @ layer["wo"].T
+    return result.reshape(n_tokens, -1) @ layer["wo"].T + layer.get("bo", 0.0)
 
 
 def delta_net(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -152,12 +153,20 @@ def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfi
 
 
 def _gated(x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray) -> np.ndarray:
-    gate = x @ w1.T
-    return (gate / (1 + np.exp(-gate)) * (x @ w3.T)) @ w2.T
+    return _silu(x @ w1.T, x @ w3.T) @ w2.T
+
+
+def _silu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def _clamped(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+    return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
 
 
 def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig) -> np.ndarray:
-    logits = layer["router"] @ row
+    logits = layer["router"] @ row + layer.get("router_bias", np.zeros(1))[0]
     chances = np.exp(logits - logits.max())
     chances /= chances.sum()
     chosen = np.argsort(-chances, kind="stable")[: config.n_active_experts]
@@ -167,7 +176,11 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         w1, w3, w2 = (
             np.split(layer[f"expert_{w}"], config.n_experts)[e] for w in ("w1", "w3", "w2")
         )
-        out += config.expert_scale * chances[e] / total * _gated(row, w1, w3, w2)
+        b1, b3, b2 = (layer[f"expert_{b}"][e] if f"expert_{b}" in layer else 0.0 for b in
+                      ("b1", "b3", "b2"))  # fmt: skip
+        gate = _clamped if config.gate is Gate.CLAMPED else _silu
+        one = gate(w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
+        out += config.expert_scale * chances[e] / total * one
     if config.shared_hidden_dim:
         weight = 1 / (1 + np.exp(-layer["shared_router"][0] @ row))
         out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")))

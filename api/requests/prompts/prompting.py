@@ -203,10 +203,9 @@ async def mixed_ids(
     return ids
 
 
-def sampling_of(
-    model: ServedModel, request: GenerationRequest, default: SamplingParams
-) -> list[SamplingParams]:
+def sampling_of(model: ServedModel, request: GenerationRequest) -> list[SamplingParams]:
     """Returns the parameters of each of the request's n sequences, with seeds one apart."""
+    default = model.defaults.sampling
     bias: dict[int, float] = {}
     for key, amount in request.bias:
         ids = [key] if isinstance(key, int) else model.tokenizer.encode(key, parse_special=True)

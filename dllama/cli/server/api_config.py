@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from api.config import ApiConfig, VertexRoutes
+from api.config import AnswerDefaults, ApiConfig, VertexRoutes
 from api.requests.generation import parse_common
+from dllama.cli.flags.defaults import RequestDefaults
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError, RequestError
 from dllama.requests import SamplingParams
 
 
-def api_config(
-    server: ServerSettings,
-    sampling: SamplingParams | None = None,
-    vertex: VertexRoutes | None = None,
-) -> ApiConfig:
-    """Returns the configuration of the HTTP server; `sampling` is the model's own. Raises
-    ConfigError where the flags set a field of requests to what no request may say."""
-    defaults = server.defaults
+def answer_defaults(
+    defaults: RequestDefaults, sampling: SamplingParams | None = None
+) -> AnswerDefaults:
+    """Returns what the flags make of a request that says nothing; `sampling` is the model's own.
+    Raises ConfigError where they set a field of requests to what no request may say."""
     try:
         parse_common(defaults.fields, max_tokens=None)
     except RequestError as error:
         raise ConfigError(
             f"A flag about what requests mean by default is wrong: {error}"
         ) from error
+    return AnswerDefaults(
+        sampling=sampling or SamplingParams(),
+        fields=defaults.fields,
+        n_predict=defaults.n_predict,
+        prefills=defaults.prefills,
+        pooling=defaults.pooling or "mean",
+        embd_normalize=defaults.embd_normalize,
+    )
+
+
+def api_config(server: ServerSettings, vertex: VertexRoutes | None = None) -> ApiConfig:
+    """Returns the configuration of the HTTP server."""
     return ApiConfig(
         api_keys=server.api_keys,
         cors_origins=server.cors_origins,
@@ -37,10 +47,4 @@ def api_config(
         takes_props=server.takes_props,
         has_page=server.has_page,
         is_verbose=server.is_verbose,
-        sampling=sampling or SamplingParams(),
-        fields=defaults.fields,
-        n_predict=defaults.n_predict,
-        prefills=defaults.prefills,
-        pooling=defaults.pooling or "mean",
-        embd_normalize=defaults.embd_normalize,
     )

@@ -14,6 +14,8 @@ from api.tools.dialects import dialect_of
 from dllama.chat import ChatTemplate, find_template, template_stop_ids
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_file import load_tokenizer, metadata_of, open_source
+from dllama.cli.server.api_config import answer_defaults
+from dllama.cli.server.model_sampling import model_sampling
 from dllama.formats import CHECKPOINT, format_of
 from dllama.formats.checkpoint.folder import checkpoint_folder, checkpoint_name
 from dllama.formats.gguf_metadata import GgufMetadata
@@ -77,9 +79,10 @@ def served_model(
     Raises ModelFileError, TokenizerError, TemplateError or ConfigError.
     """
     source = open_source(engine)
+    own_metadata = metadata_of(engine.model, None)
     try:
         tokenizer = load_tokenizer(engine.model, server.tokenizer)
-        metadata = metadata_of(engine.model, server.tokenizer)
+        metadata = metadata_of(engine.model, server.tokenizer) if server.tokenizer else own_metadata
         template = find_template(metadata, server.chat_template, tokenizer=tokenizer)
         file_name = engine.name or model_id(engine.model)
         stop_ids = frozenset(tokenizer.eog_ids) | template_stop_ids(template, tokenizer)
@@ -102,7 +105,7 @@ def served_model(
                 template,
                 metadata,
                 path=engine.model,
-                file_metadata=metadata_of(engine.model, None) if server.tokenizer else metadata,
+                file_metadata=own_metadata,
                 n_ctx_train=source.trained_context,
                 n_slots=engine.max_batch,
                 context_shift=engine.context_shift,
@@ -112,6 +115,7 @@ def served_model(
             tool_dialect=dialect_of(template.sources),
             think_tags=tags_of(template.source),
             knows_effort="reasoning_effort" in template.source,
+            defaults=answer_defaults(server.defaults, model_sampling(own_metadata)),
         )
     finally:
         source.close()

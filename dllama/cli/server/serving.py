@@ -12,15 +12,14 @@ from api.app import build_app
 from api.engines.zmq_client import ZmqEngineClient
 from api.http.listener import tls_context
 from api.http.serve import serve
-from api.served_model import ModelRegistry
+from api.models.fixed import FixedModels
 from api.sleep import IdleSleep
 from dllama.cli.flags.root import read_flags
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.flags.vertex import at_vertex_port, vertex_of
-from dllama.cli.model_file import metadata_of, open_source
+from dllama.cli.model_file import open_source
 from dllama.cli.server.api_config import api_config
 from dllama.cli.server.model_facts import served_model, served_name
-from dllama.cli.server.model_sampling import model_sampling
 from dllama.cli.server.supervisor import EngineSupervisor
 from dllama.cli.terminal.output import loading, note
 from dllama.errors import ConfigError
@@ -63,11 +62,7 @@ async def run_server(
             if server.sleep_idle_s is None
             else IdleSleep(client, supervisor, server.sleep_idle_s)
         )
-        app = build_app(
-            ModelRegistry([model]),
-            api_config(server, model_sampling(metadata_of(engine.model, None)), vertex),
-            sleep,
-        )
+        app = build_app(FixedModels([model], sleep), api_config(server, vertex))
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
@@ -81,8 +76,6 @@ async def run_server(
         def on_ready(url: str) -> None:
             tasks.append(asyncio.create_task(supervisor.run()))
             tasks.append(asyncio.create_task(announce(url)))
-            if sleep is not None:
-                tasks.append(asyncio.create_task(sleep.watch()))
 
         try:
             await serve(

@@ -43,6 +43,8 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
+    "swiglu_limit": (7,),  # gpt-oss's
+    "swiglu_alpha": (1.702,),
 }
 """Keys that some families compute with (Family.hf_keys); with another value than these, or null,
 all others are refused."""
@@ -70,7 +72,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
     if window := _window(config, path):
         keys["attention.sliding_window"] = window
-    keys |= rope_metadata(config, path)
+    keys |= rope_metadata(config, path, rounds_yarn=family.rounds_yarn)
     return {
         "general.architecture": family.arch,
         "general.name": name,

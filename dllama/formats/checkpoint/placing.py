@@ -11,6 +11,7 @@ from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.checkpoint.fp8 import DTYPE as FP8
 from dllama.formats.checkpoint.fp8 import fp8_tensor
 from dllama.formats.checkpoint.int4 import int4_tensor
+from dllama.formats.checkpoint.joint_experts import Turns, joint_tensor
 from dllama.formats.checkpoint.stacked import Stacked
 from dllama.formats.layout import check_shape
 from dllama.formats.mapped_source import Placement, Stored
@@ -39,6 +40,8 @@ class Placing:
         ModelFileError where it is missing or of another shape, UnknownTensorType."""
         n_experts = tensor.n_experts(self._config)
         rows, cols = tensor.shape(self._config)
+        if EXPERT not in theirs and tensor.experts is not None:
+            return self._joint(theirs, TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts))
         if EXPERT not in theirs:
             return self._part(theirs, name, (rows, cols))
         parts = tuple(
@@ -53,6 +56,14 @@ class Placing:
             )
         info = TensorInfo(name, types.pop(), rows, cols, n_experts=n_experts)
         return Stacked(info, parts)
+
+    def _joint(self, theirs: str, info: TensorInfo) -> Stored:
+        found = joint_tensor(self._files, info, theirs, FLOATS)
+        if found is None:
+            raise missing(self._files, Turns.of(theirs).name)
+        stored, used = found
+        self.used |= used
+        return stored
 
     def _part(self, theirs: str, name: str, shape: tuple[int, int]) -> Stored:
         files = self._files

@@ -16,9 +16,11 @@ _PLAIN = ("default", "dynamic")
 served."""
 
 
-def rope_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]:
-    """Returns the keys of GGUF's metadata, after the architecture. Raises ModelFileError for kinds
-    of scaling that this version does not compute."""
+def rope_metadata(
+    config: Mapping[str, object], path: Path, *, rounds_yarn: bool
+) -> dict[str, object]:
+    """Returns the keys of GGUF's metadata, after the architecture. `rounds_yarn` is the family's.
+    Raises ModelFileError for kinds of scaling that this version does not compute."""
     said = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(said, Mapping):
         raise ModelFileError(f"{path}: its rope_scaling is no object; download it again.")
@@ -40,6 +42,12 @@ def rope_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]
         raise ModelFileError(
             f"{path}: RoPE is scaled in the way {str(kind)[:80]!r}; this version knows {known}. "
             f"Use another model."
+        )
+    rounds = said.get("truncate", True)
+    if kind == "yarn" and rounds is not rounds_yarn:
+        raise ModelFileError(
+            f"{path}: YaRN's `truncate` is {str(rounds).lower()[:80]}, which this version does not "
+            f"compute for models of this kind. Use another model."
         )
     keys |= {"rope.scaling.type": kind, "rope.scaling.factor": rope.number("factor")}
     original = said.get("original_max_position_embeddings")
@@ -86,11 +94,6 @@ def _llama3(rope: _Rope) -> dict[str, object]:
 
 
 def _yarn(rope: _Rope) -> dict[str, object]:
-    if rope.values.get("truncate") is False:
-        raise ModelFileError(
-            f"{rope.path}: YaRN's `truncate` is false, which this version does not compute. Use "
-            f"another model."
-        )
     keys: dict[str, object] = {
         "yarn_beta_fast": rope.number("beta_fast", 32.0),
         "yarn_beta_slow": rope.number("beta_slow", 1.0),

@@ -34,7 +34,7 @@ def write_gguf(
     file appears when it is whole. Raises ModelFileError where GGUF has no type for a tensor."""
     config, tensors = source.config, model_tensors(source.config)
     infos = [_described(source.tensors[name], name, tensor) for name, tensor in tensors.items()]
-    matrices = [info for info in infos if info.rows > 1]
+    matrices = [info for info in infos if info.rows > info.n_experts]
     most = max(matrices, key=lambda info: sum(m.n_bytes for m in matrices if m.qtype is info.qtype))
     if config.rope_factors is not None:
         infos.append(factors_tensor(config))

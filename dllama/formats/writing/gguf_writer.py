@@ -41,9 +41,8 @@ def gguf_stream(
 
 
 def _describe(tensor: TensorInfo, offset: int) -> bytes:
-    dims: tuple[int, ...] = (tensor.cols,) if tensor.rows == 1 else (tensor.cols, tensor.rows)
-    if tensor.n_experts > 1:
-        dims = (tensor.cols, tensor.rows // tensor.n_experts, tensor.n_experts)
+    beyond = (tensor.rows // tensor.n_experts, tensor.n_experts)
+    dims = (tensor.cols, *(size for size in beyond if size > 1))
     return (
         _string(tensor.name)
         + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)

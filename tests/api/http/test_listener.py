@@ -16,7 +16,7 @@ from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.listener import tls_context, unix_path
 from api.http.serve import serve
-from api.served_model import ModelRegistry
+from api.models.fixed import FixedModels
 from dllama.errors import ConfigError
 from tests.api.serving import run, says, served, until
 from tests.scripted_runner import ScriptedEngine
@@ -24,7 +24,7 @@ from tests.scripted_runner import ScriptedEngine
 
 def an_app(config: ApiConfig | None = None):
     client = InProcessEngineClient(ScriptedEngine(says("hello")))
-    return build_app(ModelRegistry([served(client)]), config or ApiConfig())
+    return build_app(FixedModels([served(client)]), config or ApiConfig())
 
 
 class Serving:

@@ -16,14 +16,14 @@ from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.listener import display_host
 from api.http.serve import serve
-from api.served_model import ModelRegistry
+from api.models.fixed import FixedModels
 from dllama.errors import ConfigError
 from tests.api.serving import run, says, served, until
 from tests.scripted_runner import ScriptedEngine
 
 
 def app_for(engine: ScriptedEngine):
-    return build_app(ModelRegistry([served(InProcessEngineClient(engine))]), ApiConfig())
+    return build_app(FixedModels([served(InProcessEngineClient(engine))]), ApiConfig())
 
 
 def test_a_port_in_use_is_a_sentence_and_starts_nothing() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.config import ApiConfig
+from api.config import AnswerDefaults
 from api.engines.in_process import InProcessEngineClient
 from dllama.requests import SamplingParams
 from tests.api.serving import ask, masks, run, says, served, serving
@@ -23,11 +23,12 @@ BODIES = {
 MODEL = SamplingParams(temperature=0.1, top_k=7)
 
 
-def submitted(path: str, body: dict[str, object], **config: object):
+def submitted(path: str, body: dict[str, object], **defaults: object):
     """The one sequence that a request becomes."""
     engine = ScriptedEngine(says("x"), constraints=masks())
     sent = {**BODIES[path], **body}
-    reply = ask(engine, lambda s: s.post(path, sent), sampling=MODEL, **config)
+    said = AnswerDefaults(sampling=MODEL, **defaults)  # type: ignore[arg-type]
+    reply = ask(engine, lambda s: s.post(path, sent), defaults=said)
     assert reply.status == 200, reply.data
     [submit] = engine.submitted
     return submit
@@ -56,7 +57,8 @@ def test_flags_count_for_clients_of_ollama_too(path: str) -> None:
     def told(**body: object):
         engine = ScriptedEngine(says("x"), constraints=masks())
         sent = {"model": "toy", **asked, **body}
-        reply = ask(engine, lambda s: s.post(path, sent), sampling=MODEL, fields=fields)
+        defaults = AnswerDefaults(sampling=MODEL, fields=fields)
+        reply = ask(engine, lambda s: s.post(path, sent), defaults=defaults)
         assert reply.status == 200, reply.data
         return engine.submitted[0]
 
@@ -85,7 +87,8 @@ def test_the_length_of_an_answer(path: str) -> None:
 
 def test_a_native_length_is_told_with_the_settings() -> None:
     engine = ScriptedEngine(says("x" * 20))
-    reply = ask(engine, lambda s: s.post("/completion", {"prompt": "Hi"}), n_predict=3)
+    defaults = AnswerDefaults(n_predict=3)
+    reply = ask(engine, lambda s: s.post("/completion", {"prompt": "Hi"}), defaults=defaults)
     assert reply.json["generation_settings"]["n_predict"] == 3
     assert reply.json["tokens_predicted"] == 3
 
@@ -103,18 +106,16 @@ def test_a_grammar_of_the_server_gives_way_to_any_form_of_a_request() -> None:
 def test_a_last_message_of_the_assistant_without_prefill() -> None:
     messages = [*HI, {"role": "assistant", "content": "Well"}]
 
-    def prompt(config: ApiConfig, **body: object) -> int:
+    def prompt(defaults: AnswerDefaults, **body: object) -> int:
         engine = ScriptedEngine(says("x"))
         asked = {"messages": messages, **body}
-        reply = ask(
-            engine, lambda s: s.post("/v1/chat/completions", asked), prefills=config.prefills
-        )
+        reply = ask(engine, lambda s: s.post("/v1/chat/completions", asked), defaults=defaults)
         assert reply.status == 200, reply.data
         return len(engine.submitted[0].tokens)
 
-    prefilled, whole = prompt(ApiConfig()), prompt(ApiConfig(prefills=False))
+    prefilled, whole = prompt(AnswerDefaults()), prompt(AnswerDefaults(prefills=False))
     assert whole > prefilled  # its end, and the beginning of another message
-    assert prompt(ApiConfig(prefills=False), continue_final_message=True) == prefilled
+    assert prompt(AnswerDefaults(prefills=False), continue_final_message=True) == prefilled
 
 
 def test_variables_of_the_chat_template() -> None:

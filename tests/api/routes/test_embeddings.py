@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from api.config import ApiConfig
+from api.config import AnswerDefaults
 from api.engines.in_process import InProcessEngineClient
 from api.routes.embeddings import normalised
 from api.served_model import ModelFacts
@@ -123,9 +123,10 @@ def test_without_pooling_every_token_has_a_vector() -> None:
     engine = ScriptedEngine(says("x"))
 
     async def body() -> None:
-        model = replace(served(InProcessEngineClient(engine)), facts=ModelFacts(n_embd=4))
-        config = ApiConfig(pooling="none", embd_normalize=-1)
-        async with serving(model, config=config) as server:
+        defaults = AnswerDefaults(pooling="none", embd_normalize=-1)
+        plain = served(InProcessEngineClient(engine), defaults=defaults)
+        model = replace(plain, facts=ModelFacts(n_embd=4))
+        async with serving(model) as server:
             ids = ids_of("Hello")
             [told] = (await server.post("/embedding", {"content": "Hello"})).json
             assert told["embedding"] == [list(hidden_state(t, i)) for i, t in enumerate(ids)]
@@ -137,7 +138,7 @@ def test_without_pooling_every_token_has_a_vector() -> None:
             pooled = await server.post("/v1/embeddings", {"input": "Hello", "pooling": "mean"})
             assert pooled.status == 200
         wide = replace(model, facts=ModelFacts(n_embd=1 << 19))
-        async with serving(wide, config=config) as server:
+        async with serving(wide) as server:
             reply = await server.post("/embedding", {"content": "Hello"})
             assert reply.status == 400 and "too large" in reply.error["message"]
 

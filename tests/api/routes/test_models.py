@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.config import ApiConfig
+from api.config import AnswerDefaults, ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.served_model import ModelFacts, ServedModel
 from tests.api.serving import run, says, served, serving, serving_engine
@@ -41,8 +41,9 @@ def test_the_first_alias_is_the_id_everywhere() -> None:
 
 def test_properties_are_the_defaults_of_requests() -> None:
     async def body() -> None:
-        config = ApiConfig(fields={"temperature": 0.5, "seed": 42, "stop": ["x"]}, n_predict=9)
-        async with serving_engine(ScriptedEngine(says("x")), config) as server:
+        fields = {"temperature": 0.5, "seed": 42, "stop": ["x"]}
+        defaults = AnswerDefaults(fields=fields, n_predict=9)
+        async with serving_engine(ScriptedEngine(says("x")), defaults=defaults) as server:
             params = (await server.get("/props")).json["default_generation_settings"]["params"]
             assert (params["temperature"], params["seed"], params["n_predict"]) == (0.5, 42, 9)
         async with serving_engine(ScriptedEngine(says("x"))) as server:

@@ -9,7 +9,8 @@ import pytest
 
 from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
-from api.served_model import ModelFacts, ModelRegistry
+from api.models.fixed import FixedModels
+from api.served_model import ModelFacts
 from dllama.errors import ClusterError, ConfigError
 from tests.api.serving import (
     CREATED,
@@ -62,9 +63,9 @@ def test_models_are_listed_and_shown() -> None:
 def test_two_models_of_one_name_and_no_model_are_refused() -> None:
     engine = InProcessEngineClient(ScriptedEngine(says("a")))
     with pytest.raises(ConfigError, match="'b'"):
-        ModelRegistry([served(engine, "a", ("b",)), served(engine, "b")])
+        FixedModels([served(engine, "a", ("b",)), served(engine, "b")])
     with pytest.raises(ConfigError, match="no model"):
-        ModelRegistry([])
+        FixedModels([])
 
 
 def test_health_and_index() -> None:

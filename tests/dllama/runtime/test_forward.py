@@ -38,6 +38,7 @@ VARIANTS = {
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},
     "mixtral": {"seed": 2, **MIXTRAL},
+    "gpt-oss": {"arch": "gpt-oss", "seed": 2, "rope_scaling": replace(YARN, is_rounded=False)},
     "one-kv-head": {"n_kv_heads": 1},
     "no-groups": {"n_kv_heads": 4},
     "odd-hidden": {"hidden_dim": 172},

@@ -98,6 +98,15 @@ def test_groups_change_nothing(tmp_path: Path, qtype: QType, n_ranks: int) -> No
         assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
 
 
+def test_groups_of_a_mixture_have_its_biases(tmp_path: Path) -> None:
+    """One bias is added to whole sums, others are a part of one rank's."""
+    path = write_toy(tmp_path / "toy.gguf", arch="gpt-oss", n_kv_heads=2)
+    whole = logits(path, 0, 1)
+    for n_groups, n_ranks in ((3, 1), (2, 2), (7, 3)):
+        found = logits(path, n_groups, n_ranks)
+        assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
 @pytest.mark.parametrize("n_groups", [0, 1, 3])
 @pytest.mark.parametrize("at", [[], [0, 17, 44], list(range(60))], ids=["none", "some", "all"])
 def test_states_of_any_rows_may_be_wanted(tmp_path: Path, n_groups: int, at: list[int]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.random_model import SHAPES, write_random
 from dllama.qtypes import QType
 from dllama.runtime.executor import ALIKE_BEFORE
+from kernels.gates import Gate
 from tests.dllama.runtime.test_exact import bits
 from tests.dllama.runtime.test_executor import logits
 from tests.local_model import local_runner, make_step
@@ -28,13 +29,19 @@ LARGE_BLOCKS = replace(
     n_active_experts=2,
 )  # fmt: skip
 """256 columns are one block, which the ranks share. 120 rows are many for each of two experts."""
+GPT_OSS = replace(
+    SHAPES["tiny"], arch="gpt-oss", n_layers=2, dim=96, hidden_dim=96, vocab_size=352,
+    max_seq_len=256, n_experts=6, n_active_experts=2, has_expert_norm=True, gate=Gate.CLAMPED,
+    has_qkv_bias=True,
+)  # fmt: skip
+RANDOM = {"in-large-blocks": (LARGE_BLOCKS, QType.Q4_K), "gpt-oss": (GPT_OSS, QType.MXFP4)}
 
 
-@pytest.fixture(params=[*MODELS, "in-large-blocks"])
+@pytest.fixture(params=[*MODELS, *RANDOM])
 def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "toy.gguf"
-    if request.param not in MODELS:
-        write_random(path, LARGE_BLOCKS, QType.Q4_K)
+    if request.param in RANDOM:
+        write_random(path, *RANDOM[request.param])
         return path
     sizes = {"n_kv_heads": 4, "hidden_dim": 96} | MODELS[request.param]
     return write_toy(path, **sizes)  # type: ignore[arg-type]

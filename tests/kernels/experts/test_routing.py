@@ -50,6 +50,15 @@ def test_of_equal_logits_the_lower_index_comes_first(team: np.ndarray) -> None:
     assert chosen[2].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_biases_are_part_of_the_logits(team: np.ndarray) -> None:
+    logits, bias = random_logits(7), 2 * random_logits(1)[0]
+    wanted = routed(team, logits + bias)
+    found = routes(9, N_EXPERTS, N_ACTIVE, has_shared=False)
+    route(team, logits, 7, found, is_normalized=True, scale=1.0, bias=bias)
+    for name in ("chosen", "chances"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name))
+
+
 def test_what_is_no_number_chooses_some_expert(team: np.ndarray) -> None:
     """Kernels index memory by it."""
     logits = random_logits(8)

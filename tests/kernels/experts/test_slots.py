@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.experts.slots import activate, gather
+from kernels.gates import Gate
 from kernels.prepare import activations, prepare
 from kernels.weights.layout import Activations, Needs
 
@@ -54,5 +55,23 @@ def test_activations_are_weighted(team: np.ndarray, needs: Needs) -> None:
     gate, up = gate_up[:, :64].astype(np.float64), gate_up[:, 64:128]
     wanted = np.zeros((N_SLOTS, COLS))
     wanted[:, 32:] = weights[:, None] * gate / (1 + np.exp(-gate)) * up
+    np.testing.assert_allclose(a.rows, wanted, rtol=1e-5, atol=1e-6)
+    assert_laid_out(team, a, a.rows, needs)
+
+
+def test_biases_are_added_and_gates_cut_off(team: np.ndarray) -> None:
+    """gpt-oss: each slot has the biases of its expert."""
+    rng = np.random.default_rng(2)
+    gate_up = 5 * rng.standard_normal((N_SLOTS, 2 * COLS)).astype(np.float32)
+    biases = rng.standard_normal((6, 2 * COLS)).astype(np.float32)
+    weights = rng.uniform(0, 1, N_SLOTS).astype(np.float32)
+    experts = np.concatenate([[expert] * count for expert, _, count in BATCHES])
+    both = (gate_up + biases[experts]).astype(np.float64)
+    gate, up = np.minimum(both[:, :COLS], 7), np.clip(both[:, COLS:], -7, 7)
+    assert (gate == 7).any() and (up == 7).any() and (up == -7).any()
+    a = activations(N_SLOTS, COLS)
+    needs = Needs(True, True, True)
+    activate(team, gate_up, weights, table_of(BATCHES), a, (0, COLS), needs, Gate.CLAMPED, biases)
+    wanted = weights[:, None] * gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
     np.testing.assert_allclose(a.rows, wanted, rtol=1e-5, atol=1e-6)
     assert_laid_out(team, a, a.rows, needs)

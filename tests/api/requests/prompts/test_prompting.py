@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.config import AnswerDefaults
 from api.engines.in_process import InProcessEngineClient
 from dllama.requests import SamplingParams
 from tests.api.serving import (
@@ -28,7 +29,8 @@ def test_sampling_fields_reach_the_engine_and_others_keep_the_servers_default() 
         0.0, 0, 0.5, 0.2, 1.2, -1.0, 0.25, -1, {65: -100.0, 66: 1.5}, 42
     )
     own = SamplingParams(temperature=0.1, top_k=3)
-    ask(engine, lambda server: server.complete(seed=1, top_p=0.7, top_k=None), sampling=own)
+    defaults = AnswerDefaults(sampling=own)
+    ask(engine, lambda s: s.complete(seed=1, top_p=0.7, top_k=None), defaults=defaults)
     assert engine.submitted[1].sampling == SamplingParams(0.1, 3, 0.7, seed=1)
 
 

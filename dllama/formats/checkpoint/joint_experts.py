@@ -1,0 +1,137 @@
+"""Tensors of all experts of a layer that a checkpoint has in one, as gpt-oss: (experts, inputs,
+outputs) as plain numbers, or (experts, outputs, blocks, 16) in MXFP4 beside the scales of blocks;
+biases as (experts, outputs). The outputs of two of our tensors may come by turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.folder import WeightFiles
+from dllama.formats.mapped_source import Stored, cut_bytes
+from dllama.formats.safetensors import ITEM_BYTES, StoredTensor
+from dllama.qtypes import QType
+from dllama.weight_source import TensorInfo
+
+BLOCKS, SCALES = "_blocks", "_scales"
+_LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
+_FOUR = np.uint64(4)
+
+
+class Turns(NamedTuple):
+    """Which of the outputs in a checkpoint's tensor are ours."""
+
+    name: str  # of their tensor
+    first: int = 0
+    step: int = 1
+
+    @classmethod
+    def of(cls, theirs: str) -> Turns:
+        """Returns what a name such as `gate_up_proj[1::2]` says."""
+        name, bracket, rest = theirs.partition("[")
+        if not bracket:
+            return cls(name)
+        first, _, step = rest.removesuffix("]").partition("::")
+        return cls(name, int(first), int(step))
+
+
+@dataclass(frozen=True, slots=True)
+class JointMxfp4:
+    """Matrices in MXFP4 whose bytes hold two neighbours each, where ours hold one value of the
+    first half of a block and one of the second. The values are the same."""
+
+    info: TensorInfo
+    blocks: StoredTensor
+    scales: StoredTensor
+    turns: Turns
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        """Returns the blocks of a cut, made anew at each call."""
+        cut_bytes(self.info, cols)  # raises where they are no whole blocks
+        part = (_ours(rows, self.turns), slice(cols.start // 32, cols.stop // 32))
+        blocks, scales = (_numbers(each, np.dtype(np.uint8)) for each in (self.blocks, self.scales))
+        n_experts = self.info.n_experts
+        out = np.empty((n_experts, len(rows), len(cols) // 32, 17), np.uint8)
+        for expert in range(n_experts):  # one at a time: these are gigabytes
+            out[expert, :, :, 0] = scales[expert][part]
+            halves = np.ascontiguousarray(blocks[expert][part]).view(np.uint64)
+            first, second = halves[..., 0], halves[..., 1]
+            even = (first & _LOW) | ((second & _LOW) << _FOUR)
+            odd = ((first >> _FOUR) & _LOW) | (second & ~_LOW)
+            out[expert, :, :, 1::2] = even[..., None].view(np.uint8)
+            out[expert, :, :, 2::2] = odd[..., None].view(np.uint8)
+        return out.reshape(n_experts * len(rows), -1)
+
+    def release(self) -> None:
+        for stored in (self.blocks, self.scales):
+            stored.file.release(stored.offset, stored.n_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class JointNumbers:
+    """Matrices of plain numbers that lie the other way round, or vectors."""
+
+    info: TensorInfo
+    stored: StoredTensor
+    turns: Turns
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        """Returns the numbers of a cut, made anew at each call."""
+        numbers = _numbers(self.stored, np.dtype(f"<u{ITEM_BYTES[self.stored.dtype]}"))
+        if numbers.ndim == 2:
+            cut = numbers[:, None, _ours(cols, self.turns)][:, rows.start : rows.stop]
+        else:
+            cut = numbers[:, cols.start : cols.stop, _ours(rows, self.turns)].transpose(0, 2, 1)
+        whole: np.ndarray = np.ascontiguousarray(cut).view(np.uint8)
+        return whole.reshape(self.info.n_experts * len(rows), -1)
+
+    def release(self) -> None:
+        self.stored.file.release(self.stored.offset, self.stored.n_bytes)
+
+
+def joint_tensor(
+    files: WeightFiles, info: TensorInfo, theirs: str, types: dict[str, QType]
+) -> tuple[Stored, set[str]] | None:
+    """Returns how a tensor of several experts is read that the checkpoint has in one, and the names
+    of those that it is made of; None where there is no such tensor. The type that `info` names does
+    not count; `types` are those of plain numbers. Raises ModelFileError for other shapes."""
+    turns = Turns.of(theirs)
+    n_experts, rows, cols = info.n_experts, info.rows // info.n_experts, info.cols
+    blocks, scales = files.tensors.get(turns.name + BLOCKS), files.tensors.get(turns.name + SCALES)
+    if blocks is not None and scales is not None:
+        outputs = rows * turns.step
+        _check(files, blocks, ("U8",), (n_experts, outputs, cols // 32, 16))
+        _check(files, scales, ("U8",), (n_experts, outputs, cols // 32))
+        made = TensorInfo(info.name, QType.MXFP4, info.rows, cols, n_experts=n_experts)
+        return JointMxfp4(made, blocks, scales, turns), {blocks.name, scales.name}
+    stored = files.tensors.get(turns.name)
+    if stored is None:
+        return None
+    shape = (n_experts, cols * turns.step) if rows == 1 else (n_experts, cols, rows * turns.step)
+    _check(files, stored, tuple(types), shape)
+    made = TensorInfo(info.name, types[stored.dtype], info.rows, cols, n_experts=n_experts)
+    return JointNumbers(made, stored, turns), {stored.name}
+
+
+def _ours(part: range, turns: Turns) -> slice:
+    """Returns where some of our outputs lie among theirs."""
+    end = turns.first + (part.stop - 1) * turns.step + 1
+    return slice(turns.first + part.start * turns.step, end if part else 0, turns.step)
+
+
+def _numbers(stored: StoredTensor, dtype: np.dtype) -> np.ndarray:
+    raw = stored.file.view(stored.offset, stored.n_bytes, f"tensor {stored.name}")
+    return np.frombuffer(raw, dtype).reshape(stored.shape)
+
+
+def _check(
+    files: WeightFiles, stored: StoredTensor, types: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    if stored.dtype not in types or stored.shape != shape:
+        raise ModelFileError(
+            f"{files.folder}: the tensor {stored.name} is {stored.dtype} {list(stored.shape)}; "
+            f"expected {' or '.join(types)} {list(shape)}. Use another model."
+        )

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.writing.encode import encode
-from dllama.formats.writing.gguf_export import model_stream, rope_factors_row
+from dllama.formats.writing.gguf_export import factor_rows, model_stream
 from dllama.models import model_tensors
 from dllama.models.tensors import Tensor
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
@@ -131,8 +131,8 @@ def write_random(
             for piece in random_blocks(rng, tensor, config, qtype_of(name)):
                 out.write(piece)
                 on_bytes(piece.nbytes)
-        if config.rope_factors is not None:
-            out.write(rope_factors_row(config))
+        for row in factor_rows(config):
+            out.write(row)
 
 
 def random_blocks(

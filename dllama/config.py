@@ -12,6 +12,7 @@ class RopeScalingKind(StrEnum):
     LINEAR = "linear"
     LLAMA3 = "llama3"
     YARN = "yarn"
+    LONGROPE = "longrope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class RopeScaling:
     """Scaling of rotary frequencies beyond the context a model was trained on.
 
     `factor` and `original_max_seq_len` are used by all kinds; `low_freq_factor` and
-    `high_freq_factor` by llama3; the betas and what follows them by yarn.
+    `high_freq_factor` by llama3; `attention_factor` by yarn and longrope, whose factors are tables
+    (ModelConfig); the betas and what follows them by yarn.
     """
 
     kind: RopeScalingKind
@@ -62,7 +64,8 @@ class ModelConfig:
 
     RoPE rotates the pairs (j, j + rotary_dim / 2): loaders that meet interleaved pairs undo that
     at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
-    them, divide the frequency of each pair (rotary_dim / 2 values).
+    them, divide the frequency of each pair (rotary_dim / 2 values); under longrope scaling
+    `long_rope_factors` take their place where `max_seq_len` is above the original context.
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
     tokens take, has a multiple of them.
@@ -82,6 +85,7 @@ class ModelConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     rope_factors: tuple[float, ...] | None = None
+    long_rope_factors: tuple[float, ...] | None = None
     has_qkv_bias: bool = False
     has_qk_norm: bool = False
     is_tied: bool = False  # the output head is the embedding table

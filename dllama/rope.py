@@ -1,7 +1,7 @@
 """The frequencies of rotary position embedding, with every scaling a ModelConfig can ask for.
 
 Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071, section 3), Meta's llama-models
-(the llama3 smoothing), and ggml's freq_factors."""
+(the llama3 smoothing), LongRoPE (arXiv 2402.13753), and ggml's freq_factors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGITS = 30  # float64 holds 17
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     """Returns the angle each pair turns by per position, float64 (rotary_dim / 2,), and the
-    magnitude that cosines and sines are multiplied by (1.0 but for YaRN).
+    magnitude that cosines and sines are multiplied by (1.0 but for YaRN and LongRoPE).
 
     Pair j of a head is its values j and j + rotary_dim / 2.
     """
@@ -34,9 +34,21 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
             case RopeScalingKind.YARN:
                 frequency = _yarn(frequency, scaling, config)
                 magnitude = _yarn_magnitude(scaling)
-    if config.rope_factors is not None:
-        frequency = frequency / np.array(config.rope_factors, np.float64)
+            case RopeScalingKind.LONGROPE:
+                magnitude = scaling.attention_factor or 1.0
+    factors = config.long_rope_factors if _is_long(config) else config.rope_factors
+    if factors is not None:
+        frequency = frequency / np.array(factors, np.float64)
     return frequency, magnitude
+
+
+def _is_long(config: ModelConfig) -> bool:
+    """Returns whether the context that is served asks for LongRoPE's second table. One table serves
+    a whole context: keys that are kept cannot change it."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind is not RopeScalingKind.LONGROPE:
+        return False
+    return config.max_seq_len > scaling.original_max_seq_len
 
 
 def with_rope_factors(config: ModelConfig) -> ModelConfig:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
-from dllama.formats.checkpoint.source import their_name
+from dllama.formats.checkpoint.source import renamed_tensor, their_name
+from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
-from dllama.models import FAMILIES, model_tensors
+from dllama.models import FAMILIES
+from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor
 
@@ -71,21 +73,20 @@ def write_checkpoint(
     seed: int = 0,
     tied: bool = False,
     rope_scaling: RopeScaling | None = None,
-    experts: Mapping[str, object] | None = None,
+    fields: Mapping[str, object] | None = None,
     tokenizer: str = "bpe",
     change: Callable[[dict[str, Entry]], None] = lambda tensors: None,
     **more: object,
 ) -> Path:
     """Writes the toy that `write_toy` writes for the same arguments, in `n_files` files, with
-    `more` in its config.json; `experts` are further fields of its config, `change` may alter its
+    `more` in its config.json; `fields` are further ones of its config, `change` may alter its
     tensors. Returns the folder."""
     config = ModelConfig(
         arch=arch, name=folder.name, dim=dim, hidden_dim=hidden_dim, n_layers=n_layers,
         n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim or dim // n_heads,
         vocab_size=vocab_size, max_seq_len=max_seq_len,
-        norm_epsilon=1e-6 if arch == "qwen3" else 1e-5, rope_theta=10000.0,
-        rope_scaling=rope_scaling, is_tied=tied, **FAMILIES[arch].always,
-        **(experts or {}),  # type: ignore[arg-type]
+        norm_epsilon=1e-6 if arch == "qwen3" else 1e-5, rope_theta=10000.0, is_tied=tied,
+        **{**FAMILIES[arch].always, "rope_scaling": rope_scaling, **(fields or {})},
     )  # fmt: skip
     model_type = model_type or FAMILIES[arch].hf_types[0]
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,22 +119,31 @@ def write_weights(folder: Path, tensors: Mapping[str, Entry], n_files: int) -> N
 def checkpoint_tensors(
     config: ModelConfig, qtype: QType, seed: int, model_type: str
 ) -> dict[str, Entry]:
-    """The toy's tensors by the checkpoint's names, those of experts one by one, or in one where the
-    family's names say so; vectors are of the same type as matrices."""
+    """The toy's tensors by the checkpoint's names; those of experts one by one, or in one where the
+    family's names say so. Vectors are of the same type as matrices."""
+    family = FAMILIES[config.arch]
+    renamed = family.hf_renamed.get(model_type, {})
+    together = by_stored_name(config, lambda n, t: their_name(n, renamed_tensor(t, renamed)))
     found: dict[str, Entry] = {}
     joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last
-    renamed = FAMILIES[config.arch].hf_renamed.get(model_type, {})
-    for name, tensor in model_tensors(config).items():
-        theirs = their_name(name, replace(tensor, hf=renamed.get(tensor.hf, tensor.hf)))
-        values = toy_tensor(config, name, seed)
-        n_experts = tensor.n_experts(config)
-        if tensor.experts is not None and "{e}" not in theirs:
-            outputs_last = values.reshape(n_experts, -1, values.shape[-1]).transpose(0, 2, 1)
-            whole = values if tensor.is_vector else outputs_last
+    for theirs, parts in together.items():
+        first = parts[0][1]
+        n_experts, is_vector = first.n_experts(config), first.is_vector
+        rows = [_stored_rows(config, name, tensor, seed) for name, tensor in parts]
+        if first.experts is not None and "{e}" not in theirs and not theirs.endswith(".weight"):
+            outputs_last = rows[0].reshape(n_experts, -1, rows[0].shape[-1]).transpose(0, 2, 1)
+            whole = rows[0] if is_vector else outputs_last
             joint.setdefault(theirs.partition("[")[0], []).append(whole)
             continue
-        for e, part in enumerate(np.split(values, n_experts)):
-            shape = part.shape[1:] if tensor.is_vector else part.shape
+        each = [
+            np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
+        ]
+        if "{e}" not in theirs:
+            each = [np.concatenate(each)]
+        for e, part in enumerate(each):
+            shape = part.shape[1:] if is_vector else part.shape
+            if n_experts > len(each):
+                shape = (n_experts, shape[0] // n_experts, shape[1])
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
             found[theirs.replace("{e}", str(e))] = entry
     for theirs, parts in joint.items():
@@ -141,6 +151,15 @@ def checkpoint_tensors(
         raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
         found[theirs] = (DTYPES[qtype], whole.shape, raw)
     return found
+
+
+def _stored_rows(config: ModelConfig, name: str, tensor: Tensor, seed: int) -> np.ndarray:
+    """The values of a toy's tensor, rotary pairs as checkpoints of its family have them."""
+    values = toy_tensor(config, name, seed)
+    if not tensor.has_pairs or not FAMILIES[config.arch].is_hf_interleaved:
+        return values
+    axis, pairs = int(len(values) == 1), RotaryPairs(config.head_dim, config.rotary_dim)
+    return np.take(values, interleaved_order(values.shape[axis], pairs), axis)
 
 
 def config_json(config: ModelConfig) -> dict[str, object]:
@@ -175,7 +194,13 @@ def config_json(config: ModelConfig) -> dict[str, object]:
                      "attention_factor": scaling.attention_factor}  # fmt: skip
             if not scaling.is_rounded:
                 rope["truncate"] = False
+        if scaling.kind is RopeScalingKind.LONGROPE:
+            del rope["factor"]
+            rope |= {"short_factor": config.rope_factors, "long_factor": config.long_rope_factors,
+                     "attention_factor": scaling.attention_factor}  # fmt: skip
         said["rope_scaling"] = rope
+    if config.partial_rotary_dim is not None:
+        said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said
 
 

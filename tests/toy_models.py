@@ -15,10 +15,10 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import DeltaSizes, ModelConfig, RopeScaling
+from dllama.config import DeltaSizes, ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
-from dllama.formats.writing.gguf_export import in_file_order, model_stream, rope_factors_row
+from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import BLOCK, QType
 from kernels.gates import Gate
@@ -53,6 +53,14 @@ DELTA: dict[str, DeltaSizes] = {
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
+
+LONGROPE: dict[str, object] = {
+    "partial_rotary_dim": 12,
+    "rope_scaling": RopeScaling(RopeScalingKind.LONGROPE, 1.0, 100, attention_factor=1.125),
+    "rope_factors": (1.0, 1.0, 1.25, 1.5, 1.5, 2.0),
+    "long_rope_factors": (1.0, 1.5, 2.0, 4.0, 8.0, 16.0),
+}
+"""The positions of a phi3 with a long context, which a toy has."""
 
 
 def write_toy(
@@ -141,8 +149,8 @@ def _write_gguf(
         for name in tensors:
             values = in_file_order(config, name, toy_tensor(config, name, seed))
             out.write(encode(values, qtype_of(name)))
-        if config.rope_factors is not None:
-            out.write(rope_factors_row(config))
+        for row in factor_rows(config):
+            out.write(row)
 
 
 def _write_m(path: Path, config: ModelConfig, qtype: QType, seed: int) -> None:

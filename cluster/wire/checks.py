@@ -66,6 +66,8 @@ def check_config(config: ModelConfig) -> None:
     is_sound = config.arch in FAMILIES and all(0 < size <= MAX_DIMENSION for size in sizes)
     is_sound = is_sound and 0 < config.n_tokens <= config.vocab_size
     is_sound = is_sound and 0 < config.rotary_dim <= config.head_dim and config.rotary_dim % 2 == 0
+    factors = (config.rope_factors, config.long_rope_factors)
+    is_sound = is_sound and all(f is None or len(f) == config.rotary_dim // 2 for f in factors)
     is_sound = is_sound and 0 <= config.n_active_experts <= config.n_experts <= MAX_EXPERTS
     is_sound = is_sound and (config.n_active_experts > 0) == (config.n_experts > 0)
     is_sound = is_sound and 0 <= config.shared_hidden_dim <= MAX_DIMENSION

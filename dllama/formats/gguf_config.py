@@ -32,6 +32,10 @@ NEUTRAL: dict[str, float] = {
 of all others are refused."""
 
 ROPE_FACTORS = "rope_freqs.weight"
+SHORT_ROPE_FACTORS = "rope_factors_short.weight"
+LONG_ROPE_FACTORS = "rope_factors_long.weight"
+FACTORS = (ROPE_FACTORS, SHORT_ROPE_FACTORS, LONG_ROPE_FACTORS)
+"""Tensors that divide the frequencies of rotary pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Described:
     has_qkv_bias: bool
     tokenizer_size: int | None
     rope_factors: tuple[float, ...] | None = None
+    long_rope_factors: tuple[float, ...] | None = None  # with them, the others are the short ones
 
 
 def described(file: GgufFile) -> Described:
@@ -58,7 +63,8 @@ def described(file: GgufFile) -> Described:
         has_head="output.weight" in file.tensors,
         has_qkv_bias="blk.0.attn_q.bias" in file.tensors,
         tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
-        rope_factors=_rope_factors(file),
+        rope_factors=_factors(file, ROPE_FACTORS) or _factors(file, SHORT_ROPE_FACTORS),
+        long_rope_factors=_factors(file, LONG_ROPE_FACTORS),
     )
 
 
@@ -71,6 +77,7 @@ def model_config(file: Described) -> ModelConfig:
     _refuse_foreign_features(keys, family, file)
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
+    head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
         "hidden_dim": keys.integer("feed_forward_length"),
         "has_qkv_bias": file.has_qkv_bias,
@@ -84,19 +91,21 @@ def model_config(file: Described) -> ModelConfig:
         n_layers=_n_layers(keys, file),
         n_heads=n_heads,
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
-        head_dim=_head_dim(keys, dim, n_heads, file),
+        head_dim=head_dim,
         vocab_size=file.vocab_size,
         max_seq_len=_max_seq_len(keys),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
+        long_rope_factors=file.long_rope_factors,
+        partial_rotary_dim=_partial_rotary_dim(keys, head_dim),
         is_tied=not file.has_head,
         tokenizer_size=file.tokenizer_size,
         **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)
-    _check_rope_size(config, keys, file)
+    _check_rope(config, file)
     return config
 
 
@@ -160,35 +169,49 @@ def _max_seq_len(keys: ArchKeys) -> int:
     return min(context, keys.integer("attention.sliding_window"))
 
 
-def _check_rope_size(config: ModelConfig, keys: ArchKeys, file: Described) -> None:
-    rotated = keys.integer("rope.dimension_count", config.head_dim)
-    if rotated != config.rotary_dim:
+def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:
+    """Returns how many values of a head are rotated; None for all of them."""
+    rotated = keys.integer("rope.dimension_count", head_dim)
+    return None if rotated == head_dim else rotated
+
+
+def _check_rope(config: ModelConfig, file: Described) -> None:
+    if config.rotary_dim > config.head_dim or config.rotary_dim % 2:
         raise ModelFileError(
-            f"{file.path}: rotary embedding covers {rotated} of the {config.head_dim} values of a "
-            f"head; of this architecture {config.rotary_dim} are expected. Use another model."
+            f"{file.path}: rotary embedding covers {config.rotary_dim} of the {config.head_dim} "
+            f"values of a head; expected an even number of them. The file is corrupt; download or "
+            f"convert it again."
         )
     if config.rope_theta <= 1:
         raise ModelFileError(
             f"{file.path}: rope.freq_base is {config.rope_theta}; it must be above 1. The file is "
             f"corrupt; download or convert it again."
         )
-    factors = config.rope_factors
-    if factors is not None and len(factors) != config.rotary_dim // 2:
-        raise ModelFileError(
-            f"{file.path}: {ROPE_FACTORS} holds {len(factors)} factors; heads of "
-            f"{config.rotary_dim} rotated values need {config.rotary_dim // 2}. The file is "
-            f"corrupt."
-        )
+    for factors in (config.rope_factors, config.long_rope_factors):
+        if factors is not None and len(factors) != config.rotary_dim // 2:
+            raise ModelFileError(
+                f"{file.path}: there are {len(factors)} rope factors; heads of "
+                f"{config.rotary_dim} rotated values need {config.rotary_dim // 2}. The file is "
+                f"corrupt."
+            )
 
 
 def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScaling | None:
+    if file.long_rope_factors is not None:
+        return _longrope(keys, file)
     if "rope.scale_linear" in keys:  # what files said before rope.scaling.* existed
         kind, factor = "linear", keys.number("rope.scale_linear")
     else:
         kind = keys.text("rope.scaling.type", "linear").lower()
         factor = keys.number("rope.scaling.factor", 1.0)
-    if kind == "none" or (factor == 1.0 and kind in RopeScalingKind._value2member_map_):
+    is_plain = factor == 1.0 and kind != RopeScalingKind.LONGROPE
+    if kind == "none" or (is_plain and kind in RopeScalingKind._value2member_map_):
         return None
+    if kind == RopeScalingKind.LONGROPE:
+        raise ModelFileError(
+            f"{file.path}: RoPE is scaled by factors (longrope), which the file lacks "
+            f"({LONG_ROPE_FACTORS}). It is incomplete; convert the model again."
+        )
     if kind not in RopeScalingKind._value2member_map_:
         known = ", ".join(RopeScalingKind)
         raise ModelFileError(
@@ -217,6 +240,20 @@ def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScalin
     return scaling
 
 
+def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
+    if file.rope_factors is None:
+        raise ModelFileError(
+            f"{file.path} has rope factors for long contexts and none for short ones. The file is "
+            f"incomplete; convert the model again."
+        )
+    return RopeScaling(
+        RopeScalingKind.LONGROPE,
+        factor=1.0,
+        original_max_seq_len=keys.integer("rope.scaling.original_context_length"),
+        attention_factor=keys.number("rope.scaling.attn_factor", 1.0),
+    )
+
+
 def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
     """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it."""
     if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
@@ -225,20 +262,20 @@ def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
     return keys.number("rope.scaling.attn_factor") * yarn
 
 
-def _rope_factors(file: GgufFile) -> tuple[float, ...] | None:
-    if ROPE_FACTORS not in file.tensors:
+def _factors(file: GgufFile, name: str) -> tuple[float, ...] | None:
+    if name not in file.tensors:
         return None
-    tensor = file.tensor(ROPE_FACTORS)
+    tensor = file.tensor(name)
     if tensor.qtype is not QType.F32 or tensor.n_bytes is None:
         raise ModelFileError(
-            f"{file.path}: {ROPE_FACTORS} is stored as {tensor.type_name}; expected F32. "
+            f"{file.path}: {name} is stored as {tensor.type_name}; expected F32. "
             f"Convert the model again with a current converter."
         )
-    raw = tensor.file.view(tensor.offset, tensor.n_bytes, ROPE_FACTORS)
+    raw = tensor.file.view(tensor.offset, tensor.n_bytes, name)
     factors = np.frombuffer(raw.tobytes(), "<f4")
     if not (np.isfinite(factors).all() and (factors > 0).all()):
         raise ModelFileError(
-            f"{file.path}: {ROPE_FACTORS} holds factors that are no numbers above 0. The file is "
+            f"{file.path}: {name} holds factors that are no numbers above 0. The file is "
             f"corrupt; download it again."
         )
     return tuple(factors.tolist())

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile, GgufTensor
-from dllama.formats.gguf_config import ROPE_FACTORS, described, model_config
+from dllama.formats.gguf_config import FACTORS, described, model_config
 from dllama.formats.layout import check_shape, require_computable
-from dllama.formats.mapped_source import MappedSource, Placement
+from dllama.formats.mapped_source import MappedSource, Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
-from dllama.models import FAMILIES, model_tensors
+from dllama.formats.stored_views import (
+    Named,
+    by_stored_name,
+    half_split,
+    joint_shape,
+    parts_of,
+)
+from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
 from dllama.weight_source import TensorInfo
 
-UNUSED = frozenset({ROPE_FACTORS, "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd"})
+UNUSED = frozenset({*FACTORS, "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd"})
 """Tensors that are read elsewhere, or that hold what every reader computes for itself."""
 
 _LAYER = re.compile(r"^blk\.\d+\.")
@@ -35,7 +42,7 @@ class GgufSource(MappedSource):
         self.file = GgufFile(path)
         try:
             config = model_config(described(self.file))
-            super().__init__(config, _placements(self.file, config), self.file.parts)
+            super().__init__(config, _stored(self.file, config), self.file.parts)
         except BaseException:
             self.file.close()
             raise
@@ -52,11 +59,15 @@ def their_name(name: str, tensor: Tensor) -> str:
     return f"blk.{rest.partition('.')[0]}.{tensor.gguf}" if prefix == "layers" else tensor.gguf
 
 
-def _placements(file: GgufFile, config: ModelConfig) -> list[Placement]:
-    tensors = {their_name(name, t): (name, t) for name, t in model_tensors(config).items()}
-    _refuse_unused(file, tensors)
+def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
+    together = by_stored_name(config, their_name)
+    _refuse_unused(file, together)
     return [
-        _placement(file, config, theirs, name, tensor) for theirs, (name, tensor) in tensors.items()
+        _in_our_order(file, config, part, tensor)
+        for theirs, parts in together.items()
+        for part, (_, tensor) in zip(
+            parts_of(config, _placement(file, config, theirs, parts), parts), parts, strict=True
+        )
     ]
 
 
@@ -78,13 +89,18 @@ def _refuse_unused(file: GgufFile, known: Container[str]) -> None:
 
 
 def _placement(
-    file: GgufFile, config: ModelConfig, theirs: str, name: str, tensor: Tensor
+    file: GgufFile, config: ModelConfig, theirs: str, parts: Sequence[Named]
 ) -> Placement:
     found: GgufTensor = file.tensor(theirs)
     qtype = require_computable(found.qtype, found.type_name, theirs, file.path)
-    check_shape(theirs, (found.rows, found.cols), tensor.shape(config), file.path)
+    check_shape(theirs, (found.rows, found.cols), joint_shape(config, parts), file.path)
+    name, tensor = parts[0]
     n_experts = tensor.n_experts(config)
     info = TensorInfo(name, qtype, found.rows, found.cols, n_experts=n_experts)
-    is_interleaved = tensor.has_pairs and FAMILIES[config.arch].is_interleaved
-    pairs = RotaryPairs(config.head_dim, config.rotary_dim) if is_interleaved else None
-    return Placement(info, found.file, found.offset, pairs)
+    return Placement(info, found.file, found.offset)
+
+
+def _in_our_order(file: GgufFile, config: ModelConfig, stored: Stored, tensor: Tensor) -> Stored:
+    if not tensor.has_pairs or not FAMILIES[config.arch].is_interleaved:
+        return stored
+    return half_split(stored, RotaryPairs(config.head_dim, config.rotary_dim), file.path)

@@ -22,8 +22,9 @@ from dllama.formats.m_layout import (
     m_tensors,
 )
 from dllama.formats.mapped import MappedFile
-from dllama.formats.mapped_source import MappedSource, Placement
+from dllama.formats.mapped_source import MappedSource, Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
+from dllama.formats.stored_views import half_split
 from dllama.models import FAMILIES, model_tensors
 from dllama.qtypes import QType
 
@@ -181,11 +182,12 @@ def _check_length(file: MappedFile, config: ModelConfig, qtype: QType, data_at: 
 
 def _placements(
     file: MappedFile, config: ModelConfig, qtype: QType, at: int, is_interleaved: bool
-) -> list[Placement]:
-    placements: list[Placement] = []
+) -> list[Stored]:
+    stored: list[Stored] = []
     tensors, pairs = model_tensors(config), RotaryPairs(config.head_dim, config.rotary_dim)
     for info in m_tensors(config, qtype):
+        place = Placement(info, file, at)
         has_pairs = is_interleaved and tensors[info.name].has_pairs
-        placements.append(Placement(info, file, at, pairs if has_pairs else None))
+        stored.append(half_split(place, pairs, file.path) if has_pairs else place)
         at += info.n_bytes
-    return placements
+    return stored

@@ -1,5 +1,5 @@
-"""Tensors that lie in mapped files, as a WeightSource. Knows where a tensor lies and whether its
-rows are stored in interleaved rotary order; not which file format put it there."""
+"""Tensors that lie in mapped files, as a WeightSource. Knows where a tensor lies; not which file
+format put it there."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.errors import ModelFileError
 from dllama.formats.mapped import MappedFile
-from dllama.formats.rope_order import RotaryPairs, half_split_order
-from dllama.qtypes import BLOCK, COMPUTABLE
+from dllama.qtypes import BLOCK
 from dllama.weight_source import TensorInfo
 
 
@@ -33,35 +31,20 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A tensor that a file holds as it is computed with, at one place. `interleaved` gives the
-    layout of heads where the file keeps rotary pairs side by side (the rows 2j and 2j + 1 of a
-    head); None where rows are in our order."""
+    """A tensor that a file holds as it is computed with, at one place."""
 
     info: TensorInfo
     file: MappedFile
     offset: int
-    interleaved: RotaryPairs | None = None
-
-    def __post_init__(self) -> None:
-        _check_bias_order(self)
 
     def read(self, rows: range, cols: range) -> np.ndarray:
-        """Returns a view of the file where rows need no reordering."""
+        """Returns a view of the file."""
         info = self.info
         first, last = cut_bytes(info, cols)
-        raw: np.ndarray = self.file.view(self.offset, info.n_bytes, f"tensor {info.name}")
-        if self.interleaved is None:
-            each = raw.reshape(info.n_experts, -1, info.row_bytes)
-            cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
-            return cut.reshape(info.n_experts * len(rows), last - first)
-        raw = raw.reshape(info.rows, info.row_bytes)
-        if info.rows > 1:
-            cut = raw[:, first:last][half_split_order(rows, self.interleaved)]
-        else:
-            values = raw.reshape(info.cols, BLOCK[info.qtype].bytes)
-            values = values[half_split_order(cols, self.interleaved)]
-            cut = values.reshape(1, -1)[rows.start : rows.stop]
-        return cut
+        raw = self.file.view(self.offset, info.n_bytes, f"tensor {info.name}")
+        each = raw.reshape(info.n_experts, -1, info.row_bytes)
+        cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
+        return cut.reshape(info.n_experts * len(rows), last - first)
 
     def release(self) -> None:
         self.file.release(self.offset, self.info.n_bytes)
@@ -123,14 +106,3 @@ def cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:
             f"blocks of {info.qtype.name}, which hold {block.values} values"
         )
     return cols.start // block.values * block.bytes, cols.stop // block.values * block.bytes
-
-
-def _check_bias_order(place: Placement) -> None:
-    """Raises ModelFileError for an interleaved bias in blocks: it cannot be requantized."""
-    info = place.info
-    in_blocks = info.qtype not in COMPUTABLE or BLOCK[info.qtype].values > 1
-    if place.interleaved is not None and info.rows == 1 and in_blocks:
-        raise ModelFileError(
-            f"{place.file.path}: the bias {info.name} is stored as {info.qtype.name}; expected "
-            f"F32, F16 or BF16. Convert the model again with biases in F32."
-        )

@@ -13,7 +13,7 @@ from dllama.formats import FORMATS, first_bytes, open_model
 from dllama.formats.checkpoint.folder import checkpoint_folder
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
-from dllama.formats.gguf_config import ROPE_FACTORS
+from dllama.formats.gguf_config import FACTORS
 from dllama.formats.gguf_source import GgufSource
 from dllama.inspect.checkpoint import describe_checkpoint
 from dllama.inspect.facts import (
@@ -52,7 +52,7 @@ def _describe_gguf(path: Path) -> ModelFacts:
             name=str(metadata.get("general.name", path.stem)),
             arch=arch,
             context=config.max_seq_len if config else context if type(context) is int else None,
-            n_parameters=sum(prod(dims) for name, dims, _, _ in rows if name != ROPE_FACTORS),
+            n_parameters=sum(prod(dims) for name, dims, _, _ in rows if name not in FACTORS),
             config=config,
             tokenizer=_tokenizer(file),
             has_chat_template=isinstance(metadata.get("tokenizer.chat_template"), str),

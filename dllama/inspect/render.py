@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dllama.config import ModelConfig
+from dllama.config import ModelConfig, RopeScalingKind
 from dllama.inspect.facts import ModelFacts, TensorGroup, TokenizerFacts
 
 
@@ -45,8 +45,12 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     if config is None:
         return {}
     rope = f"theta {config.rope_theta:g}"
-    if config.rope_scaling:
-        rope += f", {config.rope_scaling.kind} scaling by {config.rope_scaling.factor:g}"
+    if config.partial_rotary_dim:
+        rope += f", {config.rotary_dim} values of a head"
+    if scaling := config.rope_scaling:
+        longer = f"from {scaling.original_max_seq_len} tokens on"
+        size = longer if scaling.kind is RopeScalingKind.LONGROPE else f"by {scaling.factor:g}"
+        rope += f", {scaling.kind} scaling {size}"
     if config.rope_factors:
         rope += ", with factors"
     traits = {

@@ -10,6 +10,7 @@ from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
+from dllama.models.phi3 import PHI3
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
         QWEN35MOE,
         EXAONE4,
         GPT_OSS,
+        PHI3,
     )
 }
 """By `general.architecture`."""

@@ -38,6 +38,7 @@ class Family:
     title: str  # its models, as they are commonly called
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
+    is_hf_interleaved: bool = False  # Hugging Face checkpoints do
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
     hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
     hf_keys: Mapping[str, str] = field(default_factory=dict)

@@ -70,8 +70,11 @@ class Tensor:
     have `rows` None and are stored as one row. Tensors of a layer with the same `joined` read the
     same input and are packed as one, in the table's order (vectors are joined end to end).
 
-    The name in checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by
-    turns (of vectors the values).
+    Matrices of a layer that have the same name in a format lie there in one tensor, below each
+    other in the table's order; those of several experts lie so for each expert. The name in
+    checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by turns (of
+    vectors the values). A name there without {e} is of all experts; where it does not end in
+    `.weight` their inputs come before their outputs.
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name

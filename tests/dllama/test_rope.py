@@ -172,3 +172,14 @@ def test_factors_divide_each_frequency() -> None:
     factors = tuple(float(1 + i) for i in range(64))
     frequency, _ = rope_frequencies(replace(PLAIN, rope_factors=factors))
     np.testing.assert_allclose(frequency * factors, rope_frequencies(PLAIN)[0], rtol=1e-15)
+
+
+def test_longrope_has_one_table_for_short_contexts_and_one_for_long_ones() -> None:
+    short, long = (1.0,) * 32 + (2.0,) * 32, (3.0,) * 64
+    scaling = RopeScaling(RopeScalingKind.LONGROPE, 1.0, 4096, attention_factor=1.19)
+    config = replace(PLAIN, rope_scaling=scaling, rope_factors=short, long_rope_factors=long)
+    plain, _ = rope_frequencies(PLAIN)
+    for context, factors in ((4096, short), (4097, long)):
+        frequency, magnitude = rope_frequencies(replace(config, max_seq_len=context))
+        np.testing.assert_allclose(frequency * factors, plain, rtol=1e-15)
+        assert magnitude == 1.19

@@ -25,7 +25,6 @@ SIZES: dict[str, str] = {
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
-    "partial_rotary_factor": (1,),
     "residual_multiplier": (1,),
     "embedding_multiplier": (1,),
     "logits_scaling": (1,),
@@ -72,7 +71,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
     if window := _window(config, path):
         keys["attention.sliding_window"] = window
-    keys |= rope_metadata(config, path, rounds_yarn=family.rounds_yarn)
+    keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
     return {
         "general.architecture": family.arch,
         "general.name": name,
@@ -114,6 +113,12 @@ def _window(config: Mapping[str, object], path: Path) -> int | None:
     if config.get("sliding_window") is None or not config.get("use_sliding_window", True):
         return None
     return None if has_none else _whole(config, "sliding_window", path)
+
+
+def _head_dim(config: Mapping[str, object], path: Path) -> int:
+    if config.get("head_dim") is not None:
+        return _whole(config, "head_dim", path)
+    return _whole(config, "hidden_size", path) // _whole(config, "num_attention_heads", path)
 
 
 def _whole(config: Mapping[str, object], key: str, path: Path) -> int:

@@ -3,7 +3,7 @@ quantized ones as one of our types that holds them exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError, UnknownTensorType
@@ -15,8 +15,10 @@ from dllama.formats.checkpoint.joint_experts import Turns, joint_tensor
 from dllama.formats.checkpoint.stacked import Stacked
 from dllama.formats.layout import check_shape
 from dllama.formats.mapped_source import Placement, Stored
+from dllama.formats.rope_order import RotaryPairs
 from dllama.formats.safetensors import StoredTensor
-from dllama.models.tensors import Tensor
+from dllama.formats.stored_views import Named, half_split, joint_shape, parts_of
+from dllama.models import FAMILIES
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -35,27 +37,41 @@ class Placing:
         self._said: Mapping[str, object] = quantization if isinstance(quantization, dict) else {}
         self.used: set[str] = set()
 
-    def find(self, theirs: str, name: str, tensor: Tensor) -> Stored:
-        """Returns how one of our tensors is read, which the checkpoint calls `theirs`. Raises
-        ModelFileError where it is missing or of another shape, UnknownTensorType."""
+    def find(self, theirs: str, parts: Sequence[Named]) -> list[Stored]:
+        """Returns how those of our tensors are read that a stored one holds, which the checkpoint
+        calls `theirs`. Raises ModelFileError where it is missing or of another shape,
+        UnknownTensorType."""
+        family = FAMILIES[self._config.arch]
+        found = parts_of(self._config, self._whole(theirs, parts), parts)
+        pairs = RotaryPairs(self._config.head_dim, self._config.rotary_dim)
+        return [
+            half_split(stored, pairs, self._files.folder)
+            if family.is_hf_interleaved and tensor.has_pairs
+            else stored
+            for stored, (_, tensor) in zip(found, parts, strict=True)
+        ]
+
+    def _whole(self, theirs: str, parts: Sequence[Named]) -> Stored:
+        name, tensor = parts[0]
         n_experts = tensor.n_experts(self._config)
-        rows, cols = tensor.shape(self._config)
-        if EXPERT not in theirs and tensor.experts is not None:
+        rows, cols = joint_shape(self._config, parts)
+        is_turned = tensor.experts is not None and not theirs.endswith(".weight")
+        if EXPERT not in theirs and is_turned:
             return self._joint(theirs, TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts))
         if EXPERT not in theirs:
-            return self._part(theirs, name, (rows, cols))
-        parts = tuple(
+            return self._part(theirs, name, (rows, cols), n_experts)
+        experts = tuple(
             self._part(theirs.replace(EXPERT, str(e)), name, (rows // n_experts, cols))
             for e in range(n_experts)
         )
-        types = {part.info.qtype for part in parts}
+        types = {each.info.qtype for each in experts}
         if len(types) > 1:
             raise ModelFileError(
                 f"{self._files.folder}: the experts of {theirs} are stored in different types; "
                 f"expected one. Use another model."
             )
         info = TensorInfo(name, types.pop(), rows, cols, n_experts=n_experts)
-        return Stacked(info, parts)
+        return Stacked(info, experts)
 
     def _joint(self, theirs: str, info: TensorInfo) -> Stored:
         found = joint_tensor(self._files, info, theirs, FLOATS)
@@ -65,7 +81,7 @@ class Placing:
         self.used |= used
         return stored
 
-    def _part(self, theirs: str, name: str, shape: tuple[int, int]) -> Stored:
+    def _part(self, theirs: str, name: str, shape: tuple[int, int], n_experts: int = 1) -> Stored:
         files = self._files
         found = files.tensors.get(theirs)
         base = theirs.removesuffix("weight")
@@ -75,21 +91,22 @@ class Placing:
             return packed
         if found is None:
             raise missing(files, theirs)
-        if found.dtype not in (*FLOATS, FP8):
+        known = FLOATS if n_experts > 1 else (*FLOATS, FP8)
+        if found.dtype not in known:
             raise UnknownTensorType(
                 f"{files.folder}: the tensor {theirs} is stored as {found.dtype}; this version "
-                f"reads {', '.join((*FLOATS, FP8))}. Use a model whose tensors are of these types.",
+                f"reads {', '.join(known)}. Use a model whose tensors are of these types.",
                 tensor=theirs,
                 qtype=found.dtype,
             )
-        _check_dims(files, found)
+        _check_dims(files, found, n_experts)
         check_shape(theirs, (found.rows, found.cols), shape, found.file.path)
         if found.dtype == FP8:
             scaled, used = fp8_tensor(files, found, name, self._block())
             self.used |= used
             return scaled
         self.used.add(theirs)
-        info = TensorInfo(name, FLOATS[found.dtype], found.rows, found.cols)
+        info = TensorInfo(name, FLOATS[found.dtype], found.rows, found.cols, n_experts=n_experts)
         return Placement(info, found.file, found.offset)
 
     def _block(self) -> tuple[int, int]:
@@ -113,9 +130,12 @@ def missing(files: WeightFiles, theirs: str) -> ModelFileError:
     )
 
 
-def _check_dims(files: WeightFiles, found: StoredTensor) -> None:
-    if not 1 <= len(found.shape) <= 2 or 0 in found.shape:
+def _check_dims(files: WeightFiles, found: StoredTensor, n_experts: int) -> None:
+    n_dims = len(found.shape)
+    is_sound = 1 <= n_dims <= 2 if n_experts == 1 else n_dims == 3 and found.shape[0] == n_experts
+    if not is_sound or 0 in found.shape:
+        expected = "a vector or a matrix" if n_experts == 1 else f"{n_experts} matrices"
         raise ModelFileError(
-            f"{files.folder}: the tensor {found.name} has the shape {list(found.shape)}; a vector "
-            f"or a matrix is expected. Use another model."
+            f"{files.folder}: the tensor {found.name} has the shape {list(found.shape)}; expected "
+            f"{expected}. Use another model."
         )

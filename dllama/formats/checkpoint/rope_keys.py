@@ -9,36 +9,36 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from dllama.errors import ModelFileError
 
+LONGROPE = "longrope"
+_MOST_FACTORS = 1 << 12
 _PLAIN = ("default", "dynamic")
 """Kinds that change nothing within the context that a model was trained for, which is all that is
 served."""
 
 
 def rope_metadata(
-    config: Mapping[str, object], path: Path, *, rounds_yarn: bool
+    config: Mapping[str, object], path: Path, head_dim: int, *, rounds_yarn: bool
 ) -> dict[str, object]:
     """Returns the keys of GGUF's metadata, after the architecture. `rounds_yarn` is the family's.
     Raises ModelFileError for kinds of scaling that this version does not compute."""
-    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(said, Mapping):
-        raise ModelFileError(f"{path}: its rope_scaling is no object; download it again.")
-    rope = _Rope(said, path)
+    rope = _rope(config, path)
+    said = rope.values
     theta = said.get("rope_theta", config.get("rope_theta"))
     keys: dict[str, object] = (
         {} if theta is None else {"rope.freq_base": rope.checked(theta, "rope_theta")}
     )
-    if said.get("partial_rotary_factor") not in (None, 1):
-        raise ModelFileError(
-            f"{path}: partial_rotary_factor is {said['partial_rotary_factor']!r}, which this "
-            f"version does not compute. Use another model."
-        )
-    kind = said.get("rope_type", said.get("type", "default"))
+    part = said.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if part is not None:
+        keys["rope.dimension_count"] = int(head_dim * rope.checked(part, "partial_rotary_factor"))
+    kind = rope.kind
     if kind in _PLAIN:
         return keys
-    if not isinstance(kind, str) or kind not in _READERS:
-        known = ", ".join((*_PLAIN, *_READERS))
+    if not isinstance(kind, str) or kind not in (*_READERS, LONGROPE):
+        known = ", ".join((*_PLAIN, *_READERS, LONGROPE))
         raise ModelFileError(
             f"{path}: RoPE is scaled in the way {str(kind)[:80]!r}; this version knows {known}. "
             f"Use another model."
@@ -49,10 +49,12 @@ def rope_metadata(
             f"{path}: YaRN's `truncate` is {str(rounds).lower()[:80]}, which this version does not "
             f"compute for models of this kind. Use another model."
         )
-    keys |= {"rope.scaling.type": kind, "rope.scaling.factor": rope.number("factor")}
     original = said.get("original_max_position_embeddings")
     if original is None:
         original = config.get("original_max_position_embeddings")
+    if kind == LONGROPE:
+        return keys | _longrope(rope, config.get("max_position_embeddings"), original)
+    keys |= {"rope.scaling.type": kind, "rope.scaling.factor": rope.number("factor")}
     if original is not None:
         keys["rope.scaling.original_context_length"] = int(
             rope.checked(original, "original_max_position_embeddings")
@@ -60,11 +62,34 @@ def rope_metadata(
     return keys | {f"rope.scaling.{key}": value for key, value in _READERS[kind](rope).items()}
 
 
+def longrope_tables(
+    config: Mapping[str, object], path: Path
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Returns LongRoPE's factors for short and for long contexts; None where there are none. Raises
+    ModelFileError."""
+    rope = _rope(config, path)
+    if rope.kind != LONGROPE:
+        return None
+    return rope.table("short_factor"), rope.table("long_factor")
+
+
+def _rope(config: Mapping[str, object], path: Path) -> _Rope:
+    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(said, Mapping):
+        raise ModelFileError(f"{path}: its rope_scaling is no object; download it again.")
+    return _Rope(said, path)
+
+
 class _Rope:
     """The numbers of one scaling, with their checks."""
 
     def __init__(self, values: Mapping[str, object], path: Path) -> None:
         self.values, self.path = values, path
+
+    @property
+    def kind(self) -> object:
+        kind = self.values.get("rope_type", self.values.get("type", "default"))
+        return LONGROPE if kind == "su" else kind  # as the first files called it
 
     def number(self, key: str, default: float | None = None) -> float:
         """Returns a number above 0; null and absence are the same."""
@@ -76,10 +101,32 @@ class _Rope:
             number = float(value)
             if math.isfinite(number) and number > 0:
                 return number
-        raise ModelFileError(
-            f"{self.path}: the rope value {key} is {str(value)[:80]!r}; expected a number above 0. "
+        raise self.wrong(value, key, "a number above 0")
+
+    def table(self, key: str) -> tuple[float, ...]:
+        """Returns a list of numbers above 0, as GGUF files hold them."""
+        values = self.values.get(key)
+        if not isinstance(values, list) or not 0 < len(values) <= _MOST_FACTORS:
+            raise self.wrong(values, key, "a list of numbers")
+        numbers = [self.checked(value, key) for value in values]
+        return tuple(np.array(numbers, np.float32).tolist())
+
+    def wrong(self, value: object, key: str, expected: str) -> ModelFileError:
+        """Returns the error of a value that cannot be."""
+        return ModelFileError(
+            f"{self.path}: the rope value {key} is {str(value)[:80]!r}; expected {expected}. "
             f"Download it again, or use another model."
         )
+
+
+def _longrope(rope: _Rope, context: object, original: object) -> dict[str, object]:
+    trained = rope.checked(original, "original_max_position_embeddings")
+    factor = rope.number("factor", rope.checked(context, "max_position_embeddings") / trained)
+    magnitude = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+    return {
+        "rope.scaling.original_context_length": int(trained),
+        "rope.scaling.attn_factor": rope.number("attention_factor", magnitude),
+    }
 
 
 def _linear(rope: _Rope) -> dict[str, object]:

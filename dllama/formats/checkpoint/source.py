@@ -23,12 +23,14 @@ from dllama.formats.checkpoint.folder import (
 )
 from dllama.formats.checkpoint.generation_keys import generation_metadata
 from dllama.formats.checkpoint.placing import Placing
+from dllama.formats.checkpoint.rope_keys import longrope_tables
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.formats.mapped_source import MappedSource, Stored
-from dllama.models import FAMILIES, model_tensors
+from dllama.formats.stored_views import by_stored_name
+from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
 from dllama.rope import with_rope_factors
 
@@ -97,6 +99,12 @@ def their_name(name: str, tensor: Tensor) -> str:
     return f"model.layers.{layer}.{tensor.hf}" if prefix == "layers" else tensor.hf
 
 
+def renamed_tensor(tensor: Tensor, renamed: Mapping[str, str]) -> Tensor:
+    """Returns a tensor under the name that a family's checkpoints of another type have for it
+    (Family.hf_renamed)."""
+    return replace(tensor, hf=renamed.get(tensor.hf, tensor.hf))
+
+
 def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig:
     path = files.folder / CONFIG
     keys = config_metadata(said, checkpoint_name(files.folder), path)
@@ -108,6 +116,7 @@ def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig
             f"no language model that this version computes; families are {', '.join(FAMILIES)}."
         )
     is_tied = _is_tied(files, said)
+    short, long = longrope_tables(said, path) or (None, None)
     config = model_config(
         Described(
             path,
@@ -117,6 +126,8 @@ def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig
             has_head=not is_tied,
             has_qkv_bias="model.layers.0.self_attn.q_proj.bias" in files.tensors,
             tokenizer_size=count_tokens(files.folder),
+            rope_factors=short,
+            long_rope_factors=long,
         )
     )
     return with_rope_factors(config)
@@ -139,10 +150,10 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
     reads: without them the results would be wrong."""
     placing = Placing(files, said, config)
     renamed = FAMILIES[config.arch].hf_renamed.get(str(said["model_type"]), {})
-    stored = []
-    for name, tensor in model_tensors(config).items():
-        theirs = replace(tensor, hf=renamed.get(tensor.hf, tensor.hf))
-        stored.append(placing.find(their_name(name, theirs), name, tensor))
+    together = by_stored_name(
+        config, lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed))
+    )
+    stored = [part for theirs, parts in together.items() for part in placing.find(theirs, parts)]
     left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used
     if config.is_tied:
         left.discard(HEAD)

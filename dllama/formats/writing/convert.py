@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,16 @@ from dllama.errors import ModelFileError
 from dllama.formats.floats import floats_of
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
-from dllama.formats.writing.gguf_export import FILE_TYPE, factors_tensor, rope_factors_row
+from dllama.formats.writing.gguf_export import (
+    FILE_TYPE,
+    factor_rows,
+    factor_tensors,
+    stored_info,
+)
 from dllama.formats.writing.gguf_writer import gguf_stream
-from dllama.models import FAMILIES, model_tensors
+from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo, WeightSource
@@ -32,20 +39,22 @@ def write_gguf(
 ) -> None:
     """Writes the model, with `metadata` under GGUF's keys; `on_bytes` hears of every piece. The
     file appears when it is whole. Raises ModelFileError where GGUF has no type for a tensor."""
-    config, tensors = source.config, model_tensors(source.config)
-    infos = [_described(source.tensors[name], name, tensor) for name, tensor in tensors.items()]
+    config, together = source.config, by_stored_name(source.config, their_name)
+    infos = [
+        stored_info(theirs, [_described(source.tensors[name], tensor) for name, tensor in parts])
+        for theirs, parts in together.items()
+    ]
     matrices = [info for info in infos if info.rows > info.n_experts]
     most = max(matrices, key=lambda info: sum(m.n_bytes for m in matrices if m.qtype is info.qtype))
-    if config.rope_factors is not None:
-        infos.append(factors_tensor(config))
+    infos += factor_tensors(config)
     with gguf_stream(path, converted_metadata(metadata, config, most.qtype), infos) as out:
-        for name, tensor in tensors.items():
+        for name, tensor in (part for parts in together.values() for part in parts):
             for piece in _pieces(source, name, tensor):
                 out.write(piece)
                 on_bytes(piece.nbytes)
             source.release(name)
-        if config.rope_factors is not None:
-            out.write(rope_factors_row(config))
+        for row in factor_rows(config):
+            out.write(row)
 
 
 def converted_metadata(
@@ -54,7 +63,7 @@ def converted_metadata(
     """Returns the metadata of a file whose matrices are mostly `qtype`. The list of tokens is as
     long as the embedding table, as llama.cpp wants it, and Llama 3's scaling is in a tensor."""
     keys = dict(metadata)
-    if config.rope_factors is not None:
+    if config.rope_factors is not None and config.long_rope_factors is None:
         keys = {key: v for key, v in keys.items() if ".rope.scaling." not in key}
     keys |= {
         "general.file_type": FILE_TYPE[qtype],
@@ -75,16 +84,14 @@ def converted_metadata(
     return keys
 
 
-def _described(info: TensorInfo, name: str, tensor: Tensor) -> TensorInfo:
+def _described(info: TensorInfo, tensor: Tensor) -> TensorInfo:
     """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them."""
     qtype = QType.F32 if tensor.is_vector else info.qtype
     if qtype not in FILE_TYPE:
         raise ModelFileError(
             f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
         )
-    return TensorInfo(
-        their_name(name, tensor), qtype, info.rows, info.cols, n_experts=info.n_experts
-    )
+    return replace(info, qtype=qtype)
 
 
 def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:

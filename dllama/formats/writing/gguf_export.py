@@ -4,15 +4,18 @@ gguf_config and gguf_source. llama.cpp reads what this writes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
-from dllama.formats.gguf_config import ROPE_FACTORS
+from dllama.errors import ModelFileError
+from dllama.formats.gguf_config import LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
@@ -66,7 +69,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.embedding_length": config.dim,
         f"{arch}.block_count": config.n_layers,
         f"{arch}.feed_forward_length": config.hidden_dim,
-        f"{arch}.rope.dimension_count": config.head_dim,
+        f"{arch}.rope.dimension_count": config.rotary_dim,
         f"{arch}.rope.freq_base": float(config.rope_theta),
         f"{arch}.attention.head_count": config.n_heads,
         f"{arch}.attention.head_count_kv": config.n_kv_heads,
@@ -82,6 +85,11 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
 def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
     if scaling is None:
         return {}
+    if scaling.kind is RopeScalingKind.LONGROPE:  # its tables say the kind
+        return {
+            "rope.scaling.original_context_length": scaling.original_max_seq_len,
+            "rope.scaling.attn_factor": float(scaling.attention_factor or 1.0),
+        }
     keys: dict[str, object] = {
         "type": scaling.kind.value,
         "factor": float(scaling.factor),
@@ -123,29 +131,52 @@ def model_stream(
     tokenizer: dict[str, object],
 ) -> StreamedFile:
     """A file to write the tensors of model_tensors(config) to, in that order, then, where the
-    config has rope factors, `rope_factors_row`. `qtype_of` gives the type by our name."""
+    config has rope factors, `factor_rows`. `qtype_of` gives the type by our name."""
     tensors = [
-        TensorInfo(
-            their_name(name, tensor),
-            qtype_of(name),
-            *tensor.shape(config),
-            n_experts=tensor.n_experts(config),
+        stored_info(
+            theirs,
+            [
+                TensorInfo(
+                    name, qtype_of(name), *tensor.shape(config), n_experts=tensor.n_experts(config)
+                )
+                for name, tensor in parts
+            ],
         )
-        for name, tensor in model_tensors(config).items()
+        for theirs, parts in by_stored_name(config, their_name).items()
     ]
-    if config.rope_factors is not None:
-        tensors.append(factors_tensor(config))
+    tensors += factor_tensors(config)
     return gguf_stream(path, config_metadata(config, qtype) | tokenizer, tensors)
 
 
-def factors_tensor(config: ModelConfig) -> TensorInfo:
-    """The tensor of the rope factors that the config has."""
-    return TensorInfo(ROPE_FACTORS, QType.F32, 1, len(config.rope_factors or ()))
+def stored_info(theirs: str, parts: Sequence[TensorInfo]) -> TensorInfo:
+    """Returns the tensor of a file that holds these parts below each other. Raises ModelFileError
+    where they are of several types."""
+    if len({part.qtype for part in parts}) > 1:
+        types = ", ".join(f"{part.name} {part.qtype.name}" for part in parts)
+        raise ModelFileError(
+            f"a GGUF file has one tensor {theirs} in the place of {types}; expected one type. Name "
+            f"one for all with --type."
+        )
+    return replace(parts[0], name=theirs, rows=sum(part.rows for part in parts))
 
 
-def rope_factors_row(config: ModelConfig) -> np.ndarray:
-    """The blocks of the rope factors; empty where the config has none."""
-    return encode(np.array([config.rope_factors or ()], np.float32), QType.F32)
+def factor_tensors(config: ModelConfig) -> list[TensorInfo]:
+    """Returns the tensors of the rope factors that the config has."""
+    return [TensorInfo(name, QType.F32, 1, len(row)) for name, row in _factors(config).items()]
+
+
+def factor_rows(config: ModelConfig) -> list[np.ndarray]:
+    """Returns the blocks of `factor_tensors`."""
+    return [encode(np.array([row], np.float32), QType.F32) for row in _factors(config).values()]
+
+
+def _factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
+    short, long = config.rope_factors, config.long_rope_factors
+    if short is None:
+        return {}
+    if long is None:
+        return {ROPE_FACTORS: short}
+    return {LONG_ROPE_FACTORS: long, SHORT_ROPE_FACTORS: short}
 
 
 def in_file_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:

@@ -278,6 +278,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"n_experts": 4, "n_active_experts": 5},
         {"shared_hidden_dim": 97},
         {"n_experts": 1 << 20, "n_active_experts": 2},
+        {"long_rope_factors": (1.0,)},
     ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:

@@ -22,13 +22,14 @@ from dllama.weight_source import TensorInfo, WeightSource
 from tests.cluster.array_source import small_config
 from tests.dllama.formats.crafted import rewrite
 from tests.references.forward import reference_logits, tensor_values
-from tests.toy_models import toy_tensor, write_toy
+from tests.toy_models import LONGROPE, toy_tensor, write_toy
 
 KINDS = [
     ("gguf", "llama", QType.Q4_0),
     ("gguf", "llama", QType.F32),
     ("gguf", "qwen2", QType.Q8_0),
     ("gguf", "qwen3", QType.BF16),
+    ("gguf", "phi3", QType.Q4_0),
     ("m", "llama", QType.Q4_0),
     ("m", "llama", QType.F16),
     ("m", "qwen3", QType.Q8_0),
@@ -186,7 +187,7 @@ def test_config_says_what_was_written(tmp_path: Path) -> None:
     assert replace(config.rope_scaling, attention_factor=1.5) == scaling
 
 
-@pytest.mark.parametrize("kind", list(RopeScalingKind))
+@pytest.mark.parametrize("kind", [k for k in RopeScalingKind if k is not RopeScalingKind.LONGROPE])
 def test_rope_scaling_survives_the_file(tmp_path: Path, kind: RopeScalingKind) -> None:
     scaling = RopeScaling(kind, 8.0, 128, 1.0, 4.0)
     write_toy(tmp_path / "toy", rope_scaling=scaling)
@@ -199,6 +200,14 @@ def test_rope_factors_come_from_their_tensor(tmp_path: Path) -> None:
     source = open_model(tmp_path / "toy")
     assert source.config.rope_factors == factors
     assert not any("rope" in name for name in source.tensors)
+
+
+def test_longrope_is_two_tensors_and_a_magnitude(tmp_path: Path) -> None:
+    config = open_model(write_toy(tmp_path / "toy", arch="phi3", **LONGROPE)).config  # type: ignore[arg-type]
+    assert {key: getattr(config, key) for key in LONGROPE} == LONGROPE
+    assert set(GgufFile(tmp_path / "toy").tensors) >= {
+        "rope_factors_long.weight", "rope_factors_short.weight",
+    }  # fmt: skip
 
 
 def test_old_linear_scaling_key_is_read(tmp_path: Path) -> None:
@@ -260,8 +269,10 @@ REFUSED = [
     ),
     ({"llama.attention.scale": 0.1}, "attention.scale"),
     ({"llama.attention.value_length": 8}, "keys have 16 values a head and values 8"),
-    ({"llama.rope.dimension_count": 8}, "rotary embedding covers 8 of the 16"),
-    ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 4.0}, "'longrope'"),
+    ({"llama.rope.dimension_count": 18}, "rotary embedding covers 18 of the 16"),
+    ({"llama.rope.dimension_count": 7}, "rotary embedding covers 7 of the 16"),
+    ({"llama.rope.scaling.type": "longrope"}, "factors .longrope., which the file lacks"),
+    ({"llama.rope.scaling.type": "su", "llama.rope.scaling.factor": 4.0}, "in the way 'su'"),
     ({"llama.attention.head_count_kv": 3}, "4 heads cannot share 3"),
     ({"llama.attention.head_count_kv": np.array([2, 4], np.int32)}, "a whole number"),
     ({"llama.embedding_length": 96}, r"token_embd.weight has 352 rows of 64 values; .* of 96"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,10 +50,26 @@ def test_names_are_those_of_gguf(family: Family) -> None:
 def test_names_differ_within_a_family(family: Family) -> None:
     for config in configs_of(family):
         tensors = tensors_of(family, config)
-        for names in (
-            [t.name for t in tensors], [t.gguf for t in tensors], [t.hf for t in tensors],
-        ):  # fmt: skip
-            assert len(set(names)) == len(names)
+        assert len({t.name for t in tensors}) == len(tensors)
+        for names in ([t.gguf for t in tensors], [t.hf for t in tensors]):
+            assert [name for name, _ in itertools.groupby(names)] == list(dict.fromkeys(names))
+
+
+@families
+def test_what_a_file_stores_as_one_tensor_can_lie_in_it(family: Family) -> None:
+    """Matrices of one width, of which a GGUF file has those of no experts: its parts are written
+    one after the other."""
+    for config in configs_of(family):
+        tensors = tensors_of(family, config)
+        for name_of in (lambda t: t.gguf, lambda t: t.hf):
+            for _, group in itertools.groupby(tensors, name_of):
+                first, *others = group
+                for part in others:
+                    assert not part.is_vector and part.cols is first.cols
+                    assert part.n_experts(config) == first.n_experts(config)
+        for _, group in itertools.groupby(tensors, lambda t: t.gguf):
+            parts = list(group)
+            assert len(parts) == 1 or all(part.experts is None for part in parts)
 
 
 def test_a_llama_is_dense_or_a_mixture() -> None:

@@ -16,13 +16,20 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
 from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
-from dllama.config import ModelConfig  # noqa: E402
+from dllama.config import ModelConfig, RopeScaling, RopeScalingKind  # noqa: E402
+from dllama.formats.checkpoint.source import their_name  # noqa: E402
+from dllama.formats.rope_order import RotaryPairs, half_split_order  # noqa: E402
+from dllama.formats.stored_views import by_stored_name  # noqa: E402
 from dllama.formats.writing.encode import encode  # noqa: E402
-from dllama.formats.writing.gguf_export import in_file_order, model_stream  # noqa: E402
+from dllama.formats.writing.gguf_export import (  # noqa: E402
+    factor_rows,
+    in_file_order,
+    model_stream,
+)
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
-from dllama.models.tensors import Tensor  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from tests.local_model import Ranks, make_step  # noqa: E402
+from tests.toy_models import LONGROPE  # noqa: E402
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
 SIZES = {
@@ -37,6 +44,9 @@ EXPERTS = {
 }  # fmt: skip
 
 
+PHI3 = {"sliding_window": None, "pad_token_id": 0}
+
+
 class Case(NamedTuple):
     """A model of theirs, by its `model_type`, and of ours."""
 
@@ -46,12 +56,31 @@ class Case(NamedTuple):
     ours: dict[str, object]
 
 
+def phi4_mini(context: int, original: int) -> Case:
+    """A model with LongRoPE's factors that turns three quarters of each head."""
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": original, "attention_factor": 1.125,
+        "short_factor": list(LONGROPE["rope_factors"]),
+        "long_factor": list(LONGROPE["long_rope_factors"]),
+    }  # fmt: skip
+    scaling = RopeScaling(RopeScalingKind.LONGROPE, 1.0, original, attention_factor=1.125)
+    theirs = {"max_position_embeddings": context, "original_max_position_embeddings": original}
+    return Case(
+        "phi3", "phi3", {**PHI3, **theirs, "rope_parameters": rope, "partial_rotary_factor": 0.75},
+        LONGROPE | {"max_seq_len": context, "rope_scaling": scaling},
+    )  # fmt: skip
+
+
 CASES = [
     *(Case(arch, arch, {}, {}) for arch in ("llama", "qwen2", "qwen3")),
     Case(
         "exaone4", "exaone4",
         {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {},
     ),
+    Case("phi3", "phi3", PHI3, {}),
+    phi4_mini(256, original=30),
+    phi4_mini(96, original=100),
     Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
@@ -63,23 +92,40 @@ def test_every_family_is_here() -> None:
     assert {case.arch for case in CASES} == set(FAMILIES)
 
 
-def values_of(state: Mapping[str, Any], tensor: Tensor, layer: str | None) -> np.ndarray:
-    """Theirs of one of our tensors. The experts of a layer are one tensor there, which has the
-    gates of each above its other half."""
-    name = tensor.hf if layer is None else f"model.layers.{layer}.{tensor.hf}"
-    if "{e}" not in name:
-        return state[name].numpy()
-    joint, _, which = name.removesuffix("_proj.weight").replace("{e}.", "").rpartition(".")
+def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
+    """A stored tensor of theirs, which has the experts of a layer in one, the gates of each above
+    its other half."""
+    if "{e}" not in theirs:
+        return state[theirs].numpy()
+    joint, _, which = theirs.removesuffix("_proj.weight").replace("{e}.", "").rpartition(".")
     if which == "down":
         return state[f"{joint}.down_proj"].numpy()
     gates, ups = np.split(state[f"{joint}.gate_up_proj"].numpy(), 2, axis=1)
     return gates if which == "gate" else ups
 
 
+def our_rows(state: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
+    """Every tensor of ours by its name, (rows, cols)."""
+    found: dict[str, np.ndarray] = {}
+    for theirs, parts in by_stored_name(config, their_name).items():
+        n_experts = parts[0][1].n_experts(config)
+        shapes = [tensor.shape(config) for _, tensor in parts]
+        whole = values_of(state, theirs).reshape(n_experts, -1, shapes[0][1])
+        ends = np.cumsum([rows // n_experts for rows, _ in shapes])
+        for (name, tensor), rows in zip(parts, np.split(whole, ends[:-1], axis=1), strict=True):
+            values = rows.reshape(tensor.shape(config))
+            if tensor.has_pairs and FAMILIES[config.arch].is_hf_interleaved:
+                axis, pairs = int(tensor.is_vector), RotaryPairs(config.head_dim, config.rotary_dim)
+                order = half_split_order(range(values.shape[axis]), pairs)
+                values = np.take(values, order, axis)
+            found[name] = values
+    return found
+
+
 def written(path: Path, case: Case) -> np.ndarray:
     """Writes a random model; returns the logits of theirs after each of TOKENS."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(case.model_type, **SIZES, **case.theirs)
+    config = AutoConfig.for_model(case.model_type, **{**SIZES, **case.theirs})
     theirs = AutoModelForCausalLM.from_config(config).eval().to(torch.float32)
     with torch.no_grad():
         for parameter in theirs.parameters():  # far from the tame values of a fresh model
@@ -92,24 +138,24 @@ def written(path: Path, case: Case) -> np.ndarray:
     experts = {"n_experts": 8, "n_active_experts": 3} if "num_experts" in case.theirs else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
-        n_kv_heads=2, head_dim=16, vocab_size=352, max_seq_len=256, norm_epsilon=1e-5,
-        rope_theta=10000.0, **FAMILIES[case.arch].always, **experts, **case.ours,
+        n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
+        **{"max_seq_len": 256, **FAMILIES[case.arch].always, **experts, **case.ours},
     )  # fmt: skip
-    state = theirs.state_dict()
+    found = our_rows(theirs.state_dict(), ours)
     with model_stream(path, ours, QType.F32, lambda _: QType.F32, bpe_metadata(352)) as out:
-        for name, tensor in model_tensors(ours).items():
-            layer = name.split(".")[1] if name.startswith("layers.") else None
-            rows = values_of(state, tensor, layer).reshape(tensor.shape(ours))
-            out.write(encode(in_file_order(ours, name, rows), QType.F32))
+        for name in model_tensors(ours):
+            out.write(encode(in_file_order(ours, name, found[name]), QType.F32))
+        for row in factor_rows(ours):
+            out.write(row)
     return expected
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model_type)
 def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
-    """Of a prompt and of single tokens, on one node and on three."""
+    """Of a prompt and of single tokens, on one to three nodes."""
     path = tmp_path / "toy.gguf"
     expected = written(path, case)
-    for n_ranks in (1, 3):
+    for n_ranks in (1, 2, 3):
         group = ThreadGroup(n_ranks)
         comms = [ThreadCollective(group, rank) for rank in range(n_ranks)]
         ranks = Ranks(path, [1.0] * n_ranks, comms)

@@ -18,7 +18,7 @@ from tests.cluster.array_source import ArraySource, small_config
 from tests.local_model import Ranks, load_whole, local_runner, make_step
 from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
-from tests.toy_models import MIXTRAL, write_toy
+from tests.toy_models import LONGROPE, MIXTRAL, write_toy
 
 TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
@@ -34,6 +34,8 @@ VARIANTS = {
     "qwen2": {"arch": "qwen2"},
     "qwen3": {"arch": "qwen3", "head_dim": 32},
     "exaone4": {"arch": "exaone4", "rope_factors": tuple(1.0 + i / 2 for i in range(8))},
+    "phi3": {"arch": "phi3", **LONGROPE},
+    "phi3-short": {"arch": "phi3", "max_seq_len": 64, **LONGROPE},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},

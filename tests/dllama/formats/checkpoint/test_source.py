@@ -18,26 +18,28 @@ from dllama.formats.checkpoint.source import CheckpointSource
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import EXPERTS, MIXTRAL, write_toy
+from tests.toy_models import EXPERTS, LONGROPE, MIXTRAL, write_toy
 
-MODELS = [
-    ("llama", "llama", QType.F32),
-    ("llama", "mistral", QType.BF16),
-    ("qwen2", "qwen2", QType.F16),
-    ("qwen3", "qwen3", QType.BF16),
-    ("exaone4", "exaone4", QType.F32),
+MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
+    ("llama", "llama", QType.F32, {}),
+    ("llama", "mistral", QType.BF16, {}),
+    ("qwen2", "qwen2", QType.F16, {}),
+    ("qwen3", "qwen3", QType.BF16, {}),
+    ("exaone4", "exaone4", QType.F32, {}),
+    ("phi3", "phi3", QType.F32, LONGROPE),
 ]
 TOKENS = range(5, 25)
 
 
-@pytest.mark.parametrize(("arch", "model_type", "qtype"), MODELS)
+@pytest.mark.parametrize(("arch", "model_type", "qtype", "fields"), MODELS)
 def test_a_folder_is_the_same_model_as_a_gguf_file(
-    tmp_path: Path, arch: str, model_type: str, qtype: QType
+    tmp_path: Path, arch: str, model_type: str, qtype: QType, fields: dict[str, object]
 ) -> None:
     folder = write_checkpoint(
-        tmp_path / "toy", arch=arch, model_type=model_type, qtype=qtype, head_dim=32
+        tmp_path / "toy", arch=arch, model_type=model_type, qtype=qtype, head_dim=32, fields=fields
     )
-    gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, qtype=qtype, head_dim=32))
+    toy = write_toy(tmp_path / "toy.gguf", arch=arch, qtype=qtype, head_dim=32, **fields)  # type: ignore[arg-type]
+    gguf = open_model(toy)
     source = open_model(folder)
     assert isinstance(source, CheckpointSource)
     assert replace(source.config, name="") == replace(gguf.config, name="")
@@ -63,7 +65,7 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     tmp_path: Path, arch: str, model_type: str, experts: dict[str, object]
 ) -> None:
     folder = write_checkpoint(
-        tmp_path / "toy", arch=arch, model_type=model_type, experts=experts, n_files=2
+        tmp_path / "toy", arch=arch, model_type=model_type, fields=experts, n_files=2
     )
     gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, **experts))  # type: ignore[arg-type]
     source = open_model(folder)
@@ -196,13 +198,26 @@ REFUSED: dict[str, dict[str, object]] = {
     "says hidden_size is '64.0'": {"hidden_size": 64.0},
     "num_hidden_layers is '0'": {"num_hidden_layers": 0},
     "rms_norm_eps is '-1'": {"rms_norm_eps": -1},
-    "in the way 'longrope'": {"rope_scaling": {"type": "longrope", "factor": 2}},
+    "max_position_embeddings is 'None'": {"rope_scaling": {"type": "longrope", "factor": 2}},
+    "rope value long_factor is 'None'": {
+        "rope_scaling": {"type": "su", "short_factor": [1.0] * 8},
+        "original_max_position_embeddings": 64,
+    },
+    "rope value short_factor is '0'": {
+        "rope_scaling": {"type": "longrope", "short_factor": [0], "long_factor": [1]},
+        "original_max_position_embeddings": 64,
+    },
+    "there are 7 rope factors": {
+        "rope_scaling": {"type": "longrope", "short_factor": [1] * 8, "long_factor": [1] * 7},
+        "original_max_position_embeddings": 64,
+    },
     "in the way '\\[1": {"rope_scaling": {"type": [1], "factor": 2}},
     "rope_scaling is no object": {"rope_scaling": [1]},
     "rope value factor is '0'": {"rope_scaling": {"type": "linear", "factor": 0}},
     "rope value factor is 'None'": {"rope_scaling": {"type": "yarn"}},
     "`truncate` is false": {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": False}},
-    "partial_rotary_factor is": {"rope_scaling": {"partial_rotary_factor": 0.5}},
+    "partial_rotary_factor is '-1'": {"rope_scaling": {"partial_rotary_factor": -1}},
+    "covers 20 of the 16": {"partial_rotary_factor": 1.25},
     "64 rows of 64 values; its metadata": {"head_dim": 32},
 }
 
@@ -216,6 +231,19 @@ def test_a_config_that_is_not_computed_is_refused_by_its_key(
     path.write_text(json.dumps(json.loads(path.read_text()) | said))
     with pytest.raises(ModelFileError, match=sentence):
         open_model(folder)
+
+
+def test_longrope_says_its_magnitude_or_it_follows_from_the_context(tmp_path: Path) -> None:
+    """Phi-3-mini-128k's: the square root of 1 + ln(131072 / 4096) / ln(4096)."""
+    rope = {"type": "su", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    said = {"rope_parameters": rope, "original_max_position_embeddings": 4096}
+    long = write_checkpoint(tmp_path / "long", **{**said, "max_position_embeddings": 131072})
+    scaling = open_model(long).config.rope_scaling
+    assert scaling is not None and scaling.original_max_seq_len == 4096
+    assert scaling.attention_factor == pytest.approx(1.1902380714238083)
+    short = write_checkpoint(tmp_path / "short", **{**said, "max_position_embeddings": 2048})
+    scaling = open_model(short).config.rope_scaling
+    assert scaling is not None and scaling.attention_factor == 1.0
 
 
 # ---- files

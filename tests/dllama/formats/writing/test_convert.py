@@ -30,7 +30,7 @@ def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
     return out
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "exaone4"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "exaone4", "phi3"])
 @pytest.mark.parametrize("quantize", [None, "q8_0"])
 def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | None) -> None:
     scaling = LLAMA3 if arch == "llama" else None

@@ -1,0 +1,111 @@
+"""Tensors that are views of others: some of the rows of a stored tensor, or its rows in our rotary
+order. They read through what they view, whatever file and type it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dllama.config import ModelConfig
+from dllama.errors import ModelFileError
+from dllama.formats.mapped_source import Stored
+from dllama.formats.rope_order import RotaryPairs, half_split_order
+from dllama.models import model_tensors
+from dllama.models.tensors import Tensor
+from dllama.qtypes import BLOCK, COMPUTABLE
+from dllama.weight_source import TensorInfo
+
+Named = tuple[str, Tensor]
+"""One of our tensors: its full name, and its row of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOf:
+    """Rows of a stored tensor from `first_row` on; of several experts these rows of each."""
+
+    info: TensorInfo
+    whole: Stored
+    first_row: int
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        first = self.first_row
+        part: np.ndarray = self.whole.read(range(first + rows.start, first + rows.stop), cols)
+        return part
+
+    def release(self) -> None:
+        self.whole.release()
+
+
+@dataclass(frozen=True, slots=True)
+class HalfSplit:
+    """A tensor whose rows (of a vector: columns) are stored with rotary pairs side by side: the
+    rows 2j and 2j + 1 of a head."""
+
+    whole: Stored
+    pairs: RotaryPairs
+
+    @property
+    def info(self) -> TensorInfo:
+        return self.whole.info
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        info = self.info
+        if info.rows > 1:
+            cut: np.ndarray = self.whole.read(range(info.rows), cols)
+            ordered: np.ndarray = cut[half_split_order(rows, self.pairs)]
+            return ordered
+        values = self.whole.read(range(1), range(info.cols)).reshape(info.cols, -1)
+        turned: np.ndarray = values[half_split_order(cols, self.pairs)]
+        return turned.reshape(1, -1)[rows.start : rows.stop]
+
+    def release(self) -> None:
+        self.whole.release()
+
+
+def half_split(whole: Stored, pairs: RotaryPairs, path: Path) -> HalfSplit:
+    """Returns the tensor in our order. Raises ModelFileError for a bias in blocks: it cannot be
+    requantized."""
+    info = whole.info
+    in_blocks = info.qtype not in COMPUTABLE or BLOCK[info.qtype].values > 1
+    if info.rows == 1 and in_blocks:
+        raise ModelFileError(
+            f"{path}: the bias {info.name} is stored as {info.qtype.name}; expected "
+            f"F32, F16 or BF16. Convert the model again with biases in F32."
+        )
+    return HalfSplit(whole, pairs)
+
+
+def by_stored_name(
+    config: ModelConfig, their_name: Callable[[str, Tensor], str]
+) -> dict[str, list[Named]]:
+    """Returns a model's tensors by the names of the stored ones that hold them. Tensors that the
+    table gives one name lie in it below each other, in the table's order."""
+    found: dict[str, list[Named]] = {}
+    for name, tensor in model_tensors(config).items():
+        found.setdefault(their_name(name, tensor), []).append((name, tensor))
+    return found
+
+
+def joint_shape(config: ModelConfig, parts: Sequence[Named]) -> tuple[int, int]:
+    """Returns (rows, cols) of a stored tensor that holds these parts below each other; of several
+    experts the rows of all."""
+    shapes = [tensor.shape(config) for _, tensor in parts]
+    return sum(rows for rows, _ in shapes), shapes[0][1]
+
+
+def parts_of(config: ModelConfig, whole: Stored, parts: Sequence[Named]) -> list[Stored]:
+    """Returns each of the tensors that a stored one holds, below each other in this order; the
+    stored one itself where it holds one."""
+    if len(parts) == 1:
+        return [whole]
+    found: list[Stored] = []
+    first = 0
+    for name, tensor in parts:
+        rows, _ = tensor.shape(config)
+        info = replace(whole.info, name=name, rows=rows)
+        found.append(RowsOf(info, whole, first))
+        first += rows // info.n_experts
+    return found

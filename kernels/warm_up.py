@@ -13,6 +13,8 @@ from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
 from kernels.candidates import scan_logits
+from kernels.encoding import MODULES
+from kernels.encoding.encode import encode_rows
 from kernels.experts.routing import route, routes
 from kernels.experts.slots import activate, gather
 from kernels.experts.sums import add_slots
@@ -43,6 +45,8 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
     yield "candidates", _candidates
     for name in ALL_TYPES:
         yield f"weights in {name.upper()}", lambda team, name=name: _weights(team, name)  # type: ignore[misc]
+    for name in MODULES:
+        yield f"weights made into {name.upper()}", lambda team, name=name: _encoding(name)  # type: ignore[misc]
 
 
 def _activations(team: Team) -> None:
@@ -105,6 +109,11 @@ def _candidates(team: Team) -> None:
         team.state, np.ones((1, 8), np.float32), 8, 0, 8, one, one[None].copy(),
         *np.ones((3, 1, 1), np.float32),
     )  # fmt: skip
+
+
+def _encoding(name: str) -> None:
+    out = np.zeros(format_of(name).layout.row_bytes(COLS), np.uint8)
+    encode_rows(name, np.ones(COLS, np.float32), out)
 
 
 def _weights(team: Team, name: str) -> None:

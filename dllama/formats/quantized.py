@@ -18,7 +18,7 @@ from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.mapped_source import checked_cut, cut_bytes
-from dllama.formats.writing.encode import ENCODERS, encode
+from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.qtypes import BLOCK, QType
 from dllama.weight_source import TensorInfo, WeightSource
 
@@ -32,7 +32,7 @@ _MAX_THREADS = 4
 
 def type_named(name: str) -> QType:
     """Returns the type that float weights can be made into. Raises ConfigError for others."""
-    types = {qtype.name.lower(): qtype for qtype in ENCODERS}
+    types = {qtype.name.lower(): qtype for qtype in ENCODABLE}
     if name.lower() not in types:
         raise ConfigError(
             f"weights cannot be made into {name[:40]!r}; the types are {', '.join(types)}"

@@ -12,7 +12,7 @@ import pytest
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.formats.quantized import QuantizedSource, type_named
-from dllama.formats.writing.encode import ENCODERS, encode
+from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.qtypes import QType
 from tests.checkpoints import write_checkpoint
 from tests.local_model import local_runner, make_step
@@ -78,6 +78,6 @@ def test_a_model_quantized_at_load_answers_like_the_file_of_that_type(tmp_path: 
 
 
 def test_a_type_that_floats_cannot_be_made_into_is_refused() -> None:
-    assert {type_named(qtype.name) for qtype in ENCODERS} == set(ENCODERS)
-    with pytest.raises(ConfigError, match="cannot be made into 'iq4_xs'; the types are f32, f16"):
-        type_named("iq4_xs")
+    assert {type_named(qtype.name) for qtype in ENCODABLE} == set(ENCODABLE)
+    with pytest.raises(ConfigError, match="cannot be made into 'iq2_s'; the types are f32, f16"):
+        type_named("iq2_s")

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.writers.decode import DECODERS, decode
-from dllama.formats.writing.encode import ENCODERS, encode
+from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.qtypes import COMPUTABLE, QType
 
 # float16 scales must not overflow, or ours and theirs differ only in their warnings
 # and the inverse of one must not either: what becomes of infinity as a byte is nowhere said
 FLOATS = st.floats(-60000.0, 60000.0, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)
+
+EXACT = [QType.F32, QType.F16, QType.BF16, QType.Q8_0, QType.Q4_0, QType.Q4_1, QType.Q5_0,
+         QType.Q5_1]  # fmt: skip
 
 
 def theirs(values: np.ndarray, qtype: QType) -> np.ndarray:
@@ -24,10 +27,10 @@ def theirs(values: np.ndarray, qtype: QType) -> np.ndarray:
 
 
 def test_what_can_be_written_can_be_read_and_computed() -> None:
-    assert set(DECODERS) <= set(ENCODERS) < COMPUTABLE
+    assert set(DECODERS) <= set(ENCODABLE) < COMPUTABLE
 
 
-@pytest.mark.parametrize("qtype", list(ENCODERS))
+@pytest.mark.parametrize("qtype", EXACT)
 @pytest.mark.parametrize("scale", [1e-6, 0.02, 1.0, 300.0])
 def test_random_rows_encode_as_the_gguf_library_does(qtype: QType, scale: float) -> None:
     rng = np.random.default_rng(7)
@@ -43,7 +46,7 @@ def test_random_rows_encode_as_the_gguf_library_does(qtype: QType, scale: float)
 
 @settings(max_examples=60)
 @given(
-    qtype=st.sampled_from(sorted(ENCODERS)),
+    qtype=st.sampled_from(EXACT),
     values=hnp.arrays(np.float32, (2, 32), elements=FLOATS),
 )
 def test_any_rows_encode_as_the_gguf_library_does(qtype: QType, values: np.ndarray) -> None:
@@ -74,7 +77,7 @@ def test_bf16_rounds_to_even_and_keeps_nan() -> None:
 def test_wrong_sizes_and_types_are_refused() -> None:
     with pytest.raises(ValueError, match="does not end at a block of Q4_0"):
         encode(np.zeros((1, 33), np.float32), QType.Q4_0)
-    with pytest.raises(ValueError, match="no encoder for Q6_K"):
-        encode(np.zeros((1, 256), np.float32), QType.Q6_K)
+    with pytest.raises(ValueError, match="no encoder for IQ2_S"):
+        encode(np.zeros((1, 256), np.float32), QType.IQ2_S)
     with pytest.raises(ValueError, match="no decoder for Q6_K"):
         decode(np.zeros((1, 210), np.uint8), QType.Q6_K)

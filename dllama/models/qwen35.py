@@ -12,6 +12,7 @@ from dllama.models.delta import (
     delta_fields,
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
+from dllama.models.delta_orders import GGUF_ORDERS, HF_CHANGES, HF_ORDERS
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
 from dllama.models.family import Family
 
@@ -25,6 +26,10 @@ QWEN35 = Family(
     hf_keys=DELTA_HF_KEYS,
     layer=(*_HALF, *FEED_FORWARD),
     always=_ALWAYS,
+    gguf_orders=GGUF_ORDERS,
+    hf_orders=HF_ORDERS,
+    hf_changes=HF_CHANGES,
+    has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
     config_of=delta_fields(is_tiled=True),
 )
@@ -36,6 +41,10 @@ QWEN35MOE = Family(
     hf_keys=HF_KEYS | DELTA_HF_KEYS,
     layer=(*_HALF, ROUTER, *EXPERTS, *SHARED),
     always=_ALWAYS,
+    gguf_orders=GGUF_ORDERS,
+    hf_orders=HF_ORDERS,
+    hf_changes=HF_CHANGES,
+    has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
     config_of=lambda keys: {

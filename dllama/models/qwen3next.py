@@ -12,14 +12,26 @@ from dllama.models.delta import (
     delta_fields,
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
+from dllama.models.delta_orders import HF_CHANGES, joint_order
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
-from dllama.models.family import Family
+from dllama.models.family import Family, Order
+
+JOINT = "linear_attn.in_proj_qkvz.weight"
+"""Queries, keys, values and gates in one."""
 
 QWEN3NEXT = Family(
     arch="qwen3next",
     title="Qwen3-Next-80B-A3B",
     hf_types=("qwen3_next",),
     hf_keys=HF_KEYS | DELTA_HF_KEYS,
+    hf_renamed={
+        "qwen3_next": {
+            "linear_attn.in_proj_qkv.weight": JOINT,
+            "linear_attn.in_proj_z.weight": JOINT,
+        }
+    },
+    hf_orders={JOINT: Order(joint_order)},
+    hf_changes=HF_CHANGES,
     layer=(
         NORM1, *GATED_ATTENTION, *DELTA, *PAIRED_BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM,
         ROUTER, *EXPERTS, *SHARED,

@@ -56,9 +56,13 @@ class Engine:
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
-        self._speculation = Speculation(0 if runner.config.n_slots else speculate, draft_model)
+        n_drafted = 0 if runner.config.n_slots else speculate  # a state cannot be taken back
+        self._speculation = Speculation(n_drafted, draft_model)
         self._drafting_s = 0.0  # the draft model's time for the current step
-        self._arrivals = Arrivals(runner.config.n_tokens, self._speculation, constraints)
+        has_states = runner.config.n_slots > 0
+        self._arrivals = Arrivals(
+            runner.config.n_tokens, self._speculation, constraints, has_states=has_states
+        )
         self._scheduler = Scheduler(
             n_pages=runner.n_pages,
             max_seq_len=runner.config.max_seq_len,

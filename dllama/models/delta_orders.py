@@ -51,8 +51,8 @@ def _heads_of(config: ModelConfig, *, is_tiled: bool) -> np.ndarray:
     sizes = config.delta
     assert sizes is not None
     n_shared = sizes.n_value_heads // sizes.n_key_heads
-    stored = np.arange(sizes.n_value_heads)
-    stored = stored.reshape(n_shared, -1) if is_tiled else stored.reshape(-1, n_shared).T
+    heads = np.arange(sizes.n_value_heads)
+    stored = heads.reshape(n_shared, -1) if is_tiled else heads.reshape(-1, n_shared).T
     bundles = stored.reshape(n_shared, -1, sizes.bundle)  # (shared, bundles, key heads of a bundle)
     return np.moveaxis(bundles, 0, 1).ravel()
 

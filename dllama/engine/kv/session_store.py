@@ -29,6 +29,12 @@ class SessionStore:
         """The reply to a call. Raises RequestError, SessionFileError, EngineBusy, PeerLost."""
         if call.action is SessionAction.ERASE:
             return SessionReply(call.id, n_tokens=self._erase(call.session_id, kv))
+        if kv.states.is_needed:
+            raise RequestError(
+                "layers of this model keep a state in place of keys and values, and states are not "
+                "written to files; send the conversation again, its text is all that it takes",
+                param="action",
+            )
         path = self._path(call.filename)
         if call.action is SessionAction.SAVE:
             n_tokens, n_bytes = self._save(call, kv, path)

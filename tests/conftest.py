@@ -15,9 +15,11 @@ settings.load_profile("dllama")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nodes that tests start keep their keys in a folder of the tests."""
+    """Nodes that tests start keep their keys in a folder of the tests, and find no models but
+    theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLLAMA_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("DLLAMA_MODELS", str(tmp_path_factory.mktemp("models")))
         patch.delenv("DLLAMA_CLUSTER_KEY", raising=False)
         yield
 

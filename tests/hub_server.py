@@ -112,12 +112,13 @@ class HubServer:
         files = self._files(request)
         if path not in files:
             raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound"})
-        if len(files[path]) < self.LARGE:
-            return await self._send(request, path, files[path])
+        data = files[path]
+        if len(data) < self.LARGE:
+            return await self._send(request, path, data)
         trouble = self.always.get(path, Trouble())
         repo = f"{request.match_info['user']}/{request.match_info['repo']}"
         target = trouble.redirect or f"{self.cdn or self.url}/cdn/{repo}/{path}?signature=secret"
-        return web.Response(status=302, headers={"Location": target})
+        return web.Response(status=302, headers={"Location": target, **_known(data)})
 
     async def _cdn(self, request: web.Request) -> web.StreamResponse:
         self._note(request)
@@ -145,6 +146,7 @@ class HubServer:
         response.content_length = end - start
         if is_part:
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        response.headers.update(_known(data))
         response.headers.update(trouble.headers)
         await response.prepare(request)
         self.n_open += 1
@@ -172,6 +174,15 @@ class HubServer:
                 return
             if self.pace_s:
                 await asyncio.sleep(self.pace_s)
+
+
+def _known(data: bytes) -> dict[str, str]:
+    """The headers that huggingface_hub reads."""
+    return {
+        "X-Repo-Commit": COMMIT,
+        "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+        "X-Linked-Size": str(len(data)),
+    }
 
 
 def _refused(trouble: Trouble) -> web.HTTPException:

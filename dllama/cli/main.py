@@ -18,6 +18,12 @@ COMMANDS = {
     "chat": "talk to a running server",
     "bench": "measure prefill and decode speed",
     "perplexity": "measure how well a model predicts a text",
+    "pull": "download models by their names",
+    "list": "list the models on this machine",
+    "show": "tell what is known of one of them",
+    "rm": "remove some of them",
+    "ps": "list the models that a running server has loaded",
+    "stop": "have a running server free the memory of one",
     "plan": "say how fast a model would be on which machines, before it is loaded",
     "nodes": "list, add and remove the workers of a running server",
     "inspect": "show what a model file holds",
@@ -29,6 +35,8 @@ COMMANDS = {
 }
 """Each is the module of its name in this package. Only the one that is asked for is imported: the
 others would bring in web servers and compilers that it does not need."""
+
+SHORT = {"ls": "list"}  # as users of other programs type it
 
 PROGRAMS = ("root", "worker")  # commands that are programs too, and read their flags themselves
 
@@ -56,6 +64,9 @@ def run_program(name: str, argv: list[str] | None) -> int:
 def start(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command = words[0] if words else ""
+    if command in SHORT:
+        command = SHORT[command]
+        words = [command, *words[1:]]
     if command in PROGRAMS:
         return run_program(command, words[1:])
     with collector_paused():
@@ -67,6 +78,10 @@ def start(argv: list[str] | None) -> int:
     from dllama.cli.terminal.output import set_up_logging
 
     set_up_logging("warning")
+    if getattr(args, "model", None) is not None:
+        from dllama.cli.model_name import name_models
+
+        name_models(args)
     code: int = args.run(args)
     return code
 

@@ -86,9 +86,15 @@ class ServerAddress:
     ) -> dict[str, object]:
         """Returns the JSON object that the server answers with. Raises DllamaError with the
         server's words where it refuses."""
+        return self.ask_with_headers(method, path, body, timeout_s)[0]
+
+    def ask_with_headers(
+        self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
+    ) -> tuple[dict[str, object], Mapping[str, str]]:
+        """Returns what `ask` does, and the answer's headers. Raises as ask."""
         with self.request(method, path, body, timeout_s) as response:
             data = response.read(MAX_ANSWER_BYTES)
-            status = response.status
+            status, headers = response.status, response.headers
         if status != 200:
             raise DllamaError(refusal(data, status))
         try:
@@ -100,13 +106,14 @@ class ServerAddress:
                 f"what answers at {self} is no server of dllama: it sends no JSON object; name "
                 "another with --url"
             )
-        return answer
+        return answer, dict(headers.items())
 
 
 def refusal(body: bytes, status: int) -> str:
     """Returns the server's words of an answer that is an error."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        return error if isinstance(error, str) else str(error["message"])  # Ollama's, OpenAI's
     except (ValueError, KeyError, TypeError):
         line = " ".join(body[:200].decode("utf-8", "replace").split())
         return f"the server answered {status}: {''.join(c for c in line if c.isprintable())}"

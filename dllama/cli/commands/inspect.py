@@ -16,13 +16,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         description="Show sizes, tensor types, tokenizer and context of a model file, also of one "
         "that cannot be run, and why.",
     )  # fmt: skip
-    parser.add_argument("file")
+    parser.add_argument("model", metavar="FILE|NAME")
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    facts = describe(args.file)
+    facts = describe(args.model)
     if args.json:
         print(json.dumps(facts.as_json(), indent=1))
     else:

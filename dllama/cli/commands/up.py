@@ -161,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):  # the children must end with us
         signal.signal(number, _leave)
     extra: list[str] = getattr(args, "rest", [])
+    if name := getattr(args, "model_name", None):
+        extra = ["--alias", name, *extra]
     port = args.port or free_port()
     key = args.cluster_key
     with local_cluster(args.model, args.n_workers, port, extra, key) as (url, children):

@@ -131,10 +131,14 @@ def default_threads() -> int:
 def add_model_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --model, for the commands that use the model in the package by default."""
     parser.add_argument(
-        "-m", "--model", metavar="FILE", default=str(DEFAULT_MODEL),
-        help="a GGUF or distributed-llama .m file, or a folder with config.json and safetensors "
-        "files (default: the small model that comes with dllama, which knows dllama and not much "
-        "else)",
+        "-m", "--model", metavar="FILE|NAME", default=str(DEFAULT_MODEL),
+        help="a GGUF or distributed-llama .m file, a folder with config.json and safetensors "
+        "files, or a name as dllama pull takes it (default: the small model that comes with "
+        "dllama, which knows dllama and not much else)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pull", action="store_true",
+        help="download the model if it is not here; on a terminal that is done anyway",
     )  # fmt: skip
 
 

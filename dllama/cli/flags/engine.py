@@ -113,4 +113,5 @@ def runner_settings(args: argparse.Namespace) -> EngineSettings:
         advertise=args.advertise,
         cluster_key=args.cluster_key,
         encrypts=not args.no_encrypt,
+        name=getattr(args, "model_name", None),
     )

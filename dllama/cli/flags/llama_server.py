@@ -30,7 +30,7 @@ GUESS = "how tokens are guessed, which changes no answer; see --speculate and --
 PAGE = "llama-server's page, which is not here"
 LOGS = "how its log looks; see --log-level"
 IMAGES = "images and sound, which no model it runs takes"
-LOAD = "where a model is downloaded; this program downloads nothing: give the file to --model"
+LOAD = "where a model is downloaded; name it with --model or -hf, and a token with HF_TOKEN"
 ROUTER = "a server of several models; start one dllama-root for each"
 TOOLS = "tools that the server runs itself; clients run their tools"
 ROPE = "the rotations that a model was trained with; they come from its file"
@@ -69,7 +69,7 @@ FOREIGN = (
             "--cors-methods --cors-headers", 1, ANY, PAGE),
     Foreign("--no-ui-mcp-proxy --no-webui-mcp-proxy --cors-credentials -no-ag --no-agent",
             0, ANY, PAGE),
-    Foreign("--offline --no-mmproj --no-mmproj-auto --mmproj-auto --mmproj-offload "
+    Foreign("--no-mmproj --no-mmproj-auto --mmproj-auto --mmproj-offload "
             "--no-mmproj-offload --jinja --no-jinja -e --escape --no-escape --embedding "
             "--embeddings --metrics --no-skip-chat-parsing --models-autoload "
             "--no-models-autoload --lora-init-without-apply", 0, ANY, "what is so here anyway"),
@@ -77,8 +77,8 @@ FOREIGN = (
             "--video-timestamp-interval --video-ffmpeg-dir --media-path", 1, ANY, IMAGES),
     # What would change answers.
     Foreign("-mm --mmproj -mmu --mmproj-url", 1, (), IMAGES),
-    Foreign("-hf -hfr --hf-repo -hff --hf-file -hft --hf-token -mu --model-url -dr --docker-repo "
-            "-hfd -hfrd --hf-repo-draft --spec-draft-hf", 1, (), LOAD),
+    Foreign("-hft --hf-token -dr --docker-repo -hfd -hfrd --hf-repo-draft --spec-draft-hf", 1, (),
+            LOAD),
     Foreign("--embd-gemma-default --fim-qwen-1.5b-default --fim-qwen-3b-default "
             "--fim-qwen-7b-default --fim-qwen-7b-spec --fim-qwen-14b-spec --fim-qwen-30b-default "
             "--gpt-oss-20b-default --gpt-oss-120b-default --vision-gemma-4b-default "

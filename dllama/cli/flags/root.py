@@ -14,9 +14,11 @@ from dllama.cli.flags.defaults import add_default_flags
 from dllama.cli.flags.durations import seconds
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.environment import environment_flags
+from dllama.cli.flags.hub import add_hub_flags, use_hub_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.model_name import name_models
 from dllama.cli.terminal.output import set_up_logging
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
 
@@ -67,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_context_flags(parser)
     add_default_flags(parser)
     add_server_flags(parser)
+    add_hub_flags(parser)
     add_foreign_flags(parser)
     return parser
 
@@ -80,6 +83,8 @@ def read_flags(words: Sequence[str]) -> tuple[EngineSettings, ServerSettings, st
     taken = list(dict.fromkeys(taken_flags(args)))
     if taken:
         log.warning("taken, but without effect here: %s", ", ".join(taken))
+    use_hub_flags(args)
+    name_models(args)
     engine = replace(
         engine_settings(args), max_recover_s=args.max_recover_s, rejoin_s=args.rejoin_s
     )

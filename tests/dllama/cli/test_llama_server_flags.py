@@ -13,6 +13,7 @@ import pytest
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.engine import engine_settings
 from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
+from dllama.cli.flags.hub import use_hub_flags
 from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
@@ -191,3 +192,23 @@ def test_defaults_that_no_request_may_say_stop_the_start() -> None:
     for words in (("--reasoning-budget", "100"), ("--pooling", "rank")):
         with pytest.raises(ConfigError, match=words[0]):
             server(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ("-hf u/r:Q4_0", "hf.co/u/r:Q4_0"),
+        ("--hf-repo u/r:Q4_0 --hf-file a.gguf", "hf.co/u/r/a.gguf"),
+        ("-mu https://h/a.gguf", "https://h/a.gguf"),
+    ],
+)
+def test_flags_of_downloads_are_a_name_that_is_pulled(words: str, model: str) -> None:
+    args = build_parser().parse_args(words.split())
+    use_hub_flags(args)
+    assert (args.model, args.pull) == (model, True)
+
+
+@pytest.mark.parametrize("words", ["-hff a.gguf", "-hf u/r -mu https://h/a.gguf"])
+def test_flags_of_downloads_that_do_not_fit(words: str) -> None:
+    with pytest.raises(ConfigError):
+        use_hub_flags(build_parser().parse_args(words.split()))

@@ -43,7 +43,7 @@ def in_mxfp4(tensors: dict[str, Entry]) -> dict[str, np.ndarray]:
 
 def folder_of(path: Path, qtype: QType = QType.F32, **more: object) -> Path:
     return write_checkpoint(
-        path, arch="gpt-oss", qtype=qtype, experts=EXPERTS["gpt-oss"], **more,
+        path, arch="gpt-oss", qtype=qtype, fields=EXPERTS["gpt-oss"], **more,
         rope_scaling=RopeScaling(RopeScalingKind.YARN, 4.0, 64, is_rounded=False),
     )  # type: ignore[arg-type]  # fmt: skip
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.rope_keys import rope_metadata
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
@@ -62,6 +63,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     for ours, theirs in family.hf_keys.items():
         if config.get(ours) is not None:
             keys[theirs] = config[ours]
+    keys |= delta_metadata(config, family, path)
     heads = config.get("num_key_value_heads")
     if heads is not None:
         keys["attention.head_count_kv"] = _whole(config, "num_key_value_heads", path)
@@ -98,11 +100,12 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"models of the type {config['model_type']}. Use another model."
             )
     kinds = config.get("layer_types")
-    foreign = [kind for kind in kinds if kind not in _KINDS] if isinstance(kinds, list) else []
+    known = (*_KINDS, DELTA) if has_delta_nets(family) else _KINDS
+    foreign = [kind for kind in kinds if kind not in known] if isinstance(kinds, list) else []
     if foreign:
         raise ModelFileError(
             f"{path}: layer_types names layers of the kind {str(foreign[0])[:80]!r}; this version "
-            f"computes {' and '.join(_KINDS)}. Use another model."
+            f"computes {' and '.join(known)}. Use another model."
         )
 
 

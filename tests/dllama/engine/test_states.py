@@ -157,7 +157,7 @@ def test_what_states_cannot_do_is_said(runner: RanksRunner) -> None:
 
 
 def test_a_full_context_ends_the_answer(runner: RanksRunner) -> None:
-    told, _ = ask(Engine(runner), Submit("a", words(150, 1), GREEDY))
+    told, _ = ask(Engine(runner, max_step_tokens=100), Submit("a", words(150, 1), GREEDY))
     assert len(told) == CONTEXT - 150
 
 

@@ -15,10 +15,11 @@ from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
 from dllama.formats.checkpoint.source import CheckpointSource
+from dllama.models import model_tensors
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import EXPERTS, LONGROPE, MIXTRAL, write_toy
+from tests.toy_models import DELTA, EXPERTS, LONGROPE, MIXTRAL, toy_tensor, write_toy
 
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
@@ -76,6 +77,34 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     name = "layers.1.expert_w1"
     cut = source.read(name, range(8, 24), range(16, 32))
     assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
+
+
+@pytest.mark.parametrize("arch", DELTA)
+def test_heads_of_gated_delta_nets_are_brought_into_our_order(tmp_path: Path, arch: str) -> None:
+    """And numbers that folders have otherwise are as GGUF files have them, but for their last
+    bits."""
+    fields: dict[str, object] = {"delta": DELTA[arch], "partial_rotary_dim": 8}
+    if arch in EXPERTS:
+        fields |= {"shared_hidden_dim": 320, **EXPERTS[arch]}
+    folder = write_checkpoint(tmp_path / "toy", arch=arch, fields=fields)
+    gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, **fields))  # type: ignore[arg-type]
+    source = open_model(folder)
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    assert source.config.delta == replace(DELTA[arch], n_slots=32)
+    for name, tensor in model_tensors(source.config).items():
+        ours = toy_tensor(source.config, name, 0)
+        for each in (source, gguf):
+            stored = each.read(name).view(np.float32)
+            assert each.tensors[name].qtype is QType.F32 and stored.shape == ours.shape
+            if tensor.is_vector:
+                np.testing.assert_allclose(stored, ours, rtol=1e-6)
+            else:
+                assert np.array_equal(stored, ours), name
+    rows, cols = range(16, 48), range(32, 64)
+    for name, cut in (("delta_v", (rows, None)), ("delta_out", (None, cols))):
+        whole = gguf.read(f"layers.0.{name}").view(np.float32)
+        part = gguf.read(f"layers.0.{name}", *cut).view(np.float32)
+        assert np.array_equal(part, whole[rows] if cut[0] else whole[:, cols])
 
 
 def test_cuts_are_views_of_the_file(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 
 from kernels.activations import add_rms_norm, swiglu
 from kernels.attention.causal import attention, scratch
-from kernels.attention.gate import gate, part_gates
+from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
+from kernels.attention.tile import scoring
 from kernels.candidates import scan_logits
 from kernels.encoding import MODULES
 from kernels.encoding.encode import encode_rows
@@ -26,6 +27,7 @@ from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wi
 from kernels.recurrent.convolution import convolution
 from kernels.recurrent.delta import DeltaWeights, delta_net
 from kernels.recurrent.states import Slots, delta_states
+from kernels.soft_cap import soft_cap
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
 from kernels.weights.layout import GROUP, Needs
@@ -82,11 +84,11 @@ def _attention(team: Team, name: str) -> None:
     )  # fmt: skip
     attention(
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
-        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM, 1),
-        np.zeros((1, HEAD_DIM), np.float32),
+        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scoring(HEAD_DIM),
+        scratch(team.n_threads, HEAD_DIM, 1), np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(
-        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2), HEAD_DIM,
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones((1, HEAD_DIM // 2)), HEAD_DIM,
     )  # fmt: skip
 
 
@@ -100,11 +102,12 @@ def _delta_nets(team: Team) -> None:
     weights = DeltaWeights(-one, one, np.ones(HEAD_DIM, np.float32))
     delta_net(team.state, x, starts, zero, slots, weights, states, 0, 1, True, 1e-6, out)
     part_gates(team.state, x, 1, 1, 1, HEAD_DIM, out)
-    gate(team.state, x, 1, HEAD_DIM, out)
+    apply_gates(team.state, x, 1, HEAD_DIM, out)
 
 
 def _candidates(team: Team) -> None:
     one = np.ones(1, np.int32)
+    soft_cap(team.state, np.ones((1, GROUP), np.float32), 1, 1.0)
     scan_logits(
         team.state, np.ones((1, 8), np.float32), 8, 0, 8, one, one[None].copy(),
         *np.ones((3, 1, 1), np.float32),

@@ -41,7 +41,7 @@ def part_gates(
 
 
 @region
-def _gate_rows(thread, team, gates, n_tokens, width, out):
+def _apply_rows(thread, team, gates, n_tokens, width, out):
     while True:
         row = claim(team, 1)
         if row >= n_tokens:
@@ -52,12 +52,12 @@ def _gate_rows(thread, team, gates, n_tokens, width, out):
 
 
 @kernel
-def _gate(team, gates, n_tokens, width, out):
-    _gate_rows(team, (team, gates, n_tokens, width, out))
+def _apply(team, gates, n_tokens, width, out):
+    _apply_rows(team, (team, gates, n_tokens, width, out))
 
 
-def gate(
+def apply_gates(
     team: np.ndarray, gates: np.ndarray, n_tokens: int, width: int, out: np.ndarray
 ) -> None:  # fmt: skip
     """out[:, :width] *= sigmoid(gates[:, :width]), of n_tokens rows of float32."""
-    launch(_gate, team, gates, n_tokens, width, out)
+    launch(_apply, team, gates, n_tokens, width, out)

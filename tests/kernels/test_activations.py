@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kernels.activations import add_rms_norm, swiglu
 from kernels.emit.exponential import exp_f32
 from kernels.emit.jit import kernel
+from kernels.gates import Gate
 from kernels.matmul.expanded import NARROWEST
 from kernels.matmul.tiles import (
     MANY_BLOCK,
@@ -58,6 +59,15 @@ def test_norm_adds_then_normalises(team: np.ndarray, n_tokens: int) -> None:
     assert np.array_equal(x, total.astype(np.float32))
     expected = total / np.sqrt((total**2).mean(1, keepdims=True) + 1e-5) * weight
     np.testing.assert_allclose(a.rows, expected, rtol=2e-6, atol=1e-6)
+
+
+def test_a_gate_of_gelu(team: np.ndarray) -> None:
+    gate_up = np.random.default_rng(0).standard_normal((5, 176)).astype(np.float32) * 4
+    a = activations(5, 86)
+    swiglu(team, gate_up, a, 5, Needs(tiles=True), gate=Gate.GELU)
+    gate, up = gate_up[:, :86].astype(np.float64), gate_up[:, 86:172].astype(np.float64)
+    gelu = gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+    np.testing.assert_allclose(a.rows, gelu * up, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 9])

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from dllama.config import ModelConfig
+from dllama.config import LayerAttention, ModelConfig
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.checkpoint.fp8 import DTYPE as FP8
 from dllama.formats.checkpoint.fp8 import fp8_tensor
+from dllama.formats.checkpoint.fused_experts import fused_tensor
 from dllama.formats.checkpoint.int4 import int4_tensor
 from dllama.formats.checkpoint.joint_experts import Turns, joint_tensor
 from dllama.formats.checkpoint.stacked import Stacked
@@ -66,6 +68,10 @@ class Placing:
             return self._joint(theirs, TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts))
         if EXPERT not in theirs:
             return self._part(theirs, name, (rows, cols), n_experts, is_table=tensor.is_table)
+        info = TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts)
+        if (fused := fused_tensor(self._files, info, theirs, FLOATS)) is not None:
+            self.used.add(fused[1])
+            return fused[0]
         experts = tuple(
             self._part(theirs.replace(EXPERT, str(e)), name, (rows // n_experts, cols))
             for e in range(n_experts)
@@ -76,8 +82,7 @@ class Placing:
                 f"{self._files.folder}: the experts of {theirs} are stored in different types; "
                 f"expected one. Use another model."
             )
-        info = TensorInfo(name, types.pop(), rows, cols, n_experts=n_experts)
-        return Stacked(info, experts)
+        return Stacked(replace(info, qtype=types.pop()), experts)
 
     def _joint(self, theirs: str, info: TensorInfo) -> Stored:
         found = joint_tensor(self._files, info, theirs, FLOATS)

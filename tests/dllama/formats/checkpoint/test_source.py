@@ -107,6 +107,53 @@ def test_heads_of_gated_delta_nets_are_brought_into_our_order(tmp_path: Path, ar
         assert np.array_equal(part, whole[rows] if cut[0] else whole[:, cols])
 
 
+def test_the_text_part_of_a_model_that_sees_pictures(tmp_path: Path) -> None:
+    """And experts in two tensors of a layer; what guesses further ahead is left out."""
+    fields: dict[str, object] = {"delta": DELTA["qwen35moe"], "shared_hidden_dim": 320}
+    fields |= EXPERTS["qwen35moe"]
+
+    def change(tensors: dict[str, Entry]) -> None:
+        for layer in range(2):
+            base = f"model.layers.{layer}.mlp.experts."
+            each = {
+                which: [tensors.pop(f"{base}{e}.{which}_proj.weight") for e in range(8)]
+                for which in ("gate", "up", "down")
+            }
+            (dtype, (rows, cols), _), *_ = each["gate"]
+            both = zip(each["gate"], each["up"], strict=True)
+            raw = b"".join(gate[2] + up[2] for gate, up in both)
+            tensors[base + "gate_up_proj"] = (dtype, (8, 2 * rows, cols), raw)
+            raw = b"".join(entry[2] for entry in each["down"])
+            tensors[base + "down_proj"] = (dtype, (8, cols, rows), raw)
+        for name in list(tensors):
+            if name.startswith("model."):
+                entry = tensors.pop(name)
+                tensors[name.replace("model.", "model.language_model.", 1)] = entry
+        other = ("F32", (2,), bytes(8))
+        tensors |= {"model.visual.blocks.0.norm.weight": other, "mtp.norm.weight": other}
+
+    plain = write_checkpoint(tmp_path / "plain", arch="qwen35moe", fields=fields)
+    folder = write_checkpoint(tmp_path / "toy", arch="qwen35moe", fields=fields, change=change)
+    said = json.loads((folder / "config.json").read_text())
+    text = {key: value for key, value in said.items() if key != "tie_word_embeddings"}
+    text["model_type"] = "qwen3_5_moe_text"
+    del text["intermediate_size"]
+    whole = {
+        "model_type": "qwen3_5_moe", "text_config": text, "vision_config": {"depth": 2},
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(whole))
+    source, wanted = open_model(folder), open_model(plain)
+    assert replace(source.config, name="") == replace(wanted.config, name="")
+    for name, info in wanted.tensors.items():
+        assert source.tensors[name] == info
+        assert np.array_equal(source.read(name), wanted.read(name)), name
+    cut = (range(8, 24), range(16, 32))
+    assert np.array_equal(
+        source.read("layers.1.expert_w3", *cut), wanted.read("layers.1.expert_w3", *cut)
+    )
+
+
 def test_cuts_are_views_of_the_file(tmp_path: Path) -> None:
     source = open_model(write_checkpoint(tmp_path / "toy"))
     whole = source.read("layers.1.wo")

@@ -14,6 +14,7 @@ from dllama.qtypes import QType
 from dllama.runtime.executor import ALIKE_BEFORE
 from tests.dllama.runtime.test_exact import bits
 from tests.dllama.runtime.test_executor import logits
+from tests.dllama.runtime.test_groups import logits as logits_in_groups
 from tests.local_model import local_runner, make_step
 from tests.references.forward import reference_logits
 from tests.toy_models import write_toy
@@ -83,3 +84,12 @@ def test_states_are_kept_and_gone_on_from(model: Path) -> None:
         slots = np.array([[9, 2], [9, 3]], np.int32)
         first, _ = runner.run(replace(both, slots=slots))
         assert np.array_equal(first.logits, whole_logits)
+
+
+@pytest.mark.parametrize("n_groups", [1, 3, 7])
+def test_groups_of_rows_change_nothing(tmp_path: Path, n_groups: int) -> None:
+    """A group goes on from the states that the one before has left, layer by layer."""
+    path = write_toy(tmp_path / "toy.gguf", arch="qwen35moe", hidden_dim=96)
+    whole = logits_in_groups(path, 0, 1)
+    found = logits_in_groups(path, n_groups, 2)
+    assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))

@@ -12,6 +12,7 @@ from dllama.limits import Array, Int32s
 NO_ROWS = np.zeros(0, np.int32)
 NO_PAIRS = np.zeros((0, 2), np.int32)
 
+NO_SLOT = -1  # of a sequence whose model keeps no states
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them

@@ -254,13 +254,16 @@ def check_shift(shift: KvShift, limits: RankLimits) -> None:
     _check(not np.isin(shift.to_pages[is_new], shift.from_pages).any(), "new pages are new")
 
 
-def check_kv_call(call: KvCall, n_pages: int) -> None:
-    """Raises ProtocolError where no root of ours would save or restore these pages."""
+def check_kv_call(call: KvCall, n_pages: int, n_slots: int = 0) -> None:
+    """Raises ProtocolError where no root of ours would save or restore these pages, or this
+    slot."""
     pages = call.pages
     if not 0 < len(pages) <= n_pages or not _within(pages, 0, n_pages):
         raise ProtocolError("the root asks for KV pages that this rank does not have")
     if len(np.unique(pages)) != len(pages):
         raise ProtocolError("the root names a KV page twice in one call")
+    if call.slot >= n_slots:
+        raise ProtocolError("the root asks for a slot of states that this rank does not have")
     if len(call.mark) != MARK_BYTES:
         raise ProtocolError(f"the root's mark of saved pages has not {MARK_BYTES} bytes")
     if not _FILE_NAME.fullmatch(call.name):

@@ -22,7 +22,7 @@ from dllama.runtime.rows import rows_of
 from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.units import SumUnits
-from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
+from dllama.step import MAX_LOGIT_ROWS, NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed
 from kernels.attention.shift_keys import shift_keys
 from kernels.matmul.sums import Kind
@@ -137,14 +137,26 @@ class RankModel:
             weights.rotations.by_layer, weights.config.head_dim,
         )  # fmt: skip
 
-    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Writes pages to a file; returns its bytes. Raises SessionFileError."""
-        return write_pages(path, self.state.kv, pages, mark, tick)
-
-    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Reads the pages that save_kv wrote; returns the bytes of the file. Raises
+    def save_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
+    ) -> int:
+        """Writes pages to a file, and the state in a slot; returns its bytes. Raises
         SessionFileError."""
-        return read_pages(path, self.state.kv, pages, mark, tick)
+        return write_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+
+    def load_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
+    ) -> int:
+        """Reads the pages that save_kv wrote, and the state; returns the bytes of the file. Raises
+        SessionFileError."""
+        return read_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+
+    def _states_in(self, slot: int) -> list[np.ndarray]:
+        """Returns views of what a slot holds, layer by layer; nothing of NO_SLOT."""
+        states = self.state.states
+        if states is None or slot == NO_SLOT:
+            return []
+        return [array[layer, slot] for array in states[:2] for layer in range(len(array))]
 
     def _last_states(self, x: np.ndarray) -> np.ndarray:
         """Returns the input of the head, (H, dim) float32, for the last layer's states x (H,

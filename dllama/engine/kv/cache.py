@@ -18,7 +18,7 @@ from dllama.engine.kv.sessions import Sessions
 from dllama.engine.kv.states import KeptState
 from dllama.engine.sequence import Sequence
 from dllama.kv import KvShift
-from dllama.step import PAGE_TOKENS
+from dllama.step import NO_SLOT, PAGE_TOKENS
 
 
 class _Found(NamedTuple):
@@ -129,12 +129,15 @@ class KvCache:
         self.pool.release(sequence.pages)
         sequence.forget_pages()
 
-    def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
-        """Publishes owned pages that hold these tokens' keys and values, as those of a session."""
+    def adopt(self, session_id: str, tokens: list[int], pages: list[int], slot: int) -> None:
+        """Publishes owned pages that hold these tokens' keys and values, as those of a session, and
+        keeps the state after them that is in an owned slot."""
         keys: list[bytes] = []
         for i, page in enumerate(pages):
             here = tokens[i * PAGE_TOKENS : (i + 1) * PAGE_TOKENS]
             keys.append(self.pool.publish(page, keys[-1] if keys else b"", here))
+        if slot != NO_SLOT:
+            self.states.pool.keep(slot, keys[-1], len(tokens))
         self.sessions.note(session_id, tokens, keys)
 
     # ---- a full context

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dllama.engine.engine import Engine
+from dllama.formats import open_model
 from dllama.requests import SamplingParams, SessionAction, SessionCall, Submit
+from dllama.runtime.local_runner import LocalRunner
 from tests.dllama.engine.test_sameness import answers, ask
 from tests.ranks_runner import RanksRunner
 from tests.toy_models import DELTA, write_toy
@@ -149,11 +151,33 @@ def test_what_states_cannot_do_is_said(runner: RanksRunner) -> None:
     engine.submit(Submit("a", words(9, 1), GREEDY, max_tokens=5, context_shift=True))
     [output] = engine.step()
     assert output.error is not None and "forget" in output.error
-    ask(engine, Submit("b", words(9, 1), GREEDY, max_tokens=5, session_id="chat"))
-    for action in (SessionAction.SAVE, SessionAction.RESTORE):
-        reply = engine.session(SessionCall("1", action, "chat", "file"))
-        assert reply.error is not None and "state" in reply.error
     assert engine.stats()["speculation"] == {"drafts": 0, "drafted": 0, "accepted": 0}
+
+
+def test_a_saved_session_goes_on_in_another_engine(tmp_path: Path, toy: Path) -> None:
+    first = Submit("a", words(40, 1), GREEDY, max_tokens=10, session_id="chat")
+    runners = [
+        LocalRunner.load(
+            open_model(toy), n_pages=9, max_step_tokens=64, n_threads=1, kv_dir=tmp_path
+        )
+        for _ in range(2)
+    ]
+    one, other = (Engine(each, max_step_tokens=48, session_dir=tmp_path) for each in runners)
+    told, _ = ask(one, first)
+    reply = one.session(SessionCall("1", SessionAction.SAVE, "chat", "file"))
+    assert reply.error is None and reply.n_tokens == 49
+    second = replace(first, id="b", tokens=[*first.tokens, *told, *words(9, 2)])
+    wanted, _ = ask(one, replace(second, cache_prompt=False))
+    for engine in (other, one):
+        reply = engine.session(SessionCall("2", SessionAction.RESTORE, "chat", "file"))
+        assert reply.error is None and reply.n_tokens == 49
+        engine.scheduler.check_integrity()
+        assert ask(engine, second) == (wanted, 49)
+    (tmp_path / "file.session").unlink()
+    assert other.session(SessionCall("3", SessionAction.RESTORE, "chat", "file")).error is not None
+    other.scheduler.check_integrity()
+    for each in runners:
+        each.close()
 
 
 def test_a_full_context_ends_the_answer(runner: RanksRunner) -> None:

@@ -60,12 +60,13 @@ class Runner(Protocol):
 
     def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
         """Writes these pages, and the state in a slot where layers keep some, to a file called
-        after `name` on every rank; returns the bytes of all files. The same `stamp`, 16 bytes, is needed to read them. Raises SessionFileError,
-        PeerLost."""
+        after `name` on every rank; returns the bytes of all files. The same `stamp`, 16 bytes, is
+        needed to read them. Raises SessionFileError, PeerLost."""
         ...
 
     def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
-        """Reads what `save_kv` wrote into these pages, and this slot. Raises SessionFileError, PeerLost."""
+        """Reads what `save_kv` wrote into these pages, and this slot. Raises SessionFileError,
+        PeerLost."""
         ...
 
     def idle(self) -> None:

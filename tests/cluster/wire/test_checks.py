@@ -65,7 +65,7 @@ def sound_step() -> Step:
         copies=i32([1, 3], [2, 2]),
         hidden_at=i32(3),
         slots=i32([2, 0], [1, 1]),
-        kept=i32([[2, 3]]),
+        kept=i32([2, 3]),
     )
 
 
@@ -118,10 +118,10 @@ def test_a_sound_step_passes_as_it_is() -> None:
         lambda s: replace(s, slots=i32([1, 0], [1, 1])),  # one writes what the other reads
         lambda s: replace(s, slots=i32([3, 0], [1, 1])),
         lambda s: replace(s, slots=s.kept[:0]),
-        lambda s: replace(s, kept=i32([[4, 3]])),
-        lambda s: replace(s, kept=i32([[2, 4]])),
-        lambda s: replace(s, kept=i32([[2, 0]])),
-        lambda s: replace(s, kept=i32([[1, 3], [2, 3]])),
+        lambda s: replace(s, kept=i32([4, 3])),
+        lambda s: replace(s, kept=i32([2, 4])),
+        lambda s: replace(s, kept=i32([2, 0])),
+        lambda s: replace(s, kept=i32([1, 3], [2, 3])),
     ],
 )
 def test_a_step_that_points_outside_is_refused(change: Callable[[Step], Step]) -> None:

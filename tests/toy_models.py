@@ -15,7 +15,14 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import DeltaSizes, ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import (
+    FULL_ATTENTION,
+    DeltaSizes,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
@@ -40,9 +47,10 @@ EXPERTS: dict[str, dict[str, object]] = {
         "n_active_experts": 3,
         "has_expert_norm": True,
         "gate": Gate.CLAMPED,
+        "attention_layers": (LayerAttention(window=40), FULL_ATTENTION),
     },
 }
-"""The experts of a toy, by its family."""
+"""The experts of a toy of two layers, and what comes with them, by its family."""
 
 DELTA: dict[str, DeltaSizes] = {
     "qwen3next": DeltaSizes(4, 8, 16, 32, 4, interval=2, n_slots=24, pairs_gates=True),

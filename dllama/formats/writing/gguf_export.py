@@ -80,7 +80,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _deltas(config)
+            _scaling(config.rope_scaling) | _experts(config) | _windows(config) | _deltas(config)
         ).items()
     }
 
@@ -108,6 +108,12 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
+
+
+def _windows(config: ModelConfig) -> dict[str, object]:
+    """The window of layers that have one; which they are, the architecture says."""
+    found = {kind.window for kind in config.attention_layers if kind.window is not None}
+    return {"attention.sliding_window": max(found)} if found else {}
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:

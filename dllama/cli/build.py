@@ -17,6 +17,7 @@ from dllama.constraints.background import BackgroundMasks
 from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
+from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.host.container import available_memory
 from dllama.kv import KvType

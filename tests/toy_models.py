@@ -18,6 +18,7 @@ from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import (
     FULL_ATTENTION,
     DeltaSizes,
+    Gating,
     LayerAttention,
     ModelConfig,
     RopeScaling,
@@ -49,6 +50,21 @@ EXPERTS: dict[str, dict[str, object]] = {
         "gate": Gate.CLAMPED,
         "attention_layers": (LayerAttention(window=40), FULL_ATTENTION),
     },
+    "glm4moe": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gating": Gating.SIGMOID,
+        "has_choice_bias": True,
+        "n_expert_groups": 4,
+        "n_active_groups": 2,
+        "expert_scale": 1.5,
+        "n_dense_layers": 1,
+        "dense_hidden_dim": 224,
+        "partial_rotary_dim": 8,
+        "has_qkv_bias": True,
+        "has_qk_norm": True,
+    },
 }
 """The experts of a toy of two layers, and what comes with them, by its family."""
 
@@ -58,6 +74,8 @@ DELTA: dict[str, DeltaSizes] = {
     "qwen35moe": DeltaSizes(4, 4, 16, 32, 4, interval=2, n_slots=24),
 }
 """The gated delta nets of a toy, by its family."""
+SHARED = {"qwen2moe": 2, "glm4moe": 1}
+"""How many experts the shared one of a toy is as wide as, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
@@ -102,6 +120,8 @@ def write_toy(
         more = {"shared_hidden_dim": 2 * hidden_dim, **more}
     if arch in DELTA:
         more = {"delta": DELTA[arch], **more}
+    if arch in SHARED:
+        more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
     config = ModelConfig(
         arch=arch,
         name=f"toy-{arch}-{seed}",

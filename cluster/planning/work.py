@@ -18,19 +18,20 @@ from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
-PARTS = ("heads", "delta", "hidden", "experts", "vocab", "whole")
+PARTS = ("heads", "delta", "hidden", "experts", "dense", "vocab", "whole")
 """What a matrix is cut by: key/value heads, key heads of gated delta nets, hidden columns, those of
-each expert, vocabulary rows; or not at all."""
+each expert, those of the dense layers of a mixture, vocabulary rows; or not at all."""
 
 _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
-    Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta", Axis.DELTA_VALUES: "delta",
-    Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta", Axis.GATED_HEADS: "heads",
+    Axis.DENSE: "dense", Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta",
+    Axis.DELTA_VALUES: "delta", Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta",
+    Axis.GATED_HEADS: "heads",
 }  # fmt: skip
 
 
-CUT = ("kv_heads", "hidden", "vocab", "delta_heads")
-"""The ranges of a Shard."""
+CUT = ("kv_heads", "hidden", "dense", "vocab", "delta_heads")
+"""The parts of a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ModelWork:
         self._units = {
             "heads": config.n_kv_heads, "delta": max(1, n_delta_heads(config)),
             "hidden": config.hidden_dim, "experts": config.hidden_dim,
-            "vocab": config.vocab_size, "whole": 1,
+            "dense": max(1, config.dense_hidden_dim), "vocab": config.vocab_size, "whole": 1,
         }  # fmt: skip
         for name, info in matrices.items():
             part = "vocab" if name == "wcls" else _part_of(table[name])
@@ -111,9 +112,7 @@ class ModelWork:
     def memory_about(self, shard: Shard) -> float:
         """Returns nearly the same at once: memory grows by units of the cut."""
         fixed, slopes = self._memory
-        return fixed + sum(
-            slope * len(getattr(shard, name)) for name, slope in zip(CUT, slopes, strict=True)
-        )
+        return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values, and of its states."""
@@ -121,21 +120,18 @@ class ModelWork:
         state = state_bytes(self.config, len(shard.delta_heads))
         return self.room.n_pages * page + self.config.n_slots * state
 
-    def _memory_by_unit(self) -> tuple[float, list[float]]:
-        """Returns the memory of a rank without anything, and of one unit more of each of CUT."""
+    def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
+        """Returns the memory of a rank without anything, and that of one unit more of each part."""
         (whole,) = self.shards([1.0])
         at_full = self.memory(whole)
-        slopes = []
+        slopes = dict.fromkeys(CUT, 0.0)
         for name in CUT:
             all_of_it: range = getattr(whole, name)
             half = all_of_it[: max(1, len(all_of_it) // 2)]
-            if len(half) == len(all_of_it):  # of one or none
-                slopes.append(0.0)
-                continue
-            less = at_full - self.memory(replace(whole, **{name: half}))  # type: ignore[arg-type]
-            slopes.append(less / (len(all_of_it) - len(half)))
-        sizes = [len(getattr(whole, name)) for name in CUT]
-        rest = sum(slope * size for slope, size in zip(slopes, sizes, strict=True))
+            if len(half) < len(all_of_it):
+                less = at_full - self.memory(replace(whole, **{name: half}))  # type: ignore[arg-type]
+                slopes[name] = less / (len(all_of_it) - len(half))
+        rest = sum(slopes[name] * len(getattr(whole, name)) for name in CUT)
         return at_full - rest, slopes
 
 

@@ -61,7 +61,8 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     }
     experts = {}
     if config.n_experts:
-        shared = f", and a shared one of {config.shared_hidden_dim}" * config.n_shared_gates
+        has_shared = config.shared_hidden_dim > 0
+        shared = f", and a shared one of {config.shared_hidden_dim}" * has_shared
         experts["experts"] = (
             f"{config.n_experts} of {config.hidden_dim} columns, of which a token takes "
             f"{config.n_active_experts}{shared}"
@@ -74,8 +75,11 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
             f"{n_states} layers are gated delta nets of {sizes.n_value_heads} heads, "
             f"{sizes.key_dim} x {sizes.value_dim}; {one} for each conversation"
         )
+    hidden = str(config.hidden_dim)
+    if config.n_dense_layers:
+        hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
     return {
-        "layers": f"{config.n_layers} of width {config.dim}, hidden {config.hidden_dim}",
+        "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,
         **deltas,
         "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",

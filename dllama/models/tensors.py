@@ -15,9 +15,10 @@ class Axis(StrEnum):
 
     The axis also says how a side is cut: HEADS, QUERY_HEADS, GATED_HEADS (each head's queries, then
     its gate) and KV_HEADS by the key/value heads of a rank, HIDDEN by its columns of the
-    feed-forward (of each expert), SHARED by its columns of the shared expert, VOCAB by its part of
-    the vocabulary, DELTA_KEYS, DELTA_VALUES, DELTA_HEADS and DELTA_GATES (the betas and the alphas
-    of each key head) by the heads of its gated delta nets. Other axes are not cut.
+    feed-forward (of each expert), SHARED by its columns of the shared expert, DENSE by its columns
+    of a mixture's dense layers, VOCAB by its part of the vocabulary, DELTA_KEYS, DELTA_VALUES,
+    DELTA_HEADS and DELTA_GATES (the betas and the alphas of each key head) by the heads of its
+    gated delta nets. Other axes are not cut.
     """
 
     DIM = "dim"
@@ -27,6 +28,7 @@ class Axis(StrEnum):
     QUERY_HEADS = "n_heads"
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
+    DENSE = "dense_hidden_dim"
     EXPERTS = "n_experts"
     SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"

@@ -120,6 +120,7 @@ def whole_model(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[
         range(config.n_kv_heads),
         range(config.hidden_dim),
         range(config.vocab_size),
+        range(config.dense_hidden_dim),
         range(0 if config.delta is None else config.delta.n_key_heads),
     )
     return tiled_cuts(config, tensors, everything)
@@ -192,6 +193,7 @@ _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.KV_HEADS: lambda config: config.head_dim,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
+    Axis.DENSE: lambda config: HIDDEN_UNIT,
     Axis.VOCAB: lambda config: VOCAB_UNIT,
     Axis.DELTA_KEYS: lambda config: _bundled(config, config.delta_key_dim),
     Axis.DELTA_VALUES: lambda config: _bundled(config, config.delta_value_dim),

@@ -23,13 +23,15 @@ from dllama.weight_source import TensorInfo
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The share of one rank: KV heads (with their query heads), hidden columns (of each expert),
-    vocabulary rows, and key heads of gated delta nets (with their value heads)."""
+    vocabulary rows, the columns of a mixture's dense layers, and key heads of gated delta nets
+    (with their value heads)."""
 
     rank: int
     world_size: int
     kv_heads: range
     hidden: range
     vocab: range
+    dense: range = range(0)
     delta_heads: range = range(0)
 
     def part(self, axis: Axis, config: ModelConfig) -> range | None:
@@ -49,6 +51,8 @@ class Shard:
             return _scaled(self.hidden, config.shared_ratio)
         if (width := _delta_width(axis, config)) is not None:
             return _scaled(self.delta_heads, width)
+        if axis is Axis.DENSE:
+            return self.dense
         return self.vocab if axis is Axis.VOCAB else None
 
 
@@ -68,14 +72,15 @@ def _delta_width(axis: Axis, config: ModelConfig) -> int | None:
 
 def plan_shards(
     config: ModelConfig, shares: Sequence[float], *, hidden_align: int = 1, head_align: int = 1,
-    delta_align: int = 1,
+    dense_align: int = 1, delta_align: int = 1,
 ) -> list[Shard]:  # fmt: skip
     """Cuts a model so that the bytes of rank r are shares[r] / sum(shares) of the whole.
 
-    `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns, `delta_align`
-    those of what follows gated delta nets. KV heads are
-    handed out whole (in bundles where a head group ends inside a block of activations), so some
-    ranks may get more than their share of attention, or none; hidden columns make up for it.
+    `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns, `dense_align`
+    those of w2 in the dense layers of a mixture, `delta_align` those of what follows gated delta
+    nets. Heads are handed out whole (in bundles where a head group ends inside a block of
+    activations), so some ranks may get more than their share of attention, or none; hidden columns
+    make up for it.
     Raises ShardError where a rank would hold no hidden column or no vocabulary row.
     """
     world_size = len(shares)
@@ -92,9 +97,10 @@ def plan_shards(
     vocab = _cut_vocab(config, weights)
     delta = _cut_delta(config, weights, delta_align)
     hidden = _cut_hidden(config, weights, heads, vocab, delta, hidden_align)
+    dense = _cut_dense(config, hidden, dense_align)
     return [
         Shard(rank, world_size, *ranges)
-        for rank, ranges in enumerate(zip(heads, hidden, vocab, delta, strict=True))
+        for rank, ranges in enumerate(zip(heads, hidden, vocab, dense, delta, strict=True))
     ]
 
 
@@ -108,6 +114,7 @@ def plan_for(
         shares,
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
         head_align=column_block(config, tensors, Axis.HEADS),
+        dense_align=column_block(config, tensors, Axis.DENSE),
         delta_align=column_block(config, tensors, Axis.DELTA_VALUES),
     )
 
@@ -168,7 +175,8 @@ def _cut_hidden(
     per_group = config.group_size * (2 + config.has_output_gate) + 2
     head_values = per_group * config.head_dim * config.dim * config.n_kv_layers
     delta_values = _delta_values(config)
-    hidden_values = 3 * config.dim * config.n_layers * config.hidden_blocks
+    of_dense = config.n_dense_layers * config.dense_hidden_dim / config.hidden_dim
+    hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
     held = [
         len(h) * head_values + len(v) * config.dim + len(d) * delta_values
         for h, v, d in zip(heads, vocab, delta, strict=True)
@@ -186,6 +194,17 @@ def _delta_values(config: ModelConfig) -> int:
     )
     n_layers = config.n_layers - config.n_kv_layers
     return (2 * keys + 3 * values + 2 * heads) * config.dim * n_layers
+
+
+def _cut_dense(config: ModelConfig, hidden: Sequence[range], align: int) -> list[range]:
+    """Cuts the columns of a mixture's dense layers as nearly as their units allow in proportion to
+    the columns of experts."""
+    size = config.dense_hidden_dim
+    if not size:
+        return [range(0)] * len(hidden)
+    unit = hidden_unit(size, align)
+    counts = apportion(-(-size // unit), [len(part) for part in hidden], minimum=0)
+    return _ranges(counts, unit, size)
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:

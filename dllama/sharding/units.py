@@ -30,11 +30,12 @@ Unit = Annotated[int, Range(1, (1 << 31) - 1)]
 @dataclass(frozen=True, slots=True)
 class SumUnits:
     """The units of a model's sums: columns of `wo`, columns of `w2`, rows of the vocabulary; and
-    columns of what follows gated delta nets."""
+    columns of `w2` in the dense layers of a mixture, and of what follows gated delta nets."""
 
     heads: Unit
     hidden: Unit
     vocab: Unit
+    dense: Unit = 1
     delta: Unit = 1
     normed_quants: bool = False  # all that layers do with their normed input reads it in 8 bits
 
@@ -44,18 +45,21 @@ class SumUnits:
         return {
             Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared,
             Axis.DELTA_VALUES: self.delta,
+            Axis.DENSE: self.dense,
         }  # fmt: skip
 
 
 def sum_units(
-    config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1, delta_align: int = 1
-) -> SumUnits:
+    config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1, dense_align: int = 1,
+    delta_align: int = 1,
+) -> SumUnits:  # fmt: skip
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
     group_cols = config.group_size * config.head_dim
     return SumUnits(
         heads=head_bundle(config, head_align) * group_cols,
         hidden=hidden_unit(config.hidden_dim, hidden_align),
         vocab=vocab_unit(config.vocab_size),
+        dense=hidden_unit(config.dense_hidden_dim, dense_align),
         delta=_delta_columns(config, delta_align),
     )
 
@@ -78,6 +82,7 @@ def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits
         config,
         head_align=column_block(config, tensors, Axis.HEADS),
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
+        dense_align=column_block(config, tensors, Axis.DENSE),
         delta_align=column_block(config, tensors, Axis.DELTA_VALUES),
     )
     return replace(units, normed_quants=reads_normed_quants(config, tensors))

@@ -16,6 +16,7 @@ from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
+from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
 
 NEUTRAL: dict[str, float] = {
@@ -78,7 +79,9 @@ def model_config(file: Described) -> ModelConfig:
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
     head_dim = _head_dim(keys, dim, n_heads, file)
+    n_layers = _n_layers(keys, file)
     fields: dict[str, object] = {
+        **_windows(keys, family),
         "hidden_dim": keys.integer("feed_forward_length"),
         "has_qkv_bias": file.has_qkv_bias,
         **family.always,
@@ -88,12 +91,12 @@ def model_config(file: Described) -> ModelConfig:
         arch=arch,
         name=_name(file),
         dim=dim,
-        n_layers=_n_layers(keys, file),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
         head_dim=head_dim,
         vocab_size=file.vocab_size,
-        max_seq_len=_max_seq_len(keys),
+        max_seq_len=keys.integer("context_length"),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
@@ -160,13 +163,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     return head_dim
 
 
-def _max_seq_len(keys: ArchKeys) -> int:
-    """Returns the context length, limited to the sliding window, where there is one, because up to
-    there full attention gives the very same results."""
-    context = keys.integer("context_length")
-    if keys.raw("attention.sliding_window") in (None, 0):
-        return context
-    return min(context, keys.integer("attention.sliding_window"))
+def _windows(keys: ArchKeys, family: Family) -> dict[str, object]:
+    """Returns the fields of sliding windows."""
+    layers = windowed_layers(keys, family.windows)
+    theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
+    return {"attention_layers": layers, "local_rope_theta": theta}
 
 
 def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:

@@ -11,6 +11,7 @@ from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, expert_fields
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
+from dllama.models.windows import WindowRule
 from kernels.gates import Gate
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ GPT_OSS = Family(
         *(replace(tensor, hf=HF_EXPERTS[tensor.name]) for tensor in EXPERTS), *BIASES,
     ),
     always={"has_qkv_bias": True},
+    windows=WindowRule(every=2),
     rounds_yarn=False,
     feed_forward=MIXTURE,
     config_of=_fields,

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import gguf
 import pytest
 
 from dllama.config import ModelConfig
-from dllama.errors import ModelFileError
-from dllama.formats import open_model
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
 from dllama.models.tensors import Tensor
 from tests.cluster.array_source import small_config
-from tests.dllama.formats.crafted import rewrite
-from tests.toy_models import write_toy
 
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
@@ -85,11 +80,3 @@ def test_a_tensor_is_there_only_where_the_config_says_so() -> None:
     assert "layers.0.bq" not in model_tensors(plain) and "layers.1.bq" in model_tensors(biased)
     assert "wcls" in model_tensors(plain)
     assert "wcls" not in model_tensors(replace(plain, is_tied=True))
-
-
-def test_an_exaone_that_mixes_kinds_of_layers_is_refused(tmp_path: Path) -> None:
-    toy = write_toy(tmp_path / "toy.gguf", arch="exaone4")
-    assert open_model(toy).config.arch == "exaone4"
-    mixed = rewrite(toy, tmp_path / "mixed.gguf", metadata={"exaone4.attention.sliding_window": 64})
-    with pytest.raises(ModelFileError, match="differ in their attention"):
-        open_model(mixed)

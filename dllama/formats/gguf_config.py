@@ -76,6 +76,7 @@ def model_config(file: Described) -> ModelConfig:
     arch = family.arch
     keys = ArchKeys(file.metadata, arch, file.path)
     _refuse_foreign_features(keys, family, file)
+    n_layers = _n_layers(keys, file)
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
     head_dim = _head_dim(keys, dim, n_heads, file)

@@ -1,5 +1,5 @@
-"""gpt-oss (arXiv 2508.10925): mixtures of experts with biases throughout, whose
-gates are cut off."""
+"""gpt-oss (arXiv 2508.10925): mixtures of experts with biases throughout, whose gates are cut off.
+Every other layer, the first among them, attends to a window; sinks take a part of attention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
+from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, expert_fields
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
@@ -54,12 +54,13 @@ GPT_OSS = Family(
     hf_types=("gpt_oss",),
     hf_keys=HF_KEYS,
     layer=(
-        NORM1, *QKV, *QKV_BIAS, WO, BO, replace(NORM2, gguf="post_attention_norm.weight", m=None),
+        NORM1, *QKV, *QKV_BIAS, SINKS, WO, BO,
+        replace(NORM2, gguf="post_attention_norm.weight", m=None),
         replace(ROUTER, hf="mlp.router.weight"), ROUTER_BIAS,
         *(replace(tensor, hf=HF_EXPERTS[tensor.name]) for tensor in EXPERTS), *BIASES,
     ),
     always={"has_qkv_bias": True},
-    windows=WindowRule(every=2),
+    windows=WindowRule(every=2, default=128),
     rounds_yarn=False,
     feed_forward=MIXTURE,
     config_of=_fields,

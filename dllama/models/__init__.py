@@ -9,6 +9,7 @@ from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
+from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
 from dllama.models.phi3 import PHI3
@@ -33,6 +34,7 @@ FAMILIES: dict[str, Family] = {
         GEMMA2,
         GEMMA3,
         SMOLLM3,
+        GLM4MOE,
     )
 }
 """By `general.architecture`."""

@@ -28,15 +28,17 @@ class WindowRule(NamedTuple):
 ALL_LAYERS = WindowRule()
 
 
-def windowed_layers(keys: ArchKeys, rule: WindowRule) -> tuple[LayerAttention, ...]:
-    """Returns the attention of each layer; empty where no layer has a window. Raises
+def windowed_layers(keys: ArchKeys, rule: WindowRule, n_layers: int) -> tuple[LayerAttention, ...]:
+    """Returns the attention of the first n_layers layers; empty where no layer has a window. Raises
     ModelFileError."""
     if keys.raw(WINDOW) == 0 or (keys.raw(WINDOW) is None and not rule.default):
         return ()
     window = keys.integer(WINDOW, rule.default or None)
     local = LayerAttention(window, has_local_rope=rule.has_local_rope)
     full = LayerAttention(is_rotated=rule.turns_full_layers)
-    return tuple(local if has_window else full for has_window in _pattern(keys, rule.every))
+    return tuple(
+        local if has_window else full for has_window in _pattern(keys, rule.every, n_layers)
+    )
 
 
 def pattern_of(n_layers: int, every: int) -> list[bool]:
@@ -44,15 +46,15 @@ def pattern_of(n_layers: int, every: int) -> list[bool]:
     return [every == 0 or (i + 1) % every != 0 for i in range(n_layers)]
 
 
-def _pattern(keys: ArchKeys, every: int) -> Sequence[bool]:
-    n_layers, said = keys.integer("block_count"), keys.raw(PATTERN)
+def _pattern(keys: ArchKeys, every: int, n_layers: int) -> Sequence[bool]:
+    said = keys.raw(PATTERN)
     if said is None:
         return pattern_of(n_layers, every)
     if not isinstance(said, np.ndarray | list):
         return pattern_of(n_layers, 0 if said == 0 else keys.integer(PATTERN))
-    if len(said) != n_layers:
+    if len(said) != keys.integer("block_count"):  # which may count layers that are left out
         raise ModelFileError(
-            f"{keys.path}: {PATTERN} has {len(said)} entries for {n_layers} layers; expected one "
-            f"for each. The file is corrupt; convert the model again."
+            f"{keys.path}: {PATTERN} has {len(said)} entries for {keys.integer('block_count')} "
+            f"layers; expected one for each. The file is corrupt; convert the model again."
         )
-    return [bool(has_window) for has_window in said]
+    return [bool(has_window) for has_window in said[:n_layers]]

@@ -92,8 +92,8 @@ def stream(router: Server, model: str, n_tokens: int) -> Iterator[str]:
 def test_an_engine_that_is_killed_takes_no_other_along_and_loses_no_answer(router: Server) -> None:
     """Both models answer while the process of one is killed: neither answer differs by a byte."""
     names = NAMES[2:4]
-    wanted = {name: "".join(stream(router, name, 600)) for name in names}
-    streams = {name: stream(router, name, 600) for name in names}
+    wanted = {name: "".join(stream(router, name, 200)) for name in names}
+    streams = {name: stream(router, name, 200) for name in names}
     begun = {name: next(answer) for name, answer in streams.items()}
     os.kill(engines(router)[0].pid, signal.SIGKILL)
     with ThreadPoolExecutor(2) as pool:

@@ -8,6 +8,7 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
+from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
 from dllama.models.phi3 import PHI3
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         EXAONE4,
         GPT_OSS,
         PHI3,
+        GLM4MOE,
     )
 }
 """By `general.architecture`."""

@@ -16,7 +16,15 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
 from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
-from dllama.config import ModelConfig, RopeScaling, RopeScalingKind  # noqa: E402
+from dllama.config import (  # noqa: E402
+    FULL_ATTENTION,
+    Gating,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
+from dllama.formats.checkpoint.joint_experts import Turns  # noqa: E402
 from dllama.formats.checkpoint.source import their_name  # noqa: E402
 from dllama.formats.rope_order import RotaryPairs, half_split_order  # noqa: E402
 from dllama.formats.stored_views import by_stored_name  # noqa: E402
@@ -28,6 +36,7 @@ from dllama.formats.writing.gguf_export import (  # noqa: E402
 )
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
+from kernels.gates import Gate  # noqa: E402
 from tests.local_model import Ranks, make_step  # noqa: E402
 from tests.toy_models import LONGROPE  # noqa: E402
 
@@ -44,6 +53,21 @@ EXPERTS = {
 }  # fmt: skip
 
 
+GROUPED = {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 160,
+    "n_shared_experts": 2, "intermediate_size": 224, "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5, "n_group": 4, "topk_group": 2, "norm_topk_prob": True,
+}  # fmt: skip
+OURS_GROUPED = {
+    "gating": Gating.SIGMOID, "has_expert_norm": True, "shared_hidden_dim": 320,
+    "n_dense_layers": 1, "dense_hidden_dim": 224, "expert_scale": 1.5, "n_expert_groups": 4,
+    "n_active_groups": 2, "has_choice_bias": True, "partial_rotary_dim": 8,
+}  # fmt: skip
+GLM = {
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5
+    },
+}  # fmt: skip
 PHI3 = {"sliding_window": None, "pad_token_id": 0}
 
 
@@ -85,7 +109,31 @@ CASES = [
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case("qwen2_moe", "qwen2moe", EXPERTS, {"shared_hidden_dim": 320}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"attention_bias": True, "use_qk_norm": True},
+         OURS_GROUPED | {"has_qkv_bias": True, "has_qk_norm": True}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"n_group": 1, "topk_group": 1},
+         OURS_GROUPED | {"n_expert_groups": 1, "n_active_groups": 1}),
 ]  # fmt: skip
+
+
+GPT_OSS = {
+    "num_local_experts": 8, "num_experts_per_tok": 3, "sliding_window": 16,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+        "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 32,
+    },
+    "pad_token_id": 0, "attn_implementation": "eager",
+}  # fmt: skip
+CASES.append(
+    Case(
+        "gpt_oss", "gpt-oss", GPT_OSS,
+        {
+            "n_experts": 8, "n_active_experts": 3, "has_expert_norm": True, "gate": Gate.CLAMPED,
+            "attention_layers": (LayerAttention(window=16), FULL_ATTENTION),
+            "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, is_rounded=False),
+        },
+    )
+)  # fmt: skip
 
 
 def test_every_family_is_here() -> None:
@@ -94,7 +142,11 @@ def test_every_family_is_here() -> None:
 
 def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     """A stored tensor of theirs, which has the experts of a layer in one, the gates of each above
-    its other half."""
+    its other half; gpt-oss's by turns, and its matrices the other way round."""
+    turns = Turns.of(theirs)
+    if ".experts." in theirs and "{e}" not in theirs:
+        outputs_last = state[turns.name].numpy()[..., turns.first :: turns.step]
+        return outputs_last if outputs_last.ndim == 2 else outputs_last.transpose(0, 2, 1)
     if "{e}" not in theirs:
         return state[theirs].numpy()
     joint, _, which = theirs.removesuffix("_proj.weight").replace("{e}.", "").rpartition(".")
@@ -134,8 +186,12 @@ def written(path: Path, case: Case) -> np.ndarray:
                 if parameter.dim() > 1
                 else 1 + 0.1 * torch.randn_like(parameter)
             )
+        for name, buffer in theirs.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
         expected: np.ndarray = theirs(torch.tensor([TOKENS])).logits[0].numpy()
-    experts = {"n_experts": 8, "n_active_experts": 3} if "num_experts" in case.theirs else {}
+    has_experts = "num_experts_per_tok" in case.theirs
+    experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
         n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,

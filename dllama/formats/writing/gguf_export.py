@@ -20,6 +20,8 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
+from dllama.models.experts import GATING_NUMBERS
+from dllama.models.windows import PATTERN, WINDOW, pattern_of
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -68,7 +70,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.context_length": config.max_seq_len,
         f"{arch}.embedding_length": config.dim,
         f"{arch}.block_count": config.n_layers,
-        f"{arch}.feed_forward_length": config.hidden_dim,
+        f"{arch}.feed_forward_length": config.dense_hidden_dim or config.hidden_dim,
         f"{arch}.rope.dimension_count": config.rotary_dim,
         f"{arch}.rope.freq_base": float(config.rope_theta),
         f"{arch}.attention.head_count": config.n_heads,
@@ -79,7 +81,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _windows(config)
+            _scaling(config.rope_scaling) | _experts(config) | _attention(config)
         ).items()
     }
 
@@ -109,10 +111,26 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
 
 
-def _windows(config: ModelConfig) -> dict[str, object]:
-    """The window of layers that have one; which they are, the architecture says."""
-    found = {kind.window for kind in config.attention_layers if kind.window is not None}
-    return {"attention.sliding_window": max(found)} if found else {}
+def _attention(config: ModelConfig) -> dict[str, object]:
+    """Windows, and what families of their own say of scores and logits."""
+    family, kinds = FAMILIES[config.arch], config.attention_layers
+    said: dict[str, object] = {
+        "attention.scale": config.attention_scale,
+        "attn_logit_softcapping": float(config.attention_softcap),
+        "final_logit_softcapping": float(config.final_softcap),
+    }
+    known = {key: value for key, value in said.items() if key in family.keys}
+    keys: dict[str, object] = {key: value for key, value in known.items() if value is not None}
+    if config.local_rope_theta is not None:
+        keys["rope.freq_base_swa"] = float(config.local_rope_theta)
+    windows = [kind.window for kind in kinds if kind.window is not None]
+    if not windows:
+        return keys | ({WINDOW: 0} if family.windows.default else {})
+    keys[WINDOW] = max(windows)
+    has_window = [kind.window is not None for kind in kinds]
+    if has_window != pattern_of(config.n_layers, family.windows.every):
+        keys[PATTERN] = np.array(has_window, np.bool_)
+    return keys
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:
@@ -123,9 +141,17 @@ def _experts(config: ModelConfig) -> dict[str, object]:
         "expert_used_count": config.n_active_experts,
         "expert_feed_forward_length": config.hidden_dim,
         "expert_weights_norm": config.has_expert_norm,
+        "expert_gating_func": GATING_NUMBERS[config.gating],
     }
-    if config.shared_hidden_dim:
+    if config.shared_hidden_dim and config.has_shared_gate:
         keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
+    if not config.has_shared_gate:
+        keys["expert_shared_count"] = config.shared_ratio
+    if config.n_dense_layers:
+        keys["leading_dense_block_count"] = config.n_dense_layers
+    if config.n_expert_groups > 1:
+        keys["expert_group_count"] = config.n_expert_groups
+        keys["expert_group_used_count"] = config.n_active_groups
     if config.expert_scale != 1:
         keys["expert_weights_scale"] = float(config.expert_scale)
     return keys

@@ -48,7 +48,7 @@ QWEN35MOE = Family(
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
     config_of=lambda keys: {
-        **expert_fields(is_normalized=True)(keys), **delta_fields(is_tiled=True)(keys),
+        **expert_fields(is_normalized=True, has_shared=True)(keys), **delta_fields(is_tiled=True)(keys),
     },
     keys=KEYS,
 )  # fmt: skip

@@ -40,7 +40,7 @@ QWEN3NEXT = Family(
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
     config_of=lambda keys: {
-        **expert_fields(is_normalized=True)(keys), **delta_fields(is_tiled=False)(keys),
+        **expert_fields(is_normalized=True, has_shared=True)(keys), **delta_fields(is_tiled=False)(keys),
     },
     keys=KEYS,
 )  # fmt: skip

@@ -18,6 +18,8 @@ from dllama.models.family import Family
 
 _HALF = (NORM1, *GATED_ATTENTION, *DELTA, *BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM)
 _ALWAYS = {"has_qk_norm": True, "has_output_gate": True}
+_DELTA_FIELDS = delta_fields(is_tiled=True)
+_EXPERT_FIELDS = expert_fields(is_normalized=True, has_shared=True)
 
 QWEN35 = Family(
     arch="qwen35",
@@ -31,7 +33,7 @@ QWEN35 = Family(
     hf_changes=HF_CHANGES,
     has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
-    config_of=delta_fields(is_tiled=True),
+    config_of=_DELTA_FIELDS,
 )
 
 QWEN35MOE = Family(
@@ -47,8 +49,6 @@ QWEN35MOE = Family(
     has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
-    config_of=lambda keys: {
-        **expert_fields(is_normalized=True, has_shared=True)(keys), **delta_fields(is_tiled=True)(keys),
-    },
+    config_of=lambda keys: {**_EXPERT_FIELDS(keys), **_DELTA_FIELDS(keys)},
     keys=KEYS,
 )  # fmt: skip

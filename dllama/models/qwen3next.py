@@ -18,6 +18,8 @@ from dllama.models.family import Family, Order
 
 JOINT = "linear_attn.in_proj_qkvz.weight"
 """Queries, keys, values and gates in one."""
+_DELTA_FIELDS = delta_fields(is_tiled=False)
+_EXPERT_FIELDS = expert_fields(is_normalized=True, has_shared=True)
 
 QWEN3NEXT = Family(
     arch="qwen3next",
@@ -39,8 +41,6 @@ QWEN3NEXT = Family(
     always={"has_qk_norm": True, "has_output_gate": True},
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
-    config_of=lambda keys: {
-        **expert_fields(is_normalized=True, has_shared=True)(keys), **delta_fields(is_tiled=False)(keys),
-    },
+    config_of=lambda keys: {**_EXPERT_FIELDS(keys), **_DELTA_FIELDS(keys)},
     keys=KEYS,
 )  # fmt: skip

@@ -13,7 +13,16 @@ from dllama.models.delta import (
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
 from dllama.models.delta_orders import GGUF_ORDERS, HF_CHANGES, HF_ORDERS
-from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
+from dllama.models.experts import (
+    EXPERTS,
+    HF_KEYS,
+    KEYS,
+    MIXTURE,
+    ROUTER,
+    SHARED,
+    SHARED_GATE,
+    expert_fields,
+)
 from dllama.models.family import Family
 
 _HALF = (NORM1, *GATED_ATTENTION, *DELTA, *BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM)
@@ -41,7 +50,7 @@ QWEN35MOE = Family(
     title="Qwen3.5-35B-A3B, 122B-A10B, 397B-A17B",
     hf_types=("qwen3_5_moe", "qwen3_5_moe_text"),
     hf_keys=HF_KEYS | DELTA_HF_KEYS,
-    layer=(*_HALF, ROUTER, *EXPERTS, *SHARED),
+    layer=(*_HALF, ROUTER, *EXPERTS, SHARED_GATE, *SHARED),
     always=_ALWAYS,
     gguf_orders=GGUF_ORDERS,
     hf_orders=HF_ORDERS,

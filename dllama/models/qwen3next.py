@@ -13,7 +13,16 @@ from dllama.models.delta import (
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
 from dllama.models.delta_orders import HF_CHANGES, joint_order
-from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
+from dllama.models.experts import (
+    EXPERTS,
+    HF_KEYS,
+    KEYS,
+    MIXTURE,
+    ROUTER,
+    SHARED,
+    SHARED_GATE,
+    expert_fields,
+)
 from dllama.models.family import Family, Order
 
 JOINT = "linear_attn.in_proj_qkvz.weight"
@@ -36,7 +45,7 @@ QWEN3NEXT = Family(
     hf_changes=HF_CHANGES,
     layer=(
         NORM1, *GATED_ATTENTION, *DELTA, *PAIRED_BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM,
-        ROUTER, *EXPERTS, *SHARED,
+        ROUTER, *EXPERTS, SHARED_GATE, *SHARED,
     ),
     always={"has_qk_norm": True, "has_output_gate": True},
     attention=ATTENTION_OR_DELTA,

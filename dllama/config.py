@@ -75,6 +75,9 @@ class ModelConfig:
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
     gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
+    has_layer_norm: bool = False  # norms take the mean off before they scale
+    residual_scale: float = 1.0  # of what a half layer adds
+    logit_scale: float = 1.0
 
     @property
     def n_tokens(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kernels.activations import add_rms_norm, swiglu
+from kernels.activations import swiglu
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
@@ -21,6 +21,7 @@ from kernels.formats import ALL_TYPES, format_of
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
+from kernels.norms import add_norm
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
@@ -47,7 +48,7 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
 def _activations(team: Team) -> None:
     a, x = activations(1, COLS), np.ones((1, COLS), np.float32)
     nothing, weight = x[0, :0].copy(), x[0].copy()
-    add_rms_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
+    add_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
     swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
     prepare(team.state, a, 1, EVERY)
     wire = np.zeros((1, wire_words(COLS)), np.float32)

@@ -37,13 +37,27 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerAttention:
+    """The attention of one layer, where it is not over all earlier tokens with the model's rotary
+    positions."""
+
+    window: int | None = None  # tokens that a row sees, its own the last of them; None: all
+    is_rotated: bool = True
+    has_local_rope: bool = False  # turns by `local_rope_theta`, without scaling
+
+
+FULL_ATTENTION = LayerAttention()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a Llama-family model.
 
     RoPE rotates the pairs (j, j + rotary_dim / 2): loaders that meet interleaved pairs undo that
     at the door, so nothing after them knows two styles. `rope_factors`, where a file carries
     them, divide the frequency of each pair (rotary_dim / 2 values); under longrope scaling
-    `long_rope_factors` take their place where `max_seq_len` is above the original context.
+    `long_rope_factors` take their place where `max_seq_len` is above the original context. Layers
+    with a local rotary base have neither scaling nor factors.
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
     tokens take, has a multiple of them.
@@ -75,9 +89,19 @@ class ModelConfig:
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
     gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
+    attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
+    local_rope_theta: float | None = None
+    attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
+    attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
+    final_softcap: float = 0.0  # the same of logits
+    embedding_scale: float = 1.0
     has_layer_norm: bool = False  # norms take the mean off before they scale
     residual_scale: float = 1.0  # of what a half layer adds
     logit_scale: float = 1.0
+
+    def attention_of(self, layer: int) -> LayerAttention:
+        """Returns the attention of a layer."""
+        return self.attention_layers[layer] if self.attention_layers else FULL_ATTENTION
 
     @property
     def n_tokens(self) -> int:

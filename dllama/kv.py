@@ -14,6 +14,7 @@ class KvType(StrEnum):
 
     F16 = "f16"
     Q8_0 = "q8_0"  # blocks of 32 with one scale: 0.53 of the memory
+    F32 = "f32"  # as they are computed: twice the memory
 
 
 @dataclass(frozen=True, slots=True)

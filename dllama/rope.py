@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from decimal import Decimal, localcontext
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,42 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     if factors is not None:
         frequency = frequency / np.array(factors, np.float64)
     return frequency, magnitude
+
+
+class Rotations(NamedTuple):
+    """The rotary positions of all layers: tables of angles, and which of them a layer turns by."""
+
+    inv_freq: np.ndarray  # (tables, rotary_dim / 2) float64: the angle of each pair per position
+    magnitudes: tuple[float, ...]  # of each table
+    table_of: tuple[int, ...]  # of each layer
+
+    @property
+    def by_layer(self) -> np.ndarray:
+        """The angles of each layer, (n_layers, rotary_dim / 2) float64."""
+        found: np.ndarray = self.inv_freq[list(self.table_of)]
+        return found
+
+
+def rotations(config: ModelConfig) -> Rotations:
+    """Returns the rotary positions of a model's layers. Layers that are not rotated turn by angles
+    of zero, which changes no bit."""
+    kinds = [config.attention_of(layer) for layer in range(config.n_layers)]
+    wanted = [(kind.is_rotated, kind.has_local_rope and kind.is_rotated) for kind in kinds]
+    tables = list(dict.fromkeys(wanted))
+    found = [_table(config, *table) for table in tables]
+    return Rotations(
+        np.array([frequency for frequency, _ in found]),
+        tuple(magnitude for _, magnitude in found),
+        tuple(tables.index(table) for table in wanted),
+    )
+
+
+def _table(config: ModelConfig, is_rotated: bool, is_local: bool) -> tuple[np.ndarray, float]:
+    if not is_rotated:
+        return np.zeros(config.rotary_dim // 2), 1.0
+    if is_local:
+        return _plain(config.local_rope_theta or config.rope_theta, config.rotary_dim), 1.0
+    return rope_frequencies(config)
 
 
 def _is_long(config: ModelConfig) -> bool:

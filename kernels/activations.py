@@ -12,8 +12,9 @@ from kernels.program import launch
 from kernels.team import region
 from kernels.weights.layout import Activations, Needs
 
-CLAMPED = int(Gate.CLAMPED)
+CLAMPED, GELU = int(Gate.CLAMPED), int(Gate.GELU)
 LIMIT, SHARPNESS = np.float32(7), np.float32(1.702)
+TANH_SCALE, TANH_CUBE = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi)
 
 
 @kernel
@@ -50,6 +51,16 @@ def swiglu_row(gate, up, out):
 
 
 @jitted
+def _geglu_row(gate, up, out):
+    """out = gelu(gate) * up, by the approximation of GELU with tanh (Hendrycks & Gimpel,
+    arXiv:1606.08415), of which (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))."""
+    for i in range(out.size):
+        g = gate[i]
+        u = TANH_SCALE * (g + TANH_CUBE * (g * g * g))
+        out[i] = g / (np.float32(1) + exp_f32(np.float32(-2) * u)) * up[i]
+
+
+@jitted
 def _clamped_row(gate, up, out):
     """out = g sigmoid(1.702 g) (u + 1), where g and u are gate and up cut off at LIMIT."""
     for i in range(out.size):
@@ -63,36 +74,39 @@ def gated_row(gate, up, kind, out):
     """out = what a feed-forward's second product reads of its first, by the `Gate` kind."""
     if kind == CLAMPED:
         _clamped_row(gate, up, out)
+    elif kind == GELU:
+        _geglu_row(gate, up, out)
     else:
         swiglu_row(gate, up, out)
 
 
 @region
-def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs):
+def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs, gate):
     start, hidden = own
     while True:
         first, end = claim_rows(team, n_tokens, (0, n_tokens), needs)
         for t in range(first, end):
             out = a[0][t, start : start + hidden]
-            swiglu_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], out)
+            gated_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], gate, out)
             lay_out(a, a[0][t], t, n_tokens, needs)
         if first == end:
             return
 
 
 @kernel
-def _swiglu(team, gate_up, a, own, n_tokens, needs):
-    _swiglu_rows(team, (team, gate_up, a, own, n_tokens, needs))
+def _swiglu(team, gate_up, a, own, n_tokens, needs, gate):
+    _swiglu_rows(team, (team, gate_up, a, own, n_tokens, needs, gate))
 
 
 def swiglu(
     team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs,
-    own: tuple[int, int] | None = None,
+    own: tuple[int, int] | None = None, gate: int = Gate.SILU,
 ) -> None:  # fmt: skip
-    """a = silu(gate) * up, where gate_up (T, 2 * hidden or wider) holds both side by side.
+    """a = silu(gate) * up, or with another function of the gate, where gate_up (T, 2 * hidden or
+    wider) holds both side by side.
 
     `own` = (first, count) are the columns of `a` that gate_up holds, where it does not hold all;
     the others stay as they are.
     """
     own = own or (0, a.rows.shape[1])
-    launch(_swiglu, team, gate_up, tuple(a), own, n_tokens, needs)
+    launch(_swiglu, team, gate_up, tuple(a), own, n_tokens, needs, int(gate))

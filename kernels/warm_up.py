@@ -11,6 +11,7 @@ from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
+from kernels.attention.tile import scoring
 from kernels.candidates import scan_logits
 from kernels.encoding import MODULES
 from kernels.encoding.encode import encode_rows
@@ -23,6 +24,7 @@ from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
 from kernels.norms import add_norm
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
+from kernels.soft_cap import soft_cap
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
 from kernels.weights.layout import GROUP, Needs
@@ -78,16 +80,17 @@ def _attention(team: Team, name: str) -> None:
     )  # fmt: skip
     attention(
         team.state, qkv, np.array([0, 1], np.int32), np.zeros((1, 3), np.int32), 1, zero,
-        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scratch(team.n_threads, HEAD_DIM, 1),
-        np.zeros((1, HEAD_DIM), np.float32),
+        zero[None], kv.keys[0], kv.values[0], HEAD_DIM, scoring(HEAD_DIM),
+        scratch(team.n_threads, HEAD_DIM, 1), np.zeros((1, HEAD_DIM), np.float32),
     )  # fmt: skip
     shift_keys(
-        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones(HEAD_DIM // 2), HEAD_DIM,
+        team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones((1, HEAD_DIM // 2)), HEAD_DIM,
     )  # fmt: skip
 
 
 def _candidates(team: Team) -> None:
     one = np.ones(1, np.int32)
+    soft_cap(team.state, np.ones((1, GROUP), np.float32), 1, 1.0)
     scan_logits(
         team.state, np.ones((1, 8), np.float32), 8, 0, 8, one, one[None].copy(),
         *np.ones((3, 1, 1), np.float32),

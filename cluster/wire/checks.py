@@ -4,6 +4,7 @@ a rank has room for. Kernels index memory by these numbers and do not check them
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,8 +70,25 @@ def check_config(config: ModelConfig) -> None:
     is_sound = is_sound and (config.n_active_experts > 0) == (config.n_experts > 0)
     is_sound = is_sound and 0 <= config.shared_hidden_dim <= MAX_DIMENSION
     is_sound = is_sound and config.shared_hidden_dim % config.hidden_dim == 0
+    is_sound = is_sound and _is_attention_sound(config)
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def _is_attention_sound(config: ModelConfig) -> bool:
+    """Returns whether each layer has its kind of attention, and scales and caps are numbers."""
+    layers, theta = config.attention_layers, config.local_rope_theta
+    factors = (
+        config.attention_softcap, config.final_softcap, config.embedding_scale,
+        config.residual_scale, config.logit_scale,
+    )  # fmt: skip
+    return (
+        len(layers) in (0, config.n_layers)
+        and all(layer.window is None or 0 < layer.window <= MAX_DIMENSION for layer in layers)
+        and (theta is None or (math.isfinite(theta) and theta > 1))
+        and all(math.isfinite(factor) and factor >= 0 for factor in factors)
+        and (config.attention_scale is None or math.isfinite(config.attention_scale))
+    )
 
 
 def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> None:

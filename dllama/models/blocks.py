@@ -67,6 +67,10 @@ QK_NORM = (
            when=has("has_qk_norm")),
 )  # fmt: skip
 """Norms of each query and key head, before its rotation."""
+SINKS = Tensor(
+    "sinks", "attn_sinks.weight", "self_attn.sinks", None, Axis.QUERY_HEADS
+)  # fmt: skip
+"""A logit of each query head that joins the softmax's total."""
 
 JOINT_QK_NORM = tuple(
     replace(norm, cols=cols, m=None)
@@ -89,8 +93,8 @@ def enter_attention(ops: Ops, layer: Layer) -> None:
 
 
 def attention(ops: Ops, layer: Layer) -> None:
-    """This rank's heads' part of wo(softmax(q k / sqrt(head_dim)) v), to ops.addend (T, dim).
-    Biases that the layer does not have are left out."""
+    """This rank's heads' part of wo(softmax(q k * scale) v), to ops.addend (T, dim). Biases, norms
+    and sinks that the layer does not have are left out."""
     qkv, wo = layer.matrix("qkv"), layer.matrix("wo")
     if qkv is None or wo is None:  # no heads here
         ops.add_nothing()
@@ -99,7 +103,7 @@ def attention(ops: Ops, layer: Layer) -> None:
     ops.rotate_and_store(
         layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
     )
-    mixed = ops.attend(layer.index, reader=wo)
+    mixed = ops.attend(layer.index, reader=wo, sinks=layer.vector("sinks"))
     ops.matmul(wo, mixed, ops.addend)
 
 
@@ -134,7 +138,8 @@ def enter_feed_forward(ops: Ops, layer: Layer) -> None:
 
 
 def feed_forward(ops: Ops, layer: Layer) -> None:
-    """This rank's columns' part of w2(silu(w1 x) * w3 x), to ops.addend (T, dim)."""
+    """This rank's columns' part of w2(silu(w1 x) * w3 x), or of another function of the gate, to
+    ops.addend (T, dim)."""
     gate_up, w2 = layer.matrix("gate_up"), layer.matrix("w2")
     if gate_up is None or w2 is None:
         ops.add_nothing()

@@ -13,15 +13,16 @@ from dllama.config import ModelConfig
 class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
-    The axis also says how a side is cut: HEADS and KV_HEADS by the key/value heads of a rank,
-    HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the shared
-    expert, VOCAB by its part of the vocabulary. Other axes are not cut.
+    The axis also says how a side is cut: HEADS, QUERY_HEADS and KV_HEADS by the key/value heads of
+    a rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
+    shared expert, VOCAB by its part of the vocabulary. Other axes are not cut.
     """
 
     DIM = "dim"
     HEADS = "q_dim"
     KV_HEADS = "kv_dim"
     HEAD = "head_dim"
+    QUERY_HEADS = "n_heads"
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
     EXPERTS = "n_experts"

@@ -23,6 +23,7 @@ from kernels.activations import swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
+from kernels.attention.tile import scoring
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import Units
@@ -169,12 +170,13 @@ def _attending(team: Team) -> _Probe:
     qkv = np.ones((MANY, width + 2 * N_KV_HEADS * HEAD_DIM), np.float32)
     starts, positions = np.array([0, MANY], np.int32), np.arange(MANY, dtype=np.int32)
     pages, tiles = np.arange(n_pages, dtype=np.int32)[None], np.zeros((MANY, 3), np.int32)
+    scored = scoring(HEAD_DIM)
     buffers, out = scratch(team.n_threads, HEAD_DIM, MANY), np.zeros((MANY, width), np.float32)
 
     def attend() -> None:
         attention(
             team.state, qkv, starts, tiles, GROUP_SIZE, positions, pages, kv.keys[0],
-            kv.values[0], HEAD_DIM, buffers, out,
+            kv.values[0], HEAD_DIM, scored, buffers, out,
         )  # fmt: skip
 
     return _Probe(attend, 2.0 * MANY * (MANY + 1) * width, VECTOR_S)

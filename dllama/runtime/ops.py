@@ -22,11 +22,13 @@ from kernels.activations import clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.joint_norm import head_squares, norm_heads
 from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.attention.tile import scoring
 from kernels.experts.sums import add_parts
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.norms import add_norm
 from kernels.prepare import pack_quants, prepare, unpack_quants
+from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
 
 
@@ -100,10 +102,12 @@ class Ops:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
         state, self._kept = self._state, None
         self._place(rows, 0)
-        rope_table(
-            rows.positions, self._weights.inv_freq, self._weights.rope_magnitude, state.cosines,
-            state.sines,
-        )  # fmt: skip
+        turns = self._weights.rotations
+        for table, magnitude in enumerate(turns.magnitudes):
+            rope_table(
+                rows.positions, turns.inv_freq[table], magnitude, state.cosines[table],
+                state.sines[table],
+            )  # fmt: skip
 
     def groups(self, n_groups: int) -> list[Ops]:
         """Returns the operations of each group of the step's rows. Groups are computed half layer
@@ -173,7 +177,7 @@ class Ops:
         self._own_rows = own  # of the buffers
         self.total = state.partial[own]  # (T, width): the sum over all ranks
         self.addend = self._whole_addend()  # (T, width): this rank's part of it
-        self._cosines, self._sines = state.cosines[own], state.sines[own]
+        self._cosines, self._sines = state.cosines[:, own], state.sines[:, own]
         self._delta = None
 
     def _whole_addend(self) -> Addend:
@@ -266,29 +270,38 @@ class Ops:
     ) -> None:
         """Adds biases to `qkv`, norms and turns queries and keys, and stores keys and values."""
         state, rows, config = self._state, self.rows, self._config
+        table = self._weights.rotations.table_of[layer]
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
-            self._epsilon, self._cosines, self._sines, rows.positions, rows.row_pages,
-            state.kv.keys[layer], state.kv.values[layer], is_centered=config.has_layer_norm,
+            self._epsilon, self._cosines[table], self._sines[table], rows.positions,
+            rows.row_pages, state.kv.keys[layer], state.kv.values[layer],
+            is_centered=config.has_layer_norm,
         )  # fmt: skip
 
-    def attend(self, layer: int, reader: Linear) -> Activations:
-        """Attention of every row over its sequence, as `reader` reads it: (T, columns)."""
+    def attend(self, layer: int, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
+        """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
+        logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
+        weighed = scoring(
+            config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
+            window=config.attention_of(layer).window, sinks=sinks,
+        )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim,
+            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim, weighed,
             state.scratch, inputs.own,
         )  # fmt: skip
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations
 
     def swiglu(self, hidden_dim: int, reader: Linear) -> Activations:
-        """silu(gate) * up of `gate_up`'s two halves, as `reader` reads it: (T, columns)."""
+        """silu(gate) * up of `gate_up`'s two halves, or with the model's own function of the gate,
+        as `reader` reads it: (T, columns)."""
         hidden = self._state.hidden[columns_of(reader)].activations
         own = (reader.first_own_col, hidden_dim)
-        swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own)
+        gate = self._config.gate
+        swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own, gate)
         return hidden
 
     def route(self, router: Linear, bias: np.ndarray) -> None:
@@ -323,3 +336,5 @@ class Ops:
                 self.normed, n, weights.wcls.needs, is_centered=self._config.has_layer_norm,
             )  # fmt: skip
             self.matmul(weights.wcls, self.normed, state.logits, n)
+            if self._config.final_softcap:
+                soft_cap(self._team, state.logits, n, self._config.final_softcap)

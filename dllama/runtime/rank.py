@@ -97,6 +97,8 @@ class RankModel:
         self._copy_pages(step.copies)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
+        if self.weights.config.embedding_scale != 1:
+            x *= np.float32(self.weights.config.embedding_scale)
         self._ops.begin(self.executor.begin(rows_of(step)))
         if not self.executor.replay(comm):
             forward(self.weights, self._ops, comm, self.executor)
@@ -128,8 +130,8 @@ class RankModel:
             return
         shift_keys(
             self.team.state, kv.keys, kv.values, shift.from_pages, shift.to_pages,
-            shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop, weights.inv_freq,
-            weights.config.head_dim,
+            shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop,
+            weights.rotations.by_layer, weights.config.head_dim,
         )  # fmt: skip
 
     def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:

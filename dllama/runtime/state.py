@@ -29,7 +29,7 @@ class RunState:
     kv: KvPages
     max_pages: int  # of one sequence
     x: np.ndarray  # (T, dim): the residual stream
-    cosines: np.ndarray  # (T, rotary_dim / 2)
+    cosines: np.ndarray  # (rotary tables, T, rotary_dim / 2)
     sines: np.ndarray
     tiles: np.ndarray  # (T, 3) int32
     scratch: Scratch  # of attention
@@ -58,7 +58,7 @@ def allocate(
 ) -> RunState:  # fmt: skip
     """Allocates the buffers of one rank; the KV pages are by far the largest."""
     config, f32 = weights.config, np.float32
-    half = config.rotary_dim // 2
+    n_tables, half = weights.rotations.inv_freq.shape
     longest = min(config.max_seq_len, n_pages * PAGE)
     width = -(-config.dim // GROUP) * GROUP
     n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
@@ -66,8 +66,8 @@ def allocate(
         max_pages=-(-longest // PAGE),
         kv=kv_pages(kv_type, config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
         x=aligned((max_tokens, config.dim), f32),
-        cosines=aligned((max_tokens, half), f32),
-        sines=aligned((max_tokens, half), f32),
+        cosines=aligned((n_tables, max_tokens, half), f32),
+        sines=aligned((n_tables, max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
         scratch=scratch(n_threads, config.head_dim, longest),
         normed=activations(max_tokens, config.dim),

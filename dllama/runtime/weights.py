@@ -12,7 +12,7 @@ from dllama.errors import ModelFileError
 from dllama.models import FAMILIES
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
-from dllama.rope import rope_frequencies
+from dllama.rope import Rotations, rotations
 from dllama.runtime.layer import Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.runtime.manifest import manifest_by_layer, table_of
@@ -34,8 +34,7 @@ class Weights:
     wcls: Linear | None
     vocab_start: int
     units: SumUnits
-    inv_freq: np.ndarray  # (rotary_dim / 2,) float64: the angle of each pair per position
-    rope_magnitude: float
+    rotations: Rotations
     head_norm: np.ndarray = field(init=False)  # `norm` times the scale of logits
 
     def __post_init__(self) -> None:
@@ -186,10 +185,9 @@ class WeightsBuilder:
                 f"{'no' if self._norm is None else 'the'} final norm arrived; "
                 "the model file or the transfer is incomplete"
             )
-        inv_freq, magnitude = rope_frequencies(self._config)
         return Weights(
             self._config, self._family, tuple(self._layers), self._norm, self._wcls,
-            self._vocab_start, self._units, inv_freq, magnitude,
+            self._vocab_start, self._units, rotations(self._config),
         )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ class Shard:
         cut."""
         if axis is Axis.HEADS:
             return _scaled(self.kv_heads, config.group_size * config.head_dim)
+        if axis is Axis.QUERY_HEADS:
+            return _scaled(self.kv_heads, config.group_size)
         if axis is Axis.KV_HEADS:
             return _scaled(self.kv_heads, config.head_dim)
         if axis is Axis.HIDDEN:

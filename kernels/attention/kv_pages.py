@@ -1,6 +1,7 @@
-"""The layout of a KV page: 32 tokens' keys and values of one head, as half floats or 8-bit blocks.
+"""The layout of a KV page: 32 tokens' keys and values of one head, as floats, half floats or 8-bit
+blocks.
 
-f16, words of 16 bits: keys (head_dim, 32), values (32, padded head_dim).
+f16 and f32, words of 16 and 32 bits: keys (head_dim, 32), values (32, padded head_dim).
 
 q8_0, bytes: the same two tables as signed bytes, each followed by half floats that scale them, one
 for a token's block of 32 values (the last block may be shorter): (n_blocks, 32 tokens). As in
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.arrays import aligned
-from kernels.emit.intrinsics import f16_to_f32, f32_bits, f32_to_f16, fma
+from kernels.emit.intrinsics import f16_to_f32, f32_bits, f32_from_bits, f32_to_f16, fma
 from kernels.emit.jit import jitted
 
 PAGE = 32  # tokens of a page
@@ -27,7 +28,9 @@ LANES = 16
 SMALLEST = np.float32(1e-30)  # of a block's largest value: below, all of it is zero
 ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
 
-WORDS: dict[str, np.dtype[Any]] = {"f16": np.dtype(np.uint16), "q8_0": np.dtype(np.uint8)}
+WORDS: dict[str, np.dtype[Any]] = {
+    "f16": np.dtype(np.uint16), "q8_0": np.dtype(np.uint8), "f32": np.dtype(np.uint32),
+}  # fmt: skip
 """The words that a page of each type consists of."""
 
 
@@ -84,13 +87,30 @@ def _quantize(x, page, first, step, scales, slot):
 
 
 @jitted
+def _put(page, at, x):
+    """Writes a float32 number as a word."""
+    if page.itemsize == 4:
+        page[at] = f32_bits(x)
+    else:
+        page[at] = f32_to_f16(x)
+
+
+@jitted
+def _get(page, at):
+    """Reads a word as a float32 number."""
+    if page.itemsize == 4:
+        return f32_from_bits(np.int32(page[at]))
+    return f16_to_f32(np.uint16(page[at]))
+
+
+@jitted
 def put_key(page, slot, key):
     """Writes a token's key (head_dim,) float32 to its slot."""
     if page.itemsize == 1:
         _quantize(key, page, slot, PAGE, key.size * PAGE, slot)
     else:
         for d in range(key.size):
-            page[d * PAGE + slot] = f32_to_f16(key[d])
+            _put(page, d * PAGE + slot, key[d])
 
 
 @jitted
@@ -100,7 +120,7 @@ def put_value(page, slot, value, width):
         _quantize(value, page, slot * width, 1, PAGE * width, slot)
     else:
         for d in range(value.size):
-            page[slot * width + d] = f32_to_f16(value[d])
+            _put(page, slot * width + d, value[d])
 
 
 @jitted
@@ -113,7 +133,7 @@ def get_key(page, slot, key):
             key[d] = np.float32(np.int8(page[d * PAGE + slot])) * scale
     else:
         for d in range(key.size):
-            key[d] = f16_to_f32(np.uint16(page[d * PAGE + slot]))
+            key[d] = _get(page, d * PAGE + slot)
 
 
 @jitted

@@ -27,7 +27,7 @@ def _rotate_back(key, cosine, sine):
 
 @region
 def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after,
-                 cosine, sine, buffers):  # fmt: skip
+                 cosines, sines, buffers):  # fmt: skip
     n_kv_heads, head_dim, key = keys.shape[2], buffers.shape[1], buffers[thread]
     width = padded(head_dim)
     while True:
@@ -48,16 +48,16 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
                 copy_key(key_from, old, key_to, new, head_dim)
             else:
                 get_key(key_from, old, key)
-                _rotate_back(key, cosine, sine)
+                _rotate_back(key, cosines[layer], sines[layer])
                 put_key(key_to, new, key)
             copy_value(values[layer, source, head], old, values[layer, target, head], new, width)
 
 
 @kernel
-def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine, sine,
+def _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosines, sines,
                 buffers):  # fmt: skip
-    _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosine,
-                        sine, buffers))  # fmt: skip
+    _shift_heads(team, (team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosines,
+                        sines, buffers))  # fmt: skip
 
 
 def shift_keys(
@@ -70,10 +70,13 @@ def shift_keys(
     keys, values are KvPages; from_pages and to_pages int32 are the sequence's pages before and
     after. A page of to_pages is the page at the same index of from_pages, or a page that is not in
     from_pages. Kept tokens that share a page with moved ones are copied where that page changes.
-    inv_freq (rotary_dim / 2,) float64 is the angle each pair rotates by per position.
+    inv_freq (n_layers, rotary_dim / 2) float64 is the angle each pair of a layer rotates by per
+    position.
     """
-    cosines, sines = np.empty((2, 1, inv_freq.size), np.float32)
-    rope_table(np.array([n_drop], np.int32), inv_freq, 1.0, cosines, sines)
+    cosines, sines = np.empty((2, *inv_freq.shape), np.float32)
+    distance = np.array([n_drop], np.int32)
+    for layer, angles in enumerate(inv_freq):
+        rope_table(distance, angles, 1.0, cosines[layer : layer + 1], sines[layer : layer + 1])
     buffers = np.empty((team[N_THREADS // 8], head_dim), np.float32)
-    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosines[0],
-                sines[0], buffers)  # fmt: skip
+    _shift_keys(team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after, cosines,
+                sines, buffers)  # fmt: skip

@@ -13,13 +13,11 @@ from llvmlite import ir
 
 from kernels.attention.kv_pages import BLOCK, LANES, PAGE
 from kernels.emit.emitter import Emit, emitted_function
-from kernels.emit.exponential import emit_exp
 from kernels.emit.jit import intrinsic
 from kernels.emit.later import types
-from kernels.emit.vectors import F32, F32X16, I8X16, I32, I32X16, I64, Value
+from kernels.emit.vectors import F32X16, I8X16, I32X16, I64, Value
 
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers
-LOWEST_SCORE = -3.0e38  # below every score, and finite: differences stay numbers
 SPAN = 4  # pages to a softmax step: its cost hardly grows with them
 ROW = SPAN * PAGE  # a query's scores of a span
 
@@ -49,15 +47,16 @@ def _query_rows(e: Emit, n: int, queries: Value, head_dim: Value) -> list[Value]
     return [e.b.add(queries, e.b.mul(head_dim, e.i64(4 * q))) for q in range(n)]
 
 
-def _emit_scores_f16(n: int, e: Emit, args: Any) -> None:
-    """32 columns of scores (n, ROW) = queries (n, head_dim) . page of keys (head_dim, 32), f16."""
+def _emit_scores(load: Any, size: int, n: int, e: Emit, args: Any) -> None:
+    """32 columns of scores (n, ROW) = queries (n, head_dim) . page of keys (head_dim, 32): floats
+    of `size` bytes, sixteen of which `load(e, address)` loads."""
     queries, keys, scores, head_dim = args
     rows = _query_rows(e, n, queries, head_dim)
     zero = e.constant(F32X16, 0.0)
     acc = [[e.variable(zero) for _ in range(2)] for _ in range(n)]
     with e.loop(head_dim) as d:
-        row = e.b.add(keys, e.b.mul(d, e.i64(PAGE * 2)))
-        _add_scores(e, acc, rows, d, row, e.load_f16, 2)
+        row = e.b.add(keys, e.b.mul(d, e.i64(PAGE * size)))
+        _add_scores(e, acc, rows, d, row, partial(load, e), size)
     for q in range(n):
         for i in range(2):
             e.store(acc[q][i].get(), e.at(scores, q * ROW * 4 + 64 * i), 64)
@@ -82,7 +81,7 @@ def _emit_scores_q8(n: int, e: Emit, args: Any) -> None:
         with e.loop(_smaller(e, block_len, e.b.sub(head_dim, first))) as i:
             d = e.b.add(first, i)
             row = e.b.add(keys, e.b.mul(d, e.i64(PAGE)))
-            _add_scores(e, acc, rows, d, row, lambda at: _load_i8(e, at), 1)
+            _add_scores(e, acc, rows, d, row, partial(_load_i8, e), 1)
         scale_row = e.b.add(scales, e.b.mul(block, e.i64(PAGE * 2)))
         factors = [e.load_f16(e.at(scale_row, 32 * i)) for i in range(2)]
         for q in range(n):
@@ -90,54 +89,6 @@ def _emit_scores_q8(n: int, e: Emit, args: Any) -> None:
                 where = e.at(scores, q * ROW * 4 + 64 * i)
                 so_far = e.load(F32X16, where, 64)
                 e.store(e.fma(acc[q][i].get(), factors[i], so_far), where, 64)
-
-
-@intrinsic
-def online_softmax(typingctx: Any, arguments: Any) -> Any:
-    """online_softmax((scores, n_valid, top, total, decay)): one step of the online softmax over ROW
-    scores of one query, of which the first n_valid are valid. They become weights in place; `top`,
-    the largest score so far, and `total`, the weights' sum, are updated; `decay` becomes the factor
-    of earlier weights. All but n_valid are addresses.
-
-    Always whole spans: the number of lanes without a score must not change the order of
-    additions."""
-
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        e = Emit(builder)
-        scores, n_valid, top, total, decay = (builder.extract_value(values[0], i) for i in range(5))
-        count = e.splat(builder.trunc(n_valid, I32))
-        lowest, zero = e.constant(F32X16, LOWEST_SCORE), e.constant(F32X16, 0.0)
-        is_known, known = [], []
-        for i in range(ROW // LANES):
-            lanes = ir.Constant(I32X16, list(range(i * LANES, (i + 1) * LANES)))
-            is_known.append(builder.icmp_signed("<", lanes, count))
-            found = e.load(F32X16, e.at(scores, 64 * i), 64)
-            known.append(builder.select(is_known[i], found, lowest))
-        so_far = e.load(F32, top, 4)
-        best = e.larger(so_far, e.fold_lanes(_tree(known, e.larger), e.larger))
-        level = e.splat(best)
-        worth = emit_exp(e, builder.fsub(e.splat(so_far), level))
-        worth = builder.extract_element(worth, ir.Constant(I32, 0))
-        weights = [
-            builder.select(it_is, emit_exp(e, builder.fsub(score, level)), zero)
-            for it_is, score in zip(is_known, known, strict=True)
-        ]
-        for i, weight in enumerate(weights):
-            e.store(weight, e.at(scores, 64 * i), 64)
-        added = e.fold_lanes(_tree(weights, builder.fadd), builder.fadd)
-        e.store(e.fma(e.load(F32, total, 4), worth, added), total, 4)
-        e.store(best, top, 4)
-        e.store(worth, decay, 4)
-        return context.get_dummy_value()
-
-    return types.void(types.UniTuple(types.int64, 5)), codegen
-
-
-def _tree(values: list[Value], join: Any) -> Value:
-    """Joins neighbours first, which keeps chains of operations short."""
-    while len(values) > 1:
-        values = [join(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
-    return values[0]
 
 
 def _decayed(e: Emit, n: int, width: int, args: Any, column: Value) -> Any:
@@ -152,13 +103,15 @@ def _decayed(e: Emit, n: int, width: int, args: Any, column: Value) -> Any:
     return found
 
 
-def _mix_columns_f16(e: Emit, n: int, width: int, args: Any, column: Value) -> None:
-    """The columns column .. column + 16 * width of _emit_mix, f16."""
+def _mix_columns(
+    load: Any, size: int, e: Emit, n: int, width: int, args: Any, column: Value
+) -> None:
+    """The columns column .. column + 16 * width of _emit_mix: floats, loaded as by _emit_scores."""
     weights, values, sums, decay, n_tokens, row_len = args
     acc = _decayed(e, n, width, (sums, decay, row_len), column)
     with e.loop(n_tokens) as token:
-        row = e.b.add(values, e.b.mul(e.b.add(e.b.mul(token, row_len), column), e.i64(2)))
-        loaded = [e.load_f16(e.at(row, 32 * i)) for i in range(width)]
+        row = e.b.add(values, e.b.mul(e.b.add(e.b.mul(token, row_len), column), e.i64(size)))
+        loaded = [load(e, e.at(row, LANES * size * i)) for i in range(width)]
         _add_mix(e, acc, e.b.add(weights, e.b.mul(token, e.i64(4))), ROW, loaded)
     _store_mix(e, acc)
 
@@ -213,36 +166,6 @@ def _emit_mix(columns: Any) -> Any:
     return emit
 
 
-@intrinsic
-def fold_sums(typingctx: Any, arguments: Any) -> Any:
-    """fold_sums((whole, part, decays, gains, n, width)): whole = whole * decay + part * gain for
-    two states' sums and totals of n queries, the product with the gain rounded first."""
-
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        e = Emit(builder)
-        whole, part, decays, gains, n, width = (
-            builder.extract_value(values[0], i) for i in range(6)
-        )
-
-        def add(offset: Value, decay: Value, gain: Value) -> None:
-            where = builder.add(whole, offset)
-            addend = builder.fmul(e.load_f32(builder.add(part, offset)), gain)
-            e.store(e.fma(e.load_f32(where), decay, addend), where, 4)
-
-        with e.loop(n) as q:
-            at = builder.mul(q, e.i64(4))
-            decay = e.load_splat_f32(builder.add(decays, at))
-            gain = e.load_splat_f32(builder.add(gains, at))
-            row = builder.mul(builder.mul(q, width), e.i64(4))
-            with e.loop(builder.sdiv(width, e.i64(LANES))) as i:
-                add(builder.add(row, builder.mul(i, e.i64(4 * LANES))), decay, gain)
-        totals = e.at(builder.mul(width, e.i64(4 * QUERIES)), 4 * LANES)
-        add(totals, e.load_f32(decays), e.load_f32(gains))
-        return context.get_dummy_value()
-
-    return types.void(types.UniTuple(types.int64, 6)), codegen
-
-
 def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
     """An intrinsic f(n_queries, page, <addresses and sizes>) with code for each number of queries;
     emitters are by the bits of the page's words."""
@@ -270,10 +193,22 @@ def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
     return call
 
 
-score_page = _per_query_count("scores", {8: _emit_scores_q8, 16: _emit_scores_f16}, 4)
+_HALF, _SINGLE = (Emit.load_f16, 2), (Emit.load_f32, 4)
+
+score_page = _per_query_count(
+    "scores",
+    {8: _emit_scores_q8, 16: partial(_emit_scores, *_HALF), 32: partial(_emit_scores, *_SINGLE)},
+    4,
+)
 """score_page(n, page of keys, addresses of (queries, keys, scores) and head_dim)."""
 
 mix_page = _per_query_count(
-    "mix", {8: _emit_mix(_mix_columns_q8), 16: _emit_mix(_mix_columns_f16)}, 6
+    "mix",
+    {
+        8: _emit_mix(_mix_columns_q8),
+        16: _emit_mix(partial(_mix_columns, *_HALF)),
+        32: _emit_mix(partial(_mix_columns, *_SINGLE)),
+    },
+    6,
 )
 """mix_page(n, page of values, addresses of (weights, values, sums, decays), n_tokens, width)."""

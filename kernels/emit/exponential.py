@@ -57,3 +57,14 @@ def emit_exp(e: Emit, x: Value) -> Value:
     exponent = e.b.sub(e.b.bitcast(shifted, I32X16), e.constant(I32X16, 0x4B400000 - 127))
     scale = e.b.bitcast(e.b.shl(exponent, e.constant(I32X16, 23)), F32X16)
     return e.b.fmul(p, scale)
+
+
+def emit_tanh(e: Emit, x: Value) -> Value:
+    """Emits the hyperbolic tangent of <16 x float>, to some 1e-7 of one: (1 - t) / (1 + t) for t =
+    e**(-2 |x|), with the sign of x."""
+    zero, one = e.constant(F32X16, 0.0), e.constant(F32X16, 1.0)
+    is_negative = e.b.fcmp_ordered("<", x, zero)
+    size = e.b.select(is_negative, e.b.fneg(x), x)
+    t = emit_exp(e, e.b.fmul(size, e.constant(F32X16, -2.0)))
+    found = e.b.fdiv(e.b.fsub(one, t), e.b.fadd(one, t))
+    return e.b.select(is_negative, e.b.fneg(found), found)

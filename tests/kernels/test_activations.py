@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kernels.activations import swiglu
 from kernels.emit.exponential import exp_f32
 from kernels.emit.jit import kernel
+from kernels.gates import Gate
 from kernels.matmul.expanded import NARROWEST
 from kernels.matmul.tiles import (
     MANY_BLOCK,
@@ -43,6 +44,15 @@ def test_exponential_saturates_without_nan() -> None:
     out = np.zeros_like(x)
     _exp_all(x, out)
     assert np.isfinite(out).all() and out[2] == 1 and out[0] < 1e-37
+
+
+def test_a_gate_of_gelu(team: np.ndarray) -> None:
+    gate_up = np.random.default_rng(0).standard_normal((5, 176)).astype(np.float32) * 4
+    a = activations(5, 86)
+    swiglu(team, gate_up, a, 5, Needs(tiles=True), gate=Gate.GELU)
+    gate, up = gate_up[:, :86].astype(np.float64), gate_up[:, 86:172].astype(np.float64)
+    gelu = gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+    np.testing.assert_allclose(a.rows, gelu * up, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 8, 13])

@@ -4,11 +4,13 @@ every faster path of the project is compared with."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from dllama.config import ModelConfig
+from dllama.config import LayerAttention, ModelConfig
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
@@ -52,17 +54,22 @@ def _forward(
     values: Callable[[str], np.ndarray], source: WeightSource, tokens: list[int]
 ) -> np.ndarray:
     config = source.config
-    x = values("embed")[tokens]  # (T, dim)
+    x = config.embedding_scale * values("embed")[tokens]  # (T, dim)
     for i in range(config.n_layers):
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
+        attend = partial(_attention, kind=config.attention_of(i))
         for half, before, after in (
-            (_attention, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
+            (attend, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
             added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
             x = x + (norm(added, layer[after], config) if after in layer else added)
     head = values("embed" if config.is_tied else "wcls")
-    return norm(x, values("norm"), config) @ head.T
+    return _capped(norm(x, values("norm"), config) @ head.T, config.final_softcap)
+
+
+def _capped(x: np.ndarray, cap: float) -> np.ndarray:
+    return cap * np.tanh(x / cap) if cap else x
 
 
 def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -70,7 +77,9 @@ def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
     return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
 
 
-def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
+def _attention(
+    layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig, kind: LayerAttention
+) -> np.ndarray:
     n_tokens, hd = len(x), config.head_dim
     q, k, v = (
         (x @ layer[w].T + layer.get(b, 0.0)).reshape(n_tokens, -1, hd)
@@ -78,13 +87,24 @@ def _attention(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig)
     )
     if config.has_qk_norm:
         q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
-    q, k = _rotate(q, config), _rotate(k, config)
+    if kind.is_rotated:
+        if kind.has_local_rope:
+            config = replace(
+                config, rope_theta=config.local_rope_theta, rope_scaling=None, rope_factors=None
+            )
+        q, k = _rotate(q, config), _rotate(k, config)
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
-    scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(hd)
-    future = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
-    scores = np.where(future, -np.inf, scores)
+    scale = hd**-0.5 if config.attention_scale is None else config.attention_scale
+    scores = _capped(np.einsum("ihd,jhd->hij", q, k) * scale, config.attention_softcap)
+    distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)
+    hidden = (distance < 0) | (distance >= (kind.window or n_tokens))
+    scores = np.where(hidden, -np.inf, scores)
+    if "sinks" in layer:
+        sinks = np.broadcast_to(layer["sinks"].reshape(-1, 1, 1), (len(scores), n_tokens, 1))
+        scores = np.concatenate([scores, sinks], axis=-1)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
+    weights = weights[..., :n_tokens]
     mixed = np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1)
     return mixed @ layer["wo"].T + layer.get("bo", 0.0)
 
@@ -102,11 +122,13 @@ def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:
 def feed_forward(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
     if "router" in layer:
         return np.array([_mixture(layer, row, config) for row in x])
-    return _gated(x, *(layer[name] for name in ("w1", "w3", "w2")))
+    return _gated(x, *(layer[name] for name in ("w1", "w3", "w2")), config)
 
 
-def _gated(x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray) -> np.ndarray:
-    return _silu(x @ w1.T, x @ w3.T) @ w2.T
+def _gated(
+    x: np.ndarray, w1: np.ndarray, w3: np.ndarray, w2: np.ndarray, config: ModelConfig
+) -> np.ndarray:
+    return _GATES[config.gate](x @ w1.T, x @ w3.T) @ w2.T
 
 
 def _silu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -116,6 +138,13 @@ def _silu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
 def _clamped(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
     return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+
+
+def _gelu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+
+
+_GATES = {Gate.SILU: _silu, Gate.CLAMPED: _clamped, Gate.GELU: _gelu}
 
 
 def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -131,10 +160,9 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         )
         b1, b3, b2 = (layer[f"expert_{b}"][e] if f"expert_{b}" in layer else 0.0 for b in
                       ("b1", "b3", "b2"))  # fmt: skip
-        gate = _clamped if config.gate is Gate.CLAMPED else _silu
-        one = gate(w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
+        one = _GATES[config.gate](w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
         out += config.expert_scale * chances[e] / total * one
     if config.shared_hidden_dim:
         weight = 1 / (1 + np.exp(-layer["shared_router"][0] @ row))
-        out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")))
+        out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")), config)
     return out

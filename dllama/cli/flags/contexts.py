@@ -45,7 +45,7 @@ def add_context_flags(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(
             short, name, metavar="TYPE",
-            help=f"what {what} are kept as, f16 or q8_0; the same for both (see --kv-type)",
+            help=f"what {what} are kept as, f16, q8_0 or f32; the same for both (see --kv-type)",
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from cluster.wire.checks import (
     checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
+from dllama.config import LayerAttention
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
@@ -278,6 +280,13 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"n_experts": 4, "n_active_experts": 5},
         {"shared_hidden_dim": 97},
         {"n_experts": 1 << 20, "n_active_experts": 2},
+        {"attention_layers": (LayerAttention(),)},
+        {"attention_layers": (LayerAttention(), LayerAttention(window=0))},
+        {"local_rope_theta": 1.0},
+        {"attention_scale": math.inf},
+        {"attention_softcap": -1.0},
+        {"final_softcap": math.nan},
+        {"embedding_scale": math.inf},
         {"long_rope_factors": (1.0,)},
     ],
 )

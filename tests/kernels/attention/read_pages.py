@@ -10,8 +10,9 @@ from kernels.attention.kv_pages import BLOCK, PAGE, KvPages, padded
 def _numbers(words: np.ndarray, rows: int, *, by_token: bool) -> np.ndarray:
     """Pages (..., words) to (..., 32 tokens, rows) float64; rows are a token's values."""
     shape = (PAGE, rows) if by_token else (rows, PAGE)
-    if words.dtype == np.uint16:
-        table = words.view(np.float16).reshape(*words.shape[:-1], *shape).astype(np.float64)
+    if words.dtype != np.uint8:
+        floats = words.view(np.float16 if words.dtype == np.uint16 else np.float32)
+        table = floats.reshape(*words.shape[:-1], *shape).astype(np.float64)
         return table if by_token else np.swapaxes(table, -1, -2)
     quants = words[..., : rows * PAGE].view(np.int8).reshape(*words.shape[:-1], *shape)
     scales = np.ascontiguousarray(words[..., rows * PAGE :]).view(np.float16)

@@ -10,6 +10,7 @@ import pytest
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, WORDS, kv_pages, padded, page_bytes
 from kernels.attention.rope import rope_table, rotate_and_store
+from kernels.attention.tile import Scoring, scoring
 from tests.kernels.attention.read_pages import read_pages
 
 NOTHING = np.zeros(0, np.float32)
@@ -44,6 +45,7 @@ class Sequences:
         self, team: np.ndarray, kind: str, case: Case, n: int, max_len: int, **extras: np.ndarray
     ) -> None:
         self.team, self.case, self.extras = team, case, extras
+        self.scoring: Scoring = scoring(case.head_dim)
         per = -(-max_len // PAGE)
         order = np.random.default_rng(7).permutation(n * per).astype(np.int32)
         self.pages = order.reshape(n, per)
@@ -74,7 +76,7 @@ class Sequences:
         tiles = np.zeros((len(qkv), 3), np.int32)
         attention(
             team, qkv, starts, tiles, case.group, pos, pages, self.kv.keys[0],
-            self.kv.values[0], case.head_dim, self.buffers, out,
+            self.kv.values[0], case.head_dim, self.scoring, self.buffers, out,
         )  # fmt: skip
         return out
 
@@ -102,13 +104,23 @@ def turned(case: Case, x: np.ndarray, **extras: np.ndarray) -> tuple[np.ndarray,
     )
 
 
-def oracle(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+def oracle(
+    case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, how: Scoring | None = None
+) -> np.ndarray:
     """Attention of the last len(q) rows over k and v, which are what the pages hold; float64."""
+    how = how or scoring(case.head_dim)
     k, v = np.repeat(k, case.group, 1), np.repeat(v, case.group, 1)
-    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(case.head_dim)
-    scores[:, ~np.tri(len(q), len(k), len(k) - len(q), dtype=bool)] = -np.inf
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
+    scores = np.einsum("thd,shd->hts", q, k) * float(how.scale)
+    if how.cap:
+        scores = how.cap * np.tanh(scores / how.cap)
+    n_later = len(k) - len(q)
+    scores[:, ~np.tri(len(q), len(k), n_later, dtype=bool)] = -np.inf
+    if how.window:
+        scores[:, np.tri(len(q), len(k), n_later - how.window, dtype=bool)] = -np.inf
+    sinks = how.sinks[:, None, None] if how.sinks.size else np.full((1, 1, 1), -np.inf)
+    top = np.maximum(scores.max(-1, keepdims=True), sinks)
+    weights = np.exp(scores - top)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks - top)
     mixed: np.ndarray = np.einsum("hts,shd->thd", weights, v)
     return mixed.reshape(len(q), -1)
 
@@ -125,7 +137,9 @@ def _assert_right(sequences: Sequences, case: Case, x: np.ndarray, out: np.ndarr
     q, k, v = turned(case, x, **sequences.extras)
     held = read_pages(sequences.kv, sequences.pages[0], len(x), case.head_dim)
     for exact, [found] in ((k, held[0]), (v, held[1])):
-        if sequences.kv.keys.dtype == np.uint16:
+        if sequences.kv.keys.dtype == np.uint32:
+            rounding = np.abs(exact) * 2.0**-22 + 1e-6
+        elif sequences.kv.keys.dtype == np.uint16:
             rounding = np.abs(exact) * 2.0**-11 + 1e-6
         else:  # half a step, and the scale's own rounding times 127 steps
             rounding = _blocks_largest(exact) * (0.5 / 127 + 2.0**-11) + 1e-6
@@ -193,6 +207,7 @@ def test_values_are_padded_to_whole_vectors() -> None:
 def test_8_bit_pages_take_half_the_memory() -> None:
     assert page_bytes("f16", 16, 8, 64) == 16 * 8 * 32 * 2 * (64 + 64)
     assert page_bytes("q8_0", 16, 8, 64) == 16 * 8 * 32 * 2 * (64 + 2 * 2)
+    assert page_bytes("f32", 16, 8, 64) == 2 * page_bytes("f16", 16, 8, 64)
     for kind in WORDS:
         kv = kv_pages(kind, 3, 5, 2, 80)
         assert sum(a.nbytes for a in kv) == 5 * page_bytes(kind, 3, 2, 80)

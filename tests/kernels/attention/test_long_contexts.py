@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from kernels.attention.causal import CHUNK, scratch
+from kernels.attention.causal import scratch
 from kernels.attention.kv_pages import PAGE, WORDS
+from kernels.attention.tile import CHUNK
 from kernels.team import Team
 from tests.kernels.attention.read_pages import read_pages
 from tests.kernels.attention.test_causal import Case, Sequences, oracle, random_rows, turned

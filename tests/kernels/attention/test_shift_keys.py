@@ -16,7 +16,9 @@ N_LAYERS, N_PAGES, N_HEADS = 2, 12, 3
 def random_pages(kind: str, rng: np.random.Generator, head_dim: int) -> KvPages:
     kv = kv_pages(kind, N_LAYERS, N_PAGES, N_HEADS, head_dim)
     for array in kv:
-        if kind == "f16":
+        if kind == "f32":
+            array[:] = rng.standard_normal(array.shape).astype(np.float32).view(np.uint32)
+        elif kind == "f16":
             array[:] = rng.standard_normal(array.shape).astype(np.float16).view(np.uint16)
         else:  # any bytes, of which the last of a page are half floats: scales near 1 / 40
             array[:] = rng.integers(0, 256, array.shape, np.uint8)
@@ -57,6 +59,7 @@ def test_what_stays_is_turned_by_the_distance_it_moves(
     rng = np.random.default_rng(n_tokens)
     kv = random_pages(kind, rng, head_dim)
     inv_freq = 100.0 ** (-np.arange(head_dim // 2) / head_dim)
+    by_layer = np.array([inv_freq, np.zeros_like(inv_freq)])  # keys of the second do not turn
     n_after = n_tokens - n_drop
     from_pages = np.array([7, 2, 9, 4], np.int32)[: -(-n_tokens // PAGE)]
     to_pages = from_pages[: -(-n_after // PAGE)].copy()
@@ -76,15 +79,16 @@ def test_what_stays_is_turned_by_the_distance_it_moves(
             n_keep,
             n_drop,
             n_after,
-            inv_freq,
+            by_layer,
             head_dim,
         )
     new_keys, new_values = read_pages(kv, to_pages, n_after, head_dim)
     assert np.array_equal(new_keys[:, :n_keep], keys[:, :n_keep])
-    want = turned_back(keys[:, n_keep + n_drop :], inv_freq, n_drop)
+    moved = keys[:, n_keep + n_drop :]
+    want = np.stack([turned_back(moved[0], inv_freq, n_drop), moved[1]])
     # Half floats below 8 are 2^-8 apart; a step of 8 bits is 1 / 127 of the largest of its block,
     # which is at most 127 x 0.03 x sqrt(2), and its scale is rounded too.
-    tolerance = 4e-3 if kind == "f16" else 5.4 * (0.5 / 127 + 2.0**-11)
+    tolerance = {"f16": 4e-3, "f32": 1e-6, "q8_0": 5.4 * (0.5 / 127 + 2.0**-11)}[kind]
     assert np.abs(new_keys[:, n_keep:] - want).max() < tolerance
     gone = np.s_[n_keep : n_keep + n_drop]
     assert np.array_equal(new_values, np.delete(values, gone, axis=1))

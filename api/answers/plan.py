@@ -3,10 +3,9 @@ engine, the control tokens that count as text, the lines it may have, thoughts a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from api.answers.events import Part, Text, Thought
+from api.answers.message_reader import MessageReader, TaggedReader
 from api.answers.reasoning import ReasoningFormat, ReasoningSplitter, ThinkTags, is_opened
 from api.answers.stop import LineRules, StopScanner
 from api.requests.answer_format import AnswerFormat
@@ -15,74 +14,11 @@ from api.requests.prompts.conversation import Conversation
 from api.served_model import ServedModel
 from api.tools.call_grammar import Thoughts, answer_grammar
 from api.tools.call_reader import CallReader
+from api.tools.channel_grammar import channel_grammar
+from api.tools.channel_reader import ChannelReader
 from api.tools.dialects import GENERIC, ToolDialect
+from api.tools.harmony import MARKS, Opening, opening_of
 from dllama.constraints.grammars import whole_answer
-
-
-class MessageReader:
-    """Tells the text of one choice apart into thoughts, text and tool calls. `push` and `finish`
-    give parts, which do not depend on how the text was cut into pieces.
-
-    A stop string is looked for in the text only: thoughts and calls may hold it. After one there
-    are no more parts.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        splitter: ReasoningSplitter | None,
-        calls: CallReader | None,
-        stops: StopScanner,
-    ) -> None:
-        self._index = index
-        self._splitter = splitter
-        self._calls = calls
-        self._stops = stops
-
-    @property
-    def has_calls(self) -> bool:
-        """True once a tool call is complete."""
-        return self._calls is not None and self._calls.n_complete > 0
-
-    def push(self, text: str) -> list[Part]:
-        """Returns the parts that no later text can change."""
-        if self._splitter is None:
-            return self._stopped(self._read(text))
-        return self._stopped(self._split(self._splitter.push(text)))
-
-    def finish(self) -> list[Part]:
-        """Returns the parts that were held back; the text has ended."""
-        parts = [] if self._splitter is None else self._split(self._splitter.flush())
-        if self._calls is not None:
-            parts += self._calls.flush()
-        parts = self._stopped(parts)
-        held = self._stops.flush()
-        return [*parts, Text(self._index, held)] if held else parts
-
-    def _stopped(self, parts: list[Part]) -> list[Part]:
-        """Returns the parts before a stop string, without text that may become one."""
-        certain: list[Part] = []
-        for part in parts:
-            if self._stops.found is not None:
-                break
-            text = self._stops.push(part.text) if isinstance(part, Text) else self._stops.flush()
-            if text:
-                certain.append(Text(self._index, text))
-            if not isinstance(part, Text):
-                certain.append(part)
-        return certain
-
-    def _split(self, pieces: Iterable[tuple[bool, str]]) -> list[Part]:
-        parts: list[Part] = []
-        for is_thought, text in pieces:
-            if is_thought:
-                parts.append(Thought(self._index, text))
-            else:
-                parts += self._read(text)
-        return parts
-
-    def _read(self, text: str) -> list[Part]:
-        return [Text(self._index, text)] if self._calls is None else self._calls.push(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +39,23 @@ class AnswerPlan:
     n_indent: int = 0
     max_line_s: float | None = None
     is_silent: bool = False  # nothing is said: the prompt is only read
+    opening: Opening | None = None  # of an answer in channels
+    shows_marks: bool = False  # its thoughts are text, with their marks
 
     def reader(self, index: int, stops: StopScanner) -> MessageReader | None:
         """Returns a reader for the choice `index`, None if the text is the whole answer."""
+        if self.opening is not None:
+            channels = ChannelReader(
+                self.dialect, self.tool_names, index, self.opening, shows_marks=self.shows_marks
+            )
+            return MessageReader(index, channels, stops)
         if not self.is_message or (self.tags is None and not self.tool_names):
             return None
         splitter = None
         if self.tags:
             splitter = ReasoningSplitter(self.tags, is_open=self.is_open, is_begun=self.is_begun)
         calls = CallReader(self.dialect, self.tool_names, index) if self.tool_names else None
-        return MessageReader(index, splitter, calls, stops)
+        return MessageReader(index, TaggedReader(index, splitter, calls), stops)
 
     def line_rules(self) -> LineRules | None:
         """Returns rules for one sequence, None if every line may stand."""
@@ -133,6 +76,8 @@ def chat_plan(
     model: ServedModel, conversation: Conversation, form: AnswerFormat | None, prompt: str
 ) -> AnswerPlan:
     """Returns the plan of the next message; `prompt` is the conversation as text."""
+    if model.tool_dialect.has_channels:
+        return _channel_plan(model, conversation, form, prompt)
     tags, tools, dialect = model.think_tags, conversation.tools, model.tool_dialect
     thoughts = None if tags is None else thoughts_ahead(conversation, prompt, tags)
     grammar = answer_grammar(
@@ -158,6 +103,31 @@ def chat_plan(
         is_begun=thoughts is not None and conversation.is_continued,
         tool_names=tuple(tool.name for tool in tools.offered),
         dialect=dialect,
+    )
+
+
+def _channel_plan(
+    model: ServedModel, conversation: Conversation, form: AnswerFormat | None, prompt: str
+) -> AnswerPlan:
+    """Returns the plan of a message in Harmony."""
+    tools, opening = conversation.tools, opening_of(prompt)
+    grammar = channel_grammar(
+        form=None if form is None else form.part,
+        tools=tools,
+        opening=opening,
+        control_id=lambda text: control_id(model, text),
+    )
+    asked = conversation.reasoning
+    told = model.reasoning if asked is ReasoningFormat.AUTO else asked
+    kept = (control_id(model, mark) for mark in MARKS)
+    return AnswerPlan(
+        grammar=grammar,
+        kept=frozenset(token for token in kept if token is not None),
+        is_message=True,
+        tool_names=tuple(tool.name for tool in tools.offered),
+        dialect=model.tool_dialect,
+        opening=opening,
+        shows_marks=told is ReasoningFormat.NONE,
     )
 
 

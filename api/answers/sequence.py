@@ -127,7 +127,9 @@ class AnswerSequence:
         """Returns the text that an output adds, which a reader has read to parts; sets `finish` if
         it is the last."""
         text = "".join(map(self._take, output.tokens, output.probs or repeat(None)))
-        if self._scanner.found is not None:
+        if self._is_over:
+            if self._scanner.found is None:
+                self._end_parts()
             self._engine.abort(self._submit.id)
             self.finish = FinishReason.STOP
         elif output.finish is not None:
@@ -141,7 +143,7 @@ class AnswerSequence:
         return text
 
     def _take(self, token: int, probs: TokenProbs | None) -> str:
-        if self._is_silent or self._scanner.found is not None:
+        if self._is_silent or self._is_over:
             return ""
         self.n_completion += 1
         self._new_tokens.append(token)
@@ -150,6 +152,11 @@ class AnswerSequence:
         text = self._decoder.push([token])
         self._n_decoded += len(text)
         return self._passed(text)
+
+    @property
+    def _is_over(self) -> bool:
+        """True once the text has ended by what it says."""
+        return self._scanner.found is not None if self._reader is None else self._reader.is_over
 
     def _passed(self, text: str) -> str:
         """Returns the text that is certain to stay; with a reader, all text, read to parts."""

@@ -1,28 +1,37 @@
-"""The page that browsers see at GET /: what the server is, and its routes. It loads nothing; beside
-it are files for which a browser still asks that has seen llama-server's page at this address."""
+"""The page that browsers see at GET /, and the files it is made of (api/page). Nothing of it comes
+from anywhere else, and it may neither load nor run anything from anywhere else.
+
+Beside it is a file for which a browser still asks that has seen llama-server's page at this
+address."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from api.config import ApiConfig
+FOLDER = Path(__file__).resolve().parents[1] / "page"
+INDEX = "index.html"
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+NAMES = tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in TYPES))
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>dllama</title>
-<style>body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 50em;
-padding: 0 1em }} td {{ padding: 0 1.5em 0 0; vertical-align: top }}</style>
-<h1>dllama</h1>
-<p>This server ({server}) answers over HTTP. Point a client of OpenAI, Anthropic or llama-server at
-<code>{prefix}/v1</code>.</p>
-<table>
-{rows}
-</table>
-</html>
-"""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept",
+}
 # That page has left a worker in the browser, which would go on showing it instead of this one.
 SERVICE_WORKER = """self.addEventListener('install', () => self.skipWaiting());
 self.addEventListener('activate', async () => {
@@ -31,12 +40,20 @@ self.addEventListener('activate', async () => {
   for (const client of await self.clients.matchAll()) client.navigate(client.url);
 });
 """
-ROW = "<tr><td><code>{route}</code><td>{about}"
 
 
-def page(config: ApiConfig, routes: Mapping[str, str]) -> str:
-    """Returns the page as HTML; `routes` are told with a sentence each."""
-    rows = [ROW.format(route=escape(route), about=escape(about)) for route, about in routes.items()]
-    return PAGE.format(
-        server=escape(config.fingerprint), prefix=escape(config.prefix), rows="\n".join(rows)
-    )
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file as it is sent. The tag changes with its bytes."""
+
+    data: bytes
+    content_type: str
+    tag: str
+
+
+@cache
+def page_file(name: str) -> PageFile:
+    """Returns one of NAMES."""
+    path = FOLDER / name
+    data = path.read_bytes()
+    return PageFile(data, TYPES[path.suffix], hashlib.sha256(data).hexdigest()[:16])

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.http.page import SERVICE_WORKER, page
+from api.http.page import HEADERS, INDEX, NAMES, SERVICE_WORKER, page_file
 from api.routes import (
     chat,
     embeddings,
@@ -56,11 +56,32 @@ async def index(request: web.Request) -> web.Response:
         raise ApiError(
             404, "This server was started with --no-ui and has no page.", "not_found_error"
         )
-    return web.Response(text=page(config, shown_routes()), content_type="text/html")
+    return sent(request, INDEX)
 
 
-async def page_file(request: web.Request) -> web.Response:
-    """A file beside the page; see api/http/page.py."""
+async def part_of_page(request: web.Request) -> web.Response:
+    """A file that the page is made of."""
+    name = request.match_info["name"]
+    if name not in NAMES:
+        raise ApiError(404, f"The page has no file {name!r}.", "not_found_error")
+    return sent(request, name)
+
+
+def sent(request: web.Request, name: str) -> web.Response:
+    """Returns a file of the page, or a 304 to a browser that has it."""
+    file = page_file(name)
+    if any(tag.value == file.tag for tag in request.if_none_match or ()):
+        response = web.Response(status=304, headers=HEADERS)
+    else:
+        response = web.Response(
+            body=file.data, content_type=file.content_type, charset="utf-8", headers=HEADERS
+        )
+    response.etag = file.tag
+    return response
+
+
+async def left_by_others(request: web.Request) -> web.Response:
+    """What a browser asks for that has seen another server's page here."""
     config = request.app[CONTEXT].config
     name = request.app[CONTEXT].route_of(request)
     if name == "/sw.js":
@@ -159,12 +180,18 @@ ROUTES = (
     Route("GET", ("/lora-adapters",),
           models.no_adapters, "LoRA adapters: always none"),
     Route("GET", ("/",),
-          index, "a page with this list; JSON with `Accept: application/json`", is_public=True),
+          index, "the page; this list as JSON with `Accept: application/json`", is_public=True),
+    Route("GET", ("/page/{name}",),
+          part_of_page, "files of the page", is_public=True),
     Route("GET", ("/sw.js", "/manifest.webmanifest", "/_app/version.json"),
-          page_file, "files of the page", is_public=True),
+          left_by_others, "what another server's page left browsers asking for", is_public=True),
 )  # fmt: skip
 
-PUBLIC_PATHS = frozenset(path for route in ROUTES if route.is_public for path in route.paths)
+PUBLIC_PATHS = frozenset(
+    [path for route in ROUTES if route.is_public for path in route.paths]
+    + [f"/page/{name}" for name in NAMES]
+)
+"""As requests have them."""
 
 RERANK = "rank texts: no model it runs was trained for that"
 AUDIO = "hear: no model it runs takes sound"

@@ -3,22 +3,15 @@ the request asks for. Written in Lark, as llguidance reads it."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from api.answers.reasoning import ThinkTags
 from api.tools.dialects import ToolDialect
+from api.tools.lark_lines import ANY, ControlId, LarkLines
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.compile import grammar_text
 from dllama.constraints.grammars import Part
-
-ControlId = Callable[[str], int | None]
-"""The id of a text that is a control token of the model, None for ordinary text: a grammar names
-such tokens by id, because no text ever makes them."""
-
-_ANY = r"/(.|\n)*/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +51,8 @@ def answer_grammar(
     return grammar_text({"lark_grammar": "\n".join(rules.lines) + "\n"}, *parts)
 
 
-class _Rules:
+class _Rules(LarkLines):
     """The lines of one Lark grammar."""
-
-    def __init__(self, control_id: ControlId) -> None:
-        self.lines: list[str] = [f"ANY: {_ANY}"]
-        self._control_id = control_id
-
-    def literal(self, text: str) -> str:
-        """Returns the text as Lark has it, or the control token that it is; a control token may
-        begin a longer text."""
-        if not text:
-            return ""
-        for end in _mark_ends(text):
-            token = self._control_id(text[:end])
-            if token is not None:
-                return f"<[{token}]> {self.literal(text[end:])}".rstrip()
-        return json.dumps(text, ensure_ascii=False)
-
-    def up_to(self, name: str, mark: str, text: str = "ANY") -> None:
-        """Adds a rule of any text up to the first mark, and the mark."""
-        token = self._control_id(mark)
-        if token is not None:
-            self.lines.append(f"{name}: {text} <[{token}]>")
-        else:
-            self.lines.append(f"{name}[lazy]: {text} {json.dumps(mark, ensure_ascii=False)}")
 
     def thoughts(self, thoughts: Thoughts | None) -> str:
         """Returns the beginning of `start`, and adds its rules."""
@@ -120,19 +90,12 @@ class _Rules:
         if dialect.is_bare:
             names = "|".join(_regex_text(tool.name) for tool in tools.offered)
             self.lines.append(
-                rf'TEXT: {_ANY} & ~/\s*\{{\s*"name"\s*:\s*"({names})"(.|\n)*/'  # that is a call
+                rf'TEXT: {ANY} & ~/\s*\{{\s*"name"\s*:\s*"({names})"(.|\n)*/'  # that is a call
             )
             text = "TEXT"
         self.up_to("text_and_mark", dialect.mark, text)
         options = [text, "text_and_mark marked_calls"]
         return [*options, "calls"] if dialect.is_bare else options
-
-
-def _mark_ends(text: str) -> Sequence[int]:
-    """Returns where a control token that begins `text` may end: after its closing bracket."""
-    if not text.startswith(("<", "[")):
-        return ()
-    return [match.end() for match in re.finditer(r"[>\]]", text)]
 
 
 def _regex_text(text: str) -> str:

@@ -31,7 +31,7 @@ class CallReader:
         self._state = _State.BEGIN if dialect.is_bare else _State.TEXT
         self._held = ""
         self._call = -1
-        self._end = _ObjectEnd()
+        self._end = ObjectEnd()
 
     def push(self, text: str) -> list[Part]:
         """Returns the parts that no later text can change."""
@@ -91,7 +91,7 @@ class CallReader:
     def _open(self, head: str, text: str) -> ToolCall:
         self._held, self._state = text[len(head) :], _State.ARGUMENTS
         self._call += 1
-        self._end = _ObjectEnd()
+        self._end = ObjectEnd()
         return ToolCall(self._index, self._call, self._dialect.new_id(), self._heads[head])
 
     def _arguments(self) -> Iterator[Part]:
@@ -106,7 +106,7 @@ class CallReader:
         yield ToolArguments(self._index, self._call, text, is_end)
 
 
-class _ObjectEnd:
+class ObjectEnd:
     """Finds where a JSON object ends in text that comes in pieces."""
 
     def __init__(self) -> None:

@@ -31,6 +31,7 @@ class ToolDialect:
     is_single: bool = False  # the models were made for one call a turn
     has_short_ids: bool = False  # nine letters and digits, which the templates insist on
     describes_tools: bool = True  # the template does, so that the server need not
+    has_channels: bool = False  # all of an answer is in Harmony, and so are its calls
 
     def head(self, name: str) -> str:
         """Returns the text of a call up to its arguments."""
@@ -81,6 +82,13 @@ FIREFUNCTION = ToolDialect(
     between=", ",
     closing="]",
 )
+HARMONY = ToolDialect(
+    name="harmony",  # gpt-oss: see harmony.py
+    signs=("<|channel|>commentary",),
+    mark="<|channel|>commentary",
+    is_single=True,
+    has_channels=True,
+)
 GENERIC = ToolDialect(
     name="generic",  # templates that know no tools: told in words, see history.py
     signs=(),
@@ -90,7 +98,7 @@ GENERIC = ToolDialect(
     between="\n",
     describes_tools=False,
 )
-TOOL_DIALECTS = (HERMES, MISTRAL, FIREFUNCTION, LLAMA3)
+TOOL_DIALECTS = (HERMES, MISTRAL, FIREFUNCTION, HARMONY, LLAMA3)
 
 
 def dialect_of(template_sources: tuple[str, ...]) -> ToolDialect:

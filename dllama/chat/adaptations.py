@@ -95,6 +95,45 @@ def _to_text(arguments: Any) -> Any:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
+def _drop_words(messages: Messages, traits: Traits) -> Messages:
+    """No text beside thoughts and calls where a template takes only one of both: with its thoughts
+    a model goes on from the call's result."""
+    if traits.takes_words:
+        return messages
+    return [
+        {**m, "content": ""} if m.get("tool_calls") and m.get("reasoning_content") else m
+        for m in messages
+    ]
+
+
+def _part_calls(messages: Messages, traits: Traits) -> Messages:
+    """A message for each call, followed by its result, where a template writes one call a
+    message."""
+    if traits.takes_many_calls:
+        return messages
+    parted: Messages = []
+    rest = list(messages)
+    while rest:
+        message = rest.pop(0)
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            parted.append(message)
+            continue
+        n_results = next((i for i, m in enumerate(rest) if m["role"] != "tool"), len(rest))
+        results, rest = rest[:n_results], rest[n_results:]
+        for i, call in enumerate(calls):
+            said = message if i == 0 else {"role": message["role"], "content": ""}
+            parted.append({**said, "tool_calls": [call]})
+            parted += [result for j, result in enumerate(results) if _is_of(result, call, i == j)]
+    return parted
+
+
+def _is_of(result: dict[str, Any], call: dict[str, Any], is_at_its_place: bool) -> bool:
+    """Whether a message is the result of a call; without ids they come in the calls' order."""
+    asked, answered = call.get("id"), result.get("tool_call_id")
+    return is_at_its_place if asked is None or answered is None else bool(asked == answered)
+
+
 def _merge_system(messages: Messages, traits: Traits) -> Messages:
     """System text before the next user's, where a template has no place for it."""
     if traits.has_system:
@@ -133,5 +172,7 @@ ADAPTATIONS: tuple[Callable[[Messages, Traits], Messages], ...] = (
     _shape_content,
     _fill_null,
     _shape_arguments,
+    _drop_words,
+    _part_calls,
     _merge_system,
 )

@@ -13,6 +13,7 @@ from dllama.errors import TemplateError
 _SYSTEM = "Qsystemtext"
 _USER = "Qusertext"
 _RESULT = "qresulttext"
+_THOUGHTS = "qthoughtstext"
 _KEY, _VALUE = "qkey", "qvalue"
 _CALL_ID = "abcdef123"  # nine letters and digits, which Mistral's templates insist on
 PROBE_TOOL: dict[str, object] = {
@@ -50,6 +51,8 @@ class Traits:
     takes_null: bool = True  # content None beside tool calls
     arguments: Arguments = Arguments.ANY
     writes_calls: bool = False  # calls of tools, and their results
+    takes_many_calls: bool = True  # in one message
+    takes_words: bool = True  # beside thoughts, in a message with calls
 
 
 def find_traits(template: CompiledTemplate) -> Traits:
@@ -65,6 +68,8 @@ def find_traits(template: CompiledTemplate) -> Traits:
         takes_null=probe.takes_null(arguments),
         arguments=arguments,
         writes_calls=probe.writes_calls(arguments),
+        takes_many_calls=probe.takes_many_calls(arguments),
+        takes_words=probe.takes_words(arguments),
     )
 
 
@@ -115,6 +120,18 @@ class _Probe:
         text = self.text([*_call(form, None), result])
         return _VALUE in text and _RESULT in text
 
+    def takes_many_calls(self, arguments: Arguments) -> bool:
+        """False for a template that writes one call of a message, and drops or refuses others."""
+        form: object = _AS_TEXT if arguments is Arguments.TEXT else _AS_OBJECT
+        one, two = (_call(form, "", n_calls=n) for n in (1, 2))
+        n_one, n_two = (self.text(messages).count(_VALUE) for messages in (one, two))
+        return n_two > n_one or not n_one
+
+    def takes_words(self, arguments: Arguments) -> bool:
+        form: object = _AS_TEXT if arguments is Arguments.TEXT else _AS_OBJECT
+        both, thoughts = (_call(form, text, thoughts=_THOUGHTS) for text in (_USER, ""))
+        return bool(self.text(both)) or not self.text(thoughts)
+
     def _with_call(self, arguments: object) -> str:
         """A tool call, rendered; templates differ in what content they want beside one."""
         found = self.text(_call(arguments, None))
@@ -133,7 +150,12 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _call(arguments: object, content: str | None) -> list[Message]:
+def _call(
+    arguments: object, content: str | None, *, n_calls: int = 1, thoughts: str = ""
+) -> list[Message]:
     function = {"name": "qtool", "arguments": arguments}
     call = {"id": _CALL_ID, "type": "function", "function": function}
-    return [_user(_USER), {"role": "assistant", "content": content, "tool_calls": [call]}]
+    message = {"role": "assistant", "content": content, "tool_calls": [call] * n_calls}
+    if thoughts:
+        message |= {"thinking": thoughts, "reasoning_content": thoughts}
+    return [_user(_USER), message]

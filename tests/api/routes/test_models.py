@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -87,10 +88,12 @@ def test_the_page_and_a_prefix(prefix: str) -> None:
     async def body() -> None:
         config = ApiConfig(prefix=prefix, api_keys=("secret",))
         async with serving_engine(ScriptedEngine(says("x")), config) as server:
-            page = await server.get(f"{prefix}/")
+            page, key = await server.get(f"{prefix}/"), {"Authorization": "Bearer secret"}
             assert page.headers["Content-Type"].startswith("text/html")
-            assert page.data.startswith(b"<!doctype html>") and b"/v1/messages" in page.data
-            assert f"{prefix}/v1".encode() in page.data
+            assert page.data.startswith(b"<!doctype html>")
+            for part in set(re.findall(rb'(?:href|src)="(page/[^"]+)"', page.data)):
+                assert (await server.get(f"{prefix}/{part.decode()}")).status == 200
+            assert (await server.get(f"{prefix}/page/secrets.js", headers=key)).status == 404
             assert (await server.get(f"{prefix}/health")).status == 200
             worker = await server.get(f"{prefix}/sw.js")
             assert "javascript" in worker.headers["Content-Type"]
@@ -98,7 +101,6 @@ def test_the_page_and_a_prefix(prefix: str) -> None:
             manifest = (await server.get(f"{prefix}/manifest.webmanifest")).json
             assert manifest["start_url"] == f"{prefix}/"
             assert (await server.get(f"{prefix}/_app/version.json")).json["version"]
-            key = {"Authorization": "Bearer secret"}
             assert (await server.get(f"{prefix}/v1/models")).status == 401
             assert (await server.get(f"{prefix}/v1/models", headers=key)).status == 200
             refused = await server.post(f"{prefix}/rerank", {}, headers=key)

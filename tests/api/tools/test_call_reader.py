@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.answers.events import Finish, Message, Text, ToolArguments, ToolCall, Usage
-from api.answers.plan import MessageReader
+from api.answers.message_reader import MessageReader, TaggedReader
 from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
 from api.tools.call_reader import CallReader
@@ -90,7 +90,8 @@ def test_a_message_tells_whole_calls_and_why_it_ended() -> None:
     """Also where a second call was cut: an answer of max_tokens says so, whatever it has."""
     call = HERMES.before + HERMES.head("f") + '{"a": 1}}' + HERMES.after
     stops = StopScanner(StopTable(()))
-    reader, said = MessageReader(0, None, CallReader(HERMES, NAMES), stops), Message()
+    parts = TaggedReader(0, None, CallReader(HERMES, NAMES))
+    reader, said = MessageReader(0, parts, stops), Message()
     text = HERMES.opening + call + HERMES.between + call[:-20]
     for part in [part for char in text for part in reader.push(char)] + reader.finish():
         said.add(part)

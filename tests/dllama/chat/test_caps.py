@@ -21,7 +21,7 @@ NAMES = {
     [
         ("Qwen-Qwen2.5-7B-Instruct", True, True),
         ("Qwen-Qwen3-0.6B", True, True),
-        ("meta-llama-Llama-3.1-8B-Instruct", True, False),
+        ("meta-llama-Llama-3.1-8B-Instruct", True, True),  # one after the other
         ("mistralai-Mistral-Nemo-Instruct-2407", True, True),
         ("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use", True, True),
         ("google-gemma-2-2b-it", False, False),

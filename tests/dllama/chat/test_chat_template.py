@@ -10,6 +10,7 @@ from dllama.chat import ChatTemplate, stop_texts, template_stop_ids
 from dllama.chat.builtin_templates import BUILTIN_TEMPLATES
 from dllama.errors import TemplateError
 from dllama.tokenizer import Tokenizer
+from tests.api.harmony_model import TEMPLATE as HARMONY
 from tests.dllama.chat.conversations import TOOLS, assistant, call, oracle, system, user
 from tests.dllama.tokenizer.vocabularies import bpe_metadata, real_tokenizer
 
@@ -242,6 +243,15 @@ def test_stop_ids_of_a_template() -> None:
     for name in ("llama2", "zephyr", "mistral"):
         template = ChatTemplate(BUILTIN_TEMPLATES[name], bos_token="<s>", eos_token="</s>")
         assert template_stop_ids(template, llama2) == {2}
+
+
+def test_an_end_of_thoughts_is_no_end_of_a_turn() -> None:
+    """Harmony ends all messages of a turn but the last with the same token."""
+    marks = {"<|start|>": 3, "<|message|>": 3, "<|end|>": 3, "<|return|>": 3, "<|call|>": 3}
+    tokenizer = Tokenizer.from_gguf_metadata(bpe_metadata([], marks))
+    [returns] = tokenizer.encode("<|return|>", parse_special=True)
+    found = template_stop_ids(ChatTemplate(HARMONY), tokenizer)
+    assert found == {returns} <= tokenizer.eog_ids
 
 
 def test_an_end_that_is_no_token_gives_no_id() -> None:

@@ -1,0 +1,49 @@
+// One answer as it arrives: what the pieces of a stream add up to.
+
+/** Returns an empty message of the assistant. */
+export function emptyAnswer(model) {
+  return { role: "assistant", content: "", thoughts: "", calls: [], model, finish: null };
+}
+
+/** Adds a piece of /v1/chat/completions to a message. */
+export function addPiece(message, piece) {
+  if (piece.error) {
+    message.failed = piece.error.message ?? String(piece.error);
+    return;
+  }
+  const [choice] = piece.choices ?? [];
+  if (piece.timings) message.timings = piece.timings;
+  if (piece.usage) message.usage = piece.usage;
+  if (!choice) return;
+  const delta = choice.delta ?? {};
+  message.content += delta.content ?? "";
+  message.thoughts += delta.reasoning_content ?? "";
+  for (const part of delta.tool_calls ?? []) {
+    const call = (message.calls[part.index] ??= { id: part.id, name: "", arguments: "" });
+    call.name += part.function?.name ?? "";
+    call.arguments += part.function?.arguments ?? "";
+  }
+  message.finish = choice.finish_reason ?? message.finish;
+}
+
+/** Returns the messages of a conversation as the server takes them. */
+export function asRequest(conversation) {
+  const messages = conversation.messages
+    .filter((message) => message.role === "user" || message.content || message.calls?.length)
+    .map((message) => ({ role: message.role, content: message.content }));
+  const system = conversation.system?.trim();
+  return system ? [{ role: "system", content: system }, ...messages] : messages;
+}
+
+/** Returns the speeds of an answer in a line; "" where they are not known. */
+export function speedOf(message) {
+  const timings = message.timings;
+  if (!timings) return "";
+  const parts = [];
+  if (timings.predicted_per_second > 0) {
+    parts.push(`${timings.predicted_per_second.toFixed(1)} tokens/s`);
+  }
+  const known = timings.cache_n + timings.prompt_n + timings.predicted_n;
+  parts.push(`${known} tokens`);
+  return parts.join(" · ");
+}

@@ -1,0 +1,182 @@
+// The view of one conversation: its messages, and the answer that is being written.
+
+import { addPiece, asRequest, emptyAnswer, speedOf } from "./answer.js";
+import { titleOf } from "./conversations.js";
+import { byId, el } from "./elements.js";
+import { events } from "./server.js";
+import { requestFields } from "./settings.js";
+import { messageElement } from "./message.js";
+
+const NEAR_END = 80;  // pixels from the end of the messages at which new ones scroll along
+
+/** Shows conversations and has them answered; answers go on while another one is shown. */
+export class Chat {
+  #conversation = null;
+  #running = new Map();  // by conversation: what ends its answer
+  #live = new Map();  // the conversations that are being answered
+  #elements = new Map();  // of the messages that are shown
+
+  /** `modelOf()` names the model to ask, `save(conversation)` keeps one. */
+  constructor({ modelOf, save }) {
+    this.modelOf = modelOf;
+    this.save = save;
+    this.list = byId("messages");
+    this.prompt = byId("prompt");
+    byId("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send(this.prompt.value);
+    });
+    byId("stop").addEventListener("click", () => this.stop());
+    this.prompt.addEventListener("input", () => this.#fit());
+    this.prompt.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        this.send(this.prompt.value);
+      } else if (event.key === "Escape") this.stop();
+    });
+  }
+
+  get conversation() {
+    return this.#conversation;
+  }
+
+  show(conversation) {
+    this.#conversation = conversation;
+    this.#draw();
+    this.#toEnd();
+    if (!matchMedia("(max-width: 720px)").matches) this.prompt.focus();
+  }
+
+  isRunning(conversation) {
+    return this.#running.has(conversation?.id);
+  }
+
+  /** Returns a conversation whose answer is being written; what is kept of it is behind. */
+  live(id) {
+    return this.#live.get(id);
+  }
+
+  stop() {
+    this.#running.get(this.#conversation?.id)?.abort();
+  }
+
+  async send(text) {
+    const conversation = this.#conversation;
+    if (!text.trim() || this.isRunning(conversation)) return;
+    conversation.messages.push({ role: "user", content: text });
+    this.prompt.value = "";
+    this.#fit();
+    await this.#answer(conversation);
+  }
+
+  /** Answers the last message of the user once more. */
+  async retry(index) {
+    const conversation = this.#conversation;
+    if (this.isRunning(conversation)) return;
+    conversation.messages.length = index;
+    await this.#answer(conversation);
+  }
+
+  /** Puts another text in a message's place, and answers it. */
+  async edit(index, text) {
+    const conversation = this.#conversation;
+    if (this.isRunning(conversation) || !text.trim()) return;
+    conversation.messages.length = index;
+    await this.send(text);
+  }
+
+  async remove(index) {
+    const conversation = this.#conversation;
+    if (this.isRunning(conversation)) return;
+    conversation.messages.splice(index, 1);
+    await this.save(conversation);
+    this.#draw();
+  }
+
+  async #answer(conversation) {
+    const model = this.modelOf();
+    const body = {
+      messages: asRequest(conversation), stream: true, timings_per_token: true,
+      stream_options: { include_usage: true }, ...requestFields(conversation.settings),
+    };
+    if (model) body.model = model;
+    const message = emptyAnswer(model);
+    const controller = new AbortController();
+    this.#running.set(conversation.id, controller);
+    this.#live.set(conversation.id, conversation);
+    conversation.messages.push(message);
+    await this.save(conversation);
+    this.#draw();
+    this.#toEnd();
+    try {
+      for await (const piece of events("v1/chat/completions", { method: "POST", body, signal: controller.signal })) {
+        addPiece(message, piece);
+        this.#refresh(conversation, message);
+      }
+    } catch (error) {
+      if (error.name === "AbortError") message.finish = "stopped";
+      else message.failed = error.message;
+    }
+    this.#running.delete(conversation.id);
+    this.#live.delete(conversation.id);
+    await this.save(conversation);
+    if (this.#conversation === conversation) {
+      this.#draw();
+      byId("announce").textContent = message.failed ?? "The answer is complete.";
+    }
+  }
+
+  /** Shows what has come of an answer, at most once a frame. */
+  #refresh(conversation, message) {
+    if (this.#conversation !== conversation || message.isDue) return;
+    Object.defineProperty(message, "isDue", { value: true, configurable: true });
+    requestAnimationFrame(() => {
+      delete message.isDue;
+      const shown = this.#elements.get(message);
+      if (!shown) return;
+      const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < NEAR_END;
+      shown.update(message);
+      byId("speed").textContent = speedOf(message);
+      if (isAtEnd) this.#toEnd();
+    });
+  }
+
+  #draw() {
+    const conversation = this.#conversation;
+    const isRunning = this.isRunning(conversation);
+    this.#elements.clear();
+    const shown = conversation.messages.map((message, index) => {
+      const isLast = index === conversation.messages.length - 1;
+      const made = messageElement(message, {
+        isWriting: isRunning && isLast,
+        acts: isRunning ? {} : {
+          retry: message.role === "assistant" ? () => this.retry(index) : null,
+          edit: message.role === "user" ? (text) => this.edit(index, text) : null,
+          remove: () => this.remove(index),
+        },
+      });
+      this.#elements.set(message, made);
+      return made.element;
+    });
+    this.list.replaceChildren(...(shown.length ? shown : [emptyNote()]));
+    byId("send").hidden = isRunning;
+    byId("stop").hidden = !isRunning;
+    byId("speed").textContent = speedOf(conversation.messages.at(-1) ?? {});
+    document.title = conversation.messages.length ? `${titleOf(conversation)} · dllama` : "dllama";
+  }
+
+  #toEnd() {
+    this.list.scrollTop = this.list.scrollHeight;
+  }
+
+  #fit() {
+    this.prompt.style.height = "auto";
+    this.prompt.style.height = `${this.prompt.scrollHeight}px`;
+  }
+}
+
+function emptyNote() {
+  return el("div", { class: "empty" }, el("p", { class: "lead" }, "What shall we talk about?"),
+    el("p", {}, "Conversations stay in this browser. The model runs on your own machines."));
+}
+

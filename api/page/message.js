@@ -1,0 +1,89 @@
+// One message: who wrote it, its text, thoughts and calls, and what can be done with it.
+
+import { speedOf } from "./answer.js";
+import { copy, el } from "./elements.js";
+import { render } from "./markdown.js";
+
+const ENDS = {
+  length: "The answer was cut off: the limit of tokens, or the end of the context.",
+  content_filter: "The answer was ended by the server.",
+};
+
+/** Returns {element, update(message)}; `acts` are functions by name, null where they make no sense. */
+export function messageElement(message, { isWriting, acts }) {
+  const isUser = message.role === "user";
+  const thoughts = el("pre");
+  const thinking = el("details", { class: "aside", hidden: true }, el("summary", {}, "Thoughts"), thoughts);
+  const calls = el("div");
+  const body = el("div", { class: "body" });
+  const note = el("div");
+  const about = el("span", { class: "dim" });
+  const header = el("header", {}, el("b", {}, isUser ? "You" : message.model || "Assistant"), about);
+  const element = el("article", { class: `message ${message.role}${isWriting ? " writing" : ""}` },
+    header, thinking, calls, body, note);
+
+  const update = () => {
+    if (isUser) {
+      body.textContent = message.content;
+      return;
+    }
+    thoughts.textContent = message.thoughts ?? "";
+    thinking.hidden = !message.thoughts;
+    if (isWriting) thinking.open = Boolean(message.thoughts) && !message.content;
+    calls.replaceChildren(...(message.calls ?? []).map(callElement));
+    render(body, message.content);
+    about.textContent = isWriting ? "" : speedOf(message);
+    note.replaceChildren(...noteOf(message));
+  };
+  update();
+  if (!isWriting && Object.keys(acts).length) element.append(actsOf(message, acts, body, element));
+  return { element, update };
+}
+
+function callElement(call) {
+  let shown = call.arguments;
+  try {
+    shown = JSON.stringify(JSON.parse(call.arguments), null, 2);
+  } catch {
+    // still arriving
+  }
+  return el("details", { class: "aside", open: true },
+    el("summary", {}, `Calls ${call.name}`), el("pre", {}, shown));
+}
+
+function noteOf(message) {
+  if (message.failed) return [el("p", { class: "failed", role: "alert" }, message.failed)];
+  if (message.finish === "stopped") return [el("p", { class: "dim" }, "Stopped.")];
+  return ENDS[message.finish] ? [el("p", { class: "dim" }, ENDS[message.finish])] : [];
+}
+
+function actsOf(message, { retry, edit, remove }, body, element) {
+  const button = (text, act, label) => el("button", { type: "button", class: "quiet", onclick: act, "aria-label": label ?? text }, text);
+  const copying = button("Copy", async () => {
+    copying.textContent = (await copy(message.content)) ? "Copied" : "Not allowed";
+    setTimeout(() => { copying.textContent = "Copy"; }, 1500);
+  }, "Copy the message");
+  const row = el("div", { class: "acts" }, copying);
+  if (retry) row.append(button("Retry", retry, "Answer again"));
+  if (edit) row.append(button("Edit", () => editor(message, edit, body, row), "Edit the message and ask again"));
+  if (remove) row.append(button("Delete", remove, "Delete the message"));
+  return row;
+}
+
+function editor(message, edit, body, row) {
+  const area = el("textarea", { value: message.content, rows: Math.min(12, message.content.split("\n").length + 1), "aria-label": "Message" });
+  const done = () => {
+    form.replaceWith(body);
+    row.hidden = false;
+  };
+  const form = el("form", { class: "editor", onsubmit: (event) => {
+    event.preventDefault();
+    edit(area.value);
+  } }, area, el("div", { class: "sheet-row" },
+    el("button", { type: "button", onclick: done }, "Cancel"),
+    el("button", { type: "submit", class: "primary" }, "Ask again")));
+  area.addEventListener("keydown", (event) => { if (event.key === "Escape") done(); });
+  body.replaceWith(form);
+  row.hidden = true;
+  area.focus();
+}

@@ -1,0 +1,159 @@
+"""The page as people use it, in a real browser: chats, settings, the cluster, without a mouse, on a
+phone, in light and dark."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is a test extra")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is a test extra")
+
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
+
+from tests.page.conftest import PATIENCE_MS, Cluster, Watched  # noqa: E402
+
+pytestmark = pytest.mark.timeout(300)
+QUESTION = "How do I start a worker?"
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#prompt", text)
+    page.keyboard.press("Enter")
+
+
+def ended(page: Page) -> None:
+    """Waits for the end of the answer."""
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator(".assistant .acts").last).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_an_answer_is_streamed_and_kept(watched: Watched) -> None:
+    page = watched.open()
+    ask(page, QUESTION)
+    expect(page.locator("#stop")).to_be_visible()
+    ended(page)
+    code = page.locator(".assistant .body code").first
+    expect(code).to_contain_text("dllama-worker")
+    expect(page.locator("#speed")).to_have_text(re.compile(r"tokens/s · \d+ tokens"))
+    expect(page.locator("#conversations a")).to_have_text([QUESTION])
+    said = page.locator(".assistant .body").inner_text()
+    watched.open("#" + page.url.partition("#")[2])
+    page.reload()
+    expect(page.locator(".assistant .body")).to_have_text(said)
+    page.click("#new-chat")
+    expect(page.locator(".message")).to_have_count(0)
+
+
+def test_an_answer_is_stopped_edited_and_asked_for_again(
+    watched: Watched, cluster: Cluster
+) -> None:
+    page = watched.open()
+    page.click("#settings")
+    page.fill("[name=temperature]", "0")
+    page.fill("#set-system", "Say little.")
+    page.click("#settings-dialog [type=submit]")
+    page.fill("#prompt", QUESTION)
+    page.click("#send")
+    expect(page.locator(".writing .body")).not_to_be_empty()
+    page.click("#stop")
+    expect(page.locator(".assistant")).to_contain_text("Stopped.")
+    page.get_by_role("button", name="Answer again").click()
+    ended(page)
+    first = page.locator(".assistant .body").inner_text()
+    page.get_by_role("button", name="Answer again").click()
+    ended(page)
+    expect(page.locator(".assistant .body")).to_have_text(first)
+    page.get_by_role("button", name="Edit the message and ask again").click()
+    page.fill(".editor textarea", "What is a root?")
+    page.click(".editor [type=submit]")
+    ended(page)
+    expect(page.locator(".user .body")).to_have_text("What is a root?")
+    expect(page.locator(".assistant .body")).not_to_have_text(first)
+    assert cluster.server.get("/stats")[1]["sequences"]["running"] == 0
+
+
+def test_all_of_it_without_a_mouse(watched: Watched) -> None:
+    page = watched.open()
+    ask(page, QUESTION)
+    ended(page)
+    page.keyboard.press("Control+Home")
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.id || document.activeElement.textContent")
+        )
+    assert {"model", "theme", "new-chat", "messages", "prompt", "settings", "Retry"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_axe_finds_nothing(
+    browser: Browser, cluster: Cluster, scheme: str
+) -> None:
+    for width, height in ((1200, 800), (360, 740)):
+        context = browser.new_context(
+            color_scheme=scheme,  # type: ignore[arg-type]
+            viewport={"width": width, "height": height},
+        )
+        page = Watched(context.new_page(), cluster.url).open()
+        ask(page, QUESTION)
+        ended(page)
+        for at in ("chat", "#settings", "#model", "cluster", "about"):
+            if at.startswith("#"):
+                page.click(at)
+                expect(page.locator("dialog[open]")).to_be_visible()
+            elif at != "chat":
+                page.click(f"[data-page={at}]")
+                expect(page.locator(f"#page-{at} h1")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), at
+            found = axe.Axe().run(page)
+            assert not found.response["violations"], (at, found.generate_report())
+            page.keyboard.press("Escape")
+        context.close()
+
+
+def test_nothing_of_a_text_runs_or_loads(watched: Watched) -> None:
+    page = watched.open()
+    hostile = (
+        "<img src=x onerror=alert(1)> <script>alert(2)</script>\n\n[a](javascript:alert(3)) "
+        "![b](http://example.org/x.png) [c](data:text/html,x) <http://example.org>"
+    )
+    shown = page.evaluate(
+        """async (text) => {
+            const { render } = await import("./page/markdown.js");
+            const place = document.createElement("div");
+            document.body.append(place);
+            render(place, text);
+            return place.innerHTML;
+        }""",
+        hostile,
+    )
+    assert "<img" not in shown and "<script" not in shown and "javascript:" not in shown
+    assert shown.count("<a ") == 2 and 'rel="noopener noreferrer nofollow"' in shown
+    blocked = page.evaluate(
+        """() => new Promise((resolve) => {
+            document.addEventListener(
+                "securitypolicyviolation", (event) => resolve(event.violatedDirective));
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            document.body.append(script);
+        })"""
+    )
+    assert blocked == "script-src-elem" and page.evaluate("window.ran") is None
+    watched.wrong.clear()  # the browser tells of what it blocked
+
+
+def test_a_lost_worker_is_seen(watched: Watched, cluster: Cluster) -> None:
+    """Comes last: the worker does not come back."""
+    page = watched.open("#/cluster")
+    expect(page.locator(".node")).to_have_count(2)
+    expect(page.locator(".node").nth(1)).to_contain_text("present")
+    cluster.worker.kill()
+    expect(page.locator(".node.lost .badge")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator(".happened")).to_contain_text("present →")
+    page.click("[data-page=chat]")
+    ask(page, QUESTION)
+    ended(page)
+    expect(page.locator(".assistant .body")).to_contain_text("dllama-worker")

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.checkpoint.source import renamed_tensor, their_name
+from dllama.formats.gguf_config import SCALES
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
@@ -169,7 +170,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "head_dim": config.head_dim,
         "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_epsilon, "layer_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
     if config.n_experts:
@@ -199,6 +201,12 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             rope |= {"short_factor": config.rope_factors, "long_factor": config.long_rope_factors,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
         said["rope_scaling"] = rope
+    family = FAMILIES[config.arch]
+    for key, theirs in family.hf_keys.items():
+        scale = getattr(config, SCALES[theirs]) if theirs in SCALES else None
+        if scale is not None:
+            divides = family.divides_logits and theirs == "logit_scale"
+            said[key] = 1 / scale if divides else scale
     if config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said

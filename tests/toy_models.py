@@ -38,11 +38,21 @@ EXPERTS: dict[str, dict[str, object]] = {
         "has_expert_norm": True,
         "gate": Gate.CLAMPED,
     },
+    "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
+    "olmoe": {"n_experts": 8, "n_active_experts": 3},
 }
 """The experts of a toy, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
+
+GRANITE: dict[str, object] = {
+    "attention_scale": 0.125,
+    "embedding_scale": 1.5,
+    "residual_scale": 0.75,
+    "logit_scale": 0.25,
+}
+"""The scales of a toy that is a Granite."""
 
 LONGROPE: dict[str, object] = {
     "partial_rotary_dim": 12,

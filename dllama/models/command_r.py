@@ -1,22 +1,12 @@
-"""Command-R and Command-R+, Aya 23 (Cohere): attention and feed-forward of one norm, which are added
-up together; the norm takes the mean off; in R+ each head has weights of its own for it."""
+"""Command-R, Command-R+ and Aya 23 (Cohere): attention and feed-forward read one norm and are added
+up together. The norm takes the mean off; in R+ each head has one, with weights of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dllama.models.blocks import FEED_FORWARD, JOINT_QK_NORM, NORM1, QKV, WO
 from dllama.models.family import PARALLEL, Family
-
-if TYPE_CHECKING:
-    from dllama.formats.gguf_metadata import ArchKeys
-
-
-def _fields(keys: ArchKeys) -> Mapping[str, object]:
-    return {"logit_scale": keys.number("logit_scale", 1.0)}
-
 
 COMMAND_R = Family(
     arch="command-r",
@@ -34,6 +24,5 @@ COMMAND_R = Family(
     always={"has_layer_norm": True},
     attention=PARALLEL,
     feed_forward=None,
-    config_of=_fields,
     keys=frozenset({"logit_scale"}),
 )  # fmt: skip

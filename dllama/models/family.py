@@ -54,6 +54,7 @@ class Family:
     hf_renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
+    divides_logits: bool = False  # by the metadata's logit_scale; others are multiplied with it
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
     feed_forward: HalfLayer | None = FEED_FORWARD  # None: `attention` is the whole layer

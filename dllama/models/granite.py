@@ -1,26 +1,15 @@
 """Granite 3 and 4 without state spaces (arXiv 2405.04324): Llama with fixed scales of embeddings,
-attention, what half layers add, and logits; or in place of the feed-forward a mixture of experts."""
+attention, half layers and logits; or in place of the feed-forward a mixture of experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dllama.models.blocks import FEED_FORWARD, NORM1, NORM2, QKV, WO
 from dllama.models.experts import EXPERTS, KEYS, MIXTURE, ROUTER, expert_fields
 from dllama.models.family import Family
 
-if TYPE_CHECKING:
-    from dllama.formats.gguf_metadata import ArchKeys
-
-SCALES = {
-    "attention.scale": "attention_scale",
-    "embedding_scale": "embedding_scale",
-    "residual_scale": "residual_scale",
-}
-"""Metadata keys, and the fields of ModelConfig that they give."""
-
+SCALES = frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"})
 HF_KEYS = {
     "attention_multiplier": "attention.scale",
     "embedding_multiplier": "embedding_scale",
@@ -47,26 +36,16 @@ HYBRID = {
 """Those of models whose siblings have state spaces and experts beside this feed-forward."""
 
 
-def scale_fields(keys: ArchKeys) -> Mapping[str, object]:
-    """Returns the scales of a model; of logits GGUF files have the number that divides them."""
-    found = {field: keys.number(key) for key, field in SCALES.items() if key in keys}
-    return {**found, "logit_scale": 1 / keys.number("logit_scale", 1.0)}
-
-
-def _mixture_fields(keys: ArchKeys) -> Mapping[str, object]:
-    return {**scale_fields(keys), **expert_fields(is_normalized=True)(keys)}
-
-
 GRANITE = Family(
     arch="granite",
     title="Granite 3 and 4 (dense)",
     hf_types=("granite", "granitemoehybrid"),
-    hf_keys=HF_KEYS,
+    hf_keys=HF_KEYS | {"shared_intermediate_size": "feed_forward_length"},
     hf_renamed={"granitemoehybrid": HYBRID},
     layer=(NORM1, *QKV, WO, NORM2, *FEED_FORWARD),
     is_interleaved=True,
-    config_of=scale_fields,
-    keys=frozenset({*SCALES, "logit_scale"}),
+    divides_logits=True,
+    keys=SCALES,
 )
 
 GRANITE_MOE = Family(
@@ -80,6 +59,7 @@ GRANITE_MOE = Family(
     ),
     is_interleaved=True,
     feed_forward=MIXTURE,
-    config_of=_mixture_fields,
-    keys=frozenset({*SCALES, "logit_scale", *KEYS}),
+    divides_logits=True,
+    config_of=expert_fields(is_normalized=True),
+    keys=SCALES | KEYS,
 )  # fmt: skip

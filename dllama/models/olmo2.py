@@ -1,5 +1,5 @@
-"""OLMo 2 (arXiv 2501.00656): Llama with norms of what half layers add, instead of norms before them,
-and with norms of queries and of keys over all heads together."""
+"""OLMo 2 (arXiv 2501.00656): Llama with norms of what half layers add, instead of norms before
+them, and with norms of queries and of keys over all heads together."""
 
 from dllama.models.blocks import (
     FEED_FORWARD,

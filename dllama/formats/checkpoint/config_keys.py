@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.rope_keys import rope_metadata
+from dllama.formats.gguf_config import epsilon_key
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -39,6 +40,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "parallel_attn": (False,),
     "use_parallel_residual": (False,),
     "no_rope_layers": ([],),
+    "position_embedding_type": ("rope",),
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
@@ -50,7 +52,7 @@ all others are refused."""
 
 _MOST = 2**31 - 1
 _SLIDING = "sliding_attention"
-_KINDS = ("full_attention", _SLIDING)
+_KINDS = ("full_attention", "attention", _SLIDING)
 
 
 def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict[str, object]:
@@ -68,7 +70,8 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     if config.get("head_dim") is not None:
         size = _whole(config, "head_dim", path)
         keys |= {"attention.key_length": size, "attention.value_length": size}
-    keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
+    epsilon = "layer_norm_eps" if family.always.get("has_layer_norm") else "rms_norm_eps"
+    keys[epsilon_key(family)] = _above_zero(config, epsilon, path)
     if window := _window(config, path):
         keys["attention.sliding_window"] = window
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)

@@ -12,7 +12,13 @@ import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError
-from dllama.formats.gguf_config import LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS
+from dllama.formats.gguf_config import (
+    LONG_ROPE_FACTORS,
+    ROPE_FACTORS,
+    SCALES,
+    SHORT_ROPE_FACTORS,
+    epsilon_key,
+)
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
@@ -75,10 +81,12 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.attention.head_count_kv": config.n_kv_heads,
         f"{arch}.attention.key_length": config.head_dim,
         f"{arch}.attention.value_length": config.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": float(config.norm_epsilon),
+        f"{arch}.{epsilon_key(FAMILIES[arch])}": float(config.norm_epsilon),
     } | {
         f"{arch}.{key}": value
-        for key, value in (_scaling(config.rope_scaling) | _experts(config)).items()
+        for key, value in (
+            _scaling(config.rope_scaling) | _experts(config) | _scales(config)
+        ).items()
     }
 
 
@@ -105,6 +113,15 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         if scaling.attention_factor is not None:
             keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
+
+
+def _scales(config: ModelConfig) -> dict[str, object]:
+    family = FAMILIES[config.arch]
+    known = {key: field for key, field in SCALES.items() if key in family.keys}
+    found = {key: getattr(config, field) for key, field in known.items()}
+    if family.divides_logits:
+        found["logit_scale"] = 1 / config.logit_scale
+    return {key: float(scale) for key, scale in found.items() if scale is not None}
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:

@@ -39,7 +39,8 @@ def test_names_are_those_of_gguf(family: Family) -> None:
     [arch] = [a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch]
     known = {gguf.TENSOR_NAMES[t].replace("{bid}", "0") for t in gguf.MODEL_TENSORS[arch]}
     for config in configs_of(family):
-        config = replace(config, has_qkv_bias=family.always.get("has_qkv_bias", False))
+        has_bias = family.always.get("has_qkv_bias", False)
+        config = replace(config, has_qkv_bias=has_bias, is_tied="output" not in known)
         ours = {t.gguf for t in family.model_tensors(config)}
         ours |= {f"blk.0.{t.gguf}" for t in family.layer_tensors(config, 0)}
         # its list names a weight and its bias once

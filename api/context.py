@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from api.conversation_streams import ConversationStreams
 from api.errors import ApiError
 from api.http.listener import SilentConnections
 from api.left_out import LeftOut
-from api.meter import LastScrape, Meter
+from api.meter import Meter, RequestCounts
 from api.models.models import Models
 from api.response_store import ResponseStore
+from api.served_model import ServedModel
 
 
 @dataclass(slots=True)
@@ -25,8 +27,9 @@ class ApiContext:
 
     models: Models
     config: ApiConfig
-    meter: Meter = field(default_factory=Meter)
-    last_scrape: LastScrape = field(default_factory=LastScrape)
+    started_at: float = field(default_factory=time.time)
+    requests: RequestCounts = field(default_factory=RequestCounts)
+    meters: dict[str, Meter] = field(default_factory=dict)  # by the ids of their models
     responses: ResponseStore = field(default_factory=ResponseStore)
     streams: ConversationStreams = field(default_factory=ConversationStreams)
     silent: SilentConnections = field(init=False)
@@ -45,6 +48,10 @@ class ApiContext:
             retry_after_s=5.0,
         )  # fmt: skip
 
+    def meter_of(self, model: ServedModel) -> Meter:
+        """Returns the counts of a model, which outlive its engines."""
+        return self.meters.setdefault(model.id, Meter())
+
     def route_of(self, request: web.Request) -> str:
         """Returns the path of a request, less the prefix that all of them have here."""
         return request.path.removeprefix(self.config.prefix) or "/"
@@ -54,13 +61,13 @@ class ApiContext:
         """Counts the current task among the open requests; 503 once the server is stopping."""
         if self.is_stopping:
             raise self.stopping()
-        self.meter.n_open += 1
-        self.meter.n_total += 1
+        self.requests.n_open += 1
+        self.requests.n_total += 1
         try:
             with self.waited_for():
                 yield
         finally:
-            self.meter.n_open -= 1
+            self.requests.n_open -= 1
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:

@@ -1,12 +1,11 @@
-"""What the server itself can say of its work: counts since its start, what is open now, and
-latencies of the recent past."""
+"""What the server itself can say of its work on each model: counts since its start, what is open
+now, and latencies of the recent past."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 N_FIRST = 512  # requests that the percentiles of the time to first token look back on
@@ -24,12 +23,19 @@ class Measured(Protocol):
     last_at: float
 
 
+@dataclass(slots=True)
+class RequestCounts:
+    """Requests for answers: those that are open now, and all since the start."""
+
+    n_open: int = 0
+    n_total: int = 0
+
+
 class Meter:
-    """Counts requests and sequences, and keeps a bounded number of the latest latencies."""
+    """Counts the sequences of one model, and keeps a bounded number of the latest latencies."""
 
     def __init__(self) -> None:
-        self.n_open = 0
-        self.n_total = 0
+        self.last_scrape = LastScrape()
         self.n_prompt_tokens = self.n_cached_tokens = self.n_predicted_tokens = 0
         self.prompt_s = self.predicted_s = 0.0
         self.n_tokens_max = 0  # of one sequence, prompt and answer
@@ -89,7 +95,6 @@ def percentile_ms(ordered: list[float], share: float) -> float | None:
 class LastScrape:
     """Totals at the last request for /metrics; its rates are averages since then."""
 
-    started_at: float = field(default_factory=time.time)
     prompt_tokens: int = 0
     prompt_s: float = 0.0
     predicted_tokens: int = 0

@@ -5,7 +5,8 @@ happened, what was expected and what to do.
     |- ModelFileError        a model or tokenizer file is not what it says it is
     |  `- UnknownTensorType  a tensor has a type this version cannot compute with
     |- ConfigError           flags or sizes that do not fit each other
-    |  `- ShardError         a cut of the model that cannot be made
+    |  |- ShardError         a cut of the model that cannot be made
+    |  `- TooLittleMemory    a model needs more than its nodes have free
     |- TokenizerError        a tokenizer is missing or cannot be built
     |- TemplateError         a chat template is broken or refuses the messages
     |- RequestError          a request that cannot be served as it stands (HTTP 400)
@@ -50,6 +51,10 @@ class ShardError(ConfigError):
         super().__init__(message)
         self.rank = rank
         self.world_size = world_size
+
+
+class TooLittleMemory(ConfigError):
+    """A model needs more memory than its nodes have free; there may be more at another time."""
 
 
 class TokenizerError(DllamaError):

@@ -239,12 +239,14 @@ class EngineState:
     "recovering" (a worker is lost; while weights are sent again it is "loading"), "failed" (for
     good) or "sleeping" (its process was ended for want of work; the server's client says so). In
     all but "ready" new requests are refused with 503, unless it `queues`: then all that run and
-    all that come wait until it is ready again."""
+    all that come wait until it is ready again. It `is_short` of memory where it has failed as its
+    nodes have less than the model needs."""
 
     state: Id
     progress: float = 0.0
     detail: str = ""
     queues: bool = False
+    is_short: bool = False
 
 
 @dataclass(frozen=True, slots=True)

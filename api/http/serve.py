@@ -128,7 +128,8 @@ async def finish(app: web.Application, drain_s: float) -> None:
 
 
 def interrupt_all(context: ApiContext) -> None:
-    for _, sequence in list(context.meter.sequences()):
+    open_now = [one for meter in context.meters.values() for _, one in meter.sequences()]
+    for sequence in open_now:
         if isinstance(sequence, AnswerSequence):
             sequence.interrupt(
                 "The server has stopped before this answer was complete; send the request again "

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import orjson
 
+from api.models.entry import ModelEntry
 from api.replies.event_stream import Json
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC
 from dllama.formats.gguf_metadata import GgufMetadata
 
 LATEST = ":latest"  # the tag of a name without one
-FOREVER = timedelta(days=36_500)  # a model stays loaded as long as the server runs
+FOREVER_S = timedelta(days=36_500).total_seconds()  # as long as the server runs
 
 
 def tagged(model: ServedModel) -> str:
@@ -68,11 +70,27 @@ def listed(model: ServedModel) -> Json:
     }
 
 
-def running(model: ServedModel) -> Json:
+def listed_entry(entry: ModelEntry) -> Json:
+    """Returns a model of a router as /api/tags lists it, as long as its file was not read."""
+    name = entry.name if ":" in entry.name else entry.name + LATEST
+    known = [entry.name, Path(entry.path).name, entry.size_bytes]
+    details = {"parent_model": "", "format": "", "family": "", "families": [],
+               "parameter_size": "", "quantization_level": ""}  # fmt: skip
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": time_of(entry.modified_s),
+        "size": entry.size_bytes,
+        "digest": sha256(orjson.dumps(known)).hexdigest(),
+        "details": details,
+    }
+
+
+def running(model: ServedModel, expires_in_s: float = inf) -> Json:
     """Returns a loaded model as /api/ps lists it. No part of it is in a graphics card."""
     told = listed(model)
     del told["modified_at"]
-    expires_at = datetime.now(UTC) + FOREVER
+    expires_at = datetime.now(UTC) + timedelta(seconds=min(expires_in_s, FOREVER_S))
     return {
         **told,
         "expires_at": time_of(expires_at.timestamp()),

@@ -71,7 +71,8 @@ async def answer(
         plan = replace(plan, tells_usage=True)
     if wanted.max_tokens == 0:
         plan = replace(plan, is_silent=True)
-    answers = make_answers(model, wanted, prompts, samplings, writer.id, context.meter, plan)
+    meter = context.meter_of(model)
+    answers = make_answers(model, wanted, prompts, samplings, writer.id, meter, plan)
     pause_s = ping_s or context.config.ping_s
     keys = context.config.api_keys
     conversation = conversation_of(request.headers, keys) if wanted.stream else None

@@ -3,51 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from api.context import CONTEXT, ApiContext
 from api.meter import Meter, rate
+from api.models.pool import ModelPool
 from api.routes.slots import occupied
 from api.served_model import ServedModel
 from dllama.errors import ClusterError
 
 
 class Sample(NamedTuple):
-    """One metric. `value` is of Prometheus' `kind`, counter or gauge."""
+    """One metric. `value` is of Prometheus' `kind`, counter or gauge. `model` is shown as a label
+    where a scrape is about several."""
 
     name: str
     kind: str
     text: str
     value: float
+    model: str = ""
 
 
 async def metrics(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
-    model = context.models.look(request.query.get("model"))
-    stats: Mapping[str, Any] = {}
-    try:
-        async with asyncio.timeout(context.config.stats_timeout_s):
-            stats = await model.engine.stats()
-    except (TimeoutError, ClusterError):
-        pass  # the server's own figures are better than none
-    samples = [*llama_samples(context, model, stats), *own_samples(context, model, stats)]
+    """The figures of one model; of a router those of each model that is loaded, and its own."""
+    context, name = request.app[CONTEXT], request.query.get("model")
+    pool = context.models
+    if name is None and isinstance(pool, ModelPool):
+        samples = [*server_samples(context), *pool_samples(pool)]
+        for model in pool.all():
+            found = await model_samples(context, model)
+            samples += [sample._replace(model=model.id) for sample in found]
+    else:
+        found = await model_samples(context, context.models.look(name))
+        samples = [*found, *server_samples(context)]
     return web.Response(
         text=exposition(samples),
         headers={
             "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
-            "Process-Start-Time-Unix": str(int(context.last_scrape.started_at)),
+            "Process-Start-Time-Unix": str(int(context.started_at)),
         },
     )
 
 
-def exposition(samples: list[Sample]) -> str:
+async def model_samples(context: ApiContext, model: ServedModel) -> list[Sample]:
+    """Returns the metrics of one model; the server's own figures are better than none."""
+    stats: Mapping[str, Any] = {}
+    with suppress(TimeoutError, ClusterError):
+        async with asyncio.timeout(context.config.stats_timeout_s):
+            stats = await model.engine.stats()
+    return [*llama_samples(context, model, stats), *own_samples(context, model, stats)]
+
+
+def exposition(samples: Iterable[Sample]) -> str:
+    """Returns the text of all samples, those of one name together."""
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.name, []).append(sample)
     return "".join(
-        f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value:.10g}\n"
-        for name, kind, text, value in samples
+        f"# HELP {name} {rows[0].text}\n# TYPE {name} {rows[0].kind}\n" + "".join(map(_line, rows))
+        for name, rows in by_name.items()
     )
+
+
+def _line(sample: Sample) -> str:
+    label = sample.model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    labels = f'{{model="{label}"}}' if sample.model else ""
+    return f"{sample.name}{labels} {sample.value:.10g}\n"
+
+
+def server_samples(context: ApiContext) -> Iterator[Sample]:
+    """Yields the counts of all requests."""
+    counts = context.requests
+    rows = (
+        ("requests_total", "counter", "Requests for answers.", counts.n_total),
+        ("requests_open", "gauge", "Requests for answers that are open.", counts.n_open),
+    )
+    for name, kind, text, value in rows:
+        yield Sample(f"dllama:{name}", kind, text, value)
+
+
+def pool_samples(pool: ModelPool) -> Iterator[Sample]:
+    """Yields what a router's models do and take."""
+    told = "Requests that wait for a model to be loaded."
+    yield Sample("dllama:models_waiting", "gauge", told, pool.n_waiting)
+    for entry in pool.entries():
+        is_loaded = pool.status(entry).value == "loaded"
+        rows = (
+            ("model_loaded", "1 while the model is loaded.", float(is_loaded)),
+            ("model_bytes", "Memory that the model takes of all nodes, as planned.",
+             pool.usage(entry)["needed_bytes"]),
+        )  # fmt: skip
+        for name, text, value in rows:
+            yield Sample(f"dllama:{name}", "gauge", text, value, entry.name)
 
 
 def llama_samples(
@@ -56,7 +107,7 @@ def llama_samples(
     """Yields llama-server's metrics. Rates are averages since the last scrape."""
     guesses = stats.get("speculation", {})
     for sample in (
-        *counters(context.meter, stats),
+        *counters(context.meter_of(model), stats),
         *gauges(context, model, stats),
         *(
             Sample(f"spec_decode_num_{name}_total", "counter", text, guesses.get(key, 0))
@@ -83,9 +134,10 @@ def counters(meter: Meter, stats: Mapping[str, Any]) -> list[Sample]:
 
 def gauges(context: ApiContext, model: ServedModel, stats: Mapping[str, Any]) -> list[Sample]:
     steps = stats.get("steps", {})
-    n_open = sum(1 for _ in context.meter.sequences())
+    meter = context.meter_of(model)
+    n_open = sum(1 for _ in meter.sequences())
     n_running = sum(row is not None for row in occupied(context, model))
-    prompt_rate, predicted_rate = context.last_scrape.rates(context.meter)
+    prompt_rate, predicted_rate = meter.last_scrape.rates(meter)
     rows = (
         ("prompt_tokens_seconds", "Prompt tokens a second since the last scrape.", prompt_rate),
         ("predicted_tokens_seconds", "Generated tokens a second since the last scrape.",
@@ -106,9 +158,6 @@ def own_samples(
     def sample(name: str, kind: str, text: str, value: float) -> Sample:
         return Sample(f"dllama:{name}", kind, text, value)
 
-    meter = context.meter
-    yield sample("requests_total", "counter", "Requests for answers.", meter.n_total)
-    yield sample("requests_open", "gauge", "Requests for answers that are open.", meter.n_open)
     is_ready = model.engine.state.state in ("ready", "sleeping")
     yield sample(
         "ready",
@@ -116,7 +165,7 @@ def own_samples(
         "1 while the model serves, or sleeps until it is asked something.",
         float(is_ready),
     )
-    for name, milliseconds in meter.latency_ms().items():
+    for name, milliseconds in context.meter_of(model).latency_ms().items():
         if milliseconds is not None:
             yield sample(f"{name}_ms", "gauge", "Latency of the recent past.", milliseconds)
     for group in ("sequences", "kv"):

@@ -11,7 +11,16 @@ from api.body import json_response, read_object
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_ready
 from api.errors import ApiError, api_error
+from api.models.pool import ModelPool
 from api.replies.event_stream import Json
+from api.replies.model_rows import (
+    describe,
+    ollama_like,
+    pool_row,
+    pool_rows,
+    pool_stats,
+    router_props,
+)
 from api.replies.settings import ANY_SEED, generation_settings
 from api.requests.native import parse_native
 from api.requests.prompts.prompting import sampling_of
@@ -20,63 +29,28 @@ from dllama.chat.caps import template_caps
 from dllama.errors import ClusterError, EngineBusy
 
 
-def describe(model: ServedModel) -> dict[str, object]:
-    """Returns a model as /v1/models lists it."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "dllama",
-        "aliases": list(model.aliases),
-        "tags": list(model.tags),
-        "meta": meta_of(model),
-    }
-
-
-def meta_of(model: ServedModel) -> dict[str, object]:
-    """Returns llama-server's `meta` of a model."""
-    facts = model.facts
-    return {
-        "vocab_type": facts.vocab_type,
-        "n_vocab": model.tokenizer.vocab_size,
-        "n_ctx": model.max_seq_len,
-        "n_ctx_train": facts.n_ctx_train,
-        "n_embd": facts.n_embd,
-        "n_params": facts.n_params,
-        "size": facts.size_bytes,
-        "ftype": facts.file_type,
-    }
-
-
-def ollama_like(model: ServedModel) -> dict[str, object]:
-    """Returns a model as Ollama's clients read it, who look for it under `models`."""
-    details = {
-        "parent_model": "", "format": "gguf", "family": "", "families": [""],
-        "parameter_size": "", "quantization_level": model.facts.file_type,
-    }  # fmt: skip
-    return {
-        "name": model.id, "model": model.id, "modified_at": "", "size": "", "digest": "",
-        "type": "model", "description": "", "tags": list(model.tags),
-        "capabilities": ["completion"],
-        "parameters": "", "details": details,
-    }  # fmt: skip
-
-
 async def list_models(request: web.Request) -> web.Response:
-    models = request.app[CONTEXT].models.all()
+    """All models; of a router with their status, and with ?reload=1 as they are on disk now."""
+    models = request.app[CONTEXT].models
+    if isinstance(models, ModelPool):
+        if "reload" in request.query:
+            await models.reload()
+        return json_response(pool_rows(models))
     return json_response(
         {
-            "models": [ollama_like(model) for model in models],
+            "models": [ollama_like(model) for model in models.all()],
             "object": "list",
-            "data": [describe(model) for model in models],
+            "data": [describe(model) for model in models.all()],
         }
     )
 
 
 async def props(request: web.Request) -> web.Response:
-    """llama-server's properties of a server and its model."""
-    context = request.app[CONTEXT]
-    model = await context.models.shown(request.query.get("model"))
+    """llama-server's properties of a server and its model, or of a router."""
+    context, name = request.app[CONTEXT], request.query.get("model")
+    if name is None and isinstance(context.models, ModelPool):
+        return json_response(router_props(context.models, context.config))
+    model = await context.models.shown(name)
     facts, config = model.facts, context.config
     return json_response(
         {
@@ -133,8 +107,10 @@ async def set_props(request: web.Request) -> web.Response:
 
 
 async def one_model(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
-    return json_response(describe(await request.app[CONTEXT].models.shown(name, is_exact=True)))
+    models, name = request.app[CONTEXT].models, request.match_info["name"]
+    if isinstance(models, ModelPool):
+        return json_response(pool_row(models, models.entry(name)))
+    return json_response(describe(await models.shown(name, is_exact=True)))
 
 
 async def health(request: web.Request) -> web.Response:
@@ -160,8 +136,14 @@ async def health(request: web.Request) -> web.Response:
 async def stats(request: web.Request) -> web.Response:
     """Answers with the engine's figures and the server's own; with the latter alone if the engine
     does not answer."""
-    context = request.app[CONTEXT]
-    model = context.models.look(request.query.get("model"))
+    context, name = request.app[CONTEXT], request.query.get("model")
+    own: dict[str, object] = {
+        "open_requests": context.requests.n_open,
+        "requests": context.requests.n_total,
+    }
+    if name is None and isinstance(context.models, ModelPool):
+        return json_response({**pool_stats(context.models), "api": own})
+    model = context.models.look(name)
     state = model.engine.state
     figures: dict[str, object] = {"model": model.id, "state": state.state}
     try:
@@ -169,14 +151,10 @@ async def stats(request: web.Request) -> web.Response:
             figures = await model.engine.stats() | figures
     except (TimeoutError, ClusterError) as error:
         figures["detail"] = state.detail or str(error) or "The engine is too busy to answer."
-    latency = context.meter.latency_ms()
+    latency = context.meter_of(model).latency_ms()
     figures.setdefault("latency_ms", latency)
-    figures["api"] = {
-        "open_requests": context.meter.n_open,
-        "requests": context.meter.n_total,
-        "latency_ms": latency,
-        "engine_restarts": model.engine.restarts._asdict(),
-    }
+    restarts = model.engine.restarts._asdict()
+    figures["api"] = own | {"latency_ms": latency, "engine_restarts": restarts}
     return json_response(figures)
 
 

@@ -14,10 +14,11 @@ from api.config import AnswerDefaults
 from api.context import CONTEXT
 from api.errors import ApiError
 from api.model_use import use_model
+from api.models.pool import ModelPool
 from api.replies.event_stream import NDJSON
 from api.replies.logprobs import LogprobWriter
 from api.replies.ollama import LOAD, UNLOAD, ChatWriter, GenerateWriter
-from api.replies.ollama_models import LATEST, described, listed, running, tagged
+from api.replies.ollama_models import LATEST, described, listed, listed_entry, running, tagged
 from api.requests.fields import Body, Field, boolean, string
 from api.requests.generation import MODEL
 from api.requests.ollama.bodies import OPTIONS, parse_ollama_chat, parse_ollama_prompt
@@ -59,22 +60,33 @@ def logprobs_of(model: ServedModel) -> LogprobWriter:
     return LogprobWriter(LogprobStyle.CHAT, model.tokenizer, is_post=False)
 
 
-def load_answer(writer: GenerateWriter, *, is_kept: bool) -> web.Response:
-    """Answers a request without a prompt: a model is loaded as long as the server runs, also
-    after a request to unload it, which is told in a header."""
-    return json_response(
-        writer.loaded(LOAD if is_kept else UNLOAD), headers=None if is_kept else KEPT_LOADED
-    )
+async def load_answer(
+    request: web.Request, name: str | None, writer: GenerateWriter, keep_s: float | None
+) -> web.Response:
+    """Answers a request without a prompt, which loads a model or unloads it. A server's only model
+    stays loaded for as long as it runs, which is told in a header."""
+    models = request.app[CONTEXT].models
+    if keep_s != 0:
+        await use_model(request, name, keep_s=keep_s)
+        return json_response(writer.loaded(LOAD))
+    if isinstance(models, ModelPool):
+        models.unload(models.entry(name).name)
+        return json_response(writer.loaded(UNLOAD))
+    async with models.use(name):
+        return json_response(writer.loaded(UNLOAD), headers=KEPT_LOADED)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
     with request.app[CONTEXT].generation():
         body, name, defaults = await read(request)
         asked = parse_ollama_chat(body, defaults.fields)
-        model = await use_model(request, name)
-        writer = ChatWriter(f"ollama-{uuid.uuid4().hex}", tagged(model), logprobs_of(model))
+        answer_id = f"ollama-{uuid.uuid4().hex}"
         if asked.conversation is None:
-            return load_answer(writer, is_kept=asked.is_kept)
+            known = await request.app[CONTEXT].models.shown(name)
+            writer = ChatWriter(answer_id, tagged(known), logprobs_of(known))
+            return await load_answer(request, name, writer, asked.keep_s)
+        model = await use_model(request, name, keep_s=asked.keep_s)
+        writer = ChatWriter(answer_id, tagged(model), logprobs_of(model))
         conversation = thoughtful(model, asked.conversation, asked.think)
         wanted = with_prefill(ChatRequest(asked.generation, conversation), body, model)
         return await answer_chat(request, model, wanted, writer, NDJSON)
@@ -84,11 +96,12 @@ async def generate(request: web.Request) -> web.StreamResponse:
     with request.app[CONTEXT].generation():
         body, name, defaults = await read(request)
         asked = parse_ollama_prompt(body, defaults.fields)
-        model = await use_model(request, name)
-        shown_name, answer_id = tagged(model), f"ollama-{uuid.uuid4().hex}"
+        answer_id = f"ollama-{uuid.uuid4().hex}"
         if asked.is_empty:
-            writer = GenerateWriter(answer_id, shown_name, logprobs_of(model))
-            return load_answer(writer, is_kept=asked.is_kept)
+            known = await request.app[CONTEXT].models.shown(name)
+            writer = GenerateWriter(answer_id, tagged(known), logprobs_of(known))
+            return await load_answer(request, name, writer, asked.keep_s)
+        model = await use_model(request, name, keep_s=asked.keep_s)
         wanted = await check_ready(request, model, asked.generation)
         asked = replace(
             asked, generation=wanted,
@@ -101,7 +114,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
             plan = chat_plan(model, asked.conversation, wanted.form, prompt.text)
         writer = GenerateWriter(
             answer_id,
-            shown_name,
+            tagged(model),
             logprobs_of(model),
             prompt.ids if is_chat or asked.template else None,
         )
@@ -112,16 +125,24 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 
 async def tags(request: web.Request) -> web.Response:
-    models = request.app[CONTEXT].models.all()
-    return json_response({"models": [listed(model) for model in models]})
+    models = request.app[CONTEXT].models
+    if isinstance(models, ModelPool):
+        rows = [(models.text_of(entry), entry) for entry in models.entries()]
+        return json_response(
+            {"models": [listed(m) if m is not None else listed_entry(e) for m, e in rows]}
+        )
+    return json_response({"models": [listed(model) for model in models.all()]})
 
 
 async def ps(request: web.Request) -> web.Response:
-    """The models that are loaded, all of which stay so."""
-    models = request.app[CONTEXT].models.all()
-    return json_response(
-        {"models": [running(model) for model in models if model.engine.state.state == "ready"]}
-    )
+    """The models that are loaded, and until when they stay so."""
+    models = request.app[CONTEXT].models
+    ready = [model for model in models.all() if model.engine.state.state == "ready"]
+    if not isinstance(models, ModelPool):
+        return json_response({"models": [running(model) for model in ready]})
+    left_s = {model.id: models.expires_in_s(models.entry(model.id)) for model in ready}
+    ready.sort(key=lambda model: -left_s[model.id])
+    return json_response({"models": [running(model, left_s[model.id]) for model in ready]})
 
 
 async def show(request: web.Request) -> web.Response:

@@ -55,7 +55,7 @@ async def new_embeddings(request: web.Request) -> web.Response:
         began_at = time.perf_counter()
         body = await read_object(request, context.config)
         name, given = known_name(request, MODEL.of(body)), INPUT.of(body)
-        KEEP_ALIVE.of(body)
+        keep_s = KEEP_ALIVE.of(body)
         common_body(OPTIONS.of(body))
         if len(given) > context.config.max_sequences:
             raise RequestError(
@@ -63,7 +63,7 @@ async def new_embeddings(request: web.Request) -> web.Response:
                 f"{context.config.max_sequences}; send several requests.",
                 param="input",
             )
-        model = await use_model(request, name)
+        model = await use_model(request, name, keep_s=keep_s)
         refuse_unless_taken(model.engine.state)
         is_cut, n_dims = TRUNCATE.of(body), DIMENSIONS.of(body) or None
         found = [ids_of(model, text, is_cut=is_cut) for text in given]
@@ -85,9 +85,9 @@ async def old_embeddings(request: web.Request) -> web.Response:
     with context.generation():
         body = await read_object(request, context.config)
         name, text = known_name(request, MODEL.of(body)), PROMPT.of(body)
-        KEEP_ALIVE.of(body)
+        keep_s = KEEP_ALIVE.of(body)
         common_body(OPTIONS.of(body))
-        model = await use_model(request, name)
+        model = await use_model(request, name, keep_s=keep_s)
         refuse_unless_taken(model.engine.state)
         if not text:
             return json_response({"embedding": []})

@@ -42,7 +42,7 @@ def occupied(context: ApiContext, model: ServedModel) -> Rows:
     wait have no slot."""
     rows: Rows = [None] * model.facts.n_slots
     moved: list[AnswerSequence] = []
-    for slot, sequence in context.meter.sequences():
+    for slot, sequence in context.meter_of(model).sequences():
         if not isinstance(sequence, AnswerSequence) or sequence.model is not model:
             continue
         if slot < len(rows):

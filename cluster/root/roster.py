@@ -20,7 +20,7 @@ from cluster.root.scouts import Scouts
 from cluster.root.session import ClusterSession
 from cluster.sockets import Address
 from cluster.wire.messages import Welcome
-from dllama.errors import ClusterError, ConfigError, DllamaError, PeerLost
+from dllama.errors import ClusterError, ConfigError, DllamaError, PeerLost, TooLittleMemory
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Roster:
         bad = self._misfit(candidates, self._n_pages)
         if bad is not None:
             self._fitting.shards(self._fitting.session_config(candidates, self._n_pages))
-            raise ConfigError(bad.reason)
+            raise TooLittleMemory(bad.reason)
         for address, reason in left_out.items():
             self.members.left_out(address, reason, time.monotonic())
         return Choice(candidates, self._n_pages, left_out)

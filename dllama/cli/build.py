@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dllama.cli.flags.settings import EngineSettings
+from dllama.cli.memory_need import count_pages, step_rows
 from dllama.cli.model_file import check_same_vocabulary, load_tokenizer, open_source
-from dllama.config import ModelConfig
 from dllama.constraints.background import BackgroundMasks
 from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
-from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.host.container import available_memory
 from dllama.kv import KvType
 from dllama.runner import Runner
 from dllama.runtime.local_runner import LocalRunner
-from dllama.sharding.memory import kv_page_bytes
-from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 from dllama.weight_source import WeightSource
 from kernels.kernel import on_compile
 
@@ -33,26 +30,7 @@ if TYPE_CHECKING:  # sockets and messages, which a node without workers need not
 
 log = logging.getLogger(__name__)
 
-KV_SHARE = 4  # by default the KV cache takes at most 1 / KV_SHARE of the free memory
-FULL_CONTEXTS = 4  # and at most the pages of FULL_CONTEXTS full conversations
-
 Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of text
-
-
-def count_pages(config: ModelConfig, settings: EngineSettings, n_nodes: int) -> int:
-    """Returns the number of KV pages."""
-    assert settings.max_batch <= MAX_LOGIT_ROWS
-    one = -(-config.max_seq_len // PAGE_TOKENS)
-    if settings.kv_tokens:
-        if settings.kv_tokens < config.max_seq_len:
-            raise ConfigError(
-                f"--kv-tokens {settings.kv_tokens} has no room for one conversation of "
-                f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
-            )
-        return -(-settings.kv_tokens // PAGE_TOKENS)
-    page = kv_page_bytes(config, config.n_kv_heads, KvType(settings.kv_type)) // n_nodes
-    fitting = available_memory() // KV_SHARE // max(page, 1)
-    return int(max(one, min(FULL_CONTEXTS * one, fitting)))
 
 
 def build_runner(settings: EngineSettings, report: Report, n_pages: int | None = None) -> Runner:
@@ -60,7 +38,7 @@ def build_runner(settings: EngineSettings, report: Report, n_pages: int | None =
     where it does not fit the memory; ModelFileError; ClusterError."""
     source = open_source(settings)
     if n_pages is None:
-        n_pages = count_pages(source.config, settings, len(settings.workers) + 1)
+        n_pages = count_pages(source.config, settings, available_memory())
     with compiling(report):
         if settings.workers:
             return _cluster_runner(source, settings, n_pages, report)
@@ -139,16 +117,11 @@ def _session_dir(settings: EngineSettings) -> Path | None:
     return Path(settings.slot_save_path) if settings.slot_save_path else None
 
 
-def _step_rows(settings: EngineSettings) -> int:
-    """Returns the rows of a step: prompt tokens and one for every running sequence."""
-    return settings.max_step_tokens + settings.max_batch
-
-
 def _local_runner(
     source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
 ) -> Runner:
     return LocalRunner.load(
-        source, n_pages=n_pages, max_step_tokens=_step_rows(settings),
+        source, n_pages=n_pages, max_step_tokens=step_rows(settings),
         n_threads=settings.threads, kv_type=KvType(settings.kv_type),
         kv_dir=_session_dir(settings), available_bytes=available_memory(), on_progress=report,
     )  # fmt: skip
@@ -168,7 +141,7 @@ def cluster_config(settings: EngineSettings, n_pages: int) -> ClusterConfig:
     return ClusterConfig(
         workers=workers,
         n_pages=n_pages,
-        max_step_tokens=_step_rows(settings),
+        max_step_tokens=step_rows(settings),
         threads=settings.threads,
         shares=settings.shares,
         plans=not settings.shares,

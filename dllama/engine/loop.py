@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
-from dllama.errors import ClusterError, DllamaError
+from dllama.errors import ClusterError, DllamaError, TooLittleMemory
 from dllama.nodes import NodesCall, NodesReply
 from dllama.requests import (
     Abort,
@@ -134,7 +134,7 @@ class EngineLoop:
             return True
         except DllamaError as error:
             log.info("the engine has failed: %s", error)  # the server says it aloud
-            self._fail(str(error))
+            self._fail(str(error), is_short=isinstance(error, TooLittleMemory))
         except Exception as error:
             log.exception("the engine has failed")
             self._fail(f"the engine has failed: {error!r}; its log tells more, load the model anew")
@@ -237,10 +237,10 @@ class EngineLoop:
         if outputs:
             self._transport.send(StepDone(outputs))
 
-    def _fail(self, detail: str) -> None:
+    def _fail(self, detail: str, *, is_short: bool = False) -> None:
         """Sends the last message of this engine, if it is read in time."""
         try:
-            self._transport.send(EngineState("failed", detail=detail))
+            self._transport.send(EngineState("failed", detail=detail, is_short=is_short))
             self._transport.flush(LINGER_S)
         except TransportClosed:
             log.info("the server is gone; the engine ends")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dllama.config import ModelConfig
-from dllama.errors import ConfigError
+from dllama.errors import TooLittleMemory
 from dllama.kv import KvType
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis, Tensor
@@ -97,7 +97,7 @@ def _needed_by_machine(nodes: Sequence[NodeMemory]) -> dict[str, int]:
 
 
 def check_fits(nodes: Sequence[NodeMemory]) -> None:
-    """Raises ConfigError with every node's figures where some machine cannot hold its ranks."""
+    """Raises TooLittleMemory with every node's figures where some machine cannot hold its ranks."""
     short = [nodes[i] for i in short_of_memory(nodes)]
     if not short:
         return
@@ -111,7 +111,7 @@ def check_fits(nodes: Sequence[NodeMemory]) -> None:
         )
         for n in nodes
     )
-    raise ConfigError(
+    raise TooLittleMemory(
         f"the model does not fit the memory of {', '.join(n.label for n in short)}: {table}. "
         "Add nodes, give larger ones a larger share (--shares), lower --ctx-size, or keep keys and "
         "values in 8 bits (--kv-type q8_0)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 import orjson
 
@@ -37,6 +38,8 @@ from api.tools.tool_request import Offer, choose_tools
 from dllama.errors import RequestError
 
 _DURATION = re.compile(r"[-+]?(\d+|((\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h))+)")
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)?")
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _STRENGTHS = ("low", "medium", "high", "max")
 
 Think = bool | str | None
@@ -49,12 +52,16 @@ def think(value: object, name: str) -> Think:
     raise wrong(name, f"true, false or one of {', '.join(_STRENGTHS)}", value)
 
 
-def keep_alive(value: object, name: str) -> bool:
-    """Reads a number of seconds or one of Go's durations: false for 0, which unloads a model."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number and not (isinstance(value, str) and _DURATION.fullmatch(value)):
+def keep_alive(value: object, name: str) -> float:
+    """Reads how many seconds a model stays loaded without work, a number or one of Go's durations:
+    0 unloads it, and less than 0 is for ever (infinite)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return inf if value < 0 else float(value)
+    if not (isinstance(value, str) and _DURATION.fullmatch(value)):
         raise wrong(name, 'a number of seconds, or a duration like "5m"', value)
-    return any(digit in "123456789" for digit in str(value))
+    parts = _PART.findall(value)
+    seconds = sum(float(number) * _UNITS_S[unit or "s"] for number, unit in parts)
+    return inf if value.startswith("-") and seconds else seconds
 
 
 def answer_format(value: object, name: str) -> AnswerFormat | None:
@@ -86,7 +93,7 @@ def no_images(value: object, name: str) -> None:
 STREAM = Field(("stream",), boolean, True)
 FORMAT = Field(("format",), answer_format, None)
 OPTIONS: Field[dict[str, object], dict[str, object]] = Field(("options",), mapping, {})
-KEEP_ALIVE = Field(("keep_alive",), keep_alive, True)
+KEEP_ALIVE: Field[float | None, float | None] = Field(("keep_alive",), keep_alive, None)
 THINK = Field(("think",), think, None)
 SHIFT = Field(("shift",), boolean, None)
 TOP_LOGPROBS = Field(("top_logprobs",), integer(0, MAX_TOP_LOGPROBS), 0)
@@ -103,20 +110,20 @@ IMAGES = Field(("images",), no_images, None)
 
 @dataclass(frozen=True, slots=True)
 class OllamaChat:
-    """`conversation` None asks for no answer, but that the model is loaded or (not `is_kept`)
-    unloaded."""
+    """`conversation` None asks for no answer, but that the model is loaded or (`keep_s` 0)
+    unloaded. `keep_s` is how long it stays without work afterwards, None as the server has it."""
 
     generation: GenerationRequest
     conversation: Conversation | None
     think: Think
-    is_kept: bool
+    keep_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaPrompt:
     """What /api/generate continues: a chat of `conversation`, after the tokens of `context`; with
     `is_raw` the `prompt` as it is, with `template` its text, with `suffix` the hole before it.
-    An empty prompt without a suffix asks for no answer."""
+    An empty prompt without a suffix asks for no answer. `keep_s` as that of OllamaChat."""
 
     generation: GenerationRequest
     prompt: str
@@ -127,7 +134,7 @@ class OllamaPrompt:
     suffix: str
     is_raw: bool
     think: Think
-    is_kept: bool
+    keep_s: float | None
 
     @property
     def is_empty(self) -> bool:
@@ -172,7 +179,7 @@ def parse_ollama_chat(body: Body, assumed: Body) -> OllamaChat:
         parse_generation(body, assumed, offered.left_out),
         conversation,
         THINK.of(body),
-        bool(KEEP_ALIVE.of(body)),
+        KEEP_ALIVE.of(body),
     )
 
 
@@ -192,7 +199,7 @@ def parse_ollama_prompt(body: Body, assumed: Body) -> OllamaPrompt:
         suffix=SUFFIX.of(body),
         is_raw=RAW.of(body),
         think=THINK.of(body),
-        is_kept=bool(KEEP_ALIVE.of(body)),
+        keep_s=KEEP_ALIVE.of(body),
     )
     if asked.is_raw:
         _refuse_beside(asked, "raw", "template", "system", "context", "suffix")

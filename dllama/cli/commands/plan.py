@@ -17,12 +17,14 @@ from cluster.planning.store import MeasurementStore, measurements_file
 from cluster.planning.work import ModelWork, Room, described_tensors
 from cluster.root.measuring import measured_nodes
 from dllama import __version__
-from dllama.cli.build import cluster_config, compiling, count_pages
+from dllama.cli.build import cluster_config, compiling
 from dllama.cli.flags.arguments import HelpFormatter
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.settings import EngineSettings
+from dllama.cli.memory_need import count_pages
 from dllama.cli.model_file import open_source
 from dllama.cli.terminal.output import loading, show
+from dllama.host.container import available_memory
 from dllama.kv import KvType
 from dllama.step import PAGE_TOKENS
 
@@ -88,7 +90,7 @@ def measured(settings: EngineSettings) -> PlanReport:
     """Measures this machine, the workers and their links, and returns the plans of the model.
     Raises ConfigError, ModelFileError, ClusterError."""
     source = open_source(settings)
-    n_pages = count_pages(source.config, settings, len(settings.workers) + 1)
+    n_pages = count_pages(source.config, settings, available_memory())
     rows = settings.max_step_tokens + settings.max_batch
     work = ModelWork(source.config, source.tensors, Room(n_pages, rows, KvType(settings.kv_type)))
     source.close()

@@ -32,10 +32,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def make_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter
-    )
+def make_parser(
+    prog: str,
+    description: str,
+    epilog: str = "",
+    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    parser = kind(prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter)
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     return parser
 

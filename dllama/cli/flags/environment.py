@@ -30,6 +30,7 @@ VALUES = {
     "ROPE_FREQ_SCALE": "--rope-freq-scale", "HF_REPO": "--hf-repo", "HF_FILE": "--hf-file",
     "MODEL_URL": "--model-url", "MMPROJ": "--mmproj", "RPC": "--rpc",
     "MODELS_DIR": "--models-dir", "MODELS_PRESET": "--models-preset",
+    "MODELS_MAX": "--models-max",
 }  # fmt: skip
 
 # Variables of flags without one: the flag for on, and for off ("" if that is so anyway).
@@ -42,6 +43,7 @@ SWITCHES = {
     "PREFILL_ASSISTANT": ("--prefill-assistant", "--no-prefill-assistant"),
     "UI": ("--ui", "--no-ui"),
     "RERANKING": ("--reranking", ""),
+    "MODELS_AUTOLOAD": ("--models-autoload", "--no-models-autoload"),
 }  # fmt: skip
 
 

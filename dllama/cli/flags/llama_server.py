@@ -31,7 +31,6 @@ PAGE = "llama-server's page, which is not here"
 LOGS = "how its log looks; see --log-level"
 IMAGES = "images and sound, which no model it runs takes"
 LOAD = "where a model is downloaded; name it with --model or -hf, and a token with HF_TOKEN"
-ROUTER = "a server of several models; start one dllama-root for each"
 TOOLS = "tools that the server runs itself; clients run their tools"
 ROPE = "the rotations that a model was trained with; they come from its file"
 
@@ -71,8 +70,8 @@ FOREIGN = (
             0, ANY, PAGE),
     Foreign("--no-mmproj --no-mmproj-auto --mmproj-auto --mmproj-offload "
             "--no-mmproj-offload --jinja --no-jinja -e --escape --no-escape --embedding "
-            "--embeddings --metrics --no-skip-chat-parsing --models-autoload "
-            "--no-models-autoload --lora-init-without-apply", 0, ANY, "what is so here anyway"),
+            "--embeddings --metrics --no-skip-chat-parsing --lora-init-without-apply",
+            0, ANY, "what is so here anyway"),
     Foreign("--image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --video-fps "
             "--video-timestamp-interval --video-ffmpeg-dir --media-path", 1, ANY, IMAGES),
     # What would change answers.
@@ -83,7 +82,6 @@ FOREIGN = (
             "--fim-qwen-7b-default --fim-qwen-7b-spec --fim-qwen-14b-spec --fim-qwen-30b-default "
             "--gpt-oss-20b-default --gpt-oss-120b-default --vision-gemma-4b-default "
             "--vision-gemma-12b-default", 0, (), LOAD),
-    Foreign("--models-dir --models-preset --models-max", 1, (), ROUTER),
     Foreign("--tools --tools-runtime --mcp-servers-config --mcp-servers-json", 1, (), TOOLS),
     Foreign("-ag --agent --ui-mcp-proxy --webui-mcp-proxy", 0, (), TOOLS),
     Foreign("--lora --lora-scaled --control-vector --control-vector-scaled", 1, (),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from dllama.cli.flags.arguments import make_parser
+from dllama.cli.flags.arguments import DEFAULT_MODEL, make_parser
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
 from dllama.cli.flags.durations import seconds
@@ -16,6 +17,7 @@ from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.hub import add_hub_flags, use_hub_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
+from dllama.cli.flags.router import RouterSettings, add_router_flags, router_settings
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import name_models
@@ -36,8 +38,9 @@ EPILOG = """examples:
     -d '{"messages": [{"role": "user", "content": "Hello"}], "stream": true}'"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = make_parser("dllama-root", DESCRIPTION, EPILOG)
+def build_parser(kind: type[ArgumentParser] = ArgumentParser) -> ArgumentParser:
+    """Returns the parser of dllama-root's flags. --model is None where it is not given."""
+    parser = make_parser("dllama-root", DESCRIPTION, EPILOG, kind)
     add_engine_flags(parser)
     parser.add_argument(
         "--slot-save-path", metavar="DIR",
@@ -68,25 +71,47 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_context_flags(parser)
     add_default_flags(parser)
+    add_router_flags(parser)
     add_server_flags(parser)
     add_hub_flags(parser)
     add_foreign_flags(parser)
+    parser.set_defaults(model=None)
     return parser
 
 
-def read_flags(words: Sequence[str]) -> tuple[EngineSettings, ServerSettings, str]:
-    """Returns what the command line and the environment ask for, and the level of the log, which is
-    set up. Raises ConfigError; argparse ends the process for flags that it cannot read."""
-    args = build_parser().parse_args([*environment_flags(os.environ), *words])
+@dataclass(frozen=True, slots=True)
+class RootFlags:
+    """What the command line and the environment ask for: one model, or with `router` those that
+    `words` and the presets make of it."""
+
+    engine: EngineSettings
+    server: ServerSettings
+    log_level: str
+    words: tuple[str, ...]
+    router: RouterSettings | None
+
+
+def read_flags(words: Sequence[str]) -> RootFlags:
+    """Returns what is asked for; the log is set up. Raises ConfigError; argparse ends the process
+    for flags that it cannot read."""
+    parser = build_parser()
+    args = parser.parse_args([*environment_flags(os.environ), *words])
     level = "debug" if args.verbose else args.log_level
     set_up_logging(level)
     taken = list(dict.fromkeys(taken_flags(args)))
     if taken:
         log.warning("taken, but without effect here: %s", ", ".join(taken))
     use_hub_flags(args)
+    router = router_settings(args)
     name_models(args)
+    engine, server = model_settings(args)
+    return RootFlags(engine, server, level, tuple(words), router)
+
+
+def model_settings(args: argparse.Namespace) -> tuple[EngineSettings, ServerSettings]:
+    """Returns the settings of one model and of its server. Raises ConfigError."""
+    args.model = args.model or str(DEFAULT_MODEL)
     engine = replace(
         engine_settings(args), max_recover_s=args.max_recover_s, rejoin_s=args.rejoin_s
     )
-    engine = with_context_flags(engine, args)
-    return engine, server_settings(args), level
+    return with_context_flags(engine, args), server_settings(args)

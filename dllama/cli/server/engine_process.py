@@ -7,10 +7,13 @@ stdin does. Its pulse (dllama/cli/server/pulse.py) comes on stdout.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 from contextlib import suppress
 
 from dllama.host.child_python import child_command, child_environment
+
+log = logging.getLogger(__name__)
 
 
 def start_engine() -> subprocess.Popen[bytes]:
@@ -38,6 +41,17 @@ def let_go(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
+
+
+def end_gently(process: subprocess.Popen[bytes], wait_s: float) -> None:
+    """Closes the pipes to a process, and kills it if it has not ended after `wait_s`."""
+    let_go(process)
+    try:
+        process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        log.warning("the engine did not end by itself and is killed")
+        process.kill()
+        process.wait()
 
 
 def end_engine(process: subprocess.Popen[bytes]) -> None:

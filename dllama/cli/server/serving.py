@@ -93,10 +93,14 @@ async def run_server(
 
 
 def serve_model(words: Sequence[str], started: subprocess.Popen[bytes] | None) -> int:
-    """Serves the model that the command line asks for, until a signal. `started` is an engine
-    process that waits for its instructions. Raises ConfigError and file errors before it
+    """Serves the model that the command line asks for, or several, until a signal. `started` is an
+    engine process that waits for its instructions. Raises ConfigError and file errors before it
     listens."""
-    engine, server, level = read_flags(words)
+    flags = read_flags(words)
     raise_limit()
     check_free(ROOT_DESCRIPTORS, "dllama-root")
-    return asyncio.run(run_server(engine, server, level, started))
+    if flags.router is not None:
+        from dllama.cli.router.serving import run_router
+
+        return asyncio.run(run_router(flags, flags.router, started))
+    return asyncio.run(run_server(flags.engine, flags.server, flags.log_level, started))

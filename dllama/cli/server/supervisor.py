@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.server.engine_process import instruct, let_go, start_engine
+from dllama.cli.server.engine_process import end_gently, instruct, let_go, start_engine
 from dllama.cli.server.pulse import STILL_S, PulseWatch, has_beaten
 from dllama.errors import EngineBusy
 
@@ -194,16 +194,15 @@ class EngineSupervisor:
 
     def stop(self) -> None:
         """Ends the engine: by closing its pipes, and by killing it after STOP_S."""
+        process = self.release()
+        if process is not None:
+            end_gently(process, STOP_S)
+
+    def release(self) -> subprocess.Popen[bytes] | None:
+        """Returns the process, if there is one, which is the caller's to end from now on: `run` is
+        about to be cancelled."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        let_go(process)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            log.warning("the engine did not end by itself and is killed")
-            process.kill()
-            process.wait()
+        return process
 
 
 def _cause(code: int) -> str:

@@ -72,7 +72,7 @@ def test_the_answer_goes_on_when_the_client_leaves() -> None:
                 begun = await reply.content.readany()
                 reply.close()  # the client is gone
             context = server.app[CONTEXT]
-            await until(lambda: context.meter.n_open == 0)
+            await until(lambda: context.requests.n_open == 0)
             assert len(context.generating) == 1  # a server that stops waits for it
             let_go(gate)
             whole = await server.get("/v1/stream", params=AT)

@@ -44,7 +44,7 @@ def test_children_are_told_the_key_by_their_environment(
 
 def test_the_engine_is_told_with_its_settings() -> None:
     key = new_cluster_key().text()
-    engine, _, _ = read_flags(["--cluster-key", key, "--no-encrypt", "--workers", "a"])
+    engine = read_flags(["--cluster-key", key, "--no-encrypt", "--workers", "a"]).engine
     assert engine.cluster_key == key and not engine.encrypts
     assert type(engine).from_json(engine.to_json()) == engine
 

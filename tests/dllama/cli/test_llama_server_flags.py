@@ -18,7 +18,7 @@ from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
-from dllama.cli.server.api_config import api_config
+from dllama.cli.server.api_config import answer_defaults, api_config
 from dllama.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,9 +71,9 @@ def test_a_script_of_llama_server() -> None:
     assert defaults.n_predict == 512 and defaults.pooling == "last" and not defaults.prefills
     assert defaults.reasoning_format == "none"
     assert defaults.template_kwargs == {"k": 1, "enable_thinking": False}
-    config = api_config(told)
-    assert config.fields["seed"] == 42 and config.stall_timeout_s == 600
-    assert config.prefix == "/llm" and config.pooling == "last"
+    config, meant = api_config(told), answer_defaults(told.defaults)
+    assert meant.fields["seed"] == 42 and config.stall_timeout_s == 600
+    assert config.prefix == "/llm" and meant.pooling == "last"
 
 
 @pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.names.split()[0])
@@ -188,7 +188,7 @@ def test_wrong_values_are_errors_of_the_command_line(words: tuple[str, ...]) -> 
 def test_defaults_that_no_request_may_say_stop_the_start() -> None:
     for words in (("-j", "{"), ("--repeat-penalty", "0"), ("--repeat-last-n", "-2")):
         with pytest.raises(ConfigError, match="by default"):
-            api_config(server(*words))
+            answer_defaults(server(*words).defaults)
     for words in (("--reasoning-budget", "100"), ("--pooling", "rank")):
         with pytest.raises(ConfigError, match=words[0]):
             server(*words)

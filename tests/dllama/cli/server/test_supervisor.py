@@ -121,7 +121,7 @@ def test_an_engine_that_stands_still_is_replaced_and_its_answer_goes_on(
             assert await answer(True) == wanted
             assert client.restarts.total == 1
 
-    run(body)
+    run(body, limit_s=200)  # it loads twice
     assert "its process stood still for 4 s and was killed by SIGKILL" in caplog.text
 
 

@@ -1,0 +1,66 @@
+"""The names of a router's models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from api.errors import ApiError
+from api.models.entry import ModelEntry
+from dllama.errors import ConfigError
+
+
+class ModelNames:
+    """Models by their names and aliases."""
+
+    def __init__(self, entries: Iterable[ModelEntry]) -> None:
+        """Raises ConfigError where two models share a name."""
+        self._entries = {entry.name: entry for entry in entries}
+        self._by_name: dict[str, ModelEntry] = {}
+        for entry in self._entries.values():
+            for name in entry.names:
+                if self._by_name.setdefault(name, entry) is not entry:
+                    raise ConfigError(
+                        f"Two models are called {name!r}: {self._by_name[name].name!r} and "
+                        f"{entry.name!r}; give one of them another name or alias."
+                    )
+
+    def entries(self) -> tuple[ModelEntry, ...]:
+        return tuple(self._entries.values())
+
+    def has(self, name: str) -> bool:
+        """Returns whether a model has this name, not as an alias."""
+        return name in self._entries
+
+    def holds(self, entry: ModelEntry) -> bool:
+        """Returns whether the list has just this entry."""
+        return self._entries.get(entry.name) == entry
+
+    def knows(self, name: str) -> bool:
+        return name in self._by_name
+
+    def entry(self, name: str | None) -> ModelEntry:
+        """Returns the model that is called so, the only one for None. Raises ApiError."""
+        if name is None and len(self._entries) == 1:
+            return next(iter(self._entries.values()))
+        if name is None:
+            raise ApiError(
+                400,
+                "The request names no model, and this server has several: name one of "
+                f"{_listed(self._entries)} as `model`.",
+                param="model",
+            )
+        if name not in self._by_name:
+            raise ApiError(
+                404,
+                f"The model {name!r:.200} does not exist here; this server has "
+                f"{_listed(self._entries)}. Name one of these; GET /v1/models lists them.",
+                param="model",
+                code="model_not_found",
+            )
+        return self._by_name[name]
+
+
+def _listed(names: Iterable[str]) -> str:
+    known = list(names)
+    shown = ", ".join(known[:20])
+    return shown if len(known) <= 20 else f"{shown}, and {len(known) - 20} more"

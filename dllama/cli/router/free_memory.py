@@ -1,0 +1,44 @@
+"""The memory that all nodes of a router have free together."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from dllama.cli.flags.settings import EngineSettings
+from dllama.errors import DllamaError
+from dllama.host.container import available_memory
+
+log = logging.getLogger(__name__)
+
+GREET_S = 5.0
+MAX_THREADS = 16
+
+
+def free_memory(settings: EngineSettings) -> int:
+    """Returns the memory that this machine and the workers have free now. Workers that are away
+    count nothing, which is told. Raises ConfigError."""
+    if not settings.workers:
+        return available_memory()
+    from cluster.machine import machine_id
+    from cluster.root.scouts import greeter
+    from cluster.security.settings import security_of
+    from cluster.sockets import Address, parse_addresses
+    from dllama import __version__
+
+    security = security_of(settings.cluster_key, encrypts=settings.encrypts)
+    greet = greeter(__version__, security)
+    by_machine = {machine_id(): available_memory()}
+
+    def ask(address: Address) -> tuple[str, int] | None:
+        try:
+            welcome = greet(address, GREET_S)
+        except DllamaError as error:
+            log.warning("the memory of %s is not counted: %s", address, error)
+            return None
+        return welcome.machine, welcome.memory_available
+
+    addresses = parse_addresses(",".join(settings.workers))
+    with ThreadPoolExecutor(min(MAX_THREADS, len(addresses))) as pool:
+        by_machine |= dict(found for found in pool.map(ask, addresses) if found is not None)
+    return sum(by_machine.values())

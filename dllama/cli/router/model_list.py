@@ -1,0 +1,138 @@
+"""The list of a router's models: the one of the package, those of the cache and of --models-dir,
+and those that presets describe. Later ones replace earlier ones of the same name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.models.entry import ModelEntry
+from dllama.cli.flags.arguments import DEFAULT_MODEL
+from dllama.cli.flags.environment import environment_flags
+from dllama.cli.flags.hub import use_hub_flags
+from dllama.cli.flags.llama_server import taken_flags
+from dllama.cli.flags.root import build_parser, model_settings
+from dllama.cli.flags.router import RouterSettings
+from dllama.cli.flags.settings import EngineSettings, ServerSettings
+from dllama.cli.model_name import is_name, path_of
+from dllama.cli.router.model_folder import FoundModel, file_facts, models_in
+from dllama.cli.router.preset_file import Presets, read_presets, shown
+from dllama.cli.router.preset_keys import PresetParser, own_keys, words_of
+from dllama.cli.server.api_config import answer_defaults
+from dllama.cli.server.model_facts import model_id
+from dllama.errors import ConfigError, DllamaError
+from dllama.hub.found import models_here
+from dllama.hub.settings import HubSettings
+
+CACHE = "cache"
+MODEL_KEYS = frozenset({"model", "m", "hf-repo", "hf", "hfr", "hf-file", "hff", "model-url", "mu"})
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model of the list, and the settings that it is loaded with."""
+
+    entry: ModelEntry
+    engine: EngineSettings
+    server: ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    name: str
+    path: Path
+    size_bytes: int
+    modified_s: float
+    kind: str
+
+
+class ModelList:
+    """Reads the list whenever it is asked. `words` are those of the command line, which count more
+    than presets do; `hub` is where pulled models are."""
+
+    def __init__(
+        self, settings: RouterSettings, words: Sequence[str], hub: Callable[[], HubSettings]
+    ) -> None:
+        self._settings, self._hub = settings, hub
+        self._parser = build_parser(PresetParser)
+        self._words = tuple(words)
+
+    def read(self) -> list[ListedModel]:
+        """Returns all models there are now. Raises ConfigError where a preset cannot be used, or
+        a folder or file cannot be read."""
+        preset_file = self._settings.preset_file
+        presets = Presets() if preset_file is None else read_presets(preset_file)
+        found = {source.name: source for source in self._found()}
+        common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
+        return [
+            self._listed(name, found.get(name), {**common, **presets.sections.get(name, {})})
+            for name in dict.fromkeys((*found, *presets.sections))
+        ]
+
+    def _found(self) -> Iterator[_Source]:
+        yield _Source(
+            model_id(str(DEFAULT_MODEL)), DEFAULT_MODEL, *file_facts(DEFAULT_MODEL), "package"
+        )
+        for local in models_here(self._hub()):
+            yield _Source(local.name, local.path, local.n_bytes, local.modified_s, CACHE)
+        if self._settings.models_dir is not None:
+            for model in models_in(self._settings.models_dir):
+                yield _of_folder(model)
+
+    def _listed(self, name: str, found: _Source | None, keys: Mapping[str, str]) -> ListedModel:
+        own, flags = own_keys(keys)
+        try:
+            words = words_of(flags, self._parser)
+            args = self._parser.parse_args([*environment_flags(os.environ), *words, *self._words])
+            list(taken_flags(args))
+            use_hub_flags(args)
+            source = _named_source(name, args) or found
+            if source is None:
+                raise ConfigError(
+                    f"It names no model that is here; write model = PATH in [{name}]."
+                )
+            args.model, args.model_name = str(source.path), name
+            engine, server = model_settings(args)
+            defaults = answer_defaults(server.defaults)
+        except DllamaError as error:
+            raise ConfigError(f"The model {name!r} has a flag that is wrong: {error}") from error
+        flags = {key: value for key, value in flags.items() if key not in MODEL_KEYS}
+        return ListedModel(
+            ModelEntry(
+                name=name,
+                aliases=tuple(alias for alias in server.aliases if alias != name),
+                tags=server.tags,
+                source=source.kind,
+                path=str(source.path),
+                size_bytes=source.size_bytes,
+                modified_s=source.modified_s,
+                args=("--model", str(source.path), *words_of(flags, self._parser)),
+                preset=shown(name, {"model": str(source.path), **flags}),
+                defaults=defaults,
+                is_pinned=own.pin,
+                loads_on_startup=own.load_on_startup,
+                stop_s=own.stop_timeout,
+                idle_s=server.sleep_idle_s,
+                can_remove=source.kind == CACHE,
+            ),
+            engine,
+            server,
+        )
+
+
+def _named_source(name: str, args: argparse.Namespace) -> _Source | None:
+    """Returns the model that flags name by its path or as it was pulled, None where they name none.
+    Raises ConfigError where it is not here."""
+    if args.draft_model is not None and is_name(args.draft_model):
+        args.draft_model = path_of(args.draft_model, pulls=False) or args.draft_model
+    if args.model is None:
+        return None
+    path = Path((is_name(args.model) and path_of(args.model, pulls=False)) or args.model)
+    return _Source(name, path, *file_facts(path), "preset")
+
+
+def _of_folder(model: FoundModel) -> _Source:
+    return _Source(model.name, model.path, model.size_bytes, model.modified_s, "models_dir")

@@ -63,6 +63,7 @@ class SyncTime(NamedTuple):
 
 
 NO_SYNC = SyncTime(0.0, 0.0, 1)
+SQUARES_BYTES = 64  # of a row, where norms are over the heads of all ranks
 
 
 class StepTime(NamedTuple):
@@ -135,11 +136,15 @@ class Predictor:
             for node, shard in zip(chosen, shards, strict=True)
         )
         *half_layers, head = (max(column) for column in zip(*ranks, strict=True))
+        if self.work.family.feed_forward is None:
+            half_layers = [sum(half_layers)]  # both are added up at once
         compute = sum(half_layers) + head
         network = 0.0
         if len(chosen) > 1:
             sync, n = self.sync(chosen, n_rows), self.work.config.n_layers
             network = sum(n * sync.beside(each / n) - each for each in half_layers)
+            n_measured = self.work.n_syncs - n * len(half_layers)
+            network += n_measured * self.network.exchange_s(chosen, n_rows * SQUARES_BYTES)
             network += self._outward_s(chosen, n_rows)
         return StepTime(compute, network, ranks)
 
@@ -184,7 +189,8 @@ class Predictor:
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
         feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
-        if n_rows > FEW_ROWS:  # the last one is computed for the wanted rows only
+        if n_rows > FEW_ROWS and self.work.family.feed_forward is not None:
+            # the last one is computed for the wanted rows only
             feed_forward *= 1 - 1 / config.n_layers
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)

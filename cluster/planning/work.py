@@ -9,7 +9,8 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.kv import KvType
-from dllama.models import model_tensors
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_page_bytes, memory_needed
@@ -74,7 +75,11 @@ class ModelWork:
     @property
     def n_syncs(self) -> int:
         """Collectives of a step that all ranks wait for."""
-        return 2 * self.config.n_layers
+        return self.family.sums_per_layer * self.config.n_layers
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config.arch]
 
     def shards(self, shares: list[float]) -> list[Shard]:
         """Returns the plan of these shares. Raises ShardError."""

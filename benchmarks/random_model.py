@@ -19,13 +19,20 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata
-from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import (
+    FULL_ATTENTION,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, model_stream
 from dllama.models import model_tensors
 from dllama.models.tensors import Tensor
 from dllama.qtypes import BLOCK, COMPUTABLE, QType, row_bytes
 from dllama.rope import with_rope_factors
+from kernels.gates import Gate
 
 PIECE_BYTES = 16 << 20  # large enough for NumPy's speed, small enough for any machine
 
@@ -94,6 +101,19 @@ SHAPES: dict[str, ModelConfig] = {
             n_active_experts=8,
             has_expert_norm=True,
             **(_QWEN | {"is_tied": False}),
+        ),
+        _shape(
+            "gpt-oss-20b",
+            "2880 2880 24 64 8 64 201088 131072",
+            arch="gpt-oss",
+            rope_theta=150000.0,
+            rope_scaling=RopeScaling(RopeScalingKind.YARN, 32.0, 4096, is_rounded=False),
+            has_qkv_bias=True,
+            n_experts=32,
+            n_active_experts=4,
+            has_expert_norm=True,
+            gate=Gate.CLAMPED,
+            attention_layers=(LayerAttention(window=128), FULL_ATTENTION) * 12,
         ),
         _shape(
             "mixtral-8x7b",
@@ -243,7 +263,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.ctx:
         config = replace(config, max_seq_len=args.ctx)
     if args.layers:
-        config = replace(config, n_layers=args.layers)
+        kinds = config.attention_layers[: args.layers]
+        config = replace(config, n_layers=args.layers, attention_layers=kinds)
     qtype = QType[args.type]
     embed_qtype = QType[args.embed_type or args.type]
     total = 0

@@ -9,13 +9,13 @@ but for the very first of them: all are predicted from at least half a window.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from dllama.runner import Runner
-from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS, Step
+from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
 
 
 def windows_of(ids: Sequence[int], width: int) -> list[Sequence[int]]:
@@ -39,16 +39,23 @@ class Estimate:
 class Perplexity:
     """Scores windows on one runner, one after the other."""
 
-    def __init__(self, runner: Runner, *, bos_id: int | None, max_step_tokens: int) -> None:
+    def __init__(
+        self, runner: Runner, *, bos_id: int | None, max_step_tokens: int,
+        on_row: Callable[[LogitRow], None] = lambda row: None,
+    ) -> None:  # fmt: skip
+        """`on_row` hears of the logits of each token that counts, while they are valid."""
         self._runner, self._bos_id, self._max_step_tokens = runner, bos_id, max_step_tokens
+        self._on_row = on_row
         self._losses: list[float] = []  # -log p of each counted token
         self._n_windows = 0
 
     def add(self, window: Sequence[int]) -> Estimate:
         """Scores a window; returns the estimate of all so far. Raises PeerLost."""
-        self._losses += window_losses(
+        for token, row in window_rows(
             self._runner, window, bos_id=self._bos_id, max_step_tokens=self._max_step_tokens
-        )
+        ):
+            self._losses.append(row.log_sum_exp - float(row.logits[token]))
+            self._on_row(row)
         self._n_windows += 1
         losses = np.array(self._losses)
         perplexity, n = math.exp(losses.mean()), len(losses)
@@ -56,18 +63,17 @@ class Perplexity:
         return Estimate(perplexity, error, self._n_windows, n)
 
 
-def window_losses(
+def window_rows(
     runner: Runner, window: Sequence[int], *, bos_id: int | None, max_step_tokens: int
-) -> list[float]:
-    """Returns -log p of the tokens of a window that count. Raises PeerLost."""
+) -> Iterator[tuple[int, LogitRow]]:
+    """Yields each token of a window that counts, with the logits that it is predicted by; they are
+    valid until the next one is asked for. Raises PeerLost."""
     counted, last = len(window) // 2, len(window) - 1
     read = list(window) if bos_id is None else [bos_id, *window[1:]]
-    losses = []
     for start, end in _steps(counted, last, max_step_tokens):
         step = _step(read, start, end, wants_logits=start >= counted)
         for at, row in enumerate(runner.run(step), start=start):
-            losses.append(row.log_sum_exp - float(row.logits[window[at + 1]]))
-    return losses
+            yield window[at + 1], row
 
 
 def _steps(counted: int, last: int, max_step_tokens: int) -> list[tuple[int, int]]:

@@ -174,6 +174,9 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
+    windows = {kind.window for kind in config.attention_layers if kind.window}
+    if windows:
+        said["sliding_window"] = max(windows)
     if config.n_experts:
         # transformers 5 writes both names for some families, and the second alone for some
         n_experts = "num_experts" if config.arch == "qwen2moe" else "num_local_experts"

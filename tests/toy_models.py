@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import FULL_ATTENTION, LayerAttention, ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
@@ -37,11 +37,12 @@ EXPERTS: dict[str, dict[str, object]] = {
         "n_active_experts": 3,
         "has_expert_norm": True,
         "gate": Gate.CLAMPED,
+        "attention_layers": (LayerAttention(window=40), FULL_ATTENTION),
     },
     "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
     "olmoe": {"n_experts": 8, "n_active_experts": 3},
 }
-"""The experts of a toy, by its family."""
+"""The experts of a toy of two layers, and what comes with them, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""

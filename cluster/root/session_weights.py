@@ -46,6 +46,7 @@ class SessionWeights:
         while len(self._loaded) < len(shards) - 1:
             self._turn(feeder, POLL_MS)
         self._tell(feeder)
+        parts.source.drop_kept()
         if any(loaded.n_wrong for loaded in self._loaded.values()):
             parts.digests.forget()
             raise ClusterError(

@@ -28,6 +28,7 @@ COMMANDS = {
     "nodes": "list, add and remove the workers of a running server",
     "inspect": "show what a model file holds",
     "convert": "write a model as a GGUF file",
+    "quantize": "write a model with smaller weights, and show their errors",
     "warmup": "compile the kernels for this machine ahead of time",
     "key": "make a key that admits nodes to a cluster",
     "root": "serve a model: the same as dllama-root",

@@ -21,6 +21,7 @@ from dllama.formats.foreign import HEAD_BYTES, describe_foreign
 from dllama.formats.gguf import MAGIC as GGUF_MAGIC
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import GgufMetadata
+from dllama.host.container import available_memory
 from dllama.weight_source import WeightSource
 
 if TYPE_CHECKING:  # an engine opens models, and seldom reads text
@@ -37,6 +38,7 @@ class Renamed:
         self.trained_context = source.config.max_seq_len  # tokens
         self.tensors, self.stamp = source.tensors, source.stamp
         self.read, self.release, self.close = source.read, source.release, source.close
+        self.drop_kept = source.drop_kept
 
 
 def trained_context(model: str) -> int:
@@ -81,7 +83,8 @@ def _open_weights(settings: EngineSettings) -> WeightSource:
         return open_model(settings.model)
     from dllama.formats.quantized import open_weights
 
-    return open_weights(settings.model, settings.quantize)
+    keeps = available_memory() // KEPT_SHARE if settings.workers else 0
+    return open_weights(settings.model, settings.quantize, keeps_bytes=keeps)
 
 
 def _n_tokens(settings: EngineSettings) -> int | None:
@@ -101,6 +104,7 @@ def _n_tokens(settings: EngineSettings) -> int | None:
     return GgufFile(path).metadata.array_length("tokenizer.ggml.tokens")
 
 
+KEPT_SHARE = 4  # of the free memory: quantized weights on their way to several ranks
 T_MAGIC = b"\x24\x71\x56\x00"  # distributed-llama's .t
 
 

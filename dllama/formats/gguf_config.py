@@ -83,6 +83,7 @@ def model_config(file: Described) -> ModelConfig:
     arch = family.arch
     keys = ArchKeys(file.metadata, arch, file.path)
     _refuse_foreign_features(keys, family, file)
+    n_layers = _n_layers(keys, file)
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
     head_dim = _head_dim(keys, dim, n_heads, file)
@@ -97,12 +98,12 @@ def model_config(file: Described) -> ModelConfig:
         arch=arch,
         name=_name(file),
         dim=dim,
-        n_layers=_n_layers(keys, file),
+        n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
         head_dim=head_dim,
         vocab_size=file.vocab_size,
-        max_seq_len=_max_seq_len(keys),
+        max_seq_len=_max_seq_len(keys, has_windows=bool(fields.get("attention_layers"))),
         norm_epsilon=keys.number(epsilon_key(family)),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
@@ -183,11 +184,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     return head_dim
 
 
-def _max_seq_len(keys: ArchKeys) -> int:
-    """Returns the context length, limited to the sliding window, where there is one, because up to
-    there full attention gives the very same results."""
+def _max_seq_len(keys: ArchKeys, *, has_windows: bool) -> int:
+    """Returns the context length, limited to the sliding window where it is not computed, because
+    up to there full attention gives the very same results."""
     context = keys.integer("context_length")
-    if keys.raw("attention.sliding_window") in (None, 0):
+    if has_windows or keys.raw("attention.sliding_window") in (None, 0):
         return context
     return min(context, keys.integer("attention.sliding_window"))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from dllama.errors import ModelFileError
-from dllama.formats.gguf_values import Cursor, LazyNumbers, LazyStrings
+from dllama.formats.gguf_values import Cursor, LazyNumbers, LazyStrings, StoredValue
 
 _MIN_ENTRY_BYTES = 8 + 4 + 1  # an empty key, a type, one byte of value
 
@@ -21,8 +21,17 @@ class GgufMetadata(Mapping[str, object]):
     costs nothing to those who do not ask for it.
     """
 
-    def __init__(self, entries: dict[str, object]) -> None:
-        self._entries = entries
+    def __init__(
+        self, entries: dict[str, object], stored: Callable[[str], StoredValue] | None = None
+    ) -> None:
+        self._entries, self._stored = entries, stored
+
+    def as_stored(self) -> dict[str, object]:
+        """Returns all values as the file has them, for a file that keeps their types; those of
+        metadata that come from no file as they are."""
+        if self._stored is None:
+            return dict(self)
+        return {key: self._stored(key) for key in self}
 
     def __getitem__(self, key: str) -> object:
         value = self._entries[key]
@@ -51,6 +60,7 @@ class GgufMetadata(Mapping[str, object]):
 def read_metadata(cursor: Cursor, n_entries: int, path: Path) -> GgufMetadata:
     """The next `n_entries` key/value pairs. A key that comes twice is a ModelFileError."""
     entries: dict[str, object] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for i in range(n_entries):
         key = cursor.name(f"metadata key {i}")
         if key in entries:
@@ -58,8 +68,10 @@ def read_metadata(cursor: Cursor, n_entries: int, path: Path) -> GgufMetadata:
                 f"{path}: the metadata key {key!r} comes twice. The file is corrupt; download or "
                 f"write it again."
             )
+        start = cursor.at
         entries[key] = cursor.value(f"the metadata value {key!r}")
-    return GgufMetadata(entries)
+        spans[key] = (start, cursor.at)
+    return GgufMetadata(entries, lambda key: cursor.stored(*spans[key]))
 
 
 def count_entries(cursor: Cursor) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,12 @@ NUMBER_TYPES: dict[ValueType, np.dtype[np.generic]] = {
     ValueType.I64: np.dtype("<i8"),
     ValueType.F64: np.dtype("<f8"),
 }
+
+
+class StoredValue(NamedTuple):
+    """A value as files have it: the number of its type, and its bytes."""
+
+    data: bytes
 
 
 class LazyStrings:
@@ -130,6 +137,10 @@ class Cursor:
             )
         start = self._advance(n_bytes, what)
         return str(self._file.buffer[start : start + n_bytes], "utf-8", "replace")
+
+    def stored(self, start: int, end: int) -> StoredValue:
+        """The value that was read from `start` to `end`, as it stands there."""
+        return StoredValue(self._file.view(start, end - start, "metadata").tobytes())
 
     def value(self, what: str) -> object:
         """One typed value: a scalar, a str, LazyStrings or LazyNumbers."""

@@ -82,6 +82,9 @@ class MappedSource:
     def release(self, name: str) -> None:
         self._stored[name].release()
 
+    def drop_kept(self) -> None:
+        pass  # readers share the file's pages, which the system keeps
+
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -17,9 +17,11 @@ from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
+from dllama.formats.kept_tensors import KeptTensors
 from dllama.formats.mapped_source import checked_cut, cut_bytes
 from dllama.formats.writing.encode import ENCODABLE, encode
-from dllama.qtypes import BLOCK, QType
+from dllama.qtypes import BLOCK, QType, row_bytes
+from dllama.quantizing.choice import fitting
 from dllama.weight_source import TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
 HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
 KEPT = ("router", "shared_router")  # small, and they choose the experts
-_MAX_THREADS = 4
+ENCODING = 1  # to be raised where the same values become other blocks: digests are kept by it
 
 
 def type_named(name: str) -> QType:
@@ -42,14 +44,17 @@ def type_named(name: str) -> QType:
 
 class QuantizedSource:
     """A WeightSource over another, with its float matrices in one type. What is quantized in the
-    files stays as it is: nothing is quantized twice. Vectors stay too, and matrices whose rows are
-    not whole blocks; the embedding and the head become Q8_0 at least."""
+    files stays as it is: nothing is quantized twice. Vectors stay too; matrices whose rows are no
+    whole blocks get a type of smaller ones, or stay; the embedding and the head become Q8_0 at
+    least."""
 
-    def __init__(self, source: WeightSource, qtype: QType) -> None:
-        """`qtype` is one that there is an encoder for."""
+    def __init__(self, source: WeightSource, qtype: QType, keeps_bytes: int = 0) -> None:
+        """`qtype` is one that there is an encoder for. Where several ranks read, up to
+        `keeps_bytes` of what was made are kept, so that it is not made for each of them."""
         self._source, self._qtype = source, qtype
         self._tensors = {name: self._made(info) for name, info in source.tensors.items()}
-        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), "quantize")
+        self._pool = ThreadPoolExecutor(_n_threads(), "quantize")
+        self._kept = KeptTensors(keeps_bytes)
         odd = [
             name
             for name, info in self._tensors.items()
@@ -74,26 +79,45 @@ class QuantizedSource:
     @property
     def stamp(self) -> str:
         stamp = self._source.stamp
-        return f"{stamp}\nas {self._qtype.name}" if stamp else ""
+        return f"{stamp}\nas {self._qtype.name} {ENCODING}" if stamp else ""
 
     def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
         made, stored = self._tensors[name], self._source.tensors[name]
         if made == stored:
             return self._source.read(name, rows, cols)
+        rows = checked_cut(rows, made.rows // made.n_experts, f"rows of {name}")
         cols = checked_cut(cols, made.cols, f"columns of {name}")
         first, last = cut_bytes(made, cols)
-        raw = self._source.read(name, rows, cols)
-        step = max(1, SLAB_VALUES // max(1, len(cols)))
-        slabs = [raw[at : at + step] for at in range(0, len(raw), step)]
-        if not raw.size:
-            return np.empty((len(raw), last - first), np.uint8)
-        parts = self._pool.map(
-            lambda slab: encode(floats_of(slab, stored.qtype), made.qtype), slabs
-        )
-        return np.concatenate(list(parts))
+        whole = self._kept.get(name)
+        if whole is None and (made.n_experts > 1 or self._kept.has_room(made.n_bytes)):
+            whole = self._encoded(self._source.read(name), stored, made.qtype)
+            self._kept.put(name, whole)
+        if whole is None:
+            return self._encoded(self._source.read(name, rows, cols), stored, made.qtype)
+        each = whole.reshape(made.n_experts, -1, made.row_bytes)
+        cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
+        return cut.reshape(made.n_experts * len(rows), last - first)
+
+    def _encoded(self, raw: np.ndarray, stored: TensorInfo, qtype: QType) -> np.ndarray:
+        """Returns raw rows of plain numbers as blocks."""
+        n_values = raw.shape[1] // BLOCK[stored.qtype].bytes
+        out = np.empty((len(raw), row_bytes(qtype, n_values)), np.uint8)
+        step = max(1, SLAB_VALUES // max(1, n_values))
+
+        def encode_slab(at: int) -> None:
+            out[at : at + step] = encode(floats_of(raw[at : at + step], stored.qtype), qtype)
+
+        if raw.size:
+            list(self._pool.map(encode_slab, range(0, len(raw), step)))
+        return out
 
     def release(self, name: str) -> None:
+        self._kept.release(name)
         self._source.release(name)
+
+    def drop_kept(self) -> None:
+        self._kept.drop()
+        self._source.drop_kept()
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -108,9 +132,8 @@ class QuantizedSource:
         qtype = self._qtype
         if info.short_name in HEADS and _bits(qtype) < _bits(QType.Q8_0):
             qtype = QType.Q8_0
-        if _bits(qtype) >= _bits(info.qtype) or info.cols % BLOCK[qtype].values:
-            return info
-        return replace(info, qtype=qtype)
+        qtype = fitting(qtype, info.cols)
+        return info if _bits(qtype) >= _bits(info.qtype) else replace(info, qtype=qtype)
 
 
 def _bits(qtype: QType) -> float:
@@ -118,9 +141,15 @@ def _bits(qtype: QType) -> float:
     return 8 * BLOCK[qtype].bytes / BLOCK[qtype].values
 
 
-def open_weights(path: str | Path, type_name: str | None) -> WeightSource:
-    """Opens a model, with its float weights in the type that is named, as they are where none is.
-    Raises ConfigError where there is no such type, and as open_model does."""
+def _n_threads() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_weights(path: str | Path, type_name: str | None, *, keeps_bytes: int = 0) -> WeightSource:
+    """Opens a model, with its float weights in the type that is named, as they are where none is;
+    `keeps_bytes` is that of QuantizedSource. Raises ConfigError where there is no such type, and as
+    open_model does."""
     qtype = None if type_name is None else type_named(type_name)
     source = open_model(path)
-    return source if qtype is None else QuantizedSource(source, qtype)
+    return source if qtype is None else QuantizedSource(source, qtype, keeps_bytes)

@@ -1,5 +1,5 @@
-"""gpt-oss (arXiv 2508.10925): mixtures of experts with biases throughout, whose
-gates are cut off."""
+"""gpt-oss (arXiv 2508.10925): mixtures of experts with biases throughout, whose gates are cut off.
+Every other layer, the first among them, attends to a window; sinks take a part of attention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, WO
+from dllama.config import FULL_ATTENTION, LayerAttention
+from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, expert_fields
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
@@ -44,7 +45,10 @@ BIASES = (
 
 
 def _fields(keys: ArchKeys) -> Mapping[str, object]:
-    return {**expert_fields(is_normalized=True)(keys), "gate": Gate.CLAMPED}
+    window = LayerAttention(keys.integer("attention.sliding_window"))
+    kinds = [window if i % 2 == 0 else FULL_ATTENTION for i in range(keys.integer("block_count"))]
+    mixture = expert_fields(is_normalized=True)(keys)
+    return {**mixture, "gate": Gate.CLAMPED, "attention_layers": tuple(kinds)}
 
 
 GPT_OSS = Family(
@@ -53,7 +57,8 @@ GPT_OSS = Family(
     hf_types=("gpt_oss",),
     hf_keys=HF_KEYS,
     layer=(
-        NORM1, *QKV, *QKV_BIAS, WO, BO, replace(NORM2, gguf="post_attention_norm.weight", m=None),
+        NORM1, *QKV, *QKV_BIAS, SINKS, WO, BO,
+        replace(NORM2, gguf="post_attention_norm.weight", m=None),
         replace(ROUTER, hf="mlp.router.weight"), ROUTER_BIAS,
         *(replace(tensor, hf=HF_EXPERTS[tensor.name]) for tensor in EXPERTS), *BIASES,
     ),

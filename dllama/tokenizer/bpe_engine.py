@@ -39,7 +39,9 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
             "None of the tokenizer's merges makes one of its tokens; the file is corrupt. "
             "Convert it again, or give another one with --tokenizer."
         )
-    engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=pre.ignore_merges))
+    said = vocabulary.ignore_merges
+    takes_words = pre.ignore_merges if said is None else said
+    engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=takes_words))
     if pre.is_nfc:
         engine.normalizer = NFC()
     cuts = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]

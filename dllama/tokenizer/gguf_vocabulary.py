@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 KINDS = {"llama": Kind.SPM, "gpt2": Kind.BPE}
 _TEMPLATE_KEY = "tokenizer.chat_template"
+IGNORE_MERGES_KEY = "dllama.tokenizer.ignore_merges"  # ours too; None: as `pre` says
 PREFIX_RULE_KEY = "dllama.tokenizer.prefix_rule"  # ours: GGUF has no key for it
 _GIVE_ANOTHER = "convert the model again, or give another tokenizer with --tokenizer"
 _NO_ID = 2**32 - 1  # -1 as some converters wrote it: no such token
@@ -69,6 +70,7 @@ def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
         add_eos=_flag(metadata, "add_eos_token", default=False),
         add_space_prefix=_flag(metadata, "add_space_prefix", default=kind is Kind.SPM),
         prefix_rule=_prefix_rule(metadata),
+        ignore_merges=_ignore_merges(metadata),
         strips_right=_strips_right(metadata, tokens, int_types),
         chat_templates=chat_templates_of_metadata(metadata),
     )
@@ -171,6 +173,16 @@ def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
             f"The file is corrupt: {_GIVE_ANOTHER}."
         )
     return bool(value)
+
+
+def _ignore_merges(metadata: Mapping[str, object]) -> bool | None:
+    value = metadata.get(IGNORE_MERGES_KEY)
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    raise TokenizerError(
+        f"The metadata value {IGNORE_MERGES_KEY} is {value!r}; expected true or false. "
+        f"The file is corrupt: {_GIVE_ANOTHER}."
+    )
 
 
 def _prefix_rule(metadata: Mapping[str, object]) -> PrefixRule:

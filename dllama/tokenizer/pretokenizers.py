@@ -157,9 +157,12 @@ def find_pre_tokenizer(name: str) -> PreTokenizer:
 
 
 def name_of_rule(patterns: Sequence[str], *, ignore_merges: bool, is_nfc: bool) -> str | None:
-    """Returns the name of the row with these expressions; None where there is none."""
-    wanted = (tuple(patterns), ignore_merges, is_nfc)
-    for name, row in PRE_TOKENIZERS.items():
-        if (row.patterns, row.ignore_merges, row.is_nfc) == wanted:
-            return name
-    return None
+    """Returns the name of the row with these expressions; None where there is none. One that treats
+    merges otherwise is better than none: o200k's files differ in it."""
+    wanted = (tuple(patterns), is_nfc)
+    found = {
+        row.ignore_merges: name
+        for name, row in reversed(PRE_TOKENIZERS.items())
+        if (row.patterns, row.is_nfc) == wanted
+    }
+    return found.get(ignore_merges, found.get(not ignore_merges))

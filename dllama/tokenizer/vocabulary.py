@@ -54,7 +54,8 @@ class Vocabulary:
 
     `tokens` are texts as in GGUF files: BPE pieces in GPT-2's byte alphabet, SPM pieces with "▁"
     for a space and "<0xNN>" for a byte, special tokens as they are read by people. `scores`
-    matter to SPM only, `merges` and `pre` (a name of pretokenizers.PRE_TOKENIZERS) to BPE only.
+    matter to SPM only, `merges` and `pre` (a name of pretokenizers.PRE_TOKENIZERS) to BPE only, and
+    so does `ignore_merges` where it is other than the row of that name says.
     `extra_end_ids` end a generation besides eos. After a token of `strips_right`, white space in
     the text is dropped. `chat_templates` are Jinja sources by name; "default" is the usual one.
     """
@@ -65,6 +66,7 @@ class Vocabulary:
     scores: Sequence[float] = ()
     merges: Sequence[tuple[str, str]] = ()
     pre: str = "default"
+    ignore_merges: bool | None = None
     bos_id: int | None = None
     eos_id: int | None = None
     unk_id: int | None = None

@@ -98,5 +98,8 @@ class ArraySource:
     def release(self, name: str) -> None:
         self.released.append(name)
 
+    def drop_kept(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +15,28 @@ from dllama.cli.flags.arguments import add_kv_flag, add_model_flag, positive
 from dllama.cli.flags.cluster import add_cluster_flags
 from dllama.cli.flags.engine import runner_settings
 from dllama.cli.model_file import load_tokenizer, trained_context
+from dllama.cli.terminal.comparison_text import comparison_lines
 from dllama.cli.terminal.output import is_terminal, loading, note, stderr
+from dllama.divergence.base_file import BaseFile, BaseWriter, file_bytes
+from dllama.divergence.comparison import Comparison, TokenPair, comparison_of
 from dllama.errors import ConfigError
-from dllama.perplexity import Estimate, Perplexity, windows_of
-from dllama.step import PAGE_TOKENS
+from dllama.host.disk import check_room
+from dllama.perplexity import Estimate, Perplexity, window_rows, windows_of
+from dllama.runner import Runner
+from dllama.step import PAGE_TOKENS, LogitRow
 
 LEAST_WINDOW = 4  # tokens: one of them counts
 EPILOG = """examples:
   dllama perplexity -m model.gguf -f wiki.test.raw
   dllama perplexity -m model.gguf -f text.txt -c 256 --windows 20 --json
   dllama perplexity -m model.gguf -f text.txt --workers 10.0.0.2
+  dllama perplexity -m model-f16.gguf -f text.txt --kl-divergence-base base.kld
+  dllama perplexity -m model-q4.gguf --kl-divergence-base base.kld --kl-divergence
 
 The text is cut into windows of -c tokens; the second half of each counts, as llama-perplexity has
-it. Lower is better; compare only what read the same text with the same tokenizer and windows."""
+it. Lower is better; compare only what read the same text with the same tokenizer and windows.
+--kl-divergence tells how far the probabilities of all tokens are from a base model's, such as the
+same one before it was quantized; llama-perplexity reads and writes the same files."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
@@ -36,8 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_model_flag(parser)
-    parser.add_argument("-f", "--file", type=Path, required=True, metavar="FILE",
-                        help="the text, in UTF-8")  # fmt: skip
+    parser.add_argument("-f", "--file", type=Path, metavar="FILE",
+                        help="the text, in UTF-8; --kl-divergence needs none")  # fmt: skip
     parser.add_argument("-c", "--ctx-size", type=positive, default=512, metavar="N",
                         help="tokens of a window (default: 512)")  # fmt: skip
     parser.add_argument("--windows", type=positive, metavar="N",
@@ -46,6 +56,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
                         help="a .t file, or a GGUF of the same model")  # fmt: skip
     parser.add_argument("--step-tokens", type=positive, default=512, metavar="N",
                         help="tokens of a step (default: 512)")  # fmt: skip
+    parser.add_argument("--kl-divergence-base", "--save-all-logits", type=Path, metavar="FILE",
+                        help="write the probabilities of all tokens to this file (2 bytes each), "
+                        "or with --kl-divergence read them")  # fmt: skip
+    parser.add_argument("--kl-divergence", action="store_true",
+                        help="compare with the base model of that file")  # fmt: skip
     add_kv_flag(parser)
     parser.add_argument("--json", action="store_true", help="print an object")
     add_cluster_flags(parser)
@@ -53,6 +68,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.kl_divergence:
+        return run_comparison(args)
+    if args.file is None:
+        raise ConfigError("there is no text to read; name one with -f")
     check_window(args.model, args.ctx_size)
     tokenizer = load_tokenizer(args.model, args.tokenizer)
     bos_id = tokenizer.bos_id if tokenizer.add_bos else None
@@ -63,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.file} has {len(ids)} tokens, too few for one window of {args.ctx_size}; give a "
             "longer text, or lower -c"
         )
-    estimate = measure(args, windows, bos_id)
+    with runner_of(args, args.ctx_size) as runner:
+        estimate = measured(args, runner, windows, bos_id)
     if args.json:
         print(json.dumps(estimate.to_json(), indent=1))
     else:
@@ -72,28 +92,101 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(
-    args: argparse.Namespace, windows: Sequence[Sequence[int]], bos_id: int | None
-) -> Estimate:
-    """Scores all windows; tells how far it is on stderr."""
+@contextmanager
+def runner_of(args: argparse.Namespace, width: int) -> Iterator[Runner]:
+    """Loads the model for windows of this width."""
     settings = replace(
-        runner_settings(args), ctx_size=args.ctx_size, max_batch=1,
+        runner_settings(args), ctx_size=width, max_batch=1,
         tokenizer=str(args.tokenizer) if args.tokenizer else None,
     )  # fmt: skip
     with loading("loading") as report:
-        runner = build_runner(settings, report, -(-args.ctx_size // PAGE_TOKENS))
-    try:
-        score = Perplexity(runner, bos_id=bos_id, max_step_tokens=args.step_tokens)
-        with stderr().status("reading") as status:
-            for n, window in enumerate(windows, start=1):
-                estimate = score.add(window)
-                told = f"window {n} of {len(windows)}: {estimate.perplexity:.4f}"
-                status.update(told)
-                if not is_terminal():
-                    note(told)
-    finally:
-        runner.close()
+        runner = build_runner(settings, report, -(-width // PAGE_TOKENS))
+    with closing(runner):
+        yield runner
+
+
+def measured(
+    args: argparse.Namespace, runner: Runner, windows: Sequence[Sequence[int]], bos_id: int | None
+) -> Estimate:
+    """Scores all windows; writes the probabilities where a file is named for them."""
+    path = args.kl_divergence_base
+    if path is None:
+        return scored(args, runner, windows, bos_id, lambda row: None)
+    vocab_size = runner.config.n_tokens
+    check_room(path, file_bytes(args.ctx_size, vocab_size, len(windows)))
+    with BaseWriter(path, windows, vocab_size) as out:
+        return scored(args, runner, windows, bos_id, out.add)
+
+
+def scored(
+    args: argparse.Namespace, runner: Runner, windows: Sequence[Sequence[int]], bos_id: int | None,
+    on_row: Callable[[LogitRow], None],
+) -> Estimate:  # fmt: skip
+    """Scores all windows; tells how far it is on stderr."""
+    score = Perplexity(runner, bos_id=bos_id, max_step_tokens=args.step_tokens, on_row=on_row)
+    with told_windows(len(windows)) as tell:
+        for window in windows:
+            estimate = score.add(window)
+            tell(f"{estimate.perplexity:.4f}")
     return estimate
+
+
+def run_comparison(args: argparse.Namespace) -> int:
+    if args.kl_divergence_base is None:
+        raise ConfigError(
+            "--kl-divergence compares with a base model, whose probabilities are in a file; name "
+            "it with --kl-divergence-base"
+        )
+    tokenizer = load_tokenizer(args.model, args.tokenizer)
+    bos_id = tokenizer.bos_id if tokenizer.add_bos else None
+    with closing(BaseFile(args.kl_divergence_base)) as base:
+        check_window(args.model, base.width)
+        with runner_of(args, base.width) as runner:
+            found = compared(args, runner, base, bos_id)
+    if args.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        print("\n".join(comparison_lines(found)))
+    return 0
+
+
+def compared(
+    args: argparse.Namespace, runner: Runner, base: BaseFile, bos_id: int | None
+) -> Comparison:
+    """Reads the windows of the base model's file; tells how far it is on stderr. Raises ConfigError
+    where the models have other vocabularies."""
+    if runner.config.n_tokens != base.vocab_size:
+        raise ConfigError(
+            f"{args.kl_divergence_base} has the probabilities of {base.vocab_size} tokens, and "
+            f"this model has {runner.config.n_tokens}; compare models of one vocabulary"
+        )
+    pairs: list[TokenPair] = []
+    windows = base.windows[: args.windows]
+    with told_windows(len(windows)) as tell:
+        for number, window in enumerate(windows):
+            rows = window_rows(runner, window, bos_id=bos_id, max_step_tokens=args.step_tokens)
+            for (token, row), of_base in zip(rows, base.rows(number), strict=True):
+                pairs.append(TokenPair(row, of_base, token))
+            found = comparison_of(pairs, number + 1)
+            tell(f"perplexity {found.perplexity.value:.4f}, KLD {found.divergence.value:.6f}")
+    return found
+
+
+@contextmanager
+def told_windows(n_windows: int) -> Iterator[Callable[[str], None]]:
+    """Yields a function that tells on stderr what was found up to the next window."""
+    n = 0
+    with stderr().status("reading") as status:
+
+        def tell(found: str) -> None:
+            nonlocal n
+            n += 1
+            said = f"window {n} of {n_windows}: {found}"
+            status.update(said)
+            if not is_terminal():
+                note(said)
+
+        yield tell
 
 
 def read_text(path: Path) -> str:

@@ -66,7 +66,8 @@ def _tokens(parts: TokenizerJson) -> tuple[list[str], list[int]]:
 
 
 def _kind_keys(parts: TokenizerJson, tokens: list[str]) -> dict[str, object]:
-    from dllama.tokenizer.gguf_vocabulary import PREFIX_RULE_KEY
+    from dllama.tokenizer.gguf_vocabulary import IGNORE_MERGES_KEY, PREFIX_RULE_KEY
+    from dllama.tokenizer.pretokenizers import find_pre_tokenizer
     from dllama.tokenizer.vocabulary import PrefixRule
 
     if parts.patterns is None:
@@ -77,11 +78,15 @@ def _kind_keys(parts: TokenizerJson, tokens: list[str]) -> dict[str, object]:
             "tokenizer.ggml.add_space_prefix": parts.prefix is not None,
             PREFIX_RULE_KEY: parts.prefix or PrefixRule.ALWAYS.value,
         }
-    return {
+    rule = _rule_name(parts)
+    keys: dict[str, object] = {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": _rule_name(parts),
+        "tokenizer.ggml.pre": rule,
         "tokenizer.ggml.merges": [f"{left} {right}" for left, right in parts.merges],
     }
+    if find_pre_tokenizer(rule).ignore_merges != parts.ignore_merges:
+        keys[IGNORE_MERGES_KEY] = parts.ignore_merges
+    return keys
 
 
 def _rule_name(parts: TokenizerJson) -> str:

@@ -31,6 +31,45 @@ PIECE_BYTES = 16 << 20
 UNUSED = 5  # GGUF's type of a token that no text makes
 
 
+class ModelTensors:
+    """A model's tensors as GGUF files have them: names, and the order of rotary rows."""
+
+    def __init__(self, source: WeightSource) -> None:
+        """Raises ModelFileError where GGUF has no type for a tensor."""
+        self._source, config = source, source.config
+        self._parts = by_stored_name(config, their_name)
+        self.tensors = [
+            stored_info(
+                theirs, [_described(source.tensors[name], tensor) for name, tensor in parts]
+            )
+            for theirs, parts in self._parts.items()
+        ]
+        factors = factor_tensors(config)
+        self._factors = {
+            info.name: row for info, row in zip(factors, factor_rows(config), strict=True)
+        }
+        self.tensors += factors
+
+    def pieces(self, info: TensorInfo) -> Iterator[np.ndarray]:
+        """Yields the bytes of a tensor, uint8 (rows, bytes of a row) each; its memory is given back
+        after the last."""
+        if info.name in self._factors:
+            yield self._factors[info.name]
+            return
+        for name, tensor in self._parts[info.name]:
+            yield from _pieces(self._source, name, tensor)
+            self._source.release(name)
+
+    @property
+    def most(self) -> QType:
+        """The type of most bytes of matrices."""
+        matrices = [info for info in self.tensors if info.rows > info.n_experts]
+        sums: dict[QType, int] = {}
+        for info in matrices:
+            sums[info.qtype] = sums.get(info.qtype, 0) + info.n_bytes
+        return max(sums, key=lambda qtype: sums[qtype])
+
+
 def write_gguf(
     source: WeightSource,
     metadata: Mapping[str, object],
@@ -39,22 +78,13 @@ def write_gguf(
 ) -> None:
     """Writes the model, with `metadata` under GGUF's keys; `on_bytes` hears of every piece. The
     file appears when it is whole. Raises ModelFileError where GGUF has no type for a tensor."""
-    config, together = source.config, by_stored_name(source.config, their_name)
-    infos = [
-        stored_info(theirs, [_described(source.tensors[name], tensor) for name, tensor in parts])
-        for theirs, parts in together.items()
-    ]
-    matrices = [info for info in infos if info.rows > info.n_experts]
-    most = max(matrices, key=lambda info: sum(m.n_bytes for m in matrices if m.qtype is info.qtype))
-    infos += factor_tensors(config)
-    with gguf_stream(path, converted_metadata(metadata, config, most.qtype), infos) as out:
-        for name, tensor in (part for parts in together.values() for part in parts):
-            for piece in _pieces(source, name, tensor):
+    model = ModelTensors(source)
+    keys = converted_metadata(metadata, source.config, model.most)
+    with gguf_stream(path, keys, model.tensors) as out:
+        for info in model.tensors:
+            for piece in model.pieces(info):
                 out.write(piece)
                 on_bytes(piece.nbytes)
-            source.release(name)
-        for row in factor_rows(config):
-            out.write(row)
 
 
 def converted_metadata(

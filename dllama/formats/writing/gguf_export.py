@@ -85,7 +85,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _scales(config)
+            _scaling(config.rope_scaling) | _experts(config) | _scales(config) | _windows(config)
         ).items()
     }
 
@@ -122,6 +122,12 @@ def _scales(config: ModelConfig) -> dict[str, object]:
     if family.divides_logits:
         found["logit_scale"] = 1 / config.logit_scale
     return {key: float(scale) for key, scale in found.items() if scale is not None}
+
+
+def _windows(config: ModelConfig) -> dict[str, object]:
+    """The window of layers that have one; which they are, the architecture says."""
+    found = {kind.window for kind in config.attention_layers if kind.window is not None}
+    return {"attention.sliding_window": max(found)} if found else {}
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:

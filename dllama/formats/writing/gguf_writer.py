@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dllama.formats.gguf import DEFAULT_ALIGNMENT, MAGIC
-from dllama.formats.gguf_values import NUMBER_TYPES, ValueType
+from dllama.formats.gguf_values import NUMBER_TYPES, StoredValue, ValueType
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.weight_source import TensorInfo
 
@@ -23,7 +23,8 @@ def gguf_stream(
     """A file to `write` the blocks of `tensors` to, in order; names are the file's own.
 
     Metadata values: str, bool, int (stored as u32, or as i32 or 64 bits where needed), float
-    (f32), numpy scalars (their own type), lists of str, numpy arrays. One-row tensors become
+    (f32), numpy scalars (their own type), lists of str, numpy arrays, values as another file has
+    them. One-row tensors become
     vectors, those of several experts have three dimensions. `general.alignment` is honoured.
     """
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -57,6 +58,8 @@ def _string(text: str) -> bytes:
 
 def _value(value: object) -> bytes:
     """A type number and the value."""
+    if isinstance(value, StoredValue):
+        return value.data
     if isinstance(value, str):
         return struct.pack("<I", ValueType.STRING) + _string(value)
     if isinstance(value, list):

@@ -16,7 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
 from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
-from dllama.config import ModelConfig, RopeScaling, RopeScalingKind  # noqa: E402
+from dllama.config import (  # noqa: E402
+    FULL_ATTENTION,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
+from dllama.formats.checkpoint.joint_experts import Turns  # noqa: E402
 from dllama.formats.checkpoint.source import their_name  # noqa: E402
 from dllama.formats.rope_order import RotaryPairs, half_split_order  # noqa: E402
 from dllama.formats.stored_views import by_stored_name  # noqa: E402
@@ -28,6 +35,7 @@ from dllama.formats.writing.gguf_export import (  # noqa: E402
 )
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
+from kernels.gates import Gate  # noqa: E402
 from tests.local_model import Ranks, make_step  # noqa: E402
 from tests.toy_models import GRANITE, LONGROPE  # noqa: E402
 
@@ -105,6 +113,26 @@ CASES = [
 ]  # fmt: skip
 
 
+GPT_OSS = {
+    "num_local_experts": 8, "num_experts_per_tok": 3, "sliding_window": 16,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+        "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 32,
+    },
+    "pad_token_id": 0, "attn_implementation": "eager",
+}  # fmt: skip
+CASES.append(
+    Case(
+        "gpt_oss", "gpt-oss", GPT_OSS,
+        {
+            "n_experts": 8, "n_active_experts": 3, "has_expert_norm": True, "gate": Gate.CLAMPED,
+            "attention_layers": (LayerAttention(window=16), FULL_ATTENTION),
+            "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, is_rounded=False),
+        },
+    )
+)  # fmt: skip
+
+
 def test_every_family_is_here() -> None:
     assert {case.arch for case in CASES} == set(FAMILIES)
 
@@ -119,7 +147,11 @@ LOADED = {
 
 def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     """A stored tensor of theirs, which has the experts of a layer in one, the gates of each above
-    its other half."""
+    its other half; gpt-oss's by turns, and its matrices the other way round."""
+    turns = Turns.of(theirs)
+    if ".experts." in theirs and "{e}" not in theirs:
+        outputs_last = state[turns.name].numpy()[..., turns.first :: turns.step]
+        return outputs_last if outputs_last.ndim == 2 else outputs_last.transpose(0, 2, 1)
     for stored, loaded in LOADED.items():
         theirs = theirs.replace(stored, loaded)
     if "{e}" not in theirs:

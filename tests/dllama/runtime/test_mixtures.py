@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.random_model import SHAPES, write_random
+from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.qtypes import QType
 from dllama.runtime.executor import ALIKE_BEFORE
 from kernels.gates import Gate
@@ -32,7 +33,7 @@ LARGE_BLOCKS = replace(
 GPT_OSS = replace(
     SHAPES["tiny"], arch="gpt-oss", n_layers=2, dim=96, hidden_dim=96, vocab_size=352,
     max_seq_len=256, n_experts=6, n_active_experts=2, has_expert_norm=True, gate=Gate.CLAMPED,
-    has_qkv_bias=True,
+    has_qkv_bias=True, attention_layers=(LayerAttention(window=40), FULL_ATTENTION),
 )  # fmt: skip
 RANDOM = {"in-large-blocks": (LARGE_BLOCKS, QType.Q4_K), "gpt-oss": (GPT_OSS, QType.MXFP4)}
 

@@ -8,6 +8,7 @@ netem. Nothing is left of them afterwards.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ def why_no_namespaces() -> str | None:
     """Returns why no machines can be made here, after a trial; None if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for tool in ("ip", "tc", "taskset"):
+    for tool in ("ip", "tc", "taskset", "nsenter"):
         if shutil.which(tool) is None:
             return f"network namespaces need the command {tool} (Debian: iproute2, util-linux)"
     try:
@@ -112,15 +113,18 @@ class Lan:
         return packets.address(i + 1) if self._delay_ms else f"{SUBNET}.{i + 1}"
 
     def command(self, i: int, command: Sequence[str], cores: Sequence[int] = ()) -> list[str]:
-        """Returns a command as machine `i` runs it, on these cores if any are given."""
+        """Returns a command as machine `i` runs it, on these cores if any are given.
+
+        `ip netns exec` would mount another /sys, without the control groups that limit a node.
+        """
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
-        return ["ip", "netns", "exec", self.names[i], *pinned, *command]
+        return ["nsenter", f"--net=/run/netns/{self.names[i]}", *pinned, *command]
 
     def sent_bytes(self, i: int) -> int:
         """Returns the bytes that machine `i` has sent so far, headers included."""
-        path = f"/sys/class/net/{self._device}/statistics/tx_bytes"
-        read = subprocess.run(self.command(i, ["cat", path]), check=True, capture_output=True)
-        return int(read.stdout)
+        words = ["ip", "-n", self.names[i], "-s", "-j", "link", "show", "dev", self._device]
+        [device] = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        return int(device["stats64"]["tx"]["bytes"])
 
     def close(self) -> None:
         if self._carrier is not None:

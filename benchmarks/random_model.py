@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.config import (
     FULL_ATTENTION,
+    Gating,
     LayerAttention,
     ModelConfig,
     RopeScaling,
@@ -101,6 +102,23 @@ SHAPES: dict[str, ModelConfig] = {
             n_active_experts=8,
             has_expert_norm=True,
             **(_QWEN | {"is_tied": False}),
+        ),
+        _shape(
+            "glm-4.5-air",
+            "4096 1408 46 96 8 128 151552 131072",
+            arch="glm4moe",
+            rope_theta=1000000.0,
+            has_qkv_bias=True,
+            partial_rotary_dim=64,
+            n_experts=128,
+            n_active_experts=8,
+            shared_hidden_dim=1408,
+            has_shared_gate=False,
+            has_expert_norm=True,
+            gating=Gating.SIGMOID,
+            has_choice_bias=True,
+            n_dense_layers=1,
+            dense_hidden_dim=10944,
         ),
         _shape(
             "gpt-oss-20b",

@@ -36,6 +36,13 @@ class RopeScaling:
     is_rounded: bool = True  # the ramp between kept and stretched pairs begins and ends at a pair
 
 
+class Gating(StrEnum):
+    """How a router's logits become the weights of experts."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 @dataclass(frozen=True, slots=True)
 class LayerAttention:
     """The attention of one layer, where it is not over all earlier tokens with the model's rotary
@@ -60,7 +67,8 @@ class ModelConfig:
     with a local rotary base have neither scaling nor factors.
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
-    tokens take, has a multiple of them.
+    tokens take, has a multiple of them. The first `n_dense_layers` layers of a mixture may have a
+    dense feed-forward in its place, with columns of their own number.
     """
 
     arch: str  # a key of dllama.models.FAMILIES
@@ -86,9 +94,16 @@ class ModelConfig:
     n_experts: int = 0  # of a layer; 0: the feed-forward is dense
     n_active_experts: int = 0  # that a token takes, the shared one not counted
     shared_hidden_dim: int = 0  # columns of the shared expert; 0: there is none
+    has_shared_gate: bool = True  # the shared expert has a weight of its own for each token
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
     gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
+    gating: Gating = Gating.SOFTMAX
+    has_choice_bias: bool = False  # added to the weights by which experts are chosen, to no others
+    n_expert_groups: int = 1  # neighbours among the experts; a token takes those of some groups
+    n_active_groups: int = 1
+    n_dense_layers: int = 0  # of a mixture, from the first layer on
+    dense_hidden_dim: int = 0  # columns of their feed-forward
     attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
     local_rope_theta: float | None = None
     attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
@@ -130,17 +145,23 @@ class ModelConfig:
     @property
     def n_shared_gates(self) -> int:
         """Rows of the matrix that weighs the shared expert."""
-        return 1 if self.shared_hidden_dim else 0
+        return 1 if self.shared_hidden_dim and self.has_shared_gate else 0
+
+    def is_mixture(self, layer: int) -> bool:
+        """Returns whether the feed-forward of a layer is a mixture of experts."""
+        return self.n_experts > 0 and layer >= self.n_dense_layers
 
     @property
     def hidden_blocks(self) -> int:
-        """Blocks of `hidden_dim` columns that a layer's feed-forward has, in all experts."""
-        return max(1, self.n_experts) + self.shared_ratio
+        """Blocks of `hidden_dim` columns that all layers have, in all experts. The dense layers of
+        a mixture, whose columns are others, are not counted."""
+        return (self.n_layers - self.n_dense_layers) * (max(1, self.n_experts) + self.shared_ratio)
 
     @property
     def active_blocks(self) -> int:
         """Those of them that a token takes."""
-        return max(1, self.n_active_experts) + self.shared_ratio
+        n_active = max(1, self.n_active_experts) + self.shared_ratio
+        return (self.n_layers - self.n_dense_layers) * n_active
 
     @property
     def group_size(self) -> int:

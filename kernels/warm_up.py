@@ -15,7 +15,7 @@ from kernels.attention.tile import scoring
 from kernels.candidates import scan_logits
 from kernels.encoding import MODULES
 from kernels.encoding.encode import encode_rows
-from kernels.experts.routing import route, routes
+from kernels.experts.routing import Router, route, routes
 from kernels.experts.slots import activate, gather
 from kernels.experts.sums import add_slots
 from kernels.formats import ALL_TYPES, format_of
@@ -62,7 +62,7 @@ def _experts(team: Team) -> None:
     """All kinds of arguments: rows that are rounded or not, with and without a shared expert."""
     one, sums = np.ones((1, 2 * COLS), np.float32), FixedSums.zeros(2, GROUP)
     a, found = activations(1, COLS), routes(1, 1, 1, has_shared=True)
-    route(team.state, one, 1, found, is_normalized=True, scale=1.0)
+    route(team.state, one, 1, found, Router())
     gather(team.state, one[:, :COLS].copy(), found.rows, found.table, a, EVERY)
     activate(team.state, one, found.weights, found.table, a, (0, COLS), EVERY)
     for out in (np.zeros((1, GROUP), np.float32), FixedSums.zeros(1, GROUP)):

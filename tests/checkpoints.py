@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
-from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import Gating, ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.checkpoint.source import renamed_tensor, their_name
 from dllama.formats.gguf_config import SCALES
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
@@ -177,7 +177,18 @@ def config_json(config: ModelConfig) -> dict[str, object]:
     windows = {kind.window for kind in config.attention_layers if kind.window}
     if windows:
         said["sliding_window"] = max(windows)
-    if config.n_experts:
+    if config.n_experts and config.gating is Gating.SIGMOID:
+        said |= {
+            "intermediate_size": config.dense_hidden_dim, "n_routed_experts": config.n_experts,
+            "num_experts_per_tok": config.n_active_experts,
+            "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
+            "n_shared_experts": config.shared_ratio, "routed_scaling_factor": config.expert_scale,
+            "n_group": config.n_expert_groups, "topk_group": config.n_active_groups,
+            "first_k_dense_replace": config.n_dense_layers,
+            "partial_rotary_factor": config.rotary_dim / config.head_dim,
+            "use_qk_norm": config.has_qk_norm,
+        }  # fmt: skip
+    elif config.n_experts:
         # transformers 5 writes both names for some families, and the second alone for some
         n_experts = "num_experts" if config.arch == "qwen2moe" else "num_local_experts"
         said |= {

@@ -15,7 +15,14 @@ import numpy as np
 from benchmarks.writers.decode import decode
 from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
-from dllama.config import FULL_ATTENTION, LayerAttention, ModelConfig, RopeScaling, RopeScalingKind
+from dllama.config import (
+    FULL_ATTENTION,
+    Gating,
+    LayerAttention,
+    ModelConfig,
+    RopeScaling,
+    RopeScalingKind,
+)
 from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
@@ -41,8 +48,26 @@ EXPERTS: dict[str, dict[str, object]] = {
     },
     "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
     "olmoe": {"n_experts": 8, "n_active_experts": 3},
+    "glm4moe": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gating": Gating.SIGMOID,
+        "has_choice_bias": True,
+        "n_expert_groups": 4,
+        "n_active_groups": 2,
+        "expert_scale": 1.5,
+        "n_dense_layers": 1,
+        "dense_hidden_dim": 224,
+        "partial_rotary_dim": 8,
+        "has_qkv_bias": True,
+        "has_qk_norm": True,
+    },
 }
 """The experts of a toy of two layers, and what comes with them, by its family."""
+
+SHARED = {"qwen2moe": 2, "glm4moe": 1}
+"""How many experts the shared one of a toy is as wide as, by its family."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
@@ -91,8 +116,8 @@ def write_toy(
     `vocab_size`, and further fields of its config (`more`). A matrix whose columns are no
     multiple of the block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in
     .m."""
-    if arch == "qwen2moe":
-        more = {"shared_hidden_dim": 2 * hidden_dim, **more}
+    if arch in SHARED:
+        more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
     config = ModelConfig(
         arch=arch,
         name=f"toy-{arch}-{seed}",

@@ -177,8 +177,9 @@ class Predictor:
         self, node: int, shard: Shard, n_rows: int, normed_rows: float, depth: int
     ) -> RankTime:
         config, speeds = self.work.config, self.nodes[node].speeds
-        heads, hidden = len(shard.kv_heads), len(shard.hidden)
-        vector_s = config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        heads, hidden, dense = len(shard.kv_heads), len(shard.hidden), len(shard.dense)
+        value_s = 1 / speeds.vector_gvalue_per_s / 1e9
+        vector_s = config.n_layers * value_s
         norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
@@ -187,8 +188,10 @@ class Predictor:
         attention += self._attend(node, heads, n_rows, depth)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
         feed_forward += self._products(node, "experts", hidden, n_rows)
+        feed_forward += self._products(node, "dense", dense, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
+        values = hidden * config.active_blocks + dense * config.n_dense_layers
+        feed_forward += norm_s + value_s * n_rows * 2 * values
         if n_rows > FEW_ROWS and self.work.family.feed_forward is not None:
             # the last one is computed for the wanted rows only
             feed_forward *= 1 - 1 / config.n_layers

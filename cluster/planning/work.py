@@ -19,14 +19,18 @@ from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
-PARTS = ("heads", "hidden", "experts", "vocab", "whole")
-"""What a matrix is cut by: key/value heads, hidden columns, those of each expert, vocabulary rows;
-or not at all."""
+PARTS = ("heads", "hidden", "experts", "dense", "vocab", "whole")
+"""What a matrix is cut by: key/value heads, hidden columns, those of each expert, those of the
+dense layers of a mixture, vocabulary rows; or not at all."""
 
 _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
-    Axis.VOCAB: "vocab",
+    Axis.DENSE: "dense", Axis.VOCAB: "vocab",
 }  # fmt: skip
+
+
+CUT = ("kv_heads", "hidden", "dense", "vocab")
+"""The parts of a shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class ModelWork:
         self.amounts = {part: np.zeros((len(self.types), 2)) for part in PARTS}
         self._units = {
             "heads": config.n_kv_heads, "hidden": config.hidden_dim, "experts": config.hidden_dim,
-            "vocab": config.vocab_size, "whole": 1,
+            "dense": max(1, config.dense_hidden_dim), "vocab": config.vocab_size, "whole": 1,
         }  # fmt: skip
         for name, info in matrices.items():
             part = "vocab" if name == "wcls" else _part_of(table[name])
@@ -107,33 +111,27 @@ class ModelWork:
 
     def memory_about(self, shard: Shard) -> float:
         """Returns nearly the same at once: memory grows by units of the cut."""
-        fixed, of_heads, of_hidden, of_vocab = self._memory
-        return (
-            fixed + of_heads * len(shard.kv_heads) + of_hidden * len(shard.hidden)
-            + of_vocab * len(shard.vocab)
-        )  # fmt: skip
+        fixed, slopes = self._memory
+        return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values."""
         page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
         return self.room.n_pages * page
 
-    def _memory_by_unit(self) -> tuple[float, float, float, float]:
-        """Returns the memory of a rank without anything, and of one head, column and row more."""
+    def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
+        """Returns the memory of a rank without anything, and that of one unit more of each part."""
         (whole,) = self.shards([1.0])
         at_full = self.memory(whole)
-        slopes = []
-        for name in ("kv_heads", "hidden", "vocab"):
+        slopes = dict.fromkeys(CUT, 0.0)
+        for name in CUT:
             all_of_it: range = getattr(whole, name)
             half = all_of_it[: max(1, len(all_of_it) // 2)]
-            if len(half) == len(all_of_it):
-                slopes.append(0.0)
-                continue
-            less = at_full - self.memory(replace(whole, **{name: half}))  # type: ignore[arg-type]
-            slopes.append(less / (len(all_of_it) - len(half)))
-        heads, hidden, vocab = slopes
-        rest = heads * len(whole.kv_heads) + hidden * len(whole.hidden) + vocab * len(whole.vocab)
-        return at_full - rest, heads, hidden, vocab
+            if len(half) < len(all_of_it):
+                less = at_full - self.memory(replace(whole, **{name: half}))  # type: ignore[arg-type]
+                slopes[name] = less / (len(all_of_it) - len(half))
+        rest = sum(slopes[name] * len(getattr(whole, name)) for name in CUT)
+        return at_full - rest, slopes
 
 
 def _part_of(tensor: Tensor) -> str:

@@ -70,9 +70,22 @@ def check_config(config: ModelConfig) -> None:
     is_sound = is_sound and (config.n_active_experts > 0) == (config.n_experts > 0)
     is_sound = is_sound and 0 <= config.shared_hidden_dim <= MAX_DIMENSION
     is_sound = is_sound and config.shared_hidden_dim % config.hidden_dim == 0
+    is_sound = is_sound and _is_mixture_sound(config)
     is_sound = is_sound and _is_attention_sound(config)
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def _is_mixture_sound(config: ModelConfig) -> bool:
+    """Returns whether experts divide into groups that have enough for a token, and dense layers
+    have columns."""
+    n_groups, n_active = config.n_expert_groups, config.n_active_groups
+    is_sound = 0 < n_active <= n_groups <= max(1, config.n_experts)
+    is_sound = is_sound and config.n_experts % n_groups == 0
+    is_sound = is_sound and config.n_active_experts <= config.n_experts // n_groups * n_active
+    is_sound = is_sound and 0 <= config.n_dense_layers <= config.n_layers
+    least = min(1, config.n_dense_layers)
+    return is_sound and least <= config.dense_hidden_dim <= MAX_DIMENSION
 
 
 def _is_attention_sound(config: ModelConfig) -> bool:

@@ -3,7 +3,7 @@ them would change the results in ways that this version does not compute."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
 from dllama.models import FAMILIES, unknown_family
+from dllama.models.blocks import QK_NORM, QKV_BIAS
+from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
+from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 
 NEUTRAL: dict[str, float] = {
@@ -39,11 +42,19 @@ SCALES: dict[str, str] = {
 }
 """Keys of families that compute with them, and the fields of ModelConfig that they give."""
 
+N_FURTHER = "nextn_predict_layers"  # the number of layers at the end that predict further tokens
 ROPE_FACTORS = "rope_freqs.weight"
 SHORT_ROPE_FACTORS = "rope_factors_short.weight"
 LONG_ROPE_FACTORS = "rope_factors_long.weight"
 FACTORS = (ROPE_FACTORS, SHORT_ROPE_FACTORS, LONG_ROPE_FACTORS)
 """Tensors that divide the frequencies of rotary pairs."""
+
+OPTIONAL: dict[str, Tensor] = {
+    "has_qkv_bias": QKV_BIAS[0],
+    "has_qk_norm": QK_NORM[0],
+    "has_choice_bias": CHOICE_BIAS,
+}
+"""Fields of ModelConfig that are true where some layer has a tensor (Family.optional)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Described:
     n_tensors: int
     vocab_size: int
     has_head: bool  # of its own: where not, the embedding table is the head too
-    has_qkv_bias: bool
+    optional: frozenset[str]  # keys of OPTIONAL whose tensors are there
     tokenizer_size: int | None
     rope_factors: tuple[float, ...] | None = None
     long_rope_factors: tuple[float, ...] | None = None  # with them, the others are the short ones
@@ -69,10 +80,19 @@ def described(file: GgufFile) -> Described:
         n_tensors=len(file.tensors),
         vocab_size=file.tensor("token_embd.weight").rows,
         has_head="output.weight" in file.tensors,
-        has_qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        optional=optional_fields(file.tensors, lambda tensor: tensor.gguf),
         tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
         rope_factors=_factors(file, ROPE_FACTORS) or _factors(file, SHORT_ROPE_FACTORS),
         long_rope_factors=_factors(file, LONG_ROPE_FACTORS),
+    )
+
+
+def optional_fields(names: Collection[str], called: Callable[[Tensor], str]) -> frozenset[str]:
+    """Returns the fields of OPTIONAL whose tensors are among `names`, by what files call them."""
+    return frozenset(
+        field
+        for field, tensor in OPTIONAL.items()
+        if any(name.endswith(f".{called(tensor)}") for name in names)
     )
 
 
@@ -89,7 +109,7 @@ def model_config(file: Described) -> ModelConfig:
     head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
         "hidden_dim": keys.integer("feed_forward_length"),
-        "has_qkv_bias": file.has_qkv_bias,
+        **{field: True for field in family.optional if field in file.optional},
         **family.always,
         **_scales(keys, family),
         **(family.config_of(keys) if family.config_of is not None else {}),
@@ -115,6 +135,7 @@ def model_config(file: Described) -> ModelConfig:
         **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)
+    check_experts(config, file.path)
     _check_rope(config, file)
     return config
 
@@ -159,8 +180,9 @@ def _refuse_foreign_features(keys: ArchKeys, family: Family, file: Described) ->
 
 
 def _n_layers(keys: ArchKeys, file: Described) -> int:
-    n_layers = keys.integer("block_count")
-    if n_layers > file.n_tensors:
+    """Returns the number of layers, without those at the end that predict further tokens."""
+    n_layers = keys.integer("block_count") - keys.count(N_FURTHER)
+    if not 0 < n_layers <= file.n_tensors:
         raise ModelFileError(
             f"{file.path} promises {n_layers} layers, but holds only {file.n_tensors} tensors. "
             f"The file is incomplete or corrupt; download it again."

@@ -60,13 +60,17 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     }
     experts = {}
     if config.n_experts:
-        shared = f", and a shared one of {config.shared_hidden_dim}" * config.n_shared_gates
+        has_shared = config.shared_hidden_dim > 0
+        shared = f", and a shared one of {config.shared_hidden_dim}" * has_shared
         experts["experts"] = (
             f"{config.n_experts} of {config.hidden_dim} columns, of which a token takes "
             f"{config.n_active_experts}{shared}"
         )
+    hidden = str(config.hidden_dim)
+    if config.n_dense_layers:
+        hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
     return {
-        "layers": f"{config.n_layers} of width {config.dim}, hidden {config.hidden_dim}",
+        "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,
         "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",

@@ -10,6 +10,7 @@ from dllama.models.command_r import COMMAND_R
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.glm4 import GLM4
+from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
@@ -38,6 +39,7 @@ FAMILIES: dict[str, Family] = {
         OLMO2,
         OLMOE,
         GLM4,
+        GLM4MOE,
         COMMAND_R,
     )
 }

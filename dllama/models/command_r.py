@@ -21,6 +21,8 @@ COMMAND_R = Family(
     ),
     is_interleaved=True,
     is_hf_interleaved=True,
+    hf_known=frozenset({"use_qk_norm"}),
+    optional=("has_qk_norm",),
     always={"has_layer_norm": True},
     attention=PARALLEL,
     feed_forward=None,

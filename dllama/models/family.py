@@ -51,8 +51,12 @@ class Family:
     hf_keys: Mapping[str, str] = field(default_factory=dict)
     """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
     """
+    hf_known: frozenset[str] = frozenset()
+    """Keys of config.json that others refuse, and that the tensors tell of here."""
     hf_renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
+    optional: tuple[str, ...] = ("has_qkv_bias",)
+    """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
     divides_logits: bool = False  # by the metadata's logit_scale; others are multiplied with it
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family

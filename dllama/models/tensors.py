@@ -15,7 +15,8 @@ class Axis(StrEnum):
 
     The axis also says how a side is cut: HEADS, QUERY_HEADS and KV_HEADS by the key/value heads of
     a rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
-    shared expert, VOCAB by its part of the vocabulary. Other axes are not cut.
+    shared expert, DENSE by its columns of a mixture's dense layers, VOCAB by its part of the
+    vocabulary. Other axes are not cut.
     """
 
     DIM = "dim"
@@ -25,6 +26,7 @@ class Axis(StrEnum):
     QUERY_HEADS = "n_heads"
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
+    DENSE = "dense_hidden_dim"
     EXPERTS = "n_experts"
     SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"

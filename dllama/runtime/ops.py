@@ -304,9 +304,10 @@ class Ops:
         swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own, gate)
         return hidden
 
-    def route(self, router: Linear, bias: np.ndarray) -> None:
-        """Chooses the experts of every row of `normed`."""
-        self._mixture.route(router, bias, self.normed, self.rows.n)
+    def route(self, router: Linear, bias: np.ndarray, choice_bias: np.ndarray) -> None:
+        """Chooses the experts of every row of `normed`; the biases are those of the router's logits
+        and of the choice alone, empty for none."""
+        self._mixture.route(router, bias, choice_bias, self.normed, self.rows.n)
 
     def run_experts(self, gate_up: Linear, w2: Linear, biases: np.ndarray) -> None:
         """Computes the chosen experts of all rows, weighted. `biases` are those of gate_up."""

@@ -15,7 +15,7 @@ from dllama.sharding.plan import Shard
 from dllama.sharding.units import column_block
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
-SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED)
+SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED, Axis.DENSE)
 """The axes along which the columns of matrices are cut."""
 
 

@@ -63,14 +63,15 @@ def memory_needed(
 
 def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:
     """Returns the values of a row's scratch inside of the feed-forward: of each expert that it
-    takes, with its input and its sum, or of the only one."""
+    takes, with its input and its sum, and of a dense layer; or of the only one."""
     table = model_tensors(config)
     found = 2 * len(shard.hidden) + 3 * _widest(cuts, table, Axis.HIDDEN)
     if not config.n_experts:
         return found
+    dense = 2 * len(shard.dense) + 3 * _widest(cuts, table, Axis.DENSE)
     shared = 2 * len(shard.hidden) * config.shared_ratio + 3 * _widest(cuts, table, Axis.SHARED)
     slots = config.n_active_experts * (found + 4 * config.dim + 4)
-    return slots + shared + 2 * config.dim + config.n_experts
+    return slots + shared + dense + 2 * config.dim + 2 * config.n_experts
 
 
 def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int:

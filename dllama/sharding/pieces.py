@@ -115,7 +115,12 @@ def pieces_of(
 def whole_model(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[TiledCut]:
     """Returns the pieces of all that any rank may need."""
     everything = Shard(
-        0, 1, range(config.n_kv_heads), range(config.hidden_dim), range(config.vocab_size)
+        0,
+        1,
+        range(config.n_kv_heads),
+        range(config.hidden_dim),
+        range(config.vocab_size),
+        range(config.dense_hidden_dim),
     )
     return tiled_cuts(config, tensors, everything)
 
@@ -180,6 +185,7 @@ _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.KV_HEADS: lambda config: config.head_dim,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
+    Axis.DENSE: lambda config: HIDDEN_UNIT,
     Axis.VOCAB: lambda config: VOCAB_UNIT,
 }
 """Rows or columns in a piece, for each axis that is cut over ranks."""

@@ -17,13 +17,14 @@ from dllama.weight_source import TensorInfo
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The share of one rank: KV heads (with their query heads), hidden columns (of each expert),
-    vocabulary rows."""
+    vocabulary rows, and the columns of a mixture's dense layers."""
 
     rank: int
     world_size: int
     kv_heads: range
     hidden: range
     vocab: range
+    dense: range = range(0)
 
     def part(self, axis: Axis, config: ModelConfig) -> range | None:
         """Returns the values of an axis that this rank holds; None for all of an axis that is not
@@ -38,15 +39,19 @@ class Shard:
             return self.hidden
         if axis is Axis.SHARED:
             return _scaled(self.hidden, config.shared_ratio)
+        if axis is Axis.DENSE:
+            return self.dense
         return self.vocab if axis is Axis.VOCAB else None
 
 
 def plan_shards(
-    config: ModelConfig, shares: Sequence[float], *, hidden_align: int = 1, head_align: int = 1
-) -> list[Shard]:
+    config: ModelConfig, shares: Sequence[float], *, hidden_align: int = 1, head_align: int = 1,
+    dense_align: int = 1,
+) -> list[Shard]:  # fmt: skip
     """Cuts a model so that the bytes of rank r are shares[r] / sum(shares) of the whole.
 
-    `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns. KV heads are
+    `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns, `dense_align`
+    those of w2 in the dense layers of a mixture. KV heads are
     handed out whole (in bundles where a head group ends inside a block of activations), so some
     ranks may get more than their share of attention, or none; hidden columns make up for it.
     Raises ShardError where a rank would hold no hidden column or no vocabulary row.
@@ -64,9 +69,10 @@ def plan_shards(
     heads = _cut_heads(config, weights, head_align)
     vocab = _cut_vocab(config, weights)
     hidden = _cut_hidden(config, weights, heads, vocab, hidden_align)
+    dense = _cut_dense(config, hidden, dense_align)
     return [
         Shard(rank, world_size, *ranges)
-        for rank, ranges in enumerate(zip(heads, hidden, vocab, strict=True))
+        for rank, ranges in enumerate(zip(heads, hidden, vocab, dense, strict=True))
     ]
 
 
@@ -80,6 +86,7 @@ def plan_for(
         shares,
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
         head_align=column_block(config, tensors, Axis.HEADS),
+        dense_align=column_block(config, tensors, Axis.DENSE),
     )
 
 
@@ -127,11 +134,23 @@ def _cut_hidden(
         )
     # values: the types may differ between tensors, but not by enough to matter to a balance
     head_values = (2 * config.group_size + 2) * config.head_dim * config.dim * config.n_layers
-    hidden_values = 3 * config.dim * config.n_layers * config.hidden_blocks
+    of_dense = config.n_dense_layers * config.dense_hidden_dim / config.hidden_dim
+    hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
     held = [len(h) * head_values + len(v) * config.dim for h, v in zip(heads, vocab, strict=True)]
     total = sum(held) + config.hidden_dim * hidden_values
     missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]
     return _ranges(apportion(n_units, missing, minimum=1), unit, config.hidden_dim)
+
+
+def _cut_dense(config: ModelConfig, hidden: Sequence[range], align: int) -> list[range]:
+    """Cuts the columns of a mixture's dense layers as nearly as their units allow in proportion to
+    the columns of experts."""
+    size = config.dense_hidden_dim
+    if not size:
+        return [range(0)] * len(hidden)
+    unit = hidden_unit(size, align)
+    counts = apportion(-(-size // unit), [len(part) for part in hidden], minimum=0)
+    return _ranges(counts, unit, size)
 
 
 def apportion(n_units: int, weights: Sequence[float], *, minimum: int) -> list[int]:

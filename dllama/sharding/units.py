@@ -29,26 +29,34 @@ Unit = Annotated[int, Range(1, (1 << 31) - 1)]
 
 @dataclass(frozen=True, slots=True)
 class SumUnits:
-    """The units of a model's sums: columns of `wo`, columns of `w2`, rows of the vocabulary."""
+    """The units of a model's sums: columns of `wo`, columns of `w2`, rows of the vocabulary; and
+    columns of `w2` in the dense layers of a mixture."""
 
     heads: Unit
     hidden: Unit
     vocab: Unit
+    dense: Unit = 1
     normed_quants: bool = False  # all that layers do with their normed input reads it in 8 bits
 
     def by_axis(self, config: ModelConfig) -> dict[Axis, int]:
         """Returns the units of the columns of each axis that matrices are summed over."""
         shared = self.hidden * max(1, config.shared_ratio)
-        return {Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared}
+        return {
+            Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared,
+            Axis.DENSE: self.dense,
+        }  # fmt: skip
 
 
-def sum_units(config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1) -> SumUnits:
+def sum_units(
+    config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1, dense_align: int = 1
+) -> SumUnits:
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
     group_cols = config.group_size * config.head_dim
     return SumUnits(
         heads=head_bundle(config, head_align) * group_cols,
         hidden=hidden_unit(config.hidden_dim, hidden_align),
         vocab=vocab_unit(config.vocab_size),
+        dense=hidden_unit(config.dense_hidden_dim, dense_align),
     )
 
 
@@ -70,6 +78,7 @@ def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits
         config,
         head_align=column_block(config, tensors, Axis.HEADS),
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
+        dense_align=column_block(config, tensors, Axis.DENSE),
     )
     return replace(units, normed_quants=reads_normed_quants(config, tensors))
 

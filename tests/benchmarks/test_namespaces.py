@@ -68,7 +68,7 @@ def test_what_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "need the command ip" in str(why_no_namespaces())
-    for tool in ("ip", "tc", "taskset"):
+    for tool in ("ip", "tc", "taskset", "nsenter"):
         refuses = tmp_path / tool
         refuses.write_text("#!/bin/sh\necho Operation not permitted >&2\nexit 1\n")
         refuses.chmod(0o755)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.writers.decode import decode
-from dllama.config import LayerAttention, ModelConfig
+from dllama.config import Gating, LayerAttention, ModelConfig
 from dllama.models import FAMILIES
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
@@ -168,9 +168,18 @@ _GATES = {Gate.SILU: _silu, Gate.CLAMPED: _clamped, Gate.GELU: _gelu}
 
 def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig) -> np.ndarray:
     logits = layer["router"] @ row + layer.get("router_bias", np.zeros(1))[0]
-    chances = np.exp(logits - logits.max())
-    chances /= chances.sum()
-    chosen = np.argsort(-chances, kind="stable")[: config.n_active_experts]
+    if config.gating is Gating.SIGMOID:
+        chances = 1 / (1 + np.exp(-logits))
+    else:
+        chances = np.exp(logits - logits.max())
+        chances /= chances.sum()
+    scores = chances + layer.get("choice_bias", np.zeros(1)).reshape(-1)
+    groups = np.split(scores, config.n_expert_groups)
+    n_best = 2 if config.gating is Gating.SIGMOID else 1
+    worth = np.array([np.sort(group)[-n_best:].sum() for group in groups])
+    for group in np.argsort(-worth, kind="stable")[config.n_active_groups :]:
+        groups[group][:] = -np.inf
+    chosen = np.argsort(-scores, kind="stable")[: config.n_active_experts]
     total = chances[chosen].sum() if config.has_expert_norm else 1.0
     out = np.zeros_like(row)
     for e in chosen:
@@ -182,6 +191,7 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         one = _GATES[config.gate](w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
         out += config.expert_scale * chances[e] / total * one
     if config.shared_hidden_dim:
-        weight = 1 / (1 + np.exp(-layer["shared_router"][0] @ row))
+        gate = layer["shared_router"][0] @ row if config.has_shared_gate else np.inf
+        weight = 1 / (1 + np.exp(-gate))
         out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")), config)
     return out

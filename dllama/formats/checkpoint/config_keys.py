@@ -44,11 +44,12 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
+    "moe_layer_freq": (1,),
     "swiglu_limit": (7,),  # gpt-oss's
     "swiglu_alpha": (1.702,),
 }
-"""Keys that some families compute with (Family.hf_keys); with another value than these, or null,
-all others are refused."""
+"""Keys that some families compute with (Family.hf_keys) or know of (Family.hf_known); with another
+value than these, or null, all others are refused."""
 
 _MOST = 2**31 - 1
 _SLIDING = "sliding_attention"
@@ -93,9 +94,10 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:
+    known = family.hf_known | set(family.hf_keys)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)
-        if value is not None and value not in neutral and key not in family.hf_keys:
+        if value is not None and value not in neutral and key not in known:
             raise ModelFileError(
                 f"{path}: {key} is {str(value)[:80]!r}, which this version does not compute for "
                 f"models of the type {config['model_type']}. Use another model."

@@ -26,7 +26,7 @@ from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.rope_keys import longrope_tables
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
-from dllama.formats.gguf_config import Described, model_config
+from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.formats.mapped_source import MappedSource, Stored
 from dllama.formats.stored_views import by_stored_name
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 HEAD = "lm_head.weight"
 UNUSED = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 """Tensors that hold what every reader computes for itself."""
+LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+FURTHER = ("num_nextn_predict_layers", "num_mtp_layers")
+"""Keys of the number of layers after the last one, which predict further tokens."""
 
 
 class CheckpointSource(MappedSource):
@@ -124,7 +127,7 @@ def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig
             n_tensors=len(files.tensors),
             vocab_size=embed.rows,
             has_head=not is_tied,
-            has_qkv_bias="model.layers.0.self_attn.q_proj.bias" in files.tensors,
+            optional=optional_fields(files.tensors, lambda tensor: tensor.hf),
             tokenizer_size=count_tokens(files.folder),
             rope_factors=short,
             long_rope_factors=long,
@@ -155,6 +158,7 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
     )
     stored = [part for theirs, parts in together.items() for part in placing.find(theirs, parts)]
     left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used
+    left -= _further(files, config, said)
     if config.is_tied:
         left.discard(HEAD)
     if left:
@@ -164,3 +168,11 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
             f"{', '.join(FAMILIES)}."
         )
     return stored
+
+
+def _further(files: WeightFiles, config: ModelConfig, said: Mapping[str, object]) -> set[str]:
+    """Returns the tensors of layers after the last one, which predict further tokens."""
+    n_further = next((n for key in FURTHER if isinstance(n := said.get(key), int)), 0)
+    layers = range(config.n_layers, config.n_layers + n_further)
+    matches = ((name, LAYER.match(name)) for name in files.tensors)
+    return {name for name, layer in matches if layer is not None and int(layer[1]) in layers}

@@ -26,6 +26,7 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
+from dllama.models.experts import GATING_NUMBERS
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -74,7 +75,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.context_length": config.max_seq_len,
         f"{arch}.embedding_length": config.dim,
         f"{arch}.block_count": config.n_layers,
-        f"{arch}.feed_forward_length": config.hidden_dim,
+        f"{arch}.feed_forward_length": config.dense_hidden_dim or config.hidden_dim,
         f"{arch}.rope.dimension_count": config.rotary_dim,
         f"{arch}.rope.freq_base": float(config.rope_theta),
         f"{arch}.attention.head_count": config.n_heads,
@@ -138,9 +139,17 @@ def _experts(config: ModelConfig) -> dict[str, object]:
         "expert_used_count": config.n_active_experts,
         "expert_feed_forward_length": config.hidden_dim,
         "expert_weights_norm": config.has_expert_norm,
+        "expert_gating_func": GATING_NUMBERS[config.gating],
     }
-    if config.shared_hidden_dim:
+    if config.shared_hidden_dim and config.has_shared_gate:
         keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
+    if not config.has_shared_gate:
+        keys["expert_shared_count"] = config.shared_ratio
+    if config.n_dense_layers:
+        keys["leading_dense_block_count"] = config.n_dense_layers
+    if config.n_expert_groups > 1:
+        keys["expert_group_count"] = config.n_expert_groups
+        keys["expert_group_used_count"] = config.n_active_groups
     if config.expert_scale != 1:
         keys["expert_weights_scale"] = float(config.expert_scale)
     return keys

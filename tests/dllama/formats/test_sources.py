@@ -264,8 +264,8 @@ REFUSED = [
     ({"llama.expert_count": 8}, "lacks llama.expert_used_count"),
     ({"llama.expert_count": 2, "llama.expert_used_count": 3}, "takes 3 of 2 experts"),
     (
-        {"llama.expert_count": 2, "llama.expert_used_count": 1, "llama.expert_gating_func": 2},
-        "expert_gating_func is 2, a way to choose experts",
+        {"llama.expert_count": 2, "llama.expert_used_count": 1, "llama.expert_gating_func": 9},
+        "expert_gating_func is 9, a way to weigh experts",
     ),
     ({"llama.attention.scale": 0.1}, "attention.scale"),
     ({"llama.attention.value_length": 8}, "keys have 16 values a head and values 8"),

@@ -88,6 +88,41 @@ def test_a_tensor_is_there_only_where_the_config_says_so() -> None:
     assert "wcls" not in model_tensors(replace(plain, is_tied=True))
 
 
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", arch="glm4moe", n_layers=3)
+    more = {"glm4moe.nextn_predict_layers": 1}
+    rename = {"blk.2.attn_norm.weight": "blk.2.nextn.enorm.weight"}
+    found = open_model(rewrite(toy, tmp_path / "more.gguf", metadata=more, rename=rename))
+    assert found.config.n_layers == 2 and "layers.2.wq" not in found.tensors
+    with pytest.raises(ModelFileError, match="promises -1 layers"):
+        open_model(rewrite(toy, tmp_path / "b", metadata={"glm4moe.nextn_predict_layers": 4}))
+
+
+def test_a_mixture_begins_after_its_dense_layers(tmp_path: Path) -> None:
+    source = open_model(write_toy(tmp_path / "toy.gguf", arch="glm4moe"))
+    assert source.tensors["layers.0.w1"].rows == 224 and "layers.0.router" not in source.tensors
+    assert "layers.1.w1" not in source.tensors and "layers.1.choice_bias" in source.tensors
+    assert source.config.is_mixture(1) and not source.config.is_mixture(0)
+
+
+BAD_MIXTURES = [
+    {"expert_group_count": 3, "expert_group_used_count": 2},
+    {"expert_group_count": 4, "expert_group_used_count": 5},
+    {"expert_group_count": 4, "expert_group_used_count": 1},  # of two experts, for three
+    {"leading_dense_block_count": 3},
+]
+
+
+@pytest.mark.parametrize("said", BAD_MIXTURES, ids=str)
+def test_sizes_of_a_mixture_that_do_not_fit_are_refused(
+    tmp_path: Path, said: dict[str, object]
+) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", arch="glm4moe")
+    metadata = {f"glm4moe.{key}": value for key, value in said.items()}
+    with pytest.raises(ModelFileError, match="groups of one size"):
+        open_model(rewrite(toy, tmp_path / "bad.gguf", metadata=metadata))
+
+
 def test_an_exaone_that_mixes_kinds_of_layers_is_refused(tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy.gguf", arch="exaone4")
     assert open_model(toy).config.arch == "exaone4"

@@ -18,6 +18,7 @@ from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
 from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
 from dllama.config import (  # noqa: E402
     FULL_ATTENTION,
+    Gating,
     LayerAttention,
     ModelConfig,
     RopeScaling,
@@ -56,8 +57,22 @@ GRANITE_JSON = {
     "attention_multiplier": 0.125, "embedding_multiplier": 1.5, "residual_multiplier": 0.75,
     "logits_scaling": 4.0,
 }  # fmt: skip
-HALF = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 COHERE = {"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "use_qk_norm": False}
+GROUPED = {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 160,
+    "n_shared_experts": 2, "intermediate_size": 224, "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5, "n_group": 4, "topk_group": 2, "norm_topk_prob": True,
+}  # fmt: skip
+OURS_GROUPED = {
+    "gating": Gating.SIGMOID, "has_expert_norm": True, "shared_hidden_dim": 320,
+    "n_dense_layers": 1, "dense_hidden_dim": 224, "expert_scale": 1.5, "n_expert_groups": 4,
+    "n_active_groups": 2, "has_choice_bias": True, "partial_rotary_dim": 8,
+}  # fmt: skip
+GLM = {
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5
+    },
+}  # fmt: skip
 PHI3 = {"sliding_window": None, "pad_token_id": 0}
 
 
@@ -100,7 +115,7 @@ CASES = [
     Case("olmo2", "olmo2", {}, {}),
     Case("olmoe", "olmoe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case(
-        "glm4", "glm4", {"attention_bias": True, "rope_parameters": HALF, "pad_token_id": 0},
+        "glm4", "glm4", GLM | {"attention_bias": True, "pad_token_id": 0},
         {"has_qkv_bias": True, "partial_rotary_dim": 8},
     ),
     Case("cohere", "command-r", COHERE, {"logit_scale": 0.0625}),
@@ -110,6 +125,10 @@ CASES = [
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case("qwen2_moe", "qwen2moe", EXPERTS, {"shared_hidden_dim": 320}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"attention_bias": True, "use_qk_norm": True},
+         OURS_GROUPED | {"has_qkv_bias": True, "has_qk_norm": True}),
+    Case("glm4_moe", "glm4moe", GROUPED | GLM | {"n_group": 1, "topk_group": 1},
+         OURS_GROUPED | {"n_expert_groups": 1, "n_active_groups": 1}),
 ]  # fmt: skip
 
 
@@ -193,8 +212,12 @@ def written(path: Path, case: Case) -> np.ndarray:
                 if parameter.dim() > 1
                 else 1 + 0.1 * torch.randn_like(parameter)
             )
+        for name, buffer in theirs.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
         expected: np.ndarray = theirs(torch.tensor([TOKENS])).logits[0].numpy()
-    experts = {"n_experts": 8, "n_active_experts": 3} if "num_experts" in case.theirs else {}
+    has_experts = "num_experts_per_tok" in case.theirs
+    experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
         n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,

@@ -31,7 +31,7 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("granite", "granitemoehybrid", QType.F32, GRANITE),
     ("olmo2", "olmo2", QType.F32, {}),
     ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
-    ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625}),
+    ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
 ]
 TOKENS = range(5, 25)
 
@@ -64,6 +64,7 @@ MIXTURES = [
     ("granitemoe", "granitemoe", EXPERTS["granitemoe"] | GRANITE),
     ("olmoe", "olmoe", EXPERTS["olmoe"]),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
+    ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
 ]
 
 
@@ -83,6 +84,26 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     name = "layers.1.expert_w1"
     cut = source.read(name, range(8, 24), range(16, 32))
     assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
+
+
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
+    toy = {"arch": "glm4moe", "fields": EXPERTS["glm4moe"], "n_layers": 3}
+    said = {"num_hidden_layers": 2, "num_nextn_predict_layers": 1}
+    source = open_model(write_checkpoint(tmp_path / "toy", **toy, **said))  # type: ignore[arg-type]
+    assert source.config.n_layers == 2 and "layers.2.wq" not in source.tensors
+    with pytest.raises(ModelFileError, match=r"'model\.layers\.2\..*' belongs to nothing"):
+        open_model(write_checkpoint(tmp_path / "b", **toy, num_hidden_layers=2))  # type: ignore[arg-type]
+
+
+def test_a_family_may_rotate_a_part_of_each_head(tmp_path: Path) -> None:
+    toy = {"arch": "glm4moe", "fields": EXPERTS["glm4moe"]}
+    for i, (said, rotated) in enumerate([(0.25, 4), (None, 16), (1, 16)]):
+        folder = write_checkpoint(tmp_path / str(i), **toy, partial_rotary_factor=said)  # type: ignore[arg-type]
+        assert open_model(folder).config.rotary_dim == rotated
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}
+    said = {"rope_parameters": rope, "partial_rotary_factor": None}
+    folder = write_checkpoint(tmp_path / "new", **toy, **said)  # type: ignore[arg-type]
+    assert open_model(folder).config.rotary_dim == 12
 
 
 def test_cuts_are_views_of_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ GLM4 = Family(
         NORM1, *QKV, *QKV_BIAS, WO, replace(POST_NORM1, hf="post_self_attn_layernorm.weight"),
         NORM2, *JOINT_FEED_FORWARD, replace(POST_NORM2, hf="post_mlp_layernorm.weight"),
     ),
-    partial_rotation=0.5,
     is_interleaved=True,
     is_hf_interleaved=True,
 )  # fmt: skip

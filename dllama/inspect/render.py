@@ -53,6 +53,17 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         rope += f", {scaling.kind} scaling {size}"
     if config.rope_factors:
         rope += ", with factors"
+    windows = [kind.window for kind in config.attention_layers if kind.window is not None]
+    n_unrotated = sum(not kind.is_rotated for kind in config.attention_layers)
+    if n_unrotated:
+        rope += f", not in {n_unrotated} layers"
+    if config.local_rope_theta is not None and windows:
+        rope += f", theta {config.local_rope_theta:g} in layers with a window"
+    attention = {}
+    if windows:
+        attention["windows"] = (
+            f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"
+        )
     traits = {
         "q/k/v biases": config.has_qkv_bias,
         "q/k norms": config.has_qk_norm,
@@ -74,6 +85,7 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         **experts,
         "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",
+        **attention,
         "rope": rope,
         "traits": ", ".join(trait for trait, has in traits.items() if has) or "plain",
     }

@@ -9,6 +9,7 @@ from dllama.errors import ModelFileError
 from dllama.models.command_r import COMMAND_R
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
+from dllama.models.gemma import GEMMA2, GEMMA3
 from dllama.models.glm4 import GLM4
 from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
@@ -21,6 +22,7 @@ from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
 from dllama.models.qwen3moe import QWEN3MOE
+from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
@@ -34,6 +36,9 @@ FAMILIES: dict[str, Family] = {
         EXAONE4,
         GPT_OSS,
         PHI3,
+        GEMMA2,
+        GEMMA3,
+        SMOLLM3,
         GRANITE,
         GRANITE_MOE,
         OLMO2,

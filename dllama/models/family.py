@@ -10,6 +10,7 @@ from dllama.config import ModelConfig
 from dllama.models import blocks
 from dllama.models.blocks import EMBED, NORM, WCLS
 from dllama.models.tensors import Tensor
+from dllama.models.windows import ALL_LAYERS, WindowRule
 
 if TYPE_CHECKING:
     from dllama.formats.gguf_metadata import ArchKeys
@@ -55,6 +56,8 @@ class Family:
     """Keys of config.json that others refuse, and that the tensors tell of here."""
     hf_renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
+    windows: WindowRule = ALL_LAYERS
+    activations: tuple[str, ...] = ("silu", "swish")  # of the gate, as config.json calls it
     optional: tuple[str, ...] = ("has_qkv_bias",)
     """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers

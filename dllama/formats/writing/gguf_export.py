@@ -27,6 +27,7 @@ from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.experts import GATING_NUMBERS
+from dllama.models.windows import PATTERN, WINDOW, pattern_of
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -86,7 +87,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _scales(config) | _windows(config)
+            _scaling(config.rope_scaling) | _experts(config) | _scales(config) | _attention(config)
         ).items()
     }
 
@@ -125,10 +126,24 @@ def _scales(config: ModelConfig) -> dict[str, object]:
     return {key: float(scale) for key, scale in found.items() if scale is not None}
 
 
-def _windows(config: ModelConfig) -> dict[str, object]:
-    """The window of layers that have one; which they are, the architecture says."""
-    found = {kind.window for kind in config.attention_layers if kind.window is not None}
-    return {"attention.sliding_window": max(found)} if found else {}
+def _attention(config: ModelConfig) -> dict[str, object]:
+    """Windows, and what families of their own say of scores and logits."""
+    family, kinds = FAMILIES[config.arch], config.attention_layers
+    said: dict[str, object] = {
+        "attn_logit_softcapping": float(config.attention_softcap),
+        "final_logit_softcapping": float(config.final_softcap),
+    }
+    keys = {key: value for key, value in said.items() if key in family.keys}
+    if config.local_rope_theta is not None:
+        keys["rope.freq_base_swa"] = float(config.local_rope_theta)
+    windows = [kind.window for kind in kinds if kind.window is not None]
+    if not windows:
+        return keys | ({WINDOW: 0} if family.windows.default else {})
+    keys[WINDOW] = max(windows)
+    has_window = [kind.window is not None for kind in kinds]
+    if has_window != pattern_of(config.n_layers, family.windows.every):
+        keys[PATTERN] = np.array(has_window, np.bool_)
+    return keys
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:

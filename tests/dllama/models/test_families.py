@@ -39,8 +39,10 @@ def test_names_are_those_of_gguf(family: Family) -> None:
     [arch] = [a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch]
     known = {gguf.TENSOR_NAMES[t].replace("{bid}", "0") for t in gguf.MODEL_TENSORS[arch]}
     for config in configs_of(family):
-        has_bias = family.always.get("has_qkv_bias", False)
-        config = replace(config, has_qkv_bias=has_bias, is_tied="output" not in known)
+        config = replace(
+            config, has_qkv_bias=family.always.get("has_qkv_bias", False),
+            is_tied="output" not in known,
+        )  # fmt: skip
         ours = {t.gguf for t in family.model_tensors(config)}
         ours |= {f"blk.0.{t.gguf}" for t in family.layer_tensors(config, 0)}
         # its list names a weight and its bias once
@@ -121,11 +123,3 @@ def test_sizes_of_a_mixture_that_do_not_fit_are_refused(
     metadata = {f"glm4moe.{key}": value for key, value in said.items()}
     with pytest.raises(ModelFileError, match="groups of one size"):
         open_model(rewrite(toy, tmp_path / "bad.gguf", metadata=metadata))
-
-
-def test_an_exaone_that_mixes_kinds_of_layers_is_refused(tmp_path: Path) -> None:
-    toy = write_toy(tmp_path / "toy.gguf", arch="exaone4")
-    assert open_model(toy).config.arch == "exaone4"
-    mixed = rewrite(toy, tmp_path / "mixed.gguf", metadata={"exaone4.attention.sliding_window": 64})
-    with pytest.raises(ModelFileError, match="differ in their attention"):
-        open_model(mixed)

@@ -190,24 +190,6 @@ def test_newer_files_have_all_of_it_in_rope_parameters(tmp_path: Path) -> None:
     assert open_model(write_checkpoint(tmp_path / "b", **plain)).config.rope_theta == 2e6
 
 
-@pytest.mark.parametrize(
-    ("said", "context"),
-    [
-        ({}, 256),
-        ({"sliding_window": 64}, 64),
-        ({"sliding_window": None}, 256),
-        ({"sliding_window": 64, "use_sliding_window": False}, 256),
-        ({"sliding_window": 64, "layer_types": ["full_attention"] * 2}, 256),
-        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
-    ],
-)
-def test_a_sliding_window_bounds_the_context(
-    tmp_path: Path, said: dict[str, object], context: int
-) -> None:
-    folder = write_checkpoint(tmp_path / "toy", model_type="mistral", **said)
-    assert open_model(folder).config.max_seq_len == context
-
-
 def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
     said = {"head_dim": None, "rope_theta": None, "num_key_value_heads": None}
     config = open_model(write_checkpoint(tmp_path / "toy", n_kv_heads=4, **said)).config

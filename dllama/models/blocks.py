@@ -101,9 +101,9 @@ def attention(ops: Ops, layer: Layer) -> None:
         return
     ops.matmul(qkv, ops.normed, ops.qkv)
     ops.rotate_and_store(
-        layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
+        layer, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
     )
-    mixed = ops.attend(layer.index, reader=wo, sinks=layer.vector("sinks"))
+    mixed = ops.attend(layer, reader=wo, sinks=layer.vector("sinks"))
     ops.matmul(wo, mixed, ops.addend)
 
 
@@ -126,8 +126,8 @@ def jointly_normed_attention(ops: Ops, layer: Layer) -> None:
         ops.add_nothing()
         return
     ops.norm_heads(layer.vector("q_norm"), layer.vector("k_norm"))
-    ops.rotate_and_store(layer.index, layer.vector("qkv_bias"), NO_VECTOR, NO_VECTOR)
-    mixed = ops.attend(layer.index, reader=wo)
+    ops.rotate_and_store(layer, layer.vector("qkv_bias"), NO_VECTOR, NO_VECTOR)
+    mixed = ops.attend(layer, reader=wo)
     ops.matmul(wo, mixed, ops.addend)
 
 

@@ -36,6 +36,35 @@ class RopeScaling:
     is_rounded: bool = True  # the ramp between kept and stretched pairs begins and ends at a pair
 
 
+class Gating(StrEnum):
+    """How a router's logits become the weights of experts."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaSizes:
+    """The sizes of layers that are gated delta nets, which keep a state in place of keys and
+    values; every `interval`-th layer attends.
+
+    Value heads are in bundles: those that read the keys of `bundle` neighbours among the key heads.
+    In a bundle the first value heads of all its key heads stand before their second ones. With
+    `pairs_gates` the betas of a key head's value heads stand beside their alphas, else those of all
+    heads come first.
+    """
+
+    n_key_heads: int
+    n_value_heads: int
+    key_dim: int  # of a head
+    value_dim: int
+    conv_len: int  # tokens that the convolution before it reads, the last one included
+    interval: int
+    bundle: int = 1
+    pairs_gates: bool = False
+    n_slots: int = 32  # states that a rank has room for: of running sequences, and kept ones
+
+
 @dataclass(frozen=True, slots=True)
 class LayerAttention:
     """The attention of one layer, where it is not over all earlier tokens with the model's rotary
@@ -60,7 +89,8 @@ class ModelConfig:
     with a local rotary base have neither scaling nor factors.
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
-    tokens take, has a multiple of them.
+    tokens take, has a multiple of them. The first `n_dense_layers` layers of a mixture may have a
+    dense feed-forward in its place, with columns of their own number.
     """
 
     arch: str  # a key of dllama.models.FAMILIES
@@ -86,15 +116,71 @@ class ModelConfig:
     n_experts: int = 0  # of a layer; 0: the feed-forward is dense
     n_active_experts: int = 0  # that a token takes, the shared one not counted
     shared_hidden_dim: int = 0  # columns of the shared expert; 0: there is none
+    has_shared_gate: bool = True  # the shared expert has a weight of its own for each token
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
     gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
+    gating: Gating = Gating.SOFTMAX
+    has_choice_bias: bool = False  # added to the weights by which experts are chosen, to no others
+    n_expert_groups: int = 1  # neighbours among the experts; a token takes those of some groups
+    n_active_groups: int = 1
+    n_dense_layers: int = 0  # of a mixture, from the first layer on
+    dense_hidden_dim: int = 0  # columns of their feed-forward
     attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
     local_rope_theta: float | None = None
     attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
     attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
     final_softcap: float = 0.0  # the same of logits
     embedding_scale: float = 1.0
+    has_output_gate: bool = False  # attention's result is weighed by a sigmoid, value by value
+    delta: DeltaSizes | None = None  # of layers that are gated delta nets; None: all attend
+
+    def is_delta(self, layer: int) -> bool:
+        """Returns whether a layer is a gated delta net."""
+        return self.delta is not None and (layer + 1) % self.delta.interval != 0
+
+    def place_of(self, layer: int) -> int:
+        """Returns the number of layers of the same kind before a layer: where its keys and values,
+        or its states, are among those of all layers."""
+        return sum(self.is_delta(i) == self.is_delta(layer) for i in range(layer))
+
+    @property
+    def n_kv_layers(self) -> int:
+        """Layers that have keys and values."""
+        return sum(not self.is_delta(i) for i in range(self.n_layers))
+
+    @property
+    def n_slots(self) -> int:
+        """Slots for the states of sequences; 0 where layers have none."""
+        return 0 if self.delta is None else self.delta.n_slots
+
+    @property
+    def delta_key_dim(self) -> int:
+        """Values of the keys of all heads of a gated delta net."""
+        return 0 if self.delta is None else self.delta.n_key_heads * self.delta.key_dim
+
+    @property
+    def delta_value_dim(self) -> int:
+        return 0 if self.delta is None else self.delta.n_value_heads * self.delta.value_dim
+
+    @property
+    def n_delta_heads(self) -> int:
+        """Value heads of a gated delta net."""
+        return 0 if self.delta is None else self.delta.n_value_heads
+
+    @property
+    def n_delta_gates(self) -> int:
+        """Numbers that all heads of a gated delta net are told with a row, two each."""
+        return 2 * self.n_delta_heads
+
+    @property
+    def delta_head_dim(self) -> int:
+        """Values of a value head of a gated delta net."""
+        return 0 if self.delta is None else self.delta.value_dim
+
+    @property
+    def conv_len(self) -> int:
+        return 0 if self.delta is None else self.delta.conv_len
 
     def attention_of(self, layer: int) -> LayerAttention:
         """Returns the attention of a layer."""
@@ -116,6 +202,11 @@ class ModelConfig:
         return self.n_heads * self.head_dim
 
     @property
+    def gated_q_dim(self) -> int:
+        """Values of all heads' queries and gates."""
+        return 2 * self.q_dim
+
+    @property
     def kv_dim(self) -> int:
         return self.n_kv_heads * self.head_dim
 
@@ -127,17 +218,23 @@ class ModelConfig:
     @property
     def n_shared_gates(self) -> int:
         """Rows of the matrix that weighs the shared expert."""
-        return 1 if self.shared_hidden_dim else 0
+        return 1 if self.shared_hidden_dim and self.has_shared_gate else 0
+
+    def is_mixture(self, layer: int) -> bool:
+        """Returns whether the feed-forward of a layer is a mixture of experts."""
+        return self.n_experts > 0 and layer >= self.n_dense_layers
 
     @property
     def hidden_blocks(self) -> int:
-        """Blocks of `hidden_dim` columns that a layer's feed-forward has, in all experts."""
-        return max(1, self.n_experts) + self.shared_ratio
+        """Blocks of `hidden_dim` columns that all layers have, in all experts. The dense layers of
+        a mixture, whose columns are others, are not counted."""
+        return (self.n_layers - self.n_dense_layers) * (max(1, self.n_experts) + self.shared_ratio)
 
     @property
     def active_blocks(self) -> int:
         """Those of them that a token takes."""
-        return max(1, self.n_active_experts) + self.shared_ratio
+        n_active = max(1, self.n_active_experts) + self.shared_ratio
+        return (self.n_layers - self.n_dense_layers) * n_active
 
     @property
     def group_size(self) -> int:

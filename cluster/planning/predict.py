@@ -172,18 +172,23 @@ class Predictor:
         self, node: int, shard: Shard, n_rows: int, normed_rows: float, depth: int
     ) -> RankTime:
         config, speeds = self.work.config, self.nodes[node].speeds
-        heads, hidden = len(shard.kv_heads), len(shard.hidden)
-        vector_s = config.n_layers / speeds.vector_gvalue_per_s / 1e9
+        heads, hidden, dense = len(shard.kv_heads), len(shard.hidden), len(shard.dense)
+        value_s = 1 / speeds.vector_gvalue_per_s / 1e9
+        vector_s = config.n_layers * value_s
         norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
+        in_heads = in_heads * config.n_kv_layers // config.n_layers  # of an average layer
         attention = self._products(node, "heads", heads, n_rows) + half_s
         attention += norm_s + vector_s * n_rows * in_heads
         attention += self._attend(node, heads, n_rows, depth)
+        attention += self._delta_nets(node, len(shard.delta_heads), n_rows)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
         feed_forward += self._products(node, "experts", hidden, n_rows)
+        feed_forward += self._products(node, "dense", dense, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        feed_forward += norm_s + vector_s * n_rows * 2 * hidden * config.active_blocks
+        values = hidden * config.active_blocks + dense * config.n_dense_layers
+        feed_forward += norm_s + value_s * n_rows * 2 * values
         if n_rows > FEW_ROWS:  # the last one is computed for the wanted rows only
             feed_forward *= 1 - 1 / config.n_layers
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
@@ -199,13 +204,22 @@ class Predictor:
             self._unit_s[key] = float(times.sum())
         return self._unit_s[key] * n_units
 
+    def _delta_nets(self, node: int, n_heads: int, n_rows: int) -> float:
+        """Gated delta nets: their products, and states that are read and written with every row."""
+        if not n_heads:
+            return 0.0
+        moved = 2 * n_heads * self.work.state_head_bytes * n_rows
+        return self._products(node, "delta", n_heads, n_rows) + moved / float(
+            self._rates[node][0].max()
+        )
+
     def _attend(self, node: int, n_heads: int, n_rows: int, depth: int) -> float:
         """Attention over all earlier tokens: bound by its products for many rows, by reading keys
         and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
         read = n_heads * self.work.kv_head_bytes * (depth + n_rows)
         seen = n_rows * depth + n_rows * (n_rows + 1) / 2
-        values = n_heads * config.head_dim * config.n_layers
+        values = n_heads * config.head_dim * config.n_kv_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
         return max(products, read / float(self._rates[node][0].max()))
 

@@ -3,7 +3,7 @@ them would change the results in ways that this version does not compute."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
 from dllama.models import FAMILIES, unknown_family
+from dllama.models.blocks import QK_NORM, QKV_BIAS
+from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
+from dllama.models.tensors import Tensor
+from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
 
 NEUTRAL: dict[str, float] = {
@@ -31,11 +35,19 @@ NEUTRAL: dict[str, float] = {
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
 
+N_FURTHER = "nextn_predict_layers"  # the number of layers at the end that predict further tokens
 ROPE_FACTORS = "rope_freqs.weight"
 SHORT_ROPE_FACTORS = "rope_factors_short.weight"
 LONG_ROPE_FACTORS = "rope_factors_long.weight"
 FACTORS = (ROPE_FACTORS, SHORT_ROPE_FACTORS, LONG_ROPE_FACTORS)
 """Tensors that divide the frequencies of rotary pairs."""
+
+OPTIONAL: dict[str, Tensor] = {
+    "has_qkv_bias": QKV_BIAS[0],
+    "has_qk_norm": QK_NORM[0],
+    "has_choice_bias": CHOICE_BIAS,
+}
+"""Fields of ModelConfig that are true where some layer has a tensor (Family.optional)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ class Described:
     n_tensors: int
     vocab_size: int
     has_head: bool  # of its own: where not, the embedding table is the head too
-    has_qkv_bias: bool
+    optional: frozenset[str]  # keys of OPTIONAL whose tensors are there
     tokenizer_size: int | None
     rope_factors: tuple[float, ...] | None = None
     long_rope_factors: tuple[float, ...] | None = None  # with them, the others are the short ones
@@ -61,10 +73,19 @@ def described(file: GgufFile) -> Described:
         n_tensors=len(file.tensors),
         vocab_size=file.tensor("token_embd.weight").rows,
         has_head="output.weight" in file.tensors,
-        has_qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        optional=optional_fields(file.tensors, lambda tensor: tensor.gguf),
         tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
         rope_factors=_factors(file, ROPE_FACTORS) or _factors(file, SHORT_ROPE_FACTORS),
         long_rope_factors=_factors(file, LONG_ROPE_FACTORS),
+    )
+
+
+def optional_fields(names: Collection[str], called: Callable[[Tensor], str]) -> frozenset[str]:
+    """Returns the fields of OPTIONAL whose tensors are among `names`, by what files call them."""
+    return frozenset(
+        field
+        for field, tensor in OPTIONAL.items()
+        if any(name.endswith(f".{called(tensor)}") for name in names)
     )
 
 
@@ -80,8 +101,9 @@ def model_config(file: Described) -> ModelConfig:
     dim = keys.integer("embedding_length")
     head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
+        **_windows(keys, family, n_layers),
         "hidden_dim": keys.integer("feed_forward_length"),
-        "has_qkv_bias": file.has_qkv_bias,
+        **{field: True for field in family.optional if field in file.optional},
         **family.always,
         **(family.config_of(keys) if family.config_of is not None else {}),
     }
@@ -94,7 +116,7 @@ def model_config(file: Described) -> ModelConfig:
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
         head_dim=head_dim,
         vocab_size=file.vocab_size,
-        max_seq_len=_max_seq_len(keys, has_windows=bool(fields.get("attention_layers"))),
+        max_seq_len=keys.integer("context_length"),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
@@ -106,6 +128,7 @@ def model_config(file: Described) -> ModelConfig:
         **fields,  # type: ignore[arg-type]
     )
     check_heads(config, file.path)
+    check_experts(config, file.path)
     _check_rope(config, file)
     return config
 
@@ -136,8 +159,9 @@ def _refuse_foreign_features(keys: ArchKeys, family: Family, file: Described) ->
 
 
 def _n_layers(keys: ArchKeys, file: Described) -> int:
-    n_layers = keys.integer("block_count")
-    if n_layers > file.n_tensors:
+    """Returns the number of layers, without those at the end that predict further tokens."""
+    n_layers = keys.integer("block_count") - keys.count(N_FURTHER)
+    if not 0 < n_layers <= file.n_tensors:
         raise ModelFileError(
             f"{file.path} promises {n_layers} layers, but holds only {file.n_tensors} tensors. "
             f"The file is incomplete or corrupt; download it again."
@@ -161,13 +185,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     return head_dim
 
 
-def _max_seq_len(keys: ArchKeys, *, has_windows: bool) -> int:
-    """Returns the context length, limited to the sliding window where it is not computed, because
-    up to there full attention gives the very same results."""
-    context = keys.integer("context_length")
-    if has_windows or keys.raw("attention.sliding_window") in (None, 0):
-        return context
-    return min(context, keys.integer("attention.sliding_window"))
+def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]:
+    """Returns the fields of sliding windows."""
+    layers = windowed_layers(keys, family.windows, n_layers)
+    theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
+    return {"attention_layers": layers, "local_rope_theta": theta}
 
 
 def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:

@@ -101,6 +101,10 @@ class ArchKeys:
             raise self._wrong(key, value, "a whole number between 1 and 2^31")
         return value
 
+    def count(self, key: str) -> int:
+        """A whole number from 0 on; 0 where there is none."""
+        return 0 if self.raw(key) in (None, 0) else self.integer(key)
+
     def number(self, key: str, default: float | None = None, *, may_be_zero: bool = False) -> float:
         """A finite number > 0, or 0 where that has a meaning."""
         value = self._value(key, default)

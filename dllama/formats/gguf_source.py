@@ -9,10 +9,12 @@ from pathlib import Path
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.gguf import GgufFile, GgufTensor
-from dllama.formats.gguf_config import FACTORS, described, model_config
+from dllama.formats.gguf_config import FACTORS, N_FURTHER, described, model_config
+from dllama.formats.gguf_metadata import ArchKeys
 from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
+from dllama.formats.stored_orders import ordered
 from dllama.formats.stored_views import (
     Named,
     by_stored_name,
@@ -27,7 +29,7 @@ from dllama.weight_source import TensorInfo
 UNUSED = frozenset({*FACTORS, "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd"})
 """Tensors that are read elsewhere, or that hold what every reader computes for itself."""
 
-_LAYER = re.compile(r"^blk\.\d+\.")
+_LAYER = re.compile(r"^blk\.(\d+)\.")
 _OLD_EXPERT = re.compile(r"^blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight$")
 
 
@@ -61,20 +63,29 @@ def their_name(name: str, tensor: Tensor) -> str:
 
 def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
     together = by_stored_name(config, their_name)
-    _refuse_unused(file, together)
+    n_further = ArchKeys(file.metadata, config.arch, file.path).count(N_FURTHER)
+    _refuse_unused(file, together, range(config.n_layers, config.n_layers + n_further))
     return [
         _in_our_order(file, config, part, tensor)
         for theirs, parts in together.items()
         for part, (_, tensor) in zip(
-            parts_of(config, _placement(file, config, theirs, parts), parts), parts, strict=True
+            parts_of(config, _whole(file, config, theirs, parts), parts), parts, strict=True
         )
     ]
 
 
-def _refuse_unused(file: GgufFile, known: Container[str]) -> None:
+def _whole(file: GgufFile, config: ModelConfig, theirs: str, parts: Sequence[Named]) -> Stored:
+    order = FAMILIES[config.arch].gguf_orders.get(parts[0][1].gguf)
+    return ordered(_placement(file, config, theirs, parts), order, config, file.path)
+
+
+def _refuse_unused(file: GgufFile, known: Container[str], further: range) -> None:
     """Raises ModelFileError for tensors that the family does not use (an output bias, a scale):
-    without them the results would be wrong."""
+    without them the results would be wrong. Those of `further` layers are left out."""
     for theirs in file.tensors:
+        layer = _LAYER.match(theirs)
+        if layer is not None and int(layer[1]) in further:
+            continue
         if _OLD_EXPERT.match(theirs):
             raise ModelFileError(
                 f"{file.path}: {theirs!r} is the matrix of a single expert, as files before April "

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dllama.config import ModelConfig
+from dllama.config import Gating, ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.blocks import FEED_FORWARD, feed_forward
 from dllama.models.family import HalfLayer
@@ -21,22 +22,28 @@ if TYPE_CHECKING:
     from dllama.runtime.layer import Layer
     from dllama.runtime.ops import Ops
 
-SOFTMAX = 1  # llama.cpp's number of the only function that makes weights of a router's logits here
+GATING_NUMBERS = {Gating.SOFTMAX: 1, Gating.SIGMOID: 2}
+"""llama.cpp's numbers of the functions that make weights of a router's logits."""
 
 
 def has_experts(config: ModelConfig, layer: int) -> bool:
     """The condition of a tensor of mixtures."""
-    return config.n_experts > 0
+    return config.is_mixture(layer)
 
 
 def is_dense(config: ModelConfig, layer: int) -> bool:
-    """The condition of a tensor of models without experts."""
-    return config.n_experts == 0
+    """The condition of a tensor of layers without experts."""
+    return not config.is_mixture(layer)
 
 
 def has_shared(config: ModelConfig, layer: int) -> bool:
     """The condition of a tensor of the shared expert."""
-    return config.shared_hidden_dim > 0
+    return config.is_mixture(layer) and config.shared_hidden_dim > 0
+
+
+def has_choice_bias(config: ModelConfig, layer: int) -> bool:
+    """The condition of a bias of the choice of experts."""
+    return config.is_mixture(layer) and config.has_choice_bias
 
 
 def _n_experts(config: ModelConfig) -> int:
@@ -47,6 +54,10 @@ ROUTER = Tensor("router", "ffn_gate_inp.weight", "mlp.gate.weight", Axis.EXPERTS
                 "routers", when=has_experts)  # fmt: skip
 """A row for each expert."""
 
+CHOICE_BIAS = Tensor("choice_bias", "exp_probs_b.bias", "mlp.gate.e_score_correction_bias", None,
+                     Axis.EXPERTS, when=has_choice_bias)  # fmt: skip
+"""What is added to the scores by which experts are chosen."""
+
 EXPERTS = (
     Tensor("expert_w1", "ffn_gate_exps.weight", "mlp.experts.{e}.gate_proj.weight", Axis.HIDDEN,
            Axis.DIM, "expert_gate_up", experts=_n_experts, when=has_experts),
@@ -56,9 +67,11 @@ EXPERTS = (
            Axis.HIDDEN, experts=_n_experts, when=has_experts),
 )  # fmt: skip
 
+SHARED_GATE = Tensor("shared_router", "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight",
+                     Axis.SHARED_GATE, Axis.DIM, "routers", when=has_shared)  # fmt: skip
+"""The row that weighs the expert that all rows take."""
+
 SHARED = (
-    Tensor("shared_router", "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight",
-           Axis.SHARED_GATE, Axis.DIM, "routers", when=has_shared),
     Tensor("shared_w1", "ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight", Axis.SHARED,
            Axis.DIM, "shared_gate_up", when=has_shared),
     Tensor("shared_w3", "ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", Axis.SHARED,
@@ -66,11 +79,23 @@ SHARED = (
     Tensor("shared_w2", "ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight", Axis.DIM,
            Axis.SHARED, when=has_shared),
 )  # fmt: skip
+"""An expert that all rows take."""
 
-"""An expert that all rows take, and the row that weighs it."""
+SHARED_EXPERTS = tuple(
+    replace(tensor, hf=tensor.hf.replace("shared_expert", "shared_experts")) for tensor in SHARED
+)
+"""The same under the name that it has where it is said to be several, side by side."""
 
 DENSE = tuple(replace(tensor, when=is_dense) for tensor in FEED_FORWARD)
 """The feed-forward of a family that has models of both kinds."""
+
+LEADING_DENSE = tuple(
+    replace(tensor, rows=Axis.DENSE, m=None)
+    if tensor.rows is Axis.HIDDEN
+    else replace(tensor, cols=Axis.DENSE, m=None)
+    for tensor in DENSE
+)
+"""The feed-forward of the first layers of a mixture."""
 
 HF_KEYS = {
     "num_experts": "expert_count",
@@ -81,6 +106,19 @@ HF_KEYS = {
     "norm_topk_prob": "expert_weights_norm",
 }
 """Keys of config.json, and those of metadata that mean the same (Family.hf_keys)."""
+
+HF_GROUPED_KEYS = {
+    "n_routed_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "n_shared_experts": "expert_shared_count",
+    "norm_topk_prob": "expert_weights_norm",
+    "routed_scaling_factor": "expert_weights_scale",
+    "n_group": "expert_group_count",
+    "topk_group": "expert_group_used_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+}
+"""The same of mixtures in the manner of DeepSeek's (arXiv 2405.04434, 2412.19437)."""
 
 KEYS = frozenset({"expert_count"})
 """The metadata keys that families of mixtures compute with (Family.keys)."""
@@ -103,7 +141,7 @@ def mixture(ops: Ops, layer: Layer) -> None:
     if router is None or gate_up is None or w2 is None:
         ops.add_nothing()
         return
-    ops.route(router, layer.vector("router_bias"))
+    ops.route(router, layer.vector("router_bias"), layer.vector("choice_bias"))
     ops.run_experts(gate_up, w2, layer.of_experts("expert_gate_up_bias"))
     if shared_gate_up is not None and shared_w2 is not None:
         ops.run_shared_expert(shared_gate_up, shared_w2)
@@ -111,7 +149,7 @@ def mixture(ops: Ops, layer: Layer) -> None:
 
 
 def mixture_or_dense(ops: Ops, layer: Layer) -> None:
-    """The same, or the dense feed-forward of a model without experts."""
+    """The same, or the dense feed-forward of a layer without experts."""
     compute = feed_forward if layer.matrix("routers") is None else mixture
     compute(ops, layer)
 
@@ -120,47 +158,74 @@ MIXTURE = HalfLayer(enter_mixture, mixture)
 MIXTURE_OR_DENSE = HalfLayer(enter_mixture, mixture_or_dense)
 
 
-def expert_fields(*, is_normalized: bool) -> Callable[[ArchKeys], Mapping[str, object]]:
+def expert_fields(
+    *, is_normalized: bool, gating: Gating = Gating.SOFTMAX, has_shared: bool = False
+) -> Callable[[ArchKeys], Mapping[str, object]]:
     """Returns a function that reads the ModelConfig fields of a mixture (Family.config_of): none of
     a model without experts. It raises ModelFileError for what is computed nowhere here.
 
-    `is_normalized` says whether a family's weights add up to 1 where its files do not tell.
+    `is_normalized` says whether a family's weights add up to 1 where its files do not tell, and
+    `gating` how they are made then; `has_shared` whether it has a shared expert.
     """
 
     def fields(keys: ArchKeys) -> Mapping[str, object]:
-        if keys.raw("expert_count") in (None, 0):
+        if not keys.count("expert_count"):
             return {}
-        _refuse_foreign_routers(keys)
-        n_experts, n_active = keys.integer("expert_count"), keys.integer("expert_used_count")
         hidden_dim = keys.integer("expert_feed_forward_length", keys.integer("feed_forward_length"))
-        shared = keys.raw("expert_shared_feed_forward_length") not in (None, 0)
-        shared_dim = keys.integer("expert_shared_feed_forward_length") if shared else 0
-        if n_active > n_experts or shared_dim % hidden_dim:
-            raise ModelFileError(
-                f"{keys.path}: a token takes {n_active} of {n_experts} experts of {hidden_dim} "
-                f"columns, and a shared one of {shared_dim}; expected no more than there are, and "
-                "a multiple of the columns. The file is corrupt, or of a kind this version does "
-                "not support."
-            )
-        scale = keys.raw("expert_weights_scale") not in (None, 0)
+        n_dense = keys.count("leading_dense_block_count")
         norm = keys.raw("expert_weights_norm")
-        return {
+        found: dict[str, object] = {
             "hidden_dim": hidden_dim,
-            "n_experts": n_experts,
-            "n_active_experts": n_active,
-            "shared_hidden_dim": shared_dim,
+            "n_experts": keys.integer("expert_count"),
+            "n_active_experts": keys.integer("expert_used_count"),
+            "shared_hidden_dim": _shared_dim(keys, hidden_dim) if has_shared else 0,
             "has_expert_norm": is_normalized if norm is None else norm is True,
-            "expert_scale": keys.number("expert_weights_scale") if scale else 1.0,
+            "expert_scale": keys.number("expert_weights_scale", 1.0, may_be_zero=True) or 1.0,
+            "gating": _gating(keys, gating),
+            "n_expert_groups": max(1, keys.count("expert_group_count")),
+            "n_active_groups": max(1, keys.count("expert_group_used_count")),
+            "n_dense_layers": n_dense,
+            "dense_hidden_dim": keys.integer("feed_forward_length") if n_dense else 0,
         }
+        return found
 
     return fields
 
 
-def _refuse_foreign_routers(keys: ArchKeys) -> None:
-    for key, computed in (("expert_gating_func", (None, 0, SOFTMAX)),
-                          ("expert_group_count", (None, 0, 1))):  # fmt: skip
-        if keys.raw(key) not in computed:
-            raise ModelFileError(
-                f"{keys.path}: {key} is {keys.raw(key)!r}, a way to choose experts that this "
-                "version does not compute. Use another model."
-            )
+def check_experts(config: ModelConfig, path: Path) -> None:
+    """Raises ModelFileError where the sizes of a mixture do not fit each other."""
+    n_groups, n_active_groups = config.n_expert_groups, config.n_active_groups
+    most = config.n_experts // n_groups * n_active_groups
+    if config.n_experts and (
+        config.n_active_experts > most
+        or config.n_experts % n_groups
+        or n_active_groups > n_groups
+        or config.shared_hidden_dim % config.hidden_dim
+        or config.n_dense_layers > config.n_layers
+    ):
+        raise ModelFileError(
+            f"{path}: a token takes {config.n_active_experts} of {config.n_experts} experts of "
+            f"{config.hidden_dim} columns in {n_active_groups} of {n_groups} groups, and a shared "
+            f"one of {config.shared_hidden_dim}, after {config.n_dense_layers} dense layers of "
+            f"{config.n_layers}; expected no more than there are, groups of one size, and a "
+            "multiple of the columns. The file is corrupt, or of a kind this version does not "
+            "support."
+        )
+
+
+def _shared_dim(keys: ArchKeys, hidden_dim: int) -> int:
+    """Returns the columns of the shared expert: said as they are, or as so many experts."""
+    if keys.count("expert_shared_feed_forward_length"):
+        return keys.integer("expert_shared_feed_forward_length")
+    return hidden_dim * keys.count("expert_shared_count")
+
+
+def _gating(keys: ArchKeys, default: Gating) -> Gating:
+    number = keys.count("expert_gating_func")
+    found = [gating for gating, known in GATING_NUMBERS.items() if known == number]
+    if number and not found:
+        raise ModelFileError(
+            f"{keys.path}: expert_gating_func is {number}, a way to weigh experts that this "
+            "version does not compute. Use another model."
+        )
+    return found[0] if found else default

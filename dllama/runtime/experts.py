@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.collective import Addend
+from dllama.config import Gating
 from dllama.runtime.inputs import Inputs, columns_of, inputs
 from dllama.runtime.layer import NO_BIASES
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from kernels.arrays import aligned
-from kernels.experts.routing import Routes, route, routes
+from kernels.experts.routing import Router, Routes, route, routes
 from kernels.experts.slots import activate, gather
 from kernels.experts.sums import add_slots
 from kernels.matmul.multiply import matmul
@@ -46,7 +47,11 @@ def allocate_experts(weights: Weights, max_tokens: int) -> ExpertState | None:
 
     return ExpertState(
         routes=routes(
-            max_tokens, config.n_experts, config.n_active_experts, bool(n_sums - n_slots)
+            max_tokens,
+            config.n_experts,
+            config.n_active_experts,
+            has_shared=bool(n_sums - n_slots),
+            n_groups=config.n_expert_groups,
         ),
         logits=aligned((max_tokens, weights.widest("routers")), np.float32),
         gathered=activations(n_slots, config.dim),
@@ -63,15 +68,24 @@ class Experts:
 
     def __init__(self, weights: Weights, state: ExpertState, team: np.ndarray) -> None:
         self._config, self._state, self._team = weights.config, state, team
+        config = weights.config
+        self._router = Router(
+            is_sigmoid=config.gating is Gating.SIGMOID, is_normalized=config.has_expert_norm,
+            scale=config.expert_scale, n_active_groups=config.n_active_groups,
+        )  # fmt: skip
 
-    def route(self, router: Linear, bias: np.ndarray, normed: Activations, n_rows: int) -> None:
-        """Chooses the experts of n_rows rows of `normed`, as `router` needs them."""
-        state, config = self._state, self._config
+    def route(
+        self, router: Linear, bias: np.ndarray, choice_bias: np.ndarray, normed: Activations,
+        n_rows: int,
+    ) -> None:  # fmt: skip
+        """Chooses the experts of n_rows rows of `normed`, as `router` needs them; see
+        kernels.experts.routing.route for the biases, which are empty where there are none."""
+        state = self._state
         for column, part in router.parts:
             matmul(self._team, part, normed, n_rows, state.logits, column)
         route(
-            self._team, state.logits, n_rows, state.routes, is_normalized=config.has_expert_norm,
-            scale=config.expert_scale, bias=bias,
+            self._team, state.logits, n_rows, state.routes, self._router, bias, choice_bias,
+            has_shared_gate=self._config.n_shared_gates > 0,
         )  # fmt: skip
 
     def run(

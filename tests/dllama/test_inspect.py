@@ -57,6 +57,11 @@ def test_a_mixture_is_described(tmp_path: Path) -> None:
     assert f"6 of 160 columns, of which {shared}" in " ".join(shown(facts).split())
 
 
+def test_dense_layers_before_mixtures_are_described(tmp_path: Path) -> None:
+    text = " ".join(shown(describe(write_toy(tmp_path / "toy.gguf", arch="glm4moe"))).split())
+    assert "hidden 160 (the first 1 dense, 224)" in text and "a shared one of 160" in text
+
+
 def test_an_m_model_is_described(tmp_path: Path) -> None:
     facts = describe(write_toy(tmp_path / "toy.m", fmt="m", arch="qwen3"))
     assert (facts.format, facts.arch, facts.tokenizer) == ("distributed-llama .m", "qwen3", None)

@@ -19,14 +19,14 @@ from dllama.formats.checkpoint.folder import (
     WeightFiles,
     checkpoint_folder,
     checkpoint_name,
-    read_json,
 )
 from dllama.formats.checkpoint.generation_keys import generation_metadata
 from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.rope_keys import longrope_tables
+from dllama.formats.checkpoint.text_part import read_config, text_tensors
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
-from dllama.formats.gguf_config import Described, model_config
+from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.formats.mapped_source import MappedSource, Stored
 from dllama.formats.stored_views import by_stored_name
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 HEAD = "lm_head.weight"
 UNUSED = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 """Tensors that hold what every reader computes for itself."""
+LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+FURTHER = ("num_nextn_predict_layers", "num_mtp_layers")
+"""Keys of the number of layers after the last one, which predict further tokens."""
 
 
 class CheckpointSource(MappedSource):
@@ -54,8 +57,9 @@ class CheckpointSource(MappedSource):
         if folder is None:
             raise ModelFileError(f"{path} is no folder of a model in safetensors files.")
         self.folder = folder
-        self.config_json = read_json(folder / CONFIG)
+        self.config_json = read_config(folder)
         self.files = WeightFiles(folder, path)
+        self.files.tensors = text_tensors(self.files.tensors)
         try:
             config = _model_config(self.files, self.config_json)
             stored = _stored(self.files, config, self.config_json)
@@ -73,7 +77,7 @@ class CheckpointSource(MappedSource):
 def checkpoint_metadata(folder: Path) -> GgufMetadata:
     """Returns what a GGUF file would say of the checkpoint in a folder. A tokenizer that cannot be
     used is left out. Raises ModelFileError."""
-    config = read_json(folder / CONFIG)
+    config = read_config(folder)
     keys = config_metadata(config, checkpoint_name(folder), folder / CONFIG)
     keys |= generation_metadata(folder)
     try:
@@ -124,7 +128,7 @@ def _model_config(files: WeightFiles, said: Mapping[str, object]) -> ModelConfig
             n_tensors=len(files.tensors),
             vocab_size=embed.rows,
             has_head=not is_tied,
-            has_qkv_bias="model.layers.0.self_attn.q_proj.bias" in files.tensors,
+            optional=optional_fields(files.tensors, lambda tensor: tensor.hf),
             tokenizer_size=count_tokens(files.folder),
             rope_factors=short,
             long_rope_factors=long,
@@ -155,6 +159,7 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
     )
     stored = [part for theirs, parts in together.items() for part in placing.find(theirs, parts)]
     left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used
+    left -= _further(files, config, said)
     if config.is_tied:
         left.discard(HEAD)
     if left:
@@ -164,3 +169,11 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
             f"{', '.join(FAMILIES)}."
         )
     return stored
+
+
+def _further(files: WeightFiles, config: ModelConfig, said: Mapping[str, object]) -> set[str]:
+    """Returns the tensors of layers after the last one, which predict further tokens."""
+    n_further = next((n for key in FURTHER if isinstance(n := said.get(key), int)), 0)
+    layers = range(config.n_layers, config.n_layers + n_further)
+    matches = ((name, LAYER.match(name)) for name in files.tensors)
+    return {name for name, layer in matches if layer is not None and int(layer[1]) in layers}

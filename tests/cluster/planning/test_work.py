@@ -28,6 +28,26 @@ def test_bytes_of_units_are_those_of_the_cut(shares: list[float], is_tied: bool)
         assert found.sum() == pytest.approx(cut, rel=1e-9)
 
 
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_dense_layers_of_a_mixture_are_cut_like_its_experts(shares: list[float]) -> None:
+    config = llama_1b(
+        arch="glm4moe", hidden_dim=512, n_experts=8, n_active_experts=2, shared_hidden_dim=512,
+        has_shared_gate=False, n_dense_layers=3, dense_hidden_dim=4096 + 512,
+    )  # fmt: skip
+    work = work_of(config)
+    at = 0
+    for shard in work.shards(shares):
+        cuts = cut_manifest(work.config, work.tensors, shard)
+        cut = sum(c.info.n_bytes for c in cuts if c.info.name.endswith((".w1", ".w2", ".w3")))
+        assert work.amounts["dense"][:, 0].sum() * len(shard.dense) == pytest.approx(cut, rel=1e-9)
+        assert shard.dense.start == at
+        share = len(shard.hidden) / config.hidden_dim
+        assert len(shard.dense) / config.dense_hidden_dim == pytest.approx(share, abs=0.03)
+        assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.02)
+        at = shard.dense.stop
+    assert at == config.dense_hidden_dim
+
+
 def test_all_units_are_the_whole_model() -> None:
     work = work_of()
     config = work.config

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
@@ -24,6 +24,8 @@ TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
 YARN = RopeScaling(RopeScalingKind.YARN, 4.0, 64)
 
+EXAONE4_LAYERS = (*(LayerAttention(window=20),) * 3, LayerAttention(is_rotated=False))
+
 VARIANTS = {
     "llama": {},
     "llama-tied": {"tied": True},
@@ -35,12 +37,39 @@ VARIANTS = {
     "qwen3": {"arch": "qwen3", "head_dim": 32},
     "exaone4": {"arch": "exaone4", "rope_factors": tuple(1.0 + i / 2 for i in range(8))},
     "phi3": {"arch": "phi3", **LONGROPE},
+    "mistral-window": {"attention_layers": (LayerAttention(window=20),) * 2},
+    "exaone4-32b": {"arch": "exaone4", "n_layers": 4, "attention_layers": EXAONE4_LAYERS},
+    "gemma2": {
+        "arch": "gemma2",
+        "attention_layers": (LayerAttention(window=20), LayerAttention()),
+        "attention_scale": 0.2,
+        "attention_softcap": 5.0,
+        "final_softcap": 8.0,
+    },
+    "gemma3": {
+        "arch": "gemma3",
+        "rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 64),
+        "attention_layers": (LayerAttention(window=20, has_local_rope=True), LayerAttention()),
+        "local_rope_theta": 100.0,
+    },
+    "smollm3": {"arch": "smollm3", "n_layers": 4},
     "phi3-short": {"arch": "phi3", "max_seq_len": 64, **LONGROPE},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},
     "mixtral": {"seed": 2, **MIXTRAL},
     "gpt-oss": {"arch": "gpt-oss", "seed": 2, "rope_scaling": replace(YARN, is_rounded=False)},
+    "glm4moe": {"arch": "glm4moe", "seed": 3},
+    "glm4moe-plain": {
+        "arch": "glm4moe",
+        "seed": 3,
+        "has_qkv_bias": False,
+        "has_qk_norm": False,
+        "has_choice_bias": False,
+        "n_expert_groups": 1,
+        "n_active_groups": 1,
+        "n_layers": 3,
+    },
     "one-kv-head": {"n_kv_heads": 1},
     "no-groups": {"n_kv_heads": 4},
     "odd-hidden": {"hidden_dim": 172},

@@ -17,6 +17,8 @@ from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
 from dllama.models.qwen3moe import QWEN3MOE
+from dllama.models.qwen3next import QWEN3NEXT
+from dllama.models.qwen35 import QWEN35, QWEN35MOE
 from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
 
@@ -28,6 +30,9 @@ FAMILIES: dict[str, Family] = {
         QWEN3,
         QWEN2MOE,
         QWEN3MOE,
+        QWEN3NEXT,
+        QWEN35,
+        QWEN35MOE,
         EXAONE4,
         GPT_OSS,
         PHI3,

@@ -21,6 +21,7 @@ from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.experts import GATING_NUMBERS
+from dllama.models.tensors import Tensor
 from dllama.models.windows import PATTERN, WINDOW, pattern_of
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
@@ -81,7 +82,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _attention(config)
+            _scaling(config.rope_scaling) | _experts(config) | _attention(config) | _deltas(config)
         ).items()
     }
 
@@ -157,6 +158,31 @@ def _experts(config: ModelConfig) -> dict[str, object]:
     return keys
 
 
+def _deltas(config: ModelConfig) -> dict[str, object]:
+    sizes = config.delta
+    if sizes is None:
+        return {}
+    return {
+        "full_attention_interval": sizes.interval,
+        "ssm.conv_kernel": sizes.conv_len,
+        "ssm.group_count": sizes.n_key_heads,
+        "ssm.inner_size": sizes.n_value_heads * sizes.value_dim,
+        "ssm.state_size": sizes.key_dim,
+        "ssm.time_step_rank": sizes.n_value_heads,
+        **rope_sections(config),
+    }
+
+
+def rope_sections(config: ModelConfig) -> dict[str, object]:
+    """Returns the key by which llama.cpp shares rotary pairs among the axes of pictures, where a
+    family's models see some; for text the shares change nothing."""
+    if not FAMILIES[config.arch].has_rope_sections:
+        return {}
+    n_pairs = config.rotary_dim // 2
+    shares = [-(-n_pairs // 3), -(-(n_pairs - 1) // 3), n_pairs // 3, 0]
+    return {"rope.dimension_sections": np.array(shares, np.int32)}
+
+
 def model_stream(
     path: Path,
     config: ModelConfig,
@@ -214,8 +240,32 @@ def _factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
 
 
 def in_file_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:
-    """`values` (rows, cols) of our tensor `name`, with RoPE pairs as GGUF stores them."""
-    if not model_tensors(config)[name].has_pairs or not FAMILIES[config.arch].is_interleaved:
-        return values
-    axis, pairs = int(len(values) == 1), RotaryPairs(config.head_dim, config.rotary_dim)
-    return np.take(values, interleaved_order(values.shape[axis], pairs), axis)
+    """`values` (rows, cols) of our tensor `name`, in the order that GGUF files have them in."""
+    order = file_order(config, name)
+    return values if order is None else np.take(values, order[0], order[1])
+
+
+def file_order(config: ModelConfig, name: str) -> tuple[np.ndarray, int] | None:
+    """Returns which of a tensor's rows (axis 0) or columns (axis 1) GGUF files have at each place,
+    and the axis; None where they have our order."""
+    tensor, family = model_tensors(config)[name], FAMILIES[config.arch]
+    axis = int(tensor.is_vector)
+    if (order := family.gguf_orders.get(tensor.gguf)) is not None:
+        first = _first_row(config, name, tensor) if not order.is_of_cols else 0
+        n = tensor.shape(config)[int(order.is_of_cols)]
+        return np.argsort(order.places(config)[first : first + n]), int(order.is_of_cols)
+    if tensor.has_pairs and family.is_interleaved:
+        pairs = RotaryPairs(config.head_dim, config.rotary_dim)
+        return interleaved_order(tensor.shape(config)[axis], pairs), axis
+    return None
+
+
+def _first_row(config: ModelConfig, name: str, tensor: Tensor) -> int:
+    """Returns where a tensor of a layer begins in the one that holds it in GGUF files."""
+    layer = int(name.split(".")[1])
+    first = 0
+    for part in FAMILIES[config.arch].layer_tensors(config, layer):
+        if part.name == tensor.name:
+            break
+        first += part.shape(config)[0] if part.gguf == tensor.gguf else 0
+    return first

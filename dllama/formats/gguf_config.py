@@ -102,7 +102,9 @@ def model_config(file: Described) -> ModelConfig:
     head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
         **_windows(keys, family, n_layers),
-        "hidden_dim": keys.integer("feed_forward_length"),
+        "hidden_dim": keys.integer(
+            "feed_forward_length", keys.count("expert_feed_forward_length") or None
+        ),
         **{field: True for field in family.optional if field in file.optional},
         **family.always,
         **(family.config_of(keys) if family.config_of is not None else {}),

@@ -13,11 +13,22 @@ from dllama.models.delta import (
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
 from dllama.models.delta_orders import GGUF_ORDERS, HF_CHANGES, HF_ORDERS
-from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
+from dllama.models.experts import (
+    EXPERTS,
+    HF_KEYS,
+    KEYS,
+    MIXTURE,
+    ROUTER,
+    SHARED,
+    SHARED_GATE,
+    expert_fields,
+)
 from dllama.models.family import Family
 
 _HALF = (NORM1, *GATED_ATTENTION, *DELTA, *BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM)
 _ALWAYS = {"has_qk_norm": True, "has_output_gate": True}
+_DELTA_FIELDS = delta_fields(is_tiled=True)
+_EXPERT_FIELDS = expert_fields(is_normalized=True, has_shared=True)
 
 QWEN35 = Family(
     arch="qwen35",
@@ -31,7 +42,7 @@ QWEN35 = Family(
     hf_changes=HF_CHANGES,
     has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
-    config_of=delta_fields(is_tiled=True),
+    config_of=_DELTA_FIELDS,
 )
 
 QWEN35MOE = Family(
@@ -39,7 +50,7 @@ QWEN35MOE = Family(
     title="Qwen3.5-35B-A3B, 122B-A10B, 397B-A17B",
     hf_types=("qwen3_5_moe", "qwen3_5_moe_text"),
     hf_keys=HF_KEYS | DELTA_HF_KEYS,
-    layer=(*_HALF, ROUTER, *EXPERTS, *SHARED),
+    layer=(*_HALF, ROUTER, *EXPERTS, SHARED_GATE, *SHARED),
     always=_ALWAYS,
     gguf_orders=GGUF_ORDERS,
     hf_orders=HF_ORDERS,
@@ -47,8 +58,6 @@ QWEN35MOE = Family(
     has_rope_sections=True,
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
-    config_of=lambda keys: {
-        **expert_fields(is_normalized=True)(keys), **delta_fields(is_tiled=True)(keys),
-    },
+    config_of=lambda keys: {**_EXPERT_FIELDS(keys), **_DELTA_FIELDS(keys)},
     keys=KEYS,
 )  # fmt: skip

@@ -17,7 +17,8 @@ from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.models import FAMILIES
-from dllama.models.delta_orders import minus_exp, plus_one
+from dllama.models.changes import plus_one
+from dllama.models.delta_orders import minus_exp
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor

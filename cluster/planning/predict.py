@@ -220,11 +220,11 @@ class Predictor:
         )
 
     def _attend(self, node: int, n_heads: int, n_rows: int, depth: int) -> float:
-        """Attention over all earlier tokens: bound by its products for many rows, by reading keys
-        and values for one."""
+        """Attention over all earlier tokens that a layer sees: bound by its products for many rows,
+        by reading keys and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
-        read = n_heads * self.work.kv_head_bytes * (depth + n_rows)
-        seen = n_rows * depth + n_rows * (n_rows + 1) / 2
+        n_read, seen = self.work.attended(n_rows, depth)
+        read = n_heads * self.work.kv_head_bytes * n_read
         values = n_heads * config.head_dim * config.n_kv_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
         return max(products, read / float(self._rates[node][0].max()))

@@ -63,6 +63,8 @@ class Family:
     is_hf_interleaved: bool = False  # Hugging Face checkpoints do
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
     hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
+    hf_defaults: Mapping[str, object] = field(default_factory=dict)
+    """Values of keys of config.json that its files may leave out."""
     hf_keys: Mapping[str, str] = field(default_factory=dict)
     """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
     """

@@ -63,6 +63,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     Raises ModelFileError, which names the key, for what this version does not compute."""
     family = family_of(config, path)
     _refuse_foreign(config, family, path)
+    config = {**family.hf_defaults, **config}
     if "intermediate_size" not in config and "moe_intermediate_size" in config:
         config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}

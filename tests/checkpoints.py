@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import numpy as np
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
 from dllama.config import Gating, ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.checkpoint.source import renamed_tensor, their_name
+from dllama.formats.gguf_config import SCALES
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.models import FAMILIES
+from dllama.models.changes import plus_one
+from dllama.models.delta_orders import minus_exp
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor
@@ -23,6 +27,8 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+UNDONE = {plus_one: lambda values: values - 1, minus_exp: lambda values: np.log(-values)}
+"""What makes a checkpoint's numbers of those that are computed with."""
 DTYPES = {QType.F32: "F32", QType.F16: "F16", QType.BF16: "BF16"}
 Entry = tuple[str, tuple[int, ...], bytes]
 """The dtype, the shape and the bytes of a tensor."""
@@ -139,9 +145,11 @@ def checkpoint_tensors(
             np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
         ]
         if "{e}" not in theirs:
-            each = [np.concatenate(each)]
+            each = [_as_stored(config, theirs, np.concatenate(each))]
         for e, part in enumerate(each):
             shape = part.shape[1:] if is_vector else part.shape
+            if first.is_table:  # channels, and one input of each
+                shape = (shape[0], 1, shape[1])
             if n_experts > len(each):
                 shape = (n_experts, shape[0] // n_experts, shape[1])
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
@@ -151,6 +159,15 @@ def checkpoint_tensors(
         raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
         found[theirs] = (DTYPES[qtype], whole.shape, raw)
     return found
+
+
+def _as_stored(config: ModelConfig, theirs: str, values: np.ndarray) -> np.ndarray:
+    """The values of a stored tensor, as checkpoints of its family have them."""
+    family, name = FAMILIES[config.arch], re.sub(r"^model\.layers\.\d+\.", "", theirs)
+    if (order := family.hf_orders.get(name)) is not None:
+        values = np.take(values, np.argsort(order.places(config)), int(order.is_of_cols))
+    change = family.hf_changes.get(name)
+    return values if change is None else UNDONE[change](values)
 
 
 def _stored_rows(config: ModelConfig, name: str, tensor: Tensor, seed: int) -> np.ndarray:
@@ -169,7 +186,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "head_dim": config.head_dim,
         "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_epsilon, "layer_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
     windows = {kind.window for kind in config.attention_layers if kind.window}
@@ -194,6 +212,16 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
             "shared_expert_intermediate_size": config.shared_hidden_dim,
         }  # fmt: skip
+    if (sizes := config.delta) is not None:
+        said |= {
+            "linear_num_key_heads": sizes.n_key_heads, "linear_key_head_dim": sizes.key_dim,
+            "linear_num_value_heads": sizes.n_value_heads, "linear_value_head_dim": sizes.value_dim,
+            "linear_conv_kernel_dim": sizes.conv_len,
+            "layer_types": [
+                "linear_attention" if config.is_delta(i) else "full_attention"
+                for i in range(config.n_layers)
+            ],
+        }  # fmt: skip
     scaling = config.rope_scaling
     if scaling is not None:
         rope: dict[str, object] = {
@@ -213,6 +241,12 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             rope |= {"short_factor": config.rope_factors, "long_factor": config.long_rope_factors,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
         said["rope_scaling"] = rope
+    family = FAMILIES[config.arch]
+    for key, theirs in family.hf_keys.items():
+        scale = getattr(config, SCALES[theirs]) if theirs in SCALES else None
+        if scale is not None:
+            divides = family.divides_logits and theirs == "logit_scale"
+            said[key] = 1 / scale if divides else scale
     if config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said

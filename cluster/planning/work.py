@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,26 +10,29 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.kv import KvType
-from dllama.models import model_tensors
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
-from dllama.sharding.memory import kv_page_bytes, memory_needed
+from dllama.sharding.memory import kv_page_bytes, memory_needed, state_bytes
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
-PARTS = ("heads", "hidden", "experts", "dense", "vocab", "whole")
-"""What a matrix is cut by: key/value heads, hidden columns, those of each expert, those of the
-dense layers of a mixture, vocabulary rows; or not at all."""
+PARTS = ("heads", "delta", "hidden", "experts", "dense", "vocab", "whole")
+"""What a matrix is cut by: key/value heads, key heads of gated delta nets, hidden columns, those of
+each expert, those of the dense layers of a mixture, vocabulary rows; or not at all."""
 
 _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
-    Axis.DENSE: "dense", Axis.VOCAB: "vocab",
+    Axis.DENSE: "dense", Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta",
+    Axis.DELTA_VALUES: "delta", Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta",
+    Axis.GATED_HEADS: "heads",
 }  # fmt: skip
 
 
-CUT = ("kv_heads", "hidden", "dense", "vocab")
+CUT = ("kv_heads", "hidden", "dense", "vocab", "delta_heads")
 """The parts of a shard."""
 
 
@@ -46,7 +50,7 @@ class ModelWork:
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
     in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
-    all layers together too.
+    all layers together too; `state_head_bytes` those of the state of a key head.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -55,14 +59,16 @@ class ModelWork:
         matrices = {
             name: info
             for name, info in tensors.items()
-            if name in table and not table[name].is_vector and name != "embed"
+            if name in table and not (table[name].is_vector or table[name].is_table)
+            if name != "embed"
         }
         if "wcls" not in matrices:  # the embedding table is the head too
             matrices["wcls"] = tensors["embed"]
         self.types = sorted({info.qtype for info in matrices.values()})
         self.amounts = {part: np.zeros((len(self.types), 2)) for part in PARTS}
         self._units = {
-            "heads": config.n_kv_heads, "hidden": config.hidden_dim, "experts": config.hidden_dim,
+            "heads": config.n_kv_heads, "delta": max(1, n_delta_heads(config)),
+            "hidden": config.hidden_dim, "experts": config.hidden_dim,
             "dense": max(1, config.dense_hidden_dim), "vocab": config.vocab_size, "whole": 1,
         }  # fmt: skip
         for name, info in matrices.items():
@@ -73,12 +79,18 @@ class ModelWork:
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
         self.normed_quants = reads_normed_quants(config, tensors)
         self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
+        self.state_head_bytes = state_bytes(config, 1)
+        self._windows = Counter(config.attention_of(i).window for i in range(config.n_layers))
         self._memory = self._memory_by_unit()
 
     @property
     def n_syncs(self) -> int:
         """Collectives of a step that all ranks wait for."""
-        return 2 * self.config.n_layers
+        return self.family.sums_per_layer * self.config.n_layers
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config.arch]
 
     def shards(self, shares: list[float]) -> list[Shard]:
         """Returns the plan of these shares. Raises ShardError."""
@@ -97,6 +109,18 @@ class ModelWork:
         n_read = min(config.n_experts, n_rows * config.n_active_experts)
         return amounts * (np.array([n_read, config.n_active_experts]) / config.n_experts)
 
+    def attended(self, n_rows: int, depth: int) -> tuple[float, float]:
+        """Returns of how many tokens a layer reads keys and values in a step of `n_rows` rows after
+        `depth` tokens, and how many pairs of a row and a token it weighs: means of all layers."""
+        read = seen = 0.0
+        for layer_window, n_layers in self._windows.items():
+            window = layer_window or depth + n_rows
+            n_short = min(max(window - depth, 0), n_rows)  # rows that see everything
+            pairs = n_short * depth + n_short * (n_short + 1) / 2 + (n_rows - n_short) * window
+            read += n_layers * min(depth + n_rows, window + n_rows - 1)
+            seen += n_layers * pairs
+        return read / self.config.n_layers, seen / self.config.n_layers
+
     def memory(self, shard: Shard) -> int:
         """Returns the bytes that a rank needs, exactly; takes milliseconds."""
         return memory_needed(
@@ -110,9 +134,10 @@ class ModelWork:
         return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
 
     def kv_bytes(self, shard: Shard) -> int:
-        """Returns the bytes of a rank's keys and values."""
+        """Returns the bytes of a rank's keys and values, and of its states."""
         page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
-        return self.room.n_pages * page
+        state = state_bytes(self.config, len(shard.delta_heads))
+        return self.room.n_pages * page + self.config.n_slots * state
 
     def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
         """Returns the memory of a rank without anything, and that of one unit more of each part."""
@@ -127,6 +152,12 @@ class ModelWork:
                 slopes[name] = less / (len(all_of_it) - len(half))
         rest = sum(slopes[name] * len(getattr(whole, name)) for name in CUT)
         return at_full - rest, slopes
+
+
+def n_delta_heads(config: ModelConfig) -> int:
+    """Returns the key heads of gated delta nets, which are cut over ranks; 0 where there are
+    none."""
+    return 0 if config.delta is None else config.delta.n_key_heads
 
 
 def _part_of(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from dllama.formats.gguf_metadata import ArchKeys
 from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
+from dllama.formats.stored_orders import ordered
 from dllama.formats.stored_views import (
     Named,
     by_stored_name,
@@ -68,9 +69,14 @@ def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
         _in_our_order(file, config, part, tensor)
         for theirs, parts in together.items()
         for part, (_, tensor) in zip(
-            parts_of(config, _placement(file, config, theirs, parts), parts), parts, strict=True
+            parts_of(config, _whole(file, config, theirs, parts), parts), parts, strict=True
         )
     ]
+
+
+def _whole(file: GgufFile, config: ModelConfig, theirs: str, parts: Sequence[Named]) -> Stored:
+    order = FAMILIES[config.arch].gguf_orders.get(parts[0][1].gguf)
+    return ordered(_placement(file, config, theirs, parts), order, config, file.path)
 
 
 def _refuse_unused(file: GgufFile, known: Container[str], further: range) -> None:
@@ -98,10 +104,11 @@ def _placement(
 ) -> Placement:
     found: GgufTensor = file.tensor(theirs)
     qtype = require_computable(found.qtype, found.type_name, theirs, file.path)
-    check_shape(theirs, (found.rows, found.cols), joint_shape(config, parts), file.path)
     name, tensor = parts[0]
-    n_experts = tensor.n_experts(config)
-    info = TensorInfo(name, qtype, found.rows, found.cols, n_experts=n_experts)
+    is_flat = tensor.is_vector and tensor.experts is None  # whatever dimensions it is stored in
+    rows, cols = (1, found.n_values) if is_flat else (found.rows, found.cols)
+    check_shape(theirs, (rows, cols), joint_shape(config, parts), file.path)
+    info = TensorInfo(name, qtype, rows, cols, n_experts=tensor.n_experts(config))
     return Placement(info, found.file, found.offset)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,72 +11,28 @@ from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
-from dllama.runtime.layer import NONE, After
+from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
+from dllama.runtime.partial_sums import Squares
+from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from dllama.step import PAGE_TOKENS, Step
-from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
+from kernels.activations import clear, gather_rows, swiglu
 from kernels.attention.causal import attention
+from kernels.attention.gate import apply_gates, part_gates
+from kernels.attention.joint_norm import head_squares, norm_heads
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
+from kernels.experts.sums import add_parts
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
+from kernels.norms import add_norm
 from kernels.prepare import pack_quants, prepare, unpack_quants
+from kernels.recurrent.convolution import convolution
+from kernels.recurrent.delta import DeltaWeights, delta_net
+from kernels.recurrent.states import DeltaStates
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A step as the kernels read it: contiguous int32 arrays, and each row's page."""
-
-    n: int  # T
-    starts: np.ndarray  # (S + 1,)
-    positions: np.ndarray  # (T,)
-    pages: np.ndarray  # (S, max_pages)
-    row_pages: np.ndarray  # (T,)
-    logits_at: np.ndarray  # (R,)
-    hidden_at: np.ndarray  # (H,)
-
-    @property
-    def wanted(self) -> np.ndarray:
-        """The rows whose last states are read, in rising order. Not for short steps, all rows of
-        which are computed to the end."""
-        return np.union1d(self.logits_at, self.hidden_at)
-
-
-def rows_of(step: Step) -> Rows:
-    """The rows of a step."""
-    positions = np.ascontiguousarray(step.positions, np.int32)
-    starts = np.ascontiguousarray(step.starts, np.int32)
-    pages = np.ascontiguousarray(step.pages, np.int32)
-    logits_at = np.ascontiguousarray(step.logits_at, np.int32)
-    sequence = np.arange(len(starts) - 1)
-    if len(sequence) < step.n_tokens:
-        sequence = np.repeat(sequence, np.diff(starts))
-    row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
-    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at, step.hidden_at)
-
-
-def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
-    """Cuts a step's rows into groups of about one size; returns the first row of each and the group
-    as a step of its own that wants no logits, but their rows' last states."""
-    wanted = rows.wanted
-    edges = [rows.n * i // n_groups for i in range(n_groups + 1)]
-    groups = []
-    for first, end in pairwise(edges):
-        part = slice(first, end)
-        begin = int(np.searchsorted(rows.starts, first, "right")) - 1
-        stop = int(np.searchsorted(rows.starts, end, "left"))
-        starts = np.clip(rows.starts[begin : stop + 1], first, end) - np.int32(first)
-        inside = wanted[(wanted >= first) & (wanted < end)] - first
-        group = Rows(
-            end - first, starts, rows.positions[part], rows.pages[begin:stop],
-            rows.row_pages[part], rows.logits_at[:0], inside,
-        )  # fmt: skip
-        groups.append((first, group))
-    return groups
 
 
 class Ops:
@@ -92,6 +47,7 @@ class Ops:
         self._config: ModelConfig = weights.config
         self._epsilon = weights.config.norm_epsilon
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
+        self.delta = state.delta_rows  # (T, width)
         self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
     def begin(self, rows: Rows) -> None:
@@ -170,12 +126,15 @@ class Ops:
         self.normed = state.normed.part(first) if first else state.normed  # (T, dim): of products
         self._wire = state.wire[own]
         self.x = state.x[own]  # (T, dim): the residual stream
+        self._own_rows = own  # of the buffers
         self.total = state.partial[own]  # (T, width): the sum over all ranks
-        self.addend: Addend = (  # (T, width): this rank's part of it
-            self.total if state.fixed is None else state.fixed.rows(own)
-        )
+        self.addend = self._whole_addend()  # (T, width): this rank's part of it
         self._cosines, self._sines = state.cosines[:, own], state.sines[:, own]
         self._delta = None
+
+    def _whole_addend(self) -> Addend:
+        fixed = self._state.fixed
+        return self.total if fixed is None else fixed.rows(self._own_rows)
 
     def add_norm(self, after: After, before: np.ndarray, *readers: Linear | None) -> None:
         """x += norm(total + bias), as `after` says, then `normed` = norm(x, before), as all
@@ -186,15 +145,63 @@ class Ops:
         """
         self._needs = needs_of(*readers)
         needs = Needs(quants=True) if self._sends_quants else self._needs
-        add_rms_norm(
+        add_norm(
             self._team, self.x, self._delta, after.norm, before, self._epsilon, self.normed,
-            self.rows.n, needs, self._own, after.bias,
+            self.rows.n, needs, self._own, after.bias, scale=self._config.residual_scale,
+            is_centered=self._config.has_layer_norm,
         )  # fmt: skip
         self._delta = self.total
 
     def take_in(self, after: After) -> None:
         """x += norm(total + bias), as `after` says."""
         self.add_norm(after, NONE)
+
+    def begin_part(self, number: int) -> None:
+        """Lets `addend` be one of the parts that `add_parts` adds up."""
+        assert self._state.parts is not None, "only layers of one sum have parts"
+        self.addend = self._state.parts.part(number, self._own_rows)
+
+    def add_parts(self) -> None:
+        """Adds up the parts, to `addend`."""
+        state, own = self._state, self._own_rows
+        assert state.parts is not None, "only layers of one sum have parts"
+        self.addend = self._whole_addend()
+        slots = state.parts.slots[own]
+        add_parts(self._team, slots, self.rows.n, state.parts.sums, self.addend)
+
+    def square_heads(self) -> None:
+        """This rank's part of the mean squares of each row's queries and keys, to `squares`."""
+        config, n_kv_heads = self._config, self._weights.n_kv_heads
+        head_squares(
+            self._team, self.qkv, self.rows.n, (n_kv_heads * config.group_size, n_kv_heads),
+            config.head_dim, (config.q_dim, config.kv_dim), self.squares,
+        )  # fmt: skip
+
+    def add_no_squares(self) -> None:
+        """Makes this rank's part of the mean squares zero: it has no heads."""
+        clear(self.squares.low)
+        clear(self.squares.wide)
+
+    def norm_heads(self, q_norm: np.ndarray, k_norm: np.ndarray) -> None:
+        """Norms queries and keys of `qkv` by the mean squares of all ranks, in `square_totals`."""
+        norm_heads(
+            self._team, self.qkv, self.rows.n, self.square_totals, q_norm, k_norm, self._epsilon
+        )
+
+    @property
+    def squares(self) -> FixedSums:
+        """This rank's part of each row's mean squares, (T, GROUP)."""
+        return self._squares.own.rows(self._own_rows)
+
+    @property
+    def square_totals(self) -> np.ndarray:
+        """Those of all ranks, (T, GROUP) float32."""
+        return self._squares.total[self._own_rows]
+
+    @property
+    def _squares(self) -> Squares:
+        assert self._state.squares is not None, "only families of joint norms measure heads"
+        return self._state.squares
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
@@ -211,33 +218,71 @@ class Ops:
             clear(self.addend)
 
     def rotate_and_store(
-        self, layer: int, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray
+        self, layer: Layer, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray
     ) -> None:
         """Adds biases to `qkv`, norms and turns queries and keys, and stores keys and values."""
         state, rows, config = self._state, self.rows, self._config
-        table = self._weights.rotations.table_of[layer]
+        if config.has_output_gate:
+            n_kv_heads = self._weights.n_kv_heads
+            part_gates(
+                self._team, self.qkv, rows.n, n_kv_heads * config.group_size, n_kv_heads,
+                config.head_dim, state.gates,
+            )  # fmt: skip
+        table = self._weights.rotations.table_of[layer.index]
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
             self._epsilon, self._cosines[table], self._sines[table], rows.positions,
-            rows.row_pages, state.kv.keys[layer], state.kv.values[layer],
+            rows.row_pages, state.kv.keys[layer.place], state.kv.values[layer.place],
+            is_centered=config.has_layer_norm,
         )  # fmt: skip
 
-    def attend(self, layer: int, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
+    def attend(self, layer: Layer, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
-            window=config.attention_of(layer).window, sinks=sinks,
+            window=config.attention_of(layer.index).window, sinks=sinks,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim, weighed,
-            state.scratch, inputs.own,
+            rows.pages, state.kv.keys[layer.place], state.kv.values[layer.place], config.head_dim,
+            weighed, state.scratch, inputs.own,
+        )  # fmt: skip
+        if config.has_output_gate:
+            width = self._weights.n_kv_heads * config.group_size * config.head_dim
+            apply_gates(self._team, state.gates, rows.n, width, inputs.own)
+        prepare(self._team, inputs.activations, rows.n, reader.needs)
+        return inputs.activations
+
+    def convolve(self, place: int, weights: np.ndarray) -> None:
+        """The convolution of queries, keys and values of `delta`, each channel by itself, with
+        weights (positions, channels)."""
+        rows = self.rows
+        convolution(
+            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
+            place,
+        )  # fmt: skip
+
+    def run_delta_net(self, layer: Layer, reader: Linear) -> Activations:
+        """The gated results of every row, as `reader` reads them: (T, columns). States are taken
+        through the rows."""
+        rows, sizes = self.rows, self._config.delta
+        assert sizes is not None, "only families with gated delta nets compute them"
+        inputs = self._state.mixed_deltas[columns_of(reader)]
+        weights = DeltaWeights(*map(layer.vector, ("delta_decay", "delta_shift", "delta_norm")))
+        delta_net(
+            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
+            layer.place, sizes.bundle, sizes.pairs_gates, self._epsilon, inputs.own,
         )  # fmt: skip
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations
+
+    @property
+    def _states(self) -> DeltaStates:
+        assert self._state.states is not None, "only families with gated delta nets have states"
+        return self._state.states
 
     def swiglu(self, hidden_dim: int, reader: Linear) -> Activations:
         """silu(gate) * up of `gate_up`'s two halves, or with the model's own function of the gate,
@@ -276,9 +321,9 @@ class Ops:
         n = len(rows.logits_at)
         if n and weights.wcls is not None:
             gather_rows(self.x, rows.logits_at, state.last)
-            add_rms_norm(
-                self._team, state.last[:n], None, NONE, weights.norm, self._epsilon,
-                self.normed, n, weights.wcls.needs,
+            add_norm(
+                self._team, state.last[:n], None, NONE, weights.head_norm, self._epsilon,
+                self.normed, n, weights.wcls.needs, is_centered=self._config.has_layer_norm,
             )  # fmt: skip
             self.matmul(weights.wcls, self.normed, state.logits, n)
             if self._config.final_softcap:

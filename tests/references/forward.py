@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.writers.decode import decode
 from dllama.config import Gating, LayerAttention, ModelConfig
+from dllama.models import FAMILIES
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
@@ -59,13 +60,20 @@ def _forward(
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
         attend = partial(_attention, kind=config.attention_of(i))
+        if FAMILIES[config.arch].feed_forward is None:
+            normed = norm(x, layer["norm1"], config)
+            x = x + attend(layer, normed, config) + feed_forward(layer, normed, config)
+            continue
+        first = delta_net if config.is_delta(i) else attend
         for half, before, after in (
-            (attend, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
+            (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
             added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
-            x = x + (norm(added, layer[after], config) if after in layer else added)
+            added = norm(added, layer[after], config) if after in layer else added
+            x = x + config.residual_scale * added
     head = values("embed" if config.is_tied else "wcls")
-    return _capped(norm(x, values("norm"), config) @ head.T, config.final_softcap)
+    logits = config.logit_scale * (norm(x, values("norm"), config) @ head.T)
+    return _capped(logits, config.final_softcap)
 
 
 def _capped(x: np.ndarray, cap: float) -> np.ndarray:
@@ -73,6 +81,8 @@ def _capped(x: np.ndarray, cap: float) -> np.ndarray:
 
 
 def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    if config.has_layer_norm:
+        x = x - x.mean(axis=-1, keepdims=True)
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
 
@@ -85,8 +95,11 @@ def _attention(
         (x @ layer[w].T + layer.get(b, 0.0)).reshape(n_tokens, -1, hd)
         for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
     )
+    gates = np.zeros((n_tokens, 0))
+    if config.has_output_gate:
+        q, gates = (a.reshape(n_tokens, -1, hd) for a in (q[:, ::2], q[:, 1::2]))
     if config.has_qk_norm:
-        q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
+        q, k = _norm_heads(q, layer["q_norm"], config), _norm_heads(k, layer["k_norm"], config)
     if kind.is_rotated:
         if kind.has_local_rope:
             config = replace(
@@ -105,8 +118,58 @@ def _attention(
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     weights = weights[..., :n_tokens]
-    mixed = np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1)
-    return mixed @ layer["wo"].T + layer.get("bo", 0.0)
+    result = np.einsum("hij,jhd->ihd", weights, v)
+    if config.has_output_gate:
+        result = result / (1 + np.exp(-gates))
+    return result.reshape(n_tokens, -1) @ layer["wo"].T + layer.get("bo", 0.0)
+
+
+def delta_net(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The gated delta rule, token by token (arXiv 2412.06464, equation 10)."""
+    sizes, n_tokens = config.delta, len(x)
+    assert sizes is not None
+    n_shared = sizes.n_value_heads // sizes.n_key_heads
+    parts = []
+    for name in "qkv":
+        weights = layer[f"conv_{name}"]
+        inputs = np.concatenate(
+            [np.zeros((sizes.conv_len - 1, len(weights))), x @ layer[f"delta_{name}"].T]
+        )
+        taken = sum(inputs[i : i + n_tokens] * weights[:, i] for i in range(sizes.conv_len))
+        parts.append((taken / (1 + np.exp(-taken))).reshape(n_tokens, -1, sizes.key_dim))
+    q, k, v = parts
+    v = v.reshape(n_tokens, sizes.n_value_heads, sizes.value_dim)
+    q, k = (a / np.sqrt((a * a).sum(axis=-1, keepdims=True) + 1e-6) for a in (q, k))
+    if "delta_gates" in layer:
+        both = (x @ layer["delta_gates"].T).reshape(n_tokens, sizes.n_key_heads, 2, n_shared)
+        beta, alpha = (both[:, :, i].reshape(n_tokens, -1) for i in range(2))
+    else:
+        beta, alpha = (x @ layer[name].T for name in ("delta_beta", "delta_alpha"))
+    decay = np.exp(layer["delta_decay"] * np.logaddexp(0, alpha + layer["delta_shift"]))
+    beta = 1 / (1 + np.exp(-beta))
+    result = np.zeros(v.shape)
+    for h in range(sizes.n_value_heads):
+        bundle, place = divmod(h, sizes.bundle * n_shared)
+        key_head = bundle * sizes.bundle + place % sizes.bundle
+        state = np.zeros((sizes.key_dim, sizes.value_dim))
+        for t in range(n_tokens):
+            key = k[t, key_head]
+            state = decay[t, h] * state
+            state = state + np.outer(key, beta[t, h] * (v[t, h] - key @ state))
+            result[t, h] = q[t, key_head] @ state / np.sqrt(sizes.key_dim)
+    z = (x @ layer["delta_z"].T).reshape(result.shape)
+    result = norm(result, layer["delta_norm"], config) * z / (1 + np.exp(-z))
+    return result.reshape(n_tokens, -1) @ layer["delta_out"].T
+
+
+def _norm_heads(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Norms x (T, heads, head_dim): heads that have their weights in common, or weights of their
+    own, or all heads of a row as one."""
+    if weight.size == config.head_dim:
+        return norm(x, weight, config)
+    if config.has_layer_norm:
+        return norm(x, np.ones(config.head_dim), config) * weight.reshape(x.shape[1:])
+    return norm(x.reshape(len(x), -1), weight, config).reshape(x.shape)
 
 
 def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.rope_keys import rope_metadata
 from dllama.formats.checkpoint.window_keys import KINDS, window_metadata
+from dllama.formats.gguf_config import epsilon_key
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -41,6 +43,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "query_pre_attn_scalar": (),
     "use_bidirectional_attention": (False,),
     "no_rope_layers": ([],),
+    "position_embedding_type": ("rope",),
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
@@ -60,19 +63,24 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     Raises ModelFileError, which names the key, for what this version does not compute."""
     family = family_of(config, path)
     _refuse_foreign(config, family, path)
+    config = {**family.hf_defaults, **config}
+    if "intermediate_size" not in config and "moe_intermediate_size" in config:
+        config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
     for ours, theirs in family.hf_keys.items():
         if config.get(ours) is not None:
             keys[theirs] = config[ours]
         elif ours in config and ours.endswith("_softcapping"):
             keys[theirs] = 0.0  # null is no cap; a key that is missing is the family's own
+    keys |= delta_metadata(config, family, path)
     heads = config.get("num_key_value_heads")
     if heads is not None:
         keys["attention.head_count_kv"] = _whole(config, "num_key_value_heads", path)
     if config.get("head_dim") is not None:
         size = _whole(config, "head_dim", path)
         keys |= {"attention.key_length": size, "attention.value_length": size}
-    keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
+    epsilon = "layer_norm_eps" if family.always.get("has_layer_norm") else "rms_norm_eps"
+    keys[epsilon_key(family)] = _above_zero(config, epsilon, path)
     keys |= window_metadata(config, path)
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
     return {
@@ -109,11 +117,12 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"{config['model_type']}. Use another model."
             )
     kinds = config.get("layer_types")
-    foreign = [kind for kind in kinds if kind not in KINDS] if isinstance(kinds, list) else []
+    computed = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    foreign = [kind for kind in kinds if kind not in computed] if isinstance(kinds, list) else []
     if foreign:
         raise ModelFileError(
             f"{path}: layer_types names layers of the kind {str(foreign[0])[:80]!r}; this version "
-            f"computes {' and '.join(KINDS)}. Use another model."
+            f"computes {' and '.join(computed)}. Use another model."
         )
 
 

@@ -39,7 +39,7 @@ from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from kernels.gates import Gate  # noqa: E402
 from tests.local_model import Ranks, make_step  # noqa: E402
-from tests.toy_models import DELTA, LONGROPE  # noqa: E402
+from tests.toy_models import DELTA, GRANITE, LONGROPE  # noqa: E402
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
 SIZES = {
@@ -54,6 +54,11 @@ EXPERTS = {
 }  # fmt: skip
 
 
+GRANITE_JSON = {
+    "attention_multiplier": 0.125, "embedding_multiplier": 1.5, "residual_multiplier": 0.75,
+    "logits_scaling": 4.0,
+}  # fmt: skip
+COHERE = {"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "use_qk_norm": False}
 GROUPED = {
     "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 160,
     "n_shared_experts": 2, "intermediate_size": 224, "first_k_dense_replace": 1,
@@ -147,6 +152,17 @@ CASES = [
     ),
     phi4_mini(256, original=30),
     phi4_mini(96, original=100),
+    Case("granite", "granite", GRANITE_JSON, GRANITE),
+    Case("granitemoe", "granitemoe", EXPERTS | GRANITE_JSON, {"has_expert_norm": True} | GRANITE),
+    Case("olmo2", "olmo2", {}, {}),
+    Case("olmoe", "olmoe", EXPERTS | {"norm_topk_prob": False}, {}),
+    Case(
+        "glm4", "glm4", GLM | {"attention_bias": True, "pad_token_id": 0},
+        {"has_qkv_bias": True, "partial_rotary_dim": 8},
+    ),
+    Case("cohere", "command-r", COHERE, {"logit_scale": 0.0625}),
+    Case("cohere", "command-r", COHERE | {"use_qk_norm": True},
+         {"logit_scale": 0.0625, "has_qk_norm": True}),
     Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
@@ -183,6 +199,14 @@ def test_every_family_is_here() -> None:
     assert {case.arch for case in CASES} | set(DELTA) == set(FAMILIES)
 
 
+LOADED = {
+    "block_sparse_moe.input_linear.weight": "block_sparse_moe.experts.gate_up_proj",
+    "block_sparse_moe.output_linear.weight": "block_sparse_moe.experts.down_proj",
+    "block_sparse_moe.router.layer.weight": "block_sparse_moe.router.weight",
+}
+"""Names of tensors in checkpoints, and in models that transformers has loaded."""
+
+
 def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     """A stored tensor of theirs, which has the experts of a layer in one, the gates of each above
     its other half; gpt-oss's by turns, and its matrices the other way round."""
@@ -190,6 +214,8 @@ def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     if ".experts." in theirs and "{e}" not in theirs:
         outputs_last = state[turns.name].numpy()[..., turns.first :: turns.step]
         return outputs_last if outputs_last.ndim == 2 else outputs_last.transpose(0, 2, 1)
+    for stored, loaded in LOADED.items():
+        theirs = theirs.replace(stored, loaded)
     if "{e}" not in theirs:
         return state[theirs].numpy()
     joint, _, which = theirs.removesuffix("_proj.weight").replace("{e}.", "").rpartition(".")

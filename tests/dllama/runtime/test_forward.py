@@ -18,7 +18,7 @@ from tests.cluster.array_source import ArraySource, small_config
 from tests.local_model import Ranks, load_whole, local_runner, make_step
 from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
-from tests.toy_models import LONGROPE, MIXTRAL, write_toy
+from tests.toy_models import GRANITE, LONGROPE, MIXTRAL, write_toy
 
 TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
@@ -54,6 +54,13 @@ VARIANTS = {
     },
     "smollm3": {"arch": "smollm3", "n_layers": 4},
     "phi3-short": {"arch": "phi3", "max_seq_len": 64, **LONGROPE},
+    "granite": {"arch": "granite", **GRANITE},
+    "olmo2": {"arch": "olmo2"},
+    "glm4": {"arch": "glm4", "partial_rotary_dim": 8},
+    "command-r": {"arch": "command-r", "tied": True, "logit_scale": 0.5},
+    "command-r-plus": {"arch": "command-r", "has_qk_norm": True},
+    "granitemoe": {"arch": "granitemoe", "seed": 2, **GRANITE},
+    "olmoe": {"arch": "olmoe", "seed": 2},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},

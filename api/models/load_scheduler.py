@@ -45,9 +45,12 @@ class LoadScheduler:
             known.stop_s, known.failure = resident.stop_s, None
 
     def remove(self, name: str) -> None:
-        """Forgets a model without an engine; those who wait for it are refused."""
+        """Forgets a model without an engine, for which nobody waits any more."""
         assert self._residents[name].phase is Phase.UNLOADED, name
         del self._residents[name]
+
+    def refuse_waiting(self, name: str) -> None:
+        """Ends the waiting for a model that is about to be removed."""
         self._refuse(name, Refusal(f"The model {name!r} was taken off the list; ask for another."))
 
     def resident(self, name: str) -> Resident:
@@ -117,6 +120,7 @@ class LoadScheduler:
         if resident.phase is Phase.LOADING:
             resident.phase = Phase.LOADED
             resident.loaded_s = resident.used_s = now_s
+            resident.n_loads += 1
             resident.failure = None
 
     def failed(self, name: str, reason: str, now_s: float, *, is_short: bool = False) -> None:

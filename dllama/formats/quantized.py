@@ -18,7 +18,7 @@ from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.kept_tensors import KeptTensors
-from dllama.formats.mapped_source import checked_cut, cut_bytes
+from dllama.formats.mapped_source import checked_cut, cut_bytes, cut_of
 from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.qtypes import BLOCK, QType, row_bytes
 from dllama.quantizing.choice import fitting
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
 HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
 KEPT = ("router", "shared_router")  # small, and they choose the experts
+TABLES = ("conv_q", "conv_k", "conv_v")  # numbers of channels, which no product reads
 ENCODING = 1  # to be raised where the same values become other blocks: digests are kept by it
 
 
@@ -60,7 +61,7 @@ class QuantizedSource:
             for name, info in self._tensors.items()
             if info.qtype in FLOAT_TYPES
             and info.rows > info.n_experts
-            and info.short_name not in KEPT
+            and info.short_name not in (*KEPT, *TABLES)
         ]
         if odd and qtype not in FLOAT_TYPES:
             log.warning(
@@ -87,16 +88,14 @@ class QuantizedSource:
             return self._source.read(name, rows, cols)
         rows = checked_cut(rows, made.rows // made.n_experts, f"rows of {name}")
         cols = checked_cut(cols, made.cols, f"columns of {name}")
-        first, last = cut_bytes(made, cols)
+        cut_bytes(made, cols)  # raises where they are no whole blocks
         whole = self._kept.get(name)
         if whole is None and (made.n_experts > 1 or self._kept.has_room(made.n_bytes)):
             whole = self._encoded(self._source.read(name), stored, made.qtype)
             self._kept.put(name, whole)
         if whole is None:
             return self._encoded(self._source.read(name, rows, cols), stored, made.qtype)
-        each = whole.reshape(made.n_experts, -1, made.row_bytes)
-        cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
-        return cut.reshape(made.n_experts * len(rows), last - first)
+        return cut_of(whole, made, rows, cols)
 
     def _encoded(self, raw: np.ndarray, stored: TensorInfo, qtype: QType) -> np.ndarray:
         """Returns raw rows of plain numbers as blocks."""
@@ -127,7 +126,7 @@ class QuantizedSource:
         """Returns what becomes of a tensor."""
         if info.qtype not in FLOAT_TYPES or info.rows // info.n_experts == 1:
             return info
-        if info.short_name in KEPT:
+        if info.short_name in (*KEPT, *TABLES):
             return info
         qtype = self._qtype
         if info.short_name in HEADS and _bits(qtype) < _bits(QType.Q8_0):

@@ -58,9 +58,12 @@ async def run_router(
             )
 
         app = build_app(pool, api_config(server, vertex), DownloadService(downloads, pool))
-        await serve(
-            app, server.hosts, server.port, tls=tls, on_ready=on_ready, drain_s=server.drain_s
-        )  # fmt: skip
+        try:
+            await serve(
+                app, server.hosts, server.port, tls=tls, on_ready=on_ready, drain_s=server.drain_s
+            )
+        finally:
+            source.close()
     return 0
 
 

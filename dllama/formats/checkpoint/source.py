@@ -19,16 +19,17 @@ from dllama.formats.checkpoint.folder import (
     WeightFiles,
     checkpoint_folder,
     checkpoint_name,
-    read_json,
 )
 from dllama.formats.checkpoint.generation_keys import generation_metadata
 from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.rope_keys import longrope_tables
+from dllama.formats.checkpoint.text_part import read_config, text_tensors
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata
-from dllama.formats.mapped_source import MappedSource, Stored
+from dllama.formats.kept_tensors import KeptTensors
+from dllama.formats.mapped_source import MappedSource, Stored, checked_cut, cut_of
 from dllama.formats.stored_views import by_stored_name
 from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
@@ -57,8 +58,10 @@ class CheckpointSource(MappedSource):
         if folder is None:
             raise ModelFileError(f"{path} is no folder of a model in safetensors files.")
         self.folder = folder
-        self.config_json = read_json(folder / CONFIG)
+        self.config_json = read_config(folder)
         self.files = WeightFiles(folder, path)
+        self.files.tensors = text_tensors(self.files.tensors)
+        self._kept = KeptTensors(0)
         try:
             config = _model_config(self.files, self.config_json)
             stored = _stored(self.files, config, self.config_json)
@@ -66,6 +69,23 @@ class CheckpointSource(MappedSource):
         except BaseException:
             self.files.close()
             raise
+
+    def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
+        """Experts are put together once for all readers of their parts, until they are released."""
+        info = self.tensors[name]
+        if info.n_experts == 1:
+            return super().read(name, rows, cols)
+        whole = self._kept.get(name)
+        if whole is None:
+            whole = super().read(name)
+            self._kept.put(name, whole)
+        rows = checked_cut(rows, info.rows // info.n_experts, f"rows of {name}")
+        cols = checked_cut(cols, info.cols, f"columns of {name}")
+        return cut_of(whole, info, rows, cols)
+
+    def release(self, name: str) -> None:
+        self._kept.release(name)
+        super().release(name)
 
     @cached_property
     def metadata(self) -> GgufMetadata:
@@ -76,7 +96,7 @@ class CheckpointSource(MappedSource):
 def checkpoint_metadata(folder: Path) -> GgufMetadata:
     """Returns what a GGUF file would say of the checkpoint in a folder. A tokenizer that cannot be
     used is left out. Raises ModelFileError."""
-    config = read_json(folder / CONFIG)
+    config = read_config(folder)
     keys = config_metadata(config, checkpoint_name(folder), folder / CONFIG)
     keys |= generation_metadata(folder)
     try:

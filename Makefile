@@ -28,10 +28,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/dllama up --n-workers $(WORKERS) --port $(PORT) $(if $(MODEL),--model $(MODEL))
 
-# A process a core, each with whole files in the order of tests/conftest.py. Hundreds of processes
-# import our modules: they may keep them compiled, whatever the environment says.
+# A process more than there are cores, as a quarter of the time tests wait; each with whole files in the
+# order of tests/conftest.py. Hundreds of processes import our modules: they may keep them compiled,
+# whatever the environment says.
 test: $(VENV)/.installed-dev
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(shell expr $$(nproc 2>/dev/null || echo 2) + 1) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 
 # Format, lint, types, layers and the tests that need no compiler: about a minute.
 check: $(VENV)/.installed-dev

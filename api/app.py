@@ -8,6 +8,7 @@ from aiohttp import web
 
 from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
+from api.downloads.service import DOWNLOADS, DownloadService
 from api.http import guards
 from api.left_out import add_left_out_header
 from api.models.models import Models
@@ -15,8 +16,11 @@ from api.routes.table import served_routes, unsupported_routes
 from api.routes.vertex import vertex_routes
 
 
-def build_app(models: Models, config: ApiConfig) -> web.Application:
-    """Returns the HTTP server for `models`, ready for api.http.serve.serve.
+def build_app(
+    models: Models, config: ApiConfig, downloads: DownloadService | None = None
+) -> web.Application:
+    """Returns the HTTP server for `models`, ready for api.http.serve.serve; without `downloads` it
+    downloads nothing.
 
     Starts the models when it starts and closes them when it stops. Raises ConfigError where two
     routes would have the same path.
@@ -31,6 +35,7 @@ def build_app(models: Models, config: ApiConfig) -> web.Application:
         client_max_size=config.max_body_bytes,
     )
     app[CONTEXT] = ApiContext(models, config)
+    app[DOWNLOADS] = downloads or DownloadService()
     app.add_routes(served_routes(config.prefix) + unsupported_routes(config.prefix))
     if config.vertex is not None:
         app.add_routes(vertex_routes(config.vertex))
@@ -38,7 +43,14 @@ def build_app(models: Models, config: ApiConfig) -> web.Application:
     app.on_response_prepare.append(add_left_out_header)
     app.cleanup_ctx.append(engines)
     app.cleanup_ctx.append(streams)
+    app.cleanup_ctx.append(all_downloads)
     return app
+
+
+async def all_downloads(app: web.Application) -> AsyncIterator[None]:
+    """Stops the downloads when the server stops."""
+    yield
+    await app[DOWNLOADS].close()
 
 
 async def streams(app: web.Application) -> AsyncIterator[None]:

@@ -12,6 +12,9 @@ from dllama.errors import (
     ClusterError,
     DllamaError,
     EngineBusy,
+    HubError,
+    ModelNameError,
+    NotOnHub,
     RequestError,
     TemplateError,
     TokenizerError,
@@ -61,6 +64,9 @@ STATUS: tuple[tuple[type[DllamaError], int, str], ...] = (
     (RequestError, 400, "invalid_request_error"),
     (TemplateError, 400, "invalid_request_error"),
     (TokenizerError, 400, "invalid_request_error"),
+    (ModelNameError, 400, "invalid_request_error"),
+    (NotOnHub, 404, "not_found_error"),
+    (HubError, 502, "server_error"),
     (EngineBusy, 503, "unavailable_error"),
     (ClusterError, 503, "unavailable_error"),
     (DllamaError, 500, "server_error"),
@@ -77,6 +83,8 @@ def api_error(error: DllamaError) -> ApiError:
         told.param = error.param
     elif isinstance(error, TemplateError):
         told.param = "messages"
+    elif isinstance(error, ModelNameError):
+        told.param = "model"
     elif isinstance(error, EngineBusy):
         told.retry_after_s = error.retry_after_s
     elif isinstance(error, ClusterError):

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.config import (
     FULL_ATTENTION,
+    DeltaSizes,
     Gating,
     LayerAttention,
     ModelConfig,
@@ -104,6 +105,20 @@ SHAPES: dict[str, ModelConfig] = {
             **(_QWEN | {"is_tied": False}),
         ),
         _shape(
+            "qwen3-next-80b-a3b",
+            "2048 512 48 16 2 256 151936 262144",
+            arch="qwen3next",
+            has_qk_norm=True,
+            has_output_gate=True,
+            partial_rotary_dim=64,
+            n_experts=512,
+            n_active_experts=10,
+            shared_hidden_dim=512,
+            has_expert_norm=True,
+            delta=DeltaSizes(16, 32, 128, 128, 4, interval=4, pairs_gates=True),
+            **(_QWEN | {"is_tied": False, "rope_theta": 10000000.0}),
+        ),
+        _shape(
             "glm-4.5-air",
             "4096 1408 46 96 8 128 151552 131072",
             arch="glm4moe",
@@ -181,7 +196,9 @@ def random_blocks(
     step = max(1, PIECE_BYTES // max(4 * cols, row_bytes(qtype, cols)))
     for first in range(0, rows, step):
         n = min(step, rows - first)
-        if tensor.gguf.endswith(".bias"):
+        if tensor.name == "delta_decay":
+            yield encode(-np.exp(rng.standard_normal((n, cols), np.float32) - 1), qtype)
+        elif tensor.gguf.endswith(".bias"):
             yield encode(0.3 * rng.standard_normal((n, cols), np.float32), qtype)
         elif tensor.is_vector:
             yield encode(1 + 0.1 * rng.standard_normal((n, cols), np.float32), qtype)
@@ -309,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stored_type(tensor: Tensor, qtype: QType, embed_qtype: QType) -> QType:
-    if tensor.is_vector or tensor.name == "router":
+    if tensor.is_vector or tensor.is_table or tensor.name == "router":
         return QType.F32  # norms, biases and routers, as every converter does
     return embed_qtype if tensor.name in {"embed", "wcls"} else qtype
 

@@ -44,6 +44,28 @@ class Gating(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaSizes:
+    """The sizes of layers that are gated delta nets, which keep a state in place of keys and
+    values; every `interval`-th layer attends.
+
+    Value heads are in bundles: those that read the keys of `bundle` neighbours among the key heads.
+    In a bundle the first value heads of all its key heads stand before their second ones. With
+    `pairs_gates` the betas of a key head's value heads stand beside their alphas, else those of all
+    heads come first.
+    """
+
+    n_key_heads: int
+    n_value_heads: int
+    key_dim: int  # of a head
+    value_dim: int
+    conv_len: int  # tokens that the convolution before it reads, the last one included
+    interval: int
+    bundle: int = 1
+    pairs_gates: bool = False
+    n_slots: int = 32  # states that a rank has room for: of running sequences, and kept ones
+
+
+@dataclass(frozen=True, slots=True)
 class LayerAttention:
     """The attention of one layer, where it is not over all earlier tokens with the model's rotary
     positions."""
@@ -110,6 +132,55 @@ class ModelConfig:
     attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
     final_softcap: float = 0.0  # the same of logits
     embedding_scale: float = 1.0
+    has_output_gate: bool = False  # attention's result is weighed by a sigmoid, value by value
+    delta: DeltaSizes | None = None  # of layers that are gated delta nets; None: all attend
+
+    def is_delta(self, layer: int) -> bool:
+        """Returns whether a layer is a gated delta net."""
+        return self.delta is not None and (layer + 1) % self.delta.interval != 0
+
+    def place_of(self, layer: int) -> int:
+        """Returns the number of layers of the same kind before a layer: where its keys and values,
+        or its states, are among those of all layers."""
+        return sum(self.is_delta(i) == self.is_delta(layer) for i in range(layer))
+
+    @property
+    def n_kv_layers(self) -> int:
+        """Layers that have keys and values."""
+        return sum(not self.is_delta(i) for i in range(self.n_layers))
+
+    @property
+    def n_slots(self) -> int:
+        """Slots for the states of sequences; 0 where layers have none."""
+        return 0 if self.delta is None else self.delta.n_slots
+
+    @property
+    def delta_key_dim(self) -> int:
+        """Values of the keys of all heads of a gated delta net."""
+        return 0 if self.delta is None else self.delta.n_key_heads * self.delta.key_dim
+
+    @property
+    def delta_value_dim(self) -> int:
+        return 0 if self.delta is None else self.delta.n_value_heads * self.delta.value_dim
+
+    @property
+    def n_delta_heads(self) -> int:
+        """Value heads of a gated delta net."""
+        return 0 if self.delta is None else self.delta.n_value_heads
+
+    @property
+    def n_delta_gates(self) -> int:
+        """Numbers that all heads of a gated delta net are told with a row, two each."""
+        return 2 * self.n_delta_heads
+
+    @property
+    def delta_head_dim(self) -> int:
+        """Values of a value head of a gated delta net."""
+        return 0 if self.delta is None else self.delta.value_dim
+
+    @property
+    def conv_len(self) -> int:
+        return 0 if self.delta is None else self.delta.conv_len
 
     def attention_of(self, layer: int) -> LayerAttention:
         """Returns the attention of a layer."""
@@ -129,6 +200,11 @@ class ModelConfig:
     @property
     def q_dim(self) -> int:
         return self.n_heads * self.head_dim
+
+    @property
+    def gated_q_dim(self) -> int:
+        """Values of all heads' queries and gates."""
+        return 2 * self.q_dim
 
     @property
     def kv_dim(self) -> int:

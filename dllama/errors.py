@@ -13,7 +13,7 @@ happened, what was expected and what to do.
     |- SessionFileError      a saved session cannot be written, read or used here
     |- HubError              a model cannot be downloaded, or not be found by its name
     |  |- ModelNameError     a text that is no name of a model (HTTP 400)
-    |  `- NotOnHub           the hub has no such model, or not of that type (HTTP 404)
+    |  `- NotOnHub           there is no such model, or not of that type (HTTP 404)
     |- EngineBusy            no room for the request now (HTTP 503)
     `- ClusterError          something between nodes
        |- PeerLost           a node left or hung
@@ -86,7 +86,8 @@ class ModelNameError(HubError):
 
 
 class NotOnHub(HubError):
-    """The hub has no such model, keeps it from this user, or has no files of the type asked for."""
+    """There is no such model, at the hub or here; or it is kept from this user, or has no files of
+    the type asked for."""
 
 
 class EngineBusy(DllamaError):

@@ -10,7 +10,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.kv import KvShift
 from dllama.nodes import NodesCall, NodesReply
-from dllama.step import LogitRow, Step
+from dllama.step import NO_SLOT, LogitRow, Step
 
 
 class Runner(Protocol):
@@ -58,14 +58,15 @@ class Runner(Protocol):
         Saved keys and values can be used only where they are equal."""
         ...
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        """Writes these pages to a file called after `name` on every rank; returns the bytes of all
-        files. The same `stamp`, 16 bytes, is needed to read them. Raises SessionFileError,
-        PeerLost."""
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+        """Writes these pages, and the state in a slot where layers keep some, to a file called
+        after `name` on every rank; returns the bytes of all files. The same `stamp`, 16 bytes, is
+        needed to read them. Raises SessionFileError, PeerLost."""
         ...
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        """Reads what `save_kv` wrote into these pages. Raises SessionFileError, PeerLost."""
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+        """Reads what `save_kv` wrote into these pages, and this slot. Raises SessionFileError,
+        PeerLost."""
         ...
 
     def idle(self) -> None:

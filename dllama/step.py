@@ -10,8 +10,9 @@ import numpy as np
 from dllama.limits import Array, Int32s
 
 NO_ROWS = np.zeros(0, np.int32)
-NO_COPIES = np.zeros((0, 2), np.int32)
+NO_PAIRS = np.zeros((0, 2), np.int32)
 
+NO_SLOT = -1  # of a sequence whose model keeps no states
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
@@ -33,13 +34,16 @@ class Step:
     # (S, max_pages) int32; entries beyond a sequence's length are -1
     logits_at: Int32s  # (R,) int32: the rows whose logits are wanted
     candidates: Int32s  # (R,) int32: how many of the largest logits; 0 for the whole row
-    copies: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(
-        default_factory=lambda: NO_COPIES
-    )
+    copies: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(default_factory=lambda: NO_PAIRS)
     # (C, 2) int32: pages whose contents are copied, from and to, one after the other, before
     # anything is computed: sequences that begin alike and differ within a page
     hidden_at: Int32s = field(default_factory=lambda: NO_ROWS)
     # (H,) int32: the rows whose last states rank 0 keeps
+    slots: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(default_factory=lambda: NO_PAIRS)
+    # (S, 2) int32: where layers keep states, the slot that each sequence's state is read from, and
+    # the one it is left in. None at all: sequence s of the step has slot s
+    kept: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(default_factory=lambda: NO_PAIRS)
+    # (K, 2) int32: rows, and the slot that the state after each is copied to
 
     @property
     def n_tokens(self) -> int:

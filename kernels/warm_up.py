@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.activations import add_rms_norm, swiglu
 from kernels.attention.causal import attention, scratch
+from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.kv_pages import WORDS, kv_pages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.shift_keys import shift_keys
@@ -23,6 +24,9 @@ from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
+from kernels.recurrent.convolution import convolution
+from kernels.recurrent.delta import DeltaWeights, delta_net
+from kernels.recurrent.states import Slots, delta_states
 from kernels.soft_cap import soft_cap
 from kernels.team import Team
 from kernels.weights.dequantize import dequantize
@@ -39,6 +43,7 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
     yield "mixtures of experts", _experts
     for name in WORDS:
         yield f"attention, {name.upper()}", lambda team, name=name: _attention(team, name)  # type: ignore[misc]
+    yield "gated delta nets", _delta_nets
     yield "candidates", _candidates
     for name in ALL_TYPES:
         yield f"weights in {name.upper()}", lambda team, name=name: _weights(team, name)  # type: ignore[misc]
@@ -85,6 +90,19 @@ def _attention(team: Team, name: str) -> None:
     shift_keys(
         team.state, kv.keys, kv.values, zero, zero, 0, 1, 1, np.ones((1, HEAD_DIM // 2)), HEAD_DIM,
     )  # fmt: skip
+
+
+def _delta_nets(team: Team) -> None:
+    dims = (HEAD_DIM, HEAD_DIM)
+    states = delta_states(1, 1, (1, 1), dims, 3, team.n_threads)
+    zero, starts, one = np.zeros(1, np.int32), np.array([0, 1], np.int32), np.ones(1, np.float32)
+    slots = Slots(zero, zero, zero - 1)
+    x, out = np.ones((1, 4 * HEAD_DIM + 2), np.float32), np.zeros((1, HEAD_DIM), np.float32)
+    convolution(team.state, x, starts, zero, slots, x[:, : 3 * HEAD_DIM].copy(), states, 0)
+    weights = DeltaWeights(-one, one, np.ones(HEAD_DIM, np.float32))
+    delta_net(team.state, x, starts, zero, slots, weights, states, 0, 1, True, 1e-6, out)
+    part_gates(team.state, x, 1, 1, 1, HEAD_DIM, out)
+    apply_gates(team.state, x, 1, HEAD_DIM, out)
 
 
 def _candidates(team: Team) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.models import FAMILIES
+from dllama.models.delta_orders import minus_exp, plus_one
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor
@@ -23,6 +25,8 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+UNDONE = {plus_one: lambda values: values - 1, minus_exp: lambda values: np.log(-values)}
+"""What makes a checkpoint's numbers of those that are computed with."""
 DTYPES = {QType.F32: "F32", QType.F16: "F16", QType.BF16: "BF16"}
 Entry = tuple[str, tuple[int, ...], bytes]
 """The dtype, the shape and the bytes of a tensor."""
@@ -139,9 +143,11 @@ def checkpoint_tensors(
             np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
         ]
         if "{e}" not in theirs:
-            each = [np.concatenate(each)]
+            each = [_as_stored(config, theirs, np.concatenate(each))]
         for e, part in enumerate(each):
             shape = part.shape[1:] if is_vector else part.shape
+            if first.is_table:  # channels, and one input of each
+                shape = (shape[0], 1, shape[1])
             if n_experts > len(each):
                 shape = (n_experts, shape[0] // n_experts, shape[1])
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
@@ -151,6 +157,15 @@ def checkpoint_tensors(
         raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
         found[theirs] = (DTYPES[qtype], whole.shape, raw)
     return found
+
+
+def _as_stored(config: ModelConfig, theirs: str, values: np.ndarray) -> np.ndarray:
+    """The values of a stored tensor, as checkpoints of its family have them."""
+    family, name = FAMILIES[config.arch], re.sub(r"^model\.layers\.\d+\.", "", theirs)
+    if (order := family.hf_orders.get(name)) is not None:
+        values = np.take(values, np.argsort(order.places(config)), int(order.is_of_cols))
+    change = family.hf_changes.get(name)
+    return values if change is None else UNDONE[change](values)
 
 
 def _stored_rows(config: ModelConfig, name: str, tensor: Tensor, seed: int) -> np.ndarray:
@@ -193,6 +208,16 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
             "shared_expert_intermediate_size": config.shared_hidden_dim,
+        }  # fmt: skip
+    if (sizes := config.delta) is not None:
+        said |= {
+            "linear_num_key_heads": sizes.n_key_heads, "linear_key_head_dim": sizes.key_dim,
+            "linear_num_value_heads": sizes.n_value_heads, "linear_value_head_dim": sizes.value_dim,
+            "linear_conv_kernel_dim": sizes.conv_len,
+            "layer_types": [
+                "linear_attention" if config.is_delta(i) else "full_attention"
+                for i in range(config.n_layers)
+            ],
         }  # fmt: skip
     scaling = config.rope_scaling
     if scaling is not None:

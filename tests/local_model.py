@@ -110,7 +110,7 @@ def make_step(
     every_row: bool = False,
 ) -> Step:  # fmt: skip
     """chunks: (sequence number, tokens, first position). Sequence s owns pages s * pages_each and
-    on. Logits of each chunk's last row, or of every row."""
+    on, and slot s. Logits of each chunk's last row, or of every row."""
     tokens = [t for _, chunk, _ in chunks for t in chunk]
     positions = [p + i for _, chunk, p in chunks for i in range(len(chunk))]
     starts = np.concatenate([[0], np.cumsum([len(c) for _, c, _ in chunks])]).astype(np.int32)
@@ -121,4 +121,5 @@ def make_step(
         np.array(tokens, np.int32), np.array(positions, np.int32), starts,
         np.array(pages, np.int32), wants.astype(np.int32),
         np.full(len(wants), candidates, np.int32),
+        slots=np.array([[s, s] for s, _, _ in chunks], np.int32),
     )  # fmt: skip

@@ -105,14 +105,20 @@ class Server:
 @contextmanager
 def root(folder: Path, model: Path | str, *args: str, prefix: str = "") -> Iterator[Server]:
     """A root that serves `model`, once it is ready; `prefix` is before its routes."""
+    with server(folder, "--model", str(model), *args, prefix=prefix) as found:
+        yield found
+
+
+@contextmanager
+def server(folder: Path, *args: str, prefix: str = "") -> Iterator[Server]:
+    """A root with these flags, once it is ready; `prefix` is before its routes."""
     port = own_port()
     program = Program(
-        folder / f"root-{port}.log", "root", "--model", str(model), "--port",
-        str(port), "--threads", "1", *args,
-    )  # fmt: skip
+        folder / f"root-{port}.log", "root", "--port", str(port), "--threads", "1", *args
+    )
     try:
-        server = Server(program, f"http://127.0.0.1:{port}{prefix}")
-        server.wait_until_ready()
-        yield server
+        found = Server(program, f"http://127.0.0.1:{port}{prefix}")
+        found.wait_until_ready()
+        yield found
     finally:
         program.stop()

@@ -176,11 +176,11 @@ class ScriptedRunner:
     def fingerprint(self) -> bytes:
         return bytes(32)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
         self._saved[name] = stamp, self._tokens[list(pages)]
         return SESSION_BYTES
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
         saved_stamp, tokens = self._saved.get(name, (b"", None))
         if tokens is None or saved_stamp != stamp:
             raise SessionFileError(f"there is no saved session {name!r} of this stamp")

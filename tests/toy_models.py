@@ -17,6 +17,7 @@ from benchmarks.writers.filler_vocabulary import bpe_metadata, spm_metadata
 from benchmarks.writers.m_export import in_m_order, m_stream
 from dllama.config import (
     FULL_ATTENTION,
+    DeltaSizes,
     Gating,
     LayerAttention,
     ModelConfig,
@@ -32,13 +33,16 @@ from kernels.gates import Gate
 
 TOKENIZERS = {"bpe": bpe_metadata, "spm": spm_metadata}
 
-GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "router": 2.0}
+GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "router": 2.0,
+        "delta_out": 1.5}  # fmt: skip
 """Standard deviation of a matrix times sqrt(cols), where it is not 1."""
 
 
 EXPERTS: dict[str, dict[str, object]] = {
     "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
+    "qwen3next": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
+    "qwen35moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "gpt-oss": {
         "n_experts": 8,
         "n_active_experts": 3,
@@ -64,6 +68,12 @@ EXPERTS: dict[str, dict[str, object]] = {
 }
 """The experts of a toy of two layers, and what comes with them, by its family."""
 
+DELTA: dict[str, DeltaSizes] = {
+    "qwen3next": DeltaSizes(4, 8, 16, 32, 4, interval=2, n_slots=24, pairs_gates=True),
+    "qwen35": DeltaSizes(4, 8, 16, 128, 4, interval=2, bundle=2, n_slots=24),
+    "qwen35moe": DeltaSizes(4, 4, 16, 32, 4, interval=2, n_slots=24),
+}
+"""The gated delta nets of a toy, by its family."""
 SHARED = {"qwen2moe": 2, "glm4moe": 1}
 """How many experts the shared one of a toy is as wide as, by its family."""
 
@@ -106,6 +116,10 @@ def write_toy(
     `vocab_size`, and further fields of its config (`more`). A matrix whose columns are no
     multiple of the block of `qtype` is stored as F16 in GGUF, as llama.cpp does, and refused in
     .m."""
+    if arch in ("qwen2moe", "qwen3next", "qwen35moe"):
+        more = {"shared_hidden_dim": 2 * hidden_dim, **more}
+    if arch in DELTA:
+        more = {"delta": DELTA[arch], **more}
     if arch in SHARED:
         more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
     config = ModelConfig(
@@ -141,6 +155,8 @@ def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:
     normal = rng.standard_normal((rows, cols), np.float32)
     if tensor.gguf.endswith(".bias"):
         return np.float32(0.3) * normal
+    if tensor.name == "delta_decay":
+        return -np.exp(np.float32(0.7) * normal - 1)
     if tensor.is_vector:
         return 1 + np.float32(0.1) * normal
     return normal * np.float32(GAIN.get(tensor.name, 1.0) / np.sqrt(cols))

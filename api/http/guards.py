@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from api.body import json_response
-from api.config import ApiConfig
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
 from api.http.keys import key_of
+from api.http.origins import is_welcome
 from api.model_use import LEASES
 from api.replies import anthropic, ollama
 from api.routes.table import PUBLIC_PATHS
@@ -25,7 +24,6 @@ log = logging.getLogger(__name__)
 OPENAI = "/v1/"
 # The errors of other makers' APIs, by how their routes begin; all others are OpenAI's.
 ERROR_BODIES = {"/v1/messages": anthropic.error_body, "/api/": ollama.error_body}
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
@@ -133,16 +131,3 @@ async def add_cors_headers(request: web.Request, response: web.StreamResponse) -
     if is_welcome(origin, request.app[CONTEXT].config):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Credentials"] = "true"
-
-
-def is_welcome(origin: str, config: ApiConfig) -> bool:
-    if "*" in config.cors_origins or origin in config.cors_origins:
-        return True
-    return "localhost" in config.cors_origins and is_local(origin)
-
-
-def is_local(origin: str) -> bool:
-    try:
-        return urlsplit(origin).hostname in LOCAL_HOSTS
-    except ValueError:  # no URL at all
-        return False

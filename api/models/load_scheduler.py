@@ -117,6 +117,7 @@ class LoadScheduler:
         if resident.phase is Phase.LOADING:
             resident.phase = Phase.LOADED
             resident.loaded_s = resident.used_s = now_s
+            resident.n_loads += 1
             resident.failure = None
 
     def failed(self, name: str, reason: str, now_s: float, *, is_short: bool = False) -> None:

@@ -146,6 +146,7 @@ class ModelPool:
         return {
             "needed_bytes": resident.need_bytes * is_there,
             "open_requests": resident.n_leases,
+            "loads": resident.n_loads,
         }
 
     def expires_in_s(self, entry: ModelEntry) -> float:

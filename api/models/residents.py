@@ -39,6 +39,7 @@ class Resident:
     need_bytes: int = 0  # on all nodes
     phase: Phase = Phase.UNLOADED
     n_leases: int = 0  # requests that use it
+    n_loads: int = 0  # since the start
     used_s: float = -math.inf  # the last use
     load_began_s: float = 0.0
     loaded_s: float = 0.0

@@ -16,6 +16,7 @@ const models = new Models();
 const cluster = new ClusterPage(byId("page-cluster"), () => models.chosen);
 const chat = new Chat({
   modelOf: () => models.chosen,
+  loadingOf: (id) => models.loading(id),
   save: async (conversation) => {
     await conversations.save(conversation);
     if (location.hash !== `#/c/${conversation.id}` && chat.conversation === conversation) {

@@ -7,6 +7,7 @@ import { events } from "./server.js";
 import { requestFields } from "./settings.js";
 import { messageElement } from "./message.js";
 
+const LOOK_MS = 1000;  // between two looks at how far a model is that is waited for
 const NEAR_END = 80;  // pixels from the end of the messages at which new ones scroll along
 
 /** Shows conversations and has them answered; answers go on while another one is shown. */
@@ -16,9 +17,11 @@ export class Chat {
   #live = new Map();  // the conversations that are being answered
   #elements = new Map();  // of the messages that are shown
 
-  /** `modelOf()` names the model to ask, `save(conversation)` keeps one. */
-  constructor({ modelOf, save }) {
+  /** `modelOf()` names the model to ask, `loadingOf(model)` tells how far one is that loads, and
+   * `save(conversation)` keeps one. */
+  constructor({ modelOf, loadingOf, save }) {
     this.modelOf = modelOf;
+    this.loadingOf = loadingOf;
     this.save = save;
     this.list = byId("messages");
     this.prompt = byId("prompt");
@@ -105,11 +108,17 @@ export class Chat {
     this.#running.set(conversation.id, controller);
     this.#live.set(conversation.id, conversation);
     conversation.messages.push(message);
-    await this.save(conversation);
     this.#draw();
     this.#toEnd();
+    await this.save(conversation);
+    const waiting = setInterval(async () => {
+      message.loading = await this.loadingOf(model);
+      this.#refresh(conversation, message);
+    }, LOOK_MS);
     try {
       for await (const piece of events("v1/chat/completions", { method: "POST", body, signal: controller.signal })) {
+        clearInterval(waiting);
+        delete message.loading;
         addPiece(message, piece);
         this.#refresh(conversation, message);
       }
@@ -117,6 +126,8 @@ export class Chat {
       if (error.name === "AbortError") message.finish = "stopped";
       else message.failed = error.message;
     }
+    clearInterval(waiting);
+    delete message.loading;
     this.#running.delete(conversation.id);
     this.#live.delete(conversation.id);
     await this.save(conversation);

@@ -1,6 +1,6 @@
 // The page of the cluster: what the nodes do at this moment.
 
-import { duration, el } from "./elements.js";
+import { bytes, duration, el } from "./elements.js";
 import { json } from "./server.js";
 import { nodeCard, times } from "./node_card.js";
 import { Chart } from "./chart.js";
@@ -22,7 +22,8 @@ export class ClusterPage {
     this.unused = el("div");
     this.happened = el("ol", { class: "happened", "aria-live": "polite", "aria-label": "What happened to nodes" });
     this.trouble = el("p", { class: "failed", hidden: true, role: "alert" });
-    place.append(el("h1", {}, "Cluster"), this.trouble, this.tiles, this.#chart.element,
+    this.models = el("div");
+    place.append(el("h1", {}, "Cluster"), this.trouble, this.models, this.tiles, this.#chart.element,
       el("h2", {}, "Nodes"), legend(), this.nodes, this.unused,
       el("h2", {}, "What happened"), this.happened);
     this.#say("Watching since this page was opened.");
@@ -39,7 +40,10 @@ export class ClusterPage {
     try {
       const model = this.modelOf();
       const query = model ? `?model=${encodeURIComponent(model)}` : "";
-      const [stats, { nodes }] = await Promise.all([json(`stats${query}`), json(`cluster/nodes${query}`)]);
+      let stats = await json("stats");
+      this.models.replaceChildren(...modelsOf(stats));
+      if (stats.models) stats = await json(`stats${query}`);
+      const { nodes } = await json(`cluster/nodes${query}`);
       this.trouble.hidden = true;
       this.#show(stats, nodes);
     } catch (error) {
@@ -91,6 +95,17 @@ export class ClusterPage {
     this.happened.prepend(el("li", {}, el("time", { class: "dim" }, new Date().toLocaleTimeString()), ` ${text}`));
     while (this.happened.childElementCount > MAX_EVENTS) this.happened.lastChild.remove();
   }
+}
+
+/** The models of a router, and what each takes. */
+function modelsOf(stats) {
+  if (!stats.models) return [];
+  const rows = stats.models.map((model) => el("tr", {}, el("td", {}, model.id), el("td", {}, model.state),
+    el("td", {}, model.needed_bytes ? bytes(model.needed_bytes) : "–"), el("td", {}, String(model.open_requests))));
+  const head = ["Model", "State", "Memory", "Requests"].map((text) => el("th", {}, text));
+  return [el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)),
+    el("p", { class: "dim" }, `${bytes(stats.memory_bytes)} for ${stats.max_models || "all"} models at most; ` +
+      `${stats.n_waiting} requests wait for one. Below: the model that is chosen.`)];
 }
 
 function tile(name, value, note = "") {

@@ -53,6 +53,7 @@ function callElement(call) {
 
 function noteOf(message) {
   if (message.failed) return [el("p", { class: "failed", role: "alert" }, message.failed)];
+  if (message.loading) return [el("p", { class: "dim", role: "status" }, message.loading)];
   if (message.finish === "stopped") return [el("p", { class: "dim" }, "Stopped.")];
   return ENDS[message.finish] ? [el("p", { class: "dim" }, ENDS[message.finish])] : [];
 }

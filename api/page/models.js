@@ -11,6 +11,8 @@ export class Models {
   #list = [];
   #routes = {};
   #timer = 0;
+  #trouble = new Map();  // what the server said to a load or an unload, by model
+  #draw = null;
 
   constructor() {
     byId("model").addEventListener("click", () => this.open());
@@ -38,6 +40,17 @@ export class Models {
     return this.#list.find((model) => model.status?.value === "loaded")?.id ?? ids[0] ?? null;
   }
 
+  /** Returns how far a model is that loads; "" for one that does not. */
+  async loading(id) {
+    try {
+      await this.refresh();
+    } catch {
+      return "";
+    }
+    const status = this.#list.find((model) => model.id === id)?.status;
+    return status?.value === "loading" ? `Loading ${id}: ${percent(status)}` : "";
+  }
+
   choose(id) {
     localStorage.setItem(CHOSEN, id);
     byId("model-name").textContent = id;
@@ -51,38 +64,77 @@ export class Models {
       el("h2", { id: "models-title" }, "Models"), body,
       el("div", { class: "sheet-row" }, el("button", { type: "button", onclick: () => dialog.close() }, "Close"))));
     dialog.showModal();
-    const draw = async () => {
+    let shown = "";
+    this.#draw = async () => {
       try {
         await this.refresh();
-        body.replaceChildren(this.#table(dialog));
+        for (const model of this.#list) model.trouble = this.#trouble.get(model.id);
+        const now = JSON.stringify([this.#list, this.chosen]);
+        if (now !== shown) body.replaceChildren(this.#table(dialog));  // else what has the focus would lose it
+        shown = now;
       } catch (error) {
+        shown = "";
         body.replaceChildren(el("p", { class: "failed" }, error.message));
       }
     };
-    await draw();
+    await this.#draw();
     clearInterval(this.#timer);
-    this.#timer = setInterval(() => (dialog.open ? draw() : clearInterval(this.#timer)), WAIT_MS);
+    this.#timer = setInterval(() => (dialog.open ? this.#draw() : clearInterval(this.#timer)), WAIT_MS);
   }
 
   #table(dialog) {
     const rows = this.#list.map((model) => {
-      const choose = el("button", { type: "button", class: model.id === this.chosen ? "primary" : "", onclick: () => {
+      const isChosen = model.id === this.chosen;
+      const choose = el("button", { type: "button", class: isChosen ? "primary" : "", onclick: () => {
         this.choose(model.id);
         dialog.close();
-      } }, model.id === this.chosen ? "Chosen" : "Choose");
-      return el("tr", {}, el("td", {}, el("b", {}, model.id), el("br"), el("span", { class: "dim" }, about(model))),
-        el("td", {}, choose));
+      } }, isChosen ? "Chosen" : "Choose");
+      return el("tr", { "data-model": model.id },
+        el("td", {}, el("b", {}, model.id), el("br"), el("span", { class: "dim" }, about(model)), troubleOf(model), progressOf(model)),
+        el("td", { class: "model-acts" }, choose, this.#ways(model)));
     });
     return el("table", {}, el("tbody", {}, rows));
   }
+
+  /** Loading and unloading, where the server is a router. */
+  #ways(model) {
+    const { status } = model;
+    if (!status || !("POST /models/load" in this.#routes)) return [];
+    const way = status.value === "unloaded" || status.value === "sleeping" ? "load" : "unload";
+    return [el("button", { type: "button", disabled: model.pinned && way === "unload", onclick: () => this.#change(way, model.id) },
+      way === "load" ? "Load" : status.value === "loading" ? "Cancel" : "Unload")];
+  }
+
+  async #change(way, id) {
+    try {
+      await json(`models/${way}`, { method: "POST", body: { model: id } });
+      this.#trouble.delete(id);
+    } catch (error) {
+      this.#trouble.set(id, error.message);
+    }
+    await this.#draw?.();
+  }
 }
+
+function troubleOf(model) {
+  const text = model.trouble ?? (model.status?.failed ? model.status.reason : "");
+  return text ? el("p", { class: "failed" }, text) : null;
+}
+
+function progressOf({ status }) {
+  if (status?.value !== "loading") return null;
+  return el("div", {}, el("progress", { max: 1, value: status.progress?.value ?? 0, "aria-label": "Loading" }),
+    el("span", { class: "dim" }, ` ${percent(status)}`));
+}
+
+const percent = ({ progress, detail }) => `${Math.round(100 * (progress?.value ?? 0))} % ${detail ?? ""}`;
 
 function about(model) {
   const { meta = {}, status } = model;
   const parts = [];
-  if (status) parts.push(status.value);
+  if (status) parts.push(status.failed ? "failed" : status.value);
   if (meta.n_params) parts.push(`${(meta.n_params / 1e9).toFixed(meta.n_params < 1e9 ? 3 : 1)} B parameters`);
-  if (meta.size) parts.push(bytes(meta.size));
+  if (meta.size ?? model.size) parts.push(bytes(meta.size ?? model.size));
   if (meta.ftype) parts.push(meta.ftype);
   if (meta.n_ctx) parts.push(`context ${meta.n_ctx}`);
   return parts.join(" · ");

@@ -91,14 +91,15 @@ def pool_samples(pool: ModelPool) -> Iterator[Sample]:
     told = "Requests that wait for a model to be loaded."
     yield Sample("dllama:models_waiting", "gauge", told, pool.n_waiting)
     for entry in pool.entries():
-        is_loaded = pool.status(entry).value == "loaded"
+        usage, is_loaded = pool.usage(entry), pool.status(entry).value == "loaded"
         rows = (
-            ("model_loaded", "1 while the model is loaded.", float(is_loaded)),
-            ("model_bytes", "Memory that the model takes of all nodes, as planned.",
-             pool.usage(entry)["needed_bytes"]),
+            ("model_loaded", "gauge", "1 while the model is loaded.", float(is_loaded)),
+            ("model_bytes", "gauge", "Memory that the model takes of all nodes, as planned.",
+             usage["needed_bytes"]),
+            ("model_loads_total", "counter", "Loads of the model.", usage["loads"]),
         )  # fmt: skip
-        for name, text, value in rows:
-            yield Sample(f"dllama:{name}", "gauge", text, value, entry.name)
+        for name, kind, text, value in rows:
+            yield Sample(f"dllama:{name}", kind, text, value, entry.name)
 
 
 def llama_samples(

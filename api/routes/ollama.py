@@ -164,8 +164,8 @@ async def version(request: web.Request) -> web.Response:
 async def no_management(request: web.Request) -> web.Response:
     raise ApiError(
         501,
-        f"This server does not take {request.path:.100}: it serves the model file that it was "
-        "started with. Start another one with --model to serve another model.",
+        f"This server does not take {request.path:.100}: it makes no models. It downloads them "
+        "with /api/pull, and dllama convert and dllama-root --quantize make others of them.",
         "not_supported_error",
         code="not_supported",
     )

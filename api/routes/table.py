@@ -11,6 +11,8 @@ from aiohttp.typedefs import Handler
 
 from api.body import json_response
 from api.context import CONTEXT
+from api.downloads import events, tasks
+from api.downloads import ollama as pulling
 from api.errors import ApiError
 from api.http.page import HEADERS, INDEX, NAMES, SERVICE_WORKER, page_file
 from api.routes import (
@@ -142,10 +144,20 @@ ROUTES = (
           ollama.show, 'one of them: {"model": "..."}'),
     Route("GET", ("/api/version",),
           ollama.version, "the version of Ollama whose API this is"),
-    Route("POST", ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
-          ollama.no_management, "Ollama's care of model files: a 501, the model is --model"),
+    Route("POST", ("/api/pull",),
+          pulling.pull, 'download a model, told in lines of JSON: {"model": "qwen3:0.6b"}'),
     Route("DELETE", ("/api/delete",),
-          ollama.no_management, "the same"),
+          pulling.delete, 'remove a model that was downloaded: {"model": "..."}'),
+    Route("POST", ("/api/push", "/api/create", "/api/copy", "/api/blobs/{digest}"),
+          ollama.no_management, "Ollama's making of models: a 501"),
+    Route("POST", ("/v1/models/pull", "/models/pull"),
+          tasks.pull, 'download a model: {"model": "hf.co/USER/REPO:QUANT"}'),
+    Route("GET", ("/v1/models/pull", "/models/pull"),
+          tasks.list_tasks, "the downloads, and how they stand"),
+    Route("DELETE", ("/v1/models/pull", "/models/pull"),
+          tasks.stop, 'stop a download: {"taskId": "..."}'),
+    Route("GET", ("/events", "/v1/events"),
+          events.events, "events of all downloads, over a WebSocket or as server-sent events"),
     Route("GET", ("/v1/models", "/models"),
           models.list_models, "the models served here"),
     Route("POST", ("/models/load", "/v1/models/load"),

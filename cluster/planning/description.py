@@ -19,6 +19,7 @@ from cluster.planning.report import NamedLink
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.models import FAMILIES
+from dllama.models.delta import ATTENTION_OR_DELTA
 from dllama.qtypes import COMPUTABLE, QType
 from dllama.speeds import KernelSpeeds, TypeSpeed
 
@@ -138,6 +139,11 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
         raise ConfigError(
             f"the model is of arch {arch!r} and type {type_name!r}; expected one of "
             f"{', '.join(FAMILIES)}, and one of {', '.join(types)}"
+        )
+    if FAMILIES[str(arch)].attention is ATTENTION_OR_DELTA:
+        raise ConfigError(
+            f"models of arch {arch} have layers that a description cannot tell of; name a model "
+            "file in its place (-m)"
         )
     config = ModelConfig(
         arch=str(arch), name=str(table.get("name", "model")), dim=sizes["dim"],

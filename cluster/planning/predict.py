@@ -178,9 +178,11 @@ class Predictor:
         norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
         in_heads = heads * config.head_dim * (2 * config.group_size + 2)
+        in_heads = in_heads * config.n_kv_layers // config.n_layers  # of an average layer
         attention = self._products(node, "heads", heads, n_rows) + half_s
         attention += norm_s + vector_s * n_rows * in_heads
         attention += self._attend(node, heads, n_rows, depth)
+        attention += self._delta_nets(node, len(shard.delta_heads), n_rows)
         feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "dense", dense, n_rows)
@@ -202,13 +204,22 @@ class Predictor:
             self._unit_s[key] = float(times.sum())
         return self._unit_s[key] * n_units
 
+    def _delta_nets(self, node: int, n_heads: int, n_rows: int) -> float:
+        """Gated delta nets: their products, and states that are read and written with every row."""
+        if not n_heads:
+            return 0.0
+        moved = 2 * n_heads * self.work.state_head_bytes * n_rows
+        return self._products(node, "delta", n_heads, n_rows) + moved / float(
+            self._rates[node][0].max()
+        )
+
     def _attend(self, node: int, n_heads: int, n_rows: int, depth: int) -> float:
         """Attention over all earlier tokens: bound by its products for many rows, by reading keys
         and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
         read = n_heads * self.work.kv_head_bytes * (depth + n_rows)
         seen = n_rows * depth + n_rows * (n_rows + 1) / 2
-        values = n_heads * config.head_dim * config.n_layers
+        values = n_heads * config.head_dim * config.n_kv_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
         return max(products, read / float(self._rates[node][0].max()))
 

@@ -12,23 +12,25 @@ from dllama.kv import KvType
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
-from dllama.sharding.memory import kv_page_bytes, memory_needed
+from dllama.sharding.memory import kv_page_bytes, memory_needed, state_bytes
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
 
-PARTS = ("heads", "hidden", "experts", "dense", "vocab", "whole")
-"""What a matrix is cut by: key/value heads, hidden columns, those of each expert, those of the
-dense layers of a mixture, vocabulary rows; or not at all."""
+PARTS = ("heads", "delta", "hidden", "experts", "dense", "vocab", "whole")
+"""What a matrix is cut by: key/value heads, key heads of gated delta nets, hidden columns, those of
+each expert, those of the dense layers of a mixture, vocabulary rows; or not at all."""
 
 _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
-    Axis.DENSE: "dense", Axis.VOCAB: "vocab",
+    Axis.DENSE: "dense", Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta",
+    Axis.DELTA_VALUES: "delta", Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta",
+    Axis.GATED_HEADS: "heads",
 }  # fmt: skip
 
 
-CUT = ("kv_heads", "hidden", "dense", "vocab")
+CUT = ("kv_heads", "hidden", "dense", "vocab", "delta_heads")
 """The parts of a shard."""
 
 
@@ -46,7 +48,7 @@ class ModelWork:
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
     in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
-    all layers together too.
+    all layers together too; `state_head_bytes` those of the state of a key head.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -55,14 +57,16 @@ class ModelWork:
         matrices = {
             name: info
             for name, info in tensors.items()
-            if name in table and not table[name].is_vector and name != "embed"
+            if name in table and not (table[name].is_vector or table[name].is_table)
+            if name != "embed"
         }
         if "wcls" not in matrices:  # the embedding table is the head too
             matrices["wcls"] = tensors["embed"]
         self.types = sorted({info.qtype for info in matrices.values()})
         self.amounts = {part: np.zeros((len(self.types), 2)) for part in PARTS}
         self._units = {
-            "heads": config.n_kv_heads, "hidden": config.hidden_dim, "experts": config.hidden_dim,
+            "heads": config.n_kv_heads, "delta": max(1, n_delta_heads(config)),
+            "hidden": config.hidden_dim, "experts": config.hidden_dim,
             "dense": max(1, config.dense_hidden_dim), "vocab": config.vocab_size, "whole": 1,
         }  # fmt: skip
         for name, info in matrices.items():
@@ -73,6 +77,7 @@ class ModelWork:
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
         self.normed_quants = reads_normed_quants(config, tensors)
         self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
+        self.state_head_bytes = state_bytes(config, 1)
         self._memory = self._memory_by_unit()
 
     @property
@@ -110,9 +115,10 @@ class ModelWork:
         return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
 
     def kv_bytes(self, shard: Shard) -> int:
-        """Returns the bytes of a rank's keys and values."""
+        """Returns the bytes of a rank's keys and values, and of its states."""
         page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
-        return self.room.n_pages * page
+        state = state_bytes(self.config, len(shard.delta_heads))
+        return self.room.n_pages * page + self.config.n_slots * state
 
     def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
         """Returns the memory of a rank without anything, and that of one unit more of each part."""
@@ -127,6 +133,12 @@ class ModelWork:
                 slopes[name] = less / (len(all_of_it) - len(half))
         rest = sum(slopes[name] * len(getattr(whole, name)) for name in CUT)
         return at_full - rest, slopes
+
+
+def n_delta_heads(config: ModelConfig) -> int:
+    """Returns the key heads of gated delta nets, which are cut over ranks; 0 where there are
+    none."""
+    return 0 if config.delta is None else config.delta.n_key_heads
 
 
 def _part_of(tensor: Tensor) -> str:

@@ -51,8 +51,8 @@ class KvBroadcast:
                 link.send_session(frames)
             self._rank.shift(shift)
 
-    def move(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        """Writes or reads KV pages on all ranks and returns the bytes of all files.
+    def move(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes, slot: int) -> int:
+        """Writes or reads KV pages, and a slot, on all ranks and returns the bytes of all files.
 
         Raises PeerLost, and SessionFileError once every rank has answered.
         """
@@ -64,6 +64,7 @@ class KvBroadcast:
                 file_name(name, self.fingerprint, shard.rank),
                 np.array(pages, np.int32),
                 np.frombuffer(mark_of(self.fingerprint, stamp, shard.rank), np.uint8),
+                slot,
             )
             for shard in self._shards
         ]
@@ -80,4 +81,7 @@ class KvBroadcast:
     def _own(self, call: KvCall) -> KvDone:
         if self._directory is None:
             return KvDone(call.number, 0, "the root was started without a directory for sessions")
-        return move_kv(self._rank, call, self._n_pages, self._directory, self._links.watch)
+        return move_kv(
+            self._rank, call, self._n_pages, self._directory, self._links.watch,
+            self._source.config.n_slots,
+        )  # fmt: skip

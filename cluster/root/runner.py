@@ -35,7 +35,7 @@ from dllama.kv import KvShift
 from dllama.nodes import NodeRow, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankMeter
-from dllama.step import LogitRow, Step
+from dllama.step import NO_SLOT, LogitRow, Step
 from dllama.weight_source import WeightSource
 
 log = logging.getLogger(__name__)
@@ -153,15 +153,17 @@ class ClusterRunner:
         with self._ending_on_error() as session:
             return session.kv.fingerprint
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        return self._move_kv(True, name, pages, stamp)
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+        return self._move_kv(True, name, pages, stamp, slot)
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
-        return self._move_kv(False, name, pages, stamp)
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+        return self._move_kv(False, name, pages, stamp, slot)
 
-    def _move_kv(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def _move_kv(
+        self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes, slot: int
+    ) -> int:
         with self._ending_on_error() as session:
-            return session.kv.move(is_save, name, pages, stamp)
+            return session.kv.move(is_save, name, pages, stamp, slot)
 
     @property
     def hidden(self) -> np.ndarray:

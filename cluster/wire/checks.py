@@ -7,19 +7,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from cluster.security.keys import KEY_CHARS, is_key
 from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
-from dllama.config import ModelConfig
+from dllama.config import DeltaSizes, ModelConfig
 from dllama.errors import ConfigError, ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
+from dllama.models.delta import is_delta_sound
 from dllama.qtypes import BLOCK
 from dllama.runtime.kv_files import MARK_BYTES
+from dllama.sharding.memory import state_bytes
 from dllama.sharding.pieces import Tiling, piece_sizes
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
@@ -40,6 +42,7 @@ class RankLimits:
     max_seq_len: int
     vocab_size: int
     embed_row_bytes: int
+    n_slots: int = 0
 
 
 def check_peers(peers: Sequence[str], world_size: int) -> None:
@@ -70,10 +73,17 @@ def check_config(config: ModelConfig) -> None:
     is_sound = is_sound and (config.n_active_experts > 0) == (config.n_experts > 0)
     is_sound = is_sound and 0 <= config.shared_hidden_dim <= MAX_DIMENSION
     is_sound = is_sound and config.shared_hidden_dim % config.hidden_dim == 0
+    is_sound = is_sound and (config.delta is None or _makes_states(config.delta))
     is_sound = is_sound and _is_mixture_sound(config)
     is_sound = is_sound and _is_attention_sound(config)
     if not is_sound or config.n_heads % config.n_kv_heads:
         raise ProtocolError(f"the root sent the sizes of no model: {config}")
+
+
+def _makes_states(sizes: DeltaSizes) -> bool:
+    """Returns whether there are gated delta nets of these sizes."""
+    numbers = [size for size in astuple(sizes) if not isinstance(size, bool)]
+    return all(0 < size <= MAX_DIMENSION for size in numbers) and is_delta_sound(sizes)
 
 
 def _is_mixture_sound(config: ModelConfig) -> bool:
@@ -113,9 +123,10 @@ def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> N
 
 
 def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
-    """Raises ProtocolError for KV pages that take more than `max_bytes` even where a rank has one
-    head and a byte for each number."""
-    least = n_pages * PAGE_TOKENS * config.n_layers * 2 * config.head_dim
+    """Raises ProtocolError for KV pages and states that take more than `max_bytes` even where a
+    rank has one head and a byte for each number."""
+    least = n_pages * PAGE_TOKENS * config.n_kv_layers * 2 * config.head_dim
+    least += config.n_slots * state_bytes(config, 1) // 4
     if least > max_bytes:
         raise ProtocolError(
             f"the root asks for {n_pages} KV pages, at least {least / 1e9:.2f} GB, and this node "
@@ -204,6 +215,7 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
     _check(step.copies.shape[1] == 2, "a copy names two pages")
     _check(_within(step.copies, 0, limits.n_pages), "copied pages exist")
     _check_pages(step, limits)
+    _check_slots(step, limits)
     return step
 
 
@@ -218,6 +230,24 @@ def _check_pages(step: Step, limits: RankLimits) -> None:
     _check(_within(last_pages, 0, step.pages.shape[1]), "every position has a page")
     used = np.arange(step.pages.shape[1])[None, :] <= last_pages[:, None]  # (S, max_pages)
     _check(not (used & (step.pages < 0)).any(), "every position has a page")
+
+
+def _check_slots(step: Step, limits: RankLimits) -> None:
+    """Every sequence has slots that exist, and none is written that another sequence uses."""
+    _check(step.slots.shape[1] == step.kept.shape[1] == 2, "slots are named in pairs")
+    n_sequences = len(step.starts) - 1
+    _check(len(step.slots) in (0, n_sequences), "every sequence has a slot, or none is named")
+    _check(
+        limits.n_slots == 0 or n_sequences <= limits.n_slots, "there is a slot for each sequence"
+    )
+    _check(_within(step.slots, 0, limits.n_slots), "slots exist")
+    _check(len(step.kept) == 0 or len(step.slots) > 0, "states are kept of sequences with slots")
+    _check(_within(step.kept[:, 0], 0, step.n_tokens), "states are kept of rows that exist")
+    _check(_within(step.kept[:, 1], 0, limits.n_slots), "slots of kept states exist")
+    written = np.concatenate([step.slots[:, 1], step.kept[:, 1]])
+    _check(len(np.unique(written)) == len(written), "no slot is written twice")
+    others = step.slots[step.slots[:, 0] != step.slots[:, 1], 0]
+    _check(not np.isin(others, written).any(), "no slot is written that another sequence reads")
 
 
 def check_shift(shift: KvShift, limits: RankLimits) -> None:
@@ -237,13 +267,16 @@ def check_shift(shift: KvShift, limits: RankLimits) -> None:
     _check(not np.isin(shift.to_pages[is_new], shift.from_pages).any(), "new pages are new")
 
 
-def check_kv_call(call: KvCall, n_pages: int) -> None:
-    """Raises ProtocolError where no root of ours would save or restore these pages."""
+def check_kv_call(call: KvCall, n_pages: int, n_slots: int = 0) -> None:
+    """Raises ProtocolError where no root of ours would save or restore these pages, or this
+    slot."""
     pages = call.pages
     if not 0 < len(pages) <= n_pages or not _within(pages, 0, n_pages):
         raise ProtocolError("the root asks for KV pages that this rank does not have")
     if len(np.unique(pages)) != len(pages):
         raise ProtocolError("the root names a KV page twice in one call")
+    if call.slot >= n_slots:
+        raise ProtocolError("the root asks for a slot of states that this rank does not have")
     if len(call.mark) != MARK_BYTES:
         raise ProtocolError(f"the root's mark of saved pages has not {MARK_BYTES} bytes")
     if not _FILE_NAME.fullmatch(call.name):

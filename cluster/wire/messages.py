@@ -20,7 +20,7 @@ from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
-from dllama.step import Step
+from dllama.step import NO_SLOT, Step
 from dllama.weight_source import TensorInfo
 
 MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 50 bytes each
@@ -255,13 +255,15 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class KvCall:
-    """Root to rank: write KV pages to a file of this name, or read them from it."""
+    """Root to rank: write KV pages, and the state in a slot, to a file of this name, or read them
+    from it."""
 
     number: Count
     is_save: bool
     name: Annotated[str, MaxLength(200)]
     pages: Int32s  # (P,)
     mark: Bytes  # (32,): identifies the model, the cut and the save
+    slot: Annotated[int, Range(NO_SLOT, (1 << 31) - 1)] = NO_SLOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,15 @@ class OpenSessions:
 
     def refusal(self, host: str, needed_bytes: int) -> str | None:
         """Returns why there is no room for one more session of a host, or None."""
-        rss = {epoch: session.rss_bytes() for epoch, session in self}
-        now = time.monotonic()
+        rss, now = self._rss_bytes(), time.monotonic()
         return self.slots.refusal(host, needed_bytes, available_memory(), rss, now)
+
+    def free_bytes(self) -> int:
+        """Returns the memory that is free and promised to no session, of whatever root."""
+        return max(0, available_memory() - self.slots.promised_bytes(self._rss_bytes()))
+
+    def _rss_bytes(self) -> dict[int, int]:
+        return {epoch: session.rss_bytes() for epoch, session in self}
 
     def add(
         self, epoch: int, session: SessionProcess, connection: int, host: str, needed_bytes: int

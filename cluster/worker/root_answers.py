@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import MAX_RANKS, SyncType
@@ -58,7 +59,8 @@ class RootAnswers:
 
     def welcome(self, peer: Peer) -> Welcome:
         nonce = self._challenge.issue(peer.host, time.monotonic())
-        return describe_machine(self._id, self._config.threads, self._config.release, nonce)
+        found = describe_machine(self._id, self._config.threads, self._config.release, nonce)
+        return replace(found, memory_available=self._sessions.free_bytes())
 
     def answer(self, peer: Peer, epoch: int, message: Message, port: int) -> Message | None:
         """Returns what to answer at once, if anything; `port` is the daemon's. Raises ProtocolError

@@ -190,6 +190,7 @@ class WorkerSession:
             load.config.max_seq_len,
             load.config.vocab_size,
             row_bytes(load.embed_qtype, load.config.dim),
+            load.config.n_slots,
         )
         while True:
             message = self._root.receive()
@@ -207,7 +208,9 @@ class WorkerSession:
                 rank.shift(message)
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
-                self._root.send(move_kv(rank, message, load.n_pages, kv_directory(), beat))
+                self._root.send(
+                    move_kv(rank, message, load.n_pages, kv_directory(), beat, load.config.n_slots)
+                )
             elif isinstance(message, Spares | Chunk):
                 self._progress.beat()  # without pauses in between, nobody else does
                 self._weights.take_spares(message)

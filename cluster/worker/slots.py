@@ -61,10 +61,7 @@ class Slots:
                 f"the same host has opened many sessions in a short time, and {n_waiting} of them "
                 "wait to be joined; ask again in a moment"
             )
-        promised = sum(
-            max(0, slot.needed_bytes - rss_bytes.get(epoch, 0))
-            for epoch, slot in self._slots.items()
-        )
+        promised = self.promised_bytes(rss_bytes)
         if needed_bytes > available_bytes - promised:
             other = f"{promised / 1e9:.2f} GB of them promised to sessions that load"
             return (
@@ -73,6 +70,13 @@ class Slots:
                 "sessions open; give this worker a smaller share (--shares), or end the others"
             )
         return None
+
+    def promised_bytes(self, rss_bytes: Mapping[int, int]) -> int:
+        """Returns what sessions were promised and have not taken yet."""
+        return sum(
+            max(0, slot.needed_bytes - rss_bytes.get(epoch, 0))
+            for epoch, slot in self._slots.items()
+        )
 
     def take(self, epoch: int, host: str, needed_bytes: int, now: float) -> None:
         """Records a session that was opened."""

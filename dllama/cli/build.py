@@ -17,6 +17,7 @@ from dllama.constraints.background import BackgroundMasks
 from dllama.engine.constraint import ConstraintMaker
 from dllama.engine.engine import Engine
 from dllama.engine.speculative.model_drafter import DraftModel
+from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.host.container import available_memory
 from dllama.kv import KvType
@@ -54,6 +55,8 @@ def build_engine(
     runner: Runner | None = None
     try:
         runner = build_runner(settings, report)
+        if runner.config.delta is not None:
+            tell_undrafted(settings)
         vocab_size = runner.config.n_tokens
         load = partial(load_masks, settings, vocab_size)
         masks = BackgroundMasks(load) if with_grammars else None
@@ -86,6 +89,13 @@ def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | 
         contextlib.closing(open_source(settings)) as large,
         contextlib.closing(open_model(path)) as small,
     ):
+        if large.config.delta is not None:
+            return None
+        if small.config.delta is not None:
+            raise ConfigError(
+                f"layers of {small.config.name} keep a state, which cannot be taken back to before "
+                "a wrong draft; name another model with --draft-model, or leave it out"
+            )
         context = min(large.config.max_seq_len, small.config.max_seq_len)
     own = replace(
         settings, model=path, name=None, quantize=None, ctx_size=context, kv_tokens=0, workers=(),
@@ -99,6 +109,16 @@ def build_draft_model(settings: EngineSettings, report: Report) -> DraftModel | 
         build_runner(own, tell),
         max_tokens=settings.draft_max,
         max_rows=settings.max_step_tokens,
+    )
+
+
+def tell_undrafted(settings: EngineSettings) -> None:
+    """Says that nothing is drafted for a model whose layers keep states."""
+    is_asked = settings.speculate > 0 or settings.draft_model is not None
+    log.log(
+        logging.WARNING if is_asked else logging.INFO,
+        "layers of this model keep a state, which cannot be taken back to before a wrong draft: "
+        "nothing is drafted",
     )
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # an engine opens models, and seldom reads text
 
 log = logging.getLogger(__name__)
 
+SLOTS_PER_SEQUENCE = 2  # of states, for each conversation that may run at once
+
 
 class Renamed:
     """A WeightSource under another config: the context and the name the command line asked for."""
@@ -75,7 +77,22 @@ def open_source(settings: EngineSettings) -> Renamed:
         )
     name = settings.name or config.name
     served = replace(config, max_seq_len=context, name=name, tokenizer_size=n_tokens)
-    return Renamed(source, served)
+    return Renamed(source, with_slots(served, settings))
+
+
+def with_slots(config: ModelConfig, settings: EngineSettings) -> ModelConfig:
+    """Returns the config with a slot for the state of every conversation that may run at once, and
+    as many for those that can be gone on with, where layers keep states. Raises ConfigError where
+    conversations are to outgrow their context then."""
+    if config.delta is None:
+        return config
+    if settings.context_shift:
+        raise ConfigError(
+            f"layers of {config.name} keep a state, which cannot forget the older half of a "
+            "conversation; start without --context-shift, and answers end where the context is full"
+        )
+    slots = SLOTS_PER_SEQUENCE * settings.max_batch
+    return replace(config, delta=replace(config.delta, n_slots=slots))
 
 
 def _open_weights(settings: EngineSettings) -> WeightSource:

@@ -53,8 +53,9 @@ async def _begun(downloads: Downloads, name: str) -> DownloadTask | None:
 
 async def _show(downloads: Downloads, view: DownloadView) -> None:
     with downloads.reader() as reader:
-        async for event in reader.events():
-            view.show(event)
+        while True:
+            for event in await reader.wait():
+                view.show(event)
 
 
 def pull_one(settings: HubSettings, name: str) -> str:

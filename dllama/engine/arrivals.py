@@ -15,8 +15,11 @@ class Arrivals:
     """Makes the sequences of one engine."""
 
     def __init__(
-        self, vocab_size: int, speculation: Speculation, constraints: ConstraintMaker | None
-    ) -> None:
+        self, vocab_size: int, speculation: Speculation, constraints: ConstraintMaker | None, *,
+        has_states: bool = False,
+    ) -> None:  # fmt: skip
+        """`has_states`: layers of the model keep states."""
+        self._has_states = has_states
         self._vocab_size = vocab_size
         self._speculation, self._constraints = speculation, constraints
 
@@ -24,6 +27,13 @@ class Arrivals:
         """The sequence of a request for a context of `max_len` tokens, with what was told of its
         answer before. Its grammar begins to be compiled. Raises RequestError."""
         check_submit(submit, self._vocab_size)
+        if submit.context_shift and self._has_states:
+            raise RequestError(
+                "layers of this model keep a state, which cannot forget the older half of a "
+                "conversation as `context_shift` asks; leave it out, and the answer ends where the "
+                "context is full",
+                param="context_shift",
+            )
         submit = fitted(submit, max_len)
         sequence = Sequence.from_submit(submit, self._vocab_size, now_s)
         sequence.drafter = self._speculation.drafter_for(submit)

@@ -102,6 +102,8 @@ class Batch:
         hidden_at: list[int] = []
         n_pages = max(len(chunk.sequence.pages) for chunk in self.chunks)
         pages = np.full((len(self.chunks), n_pages), -1, np.int32)
+        slots: list[tuple[int, int]] = []
+        kept: list[tuple[int, int]] = []
         for row, chunk in enumerate(self.chunks):
             sequence, n, draft = chunk
             begin = sequence.n_computed
@@ -111,6 +113,10 @@ class Batch:
             positions += range(first, first + n + len(draft))
             starts.append(len(tokens))
             pages[row, : len(sequence.pages)] = sequence.pages
+            if sequence.slot is not None:
+                source = sequence.source
+                slots.append((sequence.slot if source is None else source.slot, sequence.slot))
+                kept += [(starts[-2] + at - begin - 1, slot) for at, slot in sequence.copies]
             if sequence.pooler is not None:
                 hidden_at += range(starts[-2], starts[-1])
             elif chunk.is_last:
@@ -125,6 +131,8 @@ class Batch:
             candidates=np.array(candidates, np.int32),
             copies=np.array(self.copies, np.int32).reshape(-1, 2),
             hidden_at=np.array(hidden_at, np.int32),
+            slots=np.array(slots, np.int32).reshape(-1, 2),
+            kept=np.array(kept, np.int32).reshape(-1, 2),
         )
 
     def sample(self, rows: list[LogitRow], hidden: np.ndarray, max_len: int) -> list[Result | None]:

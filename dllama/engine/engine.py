@@ -56,15 +56,20 @@ class Engine:
         self._runner = runner
         self._constraints = constraints
         self._store = SessionStore(runner, session_dir)
-        self._speculation = Speculation(speculate, draft_model)
+        n_drafted = 0 if runner.config.n_slots else speculate  # a state cannot be taken back
+        self._speculation = Speculation(n_drafted, draft_model)
         self._drafting_s = 0.0  # the draft model's time for the current step
-        self._arrivals = Arrivals(runner.config.n_tokens, self._speculation, constraints)
+        has_states = runner.config.n_slots > 0
+        self._arrivals = Arrivals(
+            runner.config.n_tokens, self._speculation, constraints, has_states=has_states
+        )
         self._scheduler = Scheduler(
             n_pages=runner.n_pages,
             max_seq_len=runner.config.max_seq_len,
             max_batch=max_batch,
             max_step_tokens=max_step_tokens,
             max_waiting=max_waiting,
+            n_slots=runner.config.n_slots,
         )
         self._clock = clock
         self._started_s = clock()

@@ -40,8 +40,10 @@ class Scheduler:
         max_batch: int = MAX_BATCH,
         max_step_tokens: int = MAX_STEP_TOKENS,
         max_waiting: int = MAX_WAITING,
+        n_slots: int = 0,
     ) -> None:
-        """Raises ConfigError where the limits leave no room to work."""
+        """`n_slots` are those of states, 0 for a model without. Raises ConfigError where the limits
+        leave no room to work."""
         if n_pages < 1:
             raise ConfigError(
                 f"there is room for {n_pages} KV pages, and a sequence needs at least one of "
@@ -54,7 +56,7 @@ class Scheduler:
                 "sequence of a full batch needs one token of a step"
             )
         self.max_len = _max_len(n_pages, max_seq_len)  # tokens of a sequence, answer too
-        self.kv = KvCache(n_pages, self.max_len)
+        self.kv = KvCache(n_pages, self.max_len, n_slots)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.n_preempted = 0
@@ -167,6 +169,8 @@ class Scheduler:
         reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
         shares = fair_shares([self.kv.n_ready(sequence) for sequence in reading], budget)
         chunks += [Chunk(s, n) for s, n in zip(reading, shares, strict=True) if n]
+        for chunk in chunks:
+            self.kv.states.plan_copies(chunk.sequence, chunk.n)
         return Batch(chunks, shifts, self.kv.take_copies()) if chunks else None
 
     def note_computed(self, sequence: Sequence, n: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dllama.engine.constraint import Constraint, masked, only
 from dllama.engine.kv.index import page_key
+from dllama.engine.kv.states import KeptState
 from dllama.engine.sampling.sampler import Sampler
 from dllama.engine.speculative.draft import Drafter
 from dllama.errors import DllamaError
@@ -64,6 +65,11 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)  # of its full pages, computed on demand
     n_published: int = 0  # full pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
+    slot: int | None = None  # of its state, where layers keep one
+    source: KeptState | None = None  # that its next step goes on from, in place of its own
+    copies: list[tuple[int, int]] = field(default_factory=list)  # of the state after so many
+    # tokens, which the next step makes in these slots
+    n_shared: int = 0  # tokens that another sequence began with too, whose state is not kept yet
     state: SequenceState = SequenceState.WAITING
     pooler: Pooler | None = None  # for a text to embed
     wants_progress: bool = False
@@ -131,8 +137,10 @@ class Sequence:
         return Sampled(token, FinishReason.LENGTH if is_last else None)
 
     def forget_pages(self) -> None:
-        """Gives up all pages and what is computed in them; the tokens stay."""
+        """Gives up all pages, its state, and what is computed in them; the tokens stay."""
         del self.pages[:]
+        self.slot, self.source, self.n_shared = None, None, 0
+        self.copies.clear()
         self.n_computed = self.n_published = self.n_dropped = 0
 
     def page_keys(self, n: int) -> list[bytes]:
@@ -144,6 +152,12 @@ class Sequence:
         """The key of the tokens before the page of this number; empty for the first."""
         self._hash_pages(page)
         return self.keys[page - 1] if page else b""
+
+    def key_of(self, n_tokens: int) -> bytes:
+        """The key of the first tokens, whether or not they fill their pages."""
+        n_pages, n_rest = divmod(n_tokens, PAGE_TOKENS)
+        before = self.key_before(n_pages)
+        return page_key(before, self.tokens[n_tokens - n_rest : n_tokens]) if n_rest else before
 
     def _hash_pages(self, n: int) -> None:
         while len(self.keys) < n:

@@ -19,6 +19,7 @@ from dllama.models.blocks import QK_NORM, QKV_BIAS
 from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
 from dllama.models.tensors import Tensor
+from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
 
 NEUTRAL: dict[str, float] = {
@@ -100,6 +101,7 @@ def model_config(file: Described) -> ModelConfig:
     dim = keys.integer("embedding_length")
     head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
+        **_windows(keys, family, n_layers),
         "hidden_dim": keys.integer("feed_forward_length"),
         **{field: True for field in family.optional if field in file.optional},
         **family.always,
@@ -114,7 +116,7 @@ def model_config(file: Described) -> ModelConfig:
         n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
         head_dim=head_dim,
         vocab_size=file.vocab_size,
-        max_seq_len=_max_seq_len(keys, has_windows=bool(fields.get("attention_layers"))),
+        max_seq_len=keys.integer("context_length"),
         norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
@@ -183,13 +185,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     return head_dim
 
 
-def _max_seq_len(keys: ArchKeys, *, has_windows: bool) -> int:
-    """Returns the context length, limited to the sliding window where it is not computed, because
-    up to there full attention gives the very same results."""
-    context = keys.integer("context_length")
-    if has_windows or keys.raw("attention.sliding_window") in (None, 0):
-        return context
-    return min(context, keys.integer("attention.sliding_window"))
+def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]:
+    """Returns the fields of sliding windows."""
+    layers = windowed_layers(keys, family.windows, n_layers)
+    theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
+    return {"attention_layers": layers, "local_rope_theta": theta}
 
 
 def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:

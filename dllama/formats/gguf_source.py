@@ -14,6 +14,7 @@ from dllama.formats.gguf_metadata import ArchKeys
 from dllama.formats.layout import check_shape, require_computable
 from dllama.formats.mapped_source import MappedSource, Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
+from dllama.formats.stored_orders import ordered
 from dllama.formats.stored_views import (
     Named,
     by_stored_name,
@@ -68,9 +69,14 @@ def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
         _in_our_order(file, config, part, tensor)
         for theirs, parts in together.items()
         for part, (_, tensor) in zip(
-            parts_of(config, _placement(file, config, theirs, parts), parts), parts, strict=True
+            parts_of(config, _whole(file, config, theirs, parts), parts), parts, strict=True
         )
     ]
+
+
+def _whole(file: GgufFile, config: ModelConfig, theirs: str, parts: Sequence[Named]) -> Stored:
+    order = FAMILIES[config.arch].gguf_orders.get(parts[0][1].gguf)
+    return ordered(_placement(file, config, theirs, parts), order, config, file.path)
 
 
 def _refuse_unused(file: GgufFile, known: Container[str], further: range) -> None:

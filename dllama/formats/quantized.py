@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
 HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
 KEPT = ("router", "shared_router")  # small, and they choose the experts
+TABLES = ("conv_q", "conv_k", "conv_v")  # numbers of channels, which no product reads
 ENCODING = 1  # to be raised where the same values become other blocks: digests are kept by it
 
 
@@ -60,7 +61,7 @@ class QuantizedSource:
             for name, info in self._tensors.items()
             if info.qtype in FLOAT_TYPES
             and info.rows > info.n_experts
-            and info.short_name not in KEPT
+            and info.short_name not in (*KEPT, *TABLES)
         ]
         if odd and qtype not in FLOAT_TYPES:
             log.warning(
@@ -127,7 +128,7 @@ class QuantizedSource:
         """Returns what becomes of a tensor."""
         if info.qtype not in FLOAT_TYPES or info.rows // info.n_experts == 1:
             return info
-        if info.short_name in KEPT:
+        if info.short_name in (*KEPT, *TABLES):
             return info
         qtype = self._qtype
         if info.short_name in HEADS and _bits(qtype) < _bits(QType.Q8_0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dllama.errors import HubError
@@ -34,13 +34,11 @@ class Reader:
         self._mailbox.put(event)
         self._has_mail.set()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yields events as they come, without an end."""
-        while True:
-            await self._has_mail.wait()
-            self._has_mail.clear()
-            for event in self._mailbox.take_all():
-                yield event
+    async def wait(self) -> list[Event]:
+        """Returns what has come, at least one event. Who is cancelled meanwhile loses none."""
+        await self._has_mail.wait()
+        self._has_mail.clear()
+        return self._mailbox.take_all()
 
 
 class Downloads:
@@ -99,6 +97,18 @@ class Downloads:
             yield reader
         finally:
             self._readers.discard(reader)
+
+    @contextmanager
+    def following(self, task: DownloadTask) -> Iterator[None]:
+        """Keeps a task wanted meanwhile: when its last follower leaves it is stopped, unless
+        somebody wanted it who did not stay."""
+        task.n_followers += 1
+        try:
+            yield
+        finally:
+            task.n_followers -= 1
+            if task.n_followers == 0 and not task.is_kept:
+                self.stop(task.id)
 
     async def close(self) -> None:
         """Stops all downloads, which can be gone on with."""

@@ -58,9 +58,9 @@ class Store:
         name. Raises OSError."""
         staging, home = self.staging_of(selection.id), self.home_of(selection)
         write_record(staging, record)
-        home.parent.mkdir(parents=True, exist_ok=True)
         if home.exists():  # a damaged one, else nothing would have been downloaded
             self._drop(home)
+        home.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(home)
         for model in self.models():
             if model.name == record.name and model.id != record.id:

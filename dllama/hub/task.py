@@ -92,6 +92,8 @@ class DownloadTask:
     items: list[Item]
     state: State = State.QUEUED
     error: str | None = None
+    is_kept: bool = False  # it goes on without followers
+    n_followers: int = 0
     _told_s: float = float("-inf")
     _pace: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -172,6 +174,10 @@ class DownloadTask:
             return 0.0
         (first_s, first), (last_s, last) = self._pace[0], self._pace[-1]
         return max(0.0, (last - first) / (last_s - first_s)) if last_s > first_s else 0.0
+
+    def last_event(self) -> Event:
+        """Returns the event that a task which is over ended with."""
+        return self.event(_END[self.state])
 
     def event(self, kind: EventType) -> Event:
         """Returns an event of this kind about the task as it is now."""

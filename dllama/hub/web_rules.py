@@ -36,7 +36,10 @@ def next_hop(url: str, location: str | None, endpoint: str) -> str:
     """Returns the address that a redirect leads to. Raises HubError where it is not followed."""
     if not location:
         raise HubError(f"{without_query(url)} redirects to nowhere; try again later.")
-    target = urljoin(url, location)
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        raise HubError(f"{without_query(url)} redirects to what is no address.") from None
     check_address(target, endpoint)
     return target
 

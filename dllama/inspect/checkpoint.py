@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError, TokenizerError
-from dllama.formats.checkpoint.folder import CONFIG, WeightFiles, checkpoint_name, read_json
+from dllama.formats.checkpoint.folder import WeightFiles, checkpoint_name
 from dllama.formats.checkpoint.source import CheckpointSource
+from dllama.formats.checkpoint.text_part import read_config
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.inspect.facts import (
     TOKENIZER_KINDS,
@@ -22,7 +23,7 @@ from dllama.inspect.facts import (
 def describe_checkpoint(folder: Path, named: Path) -> ModelFacts:
     """The facts of the model in a folder; `named` is what the user named of it. Raises
     ModelFileError where its files are damaged."""
-    said = read_json(folder / CONFIG)
+    said = read_config(folder)
     files = WeightFiles(folder, named)
     try:
         rows = [TensorRow(t.name, t.shape, t.dtype, t.n_bytes) for t in files.tensors.values()]

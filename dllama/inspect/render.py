@@ -8,6 +8,7 @@ from rich.text import Text
 
 from dllama.config import ModelConfig, RopeScalingKind
 from dllama.inspect.facts import ModelFacts, TensorGroup, TokenizerFacts
+from dllama.sharding.memory import state_bytes
 
 
 def render(facts: ModelFacts) -> RenderableType:
@@ -53,6 +54,17 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         rope += f", {scaling.kind} scaling {size}"
     if config.rope_factors:
         rope += ", with factors"
+    windows = [kind.window for kind in config.attention_layers if kind.window is not None]
+    n_unrotated = sum(not kind.is_rotated for kind in config.attention_layers)
+    if n_unrotated:
+        rope += f", not in {n_unrotated} layers"
+    if config.local_rope_theta is not None and windows:
+        rope += f", theta {config.local_rope_theta:g} in layers with a window"
+    attention = {}
+    if windows:
+        attention["windows"] = (
+            f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"
+        )
     traits = {
         "q/k/v biases": config.has_qkv_bias,
         "q/k norms": config.has_qk_norm,
@@ -66,14 +78,24 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
             f"{config.n_experts} of {config.hidden_dim} columns, of which a token takes "
             f"{config.n_active_experts}{shared}"
         )
+    deltas = {}
+    if (sizes := config.delta) is not None:
+        n_states = config.n_layers - config.n_kv_layers
+        one = size_text(state_bytes(config, sizes.n_key_heads))
+        deltas["states"] = (
+            f"{n_states} layers are gated delta nets of {sizes.n_value_heads} heads, "
+            f"{sizes.key_dim} x {sizes.value_dim}; {one} for each conversation"
+        )
     hidden = str(config.hidden_dim)
     if config.n_dense_layers:
         hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
     return {
         "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,
+        **deltas,
         "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",
+        **attention,
         "rope": rope,
         "traits": ", ".join(trait for trait, has in traits.items() if has) or "plain",
     }

@@ -8,6 +8,7 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
+from dllama.models.gemma import GEMMA2, GEMMA3
 from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.llama import LLAMA
@@ -16,6 +17,9 @@ from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
 from dllama.models.qwen3moe import QWEN3MOE
+from dllama.models.qwen3next import QWEN3NEXT
+from dllama.models.qwen35 import QWEN35, QWEN35MOE
+from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
 
 FAMILIES: dict[str, Family] = {
@@ -26,9 +30,15 @@ FAMILIES: dict[str, Family] = {
         QWEN3,
         QWEN2MOE,
         QWEN3MOE,
+        QWEN3NEXT,
+        QWEN35,
+        QWEN35MOE,
         EXAONE4,
         GPT_OSS,
         PHI3,
+        GEMMA2,
+        GEMMA3,
+        SMOLLM3,
         GLM4MOE,
     )
 }

@@ -90,9 +90,9 @@ def attention(ops: Ops, layer: Layer) -> None:
         return
     ops.matmul(qkv, ops.normed, ops.qkv)
     ops.rotate_and_store(
-        layer.index, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
+        layer, layer.vector("qkv_bias"), layer.vector("q_norm"), layer.vector("k_norm")
     )
-    mixed = ops.attend(layer.index, reader=wo, sinks=layer.vector("sinks"))
+    mixed = ops.attend(layer, reader=wo, sinks=layer.vector("sinks"))
     ops.matmul(wo, mixed, ops.addend)
 
 

@@ -6,15 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from dllama.config import ModelConfig
 from dllama.models import blocks
 from dllama.models.blocks import EMBED, NORM, WCLS
 from dllama.models.tensors import Tensor
+from dllama.models.windows import ALL_LAYERS, WindowRule
 
 if TYPE_CHECKING:
     from dllama.formats.gguf_metadata import ArchKeys
     from dllama.runtime.layer import Layer
     from dllama.runtime.ops import Ops
+
+Change = Callable[[np.ndarray], np.ndarray]
+"""What is done to the float32 numbers of a stored tensor."""
+
+
+class Order(NamedTuple):
+    """The order of a stored tensor's rows, or columns: our row i is its row places(config)[i]. Of a
+    tensor that holds several of ours the rows are those of all, below each other."""
+
+    places: Callable[[ModelConfig], np.ndarray]
+    is_of_cols: bool = False  # as in vectors
+
 
 Block = Callable[["Ops", "Layer"], None]
 
@@ -48,9 +63,20 @@ class Family:
     """Keys of config.json that others refuse, and that the tensors tell of here."""
     hf_renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """For a `model_type` whose checkpoints have other names than its table: theirs, by those."""
+    windows: WindowRule = ALL_LAYERS
+    activations: tuple[str, ...] = ("silu", "swish")  # of the gate, as config.json calls it
     optional: tuple[str, ...] = ("has_qkv_bias",)
     """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
+    gguf_orders: Mapping[str, Order] = field(default_factory=dict)
+    """By the names that the table has for GGUF: those of tensors that are in another order there.
+    Rows of one of ours lie together."""
+    hf_orders: Mapping[str, Order] = field(default_factory=dict)
+    """The same for checkpoints."""
+    hf_changes: Mapping[str, Change] = field(default_factory=dict)
+    """By the names that the table has for checkpoints: what is done to numbers that GGUF files have
+    as they are computed with, and checkpoints otherwise."""
+    has_rope_sections: bool = False  # its GGUF files share rotary pairs among axes of pictures
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
     feed_forward: HalfLayer = FEED_FORWARD

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
 from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, expert_fields
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
+from dllama.models.windows import WindowRule
 from kernels.gates import Gate
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ BIASES = (
 
 
 def _fields(keys: ArchKeys) -> Mapping[str, object]:
-    window = LayerAttention(keys.integer("attention.sliding_window"))
-    kinds = [window if i % 2 == 0 else FULL_ATTENTION for i in range(keys.integer("block_count"))]
-    mixture = expert_fields(is_normalized=True)(keys)
-    return {**mixture, "gate": Gate.CLAMPED, "attention_layers": tuple(kinds)}
+    return {**expert_fields(is_normalized=True)(keys), "gate": Gate.CLAMPED}
 
 
 GPT_OSS = Family(
@@ -63,6 +60,7 @@ GPT_OSS = Family(
         *(replace(tensor, hf=HF_EXPERTS[tensor.name]) for tensor in EXPERTS), *BIASES,
     ),
     always={"has_qkv_bias": True},
+    windows=WindowRule(every=2, default=128),
     rounds_yarn=False,
     feed_forward=MIXTURE,
     config_of=_fields,

@@ -13,10 +13,12 @@ from dllama.config import ModelConfig
 class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
-    The axis also says how a side is cut: HEADS, QUERY_HEADS and KV_HEADS by the key/value heads of
-    a rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
-    shared expert, DENSE by its columns of a mixture's dense layers, VOCAB by its part of the
-    vocabulary. Other axes are not cut.
+    The axis also says how a side is cut: HEADS, QUERY_HEADS, GATED_HEADS (each head's queries, then
+    its gate) and KV_HEADS by the key/value heads of a rank, HIDDEN by its columns of the
+    feed-forward (of each expert), SHARED by its columns of the shared expert, DENSE by its columns
+    of a mixture's dense layers, VOCAB by its part of the vocabulary, DELTA_KEYS, DELTA_VALUES,
+    DELTA_HEADS and DELTA_GATES (the betas and the alphas of each key head) by the heads of its
+    gated delta nets. Other axes are not cut.
     """
 
     DIM = "dim"
@@ -30,6 +32,13 @@ class Axis(StrEnum):
     EXPERTS = "n_experts"
     SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"
+    GATED_HEADS = "gated_q_dim"
+    DELTA_KEYS = "delta_key_dim"
+    DELTA_VALUES = "delta_value_dim"
+    DELTA_HEADS = "n_delta_heads"
+    DELTA_GATES = "n_delta_gates"
+    DELTA_HEAD = "delta_head_dim"
+    CONV = "conv_len"
 
     def size(self, config: ModelConfig) -> int:
         """Returns the number of values of the axis in a model."""
@@ -81,6 +90,7 @@ class Tensor:
     has_pairs: bool = False  # rows (of a vector: columns) carry rotary pairs
     experts: Callable[[ModelConfig], int] | None = None
     when: Condition = always
+    is_table: bool = False  # numbers by which rows are changed, and no matrix of a product
     is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once
 
     @property

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dllama.collective import Addend, Collective
-from dllama.runtime.ops import Rows
+from dllama.runtime.rows import Rows
 from dllama.step import MAX_LOGIT_ROWS
 from kernels.program import STOP, Call, Program, recording
+from kernels.recurrent.states import Slots
 
 FEW_ROWS = 8  # of a step that is captured: with more, computing takes long enough
 ALIKE_BEFORE = 3  # steps of one shape before the next one is captured
@@ -69,6 +70,7 @@ class Executor:
         self._positions, self._row_pages = np.zeros((2, FEW_ROWS), np.int32)
         self._pages = np.zeros((FEW_ROWS, max_pages), np.int32)
         self._logits_at = np.zeros(MAX_LOGIT_ROWS, np.int32)
+        self._sources, self._targets, self._copies = np.zeros((3, FEW_ROWS), np.int32)
         self._graphs: dict[Shape, list[Call | Sum]] = {}
         self._replays: dict[Shape, Replay] = {}
         self._shape = _NEVER_CAPTURED
@@ -131,8 +133,11 @@ class Executor:
         kept = Rows(
             n, self._starts[: n_sequences + 1], self._positions[:n], self._pages[:n_sequences],
             self._row_pages[:n], self._logits_at[:n_wanted], rows.hidden_at,
+            Slots(self._sources[:n_sequences], self._targets[:n_sequences], self._copies[:n]),
         )  # fmt: skip
         kept.starts[:], kept.positions[:] = rows.starts, rows.positions
         kept.row_pages[:], kept.logits_at[:] = rows.row_pages, rows.logits_at
         kept.pages[:, :width] = rows.pages
+        for mine, its in zip(kept.slots, rows.slots, strict=True):
+            mine[:] = its
         return kept

@@ -1,7 +1,8 @@
 """A rank's KV pages in a file of its own: written whole, checked whole before they are used.
 
 Layout, little-endian: HEADER, then per layer the keys of all pages and the values of all pages,
-then a BLAKE2b digest of everything before it.
+then the sequence's states in models some of whose layers keep them, then a BLAKE2b digest of
+everything before it.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ def mark_of(fingerprint: bytes, stamp: bytes, rank: int) -> bytes:
     return hashlib.blake2b(fingerprint + stamp + bytes([rank]), digest_size=MARK_BYTES).digest()
 
 
-def write_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-    """Writes the pages of all layers and returns the bytes of the file, which is there whole or
-    not at all. Raises SessionFileError."""
+def write_pages(
+    path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick,
+    states: Sequence[np.ndarray] = (),
+) -> int:  # fmt: skip
+    """Writes the pages of all layers, and after them `states`, and returns the bytes of the file,
+    which is there whole or not at all. Raises SessionFileError."""
     header = _header(kv, len(pages), mark)
     digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
     unfinished = path.with_name(path.name + ".part")
@@ -63,7 +67,7 @@ def write_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(header)
-            for piece in _pieces(kv, pages):
+            for piece in (*_pieces(kv, pages), *states):
                 data = np.ascontiguousarray(piece).tobytes()
                 digest.update(data)
                 file.write(data)
@@ -79,13 +83,16 @@ def write_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick
     return n_bytes
 
 
-def read_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-    """Reads what write_pages wrote into these pages, in their order; the bytes of the file. Raises
-    SessionFileError where it is not the same model's, cut's, rank's and save's, or is damaged: the
-    contents of the pages are then undefined."""
+def read_pages(
+    path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick,
+    states: Sequence[np.ndarray] = (),
+) -> int:  # fmt: skip
+    """Reads what write_pages wrote into these pages and arrays, in their order; the bytes of the
+    file. Raises SessionFileError where it is not the same model's, cut's, rank's and save's, or is
+    damaged: the contents of pages and arrays are then undefined."""
     header = _header(kv, len(pages), mark)
     n_data = sum(a[0, 0].nbytes for a in kv) * len(pages) * kv.keys.shape[0]
-    n_wanted = len(header) + n_data + _DIGEST_BYTES
+    n_wanted = len(header) + n_data + sum(a.nbytes for a in states) + _DIGEST_BYTES
     try:
         with path.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
@@ -98,7 +105,7 @@ def read_pages(path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick:
                     "save it anew"
                 )
             digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
-            for piece in _pieces(kv, pages):
+            for piece in (*_pieces(kv, pages), *states):
                 data = file.read(piece.nbytes)
                 digest.update(data)
                 piece[:] = np.frombuffer(data, piece.dtype).reshape(piece.shape)

@@ -27,19 +27,26 @@ class After(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A rank's share of layer `index`. `previous` is the layer before, None for the first.
+    """A rank's share of layer `index`. `previous` is the layer before, None for the first; `place`
+    is where its keys and values, or its states, are among those of all layers.
 
     Names are those of the family's table; tensors that are packed together go by their joint name.
     """
 
     index: int
+    place: int
     vectors: Mapping[str, np.ndarray]  # float32, (n,) or, of each expert, (n_experts, n)
+    tables: Mapping[str, np.ndarray]  # float32 (cols, rows)
     matrices: Mapping[str, Linear]
     previous: Layer | None = None
 
     def vector(self, name: str) -> np.ndarray:
         """A norm or bias, (n,) float32; empty where the model has none."""
         return self.vectors.get(name, NONE)
+
+    def table(self, name: str) -> np.ndarray:
+        """A table that this rank has a part of, (cols, rows) float32."""
+        return self.tables[name]
 
     def of_experts(self, name: str) -> np.ndarray:
         """A bias of each expert, (n_experts, n up to whole groups) float32; none where the model or

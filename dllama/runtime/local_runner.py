@@ -22,7 +22,7 @@ from dllama.sharding.cut import cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
-from dllama.step import LogitRow, Step
+from dllama.step import NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 from kernels.cpu import isa
 from kernels.matmul.sums import Kind
@@ -102,13 +102,13 @@ class LocalRunner:
     def shift(self, shift: KvShift) -> None:
         self._model.shift(shift)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
         mark = mark_of(self.fingerprint, stamp, 0)
-        return self._model.save_kv(self._kv_path(name), pages, mark, _no_watchdog)
+        return self._model.save_kv(self._kv_path(name), pages, mark, _no_watchdog, slot)
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
         mark = mark_of(self.fingerprint, stamp, 0)
-        return self._model.load_kv(self._kv_path(name), pages, mark, _no_watchdog)
+        return self._model.load_kv(self._kv_path(name), pages, mark, _no_watchdog, slot)
 
     def _kv_path(self, name: str) -> Path:
         if self._kv_dir is None:

@@ -11,6 +11,9 @@ from dllama.models import FAMILIES
 from dllama.models.tensors import Axis, Tensor
 from dllama.weight_source import TensorInfo
 
+WHOLE = (Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE, Axis.DELTA_HEAD, Axis.CONV)
+"""Axes that no plan cuts."""
+
 
 def table_of(config: ModelConfig, layer: int) -> dict[str, Tensor]:
     """Returns the table rows of one layer by their short names."""
@@ -71,7 +74,7 @@ def _check_side(
 ) -> None:
     """Checks one side of a tensor: it is as the config says or, if cut, as in the layer's other
     tensors."""
-    is_whole = axis in (Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE)
+    is_whole = axis in WHOLE
     expected = axis.size(config) if is_whole else held.setdefault(axis, size)
     if size != expected:
         raise ModelFileError(

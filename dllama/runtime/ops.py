@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,72 +11,24 @@ from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
-from dllama.runtime.layer import NONE, After
+from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
+from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from dllama.step import PAGE_TOKENS, Step
 from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
+from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.prepare import pack_quants, prepare, unpack_quants
+from kernels.recurrent.convolution import convolution
+from kernels.recurrent.delta import DeltaWeights, delta_net
+from kernels.recurrent.states import DeltaStates
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A step as the kernels read it: contiguous int32 arrays, and each row's page."""
-
-    n: int  # T
-    starts: np.ndarray  # (S + 1,)
-    positions: np.ndarray  # (T,)
-    pages: np.ndarray  # (S, max_pages)
-    row_pages: np.ndarray  # (T,)
-    logits_at: np.ndarray  # (R,)
-    hidden_at: np.ndarray  # (H,)
-
-    @property
-    def wanted(self) -> np.ndarray:
-        """The rows whose last states are read, in rising order. Not for short steps, all rows of
-        which are computed to the end."""
-        return np.union1d(self.logits_at, self.hidden_at)
-
-
-def rows_of(step: Step) -> Rows:
-    """The rows of a step."""
-    positions = np.ascontiguousarray(step.positions, np.int32)
-    starts = np.ascontiguousarray(step.starts, np.int32)
-    pages = np.ascontiguousarray(step.pages, np.int32)
-    logits_at = np.ascontiguousarray(step.logits_at, np.int32)
-    sequence = np.arange(len(starts) - 1)
-    if len(sequence) < step.n_tokens:
-        sequence = np.repeat(sequence, np.diff(starts))
-    row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
-    return Rows(step.n_tokens, starts, positions, pages, row_pages, logits_at, step.hidden_at)
-
-
-def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
-    """Cuts a step's rows into groups of about one size; returns the first row of each and the group
-    as a step of its own that wants no logits, but their rows' last states."""
-    wanted = rows.wanted
-    edges = [rows.n * i // n_groups for i in range(n_groups + 1)]
-    groups = []
-    for first, end in pairwise(edges):
-        part = slice(first, end)
-        begin = int(np.searchsorted(rows.starts, first, "right")) - 1
-        stop = int(np.searchsorted(rows.starts, end, "left"))
-        starts = np.clip(rows.starts[begin : stop + 1], first, end) - np.int32(first)
-        inside = wanted[(wanted >= first) & (wanted < end)] - first
-        group = Rows(
-            end - first, starts, rows.positions[part], rows.pages[begin:stop],
-            rows.row_pages[part], rows.logits_at[:0], inside,
-        )  # fmt: skip
-        groups.append((first, group))
-    return groups
 
 
 class Ops:
@@ -92,6 +43,7 @@ class Ops:
         self._config: ModelConfig = weights.config
         self._epsilon = weights.config.norm_epsilon
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
+        self.delta = state.delta_rows  # (T, width)
         self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
     def begin(self, rows: Rows) -> None:
@@ -211,33 +163,70 @@ class Ops:
             clear(self.addend)
 
     def rotate_and_store(
-        self, layer: int, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray
+        self, layer: Layer, bias: np.ndarray, q_norm: np.ndarray, k_norm: np.ndarray
     ) -> None:
         """Adds biases to `qkv`, norms and turns queries and keys, and stores keys and values."""
         state, rows, config = self._state, self.rows, self._config
-        table = self._weights.rotations.table_of[layer]
+        if config.has_output_gate:
+            n_kv_heads = self._weights.n_kv_heads
+            part_gates(
+                self._team, self.qkv, rows.n, n_kv_heads * config.group_size, n_kv_heads,
+                config.head_dim, state.gates,
+            )  # fmt: skip
+        table = self._weights.rotations.table_of[layer.index]
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
             self._epsilon, self._cosines[table], self._sines[table], rows.positions,
-            rows.row_pages, state.kv.keys[layer], state.kv.values[layer],
+            rows.row_pages, state.kv.keys[layer.place], state.kv.values[layer.place],
         )  # fmt: skip
 
-    def attend(self, layer: int, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
+    def attend(self, layer: Layer, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
-            window=config.attention_of(layer).window, sinks=sinks,
+            window=config.attention_of(layer.index).window, sinks=sinks,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer], state.kv.values[layer], config.head_dim, weighed,
-            state.scratch, inputs.own,
+            rows.pages, state.kv.keys[layer.place], state.kv.values[layer.place], config.head_dim,
+            weighed, state.scratch, inputs.own,
+        )  # fmt: skip
+        if config.has_output_gate:
+            width = self._weights.n_kv_heads * config.group_size * config.head_dim
+            apply_gates(self._team, state.gates, rows.n, width, inputs.own)
+        prepare(self._team, inputs.activations, rows.n, reader.needs)
+        return inputs.activations
+
+    def convolve(self, place: int, weights: np.ndarray) -> None:
+        """The convolution of queries, keys and values of `delta`, each channel by itself, with
+        weights (positions, channels)."""
+        rows = self.rows
+        convolution(
+            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
+            place,
+        )  # fmt: skip
+
+    def run_delta_net(self, layer: Layer, reader: Linear) -> Activations:
+        """The gated results of every row, as `reader` reads them: (T, columns). States are taken
+        through the rows."""
+        rows, sizes = self.rows, self._config.delta
+        assert sizes is not None, "only families with gated delta nets compute them"
+        inputs = self._state.mixed_deltas[columns_of(reader)]
+        weights = DeltaWeights(*map(layer.vector, ("delta_decay", "delta_shift", "delta_norm")))
+        delta_net(
+            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
+            layer.place, sizes.bundle, sizes.pairs_gates, self._epsilon, inputs.own,
         )  # fmt: skip
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations
+
+    @property
+    def _states(self) -> DeltaStates:
+        assert self._state.states is not None, "only families with gated delta nets have states"
+        return self._state.states
 
     def swiglu(self, hidden_dim: int, reader: Linear) -> Activations:
         """silu(gate) * up of `gate_up`'s two halves, or with the model's own function of the gate,

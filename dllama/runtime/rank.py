@@ -17,11 +17,12 @@ from dllama.runtime.forward import forward
 from dllama.runtime.kv_files import Tick, read_pages, write_pages
 from dllama.runtime.linear import format_name
 from dllama.runtime.logit_rows import encode_part, merge_parts
-from dllama.runtime.ops import Ops, rows_of
+from dllama.runtime.ops import Ops
+from dllama.runtime.rows import rows_of
 from dllama.runtime.state import RunState, allocate
 from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.units import SumUnits
-from dllama.step import MAX_LOGIT_ROWS, LogitRow, Step
+from dllama.step import MAX_LOGIT_ROWS, NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed
 from kernels.attention.shift_keys import shift_keys
 from kernels.matmul.sums import Kind
@@ -83,7 +84,8 @@ class RankModel:
         settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
-        self.shift(KvShift(2, 0, 1, one, one))
+        if self.weights.config.delta is None:
+            self.shift(KvShift(2, 0, 1, one, one))
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
@@ -126,6 +128,7 @@ class RankModel:
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
         weights, kv = self.weights, self.state.kv
+        assert weights.config.delta is None, "a state cannot forget some of its tokens"
         if weights.n_kv_heads == 0:
             return
         shift_keys(
@@ -134,14 +137,26 @@ class RankModel:
             weights.rotations.by_layer, weights.config.head_dim,
         )  # fmt: skip
 
-    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Writes pages to a file; returns its bytes. Raises SessionFileError."""
-        return write_pages(path, self.state.kv, pages, mark, tick)
-
-    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
-        """Reads the pages that save_kv wrote; returns the bytes of the file. Raises
+    def save_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
+    ) -> int:
+        """Writes pages to a file, and the state in a slot; returns its bytes. Raises
         SessionFileError."""
-        return read_pages(path, self.state.kv, pages, mark, tick)
+        return write_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+
+    def load_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
+    ) -> int:
+        """Reads the pages that save_kv wrote, and the state; returns the bytes of the file. Raises
+        SessionFileError."""
+        return read_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+
+    def _states_in(self, slot: int) -> list[np.ndarray]:
+        """Returns views of what a slot holds, layer by layer; nothing of NO_SLOT."""
+        states = self.state.states
+        if states is None or slot == NO_SLOT:
+            return []
+        return [array[layer, slot] for array in states[:2] for layer in range(len(array))]
 
     def _last_states(self, x: np.ndarray) -> np.ndarray:
         """Returns the input of the head, (H, dim) float32, for the last layer's states x (H,
@@ -157,6 +172,13 @@ class RankModel:
                 f"a step of {step.n_tokens} tokens and {len(step.logits_at)} rows of logits is "
                 f"larger than the {len(self.state.x)} and {len(self.state.last)} this rank has "
                 "room for; lower --max-batch or the tokens of a step"
+            )
+
+        n_sequences, n_slots = len(step.starts) - 1, self.weights.config.n_slots
+        if n_slots and n_sequences > n_slots:
+            raise ConfigError(
+                f"a step of {n_sequences} sequences needs as many states, and this rank has room "
+                f"for {n_slots}; lower the number of sequences"
             )
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
 from kernels.matmul.sums import FixedSums, Kind
 from kernels.prepare import activations, wire_words
+from kernels.recurrent.states import DeltaStates, delta_states
 from kernels.weights.layout import GROUP, Activations
 
 
@@ -35,9 +36,13 @@ class RunState:
     normed: Activations  # (T, dim)
     wire: np.ndarray  # (T, words): `normed` as ranks exchange it, where they divide up its rows
     qkv: np.ndarray  # (T, width)
+    gates: np.ndarray  # (T, q_dim of the rank): of attention, where it has some
     gate_up: np.ndarray  # (T, width)
     mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
     hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
+    states: DeltaStates | None
+    delta_rows: np.ndarray  # (T, width)
+    mixed_deltas: dict[tuple[int, int], Inputs]  # results of gated delta nets, likewise
     experts: ExpertState | None
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up, and the sum
     fixed: FixedSums | None  # of the same shape: what it adds up where sums are exact
@@ -58,10 +63,11 @@ def allocate(
     n_tables, half = weights.rotations.inv_freq.shape
     longest = min(config.max_seq_len, n_pages * PAGE)
     width = -(-config.dim // GROUP) * GROUP
+    n_gates = weights.n_kv_heads * config.group_size * config.head_dim * config.has_output_gate
     n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
     return RunState(
         max_pages=-(-longest // PAGE),
-        kv=kv_pages(kv_type, config.n_layers, n_pages, weights.n_kv_heads, config.head_dim),
+        kv=kv_pages(kv_type, config.n_kv_layers, n_pages, weights.n_kv_heads, config.head_dim),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((n_tables, max_tokens, half), f32),
         sines=aligned((n_tables, max_tokens, half), f32),
@@ -70,9 +76,13 @@ def allocate(
         normed=activations(max_tokens, config.dim),
         wire=aligned((max_tokens, wire_words(config.dim)), f32),
         qkv=aligned((max_tokens, weights.widest("qkv")), f32),
+        gates=aligned((max_tokens, n_gates), f32),
         gate_up=aligned((max_tokens, weights.widest("gate_up")), f32),
         mixed=inputs(weights.linears("wo"), max_tokens),
         hidden=inputs(weights.linears("w2"), max_tokens),
+        states=_states(weights, n_threads),
+        delta_rows=aligned((max_tokens, weights.widest("delta")), f32),
+        mixed_deltas=inputs(weights.linears("delta_out"), max_tokens),
         experts=allocate_experts(weights, max_tokens),
         partial=aligned((max_tokens, width), f32),
         fixed=FixedSums.zeros(max_tokens, width) if kind is Kind.FIXED else None,
@@ -83,3 +93,16 @@ def allocate(
         tops=aligned((max_logits, n_units), f32),
         sums=aligned((max_logits, n_units), f32),
     )
+
+
+def _states(weights: Weights, n_threads: int) -> DeltaStates | None:
+    """Allocates the states of one rank; None for a model whose layers all attend."""
+    config, sizes = weights.config, weights.config.delta
+    if sizes is None:
+        return None
+    n_heads = weights.n_delta_heads
+    heads = (n_heads * sizes.n_key_heads // sizes.n_value_heads, n_heads)
+    return delta_states(
+        config.n_layers - config.n_kv_layers, sizes.n_slots, heads,
+        (sizes.key_dim, sizes.value_dim), sizes.conv_len - 1, n_threads,
+    )  # fmt: skip

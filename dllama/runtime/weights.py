@@ -39,9 +39,14 @@ class Weights:
     @property
     def n_kv_heads(self) -> int:
         """KV heads that this rank holds."""
-        qkv = self.layers[0].matrix("qkv")
-        heads = self.config.group_size + 2
-        return 0 if qkv is None else qkv.out_dim // (heads * self.config.head_dim)
+        config = self.config
+        heads = config.group_size * (1 + config.has_output_gate) + 2
+        return max((w.out_dim for w in self.linears("qkv")), default=0) // (heads * config.head_dim)
+
+    @property
+    def n_delta_heads(self) -> int:
+        """Value heads of gated delta nets that this rank holds."""
+        return max((layer.vector("delta_decay").size for layer in self.layers), default=0)
 
     @property
     def n_vocab(self) -> int:
@@ -73,12 +78,12 @@ class _LayerBuilder:
     """Packs the tensors of one layer as they arrive."""
 
     def __init__(
-        self, index: int, table: dict[str, Tensor], infos: Sequence[TensorInfo], team: np.ndarray,
-        units: Mapping[Axis, int],
+        self, index: int, place: int, table: dict[str, Tensor], infos: Sequence[TensorInfo],
+        team: np.ndarray, units: Mapping[Axis, int],
     ) -> None:  # fmt: skip
         """`infos` are all the tensors that will come of this layer, `units` those of exact sums
         over an axis."""
-        self._units = units
+        self._units, self._place = units, place
         self._index, self._table, self._team = index, table, team
         self._n_expected = len(infos)
         self._n_added = 0
@@ -87,6 +92,7 @@ class _LayerBuilder:
             joined = self._joined(info)
             self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
         self._vectors: dict[str, list[np.ndarray]] = {}
+        self._tables: dict[str, list[np.ndarray]] = {}
         self._matrices: dict[str, LinearBuilder] = {}
         self._unit_of: dict[str, int | None] = {}  # of the columns' sums, by joint name
 
@@ -98,14 +104,17 @@ class _LayerBuilder:
         """Packs a tensor, uint8 (rows, bytes of a row). Raises ModelFileError."""
         self._n_added += 1
         joined = self._joined(info)
-        if self._table[info.short_name].is_vector:
-            of_experts = self._table[info.short_name].experts is not None
-            part = vectors(info, raw) if of_experts else vector(info, raw)
+        tensor = self._table[info.short_name]
+        if tensor.is_table:
+            self._tables.setdefault(joined, []).append(table_values(info, raw))
+            return
+        if tensor.is_vector:
+            part = vector(info, raw) if tensor.experts is None else vectors(info, raw)
             self._vectors.setdefault(joined, []).append(part)
             return
         if joined not in self._matrices:
             self._matrices[joined] = LinearBuilder(self._team, self._rows[joined])
-        self._unit_of[joined] = self._units.get(self._table[info.short_name].cols)
+        self._unit_of[joined] = self._units.get(tensor.cols)
         self._matrices[joined].add(info, raw)
 
     def layer(self, previous: Layer | None) -> Layer:
@@ -115,7 +124,8 @@ class _LayerBuilder:
             name: builder.linear(self._unit_of.get(name))
             for name, builder in self._matrices.items()
         }
-        return Layer(self._index, vectors, matrices, previous)
+        tables = {name: np.concatenate(parts, axis=1) for name, parts in self._tables.items()}
+        return Layer(self._index, self._place, vectors, tables, matrices, previous)
 
     def _joined(self, info: TensorInfo) -> str:
         return self._table[info.short_name].joined or info.short_name
@@ -160,6 +170,7 @@ class WeightsBuilder:
         if self._builder is None:
             self._builder = _LayerBuilder(
                 info.layer,
+                self._config.place_of(info.layer),
                 table_of(self._config, info.layer),
                 self._of_layer[info.layer],
                 self._team,
@@ -218,3 +229,10 @@ def vectors(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
     out = np.zeros((info.n_experts, info.cols), np.float32)
     dequantize(format_name(info.qtype), raw, out)
     return out
+
+
+def table_values(info: TensorInfo, raw: np.ndarray) -> np.ndarray:
+    """A table as float32 (cols, rows): numbers of one column side by side."""
+    out = np.zeros((info.rows, info.cols), np.float32)
+    dequantize(format_name(info.qtype), raw, out)
+    return np.ascontiguousarray(out.T)

@@ -15,7 +15,7 @@ from dllama.sharding.plan import Shard
 from dllama.sharding.units import column_block
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 
-SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED, Axis.DENSE)
+SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED, Axis.DENSE, Axis.DELTA_VALUES)
 """The axes along which the columns of matrices are cut."""
 
 
@@ -84,6 +84,8 @@ def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
         return False
     if tensor.cols is Axis.HEAD:
         return len(shard.kv_heads) > 0
+    if tensor.cols is Axis.DELTA_HEAD:
+        return len(shard.delta_heads) > 0
     axes = [axis for axis in (tensor.rows, tensor.cols) if axis is not None]
     parts = [shard.part(axis, config) for axis in axes]
     return all(part is None or len(part) > 0 for part in parts)

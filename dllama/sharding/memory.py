@@ -14,6 +14,7 @@ from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
 from kernels.attention.kv_pages import page_bytes
+from kernels.recurrent.states import state_values
 
 PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
 WIRE_BYTES = 16 << 20  # weight chunks under way
@@ -32,7 +33,17 @@ class NodeMemory:
 def kv_page_bytes(config: ModelConfig, n_kv_heads: int, kv_type: KvType = KvType.F16) -> int:
     """Returns the bytes of one KV page on a rank: keys and values of its `n_kv_heads` heads in all
     layers."""
-    return page_bytes(kv_type, config.n_layers, n_kv_heads, config.head_dim)
+    return page_bytes(kv_type, config.n_kv_layers, n_kv_heads, config.head_dim)
+
+
+def state_bytes(config: ModelConfig, n_key_heads: int) -> int:
+    """Returns the bytes of one slot on a rank: the states of its heads in all gated delta nets."""
+    sizes = config.delta
+    if sizes is None:
+        return 0
+    heads = (n_key_heads, n_key_heads * sizes.n_value_heads // sizes.n_key_heads)
+    n_values = state_values(heads, (sizes.key_dim, sizes.value_dim), sizes.conv_len - 1)
+    return 4 * n_values * (config.n_layers - config.n_kv_layers)
 
 
 def memory_needed(
@@ -44,21 +55,37 @@ def memory_needed(
     max_step_tokens: int,
     kv_type: KvType = KvType.F16,
 ) -> int:
-    """Returns the bytes a rank will hold at its peak: weights, KV pages, scratch, and the process
-    itself.
+    """Returns the bytes a rank will hold at its peak: weights, KV pages, states, scratch, and the
+    process itself.
 
     While loading, one tensor exists twice: as it came and as it is packed.
     """
     cuts = cut_manifest(config, tensors, shard)
     sizes = [cut.info.packed_bytes for cut in cuts]
-    heads = len(shard.kv_heads) * config.group_size + 2 * len(shard.kv_heads)
+    per_head = config.group_size * (1 + 2 * config.has_output_gate) + 2
+    heads = len(shard.kv_heads) * per_head
     table = model_tensors(config)
     mixed = _widest(cuts, table, Axis.HEADS)
     scratch_values = (
-        6 * config.dim + heads * config.head_dim + 3 * mixed + _hidden_values(config, shard, cuts)
+        6 * config.dim
+        + heads * config.head_dim
+        + 3 * mixed
+        + _hidden_values(config, shard, cuts)
+        + _delta_row_values(config, shard, cuts)
     ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
     kv = n_pages * kv_page_bytes(config, len(shard.kv_heads), kv_type)
+    kv += config.n_slots * state_bytes(config, len(shard.delta_heads))
     return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+
+
+def _delta_row_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:
+    """Returns the values of a row's scratch inside of gated delta nets."""
+    keys, values, heads = (
+        len(shard.part(axis, config) or ())
+        for axis in (Axis.DELTA_KEYS, Axis.DELTA_VALUES, Axis.DELTA_HEADS)
+    )
+    mixed = _widest(cuts, model_tensors(config), Axis.DELTA_VALUES)
+    return 2 * (keys + values + heads) + 3 * mixed
 
 
 def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:

@@ -121,6 +121,7 @@ def whole_model(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[
         range(config.hidden_dim),
         range(config.vocab_size),
         range(config.dense_hidden_dim),
+        range(0 if config.delta is None else config.delta.n_key_heads),
     )
     return tiled_cuts(config, tensors, everything)
 
@@ -180,12 +181,23 @@ def _unit(
     return min(unit, whole)
 
 
+def _bundled(config: ModelConfig, size: int) -> int:
+    """Returns the part of `size` that belongs to a bundle of a gated delta net's heads."""
+    assert config.delta is not None, "only gated delta nets have such heads"
+    return size * config.delta.bundle // config.delta.n_key_heads
+
+
 _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.HEADS: lambda config: config.group_size * config.head_dim,
+    Axis.GATED_HEADS: lambda config: 2 * config.group_size * config.head_dim,
     Axis.KV_HEADS: lambda config: config.head_dim,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
     Axis.DENSE: lambda config: HIDDEN_UNIT,
     Axis.VOCAB: lambda config: VOCAB_UNIT,
+    Axis.DELTA_KEYS: lambda config: _bundled(config, config.delta_key_dim),
+    Axis.DELTA_VALUES: lambda config: _bundled(config, config.delta_value_dim),
+    Axis.DELTA_HEADS: lambda config: _bundled(config, config.n_delta_heads),
+    Axis.DELTA_GATES: lambda config: _bundled(config, config.n_delta_gates),
 }
 """Rows or columns in a piece, for each axis that is cut over ranks."""

@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from dllama.config import ModelConfig
 from dllama.errors import ShardError
 from dllama.models.tensors import Axis
-from dllama.sharding.units import column_block, head_bundle, hidden_unit, vocab_unit
+from dllama.sharding.units import (
+    column_block,
+    delta_unit,
+    head_bundle,
+    hidden_unit,
+    vocab_unit,
+)
 from dllama.weight_source import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The share of one rank: KV heads (with their query heads), hidden columns (of each expert),
-    vocabulary rows, and the columns of a mixture's dense layers."""
+    vocabulary rows, the columns of a mixture's dense layers, and key heads of gated delta nets
+    (with their value heads)."""
 
     rank: int
     world_size: int
@@ -25,12 +32,15 @@ class Shard:
     hidden: range
     vocab: range
     dense: range = range(0)
+    delta_heads: range = range(0)
 
     def part(self, axis: Axis, config: ModelConfig) -> range | None:
         """Returns the values of an axis that this rank holds; None for all of an axis that is not
         cut."""
         if axis is Axis.HEADS:
             return _scaled(self.kv_heads, config.group_size * config.head_dim)
+        if axis is Axis.GATED_HEADS:
+            return _scaled(self.kv_heads, 2 * config.group_size * config.head_dim)
         if axis is Axis.QUERY_HEADS:
             return _scaled(self.kv_heads, config.group_size)
         if axis is Axis.KV_HEADS:
@@ -39,21 +49,38 @@ class Shard:
             return self.hidden
         if axis is Axis.SHARED:
             return _scaled(self.hidden, config.shared_ratio)
+        if (width := _delta_width(axis, config)) is not None:
+            return _scaled(self.delta_heads, width)
         if axis is Axis.DENSE:
             return self.dense
         return self.vocab if axis is Axis.VOCAB else None
 
 
+def _delta_width(axis: Axis, config: ModelConfig) -> int | None:
+    """Returns the values of an axis that belong to a key head of gated delta nets; None for other
+    axes."""
+    sizes = config.delta
+    if sizes is None:
+        return None
+    n_shared = sizes.n_value_heads // sizes.n_key_heads
+    widths = {
+        Axis.DELTA_KEYS: sizes.key_dim, Axis.DELTA_VALUES: n_shared * sizes.value_dim,
+        Axis.DELTA_HEADS: n_shared, Axis.DELTA_GATES: 2 * n_shared,
+    }  # fmt: skip
+    return widths.get(axis)
+
+
 def plan_shards(
     config: ModelConfig, shares: Sequence[float], *, hidden_align: int = 1, head_align: int = 1,
-    dense_align: int = 1,
+    dense_align: int = 1, delta_align: int = 1,
 ) -> list[Shard]:  # fmt: skip
     """Cuts a model so that the bytes of rank r are shares[r] / sum(shares) of the whole.
 
     `hidden_align` and `head_align` are the quant blocks of w2's and wo's columns, `dense_align`
-    those of w2 in the dense layers of a mixture. KV heads are
-    handed out whole (in bundles where a head group ends inside a block of activations), so some
-    ranks may get more than their share of attention, or none; hidden columns make up for it.
+    those of w2 in the dense layers of a mixture, `delta_align` those of what follows gated delta
+    nets. Heads are handed out whole (in bundles where a head group ends inside a block of
+    activations), so some ranks may get more than their share of attention, or none; hidden columns
+    make up for it.
     Raises ShardError where a rank would hold no hidden column or no vocabulary row.
     """
     world_size = len(shares)
@@ -68,11 +95,12 @@ def plan_shards(
     weights = [s / sum(shares) for s in shares]
     heads = _cut_heads(config, weights, head_align)
     vocab = _cut_vocab(config, weights)
-    hidden = _cut_hidden(config, weights, heads, vocab, hidden_align)
+    delta = _cut_delta(config, weights, delta_align)
+    hidden = _cut_hidden(config, weights, heads, vocab, delta, hidden_align)
     dense = _cut_dense(config, hidden, dense_align)
     return [
         Shard(rank, world_size, *ranges)
-        for rank, ranges in enumerate(zip(heads, hidden, vocab, dense, strict=True))
+        for rank, ranges in enumerate(zip(heads, hidden, vocab, dense, delta, strict=True))
     ]
 
 
@@ -87,6 +115,7 @@ def plan_for(
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
         head_align=column_block(config, tensors, Axis.HEADS),
         dense_align=column_block(config, tensors, Axis.DENSE),
+        delta_align=column_block(config, tensors, Axis.DELTA_VALUES),
     )
 
 
@@ -99,6 +128,15 @@ def _cut_heads(config: ModelConfig, weights: Sequence[float], head_align: int) -
     n_bundles = -(-config.n_kv_heads // bundle)
     counts = apportion(n_bundles, weights, minimum=0)
     return _ranges(counts, bundle, config.n_kv_heads)
+
+
+def _cut_delta(config: ModelConfig, weights: Sequence[float], align: int) -> list[range]:
+    sizes = config.delta
+    if sizes is None:
+        return [range(0)] * len(weights)
+    unit = delta_unit(sizes, align)
+    counts = apportion(-(-sizes.n_key_heads // unit), weights, minimum=0)
+    return _ranges(counts, unit, sizes.n_key_heads)
 
 
 def _cut_vocab(config: ModelConfig, weights: Sequence[float]) -> list[range]:
@@ -119,6 +157,7 @@ def _cut_hidden(
     weights: Sequence[float],
     heads: Sequence[range],
     vocab: Sequence[range],
+    delta: Sequence[range],
     align: int,
 ) -> list[range]:
     world_size = len(weights)
@@ -133,13 +172,28 @@ def _cut_hidden(
             world_size=world_size,
         )
     # values: the types may differ between tensors, but not by enough to matter to a balance
-    head_values = (2 * config.group_size + 2) * config.head_dim * config.dim * config.n_layers
+    per_group = config.group_size * (2 + config.has_output_gate) + 2
+    head_values = per_group * config.head_dim * config.dim * config.n_kv_layers
+    delta_values = _delta_values(config)
     of_dense = config.n_dense_layers * config.dense_hidden_dim / config.hidden_dim
     hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
-    held = [len(h) * head_values + len(v) * config.dim for h, v in zip(heads, vocab, strict=True)]
+    held = [
+        len(h) * head_values + len(v) * config.dim + len(d) * delta_values
+        for h, v, d in zip(heads, vocab, delta, strict=True)
+    ]
     total = sum(held) + config.hidden_dim * hidden_values
     missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]
     return _ranges(apportion(n_units, missing, minimum=1), unit, config.hidden_dim)
+
+
+def _delta_values(config: ModelConfig) -> int:
+    """Returns the weights of a key head, with its value heads, in all gated delta nets."""
+    keys, values, heads = (
+        _delta_width(axis, config) or 0
+        for axis in (Axis.DELTA_KEYS, Axis.DELTA_VALUES, Axis.DELTA_HEADS)
+    )
+    n_layers = config.n_layers - config.n_kv_layers
+    return (2 * keys + 3 * values + 2 * heads) * config.dim * n_layers
 
 
 def _cut_dense(config: ModelConfig, hidden: Sequence[range], align: int) -> list[range]:

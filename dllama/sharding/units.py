@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from dllama.config import ModelConfig
+from dllama.config import DeltaSizes, ModelConfig
 from dllama.limits import Range
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis
@@ -30,12 +30,13 @@ Unit = Annotated[int, Range(1, (1 << 31) - 1)]
 @dataclass(frozen=True, slots=True)
 class SumUnits:
     """The units of a model's sums: columns of `wo`, columns of `w2`, rows of the vocabulary; and
-    columns of `w2` in the dense layers of a mixture."""
+    columns of `w2` in the dense layers of a mixture, and of what follows gated delta nets."""
 
     heads: Unit
     hidden: Unit
     vocab: Unit
     dense: Unit = 1
+    delta: Unit = 1
     normed_quants: bool = False  # all that layers do with their normed input reads it in 8 bits
 
     def by_axis(self, config: ModelConfig) -> dict[Axis, int]:
@@ -43,13 +44,15 @@ class SumUnits:
         shared = self.hidden * max(1, config.shared_ratio)
         return {
             Axis.HEADS: self.heads, Axis.HIDDEN: self.hidden, Axis.SHARED: shared,
+            Axis.DELTA_VALUES: self.delta,
             Axis.DENSE: self.dense,
         }  # fmt: skip
 
 
 def sum_units(
-    config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1, dense_align: int = 1
-) -> SumUnits:
+    config: ModelConfig, *, head_align: int = 1, hidden_align: int = 1, dense_align: int = 1,
+    delta_align: int = 1,
+) -> SumUnits:  # fmt: skip
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
     group_cols = config.group_size * config.head_dim
     return SumUnits(
@@ -57,6 +60,7 @@ def sum_units(
         hidden=hidden_unit(config.hidden_dim, hidden_align),
         vocab=vocab_unit(config.vocab_size),
         dense=hidden_unit(config.dense_hidden_dim, dense_align),
+        delta=_delta_columns(config, delta_align),
     )
 
 
@@ -79,6 +83,7 @@ def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits
         head_align=column_block(config, tensors, Axis.HEADS),
         hidden_align=column_block(config, tensors, Axis.HIDDEN),
         dense_align=column_block(config, tensors, Axis.DENSE),
+        delta_align=column_block(config, tensors, Axis.DELTA_VALUES),
     )
     return replace(units, normed_quants=reads_normed_quants(config, tensors))
 
@@ -99,6 +104,23 @@ def head_bundle(config: ModelConfig, align: int) -> int:
     """Returns how many KV heads are handed out together, so that no block of activations is cut."""
     align = min(align, ACTIVATION_BLOCK)
     return align // math.gcd(align, config.group_size * config.head_dim)
+
+
+def delta_unit(sizes: DeltaSizes, align: int) -> int:
+    """Returns how many key heads of gated delta nets are handed out together: whole bundles, so
+    that no block of activations is cut."""
+    n_shared = sizes.n_value_heads // sizes.n_key_heads
+    align = min(align, ACTIVATION_BLOCK)
+    return sizes.bundle * (align // math.gcd(align, sizes.bundle * n_shared * sizes.value_dim))
+
+
+def _delta_columns(config: ModelConfig, align: int) -> int:
+    """Returns the columns of value heads that are handed out together; 1 where there are none."""
+    sizes = config.delta
+    if sizes is None:
+        return 1
+    n_value_heads = delta_unit(sizes, align) * sizes.n_value_heads // sizes.n_key_heads
+    return n_value_heads * sizes.value_dim
 
 
 def hidden_unit(hidden_dim: int, align: int) -> int:

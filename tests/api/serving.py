@@ -16,6 +16,7 @@ from aiohttp import web
 
 from api.app import build_app
 from api.config import AnswerDefaults, ApiConfig
+from api.downloads.service import DownloadService
 from api.engines.client import EngineClient
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import make_runner
@@ -188,8 +189,10 @@ async def serving(
 
 
 @asynccontextmanager
-async def serving_models(models: Models, config: ApiConfig | None = None) -> AsyncIterator[Server]:
-    app = build_app(models, config or ApiConfig())
+async def serving_models(
+    models: Models, config: ApiConfig | None = None, downloads: DownloadService | None = None
+) -> AsyncIterator[Server]:
+    app = build_app(models, config or ApiConfig(), downloads)
     runner = make_runner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -74,12 +74,16 @@ class NumpyRank:
     def shift(self, shift: KvShift) -> None:
         """Nothing is kept of earlier tokens."""
 
-    def save_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+    def save_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = -1
+    ) -> int:
         """A file of the page numbers, so that tests see what was asked for."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.write_bytes(mark + bytes(pages))
 
-    def load_kv(self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick) -> int:
+    def load_kv(
+        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = -1
+    ) -> int:
         if not path.exists() or path.read_bytes()[: len(mark)] != mark:
             raise SessionFileError(f"{path} is not there, or another's")
         return path.stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.programs import Program, Server, root, start_worker  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 60_000
+DEMO = Path(__file__).parents[2] / "dllama" / "data" / "dllama-demo.q8_0.gguf"
 # Nothing of its own over the network, and no sandbox, which root may not have.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -51,15 +53,29 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder, port = tmp_path_factory.mktemp("page"), own_port()
     worker = start_worker(folder, port)
-    model = Path(__file__).parents[2] / "dllama" / "data" / "dllama-demo.q8_0.gguf"
     try:
         with root(
-            folder, model, "--workers", f"127.0.0.1:{port}", "--shares", "1,1",
+            folder, DEMO, "--workers", f"127.0.0.1:{port}", "--shares", "1,1",
             "--rejoin-s", "0", "--api-prefix", "/llm", prefix="/llm",
         ) as server:  # fmt: skip
             yield Cluster(server, worker)
     finally:
         worker.stop()
+
+
+@contextmanager
+def many_models(folder: Path) -> Iterator[Server]:
+    """A root that loads the models of a folder when they are asked for."""
+    port = own_port()
+    program = Program(
+        folder / "root.log", "root", "--models-dir", str(folder), "--port", str(port), "-t", "1",
+    )  # fmt: skip
+    try:
+        server = Server(program, f"http://127.0.0.1:{port}")
+        server.wait_until_ready()
+        yield server
+    finally:
+        program.stop()
 
 
 class Watched:

@@ -4,6 +4,8 @@ phone, in light and dark."""
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
-from tests.page.conftest import PATIENCE_MS, Cluster, Watched  # noqa: E402
+from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched, many_models  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 QUESTION = "How do I start a worker?"
@@ -88,30 +90,29 @@ def test_all_of_it_without_a_mouse(watched: Watched) -> None:
     assert {"model", "theme", "new-chat", "messages", "prompt", "settings", "Retry"} <= reached
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_axe_finds_nothing(
-    browser: Browser, cluster: Cluster, scheme: str
+@pytest.mark.parametrize(("scheme", "width", "height"), [("light", 1200, 800), ("dark", 360, 740)])
+def test_it_fits_the_screen_and_axe_finds_nothing(
+    browser: Browser, cluster: Cluster, scheme: str, width: int, height: int
 ) -> None:
-    for width, height in ((1200, 800), (360, 740)):
-        context = browser.new_context(
-            color_scheme=scheme,  # type: ignore[arg-type]
-            viewport={"width": width, "height": height},
-        )
-        page = Watched(context.new_page(), cluster.url).open()
-        ask(page, QUESTION)
-        ended(page)
-        for at in ("chat", "#settings", "#model", "cluster", "about"):
-            if at.startswith("#"):
-                page.click(at)
-                expect(page.locator("dialog[open]")).to_be_visible()
-            elif at != "chat":
-                page.click(f"[data-page={at}]")
-                expect(page.locator(f"#page-{at} h1")).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), at
-            found = axe.Axe().run(page)
-            assert not found.response["violations"], (at, found.generate_report())
-            page.keyboard.press("Escape")
-        context.close()
+    context = browser.new_context(
+        color_scheme=scheme,  # type: ignore[arg-type]
+        viewport={"width": width, "height": height},
+    )
+    page = Watched(context.new_page(), cluster.url).open()
+    ask(page, QUESTION)
+    ended(page)
+    for at in ("chat", "#settings", "#model", "cluster", "about"):
+        if at.startswith("#"):
+            page.click(at)
+            expect(page.locator("dialog[open]")).to_be_visible()
+        elif at != "chat":
+            page.click(f"[data-page={at}]")
+            expect(page.locator(f"#page-{at} h1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), at
+        found = axe.Axe().run(page)
+        assert not found.response["violations"], (at, found.generate_report())
+        page.keyboard.press("Escape")
+    context.close()
 
 
 def test_nothing_of_a_text_runs_or_loads(watched: Watched) -> None:
@@ -143,6 +144,36 @@ def test_nothing_of_a_text_runs_or_loads(watched: Watched) -> None:
     )
     assert blocked == "script-src-elem" and page.evaluate("window.ran") is None
     watched.wrong.clear()  # the browser tells of what it blocked
+
+
+def test_models_are_loaded_chosen_and_unloaded(browser: Browser, tmp_path: Path) -> None:
+    shutil.copy(DEMO, tmp_path / "second.gguf")
+    with many_models(tmp_path) as server:
+        seen = Watched(browser.new_page(), server.url + "/")
+        page = seen.open()
+        ask(page, QUESTION)
+        ended(page)
+        expect(page.locator(".assistant header b")).to_have_text(DEMO.stem)
+        page.click("#model")
+        second = page.locator("tr[data-model=second]")
+        expect(second).to_contain_text("unloaded")
+        second.get_by_role("button", name="Load", exact=True).click()
+        expect(second).to_contain_text("loaded ·", timeout=PATIENCE_MS)
+        second.get_by_role("button", name="Choose").click()
+        expect(page.locator("#model-name")).to_have_text("second")
+        page.get_by_role("button", name="Answer again").click()
+        ended(page)
+        expect(page.locator(".assistant header b")).to_have_text("second")
+        page.click("#model")
+        first = page.locator(f"tr[data-model='{DEMO.stem}']")
+        first.get_by_role("button", name="Unload").click()
+        expect(first).to_contain_text("unloaded")
+        page.keyboard.press("Escape")
+        page.click("[data-page=cluster]")
+        expect(page.locator("#page-cluster table")).to_contain_text("unloaded")
+        expect(page.locator(".node")).to_have_count(1)
+        assert not seen.wrong
+        page.close()
 
 
 def test_a_lost_worker_is_seen(watched: Watched, cluster: Cluster) -> None:

@@ -59,8 +59,9 @@ def _forward(
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
         attend = partial(_attention, kind=config.attention_of(i))
+        first = delta_net if config.is_delta(i) else attend
         for half, before, after in (
-            (attend, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
+            (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
             added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
             x = x + (norm(added, layer[after], config) if after in layer else added)
@@ -85,6 +86,9 @@ def _attention(
         (x @ layer[w].T + layer.get(b, 0.0)).reshape(n_tokens, -1, hd)
         for w, b in (("wq", "bq"), ("wk", "bk"), ("wv", "bv"))
     )
+    gates = np.zeros((n_tokens, 0))
+    if config.has_output_gate:
+        q, gates = (a.reshape(n_tokens, -1, hd) for a in (q[:, ::2], q[:, 1::2]))
     if config.has_qk_norm:
         q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
     if kind.is_rotated:
@@ -105,8 +109,48 @@ def _attention(
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     weights = weights[..., :n_tokens]
-    mixed = np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1)
-    return mixed @ layer["wo"].T + layer.get("bo", 0.0)
+    result = np.einsum("hij,jhd->ihd", weights, v)
+    if config.has_output_gate:
+        result = result / (1 + np.exp(-gates))
+    return result.reshape(n_tokens, -1) @ layer["wo"].T + layer.get("bo", 0.0)
+
+
+def delta_net(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The gated delta rule, token by token (arXiv 2412.06464, equation 10)."""
+    sizes, n_tokens = config.delta, len(x)
+    assert sizes is not None
+    n_shared = sizes.n_value_heads // sizes.n_key_heads
+    parts = []
+    for name in "qkv":
+        weights = layer[f"conv_{name}"]
+        inputs = np.concatenate(
+            [np.zeros((sizes.conv_len - 1, len(weights))), x @ layer[f"delta_{name}"].T]
+        )
+        taken = sum(inputs[i : i + n_tokens] * weights[:, i] for i in range(sizes.conv_len))
+        parts.append((taken / (1 + np.exp(-taken))).reshape(n_tokens, -1, sizes.key_dim))
+    q, k, v = parts
+    v = v.reshape(n_tokens, sizes.n_value_heads, sizes.value_dim)
+    q, k = (a / np.sqrt((a * a).sum(axis=-1, keepdims=True) + 1e-6) for a in (q, k))
+    if "delta_gates" in layer:
+        both = (x @ layer["delta_gates"].T).reshape(n_tokens, sizes.n_key_heads, 2, n_shared)
+        beta, alpha = (both[:, :, i].reshape(n_tokens, -1) for i in range(2))
+    else:
+        beta, alpha = (x @ layer[name].T for name in ("delta_beta", "delta_alpha"))
+    decay = np.exp(layer["delta_decay"] * np.logaddexp(0, alpha + layer["delta_shift"]))
+    beta = 1 / (1 + np.exp(-beta))
+    result = np.zeros(v.shape)
+    for h in range(sizes.n_value_heads):
+        bundle, place = divmod(h, sizes.bundle * n_shared)
+        key_head = bundle * sizes.bundle + place % sizes.bundle
+        state = np.zeros((sizes.key_dim, sizes.value_dim))
+        for t in range(n_tokens):
+            key = k[t, key_head]
+            state = decay[t, h] * state
+            state = state + np.outer(key, beta[t, h] * (v[t, h] - key @ state))
+            result[t, h] = q[t, key_head] @ state / np.sqrt(sizes.key_dim)
+    z = (x @ layer["delta_z"].T).reshape(result.shape)
+    result = norm(result, layer["delta_norm"], config) * z / (1 + np.exp(-z))
+    return result.reshape(n_tokens, -1) @ layer["delta_out"].T
 
 
 def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -13,6 +13,7 @@ from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.memory_need import with_pages
 from dllama.cli.router.model_list import ListedModel, ModelList
 from dllama.cli.router.process_engine import ProcessEngine
+from dllama.cli.router.spare_process import SpareProcess
 from dllama.cli.server.model_facts import served_model
 
 
@@ -31,7 +32,7 @@ class CliModelSource:
     ) -> None:
         self._list, self._folder, self._log_level = models, folder, log_level
         self._memory_bytes = memory_bytes
-        self._started = started
+        self._spare = SpareProcess(started)
         self._models: dict[str, ListedModel] = {}
         self._planned: dict[str, tuple[ModelEntry, EngineSettings, int]] = {}
         self._numbers = itertools.count(1)
@@ -59,8 +60,11 @@ class CliModelSource:
             tokenizer=str(server.tokenizer) if server.tokenizer else None,
         )
         endpoint = f"ipc://{self._folder}/engine-{next(self._numbers)}"
-        started, self._started = self._started, None
-        return ProcessEngine(settings, endpoint, self._log_level, started)
+        return ProcessEngine(settings, endpoint, self._log_level, self._spare.take())
+
+    def close(self) -> None:
+        """Ends the process that waits for the next model."""
+        self._spare.close()
 
     def _plan(self, entry: ModelEntry) -> tuple[ModelEntry, EngineSettings, int]:
         """Returns the settings with the KV pages that the model gets, and the memory it takes."""

@@ -50,10 +50,13 @@ async def run_router(
                 f"{memory_bytes / 1e9:.1f} GB for those that are loaded)"
             )
 
-        await serve(
-            build_app(pool, api_config(server, vertex)), server.hosts, server.port, tls=tls,
-            on_ready=on_ready, drain_s=server.drain_s,
-        )  # fmt: skip
+        try:
+            await serve(
+                build_app(pool, api_config(server, vertex)), server.hosts, server.port, tls=tls,
+                on_ready=on_ready, drain_s=server.drain_s,
+            )  # fmt: skip
+        finally:
+            source.close()
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from api.app import build_app
+from api.downloads.service import DownloadService
 from api.engines.zmq_client import ZmqEngineClient
 from api.http.listener import tls_context
 from api.http.serve import serve
@@ -25,8 +26,16 @@ from dllama.cli.terminal.output import loading, note
 from dllama.errors import ConfigError
 from dllama.host.descriptors import check_free, raise_limit
 from dllama.host.temporary import socket_folder
+from dllama.hub.downloads import Downloads
 
 ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few connections
+
+
+def downloads() -> Downloads:
+    """Returns the downloads that the environment asks for. Raises ConfigError."""
+    from dllama.hub.settings import hub_settings  # what most servers never need
+
+    return Downloads(hub_settings())
 
 
 async def watch_loading(client: ZmqEngineClient, label: str) -> None:
@@ -62,7 +71,9 @@ async def run_server(
             if server.sleep_idle_s is None
             else IdleSleep(client, supervisor, server.sleep_idle_s)
         )
-        app = build_app(FixedModels([model], sleep), api_config(server, vertex))
+        app = build_app(
+            FixedModels([model], sleep), api_config(server, vertex), DownloadService(downloads)
+        )
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dllama.engine.kv.pages import PagePool, pages_for
+from dllama.engine.kv.sequence_states import SequenceStates
 from dllama.engine.kv.sessions import Sessions
+from dllama.engine.kv.states import KeptState
 from dllama.engine.sequence import Sequence
 from dllama.kv import KvShift
-from dllama.step import PAGE_TOKENS
+from dllama.step import NO_SLOT, PAGE_TOKENS
 
 
 class _Found(NamedTuple):
@@ -25,20 +27,23 @@ class _Found(NamedTuple):
     pages: list[int]  # to be owned by the sequence too
     n_tokens: int  # in these pages, and at the beginning of the copied one
     copied: int | None  # the page after them that has to be copied
+    state: KeptState | None = None  # after these tokens, where layers keep states
+    n_shared: int = 0  # tokens found in pages alone
 
 
 class KvCache:
-    """The pool of pages as sequences use it."""
+    """The pool of pages as sequences use it, and the states of those of models that keep some."""
 
-    def __init__(self, n_pages: int, max_len: int) -> None:
+    def __init__(self, n_pages: int, max_len: int, n_slots: int = 0) -> None:
         self.pool = PagePool(n_pages)
+        self.states = SequenceStates(n_slots)
         self.sessions = Sessions(self.pool)
         self._max_len = max_len
         self._copies: list[tuple[int, int]] = []  # of pages, not yet done
 
     def emptied(self, n_pages: int, max_len: int) -> KvCache:
         """Returns a cache of this size without contents, which knows the same sessions by name."""
-        empty = KvCache(n_pages, max_len)
+        empty = KvCache(n_pages, max_len, self.states.pool.n_slots)
         self.sessions.tell(empty.sessions)
         return empty
 
@@ -49,6 +54,8 @@ class KvCache:
         found = self._find(sequence)
         n_new = n_wanted - len(found.pages)
         if n_new + pool.n_unowned(found.pages) + n_spare > pool.n_free:
+            return False
+        if not self.states.admit(sequence, found.state, found.n_shared):
             return False
         pool.retain(found.pages)
         sequence.pages.extend(found.pages)
@@ -103,6 +110,7 @@ class KvCache:
         full, and all of a prompt as soon as it is computed."""
         n_before = sequence.n_computed
         sequence.n_computed += n
+        self.states.note_computed(sequence)
         if not sequence.is_shared or sequence.n_dropped:
             return  # keys and values after dropped tokens are of use to no other sequence
         self._publish_full(sequence)
@@ -110,7 +118,9 @@ class KvCache:
             self._publish_rest(sequence)
 
     def leave(self, sequence: Sequence) -> None:
-        """Takes all pages from a sequence; published ones can be found until they are evicted."""
+        """Takes all pages from a sequence, and its state; what is published can be found until it
+        is evicted."""
+        self.states.leave(sequence)
         if sequence.pages and sequence.is_shared and not sequence.n_dropped:
             keys = self._publish_rest(sequence)
             if sequence.session_id is not None:
@@ -119,12 +129,15 @@ class KvCache:
         self.pool.release(sequence.pages)
         sequence.forget_pages()
 
-    def adopt(self, session_id: str, tokens: list[int], pages: list[int]) -> None:
-        """Publishes owned pages that hold these tokens' keys and values, as those of a session."""
+    def adopt(self, session_id: str, tokens: list[int], pages: list[int], slot: int) -> None:
+        """Publishes owned pages that hold these tokens' keys and values, as those of a session, and
+        keeps the state after them that is in an owned slot."""
         keys: list[bytes] = []
         for i, page in enumerate(pages):
             here = tokens[i * PAGE_TOKENS : (i + 1) * PAGE_TOKENS]
             keys.append(self.pool.publish(page, keys[-1] if keys else b"", here))
+        if slot != NO_SLOT:
+            self.states.pool.keep(slot, keys[-1], len(tokens))
         self.sessions.note(session_id, tokens, keys)
 
     # ---- a full context
@@ -170,6 +183,7 @@ class KvCache:
         """Raises AssertionError where pages and sequences contradict each other."""
         self.pool.check_integrity()
         sequences = list(running)
+        self.states.check_integrity(sequences)
         owners = Counter(page for sequence in sequences for page in sequence.pages)
         assert len(owners) == self.pool.n_used, "a page is owned by nobody that runs"
         for page, n in owners.items():
@@ -184,6 +198,17 @@ class KvCache:
         if not sequence.is_shared:
             return _Found([], 0, None)
         n_known = min(len(sequence.tokens), self._max_len - 1) - 1
+        within = self._find_pages(sequence, n_known)
+        if not self.states.is_needed:
+            return within
+        for kept in self.states.found(sequence, within.n_tokens):
+            found = self._find_pages(sequence, kept.n_tokens)
+            if found.n_tokens == kept.n_tokens:
+                return found._replace(state=kept, n_shared=within.n_tokens)
+        return _Found([], 0, None, n_shared=within.n_tokens)
+
+    def _find_pages(self, sequence: Sequence, n_known: int) -> _Found:
+        """What is cached of a sequence's first `n_known` tokens, whatever the states."""
         pages = self.pool.find(sequence.page_keys(n_known // PAGE_TOKENS))
         begin = len(pages) * PAGE_TOKENS
         wanted = sequence.tokens[begin : min(begin + PAGE_TOKENS, n_known)]

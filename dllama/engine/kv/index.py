@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dllama.step import PAGE_TOKENS
+
 KEY_BYTES = 16  # of a hash: of 10^12 pages two collide in one of 10^14 servers
 TOKEN_BYTES = 4
 
@@ -27,6 +29,14 @@ def packed(tokens: Sequence[int]) -> bytes:
 def page_key(before: bytes, tokens: Sequence[int]) -> bytes:
     """The key of a page: a hash of its tokens and of the key before it (empty for the first)."""
     return _hash(before, packed(tokens))
+
+
+def key_of(tokens: Sequence[int]) -> bytes:
+    """The key of all of these tokens, which lie in pages from their first on."""
+    key = b""
+    for begin in range(0, len(tokens), PAGE_TOKENS):
+        key = page_key(key, tokens[begin : begin + PAGE_TOKENS])
+    return key
 
 
 class Beginning(NamedTuple):

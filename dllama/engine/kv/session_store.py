@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dllama.engine.kv.cache import KvCache
+from dllama.engine.kv.index import key_of
 from dllama.engine.kv.session_file import (
     SavedSession,
     checked_name,
@@ -13,10 +14,10 @@ from dllama.engine.kv.session_file import (
     write_session,
 )
 from dllama.engine.kv.sessions import Session
-from dllama.errors import EngineBusy, RequestError
+from dllama.errors import DllamaError, EngineBusy, RequestError
 from dllama.requests import SessionAction, SessionCall, SessionReply
 from dllama.runner import Runner
-from dllama.step import PAGE_TOKENS
+from dllama.step import NO_SLOT, PAGE_TOKENS
 
 
 class SessionStore:
@@ -39,13 +40,16 @@ class SessionStore:
     def _save(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
         session = _known(call.session_id, kv)
         pages, n_tokens = _kept(session, kv)
+        slot = NO_SLOT
+        if kv.states.is_needed and pages:
+            pages, n_tokens, slot = _up_to_state(session, pages, n_tokens, kv)
         if not pages:
             raise RequestError(
                 f"nothing of the session {call.session_id!r:.80} is in the KV cache any more",
                 param="session_id",
             )
         saved = SavedSession(session.tokens[:n_tokens], new_stamp())
-        n_bytes = self._runner.save_kv(call.filename, pages, saved.stamp)
+        n_bytes = self._runner.save_kv(call.filename, pages, saved.stamp, slot)
         return n_tokens, n_bytes + write_session(path, saved, self._runner.fingerprint)
 
     def _restore(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
@@ -58,15 +62,20 @@ class SessionStore:
                 "(--kv-tokens)",
                 param="filename",
             )
-        pages = kv.pool.allocate(n_pages)
-        if pages is None:
+        slot = kv.states.pool.allocate() if kv.states.is_needed else NO_SLOT
+        pages = kv.pool.allocate(n_pages) if slot is not None else None
+        if slot is None or pages is None:
+            _give_back(slot, kv)
             raise EngineBusy(
                 f"the saved session needs {n_pages} KV pages and {kv.pool.n_free} are free; try "
                 "again when fewer requests run"
             )
         try:
-            n_bytes = self._runner.load_kv(call.filename, pages, saved.stamp)
-            kv.adopt(call.session_id, saved.tokens, pages)
+            n_bytes = self._runner.load_kv(call.filename, pages, saved.stamp, slot)
+            kv.adopt(call.session_id, saved.tokens, pages, slot)
+        except DllamaError:
+            _give_back(slot, kv)
+            raise
         finally:
             kv.pool.release(pages)
         return len(saved.tokens), n_bytes + path.stat().st_size
@@ -95,6 +104,23 @@ def _kept(session: Session, kv: KvCache) -> tuple[list[int], int]:
     wanted = session.tokens[n_tokens : n_tokens + PAGE_TOKENS]
     found = kv.pool.find_within(before, wanted)
     return (pages, n_tokens) if found is None else ([*pages, found.page], n_tokens + found.n)
+
+
+def _up_to_state(
+    session: Session, pages: list[int], n_tokens: int, kv: KvCache
+) -> tuple[list[int], int, int]:
+    """Returns the pages of the most tokens, `n_tokens` at most, after which the state is kept, the
+    number of these tokens, and the state's slot; no pages without one."""
+    for kept in kv.states.pool.longest_first():
+        n = kept.n_tokens
+        if n <= n_tokens and key_of(session.tokens[:n]) == kept.key:
+            return pages[: -(-n // PAGE_TOKENS)], n, kept.slot
+    return [], 0, NO_SLOT
+
+
+def _give_back(slot: int | None, kv: KvCache) -> None:
+    if slot not in (None, NO_SLOT):
+        kv.states.pool.release(slot)
 
 
 def _known(name: str, kv: KvCache) -> Session:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.rope_keys import rope_metadata
+from dllama.formats.checkpoint.window_keys import KINDS, window_metadata
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -24,7 +26,6 @@ SIZES: dict[str, str] = {
 """Whole numbers that every config.json has, and GGUF's keys for them."""
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
-    "hidden_act": ("silu", "swish"),
     "residual_multiplier": (1,),
     "embedding_multiplier": (1,),
     "logits_scaling": (1,),
@@ -38,6 +39,8 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "kv_lora_rank": (0,),
     "parallel_attn": (False,),
     "use_parallel_residual": (False,),
+    "query_pre_attn_scalar": (),
+    "use_bidirectional_attention": (False,),
     "no_rope_layers": ([],),
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
@@ -50,8 +53,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 value than these, or null, all others are refused."""
 
 _MOST = 2**31 - 1
-_SLIDING = "sliding_attention"
-_KINDS = ("full_attention", _SLIDING)
+_ACTIVATIONS = ("hidden_act", "hidden_activation")
 
 
 def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict[str, object]:
@@ -59,10 +61,15 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     Raises ModelFileError, which names the key, for what this version does not compute."""
     family = family_of(config, path)
     _refuse_foreign(config, family, path)
+    if "intermediate_size" not in config and "moe_intermediate_size" in config:
+        config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
     for ours, theirs in family.hf_keys.items():
         if config.get(ours) is not None:
             keys[theirs] = config[ours]
+        elif ours in config and ours.endswith("_softcapping"):
+            keys[theirs] = 0.0  # null is no cap; a key that is missing is the family's own
+    keys |= delta_metadata(config, family, path)
     heads = config.get("num_key_value_heads")
     if heads is not None:
         keys["attention.head_count_kv"] = _whole(config, "num_key_value_heads", path)
@@ -70,8 +77,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
         size = _whole(config, "head_dim", path)
         keys |= {"attention.key_length": size, "attention.value_length": size}
     keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
-    if window := _window(config, path):
-        keys["attention.sliding_window"] = window
+    keys |= window_metadata(config, path)
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
     return {
         "general.architecture": family.arch,
@@ -99,22 +105,21 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"{path}: {key} is {str(value)[:80]!r}, which this version does not compute for "
                 f"models of the type {config['model_type']}. Use another model."
             )
+    for key in _ACTIVATIONS:
+        if config.get(key) not in (None, *family.activations):
+            raise ModelFileError(
+                f"{path}: {key} is {str(config[key])[:80]!r}; this version computes "
+                f"{' and '.join(family.activations)} in models of the type "
+                f"{config['model_type']}. Use another model."
+            )
     kinds = config.get("layer_types")
-    foreign = [kind for kind in kinds if kind not in _KINDS] if isinstance(kinds, list) else []
+    computed = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    foreign = [kind for kind in kinds if kind not in computed] if isinstance(kinds, list) else []
     if foreign:
         raise ModelFileError(
             f"{path}: layer_types names layers of the kind {str(foreign[0])[:80]!r}; this version "
-            f"computes {' and '.join(_KINDS)}. Use another model."
+            f"computes {' and '.join(computed)}. Use another model."
         )
-
-
-def _window(config: Mapping[str, object], path: Path) -> int | None:
-    """Returns the sliding window; None where no layer has one."""
-    kinds = config.get("layer_types")
-    has_none = isinstance(kinds, list) and _SLIDING not in kinds
-    if config.get("sliding_window") is None or not config.get("use_sliding_window", True):
-        return None
-    return None if has_none else _whole(config, "sliding_window", path)
 
 
 def _head_dim(config: Mapping[str, object], path: Path) -> int:

@@ -3,13 +3,16 @@ quantized ones as one of our types that holds them exactly."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.checkpoint.fp8 import DTYPE as FP8
 from dllama.formats.checkpoint.fp8 import fp8_tensor
+from dllama.formats.checkpoint.fused_experts import fused_tensor
 from dllama.formats.checkpoint.int4 import int4_tensor
 from dllama.formats.checkpoint.joint_experts import Turns, joint_tensor
 from dllama.formats.checkpoint.stacked import Stacked
@@ -17,6 +20,7 @@ from dllama.formats.layout import check_shape
 from dllama.formats.mapped_source import Placement, Stored
 from dllama.formats.rope_order import RotaryPairs
 from dllama.formats.safetensors import StoredTensor
+from dllama.formats.stored_orders import changed, ordered
 from dllama.formats.stored_views import Named, half_split, joint_shape, parts_of
 from dllama.models import FAMILIES
 from dllama.qtypes import QType
@@ -25,6 +29,7 @@ from dllama.weight_source import TensorInfo
 FLOATS = {"F32": QType.F32, "F16": QType.F16, "BF16": QType.BF16}
 EXPERT = "{e}"  # stands for the number of an expert in a name
 DEFAULT_BLOCK = (128, 128)
+_LAYER = re.compile(r"^model\.layers\.\d+\.")
 
 
 class Placing:
@@ -41,11 +46,14 @@ class Placing:
         """Returns how those of our tensors are read that a stored one holds, which the checkpoint
         calls `theirs`. Raises ModelFileError where it is missing or of another shape,
         UnknownTensorType."""
-        family = FAMILIES[self._config.arch]
-        found = parts_of(self._config, self._whole(theirs, parts), parts)
+        family, folder = FAMILIES[self._config.arch], self._files.folder
+        named = _LAYER.sub("", theirs)
+        whole = changed(self._whole(theirs, parts), family.hf_changes.get(named), folder)
+        whole = ordered(whole, family.hf_orders.get(named), self._config, folder)
+        found = parts_of(self._config, whole, parts)
         pairs = RotaryPairs(self._config.head_dim, self._config.rotary_dim)
         return [
-            half_split(stored, pairs, self._files.folder)
+            half_split(stored, pairs, folder)
             if family.is_hf_interleaved and tensor.has_pairs
             else stored
             for stored, (_, tensor) in zip(found, parts, strict=True)
@@ -59,7 +67,11 @@ class Placing:
         if EXPERT not in theirs and is_turned:
             return self._joint(theirs, TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts))
         if EXPERT not in theirs:
-            return self._part(theirs, name, (rows, cols), n_experts)
+            return self._part(theirs, name, (rows, cols), n_experts, is_table=tensor.is_table)
+        info = TensorInfo(name, QType.F32, rows, cols, n_experts=n_experts)
+        if (fused := fused_tensor(self._files, info, theirs, FLOATS)) is not None:
+            self.used.add(fused[1])
+            return fused[0]
         experts = tuple(
             self._part(theirs.replace(EXPERT, str(e)), name, (rows // n_experts, cols))
             for e in range(n_experts)
@@ -70,8 +82,7 @@ class Placing:
                 f"{self._files.folder}: the experts of {theirs} are stored in different types; "
                 f"expected one. Use another model."
             )
-        info = TensorInfo(name, types.pop(), rows, cols, n_experts=n_experts)
-        return Stacked(info, experts)
+        return Stacked(replace(info, qtype=types.pop()), experts)
 
     def _joint(self, theirs: str, info: TensorInfo) -> Stored:
         found = joint_tensor(self._files, info, theirs, FLOATS)
@@ -81,7 +92,10 @@ class Placing:
         self.used |= used
         return stored
 
-    def _part(self, theirs: str, name: str, shape: tuple[int, int], n_experts: int = 1) -> Stored:
+    def _part(
+        self, theirs: str, name: str, shape: tuple[int, int], n_experts: int = 1, *,
+        is_table: bool = False,
+    ) -> Stored:  # fmt: skip
         files = self._files
         found = files.tensors.get(theirs)
         base = theirs.removesuffix("weight")
@@ -99,7 +113,8 @@ class Placing:
                 tensor=theirs,
                 qtype=found.dtype,
             )
-        _check_dims(files, found, n_experts)
+        if not is_table:
+            _check_dims(files, found, n_experts)
         check_shape(theirs, (found.rows, found.cols), shape, found.file.path)
         if found.dtype == FP8:
             scaled, used = fp8_tensor(files, found, name, self._block())

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dllama.errors import ModelFileError
+from dllama.formats.checkpoint.window_keys import FULL, SLIDING
 
 LONGROPE = "longrope"
 _MOST_FACTORS = 1 << 12
@@ -31,6 +32,8 @@ def rope_metadata(
     keys: dict[str, object] = (
         {} if theta is None else {"rope.freq_base": rope.checked(theta, "rope_theta")}
     )
+    if (local := _local_theta(config, rope)) is not None:
+        keys["rope.freq_base_swa"] = local
     part = said.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if part is not None:
         keys["rope.dimension_count"] = int(head_dim * rope.checked(part, "partial_rotary_factor"))
@@ -75,9 +78,25 @@ def longrope_tables(
 
 def _rope(config: Mapping[str, object], path: Path) -> _Rope:
     said = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if isinstance(said, Mapping) and FULL in said:  # of each kind of layers
+        said = said[FULL] or {}
     if not isinstance(said, Mapping):
         raise ModelFileError(f"{path}: its rope_scaling is no object; download it again.")
     return _Rope(said, path)
+
+
+def _local_theta(config: Mapping[str, object], rope: _Rope) -> float | None:
+    """Returns the rotary base of layers with a window, where it is told; they have no scaling.
+    Raises ModelFileError where they have one."""
+    said = config.get("rope_parameters")
+    local = said.get(SLIDING) if isinstance(said, Mapping) else None
+    if not isinstance(local, Mapping):
+        theta = config.get("rope_local_base_freq")
+        return None if theta is None else rope.checked(theta, "rope_local_base_freq")
+    if _Rope(local, rope.path).kind not in _PLAIN:
+        raise rope.wrong(local.get("rope_type"), f"rope_type of {SLIDING}", " or ".join(_PLAIN))
+    theta = local.get("rope_theta")
+    return None if theta is None else rope.checked(theta, f"rope_theta of {SLIDING}")
 
 
 class _Rope:

@@ -19,11 +19,11 @@ from dllama.formats.checkpoint.folder import (
     WeightFiles,
     checkpoint_folder,
     checkpoint_name,
-    read_json,
 )
 from dllama.formats.checkpoint.generation_keys import generation_metadata
 from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.rope_keys import longrope_tables
+from dllama.formats.checkpoint.text_part import read_config, text_tensors
 from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config, optional_fields
@@ -57,8 +57,9 @@ class CheckpointSource(MappedSource):
         if folder is None:
             raise ModelFileError(f"{path} is no folder of a model in safetensors files.")
         self.folder = folder
-        self.config_json = read_json(folder / CONFIG)
+        self.config_json = read_config(folder)
         self.files = WeightFiles(folder, path)
+        self.files.tensors = text_tensors(self.files.tensors)
         try:
             config = _model_config(self.files, self.config_json)
             stored = _stored(self.files, config, self.config_json)
@@ -76,7 +77,7 @@ class CheckpointSource(MappedSource):
 def checkpoint_metadata(folder: Path) -> GgufMetadata:
     """Returns what a GGUF file would say of the checkpoint in a folder. A tokenizer that cannot be
     used is left out. Raises ModelFileError."""
-    config = read_json(folder / CONFIG)
+    config = read_config(folder)
     keys = config_metadata(config, checkpoint_name(folder), folder / CONFIG)
     keys |= generation_metadata(folder)
     try:

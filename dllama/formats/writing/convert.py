@@ -12,19 +12,21 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.floats import floats_of
 from dllama.formats.gguf_source import their_name
-from dllama.formats.rope_order import RotaryPairs, interleaved_order
+from dllama.formats.stored_orders import block_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import (
     FILE_TYPE,
     factor_rows,
     factor_tensors,
+    file_order,
+    in_file_order,
+    rope_sections,
     stored_info,
 )
 from dllama.formats.writing.gguf_writer import gguf_stream
-from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
-from dllama.qtypes import QType
+from dllama.qtypes import BLOCK, QType
 from dllama.weight_source import TensorInfo, WeightSource
 
 PIECE_BYTES = 16 << 20
@@ -100,7 +102,7 @@ def converted_metadata(
         "general.quantization_version": 2,
         f"{config.arch}.vocab_size": config.vocab_size,
         f"{config.arch}.rope.dimension_count": config.rotary_dim,
-    }
+    } | {f"{config.arch}.{key}": value for key, value in rope_sections(config).items()}
     tokens = keys.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list) and len(tokens) < config.vocab_size:
         n = config.vocab_size - len(tokens)
@@ -116,7 +118,7 @@ def converted_metadata(
 
 def _described(info: TensorInfo, tensor: Tensor) -> TensorInfo:
     """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them."""
-    qtype = QType.F32 if tensor.is_vector else info.qtype
+    qtype = QType.F32 if tensor.is_vector or tensor.is_table else info.qtype
     if qtype not in FILE_TYPE:
         raise ModelFileError(
             f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
@@ -127,18 +129,31 @@ def _described(info: TensorInfo, tensor: Tensor) -> TensorInfo:
 def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:
     """Yields the bytes of a tensor in the order of GGUF files."""
     config, info = source.config, source.tensors[name]
-    pairs = RotaryPairs(config.head_dim, config.rotary_dim)
-    is_interleaved = tensor.has_pairs and FAMILIES[config.arch].is_interleaved
-    if tensor.is_vector:
+    if tensor.is_vector or tensor.is_table:
         values = floats_of(source.read(name), info.qtype)
-        if is_interleaved:
-            values = values[:, interleaved_order(info.cols, pairs)]
-        yield encode(values, QType.F32)
-    elif is_interleaved:
-        yield source.read(name)[interleaved_order(info.rows, pairs)]
+        yield encode(in_file_order(config, name, values), QType.F32)
+    elif (order := file_order(config, name)) is not None:
+        yield _reordered(source, info, *order)
     elif info.n_experts > 1:  # a part of the rows would be a part of each expert's
         yield source.read(name)
     else:
         step = max(1, PIECE_BYTES // info.row_bytes)
         for at in range(0, info.rows, step):
             yield source.read(name, range(at, min(at + step, info.rows)))
+
+
+def _reordered(source: WeightSource, info: TensorInfo, order: np.ndarray, axis: int) -> np.ndarray:
+    """Returns a tensor's bytes with its rows or its columns in an order. Raises ModelFileError
+    where that would tear blocks."""
+    raw = source.read(info.name)
+    if axis == 0:
+        rows: np.ndarray = raw[order]
+        return rows
+    try:
+        blocks = block_order(order, BLOCK[info.qtype].values)
+    except ValueError as error:
+        raise ModelFileError(
+            f"{info.name} cannot be written as {info.qtype.name}: {error}; name another type with "
+            f"--type."
+        ) from None
+    return np.take(raw.reshape(info.rows, len(blocks), -1), blocks, 1)

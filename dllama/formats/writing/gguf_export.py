@@ -21,6 +21,8 @@ from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.experts import GATING_NUMBERS
+from dllama.models.tensors import Tensor
+from dllama.models.windows import PATTERN, WINDOW, pattern_of
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -80,7 +82,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _windows(config)
+            _scaling(config.rope_scaling) | _experts(config) | _attention(config) | _deltas(config)
         ).items()
     }
 
@@ -110,10 +112,26 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
 
 
-def _windows(config: ModelConfig) -> dict[str, object]:
-    """The window of layers that have one; which they are, the architecture says."""
-    found = {kind.window for kind in config.attention_layers if kind.window is not None}
-    return {"attention.sliding_window": max(found)} if found else {}
+def _attention(config: ModelConfig) -> dict[str, object]:
+    """Windows, and what families of their own say of scores and logits."""
+    family, kinds = FAMILIES[config.arch], config.attention_layers
+    said: dict[str, object] = {
+        "attention.scale": config.attention_scale,
+        "attn_logit_softcapping": float(config.attention_softcap),
+        "final_logit_softcapping": float(config.final_softcap),
+    }
+    known = {key: value for key, value in said.items() if key in family.keys}
+    keys: dict[str, object] = {key: value for key, value in known.items() if value is not None}
+    if config.local_rope_theta is not None:
+        keys["rope.freq_base_swa"] = float(config.local_rope_theta)
+    windows = [kind.window for kind in kinds if kind.window is not None]
+    if not windows:
+        return keys | ({WINDOW: 0} if family.windows.default else {})
+    keys[WINDOW] = max(windows)
+    has_window = [kind.window is not None for kind in kinds]
+    if has_window != pattern_of(config.n_layers, family.windows.every):
+        keys[PATTERN] = np.array(has_window, np.bool_)
+    return keys
 
 
 def _experts(config: ModelConfig) -> dict[str, object]:
@@ -138,6 +156,31 @@ def _experts(config: ModelConfig) -> dict[str, object]:
     if config.expert_scale != 1:
         keys["expert_weights_scale"] = float(config.expert_scale)
     return keys
+
+
+def _deltas(config: ModelConfig) -> dict[str, object]:
+    sizes = config.delta
+    if sizes is None:
+        return {}
+    return {
+        "full_attention_interval": sizes.interval,
+        "ssm.conv_kernel": sizes.conv_len,
+        "ssm.group_count": sizes.n_key_heads,
+        "ssm.inner_size": sizes.n_value_heads * sizes.value_dim,
+        "ssm.state_size": sizes.key_dim,
+        "ssm.time_step_rank": sizes.n_value_heads,
+        **rope_sections(config),
+    }
+
+
+def rope_sections(config: ModelConfig) -> dict[str, object]:
+    """Returns the key by which llama.cpp shares rotary pairs among the axes of pictures, where a
+    family's models see some; for text the shares change nothing."""
+    if not FAMILIES[config.arch].has_rope_sections:
+        return {}
+    n_pairs = config.rotary_dim // 2
+    shares = [-(-n_pairs // 3), -(-(n_pairs - 1) // 3), n_pairs // 3, 0]
+    return {"rope.dimension_sections": np.array(shares, np.int32)}
 
 
 def model_stream(
@@ -197,8 +240,32 @@ def _factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
 
 
 def in_file_order(config: ModelConfig, name: str, values: np.ndarray) -> np.ndarray:
-    """`values` (rows, cols) of our tensor `name`, with RoPE pairs as GGUF stores them."""
-    if not model_tensors(config)[name].has_pairs or not FAMILIES[config.arch].is_interleaved:
-        return values
-    axis, pairs = int(len(values) == 1), RotaryPairs(config.head_dim, config.rotary_dim)
-    return np.take(values, interleaved_order(values.shape[axis], pairs), axis)
+    """`values` (rows, cols) of our tensor `name`, in the order that GGUF files have them in."""
+    order = file_order(config, name)
+    return values if order is None else np.take(values, order[0], order[1])
+
+
+def file_order(config: ModelConfig, name: str) -> tuple[np.ndarray, int] | None:
+    """Returns which of a tensor's rows (axis 0) or columns (axis 1) GGUF files have at each place,
+    and the axis; None where they have our order."""
+    tensor, family = model_tensors(config)[name], FAMILIES[config.arch]
+    axis = int(tensor.is_vector)
+    if (order := family.gguf_orders.get(tensor.gguf)) is not None:
+        first = _first_row(config, name, tensor) if not order.is_of_cols else 0
+        n = tensor.shape(config)[int(order.is_of_cols)]
+        return np.argsort(order.places(config)[first : first + n]), int(order.is_of_cols)
+    if tensor.has_pairs and family.is_interleaved:
+        pairs = RotaryPairs(config.head_dim, config.rotary_dim)
+        return interleaved_order(tensor.shape(config)[axis], pairs), axis
+    return None
+
+
+def _first_row(config: ModelConfig, name: str, tensor: Tensor) -> int:
+    """Returns where a tensor of a layer begins in the one that holds it in GGUF files."""
+    layer = int(name.split(".")[1])
+    first = 0
+    for part in FAMILIES[config.arch].layer_tensors(config, layer):
+        if part.name == tensor.name:
+            break
+        first += part.shape(config)[0] if part.gguf == tensor.gguf else 0
+    return first

@@ -27,7 +27,7 @@ from cluster.wire.checks import (
     checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
-from dllama.config import LayerAttention
+from dllama.config import DeltaSizes, LayerAttention
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
@@ -37,7 +37,9 @@ from dllama.step import PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
 from tests.cluster.array_source import small_config
 
-LIMITS = RankLimits(max_step_tokens=8, n_pages=4, max_seq_len=100, vocab_size=50, embed_row_bytes=6)
+LIMITS = RankLimits(
+    max_step_tokens=8, n_pages=4, max_seq_len=100, vocab_size=50, embed_row_bytes=6, n_slots=4
+)
 SHIFT_LIMITS = RankLimits(64, n_pages=8, max_seq_len=128, vocab_size=100, embed_row_bytes=4)
 
 
@@ -62,6 +64,8 @@ def sound_step() -> Step:
         candidates=i32(0, 40),
         copies=i32([1, 3], [2, 2]),
         hidden_at=i32(3),
+        slots=i32([2, 0], [1, 1]),
+        kept=i32([2, 3]),
     )
 
 
@@ -106,6 +110,18 @@ def test_a_sound_step_passes_as_it_is() -> None:
         lambda s: replace(s, copies=i32([-1, 3])),
         lambda s: replace(s, copies=i32([1, 2, 3])),
         lambda s: replace(s, copies=i32(1, 2)),
+        lambda s: replace(s, slots=i32([4, 0], [1, 1])),
+        lambda s: replace(s, slots=i32([2, 0], [1, -1])),
+        lambda s: replace(s, slots=i32([2, 0])),
+        lambda s: replace(s, slots=i32([2, 0, 1], [1, 1, 1])),
+        lambda s: replace(s, slots=i32([2, 1], [1, 1])),  # both write it
+        lambda s: replace(s, slots=i32([1, 0], [1, 1])),  # one writes what the other reads
+        lambda s: replace(s, slots=i32([3, 0], [1, 1])),
+        lambda s: replace(s, slots=s.kept[:0]),
+        lambda s: replace(s, kept=i32([4, 3])),
+        lambda s: replace(s, kept=i32([2, 4])),
+        lambda s: replace(s, kept=i32([2, 0])),
+        lambda s: replace(s, kept=i32([1, 3], [2, 3])),
     ],
 )
 def test_a_step_that_points_outside_is_refused(change: Callable[[Step], Step]) -> None:
@@ -215,6 +231,8 @@ KV_CALL = KvCall(1, True, "chat-0a.rank1.kv", i32(2, 0), np.zeros(32, np.uint8))
         replace(KV_CALL, pages=np.zeros(1, np.float32)),
         replace(KV_CALL, mark=np.zeros(31, np.uint8)),
         replace(KV_CALL, mark=np.zeros(8, np.int32)),
+        replace(KV_CALL, slot=0),
+        replace(KV_CALL, slot=-2),
         replace(KV_CALL, name=""),
         replace(KV_CALL, name="../other"),
         replace(KV_CALL, name=".hidden"),
@@ -231,6 +249,7 @@ def test_a_call_for_pages_that_no_root_makes_is_refused(bad: KvCall) -> None:
 
 # ---- models
 ONE = [TensorInfo("norm", QType.F32, 1, 4)]
+DELTA = DeltaSizes(4, 8, 16, 32, 4, interval=2, bundle=2)
 
 
 def test_a_manifest_is_checked_before_memory_is_taken() -> None:
@@ -294,10 +313,19 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"final_softcap": math.nan},
         {"embedding_scale": math.inf},
         {"long_rope_factors": (1.0,)},
+        {"delta": replace(DELTA, n_key_heads=0)},
+        {"delta": replace(DELTA, n_value_heads=6)},
+        {"delta": replace(DELTA, bundle=3)},
+        {"delta": replace(DELTA, key_dim=15)},
+        {"delta": replace(DELTA, value_dim=8)},
+        {"delta": replace(DELTA, conv_len=1)},
+        {"delta": replace(DELTA, interval=1)},
+        {"delta": replace(DELTA, n_slots=0)},
     ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:
     check_config(small_config())
+    check_config(small_config(delta=DELTA))
     with pytest.raises(ProtocolError, match="no model"):
         check_config(small_config(**changes))
 

@@ -28,6 +28,7 @@ def test_memory_that_is_promised_is_not_promised_again() -> None:
     assert refusal(slots, "b", 4 * GB) is None
     # Once it is taken it is no longer free either, and counts once.
     assert slots.refusal("b", 4 * GB, 4 * GB, {1: 6 * GB}, 0.0) is None
+    assert (slots.promised_bytes({}), slots.promised_bytes({1: 2 * GB})) == (6 * GB, 4 * GB)
     slots.free(1)
     assert refusal(slots, "b", 10 * GB) is None
 

@@ -156,10 +156,10 @@ class HistoryRunner(FixedNodes):
     def fingerprint(self) -> bytes:
         return bytes(32)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
         raise SessionFileError("this runner has no files")
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes) -> int:
+    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
         raise SessionFileError("this runner has no files")
 
     def idle(self) -> None:

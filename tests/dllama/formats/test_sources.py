@@ -218,13 +218,6 @@ def test_old_linear_scaling_key_is_read(tmp_path: Path) -> None:
     assert (scaling.kind, scaling.factor) == (RopeScalingKind.LINEAR, 2.0)
 
 
-def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
-    toy = write_toy(tmp_path / "toy")
-    key = "llama.attention.sliding_window"
-    assert open_model(rewrite(toy, tmp_path / "a", metadata={key: 64})).config.max_seq_len == 64
-    assert open_model(rewrite(toy, tmp_path / "b", metadata={key: 0})).config.max_seq_len == 256
-
-
 def test_biases_of_a_llama_are_read_and_reordered(tmp_path: Path) -> None:
     """Llama files may carry biases too; theirs are permuted like the rows of their matrices."""
     toy = write_toy(tmp_path / "qwen", arch="qwen2")

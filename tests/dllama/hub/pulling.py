@@ -54,8 +54,8 @@ async def pulling(settings: HubSettings) -> AsyncIterator[Pulling]:
 
     async def listen() -> None:
         with downloads.reader() as reader:
-            async for event in reader.events():
-                found.events.append(event)
+            while True:
+                found.events += await reader.wait()
 
     listening = asyncio.create_task(listen())
     await asyncio.sleep(0)

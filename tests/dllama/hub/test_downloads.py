@@ -91,9 +91,13 @@ def test_eight_files_at_once_through_all_kinds_of_trouble(hub: HubServer, tmp_pa
     assert whole_models(tmp_path) == {f"{NAME} {name}": data for name, data in PARTS.items()}
     assert len(files_in(tmp_path)) == 8
     assert hub.most_open > 2, "the files came one after another"
-    assert [seen.range for seen in hub.requests_of(names[0]) if "cdn" in seen.path] == [
-        "", "bytes=20000-", "bytes=20000-",
-    ]  # fmt: skip
+    ranges = [
+        [seen.range for seen in hub.requests_of(name) if seen.path.startswith("/cdn")]
+        for name in names
+    ]
+    # What a client has not read yet when the connection ends is lost.
+    assert len(ranges[0]) == 3 and set(ranges[0]) <= {"", "bytes=16384-", "bytes=20000-"}
+    assert len(ranges[2]) == 2, "a whole file in place of its rest is taken"
 
 
 @pytest.mark.parametrize(

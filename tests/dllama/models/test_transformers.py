@@ -34,6 +34,7 @@ from dllama.formats.writing.gguf_export import (  # noqa: E402
     in_file_order,
     model_stream,
 )
+from dllama.kv import KvType  # noqa: E402
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from kernels.gates import Gate  # noqa: E402
@@ -96,13 +97,54 @@ def phi4_mini(context: int, original: int) -> Case:
     )  # fmt: skip
 
 
+LESS_ONE = ("gemma2", "gemma3")
+"""Families whose checkpoints have norms' weights less one."""
+
+WINDOW = 12
+KINDS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW}
+EXAONE4_32B = Case(
+    "exaone4", "exaone4", {"num_hidden_layers": 4, "sliding_window": WINDOW},
+    {"n_layers": 4, "attention_layers": (
+        *(LayerAttention(WINDOW),) * 3, LayerAttention(is_rotated=False),
+    )},
+)  # fmt: skip
+GEMMA2 = Case(
+    "gemma2", "gemma2",
+    {**KINDS, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 3.0,
+     "final_logit_softcapping": 4.0},
+    {"attention_layers": (LayerAttention(WINDOW), LayerAttention()), "attention_scale": 24**-0.5,
+     "attention_softcap": 3.0, "final_softcap": 4.0},
+)  # fmt: skip
+GEMMA3 = Case(
+    "gemma3_text", "gemma3",
+    {**KINDS, "query_pre_attn_scalar": 16, "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    }},
+    {"attention_layers": (LayerAttention(WINDOW, has_local_rope=True), LayerAttention()),
+     "local_rope_theta": 100.0,
+     "rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 256)},
+)  # fmt: skip
+
 CASES = [
     *(Case(arch, arch, {}, {}) for arch in ("llama", "qwen2", "qwen3")),
     Case(
         "exaone4", "exaone4",
         {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {},
     ),
+    EXAONE4_32B,
+    Case(
+        "mistral", "llama", {"sliding_window": WINDOW},
+        {"attention_layers": (LayerAttention(WINDOW),) * 2},
+    ),
+    GEMMA2,
+    GEMMA3,
+    Case("smollm3", "smollm3", {"num_hidden_layers": 4, "pad_token_id": 0}, {"n_layers": 4}),
     Case("phi3", "phi3", PHI3, {}),
+    Case(
+        "phi3", "phi3", PHI3 | {"sliding_window": WINDOW},
+        {"attention_layers": (LayerAttention(WINDOW),) * 2},
+    ),
     phi4_mini(256, original=30),
     phi4_mini(96, original=100),
     Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
@@ -170,7 +212,8 @@ def our_rows(state: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndar
                 axis, pairs = int(tensor.is_vector), RotaryPairs(config.head_dim, config.rotary_dim)
                 order = half_split_order(range(values.shape[axis]), pairs)
                 values = np.take(values, order, axis)
-            found[name] = values
+            is_less_one = tensor.is_vector and config.arch in LESS_ONE
+            found[name] = values + 1 if is_less_one else values
     return found
 
 
@@ -178,7 +221,8 @@ def written(path: Path, case: Case) -> np.ndarray:
     """Writes a random model; returns the logits of theirs after each of TOKENS."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(case.model_type, **{**SIZES, **case.theirs})
-    theirs = AutoModelForCausalLM.from_config(config).eval().to(torch.float32)
+    make = AutoModelForCausalLM.from_config
+    theirs = make(config, attn_implementation="eager").eval().to(torch.float32)
     with torch.no_grad():
         for parameter in theirs.parameters():  # far from the tame values of a fresh model
             parameter.copy_(
@@ -193,9 +237,9 @@ def written(path: Path, case: Case) -> np.ndarray:
     has_experts = "num_experts_per_tok" in case.theirs
     experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
-        arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_layers=2, n_heads=4,
+        arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_heads=4,
         n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
-        **{"max_seq_len": 256, **FAMILIES[case.arch].always, **experts, **case.ours},
+        **{"max_seq_len": 256, "n_layers": 2, **FAMILIES[case.arch].always, **experts, **case.ours},
     )  # fmt: skip
     found = our_rows(theirs.state_dict(), ours)
     with model_stream(path, ours, QType.F32, lambda _: QType.F32, bpe_metadata(352)) as out:
@@ -208,13 +252,13 @@ def written(path: Path, case: Case) -> np.ndarray:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model_type)
 def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
-    """Of a prompt and of single tokens, on one to three nodes."""
+    """Of a prompt and of single tokens, across the edge of windows, on one to three nodes."""
     path = tmp_path / "toy.gguf"
     expected = written(path, case)
     for n_ranks in (1, 2, 3):
         group = ThreadGroup(n_ranks)
         comms = [ThreadCollective(group, rank) for rank in range(n_ranks)]
-        ranks = Ranks(path, [1.0] * n_ranks, comms)
+        ranks = Ranks(path, [1.0] * n_ranks, comms, kv_type=KvType.F32)
         rows = ranks.run(make_step([(0, TOKENS[:25], 0)], every_row=True))
         rows += [
             ranks.run(make_step([(0, [token], at)]))[0]
@@ -222,5 +266,4 @@ def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
         ]
         ranks.close()
         got = np.array([row.logits for row in rows])
-        # Keys and values are kept in half floats here.
-        np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())

@@ -13,7 +13,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.qtypes import QType
 from dllama.runtime.executor import ALIKE_BEFORE, FEW_ROWS
-from dllama.runtime.ops import rows_of
+from dllama.runtime.rows import rows_of
 from dllama.step import Step
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
@@ -24,6 +24,8 @@ TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
 YARN = RopeScaling(RopeScalingKind.YARN, 4.0, 64)
 
+EXAONE4_LAYERS = (*(LayerAttention(window=20),) * 3, LayerAttention(is_rotated=False))
+
 VARIANTS = {
     "llama": {},
     "llama-tied": {"tied": True},
@@ -35,6 +37,22 @@ VARIANTS = {
     "qwen3": {"arch": "qwen3", "head_dim": 32},
     "exaone4": {"arch": "exaone4", "rope_factors": tuple(1.0 + i / 2 for i in range(8))},
     "phi3": {"arch": "phi3", **LONGROPE},
+    "mistral-window": {"attention_layers": (LayerAttention(window=20),) * 2},
+    "exaone4-32b": {"arch": "exaone4", "n_layers": 4, "attention_layers": EXAONE4_LAYERS},
+    "gemma2": {
+        "arch": "gemma2",
+        "attention_layers": (LayerAttention(window=20), LayerAttention()),
+        "attention_scale": 0.2,
+        "attention_softcap": 5.0,
+        "final_softcap": 8.0,
+    },
+    "gemma3": {
+        "arch": "gemma3",
+        "rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 64),
+        "attention_layers": (LayerAttention(window=20, has_local_rope=True), LayerAttention()),
+        "local_rope_theta": 100.0,
+    },
+    "smollm3": {"arch": "smollm3", "n_layers": 4},
     "phi3-short": {"arch": "phi3", "max_seq_len": 64, **LONGROPE},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import Addend, Collective, Pending, RowShares
 from dllama.qtypes import QType
-from dllama.runtime.ops import rows_of, split
+from dllama.runtime.rows import rows_of, split
 from dllama.step import Step
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy

@@ -15,10 +15,11 @@ from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
 from dllama.formats.checkpoint.source import CheckpointSource
+from dllama.models import model_tensors
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import EXPERTS, LONGROPE, MIXTRAL, write_toy
+from tests.toy_models import DELTA, EXPERTS, LONGROPE, MIXTRAL, toy_tensor, write_toy
 
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
@@ -77,6 +78,81 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     name = "layers.1.expert_w1"
     cut = source.read(name, range(8, 24), range(16, 32))
     assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
+
+
+@pytest.mark.parametrize("arch", DELTA)
+def test_heads_of_gated_delta_nets_are_brought_into_our_order(tmp_path: Path, arch: str) -> None:
+    """And numbers that folders have otherwise are as GGUF files have them, but for their last
+    bits."""
+    fields: dict[str, object] = {"delta": DELTA[arch], "partial_rotary_dim": 8}
+    if arch in EXPERTS:
+        fields |= {"shared_hidden_dim": 320, **EXPERTS[arch]}
+    folder = write_checkpoint(tmp_path / "toy", arch=arch, fields=fields)
+    gguf = open_model(write_toy(tmp_path / "toy.gguf", arch=arch, **fields))  # type: ignore[arg-type]
+    source = open_model(folder)
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    assert source.config.delta == replace(DELTA[arch], n_slots=32)
+    for name, tensor in model_tensors(source.config).items():
+        ours = toy_tensor(source.config, name, 0)
+        for each in (source, gguf):
+            stored = each.read(name).view(np.float32)
+            assert each.tensors[name].qtype is QType.F32 and stored.shape == ours.shape
+            if tensor.is_vector:
+                np.testing.assert_allclose(stored, ours, rtol=1e-6)
+            else:
+                assert np.array_equal(stored, ours), name
+    rows, cols = range(16, 48), range(32, 64)
+    for name, cut in (("delta_v", (rows, None)), ("delta_out", (None, cols))):
+        whole = gguf.read(f"layers.0.{name}").view(np.float32)
+        part = gguf.read(f"layers.0.{name}", *cut).view(np.float32)
+        assert np.array_equal(part, whole[rows] if cut[0] else whole[:, cols])
+
+
+def test_the_text_part_of_a_model_that_sees_pictures(tmp_path: Path) -> None:
+    """And experts in two tensors of a layer; what guesses further ahead is left out."""
+    fields: dict[str, object] = {"delta": DELTA["qwen35moe"], "shared_hidden_dim": 320}
+    fields |= EXPERTS["qwen35moe"]
+
+    def change(tensors: dict[str, Entry]) -> None:
+        for layer in range(2):
+            base = f"model.layers.{layer}.mlp.experts."
+            each = {
+                which: [tensors.pop(f"{base}{e}.{which}_proj.weight") for e in range(8)]
+                for which in ("gate", "up", "down")
+            }
+            (dtype, (rows, cols), _), *_ = each["gate"]
+            both = zip(each["gate"], each["up"], strict=True)
+            raw = b"".join(gate[2] + up[2] for gate, up in both)
+            tensors[base + "gate_up_proj"] = (dtype, (8, 2 * rows, cols), raw)
+            raw = b"".join(entry[2] for entry in each["down"])
+            tensors[base + "down_proj"] = (dtype, (8, cols, rows), raw)
+        for name in list(tensors):
+            if name.startswith("model."):
+                entry = tensors.pop(name)
+                tensors[name.replace("model.", "model.language_model.", 1)] = entry
+        other = ("F32", (2,), bytes(8))
+        tensors |= {"model.visual.blocks.0.norm.weight": other, "mtp.norm.weight": other}
+
+    plain = write_checkpoint(tmp_path / "plain", arch="qwen35moe", fields=fields)
+    folder = write_checkpoint(tmp_path / "toy", arch="qwen35moe", fields=fields, change=change)
+    said = json.loads((folder / "config.json").read_text())
+    text = {key: value for key, value in said.items() if key != "tie_word_embeddings"}
+    text["model_type"] = "qwen3_5_moe_text"
+    del text["intermediate_size"]
+    whole = {
+        "model_type": "qwen3_5_moe", "text_config": text, "vision_config": {"depth": 2},
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(whole))
+    source, wanted = open_model(folder), open_model(plain)
+    assert replace(source.config, name="") == replace(wanted.config, name="")
+    for name, info in wanted.tensors.items():
+        assert source.tensors[name] == info
+        assert np.array_equal(source.read(name), wanted.read(name)), name
+    cut = (range(8, 24), range(16, 32))
+    assert np.array_equal(
+        source.read("layers.1.expert_w3", *cut), wanted.read("layers.1.expert_w3", *cut)
+    )
 
 
 def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
@@ -181,24 +257,6 @@ def test_newer_files_have_all_of_it_in_rope_parameters(tmp_path: Path) -> None:
     assert config.rope_scaling.factor == 3.0
     plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 2e6}}
     assert open_model(write_checkpoint(tmp_path / "b", **plain)).config.rope_theta == 2e6
-
-
-@pytest.mark.parametrize(
-    ("said", "context"),
-    [
-        ({}, 256),
-        ({"sliding_window": 64}, 64),
-        ({"sliding_window": None}, 256),
-        ({"sliding_window": 64, "use_sliding_window": False}, 256),
-        ({"sliding_window": 64, "layer_types": ["full_attention"] * 2}, 256),
-        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
-    ],
-)
-def test_a_sliding_window_bounds_the_context(
-    tmp_path: Path, said: dict[str, object], context: int
-) -> None:
-    folder = write_checkpoint(tmp_path / "toy", model_type="mistral", **said)
-    assert open_model(folder).config.max_seq_len == context
 
 
 def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:

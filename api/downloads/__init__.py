@@ -1,0 +1,1 @@
+"""Routes that download models, tell how downloads stand, and remove models."""

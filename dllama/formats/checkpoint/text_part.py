@@ -1,0 +1,38 @@
+"""The text part of checkpoints that see pictures too, as if it stood alone: its part of the
+config.json, and its tensors by the names that they have in models of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from dllama.formats.checkpoint.folder import CONFIG, read_json
+from dllama.formats.safetensors import StoredTensor
+
+TEXT = "text_config"
+_OF_TEXT = "model.language_model."
+_OTHERS = re.compile(r"^(model\.visual|visual|mtp)\.")
+"""What sees pictures, and what guesses tokens further ahead: neither is computed."""
+
+_WHOLE = ("tie_word_embeddings", "quantization_config")
+"""Keys that such files have beside the part on text."""
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """Returns what a folder's config.json says of text. Raises ModelFileError."""
+    said = read_json(folder / CONFIG)
+    text = said.get(TEXT)
+    if not isinstance(text, dict):
+        return said
+    return {**{key: said[key] for key in _WHOLE if key in said}, **text}
+
+
+def text_tensors(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Returns the tensors of text by the names that they have in models of text."""
+    found = {}
+    for name, tensor in tensors.items():
+        if not _OTHERS.match(name):
+            ours = f"model.{name.removeprefix(_OF_TEXT)}" if name.startswith(_OF_TEXT) else name
+            found[ours] = tensor
+    return found

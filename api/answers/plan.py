@@ -18,6 +18,8 @@ from api.tools.channel_grammar import channel_grammar
 from api.tools.channel_reader import ChannelReader
 from api.tools.dialects import GENERIC, ToolDialect
 from api.tools.harmony import MARKS, Opening, opening_of
+from api.tools.tagged_reader import TaggedCallReader
+from api.tools.tool_request import Tool
 from dllama.constraints.grammars import whole_answer
 
 
@@ -33,7 +35,7 @@ class AnswerPlan:
     tags: ThinkTags | None = None  # of thoughts that are split off
     is_open: bool = False  # the prompt has opened them
     is_begun: bool = False  # and ends in the middle of them
-    tool_names: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
     dialect: ToolDialect = field(default=GENERIC)
     tells_usage: bool = False
     n_indent: int = 0
@@ -45,17 +47,24 @@ class AnswerPlan:
     def reader(self, index: int, stops: StopScanner) -> MessageReader | None:
         """Returns a reader for the choice `index`, None if the text is the whole answer."""
         if self.opening is not None:
+            names = [tool.name for tool in self.tools]
             channels = ChannelReader(
-                self.dialect, self.tool_names, index, self.opening, shows_marks=self.shows_marks
+                self.dialect, names, index, self.opening, shows_marks=self.shows_marks
             )
             return MessageReader(index, channels, stops)
-        if not self.is_message or (self.tags is None and not self.tool_names):
+        if not self.is_message or (self.tags is None and not self.tools):
             return None
         splitter = None
         if self.tags:
             splitter = ReasoningSplitter(self.tags, is_open=self.is_open, is_begun=self.is_begun)
-        calls = CallReader(self.dialect, self.tool_names, index) if self.tool_names else None
+        calls = self._call_reader(index) if self.tools else None
         return MessageReader(index, TaggedReader(index, splitter, calls), stops)
+
+    def _call_reader(self, index: int) -> CallReader:
+        if self.dialect.has_tags:
+            schemas = {tool.name: tool.schema for tool in self.tools}
+            return TaggedCallReader(self.dialect, schemas, index)
+        return CallReader(self.dialect, [tool.name for tool in self.tools], index)
 
     def line_rules(self) -> LineRules | None:
         """Returns rules for one sequence, None if every line may stand."""
@@ -90,7 +99,7 @@ def chat_plan(
     asked = conversation.reasoning
     told = model.reasoning if asked is ReasoningFormat.AUTO else asked
     is_split = thoughts is not None and told is not ReasoningFormat.NONE
-    marks = [dialect.mark] if tools.offered else []
+    marks = list(dialect.marks) if tools.offered else []
     if thoughts is not None:
         marks += [thoughts.tags.opening, thoughts.tags.closing]
     kept = (control_id(model, mark) for mark in marks)
@@ -101,7 +110,7 @@ def chat_plan(
         tags=thoughts.tags if thoughts is not None and is_split else None,
         is_open=thoughts is not None and thoughts.is_open,
         is_begun=thoughts is not None and conversation.is_continued,
-        tool_names=tuple(tool.name for tool in tools.offered),
+        tools=tools.offered,
         dialect=dialect,
     )
 
@@ -124,7 +133,7 @@ def _channel_plan(
         grammar=grammar,
         kept=frozenset(token for token in kept if token is not None),
         is_message=True,
-        tool_names=tuple(tool.name for tool in tools.offered),
+        tools=tools.offered,
         dialect=model.tool_dialect,
         opening=opening,
         shows_marks=told is ReasoningFormat.NONE,

@@ -4,11 +4,13 @@ the request asks for. Written in Lark, as llguidance reads it."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.answers.reasoning import ThinkTags
 from api.tools.dialects import ToolDialect
 from api.tools.lark_lines import ANY, ControlId, LarkLines
+from api.tools.tagged_grammar import add_tagged_calls
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.compile import grammar_text
 from dllama.constraints.grammars import Part
@@ -37,8 +39,7 @@ def answer_grammar(
     begin = rules.thoughts(thoughts)
     parts: list[dict[str, object]] = []
     if tools.offered:
-        rules.add_calls(dialect, tools)
-        parts += [part.named(f"args_{i}") for i, part in enumerate(tools.grammars())]
+        parts += rules.add_calls(dialect, tools)
     if form is not None:
         parts.append(form.named("answer"))
     if tools.is_required:
@@ -59,18 +60,18 @@ class _Rules(LarkLines):
         if thoughts is None:
             return ""
         self.up_to("thoughts_end", thoughts.tags.closing)
-        opening = "" if thoughts.is_open else self.literal(thoughts.tags.opening) + " "
+        lead = f"({self.literal(thoughts.tags.lead)})? " if thoughts.tags.lead else ""
+        opening = "" if thoughts.is_open else f"{lead}{self.literal(thoughts.tags.opening)} "
         self.lines.append(f"thoughts: {opening}thoughts_end space")
         self.lines.append(r"space: /[ \n]{0,4}/")
         return "thoughts " if thoughts.is_open else "thoughts? "
 
-    def add_calls(self, dialect: ToolDialect, tools: ToolRequest) -> None:
+    def add_calls(self, dialect: ToolDialect, tools: ToolRequest) -> list[dict[str, object]]:
         """Adds `calls`, all of an answer's calls, and `marked_calls`, what follows the mark of the
-        first."""
+        first. Returns the grammars that they refer to."""
         literal, lines = self.literal, self.lines
         names = [tool.name for tool in tools.offered]
-        for i, name in enumerate(names):
-            lines.append(f'call_{i}: {literal(dialect.head(name))} @args_{i} "}}"')
+        parts = self._add_each_call(dialect, names, tools.grammars())
         lines.append(f"one: {' | '.join(f'call_{i}' for i in range(len(names)))}")
         one = f"{literal(dialect.before)} one {literal(dialect.after)}"
         is_parallel = tools.is_parallel and not dialect.is_single
@@ -83,6 +84,17 @@ class _Rules(LarkLines):
         lines.append(
             f"marked_calls: {rest} one {literal(dialect.after)} {more} {literal(dialect.closing)}"
         )
+        return parts
+
+    def _add_each_call(
+        self, dialect: ToolDialect, names: Sequence[str], arguments: Sequence[Part]
+    ) -> list[dict[str, object]]:
+        """Adds a rule `call_{i}` of each function; returns the grammars that they refer to."""
+        if dialect.has_tags:
+            return add_tagged_calls(self, names, arguments)
+        for i, name in enumerate(names):
+            self.lines.append(f'call_{i}: {self.literal(dialect.head(name))} @args_{i} "}}"')
+        return [part.named(f"args_{i}") for i, part in enumerate(arguments)]
 
     def add_free_text(self, dialect: ToolDialect, tools: ToolRequest) -> list[str]:
         """Returns the alternatives of `start`: text without calls, or with calls at its end."""

@@ -11,7 +11,7 @@ from api.answers.reasoning import held_back
 from api.tools.dialects import ToolDialect
 
 
-class _State(StrEnum):
+class State(StrEnum):
     BEGIN = "begin"  # a bare call may begin here
     TEXT = "text"
     MARKED = "marked"  # after the mark, or after a call: another one may begin
@@ -28,7 +28,7 @@ class CallReader:
         self._index = index
         self._dialect = dialect
         self._heads = {dialect.head(name): name for name in names}
-        self._state = _State.BEGIN if dialect.is_bare else _State.TEXT
+        self._state = State.BEGIN if dialect.is_bare else State.TEXT
         self._held = ""
         self._call = -1
         self._end = ObjectEnd()
@@ -44,19 +44,19 @@ class CallReader:
     def flush(self) -> list[Part]:
         """Returns the text that was held back; no more text comes."""
         held, self._held = self._held, ""
-        if self._state is _State.MARKED and self._call < 0:
+        if self._state is State.MARKED and self._call < 0:
             held = self._dialect.mark + held
-        elif self._state in (_State.MARKED, _State.ARGUMENTS):
+        elif self._state in (State.MARKED, State.ARGUMENTS):
             return []
         return [Text(self._index, held)] if held else []
 
     def _step(self) -> Iterator[Part]:
         """Yields the parts of one change of state; none if more text is needed."""
-        if self._state is _State.BEGIN:
+        if self._state is State.BEGIN:
             yield from self._begin()
-        elif self._state is _State.TEXT:
+        elif self._state is State.TEXT:
             yield from self._text()
-        elif self._state is _State.MARKED:
+        elif self._state is State.MARKED:
             yield from self._marked()
         else:
             yield from self._arguments()
@@ -67,14 +67,14 @@ class CallReader:
         if head is not None:
             yield self._open(head, begun)
         elif begun and not any(head.startswith(begun) for head in self._heads):
-            self._state = _State.TEXT
+            self._state = State.TEXT
             yield Text(self._index, "")
 
     def _text(self) -> Iterator[Part]:
         mark = self._dialect.mark
         before, found, rest = self._held.partition(mark)
         if found:
-            self._held, self._state = rest, _State.MARKED
+            self._held, self._state = rest, State.MARKED
             yield Text(self._index, before.rstrip())
             return
         certain = self._held[: len(self._held) - held_back(self._held, mark)].rstrip()
@@ -89,7 +89,7 @@ class CallReader:
             yield self._open(head, self._held[at:])
 
     def _open(self, head: str, text: str) -> ToolCall:
-        self._held, self._state = text[len(head) :], _State.ARGUMENTS
+        self._held, self._state = text[len(head) :], State.ARGUMENTS
         self._call += 1
         self._end = ObjectEnd()
         return ToolCall(self._index, self._call, self._dialect.new_id(), self._heads[head])
@@ -101,7 +101,7 @@ class CallReader:
         is_end = n is not None
         text, self._held = self._held[:n], "" if n is None else self._held[n:]
         if is_end:
-            self._state = _State.MARKED
+            self._state = State.MARKED
             self.n_complete += 1
         yield ToolArguments(self._index, self._call, text, is_end)
 

@@ -1,6 +1,6 @@
 """How each family of models writes a tool call: a table. Adding a family is adding a row.
 
-Every call is a JSON object of a name and arguments; the rows differ in what stands around it.
+A call is mostly a JSON object of a name and arguments; the rows differ in what stands around it.
 Source: the chat templates of the models' makers."""
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import secrets
 import string
 from dataclasses import dataclass
+
+from api.tools.tagged import TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class ToolDialect:
     has_short_ids: bool = False  # nine letters and digits, which the templates insist on
     describes_tools: bool = True  # the template does, so that the server need not
     has_channels: bool = False  # all of an answer is in Harmony, and so are its calls
+    has_tags: bool = False  # a call is no JSON: its arguments stand between tags, see tagged.py
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The texts of calls by which they are read, any of which may be a control token."""
+        return TAGS if self.has_tags else (self.mark,)
 
     def head(self, name: str) -> str:
         """Returns the text of a call up to its arguments."""
@@ -54,6 +62,15 @@ HERMES = ToolDialect(
     before="<tool_call>\n",
     after="\n</tool_call>",
     between="\n",
+)
+GLM = ToolDialect(
+    name="glm",  # GLM-4.5, 4.6, 4.7
+    signs=("<arg_key>",),
+    mark="<tool_call>",
+    before="<tool_call>",
+    after="</tool_call>",
+    between="\n",
+    has_tags=True,
 )
 MISTRAL = ToolDialect(
     name="mistral",  # Nemo, 7B v0.3, Small, Large
@@ -98,7 +115,7 @@ GENERIC = ToolDialect(
     between="\n",
     describes_tools=False,
 )
-TOOL_DIALECTS = (HERMES, MISTRAL, FIREFUNCTION, HARMONY, LLAMA3)
+TOOL_DIALECTS = (GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, LLAMA3)
 
 
 def dialect_of(template_sources: tuple[str, ...]) -> ToolDialect:

@@ -14,6 +14,7 @@ from api.answers.reasoning import TAGS
 from api.answers.stop import StopScanner, StopTable
 from api.engines.in_process import InProcessEngineClient
 from api.tools.dialects import HERMES
+from api.tools.tool_request import Tool
 from dllama.chat.chat_template import ChatTemplate
 from tests.api.serving import Reply, masks, run, says, served, serving, tokenizer
 from tests.scripted_runner import ScriptedEngine
@@ -40,9 +41,12 @@ CASES = [  # what the model says, stop strings; thoughts, content, arguments, th
 ]
 
 
+TOOL = Tool("f", {}, {}, "tools")
+
+
 def parts_of(pieces: list[str], scanner: StopScanner) -> list[Part]:
     """The parts of a text that comes in these pieces."""
-    plan = AnswerPlan(is_message=True, tags=TAGS[0], tool_names=("f",), dialect=HERMES)
+    plan = AnswerPlan(is_message=True, tags=TAGS[0], tools=(TOOL,), dialect=HERMES)
     reader = plan.reader(0, scanner)
     assert reader is not None
     return [part for piece in pieces for part in reader.push(piece)] + reader.finish()

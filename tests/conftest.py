@@ -15,11 +15,12 @@ settings.load_profile("dllama")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nodes that tests start keep their keys in a folder of the tests, and find no models but
-    theirs."""
+    """Nodes that tests start keep their keys in a folder of the tests, find no models but theirs,
+    and ask no hub in the world."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLLAMA_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("DLLAMA_MODELS", str(tmp_path_factory.mktemp("models")))
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         patch.delenv("DLLAMA_CLUSTER_KEY", raising=False)
         yield
 

@@ -3,6 +3,7 @@ touches the keys of the user's own nodes. Files of long tests begin first."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,28 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files first whose tests are allowed the most time, so that no process has one of
+# Types of weights that are made as others are (IQ3_S, TQ1_0, Q4_0): the kernels of each compile for
+# seconds. `make test-all` tests them too.
+ALIKE = frozenset(
+    ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "TQ2_0", "Q1_0", "Q2_0", "NVFP4")
+)
+
+
+def is_of_alike_type(item: pytest.Item) -> bool:
+    """Whether a test is of one of these types, by its parameters."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return any(str(getattr(value, "name", value)).upper() in ALIKE for value in parameters.values())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves tests of types out that are made as others are, but where all are asked for.
+
+    Puts the files first whose tests are allowed the most time, so that no process has one of
     them to itself at the end. They also compile the kernels that the other files need."""
+    if os.environ.get("DLLAMA_TESTS") != "all":
+        left_out = [item for item in items if is_of_alike_type(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not is_of_alike_type(item)]
     allowed_s: dict[Path, float] = {}
     for item in items:
         limit = item.get_closest_marker("timeout")

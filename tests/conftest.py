@@ -3,12 +3,13 @@ touches the keys of the user's own nodes. Files of long tests begin first."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.alike_types import is_tested
 
 settings.register_profile("dllama", deadline=None)
 settings.load_profile("dllama")
@@ -26,28 +27,19 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-# Types of weights that are made as others are (IQ3_S, TQ1_0, Q4_0): the kernels of each compile for
-# seconds. `make test-all` tests them too.
-ALIKE = frozenset(
-    ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "TQ2_0", "Q1_0", "Q2_0", "NVFP4")
-)
-
-
-def is_of_alike_type(item: pytest.Item) -> bool:
-    """Whether a test is of one of these types, by its parameters."""
+def is_left_out(item: pytest.Item) -> bool:
+    """Whether a test is of a type of weights that is not tested in this run, by its parameters."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return any(str(getattr(value, "name", value)).upper() in ALIKE for value in parameters.values())
+    return not all(is_tested(str(getattr(value, "name", value))) for value in parameters.values())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves tests of types out that are made as others are, but where all are asked for.
-
-    Puts the files first whose tests are allowed the most time, so that no process has one of
-    them to itself at the end. They also compile the kernels that the other files need."""
-    if os.environ.get("DLLAMA_TESTS") != "all":
-        left_out = [item for item in items if is_of_alike_type(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not is_of_alike_type(item)]
+    """Leaves tests of some types out (tests/alike_types.py), and puts the files first whose tests
+    are allowed the most time, so that no process has one of them to itself at the end. They also
+    compile the kernels that the other files need."""
+    left_out = [item for item in items if is_left_out(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not is_left_out(item)]
     allowed_s: dict[Path, float] = {}
     for item in items:
         limit = item.get_closest_marker("timeout")

@@ -20,10 +20,10 @@ from dllama.runtime.weights import Weights
 from kernels.activations import clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
-from kernels.attention.joint_norm import head_squares, norm_heads
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
 from kernels.experts.sums import add_parts
+from kernels.joint_norm import head_squares, norm_heads
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.norms import add_norm

@@ -8,7 +8,7 @@ import numpy as np
 
 from dllama.models.family import Family
 from kernels.arrays import aligned
-from kernels.attention.joint_norm import square_sums
+from kernels.joint_norm import square_sums
 from kernels.matmul.sums import FixedSums
 
 N_PARTS = 2

@@ -9,7 +9,7 @@ from kernels.attention.angles import cosine_and_sine
 from kernels.attention.kv_pages import PAGE, padded, put_key, put_value
 from kernels.emit.intrinsics import fma
 from kernels.emit.jit import jitted, kernel
-from kernels.norms import norm_row
+from kernels.norm_row import norm_row
 from kernels.program import launch
 from kernels.team import claim, region
 

@@ -443,7 +443,7 @@ def test_management_is_refused_in_a_sentence(client) -> None:
     ]
     for call in calls:
         with pytest.raises(
-            ollama.ResponseError, match="--model|dllama (pull|rm|convert)"
+            ollama.ResponseError, match=r"--model|dllama (pull|rm|convert)"
         ) as refused:
             call()
         assert refused.value.status_code == 501

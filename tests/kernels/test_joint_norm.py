@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kernels.attention.joint_norm import head_squares, norm_heads, square_sums
+from kernels.joint_norm import head_squares, norm_heads, square_sums
 from kernels.wire.fixed import add_fixed
 
 N_TOKENS, GROUP_SIZE, N_KV_HEADS, HEAD_DIM = 5, 2, 4, 24

@@ -22,7 +22,8 @@ def complete_length(text: str) -> int:
             if is_closing and not line.strip().strip(fence[0]):
                 fence = ""
         else:
-            begins = was_empty and bool(line.strip()) and not line[0].isspace()
+            is_whole = line.endswith("\n")  # else it may still become an item
+            begins = is_whole and was_empty and bool(line.strip()) and not line[0].isspace()
             is_item = ITEM.match(line) is not None
             if begins and not (is_list and is_item):
                 end, is_list = at, False

@@ -22,13 +22,14 @@ LINES = st.sampled_from(
 @pytest.mark.parametrize(
     ("text", "done"),
     [
-        ("one\n\ntwo", "one\n\n"),
+        ("one\n\ntwo\n", "one\n\n"),
+        ("- a\n\n-", ""),
         ("one\ntwo", ""),
         ("one\n\n", ""),
-        ("- a\n\n- b\n\n  more\n\nafter", "- a\n\n- b\n\n  more\n\n"),
+        ("- a\n\n- b\n\n  more\n\nafter\n", "- a\n\n- b\n\n  more\n\n"),
         ("```\na\n\nb\n", ""),
-        ("```\na\n\nb\n```\n\nc", "```\na\n\nb\n```\n\n"),
-        ("````\n```\n\nx\n````\n\ny", "````\n```\n\nx\n````\n\n"),
+        ("```\na\n\nb\n```\n\nc\n", "```\na\n\nb\n```\n\n"),
+        ("````\n```\n\nx\n````\n\ny\n", "````\n```\n\nx\n````\n\n"),
     ],
 )
 def test_whole_blocks_are_known(text: str, done: str) -> None:

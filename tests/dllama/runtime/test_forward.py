@@ -13,6 +13,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.formats import open_model
+from dllama.kv import KvType
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
 from tests.local_model import Ranks, load_whole, local_runner, make_step
@@ -66,7 +67,7 @@ VARIANTS = {
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},
     "mixtral": {"seed": 2, **MIXTRAL},
     "gpt-oss": {"arch": "gpt-oss", "seed": 2, "rope_scaling": replace(YARN, is_rounded=False)},
-    "glm4moe": {"arch": "glm4moe", "seed": 3},
+    "glm4moe": {"arch": "glm4moe", "seed": 2},
     "glm4moe-plain": {
         "arch": "glm4moe",
         "seed": 3,
@@ -88,10 +89,11 @@ VARIANTS = {
 def test_every_architecture_equals_the_reference(tmp_path: Path, name: str) -> None:
     path = write_toy(tmp_path / "toy.gguf", **VARIANTS[name])
     expected = reference_logits(open_model(path), TOKENS)
-    with local_runner(path, threads=2) as runner:
+    # With half floats a row near a tie of two experts may take the other one.
+    with local_runner(path, threads=2, kv_type=KvType.F32) as runner:
         rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
     got = np.array([r.logits for r in rows])
-    np.testing.assert_allclose(got, expected, atol=5e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_part_of_each_head_may_be_rotated() -> None:

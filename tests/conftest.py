@@ -10,6 +10,9 @@ import pytest
 from hypothesis import settings
 
 from tests.alike_types import is_tested
+from tests.certificates import certificate
+
+__all__ = ["certificate"]
 
 settings.register_profile("dllama", deadline=None)
 settings.load_profile("dllama")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,6 @@ from tests.hub_server import hub_server
 
 DATA = hashlib.sha256(b"toy").digest() * 2000
 FILES = {"toy-Q4_0.gguf": DATA}
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-        "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", str(key), "-out", str(cert),
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a certificate is made with openssl, which failed: {error}")
-    return cert, key
 
 
 def test_certificates_are_checked_by_the_authorities_of_the_system(

@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extr
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
-from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
 from dllama.config import (  # noqa: E402
     FULL_ATTENTION,
     Gating,
@@ -34,11 +33,10 @@ from dllama.formats.writing.gguf_export import (  # noqa: E402
     in_file_order,
     model_stream,
 )
-from dllama.kv import KvType  # noqa: E402
 from dllama.models import FAMILIES, model_tensors  # noqa: E402
 from dllama.qtypes import QType  # noqa: E402
 from kernels.gates import Gate  # noqa: E402
-from tests.local_model import Ranks, make_step  # noqa: E402
+from tests.dllama.models.beside_transformers import compare  # noqa: E402
 from tests.toy_models import DELTA, GRANITE, LONGROPE  # noqa: E402
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
@@ -282,15 +280,4 @@ def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
     """Of a prompt and of single tokens, across the edge of windows, on one to three nodes."""
     path = tmp_path / "toy.gguf"
     expected = written(path, case)
-    for n_ranks in (1, 2, 3):
-        group = ThreadGroup(n_ranks)
-        comms = [ThreadCollective(group, rank) for rank in range(n_ranks)]
-        ranks = Ranks(path, [1.0] * n_ranks, comms, kv_type=KvType.F32)
-        rows = ranks.run(make_step([(0, TOKENS[:25], 0)], every_row=True))
-        rows += [
-            ranks.run(make_step([(0, [token], at)]))[0]
-            for at, token in enumerate(TOKENS[25:], start=25)
-        ]
-        ranks.close()
-        got = np.array([row.logits for row in rows])
-        np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+    compare(path, expected, TOKENS, n_prompt=25)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from dllama.formats import open_model
 from dllama.kv import KvType
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
+from tests.dllama.runtime.same_logits import batches_equal_singles, chunks_equal_the_whole
 from tests.local_model import Ranks, load_whole, local_runner, make_step
 from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
@@ -142,21 +142,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_chunks_equal_the_whole(toy: Path) -> None:
-    with local_runner(toy) as runner:
-        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
-        for cuts in ([0, 1, 60], [0, 33, 40, 60], list(range(61))):
-            for start, end in itertools.pairwise(cuts):
-                [row] = runner.run(make_step([(1, TOKENS[start:end], start)]))
-            assert np.array_equal(row.logits, whole.logits)
+    chunks_equal_the_whole(toy, TOKENS, ([0, 1, 60], [0, 33, 40, 60], range(61)), threads=1)
 
 
 def test_a_batch_equals_singles(toy: Path) -> None:
-    sequences = [TOKENS[:50], TOKENS[10:25], TOKENS[30:31], TOKENS[5:45]]
-    with local_runner(toy, threads=2) as runner:
-        alone = [runner.run(make_step([(0, s, 0)]))[0].logits.copy() for s in sequences]
-        together = runner.run(make_step([(i, s, 0) for i, s in enumerate(sequences)]))
-    for a, b in zip(alone, together, strict=True):
-        assert np.array_equal(a, b.logits)
+    batches_equal_singles(toy, TOKENS)
 
 
 def test_candidates_are_the_best_of_the_row(toy: Path) -> None:

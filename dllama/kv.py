@@ -54,4 +54,5 @@ class KvHeld:
     @classmethod
     def of(cls, *pages: Sequence[int], slot: int = NO_SLOT) -> KvHeld:
         """Returns that of the pages of each kind of layers."""
-        return cls(*(np.array(numbers, np.int32) for numbers in pages), slot=slot)
+        held, in_windows = [np.array(numbers, np.int32) for numbers in (*pages, ())][:2]
+        return cls(held, in_windows, slot)

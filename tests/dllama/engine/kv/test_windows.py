@@ -28,7 +28,7 @@ def windows_of(engine: Engine) -> LayerPages:
     return windows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     day=visits(),
     n_pages=st.integers(4, 10),

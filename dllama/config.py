@@ -41,6 +41,7 @@ class Gating(StrEnum):
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
+    SPARSE_MIXER = "sparse_mixer"  # each chosen one beside those that are near it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class LayerAttention:
 
     window: int | None = None  # tokens that a row sees, its own the last of them; None: all
     is_rotated: bool = True
-    has_local_rope: bool = False  # turns by `local_rope_theta`, without scaling
+    has_local_rope: bool = False  # turns by `local_rope_theta` or `rope_theta`, without scaling
 
 
 FULL_ATTENTION = LayerAttention()

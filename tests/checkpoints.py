@@ -211,6 +211,7 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
             "shared_expert_intermediate_size": config.shared_hidden_dim,
+            "shared_intermediate_size": config.shared_hidden_dim,
         }  # fmt: skip
     if (sizes := config.delta) is not None:
         said |= {

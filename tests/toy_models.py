@@ -52,6 +52,7 @@ EXPERTS: dict[str, dict[str, object]] = {
     },
     "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
     "olmoe": {"n_experts": 8, "n_active_experts": 3},
+    "phimoe": {"n_experts": 8, "n_active_experts": 2, "gating": Gating.SPARSE_MIXER},
     "glm4moe": {
         "n_experts": 8,
         "n_active_experts": 3,

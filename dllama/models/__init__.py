@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.models.command_r import COMMAND_R
+from dllama.models.command_r import COHERE2, COMMAND_R
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
@@ -18,6 +18,7 @@ from dllama.models.llama import LLAMA
 from dllama.models.olmo2 import OLMO2
 from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
+from dllama.models.phimoe import PHIMOE
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Family] = {
         EXAONE4,
         GPT_OSS,
         PHI3,
+        PHIMOE,
         GEMMA2,
         GEMMA3,
         SMOLLM3,
@@ -51,6 +53,7 @@ FAMILIES: dict[str, Family] = {
         GLM4,
         GLM4MOE,
         COMMAND_R,
+        COHERE2,
     )
 }
 """By `general.architecture`."""

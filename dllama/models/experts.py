@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dllama.runtime.ops import Ops
 
 GATING_NUMBERS = {Gating.SOFTMAX: 1, Gating.SIGMOID: 2}
-"""llama.cpp's numbers of the functions that make weights of a router's logits."""
+"""llama.cpp's numbers of the functions that make weights of a router's logits; it has none of
+SparseMixer."""
 
 
 def has_experts(config: ModelConfig, layer: int) -> bool:

@@ -22,7 +22,8 @@ class WindowRule(NamedTuple):
     every: int = 0  # of so many layers the last one sees everything; 0: all have the window
     default: int = 0  # the window where a file says none; 0: there is none
     turns_full_layers: bool = True  # layers that see everything have rotary positions
-    has_local_rope: bool = False  # layers with a window turn by a rotary base of their own
+    has_local_rope: bool = False  # layers with a window turn by a base of their own, unscaled
+    local_theta: float | None = None  # that base where a file says none; None: that of all others
 
 
 ALL_LAYERS = WindowRule()

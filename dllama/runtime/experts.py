@@ -72,6 +72,7 @@ class Experts:
         self._router = Router(
             is_sigmoid=config.gating is Gating.SIGMOID, is_normalized=config.has_expert_norm,
             scale=config.expert_scale, n_active_groups=config.n_active_groups,
+            is_sparse_mixer=config.gating is Gating.SPARSE_MIXER,
         )  # fmt: skip
 
     def route(

@@ -17,7 +17,7 @@ from dllama.runtime.partial_sums import Squares
 from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from kernels.activations import clear, gather_rows, swiglu
+from kernels.activations import add_bias, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.rope import rope_table, rotate_and_store
@@ -326,5 +326,7 @@ class Ops:
                 self.normed, n, weights.wcls.needs, is_centered=self._config.has_layer_norm,
             )  # fmt: skip
             self.matmul(weights.wcls, self.normed, state.logits, n)
+            if weights.head_bias.size:
+                add_bias(state.logits, n, weights.head_bias)
             if self._config.final_softcap:
                 soft_cap(self._team, state.logits, n, self._config.final_softcap)

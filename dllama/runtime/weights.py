@@ -13,7 +13,7 @@ from dllama.models import FAMILIES
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.rope import Rotations, rotations
-from dllama.runtime.layer import Layer
+from dllama.runtime.layer import NONE, Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.runtime.manifest import manifest_by_layer, table_of
 from dllama.sharding.units import SumUnits
@@ -30,8 +30,9 @@ class Weights:
     config: ModelConfig
     family: Family
     layers: tuple[Layer, ...]
-    norm: np.ndarray  # (dim,)
+    norm: np.ndarray  # (dim,), or with as many biases after them
     wcls: Linear | None
+    head_bias: np.ndarray  # (n_vocab,): added to logits; empty: none
     vocab_start: int
     units: SumUnits
     rotations: Rotations
@@ -152,17 +153,17 @@ class WeightsBuilder:
         self._of_layer = manifest_by_layer(config, manifest)
         self._layers: list[Layer] = []
         self._builder: _LayerBuilder | None = None
-        self._norm: np.ndarray | None = None
+        self._outer: dict[str, np.ndarray] = {}  # vectors outside of layers
         self._wcls: Linear | None = None
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
         """Takes one tensor; `raw` may be overwritten afterwards. Raises ModelFileError."""
-        if info.name == "norm":
-            self._norm = vector(info, raw)
-        elif info.name == "wcls":
+        if info.name == "wcls":
             head = LinearBuilder(self._team, info.rows)
             head.add(info, raw)
             self._wcls = head.linear()
+        elif info.layer is None:
+            self._outer[info.name] = vector(info, raw)
         else:
             self._add_to_layer(info, raw)
 
@@ -189,16 +190,20 @@ class WeightsBuilder:
 
     def build(self) -> Weights:
         """The finished weights. Raises ModelFileError where tensors are missing."""
-        n = self._config.n_layers
-        if self._norm is None or len(self._layers) != n:
+        n, found = self._config.n_layers, self._outer
+        n_vocab = 0 if self._wcls is None else self._wcls.out_dim
+        sizes = {"norm": self._config.dim, "norm_bias": self._config.dim, "wcls_bias": n_vocab}
+        wanted = {t.name: sizes[t.name] for t in self._family.outer if t.name in sizes}
+        if {name: len(row) for name, row in found.items()} != wanted or len(self._layers) != n:
             raise ModelFileError(
-                f"only {len(self._layers)} of {n} layers and "
-                f"{'no' if self._norm is None else 'the'} final norm arrived; "
-                "the model file or the transfer is incomplete"
+                f"only {len(self._layers)} of {n} layers and {', '.join(found) or 'nothing'} of "
+                f"{', '.join(wanted)} arrived, or not in their sizes; the model file or the "
+                "transfer is incomplete"
             )
+        norm = [found[name] for name in ("norm", "norm_bias") if name in found]
         return Weights(
-            self._config, self._family, tuple(self._layers), self._norm, self._wcls,
-            self._vocab_start, self._units, rotations(self._config),
+            self._config, self._family, tuple(self._layers), _joined_vectors(norm), self._wcls,
+            found.get("wcls_bias", NONE), self._vocab_start, self._units, rotations(self._config),
         )  # fmt: skip
 
 

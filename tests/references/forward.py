@@ -68,11 +68,17 @@ def _forward(
         for half, before, after in (
             (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
-            added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
+            bias = layer.get(f"{before}_bias", 0.0)
+            entered = norm(x, layer[before], config) + bias if before in layer else x
+            added = half(layer, entered, config)
             added = norm(added, layer[after], config) if after in layer else added
             x = x + config.residual_scale * added
     head = values("embed" if config.is_tied else "wcls")
-    logits = config.logit_scale * (norm(x, values("norm"), config) @ head.T)
+    bias, head_bias = (
+        values(name)[0] if name in source.tensors else 0.0 for name in ("norm_bias", "wcls_bias")
+    )
+    last = norm(x, values("norm"), config) + bias
+    logits = config.logit_scale * (last @ head.T) + head_bias
     return _capped(logits, config.final_softcap)
 
 
@@ -103,8 +109,9 @@ def _attention(
     if kind.is_rotated:
         if kind.has_local_rope:
             config = replace(
-                config, rope_theta=config.local_rope_theta, rope_scaling=None, rope_factors=None
-            )
+                config, rope_theta=config.local_rope_theta or config.rope_theta, rope_scaling=None,
+                rope_factors=None,
+            )  # fmt: skip
         q, k = _rotate(q, config), _rotate(k, config)
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scale = hd**-0.5 if config.attention_scale is None else config.attention_scale
@@ -224,6 +231,8 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
     for group in np.argsort(-worth, kind="stable")[config.n_active_groups :]:
         groups[group][:] = -np.inf
     chosen = np.argsort(-scores, kind="stable")[: config.n_active_experts]
+    if config.gating is Gating.SPARSE_MIXER:
+        chances = _sparsely_mixed(logits, chosen)
     total = chances[chosen].sum() if config.has_expert_norm else 1.0
     out = np.zeros_like(row)
     for e in chosen:
@@ -239,3 +248,15 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         weight = 1 / (1 + np.exp(-gate))
         out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")), config)
     return out
+
+
+def _sparsely_mixed(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The weights of the chosen experts: each against those near it that are left (arXiv 2409.12136,
+    at inference)."""
+    chances, left = np.zeros_like(logits), logits.copy()
+    for e in chosen:
+        top = left[e]
+        is_near = (top - left) / np.maximum(np.abs(logits), top) <= 2 * 0.01
+        chances[e] = 1 / np.exp(left[is_near] - top).sum()
+        left[e] = -np.inf
+    return chances

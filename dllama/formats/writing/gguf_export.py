@@ -159,11 +159,11 @@ def _experts(config: ModelConfig) -> dict[str, object]:
         "expert_used_count": config.n_active_experts,
         "expert_feed_forward_length": config.hidden_dim,
         "expert_weights_norm": config.has_expert_norm,
-        "expert_gating_func": GATING_NUMBERS[config.gating],
     }
-    if config.shared_hidden_dim and config.has_shared_gate:
+    if config.gating in GATING_NUMBERS:
+        keys["expert_gating_func"] = GATING_NUMBERS[config.gating]
+    if config.shared_hidden_dim:
         keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
-    if not config.has_shared_gate:
         keys["expert_shared_count"] = config.shared_ratio
     if config.n_dense_layers:
         keys["leading_dense_block_count"] = config.n_dense_layers

@@ -129,6 +129,20 @@ GEMMA3 = Case(
      "rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 256)},
 )  # fmt: skip
 
+YARN = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+    "beta_slow": 1.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+OLMO3 = Case(
+    "olmo3", "olmo2",
+    {**KINDS, "rope_parameters": {
+        "full_attention": {**YARN, "attention_factor": 1.2},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    }},
+    {"attention_layers": (LayerAttention(WINDOW, has_local_rope=True), LayerAttention()),
+     "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, attention_factor=1.2)},
+)  # fmt: skip
+
 CASES = [
     *(Case(arch, arch, {}, {}) for arch in ("llama", "qwen2", "qwen3")),
     Case(
@@ -152,7 +166,19 @@ CASES = [
     phi4_mini(96, original=100),
     Case("granite", "granite", GRANITE_JSON, GRANITE),
     Case("granitemoe", "granitemoe", EXPERTS | GRANITE_JSON, {"has_expert_norm": True} | GRANITE),
+    *(
+        Case(
+            kind, "granitemoe",
+            EXPERTS | GRANITE_JSON | {
+                "shared_intermediate_size": 320, "layer_types": ["attention"] * 2,
+                "position_embedding_type": "rope",
+            },
+            {"has_expert_norm": True, "shared_hidden_dim": 320} | GRANITE,
+        )
+        for kind in ("granitemoeshared", "granitemoehybrid")
+    ),
     Case("olmo2", "olmo2", {}, {}),
+    OLMO3,
     Case("olmoe", "olmoe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case(
         "glm4", "glm4", GLM | {"attention_bias": True, "pad_token_id": 0},
@@ -161,6 +187,12 @@ CASES = [
     Case("cohere", "command-r", COHERE, {"logit_scale": 0.0625}),
     Case("cohere", "command-r", COHERE | {"use_qk_norm": True},
          {"logit_scale": 0.0625, "has_qk_norm": True}),
+    Case(
+        "cohere2", "cohere2", KINDS | {"layer_norm_eps": 1e-5, "logit_scale": 0.25},
+        {"logit_scale": 0.25, "attention_layers": (
+            LayerAttention(WINDOW), LayerAttention(is_rotated=False),
+        )},
+    ),
     Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
@@ -172,12 +204,29 @@ CASES = [
 ]  # fmt: skip
 
 
+PHIMOE = {
+    "num_local_experts": 8, "num_experts_per_tok": 2, "lm_head_bias": True, "attention_bias": True,
+    "sliding_window": None, "pad_token_id": 0,
+}  # fmt: skip
+OURS_PHIMOE = {"n_active_experts": 2, "gating": Gating.SPARSE_MIXER}
+PHIMOE_LONG = {
+    "max_position_embeddings": 4096, "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 4096,
+        "short_factor": [1.0, 1.0, 1.25, 1.5, 1.5, 2.0, 2.5, 3.0], "long_factor": [4.0] * 8,
+        "short_mscale": 1.125, "long_mscale": 1.125,
+    },
+}  # fmt: skip
+CASES += [
+    Case("phimoe", "phimoe", PHIMOE, OURS_PHIMOE),
+    Case("phimoe", "phimoe", PHIMOE | PHIMOE_LONG, OURS_PHIMOE | {
+        "max_seq_len": 4096,
+        "rope_scaling": RopeScaling(RopeScalingKind.LONGROPE, 1.0, 4096, attention_factor=1.125),
+        "rope_factors": (1.0, 1.0, 1.25, 1.5, 1.5, 2.0, 2.5, 3.0), "long_rope_factors": (4.0,) * 8,
+    }),
+]  # fmt: skip
 GPT_OSS = {
     "num_local_experts": 8, "num_experts_per_tok": 3, "sliding_window": 16,
-    "rope_parameters": {
-        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
-        "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 32,
-    },
+    "rope_parameters": {**YARN, "truncate": False},
     "pad_token_id": 0, "attn_implementation": "eager",
 }  # fmt: skip
 CASES.append(

@@ -57,11 +57,22 @@ VARIANTS = {
     "phi3-short": {"arch": "phi3", "max_seq_len": 64, **LONGROPE},
     "granite": {"arch": "granite", **GRANITE},
     "olmo2": {"arch": "olmo2"},
+    "olmo3": {
+        "arch": "olmo2",
+        "rope_scaling": YARN,
+        "attention_layers": (LayerAttention(window=20, has_local_rope=True), LayerAttention()),
+    },
     "glm4": {"arch": "glm4", "partial_rotary_dim": 8},
     "command-r": {"arch": "command-r", "tied": True, "logit_scale": 0.5},
     "command-r-plus": {"arch": "command-r", "has_qk_norm": True},
-    "granitemoe": {"arch": "granitemoe", "seed": 2, **GRANITE},
+    "cohere2": {
+        "arch": "cohere2",
+        "tied": True,
+        "attention_layers": (LayerAttention(window=20), LayerAttention(is_rotated=False)),
+    },
+    "granitemoe": {"arch": "granitemoe", "seed": 2, "shared_hidden_dim": 320, **GRANITE},
     "olmoe": {"arch": "olmoe", "seed": 2},
+    "phimoe": {"arch": "phimoe", "seed": 2},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},

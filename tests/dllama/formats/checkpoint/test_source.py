@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
@@ -21,6 +21,11 @@ from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
 from tests.toy_models import DELTA, EXPERTS, GRANITE, LONGROPE, MIXTRAL, toy_tensor, write_toy
 
+OLMO3 = {
+    "attention_layers": (LayerAttention(16, has_local_rope=True),) * 2,
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32),
+}  # fmt: skip
+COHERE2 = (LayerAttention(16),) * 2  # of two layers none is the fourth
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
     ("llama", "mistral", QType.BF16, {}),
@@ -31,8 +36,10 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("granite", "granite", QType.BF16, GRANITE),
     ("granite", "granitemoehybrid", QType.F32, GRANITE),
     ("olmo2", "olmo2", QType.F32, {}),
+    ("olmo2", "olmo3", QType.F32, OLMO3),
     ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
     ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
+    ("cohere2", "cohere2", QType.F32, {"logit_scale": 0.25, "attention_layers": COHERE2}),
 ]
 TOKENS = range(5, 25)
 
@@ -63,7 +70,12 @@ MIXTURES = [
     ("llama", "mixtral", MIXTRAL),
     ("qwen3moe", "qwen3_moe", EXPERTS["qwen3moe"]),
     ("granitemoe", "granitemoe", EXPERTS["granitemoe"] | GRANITE),
+    *(
+        ("granitemoe", kind, EXPERTS["granitemoe"] | GRANITE | {"shared_hidden_dim": 320})
+        for kind in ("granitemoeshared", "granitemoehybrid")
+    ),
     ("olmoe", "olmoe", EXPERTS["olmoe"]),
+    ("phimoe", "phimoe", EXPERTS["phimoe"]),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
 ]

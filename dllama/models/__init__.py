@@ -15,6 +15,7 @@ from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
+from dllama.models.llama4 import LLAMA4
 from dllama.models.olmo2 import OLMO2
 from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
@@ -52,6 +53,7 @@ FAMILIES: dict[str, Family] = {
         OLMOE,
         GLM4,
         GLM4MOE,
+        LLAMA4,
         COMMAND_R,
         COHERE2,
     )

@@ -240,9 +240,12 @@ class Ops:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
+        kind, growth = config.attention_of(layer.index), config.query_growth
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
-            window=config.attention_of(layer.index).window, sinks=sinks,
+            window=kind.window, sinks=sinks, is_chunked=kind.is_chunked,
+            growth=NONE if kind.is_rotated else self._weights.growth,
+            growth_length=1 if growth is None else growth.length,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(

@@ -9,6 +9,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
+from dllama.growth import growth_factors
 from dllama.models import FAMILIES
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
@@ -37,8 +38,10 @@ class Weights:
     units: SumUnits
     rotations: Rotations
     head_norm: np.ndarray = field(init=False)  # `norm` times the scale of logits
+    growth: np.ndarray = field(init=False)  # of queries; see dllama.growth
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "growth", growth_factors(self.config))
         scale = np.float32(self.config.logit_scale)
         object.__setattr__(self, "head_norm", self.norm if scale == 1 else self.norm * scale)
 
@@ -123,14 +126,15 @@ class _LayerBuilder:
         self._unit_of[joined] = self._units.get(tensor.cols)
         self._matrices[joined].add(info, raw)
 
-    def layer(self, previous: Layer | None) -> Layer:
-        """The finished layer."""
+    def layer(self, previous: Layer | None, constant: Mapping[str, np.ndarray]) -> Layer:
+        """The finished layer; `constant` are vectors that no file has."""
         vectors = {name: _joined_vectors(parts) for name, parts in self._vectors.items()}
         matrices = {
             name: builder.linear(self._unit_of.get(name))
             for name, builder in self._matrices.items()
         }
         tables = {name: np.concatenate(parts, axis=1) for name, parts in self._tables.items()}
+        vectors |= constant
         return Layer(self._index, self._place, vectors, tables, matrices, previous)
 
     def _joined(self, info: TensorInfo) -> str:
@@ -185,8 +189,15 @@ class WeightsBuilder:
         self._builder.add(info, raw)
         if self._builder.is_complete:
             previous = self._layers[-1] if self._layers else None
-            self._layers.append(self._builder.layer(previous))
+            self._layers.append(self._builder.layer(previous, self._constant(info.layer)))
             self._builder = None
+
+    def _constant(self, layer: int) -> dict[str, np.ndarray]:
+        """Returns the weights of norms that have none of their own."""
+        config = self._config
+        if not config.has_plain_qk_norm or not config.attention_of(layer).is_rotated:
+            return {}
+        return dict.fromkeys(("q_norm", "k_norm"), np.ones(config.head_dim, np.float32))
 
     def build(self) -> Weights:
         """The finished weights. Raises ModelFileError where tensors are missing."""

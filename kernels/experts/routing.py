@@ -175,15 +175,6 @@ def _weigh_sigmoids(logits, chosen, is_normalized, scale, chances):
 
 
 @jitted
-def _was_chosen(index, chosen, n):
-    """Returns whether an expert is among the first n chosen ones."""
-    for i in range(n):
-        if chosen[i] == index:
-            return True
-    return False
-
-
-@jitted
 def _weigh_sparsely(logits, chosen, scale, chances):
     """For each of the chosen experts the softmax of its logit among those that are near it, of the
     experts not chosen before it, times scale."""
@@ -192,7 +183,10 @@ def _weigh_sparsely(logits, chosen, scale, chances):
         for index in range(logits.size):
             x = logits[index]
             is_far = top - x > MIXED_PART * max(abs(x), top)
-            if not is_far and not _was_chosen(index, chosen, i):
+            n_times = 0  # that it was chosen before
+            for before in range(i):
+                n_times += chosen[before] == index
+            if not is_far and n_times == 0:
                 total += exp_f32(x - top)
         chances[i] = scale / total
 
@@ -211,7 +205,9 @@ def _choose_rows(thread, team, logits, n_rows, n_experts, how, biases, routes):
             row = logits[t, :n_experts]
             for e in range(bias.size):
                 row[e] += bias[e]
-            _score(row, choice_bias, is_sigmoid, scores[t])
+            # Where nothing is added to sigmoids, logits choose the same, and saturate nowhere.
+            adds_up = choice_bias.size > 0 or group_scores.shape[1] > 1
+            _score(row, choice_bias, is_sigmoid and adds_up, scores[t])
             if group_scores.shape[1] > 1:
                 _keep_best_groups(scores[t], group_scores[t], n_active_groups, is_sigmoid)
             _choose(scores[t], chosen[t])

@@ -113,11 +113,19 @@ def _attention(
                 rope_factors=None,
             )  # fmt: skip
         q, k = _rotate(q, config), _rotate(k, config)
+        if config.has_plain_qk_norm:
+            q, k = (norm(a, np.ones(hd), config) for a in (q, k))
+    elif (growth := config.query_growth) is not None:
+        steps = (np.arange(n_tokens) + 1) // growth.length
+        q = q * (1 + growth.scale * np.log1p(steps))[:, None, None]
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scale = hd**-0.5 if config.attention_scale is None else config.attention_scale
     scores = _capped(np.einsum("ihd,jhd->hij", q, k) * scale, config.attention_softcap)
     distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)
     hidden = (distance < 0) | (distance >= (kind.window or n_tokens))
+    if kind.is_chunked and kind.window:
+        chunks = np.arange(n_tokens) // kind.window
+        hidden |= chunks[:, None] != chunks
     scores = np.where(hidden, -np.inf, scores)
     if "sinks" in layer:
         sinks = np.broadcast_to(layer["sinks"].reshape(-1, 1, 1), (len(scores), n_tokens, 1))
@@ -241,8 +249,9 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         )
         b1, b3, b2 = (layer[f"expert_{b}"][e] if f"expert_{b}" in layer else 0.0 for b in
                       ("b1", "b3", "b2"))  # fmt: skip
-        one = _GATES[config.gate](w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
-        out += config.expert_scale * chances[e] / total * one
+        weight = config.expert_scale * chances[e] / total
+        read, left = (weight * row, 1.0) if config.weighs_inputs else (row, weight)
+        out += left * (_GATES[config.gate](w1 @ read + b1, w3 @ read + b3) @ w2.T + b2)
     if config.shared_hidden_dim:
         gate = layer["shared_router"][0] @ row if config.has_shared_gate else np.inf
         weight = 1 / (1 + np.exp(-gate))
@@ -251,8 +260,8 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
 
 
 def _sparsely_mixed(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The weights of the chosen experts: each against those near it that are left (arXiv 2409.12136,
-    at inference)."""
+    """The weights of the chosen experts at inference: each against those near it that are left
+    (arXiv 2409.12136)."""
     chances, left = np.zeros_like(logits), logits.copy()
     for e in chosen:
         top = left[e]

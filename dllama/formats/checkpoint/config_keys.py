@@ -12,7 +12,7 @@ from pathlib import Path
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.rope_keys import rope_metadata
-from dllama.formats.checkpoint.window_keys import KINDS, window_metadata
+from dllama.formats.checkpoint.window_keys import CHUNKED, FULL, KINDS, window_metadata
 from dllama.formats.gguf_config import epsilon_key, names_layer_norm
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.experts import KEYS
@@ -72,7 +72,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
         config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
     for ours, theirs in family.hf_keys.items():
-        if config.get(ours) is not None:
+        if config.get(ours) not in (None, []):
             keys[theirs] = config[ours]
         elif ours in config and ours.endswith("_softcapping"):
             keys[theirs] = 0.0  # null is no cap; a key that is missing is the family's own
@@ -100,7 +100,7 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
     families = [family for family in FAMILIES.values() if found in family.hf_types]
     if len(families) > 1:  # one of them is of mixtures
         is_mixture = bool(config.get("num_local_experts"))
-        families = [family for family in families if is_mixture == (KEYS <= family.keys)]
+        families = [family for family in families if family.keys.issuperset(KEYS) == is_mixture]
     if families:
         return families[0]
     said = "names no `model_type`" if found is None else f"is of the model_type {found!r}"
@@ -126,6 +126,8 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
             )
     kinds = config.get("layer_types")
     computed = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    if family.windows.is_chunked:
+        computed = (FULL, CHUNKED)
     foreign = [kind for kind in kinds if kind not in computed] if isinstance(kinds, list) else []
     if foreign:
         raise ModelFileError(

@@ -20,6 +20,7 @@ from dllama.config import (  # noqa: E402
     Gating,
     LayerAttention,
     ModelConfig,
+    QueryGrowth,
     RopeScaling,
     RopeScalingKind,
 )
@@ -154,6 +155,11 @@ CASES = [
         "mistral", "llama", {"sliding_window": WINDOW},
         {"attention_layers": (LayerAttention(WINDOW),) * 2},
     ),
+    Case("mistral", "llama", {"sliding_window": None, "head_dim": 32}, {"head_dim": 32}),
+    Case(
+        "ministral", "llama", KINDS,
+        {"attention_layers": (LayerAttention(WINDOW), LayerAttention())},
+    ),
     GEMMA2,
     GEMMA3,
     Case("smollm3", "smollm3", {"num_hidden_layers": 4, "pad_token_id": 0}, {"n_layers": 4}),
@@ -204,6 +210,27 @@ CASES = [
 ]  # fmt: skip
 
 
+LLAMA4 = {
+    "num_local_experts": 8, "num_experts_per_tok": 1, "intermediate_size_mlp": 224,
+    "num_hidden_layers": 4, "interleave_moe_layer_step": 2, "attention_chunk_size": WINDOW,
+    "floor_scale": 7, "attn_scale": 0.5, "pad_token_id": 0,
+}  # fmt: skip
+OURS_LLAMA4 = {
+    "n_active_experts": 1, "gating": Gating.SIGMOID, "weighs_inputs": True, "n_layers": 4,
+    "mixture_interval": 2, "dense_hidden_dim": 224, "shared_hidden_dim": 160,
+    "query_growth": QueryGrowth(0.5, 7), "has_plain_qk_norm": True,
+    "attention_layers": (
+        *(LayerAttention(WINDOW, is_chunked=True),) * 3, LayerAttention(is_rotated=False),
+    ),
+}  # fmt: skip
+CASES += [
+    Case("llama4_text", "llama4", LLAMA4, OURS_LLAMA4),
+    Case(
+        "llama4_text", "llama4",
+        LLAMA4 | {"use_qk_norm": False, "attn_temperature_tuning": False, "num_experts_per_tok": 2},
+        OURS_LLAMA4 | {"has_plain_qk_norm": False, "query_growth": None, "n_active_experts": 2},
+    ),
+]  # fmt: skip
 PHIMOE = {
     "num_local_experts": 8, "num_experts_per_tok": 2, "lm_head_bias": True, "attention_bias": True,
     "sliding_window": None, "pad_token_id": 0,
@@ -259,7 +286,9 @@ def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     its other half; gpt-oss's by turns, and its matrices the other way round."""
     turns = Turns.of(theirs)
     if ".experts." in theirs and "{e}" not in theirs:
-        outputs_last = state[turns.name].numpy()[..., turns.first :: turns.step]
+        whole = state[turns.name].numpy()
+        n_outputs = whole.shape[-1] // turns.n_parts
+        outputs_last = whole[..., turns.theirs(range(n_outputs), n_outputs)]
         return outputs_last if outputs_last.ndim == 2 else outputs_last.transpose(0, 2, 1)
     for stored, loaded in LOADED.items():
         theirs = theirs.replace(stored, loaded)
@@ -312,8 +341,11 @@ def written(path: Path, case: Case) -> np.ndarray:
     experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_heads=4,
-        n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
-        **{"max_seq_len": 256, "n_layers": 2, **FAMILIES[case.arch].always, **experts, **case.ours},
+        n_kv_heads=2, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
+        **{
+            "head_dim": 16, "max_seq_len": 256, "n_layers": 2, **FAMILIES[case.arch].always,
+            **experts, **case.ours,
+        },
     )  # fmt: skip
     found = our_rows(theirs.state_dict(), ours)
     with model_stream(path, ours, QType.F32, lambda _: QType.F32, bpe_metadata(352)) as out:

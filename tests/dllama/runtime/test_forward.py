@@ -73,6 +73,7 @@ VARIANTS = {
     "granitemoe": {"arch": "granitemoe", "seed": 2, "shared_hidden_dim": 320, **GRANITE},
     "olmoe": {"arch": "olmoe", "seed": 2},
     "phimoe": {"arch": "phimoe", "seed": 2},
+    "llama4": {"arch": "llama4", "n_layers": 4},
     # Of other seeds a row takes another expert where two logits of a router are nearly equal.
     "qwen3moe": {"arch": "qwen3moe", "seed": 2},
     "qwen2moe": {"arch": "qwen2moe", "seed": 2, "expert_scale": 1.5},

@@ -207,9 +207,9 @@ class WeightsBuilder:
         wanted = {t.name: sizes[t.name] for t in self._family.outer if t.name in sizes}
         if {name: len(row) for name, row in found.items()} != wanted or len(self._layers) != n:
             raise ModelFileError(
-                f"only {len(self._layers)} of {n} layers and {', '.join(found) or 'nothing'} of "
-                f"{', '.join(wanted)} arrived, or not in their sizes; the model file or the "
-                "transfer is incomplete"
+                f"{len(self._layers)} of {n} layers arrived, and outside of them "
+                f"{', '.join(found) or 'nothing'}; expected all, and {', '.join(wanted)} in the "
+                "model's sizes; the model file or the transfer is incomplete"
             )
         norm = [found[name] for name in ("norm", "norm_bias") if name in found]
         return Weights(

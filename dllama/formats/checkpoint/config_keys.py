@@ -125,7 +125,7 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"{config['model_type']}. Use another model."
             )
     kinds = config.get("layer_types")
-    computed = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    computed: tuple[str, ...] = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
     if family.windows.is_chunked:
         computed = (FULL, CHUNKED)
     foreign = [kind for kind in kinds if kind not in computed] if isinstance(kinds, list) else []

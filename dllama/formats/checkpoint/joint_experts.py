@@ -126,7 +126,7 @@ def joint_tensor(
         _check(files, blocks, ("U8",), (n_experts, outputs, cols // 32, 16))
         _check(files, scales, ("U8",), (n_experts, outputs, cols // 32))
         made = TensorInfo(info.name, QType.MXFP4, info.rows, cols, n_experts=n_experts)
-        return JointMxfp4(made, blocks, scales, turns), {blocks.name, scales.name}
+        return JointMxfp4(made, blocks, scales, turns), {turns.name + BLOCKS, turns.name + SCALES}
     stored = files.tensors.get(turns.name)
     if stored is None:
         return None
@@ -134,7 +134,7 @@ def joint_tensor(
     shape = (n_experts, cols * n_parts) if rows == 1 else (n_experts, cols, rows * n_parts)
     _check(files, stored, tuple(types), shape)
     made = TensorInfo(info.name, types[stored.dtype], info.rows, cols, n_experts=n_experts)
-    return JointNumbers(made, stored, turns), {stored.name}
+    return JointNumbers(made, stored, turns), {turns.name}
 
 
 def _numbers(stored: StoredTensor, dtype: np.dtype) -> np.ndarray:

@@ -121,10 +121,10 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     ("said", "why"),
     [
         ({"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1"),
-        ({"rope_scaling": {
+        ({"rope_parameters": {
             "type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
             "short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 128,
-        }}, "long_mscale is 1.5; expected that of short contexts, 1.25"),
+        }}, "long_mscale is '1.5'; expected that of short contexts, 1.25"),
     ],
 )  # fmt: skip
 def test_routers_and_positions_of_phimoe_that_are_not_computed(

@@ -15,7 +15,7 @@ from dllama.engine.speculative.speculation import AUTO
 from dllama.requests import SamplingParams, Submit
 from dllama.step import PAGE_TOKENS
 from dllama.windows import window_span
-from tests.dllama.engine.days import Visit, drain, expected, live_through, prompt, visits
+from tests.dllama.engine.days import Heard, Visit, drain, expected, live_through, prompt, visits
 from tests.dllama.engine.kv.test_reuse import ask
 from tests.dllama.engine.window_runner import WindowRunner
 
@@ -28,7 +28,7 @@ def windows_of(engine: Engine) -> LayerPages:
     return windows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     day=visits(),
     n_pages=st.integers(4, 10),
@@ -111,9 +111,10 @@ def test_several_answers_of_one_prompt_share_its_window() -> None:
     ask(engine, runner, submits[0])
     for submit in submits[1:]:
         engine.submit(submit)
-    engine.step()
+    heard = Heard()
+    heard.add(engine.step())
     assert windows_of(engine).pool.n_used <= 2 + 3 * 2, "full pages are shared, others are own"
-    heard = drain(engine)
+    drain(engine, heard)
     for submit in submits[1:]:
         assert heard.answer(submit.id) == expected(submit, runner)
         assert heard.outputs[submit.id][0].n_cached == 199

@@ -6,7 +6,14 @@ import json
 import re
 
 from tests.api.models.scripted_source import ScriptedSource
-from tests.api.serving import Server, run, says, serving_engine, serving_models
+from tests.api.serving import (
+    Server,
+    StepwiseClient,
+    run,
+    says,
+    serving_engine,
+    serving_models,
+)
 from tests.deploy.commands import DEPLOY
 from tests.scripted_runner import ScriptedEngine
 
@@ -30,7 +37,8 @@ def served_kinds() -> dict[str, str]:
     found: dict[str, str] = {}
 
     async def body() -> None:
-        async with serving_engine(ScriptedEngine(says("a few words"))) as server:
+        engine = ScriptedEngine(says("a few words"))
+        async with serving_engine(engine, client=StepwiseClient) as server:
             found.update(await kinds_at(server, {"prompt": "x"}))
         async with serving_models(ScriptedSource("a").pool()) as server:
             found.update(await kinds_at(server, {"prompt": "x", "model": "a"}))

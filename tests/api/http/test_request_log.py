@@ -16,7 +16,15 @@ import pytest
 from api.config import ApiConfig
 from dllama.logs.lines import JsonLines
 from tests.api.models.scripted_source import ScriptedSource
-from tests.api.serving import ask, run, says, serving_engine, serving_models, until
+from tests.api.serving import (
+    StepwiseClient,
+    ask,
+    run,
+    says,
+    serving_engine,
+    serving_models,
+    until,
+)
 from tests.scripted_runner import ScriptedEngine
 
 SECRET = "what nobody else may read"
@@ -115,7 +123,7 @@ def test_times_of_a_whole_answer_and_what_a_stream_knows_of_them() -> None:
     engine = ScriptedEngine(says("a long answer"))
     whole = ask(engine, lambda server: server.chat())
     assert list(timing(whole.headers["Server-Timing"])) == ["queue", "load", "prompt", "decode"]
-    streamed = ask(engine, lambda server: server.chat(stream=True))
+    streamed = ask(engine, lambda server: server.chat(stream=True), StepwiseClient)
     assert list(timing(streamed.headers["Server-Timing"])) == ["queue", "load", "prompt"]
     kept = {"X-Conversation-Id": "one"}
     again = ask(

@@ -57,7 +57,7 @@ class JsonLines(logging.Formatter):
         told |= self._fields | {name: value for name, value in about.items() if value}
         more = getattr(record, "fields", None)
         if isinstance(more, Mapping):
-            told = {**more, **told}
+            told |= {name: value for name, value in more.items() if name not in told}
         trace = _trace_of(self, record)
         if trace:
             told["exception"] = trace

@@ -123,7 +123,8 @@ def test_times_of_a_whole_answer_and_what_a_stream_knows_of_them() -> None:
     engine = ScriptedEngine(says("a long answer"))
     whole = ask(engine, lambda server: server.chat())
     assert list(timing(whole.headers["Server-Timing"])) == ["queue", "load", "prompt", "decode"]
-    streamed = ask(engine, lambda server: server.chat(stream=True), StepwiseClient)
+    stepwise = ScriptedEngine(says("a long answer"))  # so that it has not ended yet
+    streamed = ask(stepwise, lambda server: server.chat(stream=True), StepwiseClient)
     assert list(timing(streamed.headers["Server-Timing"])) == ["queue", "load", "prompt"]
     kept = {"X-Conversation-Id": "one"}
     again = ask(

@@ -24,9 +24,10 @@ IN_PAIRS = has_bf16_dot()
 _FLIPPED = -0x7F7F7F7F7F7F7F80  # the upper bits of eight bytes
 
 
-def input_words_bf16(cols: int) -> int:
-    """Returns the words of 4 bytes of a token's activations for bfloat16 weights."""
-    n_pairs = -(-cols // 2)
+@jitted
+def bf16_words(n_cols):
+    """The words of 4 bytes of a token's activations for bfloat16 weights."""
+    n_pairs = (n_cols + 1) // 2
     return n_pairs if IN_PAIRS else 2 * n_pairs
 
 
@@ -40,7 +41,7 @@ def activations(max_tokens: int, cols: int) -> Activations:
         scales=aligned(blocks, np.float32),
         sums=aligned(blocks * 3, np.int32),
         weighted=aligned(blocks * 3, np.float32),
-        bf16=aligned(max_tokens * input_words_bf16(cols), np.int32),
+        bf16=aligned(max_tokens * bf16_words(cols), np.int32),
     )
 
 

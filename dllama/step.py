@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from dllama.limits import Array, Int32s
+from dllama.limits import Array, Id, Int32s, MaxLength
 
 NO_ROWS = np.zeros(0, np.int32)
 NO_PAIRS = np.zeros((0, 2), np.int32)
@@ -16,6 +16,7 @@ NO_TABLES = np.zeros((0, 0), np.int32)
 NO_SLOT = -1  # of a sequence whose model keeps no states
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
+MAX_REQUESTS = 1024  # that begin with one step
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
 
 
@@ -54,6 +55,8 @@ class Step:
         default_factory=lambda: NO_PAIRS
     )
     # (C, 2) int32: copies of these pages
+    requests: Annotated[list[Id], MaxLength(MAX_REQUESTS)] = field(default_factory=list)
+    # the ids of HTTP requests of which sequences begin with this step, for the logs of ranks
 
     @property
     def n_tokens(self) -> int:

@@ -69,10 +69,12 @@ class DeltaSizes:
 @dataclass(frozen=True, slots=True)
 class QueryGrowth:
     """Queries that grow with their position: they are multiplied by
-    1 + scale * ln(1 + floor((position + 1) / length)), in layers without rotary positions."""
+    1 + scale * ln(1 + floor((position + first) / length))."""
 
     scale: float
     length: int
+    first: int = 1
+    is_everywhere: bool = False  # not in layers without rotary positions alone
 
 
 @dataclass(frozen=True, slots=True)

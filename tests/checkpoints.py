@@ -238,6 +238,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scaling.kind is RopeScalingKind.YARN:
             rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
+            if config.query_growth is not None:  # Ministral 3's
+                rope["llama_4_scaling_beta"] = config.query_growth.scale
             if not scaling.is_rounded:
                 rope["truncate"] = False
         if scaling.kind is RopeScalingKind.LONGROPE:

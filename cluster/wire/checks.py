@@ -116,7 +116,7 @@ def _is_attention_sound(config: ModelConfig) -> bool:
         and all(layer.window is None or 0 < layer.window <= MAX_DIMENSION for layer in layers)
         and (theta is None or (math.isfinite(theta) and theta > 1))
         and all(math.isfinite(factor) and factor >= 0 for factor in factors)
-        and (growth is None or math.isfinite(growth.scale))
+        and (growth is None or (math.isfinite(growth.scale) and growth.first in (0, 1)))
         and (growth is None or growth.length > config.max_seq_len / MAX_GROWTHS)
         and all(layer.window is not None or not layer.is_chunked for layer in layers)
         and (config.attention_scale is None or math.isfinite(config.attention_scale))

@@ -31,6 +31,7 @@ NEUTRAL: dict[str, float] = {
     "attention.clamp_kqv": 0,
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
+    "attention.temperature_scale": 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
@@ -312,7 +313,10 @@ def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
 
 
 def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
-    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it."""
+    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. With the
+    logarithm's multiplier 1 there is none."""
+    if kind == RopeScalingKind.YARN and keys.raw("rope.scaling.yarn_log_multiplier") == 1:
+        return 1.0
     if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
         return None
     yarn = 0.1 * float(np.log(factor)) + 1.0 if factor > 1 else 1.0

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dllama.collective import Addend, RowShares
-from dllama.config import ModelConfig
+from dllama.config import ModelConfig, QueryGrowth
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
 from dllama.runtime.layer import NONE, After, Layer
@@ -33,6 +33,8 @@ from kernels.recurrent.delta import DeltaWeights, delta_net
 from kernels.recurrent.states import DeltaStates
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
+
+NO_GROWTH = QueryGrowth(0.0, 1)
 
 
 class Ops:
@@ -240,12 +242,13 @@ class Ops:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
-        kind, growth = config.attention_of(layer.index), config.query_growth
+        kind, growth = config.attention_of(layer.index), config.query_growth or NO_GROWTH
+        grows = growth.is_everywhere or not kind.is_rotated
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
             window=kind.window, sinks=sinks, is_chunked=kind.is_chunked,
-            growth=NONE if kind.is_rotated else self._weights.growth,
-            growth_length=1 if growth is None else growth.length,
+            growth=self._weights.growth if grows else NONE, growth_length=growth.length,
+            growth_first=growth.first,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(

@@ -309,6 +309,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"mixture_interval": 2, "n_experts": 4, "n_active_experts": 2},
         {"query_growth": QueryGrowth(math.nan, 8192)},
         {"query_growth": QueryGrowth(0.1, 0)},
+        {"query_growth": QueryGrowth(0.1, 8192, first=-1)},
         {"attention_layers": (LayerAttention(is_chunked=True),) * 2},
         {"attention_layers": (LayerAttention(),)},
         {"attention_layers": (LayerAttention(), LayerAttention(window=0))},

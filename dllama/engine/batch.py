@@ -76,6 +76,16 @@ class Batch:
     chunks: list[Chunk]
     shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in this order
     copies: list[tuple[int, int]] = field(default_factory=list)  # of pages, see Step.copies
+    requests: list[str] = field(default_factory=list)  # that begin with it, see Step.requests
+
+    def begin(self, now_s: float) -> None:
+        """Records which sequences begin with this step."""
+        for sequence in (chunk.sequence for chunk in self.chunks):
+            if sequence.began_s is not None:
+                continue
+            sequence.began_s = now_s
+            if sequence.request_id and sequence.request_id not in self.requests:
+                self.requests.append(sequence.request_id)
 
     @property
     def n_decode(self) -> int:
@@ -133,6 +143,7 @@ class Batch:
             hidden_at=np.array(hidden_at, np.int32),
             slots=np.array(slots, np.int32).reshape(-1, 2),
             kept=np.array(kept, np.int32).reshape(-1, 2),
+            requests=self.requests,
         )
 
     def sample(self, rows: list[LogitRow], hidden: np.ndarray, max_len: int) -> list[Result | None]:

@@ -90,6 +90,7 @@ class Engine:
         batch = self._schedule() if self._lost is None else None
         if batch is None:
             return outputs
+        batch.begin(began_s)
         try:
             rows = self._run(batch)
         except ClusterError as lost:  # before any token was sampled

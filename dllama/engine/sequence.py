@@ -77,6 +77,8 @@ class Sequence:
     probs: list[TokenProbs] = field(default_factory=list)  # of tokens not delivered yet
     drafter: Drafter | None = None  # if its next tokens may be drafted
     last_token_s: float | None = None  # when the answer's last token was sampled
+    request_id: str = ""  # of the HTTP request that it belongs to, for the logs
+    began_s: float | None = None  # when the first step with some of it began
 
     @classmethod
     def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
@@ -104,6 +106,7 @@ class Sequence:
             has_run=resume.n_cached is not None,
             n_cached=resume.n_cached or 0,
             last_token_s=arrived_s if resume.tokens else None,
+            request_id=submit.request_id,
         )
 
     def sample(self, row: LogitRow, max_len: int) -> Sampled:
@@ -169,6 +172,11 @@ class Sequence:
         """Takes the undelivered probabilities; None without any."""
         taken, self.probs = self.probs, []
         return taken or None
+
+    @property
+    def waited_s(self) -> float:
+        """The time from its arrival to its first step, 0 before that."""
+        return 0.0 if self.began_s is None else max(0.0, self.began_s - self.arrived_s)
 
     @property
     def n_left(self) -> int | None:

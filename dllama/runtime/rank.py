@@ -161,9 +161,14 @@ class RankModel:
     def _last_states(self, x: np.ndarray) -> np.ndarray:
         """Returns the input of the head, (H, dim) float32, for the last layer's states x (H,
         dim)."""
-        mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
-        scale = 1.0 / np.sqrt(mean_square + self.weights.config.norm_epsilon)
-        states: np.ndarray = (x * scale).astype(np.float32) * self.weights.norm
+        config, norm = self.weights.config, self.weights.norm
+        wide = x.astype(np.float64)
+        if config.has_layer_norm:
+            wide -= wide.mean(axis=1, keepdims=True)
+        mean_square = np.square(wide).mean(axis=1, keepdims=True)
+        scale = 1.0 / np.sqrt(mean_square + config.norm_epsilon)
+        states: np.ndarray = (wide * scale).astype(np.float32) * norm[: config.dim]
+        states += norm[config.dim :] if norm.size > config.dim else np.float32(0)
         return states
 
     def _check(self, step: Step) -> None:

@@ -22,7 +22,7 @@ from numba.np.numpy_support import from_dtype
 
 from kernels.arm_features import arm_features
 from kernels.cache import Code
-from kernels.cpu import feature_flags
+from kernels.cpu import available_isas, feature_flags, isa
 from kernels.emit.jit import LEAN, Intrinsic, Jitted
 from kernels.emit.pieces import compiling_pieces
 from kernels.emit.vectors import I8, I32, I64
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SLOT = 8  # bytes
 _PROCESS = ctypes.CDLL(None)
 
-if arm_features():  # numba would ask LLVM alone, which does not know of them
+if arm_features() or isa() != available_isas()[0]:  # numba would ask LLVM alone for all there is
     config.CPU_FEATURES = feature_flags()
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.security.settings import security_of, warn_if_plain
+from cluster.sockets import SESSION_PORTS
 from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker
+from cluster.worker.slots import DEFAULT_SESSIONS, MOST_SESSIONS
 from cluster.worker.worker_config import WorkerConfig
 from dllama.cli.flags.arguments import (
     default_threads,
@@ -19,9 +21,10 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.cluster import add_security_flags
+from dllama.cli.flags.logs import add_log_flags, log_settings
 from dllama.cli.terminal.guarded import guarded
-from dllama.cli.terminal.output import set_up_logging
 from dllama.host.descriptors import check_free, raise_limit
+from dllama.logs.settings import set_up_logging
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 
@@ -50,6 +53,17 @@ def gigabytes(text: str) -> float:
     return size
 
 
+def session_count(text: str) -> int:
+    """A number of sessions, of which each takes ports."""
+    number = positive(text)
+    if number > MOST_SESSIONS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} sessions need more than the {SESSION_PORTS} ports after --port; choose up "
+            f"to {MOST_SESSIONS}, or start a second worker on another --port"
+        )
+    return number
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("dllama-worker", DESCRIPTION, EPILOG)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
@@ -69,15 +83,18 @@ def build_parser() -> argparse.ArgumentParser:
         "free; 0 keeps none",
     )  # fmt: skip
     parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info",
-        help="how much to tell on stderr",
+        "--max-sessions", metavar="N", type=session_count, default=DEFAULT_SESSIONS,
+        help="models of all roots that are loaded here at once, where there is memory; one "
+        "machine's roots get three quarters of them",
     )  # fmt: skip
+    add_log_flags(parser, "info")
     return parser
 
 
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    set_up_logging(args.log_level)
+    logs = log_settings(args)
+    set_up_logging(logs)
     raise_limit()
     check_free(WORKER_DESCRIPTORS, "dllama-worker")
     security = security_of(args.cluster_key, encrypts=not args.no_encrypt)
@@ -90,6 +107,8 @@ def run(argv: list[str] | None) -> int:
             security=security,
             cache_dir=str(Path(args.cache_dir).absolute()),
             cache_bytes=int(args.cache_gb * 1e9),
+            max_sessions=args.max_sessions,
+            logs=logs,
         )
     )
 

@@ -139,7 +139,7 @@ def checkpoint_tensors(
         if first.experts is not None and "{e}" not in theirs and not theirs.endswith(".weight"):
             outputs_last = rows[0].reshape(n_experts, -1, rows[0].shape[-1]).transpose(0, 2, 1)
             whole = rows[0] if is_vector else outputs_last
-            joint.setdefault(theirs.partition("[")[0], []).append(whole)
+            joint.setdefault(re.sub(r"\[\d", "[", theirs), []).append(whole)
             continue
         each = [
             np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
@@ -155,9 +155,10 @@ def checkpoint_tensors(
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
             found[theirs.replace("{e}", str(e))] = entry
     for theirs, parts in joint.items():
-        whole = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)  # outputs by turns
+        by_turns = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
+        whole = by_turns if "/" not in theirs else np.concatenate(parts, axis=-1)
         raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
-        found[theirs] = (DTYPES[qtype], whole.shape, raw)
+        found[theirs.partition("[")[0]] = (DTYPES[qtype], whole.shape, raw)
     return found
 
 
@@ -193,7 +194,9 @@ def config_json(config: ModelConfig) -> dict[str, object]:
     windows = {kind.window for kind in config.attention_layers if kind.window}
     if windows:
         said["sliding_window"] = max(windows)
-    if config.n_experts and config.gating is Gating.SIGMOID:
+    if config.arch == "llama4":
+        said |= llama4_json(config)
+    elif config.n_experts and config.gating is Gating.SIGMOID:
         said |= {
             "intermediate_size": config.dense_hidden_dim, "n_routed_experts": config.n_experts,
             "num_experts_per_tok": config.n_active_experts,
@@ -211,6 +214,7 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
             "shared_expert_intermediate_size": config.shared_hidden_dim,
+            "shared_intermediate_size": config.shared_hidden_dim,
         }  # fmt: skip
     if (sizes := config.delta) is not None:
         said |= {
@@ -234,6 +238,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scaling.kind is RopeScalingKind.YARN:
             rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
+            if config.query_growth is not None:  # Ministral 3's
+                rope["llama_4_scaling_beta"] = config.query_growth.scale
             if not scaling.is_rounded:
                 rope["truncate"] = False
         if scaling.kind is RopeScalingKind.LONGROPE:
@@ -250,6 +256,19 @@ def config_json(config: ModelConfig) -> dict[str, object]:
     if config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said
+
+
+def llama4_json(config: ModelConfig) -> dict[str, object]:
+    growth = config.query_growth
+    assert growth is not None
+    return {
+        "intermediate_size": config.hidden_dim, "intermediate_size_mlp": config.dense_hidden_dim,
+        "num_local_experts": config.n_experts, "num_experts_per_tok": config.n_active_experts,
+        "interleave_moe_layer_step": config.mixture_interval, "no_rope_layers": [],
+        "use_qk_norm": config.has_plain_qk_norm, "attn_temperature_tuning": 4,
+        "attn_scale": growth.scale, "floor_scale": growth.length,
+        "attention_chunk_size": config.attention_of(0).window,
+    }  # fmt: skip
 
 
 # ---- tokenizers

@@ -31,6 +31,7 @@ NEUTRAL: dict[str, float] = {
     "attention.clamp_kqv": 0,
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
+    "attention.temperature_scale": 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
@@ -155,8 +156,13 @@ def _scales(keys: ArchKeys, family: Family) -> dict[str, object]:
 
 def epsilon_key(family: Family) -> str:
     """Returns the metadata key of the number that norms add before the root."""
-    kind = "" if family.always.get("has_layer_norm") else "rms_"
+    kind = "" if names_layer_norm(family) else "rms_"
     return f"attention.layer_norm_{kind}epsilon"
+
+
+def names_layer_norm(family: Family) -> bool:
+    """Returns whether files call that number the one of a norm that takes the mean off."""
+    return bool(family.always.get("has_layer_norm")) and not family.has_rms_epsilon
 
 
 def _family(file: Described) -> Family:
@@ -213,8 +219,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
 
 def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]:
     """Returns the fields of sliding windows."""
-    layers = windowed_layers(keys, family.windows, n_layers)
-    theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
+    rule, theta = family.windows, None
+    if rule.has_local_rope:
+        is_said = "rope.freq_base_swa" in keys
+        theta = keys.number("rope.freq_base_swa") if is_said else rule.local_theta
+    layers = windowed_layers(keys, rule, n_layers)
     return {"attention_layers": layers, "local_rope_theta": theta}
 
 
@@ -304,7 +313,10 @@ def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
 
 
 def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
-    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it."""
+    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. With the
+    logarithm's multiplier 1 there is none."""
+    if kind == RopeScalingKind.YARN and keys.raw("rope.scaling.yarn_log_multiplier") == 1:
+        return 1.0
     if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
         return None
     yarn = 0.1 * float(np.log(factor)) + 1.0 if factor > 1 else 1.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.models.command_r import COMMAND_R
+from dllama.models.command_r import COHERE2, COMMAND_R
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
@@ -15,9 +15,12 @@ from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
+from dllama.models.llama4 import LLAMA4
+from dllama.models.mistral3 import MISTRAL3
 from dllama.models.olmo2 import OLMO2
 from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
+from dllama.models.phimoe import PHIMOE
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -26,6 +29,7 @@ from dllama.models.qwen3next import QWEN3NEXT
 from dllama.models.qwen35 import QWEN35, QWEN35MOE
 from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
+from dllama.plugins import MODELS, load_all
 
 FAMILIES: dict[str, Family] = {
     family.arch: family
@@ -39,8 +43,10 @@ FAMILIES: dict[str, Family] = {
         QWEN35,
         QWEN35MOE,
         EXAONE4,
+        MISTRAL3,
         GPT_OSS,
         PHI3,
+        PHIMOE,
         GEMMA2,
         GEMMA3,
         SMOLLM3,
@@ -50,10 +56,15 @@ FAMILIES: dict[str, Family] = {
         OLMOE,
         GLM4,
         GLM4MOE,
+        LLAMA4,
         COMMAND_R,
+        COHERE2,
     )
 }
-"""By `general.architecture`."""
+"""By `general.architecture`; plugins add theirs."""
+FAMILIES |= {
+    family.arch: family for family in load_all(MODELS, Family, lambda family: family.arch, FAMILIES)
+}
 
 
 def unknown_family(path: object, found: str, known: Iterable[str]) -> ModelFileError:

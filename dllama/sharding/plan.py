@@ -175,7 +175,7 @@ def _cut_hidden(
     per_group = config.group_size * (2 + config.has_output_gate) + 2
     head_values = per_group * config.head_dim * config.dim * config.n_kv_layers
     delta_values = _delta_values(config)
-    of_dense = config.n_dense_layers * config.dense_hidden_dim / config.hidden_dim
+    of_dense = config.n_other_layers * config.dense_hidden_dim / config.hidden_dim
     hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
     held = [
         len(h) * head_values + len(v) * config.dim + len(d) * delta_values

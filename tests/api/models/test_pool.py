@@ -149,6 +149,22 @@ def test_load_unload_and_the_list() -> None:
     run(body)
 
 
+def test_a_model_that_leaves_is_loaded_again_once_it_is_gone() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one")
+        async with routing(source) as server:
+            assert (await server.post("/models/load", {"model": "one"})).status == 200
+            await until_status(server, "one", "loaded")
+            assert (await server.post("/models/unload", {"model": "one"})).status == 200
+            assert (await status_of(server, "one"))["value"] == "unloaded"
+            assert source.running, "its engine has not ended"
+            assert (await server.post("/models/load", {"model": "one"})).status == 200
+            await until_status(server, "one", "loaded")
+            assert source.n_loads == 2
+
+    run(body)
+
+
 def test_models_of_the_start_are_loaded_then() -> None:
     async def body() -> None:
         source = ScriptedSource("gone", "one", loads_on_startup=True)
@@ -270,6 +286,41 @@ def test_a_stream_that_goes_on_without_its_client_keeps_its_model() -> None:
             assert (await other).status == 200
             kept = await server.get("/v1/stream?conv_id=talk")
             assert kept.lines[-1] == b"[DONE]"
+
+    run(body)
+
+
+def test_a_stream_waits_for_its_model_without_its_client_and_ends_by_its_conversation() -> None:
+    """A page that is reloaded, or stopped, while the model loads."""
+
+    async def body() -> None:
+        source = ScriptedSource("one")
+        async with routing(source) as server:
+            source.may_load.clear()
+            headers = {"X-Conversation-Id": "talk"}
+            asked = orjson.dumps({"model": "one", "messages": HI, "stream": True})
+            path = f"{server.url}/v1/chat/completions"
+            leaving = asyncio.create_task(server.session.post(path, data=asked, headers=headers))
+            await until_status(server, "one", "loading")
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            early = await server.get("/v1/stream?conv_id=talk")
+            assert early.status == 503 and early.headers["Retry-After"] == "1"
+            source.may_load.set()
+            while (kept := await server.get("/v1/stream?conv_id=talk")).status == 503:
+                await asyncio.sleep(0.01)
+            assert kept.status == 200 and kept.lines[-1] == b"[DONE]"
+            await server.post("/models/unload", {"model": "one"})
+            await until(lambda: not source.running)
+            source.may_load.clear()
+            stopped = asyncio.create_task(server.session.post(path, data=asked, headers=headers))
+            await until_status(server, "one", "loading")
+            ended = await server.request("DELETE", "/v1/stream?conv_id=talk")
+            assert ended.status == 204
+            reply = await stopped
+            assert reply.status == 400 and "was cancelled" in await reply.text()
+            assert (await server.get("/v1/stream?conv_id=talk")).status == 404
+            source.may_load.set()
 
     run(body)
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dllama.cli.flags.root import build_parser
-from dllama.cli.flags.server import KEYS_VARIABLE, LLAMA_KEYS_VARIABLE, server_settings
+from dllama.cli.flags.logs import log_settings
+from dllama.cli.flags.root import build_parser, read_flags
+from dllama.cli.flags.server import LLAMA_KEYS_VARIABLE, server_settings
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError
+from dllama.logs.settings import LogSettings
 
 
 def settings(*argv: str) -> ServerSettings:
@@ -17,19 +19,21 @@ def settings(*argv: str) -> ServerSettings:
 
 
 def test_keys_come_from_flags_and_files_or_the_environment(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(KEYS_VARIABLE, "env1,env2")
-    assert settings().api_keys == ("env1", "env2")
+    monkeypatch.setenv("DLLAMA_API_KEY", "env1,env2")
+    assert read_flags([]).server.api_keys == ("env1", "env2")
+    assert read_flags(["--api-key", "a"]).server.api_keys == ("a",)
     assert settings("--api-key", "a,b", "--api-key", "c", "--api-key", "a").api_keys == (
         "a", "b", "c",
     )  # fmt: skip
     file = tmp_path / "keys"
     file.write_text("# ours\nd\n\n  a \n")
     assert settings("--api-key", "a", "--api-key-file", str(file)).api_keys == ("a", "d")
-    assert settings("--api-key-file", str(file)).api_keys == ("d", "a")
+    assert read_flags(["--api-key-file", str(file)]).server.api_keys == ("d", "a")
     monkeypatch.setenv(LLAMA_KEYS_VARIABLE, "env2,env3")
-    assert settings().api_keys == ("env1", "env2", "env3")
+    assert read_flags([]).server.api_keys == ("env1", "env2")
+    monkeypatch.delenv("DLLAMA_API_KEY")
+    assert settings().api_keys == ("env2", "env3")
     monkeypatch.delenv(LLAMA_KEYS_VARIABLE)
-    monkeypatch.delenv(KEYS_VARIABLE)
     assert settings().api_keys == ()
     assert "secret" not in repr(settings("--api-key", "secret"))
 
@@ -70,3 +74,21 @@ def test_the_other_flags() -> None:
     for wrong in (("--drain-timeout", "-1"), ("--max-body", "0"), ("--drain-timeout", "inf")):
         with pytest.raises(SystemExit):
             settings(*wrong)
+
+
+def test_log_flags_are_read_and_wrong_ones_are_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def logs(*argv: str) -> LogSettings:
+        return log_settings(build_parser().parse_args(list(argv)))
+
+    assert logs() == LogSettings("warning", "text")
+    assert logs("--log-format", "JSON", "--log-level", "INFO") == LogSettings("info", "json")
+    assert logs("--log-jsonl", "-v") == LogSettings("debug", "json")
+    for flag, told in (
+        ("--log-level", "debug, info, warning or error"),
+        ("--log-format", "text or"),
+    ):
+        with pytest.raises(SystemExit):
+            logs(flag, "loud")
+        assert f"'loud' is no {flag[6:]} of the log; choose {told}" in capsys.readouterr().err

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from dllama.cli.flags.arguments import make_parser
+from benchmarks.peers.llama_server_suite import fill_cache
+from dllama.cli.flags.parser import make_parser
 from dllama.cli.flags.root import build_parser, read_flags
 from dllama.cli.flags.router import RouterSettings
 from dllama.cli.flags.server import add_server_flags
 from dllama.cli.router.model_folder import models_in
 from dllama.cli.router.model_list import ListedModel, ModelList
 from dllama.cli.router.preset_file import parse_presets
-from dllama.cli.router.preset_keys import SERVER_DESTS
+from dllama.cli.router.preset_keys import server_dests
 from dllama.errors import ConfigError
 from dllama.hub.settings import HubSettings
 
@@ -26,7 +28,9 @@ def listed(
     file = tmp_path / "models.ini"
     file.write_text(preset)
     settings = RouterSettings(models_dir=folder, preset_file=file)
-    models = ModelList(settings, words, lambda: HubSettings(tmp_path / "pulled"))
+    models = ModelList(
+        settings, words, lambda: HubSettings(tmp_path / "pulled", cache=tmp_path / "hub")
+    )
     return {model.entry.name: model for model in models.read()}
 
 
@@ -139,12 +143,35 @@ def test_presets_that_are_wrong_are_sentences(tmp_path: Path, section: str, told
         listed(tmp_path, section, folder=folder)
 
 
+def test_models_of_the_hub_have_the_names_of_llama_servers_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections find them by those names and by ours, and may stand for them."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    fill_cache(tmp_path / "hub", tmp_path / "x.gguf")
+    tiny, gemma = "ggml-org/test-model-stories260K:F32", "ggml-org/tinygemma3-GGUF:Q8_0"
+    sections = f"[{tiny.replace('F32', 'f32')}]\ntemp = 0.5\n[hf.co/{gemma}]\ntop-k = 3\n"
+    found = listed(tmp_path, sections)
+    assert len(found) == 4
+    for name, fields in ((tiny, {"temperature": 0.5}), (gemma, {"top_k": 3})):
+        assert found[name].entry.aliases == (f"hf.co/{name}",)
+        assert not found[name].entry.can_remove, "it is another program's"
+        assert found[name].entry.defaults.fields == fields
+    [preset, switch] = "[mine]\nhf-repo = ggml-org/tinygemma3-GGUF\n", "dedup-cache-models = 1\n"
+    assert {"mine", gemma} < set(listed(tmp_path, preset))
+    for text in (preset + switch, f"[*]\n{switch}{preset}"):
+        found = listed(tmp_path, text)
+        assert found["mine"].entry.aliases == (gemma, f"hf.co/{gemma}")
+        assert set(found) == {"dllama-demo.q8_0", "mine", tiny, tiny.replace(":", "-infill:")}
+
+
 def test_flags_of_the_server_are_not_those_of_a_model() -> None:
     parser = make_parser("x", "")
     add_server_flags(parser)
-    dests = {action.dest for action in parser._actions}
-    assert dests - OF_A_MODEL <= SERVER_DESTS and not OF_A_MODEL & SERVER_DESTS
-    assert {action.dest for action in build_parser()._actions} >= SERVER_DESTS
+    found = server_dests(parser)
+    assert {action.dest for action in parser.flags()} == found | OF_A_MODEL
+    assert found < server_dests(build_parser()) and not found & OF_A_MODEL
 
 
 def test_which_flags_start_a_router(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, QueryGrowth, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
@@ -19,11 +19,30 @@ from dllama.models import model_tensors
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import DELTA, EXPERTS, GRANITE, LONGROPE, MIXTRAL, toy_tensor, write_toy
+from tests.toy_models import (
+    DELTA,
+    EXPERTS,
+    GRANITE,
+    LONGROPE,
+    MIXTRAL,
+    llama4_layers,
+    toy_tensor,
+    write_toy,
+)
 
+OLMO3 = {
+    "attention_layers": (LayerAttention(16, has_local_rope=True),) * 2,
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32),
+}  # fmt: skip
+COHERE2 = (LayerAttention(16),) * 2  # of two layers none is the fourth
+MINISTRAL3 = {
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, attention_factor=1.0),
+    "query_growth": QueryGrowth(0.25, 32, first=0, is_everywhere=True),
+}  # fmt: skip
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
     ("llama", "mistral", QType.BF16, {}),
+    ("mistral3", "ministral3", QType.F32, MINISTRAL3),
     ("qwen2", "qwen2", QType.F16, {}),
     ("qwen3", "qwen3", QType.BF16, {}),
     ("exaone4", "exaone4", QType.F32, {}),
@@ -31,8 +50,10 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("granite", "granite", QType.BF16, GRANITE),
     ("granite", "granitemoehybrid", QType.F32, GRANITE),
     ("olmo2", "olmo2", QType.F32, {}),
+    ("olmo2", "olmo3", QType.F32, OLMO3),
     ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
     ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
+    ("cohere2", "cohere2", QType.F32, {"logit_scale": 0.25, "attention_layers": COHERE2}),
 ]
 TOKENS = range(5, 25)
 
@@ -63,7 +84,21 @@ MIXTURES = [
     ("llama", "mixtral", MIXTRAL),
     ("qwen3moe", "qwen3_moe", EXPERTS["qwen3moe"]),
     ("granitemoe", "granitemoe", EXPERTS["granitemoe"] | GRANITE),
+    *(
+        ("granitemoe", kind, EXPERTS["granitemoe"] | GRANITE | {"shared_hidden_dim": 320})
+        for kind in ("granitemoeshared", "granitemoehybrid")
+    ),
     ("olmoe", "olmoe", EXPERTS["olmoe"]),
+    ("phimoe", "phimoe", EXPERTS["phimoe"]),
+    (
+        "llama4",
+        "llama4_text",
+        EXPERTS["llama4"]
+        | {
+            "shared_hidden_dim": 160,
+            "attention_layers": llama4_layers(2),
+        },
+    ),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
 ]
@@ -85,6 +120,48 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     name = "layers.1.expert_w1"
     cut = source.read(name, range(8, 24), range(16, 32))
     assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1"),
+        ({"rope_parameters": {
+            "type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
+            "short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 128,
+        }}, "long_mscale is '1.5'; expected that of short contexts, 1.25"),
+    ],
+)  # fmt: skip
+def test_routers_and_positions_of_phimoe_that_are_not_computed(
+    tmp_path: Path, said: dict[str, object], why: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "toy", arch="phimoe", fields=EXPERTS["phimoe"], **said)
+    with pytest.raises(ModelFileError, match=why):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_part_of_mistral_small(tmp_path: Path, prefix: str) -> None:
+    """Its heads are smaller than its width would make them."""
+
+    def change(tensors: dict[str, Entry]) -> None:
+        for name in list(tensors):
+            head = name.replace("lm_head.", "language_model.lm_head.")
+            theirs = head if "lm_head" in name else name.replace("model.", prefix, 1)
+            tensors[theirs] = tensors.pop(name)
+        tensors["vision_tower.patch_conv.weight"] = ("F32", (2,), bytes(8))
+
+    folder = write_checkpoint(
+        tmp_path / "toy", model_type="mistral", head_dim=8, change=change, sliding_window=None
+    )
+    said = json.loads((folder / "config.json").read_text())
+    del said["tie_word_embeddings"]
+    whole = {"model_type": "mistral3", "text_config": said, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(whole))
+    source, gguf = open_model(folder), open_model(write_toy(tmp_path / "t.gguf", head_dim=8))
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    assert source.config.head_dim * source.config.n_heads == source.config.dim // 2
+    assert np.array_equal(reference_logits(source, TOKENS), reference_logits(gguf, TOKENS))
 
 
 @pytest.mark.parametrize("arch", DELTA)
@@ -273,7 +350,7 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, dict[str, object]] = {
-    r"model_type 'gemma9'; this version runs llama, mistral, mixtral, qwen2": {
+    r"model_type 'gemma9'; this version runs llama, mistral, ministral, mixtral, qwen2": {
         "model_type": "gemma9"
     },
     "names no `model_type`": {"model_type": None},

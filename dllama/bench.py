@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from dllama.runner import Runner
-from dllama.step import PAGE_TOKENS, Step
+from dllama.step import NO_TABLES, PAGE_TOKENS, Step
 from dllama.windows import ring_of_pages
 
 
@@ -148,7 +148,7 @@ class Bench:
             pages=pages,
             logits_at=wants,
             candidates=np.ones(len(wants), np.int32),
-            window_pages=np.array(rings, np.int32).reshape(len(rings), -1),
+            window_pages=np.array(rings, np.int32) if rings else NO_TABLES,
         )
 
 

@@ -74,7 +74,8 @@ ROWS = np.zeros((4, 6), np.uint8)
 
 def test_a_sound_step_passes_as_it_is() -> None:
     step = checked_step(sent(StepCall(sound_step(), ROWS)), LIMITS)
-    assert all((getattr(step, n) == getattr(sound_step(), n)).all() for n in Step.__slots__)
+    for name in Step.__slots__:
+        assert np.array_equal(getattr(step, name), getattr(sound_step(), name)), name
 
 
 @pytest.mark.parametrize(

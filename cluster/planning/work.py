@@ -14,11 +14,12 @@ from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
-from dllama.sharding.memory import kv_page_bytes, memory_needed, state_bytes
+from dllama.sharding.memory import kv_bytes, memory_needed, state_bytes
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
+from kernels.attention.kv_pages import page_bytes
 
 PARTS = ("heads", "delta", "hidden", "experts", "dense", "vocab", "whole")
 """What a matrix is cut by: key/value heads, key heads of gated delta nets, hidden columns, those of
@@ -78,7 +79,8 @@ class ModelWork:
         embed = tensors["embed"]
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
         self.normed_quants = reads_normed_quants(config, tensors)
-        self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
+        token = page_bytes(room.kv_type, config.n_kv_layers, 1, config.head_dim) / PAGE_TOKENS
+        self.kv_head_bytes = token
         self.state_head_bytes = state_bytes(config, 1)
         self._windows = Counter(config.attention_of(i).window for i in range(config.n_layers))
         self._memory = self._memory_by_unit()
@@ -135,9 +137,11 @@ class ModelWork:
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values, and of its states."""
-        page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
-        state = state_bytes(self.config, len(shard.delta_heads))
-        return self.room.n_pages * page + self.config.n_slots * state
+        pages = kv_bytes(
+            self.config, len(shard.kv_heads), n_pages=self.room.n_pages,
+            max_step_tokens=self.room.max_step_tokens, kv_type=self.room.kv_type,
+        )  # fmt: skip
+        return pages + self.config.n_slots * state_bytes(self.config, len(shard.delta_heads))
 
     def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
         """Returns the memory of a rank without anything, and that of one unit more of each part."""

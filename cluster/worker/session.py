@@ -25,6 +25,7 @@ from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, parse_address, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.wire.checks import (
+    KvRoom,
     RankLimits,
     check_config,
     check_keys,
@@ -140,7 +141,7 @@ class WorkerSession:
         load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
         about_model(load.config.name)
-        check_pages(load.config, load.n_pages, available_memory())
+        check_pages(load.config, load.n_pages, load.max_step_tokens, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
@@ -186,6 +187,7 @@ class WorkerSession:
 
     def _compute(self, rank: Rank, load: Load) -> None:
         """Computes steps and answers calls until the root leaves."""
+        room = KvRoom.of(load.config, load.n_pages, load.max_step_tokens)
         limits = RankLimits(
             load.max_step_tokens,
             load.n_pages,
@@ -193,6 +195,8 @@ class WorkerSession:
             load.config.vocab_size,
             row_bytes(load.embed_qtype, load.config.dim),
             load.config.n_slots,
+            room.n_window_pages,
+            load.config.window,
         )
         while True:
             message = self._root.receive()
@@ -212,9 +216,7 @@ class WorkerSession:
                 rank.shift(message)
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
-                self._root.send(
-                    move_kv(rank, message, load.n_pages, kv_folder(), beat, load.config.n_slots)
-                )
+                self._root.send(move_kv(rank, message, room, kv_folder(), beat))
             elif isinstance(message, Spares | Chunk):
                 self._progress.beat()  # without pauses in between, nobody else does
                 self._weights.take_spares(message)

@@ -65,11 +65,13 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)  # of its full pages, computed on demand
     n_published: int = 0  # full pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
+    window_pages: array[int] = field(default_factory=lambda: array("i"))  # of layers with a window,
+    # by their places too; those that no later row sees are gone: -1
     slot: int | None = None  # of its state, where layers keep one
     source: KeptState | None = None  # that its next step goes on from, in place of its own
     copies: list[tuple[int, int]] = field(default_factory=list)  # of the state after so many
     # tokens, which the next step makes in these slots
-    n_shared: int = 0  # tokens that another sequence began with too, whose state is not kept yet
+    n_shared: int = 0  # tokens that another sequence began with too
     state: SequenceState = SequenceState.WAITING
     pooler: Pooler | None = None  # for a text to embed
     wants_progress: bool = False
@@ -142,6 +144,7 @@ class Sequence:
     def forget_pages(self) -> None:
         """Gives up all pages, its state, and what is computed in them; the tokens stay."""
         del self.pages[:]
+        del self.window_pages[:]
         self.slot, self.source, self.n_shared = None, None, 0
         self.copies.clear()
         self.n_computed = self.n_published = self.n_dropped = 0

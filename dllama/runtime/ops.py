@@ -14,12 +14,13 @@ from dllama.runtime.inputs import columns_of
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.partial_sums import Squares
-from dllama.runtime.rows import Rows, split
+from dllama.runtime.rows import PageTable, Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from kernels.activations import add_bias, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
+from kernels.attention.kv_pages import KvPages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
 from kernels.experts.sums import add_parts
@@ -231,10 +232,11 @@ class Ops:
                 config.head_dim, state.gates,
             )  # fmt: skip
         table = self._weights.rotations.table_of[layer.index]
+        kv, pages = self._pages_of(layer)
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
             self._epsilon, self._cosines[table], self._sines[table], rows.positions,
-            rows.row_pages, state.kv.keys[layer.place], state.kv.values[layer.place],
+            pages.row_pages, kv.keys[layer.place], kv.values[layer.place],
             is_centered=config.has_layer_norm,
         )  # fmt: skip
 
@@ -251,9 +253,10 @@ class Ops:
             growth_first=growth.first,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
+        kv, pages = self._pages_of(layer)
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer.place], state.kv.values[layer.place], config.head_dim,
+            pages.pages, kv.keys[layer.place], kv.values[layer.place], config.head_dim,
             weighed, state.scratch, inputs.own,
         )  # fmt: skip
         if config.has_output_gate:
@@ -261,6 +264,12 @@ class Ops:
             apply_gates(self._team, state.gates, rows.n, width, inputs.own)
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations
+
+    def _pages_of(self, layer: Layer) -> tuple[KvPages, PageTable]:
+        """Returns the pages of a layer's kind, and which of them the step's rows have."""
+        if self._config.is_windowed(layer.index):
+            return self._state.window_kv, self.rows.window_table
+        return self._state.kv, self.rows.table
 
     def convolve(self, place: int, weights: np.ndarray) -> None:
         """The convolution of queries, keys and values of `delta`, each channel by itself, with

@@ -12,6 +12,7 @@ from dllama.runtime.inputs import Inputs, inputs
 from dllama.runtime.partial_sums import Parts, Squares, allocate_parts, allocate_squares
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
+from dllama.windows import window_pages
 from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
@@ -28,6 +29,7 @@ class RunState:
     """
 
     kv: KvPages
+    window_kv: KvPages  # of layers with a window
     max_pages: int  # of one sequence
     x: np.ndarray  # (T, dim): the residual stream
     cosines: np.ndarray  # (rotary tables, T, rotary_dim / 2)
@@ -67,10 +69,13 @@ def allocate(
     longest = min(config.max_seq_len, n_pages * PAGE)
     width = -(-config.dim // GROUP) * GROUP
     n_gates = weights.n_kv_heads * config.group_size * config.head_dim * config.has_output_gate
+    heads = weights.n_kv_heads, config.head_dim
+    n_window_pages = window_pages(config, n_pages, max_tokens)
     n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
     return RunState(
         max_pages=-(-longest // PAGE),
-        kv=kv_pages(kv_type, config.n_kv_layers, n_pages, weights.n_kv_heads, config.head_dim),
+        kv=kv_pages(kv_type, config.n_kv_layers - config.n_window_layers, n_pages, *heads),
+        window_kv=kv_pages(kv_type, config.n_window_layers, n_window_pages, *heads),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((n_tables, max_tokens, half), f32),
         sines=aligned((n_tables, max_tokens, half), f32),

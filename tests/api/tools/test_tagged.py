@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -68,8 +67,8 @@ ARGUMENTS = {"city": CITY, "days": 3, "hours": [7, 8]}
 NOW = "<tool_call>now</tool_call>"
 
 
-def served() -> ServedModel:
-    template = ChatTemplate(TEMPLATE, bos_token="<s>", eos_token="</s>")
+def served(source: str = TEMPLATE) -> ServedModel:
+    template = ChatTemplate(source, bos_token="<s>", eos_token="</s>")
     return ServedModel(
         "glm", tokenizer(), template, None, 4096, 0, tuple(tokenizer().eog_ids),  # type: ignore[arg-type]
         tool_dialect=dialect_of(template.sources), think_tags=tags_of(template.source),
@@ -127,8 +126,7 @@ def test_calls_are_held_to_their_schemas(choice: str) -> None:
 
 def test_thoughts_may_begin_after_a_line_break() -> None:
     """As templates write them, and so models: also before a call that is required."""
-    template = ChatTemplate(TEMPLATE + "{# <think></think> #}", bos_token="<s>", eos_token="</s>")
-    model = replace(served(), template=template, think_tags=tags_of(template.source))
+    model = served(TEMPLATE + "{# <think></think> #}")
     required = asked(tool_choice="required")
     rules = chat_plan(model, required, None, render(model, required)).grammar
     for text in ("<think>So.</think>\n", "\n<think>So.</think>\n", ""):

@@ -26,7 +26,7 @@ _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
     Axis.DENSE: "dense", Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta",
     Axis.DELTA_VALUES: "delta", Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta",
-    Axis.GATED_HEADS: "heads",
+    Axis.GATED_HEADS: "heads", Axis.QUERIES: "heads", Axis.KEY_UP: "heads",
 }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
     The axis also says how a side is cut: HEADS, QUERY_HEADS, GATED_HEADS (each head's queries, then
-    its gate) and KV_HEADS by the key/value heads of a rank, HIDDEN by its columns of the
+    its gate) and KV_HEADS, and of latent attention QUERIES and KEY_UP, by the key/value heads of a
+    rank, HIDDEN by its columns of the
     feed-forward (of each expert), SHARED by its columns of the shared expert, DENSE by its columns
     of a mixture's dense layers, VOCAB by its part of the vocabulary, DELTA_KEYS, DELTA_VALUES,
     DELTA_HEADS and DELTA_GATES (the betas and the alphas of each key head) by the heads of its
@@ -29,6 +30,13 @@ class Axis(StrEnum):
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
     DENSE = "dense_hidden_dim"
+    QUERIES = "query_dim"
+    KEY_UP = "key_up_dim"
+    NOPE = "nope_dim"
+    KV_RANK = "kv_rank"
+    Q_RANK = "q_rank"
+    LATENT = "latent_dim"
+    VALUE = "value_dim"
     EXPERTS = "n_experts"
     SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"
@@ -89,6 +97,7 @@ class Tensor:
     m: int | None = None  # place in a layer of distributed-llama's .m files; None: not in them
     has_pairs: bool = False  # rows (of a vector: columns) carry rotary pairs
     experts: Callable[[ModelConfig], int] | None = None
+    rows_each: Axis | None = None  # of a matrix for each head, one after the other: rows of one
     when: Condition = always
     is_table: bool = False  # numbers by which rows are changed, and no matrix of a product
     is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once

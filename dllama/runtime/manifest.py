@@ -11,7 +11,10 @@ from dllama.models import FAMILIES
 from dllama.models.tensors import Axis, Tensor
 from dllama.weight_source import TensorInfo
 
-WHOLE = (Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE, Axis.DELTA_HEAD, Axis.CONV)
+WHOLE = (
+    Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE, Axis.DELTA_HEAD, Axis.CONV, Axis.NOPE,
+    Axis.KV_RANK, Axis.Q_RANK, Axis.LATENT,
+)  # fmt: skip
 """Axes that no plan cuts."""
 
 

@@ -188,7 +188,9 @@ def _bundled(config: ModelConfig, size: int) -> int:
 
 
 _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
-    Axis.HEADS: lambda config: config.group_size * config.head_dim,
+    Axis.HEADS: lambda config: config.group_size * config.value_dim,
+    Axis.QUERIES: lambda config: config.head_dim,
+    Axis.KEY_UP: lambda config: config.kv_rank,
     Axis.GATED_HEADS: lambda config: 2 * config.group_size * config.head_dim,
     Axis.KV_HEADS: lambda config: config.head_dim,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,

@@ -38,9 +38,13 @@ class Shard:
         """Returns the values of an axis that this rank holds; None for all of an axis that is not
         cut."""
         if axis is Axis.HEADS:
-            return _scaled(self.kv_heads, config.group_size * config.head_dim)
+            return _scaled(self.kv_heads, config.group_size * config.value_dim)
         if axis is Axis.GATED_HEADS:
             return _scaled(self.kv_heads, 2 * config.group_size * config.head_dim)
+        if axis is Axis.QUERIES:
+            return _scaled(self.kv_heads, config.head_dim)
+        if axis is Axis.KEY_UP:
+            return _scaled(self.kv_heads, config.kv_rank)
         if axis is Axis.QUERY_HEADS:
             return _scaled(self.kv_heads, config.group_size)
         if axis is Axis.KV_HEADS:

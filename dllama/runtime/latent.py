@@ -12,8 +12,12 @@ from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from kernels.arrays import aligned
 from kernels.attention.kv_pages import padded
-from kernels.attention.latent import deal_heads, join_queries
-from kernels.experts.slots import gather
+from kernels.attention.latent_heads import (
+    deal_heads,
+    gather_heads,
+    join_queries,
+    spread_heads,
+)
 from kernels.matmul.multiply import matmul
 from kernels.prepare import activations
 from kernels.weights.layout import Activations
@@ -33,7 +37,6 @@ class LatentState:
     latents: Activations  # (H T, kv_rank): head by head
     values: np.ndarray  # (H T, value_dim up to whole groups)
     table: np.ndarray  # (H + 1, 3) int32
-    rows: np.ndarray  # (H T,) int32
 
 
 def allocate_latent(weights: Weights, max_tokens: int) -> LatentState | None:
@@ -53,7 +56,6 @@ def allocate_latent(weights: Weights, max_tokens: int) -> LatentState | None:
         latents=activations(n, sizes.kv_rank),
         values=aligned((n, weights.widest("wv_b")), np.float32),
         table=np.zeros((n_heads + 1, 3), np.int32),
-        rows=aligned(n, np.int32),
     )
 
 
@@ -71,26 +73,24 @@ class LatentAttention:
     ) -> np.ndarray:
         """Returns the queries against rows of pages, (T, H W), of q (T, H head_dim)."""
         state, sizes = self.state, self._sizes
-        deal_heads(n_rows, self._n_heads, state.table, state.rows)
-        heads = q[:n_rows].reshape(n_rows * self._n_heads, -1)[:, : sizes.nope_dim]
-        gather(self._team, heads, state.rows, state.table, state.nope, wk_b.needs)
+        head_dim = sizes.nope_dim + sizes.rope_dim
+        deal_heads(n_rows, self._n_heads, state.table)
+        gather_heads(self._team, q, head_dim, state.table, state.nope, wk_b.needs)
         self._multiply(wk_b, state.nope, n_rows, state.absorbed)
         join_queries(
-            self._team, q, state.absorbed, n_rows, self._n_heads, sizes.kv_rank, cosines, sines,
-            state.joined,
+            self._team, q, head_dim, state.absorbed, n_rows, self._n_heads, sizes.kv_rank, cosines,
+            sines, state.joined,
         )  # fmt: skip
         return state.joined
 
     def expand(self, wv_b: Linear, n_rows: int, out: Inputs) -> None:
         """Writes the values of all heads from what they have mixed, to out (T, H value_dim)."""
-        state, sizes, n_heads = self.state, self._sizes, self._n_heads
-        mixed = state.mixed[:n_rows].reshape(n_rows * n_heads, -1)[:, : sizes.kv_rank]
-        gather(self._team, mixed, state.rows, state.table, state.latents, wv_b.needs)
+        state, width = self.state, padded(self._sizes.width)
+        gather_heads(self._team, state.mixed, width, state.table, state.latents, wv_b.needs)
         self._multiply(wv_b, state.latents, n_rows, state.values)
-        for head in range(n_heads):
-            part = slice(head * sizes.value_dim, (head + 1) * sizes.value_dim)
-            own = slice(head * n_rows, (head + 1) * n_rows)
-            out.own[:n_rows, part] = state.values[own, : sizes.value_dim]
+        spread_heads(
+            self._team, state.values, n_rows, self._n_heads, self._sizes.value_dim, out.own
+        )
 
     def _multiply(self, w: Linear, a: Activations, n_rows: int, out: np.ndarray) -> None:
         for column, part in w.parts:

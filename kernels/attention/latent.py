@@ -44,7 +44,7 @@ def latent_pages(kind: str, n_layers: int, n_pages: int, width: int) -> KvPages:
 
 
 @jitted
-def _turn(x, cosine, sine, sign):
+def turn_pairs(x, cosine, sine, sign):
     """Rotates pairs (2j, 2j + 1) of x in place; the other way round where sign is -1."""
     for j in range(cosine.size):
         a, b, s = x[2 * j], x[2 * j + 1], sign * sine[j]
@@ -67,7 +67,7 @@ def _store_rows(thread, team, kv, n_rows, norm, epsilon, cosines, sines, positio
             factor = one / np.sqrt(mean + epsilon)
             for d in range(rank):
                 latent[d] = latent[d] * factor * norm[d]
-            _turn(row[rank:], cosines[t], sines[t], one)
+            turn_pairs(row[rank:], cosines[t], sines[t], one)
             put_value(pages[row_pages[t], 0], positions[t] % PAGE, row, width)
 
 
@@ -92,59 +92,6 @@ def store_latents(
 
 
 @region
-def _join_rows(thread, team, q, absorbed, n_rows, n_heads, rank, cosines, sines, out):
-    head_dim, width, half = q.shape[1] // n_heads, out.shape[1] // n_heads, cosines.shape[1]
-    while True:
-        t = claim(team, 1)
-        if t >= n_rows:
-            return
-        for head in range(n_heads):
-            target = out[t, head * width : (head + 1) * width]
-            source = absorbed[head * n_rows + t]
-            for d in range(rank):
-                target[d] = source[d]
-            end = (head + 1) * head_dim
-            turned = q[t, end - 2 * half : end]
-            for d in range(2 * half):
-                target[rank + d] = turned[d]
-            for d in range(rank + 2 * half, width):
-                target[d] = np.float32(0)
-            _turn(target[rank:], cosines[t], sines[t], np.float32(1))
-
-
-@kernel
-def _join_queries(team, q, absorbed, n_rows, n_heads, rank, cosines, sines, out):
-    _join_rows(team, (team, q, absorbed, n_rows, n_heads, rank, cosines, sines, out))
-
-
-def join_queries(
-    team: np.ndarray, q: np.ndarray, absorbed: np.ndarray, n_rows: int, n_heads: int, rank: int,
-    cosines: np.ndarray, sines: np.ndarray, out: np.ndarray,
-) -> None:  # fmt: skip
-    """out (T, n_heads * width) = the queries of each head against rows of pages: `absorbed`, row
-    head * n_rows + t of (n_heads * T, rank or wider), then the end of the head's part of q
-    (T, n_heads * head_dim), rotated, then zeros."""
-    launch(_join_queries, team, q, absorbed, n_rows, n_heads, rank, cosines, sines, out)
-
-
-@kernel
-def _deal_heads(n_rows, n_heads, table, rows):
-    table[0, 0], table[0, 1] = n_heads, n_rows
-    for head in range(n_heads):
-        table[head + 1, 0] = head
-        table[head + 1, 1], table[head + 1, 2] = head * n_rows, n_rows
-        for t in range(n_rows):
-            rows[head * n_rows + t] = t * n_heads + head
-
-
-def deal_heads(n_rows: int, n_heads: int, table: np.ndarray, rows: np.ndarray) -> None:
-    """Fills the table of a product with a matrix for each head (kernels/matmul/batches.py): `table`
-    (n_heads + 1, 3) int32, and `rows` (n_heads * T,), the rows of (T * n_heads, ...) in its order.
-    """
-    launch(_deal_heads, n_rows, n_heads, table, rows)
-
-
-@region
 def _shift_layers(thread, team, pages, from_pages, to_pages, n_keep, n_drop, n_after, rank, cosine,
                   sine, buffers):  # fmt: skip
     row = buffers[thread]
@@ -164,7 +111,7 @@ def _shift_layers(thread, team, pages, from_pages, to_pages, n_keep, n_drop, n_a
                 copy_value(old, origin % PAGE, new, position % PAGE, row.size)
             else:
                 get_value(old, origin % PAGE, row, row.size)
-                _turn(row[rank:], cosine, sine, np.float32(-1))
+                turn_pairs(row[rank:], cosine, sine, np.float32(-1))
                 put_value(new, position % PAGE, row, row.size)
 
 

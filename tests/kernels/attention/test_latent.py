@@ -8,16 +8,19 @@ import pytest
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, WORDS, padded
 from kernels.attention.latent import (
-    deal_heads,
-    join_queries,
     latent_page_bytes,
     latent_pages,
     shift_latents,
     store_latents,
 )
+from kernels.attention.latent_heads import deal_heads, gather_heads, join_queries, spread_heads
 from kernels.attention.rope import rope_table
 from kernels.attention.tile import scoring
-from tests.kernels.attention.read_pages import _numbers
+from kernels.matmul.multiply import matmul
+from kernels.prepare import activations
+from kernels.weights.layout import Needs
+from kernels.weights.packing import Packing
+from tests.kernels.attention.read_pages import numbers_of
 
 RANK, ROTATED, NOPE, N_HEADS = 48, 8, 24, 5
 WIDTH = RANK + ROTATED
@@ -61,8 +64,8 @@ class Sequence:
         queries, out = np.zeros((2, n, N_HEADS * width), np.float32)
         by_head = np.ascontiguousarray(np.swapaxes(absorbed, 0, 1).astype(np.float32))
         join_queries(
-            team, q.astype(np.float32), by_head.reshape(-1, RANK), n, N_HEADS, RANK, cosines, sines,
-            queries,
+            team, q.astype(np.float32), NOPE + ROTATED, by_head.reshape(-1, RANK), n, N_HEADS,
+            RANK, cosines, sines, queries,
         )  # fmt: skip
         attention(
             team, queries, np.array([0, n], np.int32), np.zeros((n, 3), np.int32), N_HEADS,
@@ -73,7 +76,7 @@ class Sequence:
 
     def rows(self, n: int) -> np.ndarray:
         """The first n rows as pages hold them, (n, WIDTH) float64."""
-        table = _numbers(self.kv.values[0, self.pages, 0], padded(WIDTH), by_token=True)
+        table = numbers_of(self.kv.values[0, self.pages, 0], padded(WIDTH), by_token=True)
         return table.reshape(-1, padded(WIDTH))[:n, :WIDTH]
 
 
@@ -133,11 +136,25 @@ def test_rows_move_to_earlier_positions(team: np.ndarray, kind: str) -> None:
     np.testing.assert_allclose(after, wanted, atol=step * np.abs(wanted).max())
 
 
-def test_a_table_has_a_batch_for_each_head() -> None:
-    table, rows = np.zeros((4, 3), np.int32), np.zeros(40, np.int32)
-    deal_heads(2, 3, table, rows)
-    assert table.tolist() == [[3, 2, 0], [0, 0, 2], [1, 2, 2], [2, 4, 2]]
-    assert rows[:6].tolist() == [0, 3, 1, 4, 2, 5]
+@pytest.mark.parametrize("n", [1, 40])
+def test_products_by_head_and_back(team: np.ndarray, n: int) -> None:
+    """Of a matrix for each head, packed as several; the queries are a part of wider rows."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((n, N_HEADS * (NOPE + ROTATED) + 16)).astype(np.float32)
+    w = rng.standard_normal((N_HEADS, RANK, NOPE)).astype(np.float32)
+    packing = Packing(team, "f32", RANK, NOPE, N_HEADS)
+    packing.add(w.reshape(-1, NOPE).view(np.uint8))
+    table = np.zeros((N_HEADS + 1, 3), np.int32)
+    deal_heads(n, N_HEADS, table)
+    assert table[:3].tolist() == [[N_HEADS, n, 0], [0, 0, n], [1, n, n]]
+    a, by_head = activations(N_HEADS * n, NOPE), np.zeros((N_HEADS * n, RANK), np.float32)
+    gather_heads(team, x, NOPE + ROTATED, table, a, Needs(tiles=True))
+    matmul(team, packing.packed(), a, N_HEADS * n, by_head, table=table)
+    out = np.zeros((n, N_HEADS * RANK + 4), np.float32)
+    spread_heads(team, by_head, n, N_HEADS, RANK, out)
+    heads = x[:, :-16].reshape(n, N_HEADS, -1)[:, :, :NOPE].astype(np.float64)
+    wanted = np.einsum("thd,hrd->thr", heads, w.astype(np.float64)).reshape(n, -1)
+    np.testing.assert_allclose(out[:, :-4], wanted, atol=1e-4)
 
 
 def test_a_page_has_one_row_for_all_heads(kind: str) -> None:

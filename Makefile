@@ -9,9 +9,10 @@ PACKAGES := dllama kernels cluster api tests benchmarks examples
 WORKERS ?= 2
 PORT ?= 8080
 
+TESTERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 CHAOS ?= --faults 1000 --streams 16
 
-.PHONY: run test test-arm64 check check-fast faults fuzz chaos format bench clean size
+.PHONY: run test test-all test-arm64 check check-fast faults fuzz chaos format bench clean size
 
 # One stamp a set of extras: made again when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -32,7 +33,11 @@ run: $(VENV)/.installed
 # order of tests/conftest.py. Hundreds of processes import our modules: they may keep them compiled,
 # whatever the environment says.
 test: $(VENV)/.installed-dev
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(shell expr $$(nproc 2>/dev/null || echo 2) + 1) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+
+# Types of weights too that are made as others are.
+test-all: export DLLAMA_TESTS = all
+test-all: test
 
 # Format, lint, types, layers and the tests that need no compiler: about a minute.
 check: $(VENV)/.installed-dev

@@ -328,7 +328,8 @@ def main(argv: list[str] | None = None) -> int:
 def _stored_type(tensor: Tensor, qtype: QType, embed_qtype: QType) -> QType:
     if tensor.is_vector or tensor.is_table or tensor.name == "router":
         return QType.F32  # norms, biases and routers, as every converter does
-    return embed_qtype if tensor.name in {"embed", "wcls"} else qtype
+    is_shared = qtype is QType.MXFP4 and tensor.experts is None  # gpt-oss has its experts in it
+    return embed_qtype if is_shared or tensor.name in {"embed", "wcls"} else qtype
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -341,7 +342,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("path", type=Path, help="the file to write")
     parser.add_argument("--type", choices=types, default="Q4_0", help="type of the matrices")
     parser.add_argument(
-        "--embed-type", choices=types, help="type of embedding and output head (default: --type)"
+        "--embed-type",
+        choices=types,
+        help="type of embedding and output head, and beside MXFP4 of all but experts "
+        "(default: --type)",
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file")
     parser.add_argument("--layers", type=int, help="layers to write, instead of all of them")

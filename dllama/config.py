@@ -154,6 +154,9 @@ class ModelConfig:
     attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
     final_softcap: float = 0.0  # the same of logits
     embedding_scale: float = 1.0
+    has_layer_norm: bool = False  # norms take the mean off before they scale
+    residual_scale: float = 1.0  # of what a half layer adds
+    logit_scale: float = 1.0
     latent: Latent | None = None  # keys and values are compressed; n_kv_heads is then n_heads
     has_output_gate: bool = False  # attention's result is weighed by a sigmoid, value by value
     delta: DeltaSizes | None = None  # of layers that are gated delta nets; None: all attend

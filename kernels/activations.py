@@ -1,4 +1,4 @@
-"""Norms and activation functions, whose results are a matmul's input."""
+"""Activation functions, whose results are a matmul's input."""
 
 from __future__ import annotations
 
@@ -9,84 +9,12 @@ from kernels.emit.jit import jitted, kernel
 from kernels.gates import Gate
 from kernels.prepare import claim_rows, lay_out
 from kernels.program import launch
-from kernels.squares import sum_of_squares
 from kernels.team import region
 from kernels.weights.layout import Activations, Needs
 
 CLAMPED, GELU = int(Gate.CLAMPED), int(Gate.GELU)
 LIMIT, SHARPNESS = np.float32(7), np.float32(1.702)
 TANH_SCALE, TANH_CUBE = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi)
-
-
-@jitted
-def _rms_norm_row(x, weight, epsilon, out):
-    """out = weight * x / sqrt(mean(x^2) + epsilon) (Zhang & Sennrich, arXiv:1910.07467)."""
-    mean = sum_of_squares(x) / np.float32(x.size)
-    factor = np.float32(1) / np.sqrt(mean + epsilon)
-    for i in range(x.size):
-        out[i] = x[i] * factor * weight[i]
-
-
-@jitted
-def _add_row(row, delta, bias, after, epsilon):
-    """row += delta + bias, or its norm where there are weights `after` for one. Leaves delta + bias
-    in delta."""
-    for i in range(bias.size):
-        delta[i] += bias[i]
-    if after.size > 0:
-        mean = sum_of_squares(delta) / np.float32(delta.size)
-        factor = np.float32(1) / np.sqrt(mean + epsilon)
-        for i in range(row.size):
-            row[i] += delta[i] * factor * after[i]
-    else:
-        for i in range(row.size):
-            row[i] += delta[i]
-
-
-@region
-def _norm_rows(thread, team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs):
-    bias, after = taken_in
-    while True:
-        first, end = claim_rows(team, n_tokens, own, needs)
-        for t in range(first, end):
-            row = x[t]
-            if delta.shape[0] > 0:
-                _add_row(row, delta[t, : row.size], bias, after, epsilon)
-            if before.size > 0:
-                _rms_norm_row(row, before, epsilon, a[0][t])
-            else:
-                for i in range(row.size):
-                    a[0][t, i] = row[i]
-            lay_out(a, a[0][t], t, n_tokens, needs)
-        if first == end:
-            return
-
-
-@kernel
-def _add_rms_norm(team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs):
-    _norm_rows(team, (team, x, delta, taken_in, before, epsilon, a, n_tokens, own, needs))
-
-
-_NOTHING = np.zeros((0, 0), np.float32)
-_NO_BIAS = np.zeros(0, np.float32)
-
-
-def add_rms_norm(
-    team: np.ndarray, x: np.ndarray, delta: np.ndarray | None, after: np.ndarray,
-    before: np.ndarray, epsilon: float, a: Activations, n_tokens: int, needs: Needs,
-    own: tuple[int, int] | None = None, bias: np.ndarray = _NO_BIAS,
-) -> None:  # fmt: skip
-    """x += norm(delta + bias), then a = norm(x), with root-mean-square norms of the weights `after`
-    and `before` (dim,) float32; empty weights stand for no norm, and `bias` may be empty too.
-
-    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add. `own` =
-    (first, end) are the rows that are computed, where they are not all. Where there is a bias,
-    delta is overwritten.
-    """
-    launch(
-        _add_rms_norm, team, x, _NOTHING if delta is None else delta, (bias, after), before,
-        np.float32(epsilon), tuple(a), n_tokens, own or (0, n_tokens), needs,
-    )  # fmt: skip
 
 
 @kernel

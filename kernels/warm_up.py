@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kernels.activations import add_rms_norm, swiglu
+from kernels.activations import swiglu
 from kernels.attention.causal import attention, scratch
 from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.kv_pages import WORDS, kv_pages
@@ -23,6 +23,7 @@ from kernels.formats import ALL_TYPES, format_of
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.matmul.tiles import MANY_FROM
+from kernels.norms import add_norm
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
 from kernels.recurrent.convolution import convolution
 from kernels.recurrent.delta import DeltaWeights, delta_net
@@ -54,7 +55,7 @@ def pieces() -> Iterator[tuple[str, Callable[[Team], None]]]:
 def _activations(team: Team) -> None:
     a, x = activations(1, COLS), np.ones((1, COLS), np.float32)
     nothing, weight = x[0, :0].copy(), x[0].copy()
-    add_rms_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
+    add_norm(team.state, x, x.copy(), nothing, weight, 1e-5, a, 1, EVERY)
     swiglu(team.state, np.ones((1, 2 * COLS), np.float32), a, 1, EVERY)
     prepare(team.state, a, 1, EVERY)
     wire = np.zeros((1, wire_words(COLS)), np.float32)

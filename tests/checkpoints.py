@@ -12,11 +12,13 @@ import numpy as np
 from benchmarks.writers.filler_vocabulary import CHATML, bpe_metadata, spm_metadata
 from dllama.config import Gating, ModelConfig, RopeScaling, RopeScalingKind
 from dllama.formats.checkpoint.source import renamed_tensor, their_name
+from dllama.formats.gguf_config import SCALES
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.models import FAMILIES
-from dllama.models.delta_orders import minus_exp, plus_one
+from dllama.models.changes import plus_one
+from dllama.models.delta_orders import minus_exp
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor
@@ -184,7 +186,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "head_dim": config.head_dim,
         "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_epsilon, "layer_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.is_tied, "hidden_act": "silu",
     }  # fmt: skip
     windows = {kind.window for kind in config.attention_layers if kind.window}
@@ -238,6 +241,12 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             rope |= {"short_factor": config.rope_factors, "long_factor": config.long_rope_factors,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
         said["rope_scaling"] = rope
+    family = FAMILIES[config.arch]
+    for key, theirs in family.hf_keys.items():
+        scale = getattr(config, SCALES[theirs]) if theirs in SCALES else None
+        if scale is not None:
+            divides = family.divides_logits and theirs == "logit_scale"
+            said[key] = 1 / scale if divides else scale
     if config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said

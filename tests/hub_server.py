@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -192,16 +193,18 @@ def _refused(trouble: Trouble) -> web.HTTPException:
 
 
 @contextmanager
-def hub_server() -> Iterator[HubServer]:
+def hub_server(tls: ssl.SSLContext | None = None) -> Iterator[HubServer]:
     """Runs a hub in a thread of its own."""
     hub = HubServer()
-    with serving_app(hub.app) as url:
+    with serving_app(hub.app, tls) as url:
         hub.url = url
         yield hub
 
 
 @contextmanager
-def serving_app(make: Callable[[], web.Application]) -> Iterator[str]:
+def serving_app(
+    make: Callable[[], web.Application], tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """Serves an application in a thread of its own; yields its URL."""
     loop = asyncio.new_event_loop()
     is_up = threading.Event()
@@ -211,9 +214,9 @@ def serving_app(make: Callable[[], web.Application]) -> Iterator[str]:
     async def main() -> None:
         runner = web.AppRunner(make(), handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         host, port = runner.addresses[0][:2]
-        urls.append(f"http://{host}:{port}")
+        urls.append(f"http{'s' if tls else ''}://{host}:{port}")
         is_up.set()
         await end.wait()
         await runner.cleanup()

@@ -50,6 +50,8 @@ EXPERTS: dict[str, dict[str, object]] = {
         "gate": Gate.CLAMPED,
         "attention_layers": (LayerAttention(window=40), FULL_ATTENTION),
     },
+    "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
+    "olmoe": {"n_experts": 8, "n_active_experts": 3},
     "glm4moe": {
         "n_experts": 8,
         "n_active_experts": 3,
@@ -79,6 +81,14 @@ SHARED = {"qwen2moe": 2, "glm4moe": 1}
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
+
+GRANITE: dict[str, object] = {
+    "attention_scale": 0.125,
+    "embedding_scale": 1.5,
+    "residual_scale": 0.75,
+    "logit_scale": 0.25,
+}
+"""The scales of a toy that is a Granite."""
 
 LONGROPE: dict[str, object] = {
     "partial_rotary_dim": 12,

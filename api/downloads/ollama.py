@@ -10,11 +10,12 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
-from api.downloads.service import downloads_of
+from api.downloads.llama_server import asked_model
+from api.downloads.service import DOWNLOADS, downloads_of
 from api.replies.client_sink import ClientSink
 from api.replies.event_stream import NDJSON, Json, ReaderGone
 from api.requests.fields import Field, boolean, string
-from dllama.errors import HubError, RequestError
+from dllama.errors import HubError
 from dllama.hub.downloads import Downloads
 from dllama.hub.removal import remove_model
 from dllama.hub.task import DownloadTask, Event, EventType
@@ -28,7 +29,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
     want it too."""
     config = request.app[CONTEXT].config
     body = await read_object(request, config)
-    name, is_streamed = asked_name(NAME.of(body)), STREAM.of(body)
+    name, is_streamed = asked_model(NAME.of(body)), STREAM.of(body)
     downloads = downloads_of(request)
     task = await downloads.pull(name)
     with downloads.following(task):
@@ -90,15 +91,9 @@ async def delete(request: web.Request) -> web.Response:
     """Removes a model from the server's machine."""
     body = await read_object(request, request.app[CONTEXT].config)
     settings = downloads_of(request).settings
-    await asyncio.to_thread(remove_model, settings, asked_name(NAME.of(body)))
+    await asyncio.to_thread(remove_model, settings, asked_model(NAME.of(body)))
+    await request.app[DOWNLOADS].models_changed()
     return web.Response()
-
-
-def asked_name(name: str | None) -> str:
-    """Returns the name in a body. Raises RequestError where there is none."""
-    if not name:
-        raise RequestError("`model` is missing; name a model, like qwen3:0.6b.", param="model")
-    return name
 
 
 def line(told: Json) -> bytes:

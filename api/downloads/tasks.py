@@ -6,6 +6,7 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
+from api.downloads.llama_server import asked_model
 from api.downloads.service import downloads_of
 from api.errors import ApiError
 from api.requests.fields import Field, string
@@ -21,13 +22,7 @@ async def pull(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     body = await read_object(request, context.config)
     context.left_out.tell(request, check_fields(body, (MODEL,), request.path))
-    name = MODEL.of(body)
-    if not name:
-        raise RequestError(
-            '`model` is missing; send a body like {"model": "hf.co/USER/REPO:Q4_K_M"}.',
-            param="model",
-        )
-    task = await downloads_of(request).pull(name)
+    task = await downloads_of(request).pull(asked_model(MODEL.of(body)))
     task.is_kept = True
     return json_response({"message": "Model start downloading!", "task": task.as_json()})
 

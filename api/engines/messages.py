@@ -141,7 +141,8 @@ class MessageClient(ABC):
     def engine_died(self, reason: str, *, is_restarting: bool = False) -> None:
         self._takes = False
         if not is_restarting:
-            self._state = EngineState("failed", detail=reason)
+            is_short = self._state.is_short  # what the engine said before it ended
+            self._state = EngineState("failed", detail=reason, is_short=is_short)
             self._lose(reason)
             return
         self._state = EngineState("loading", detail=reason, queues=not self._is_overdue)

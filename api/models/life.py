@@ -32,7 +32,7 @@ class ModelLife:
     def __init__(self, entry: ModelEntry, engine: ModelEngine, texts: ModelTexts) -> None:
         self.entry, self.engine, self._texts = entry, engine, texts
         self.model: ServedModel | None = None
-        self.ended = asyncio.Event()
+        self.ended = asyncio.Event()  # set by who has ended it, once that is known
         self._leaves = asyncio.Event()
 
     def leave(self) -> None:
@@ -66,10 +66,7 @@ class ModelLife:
 
     async def end(self) -> None:
         """Ends the engine."""
-        try:
-            await self.engine.end()
-        finally:
-            self.ended.set()
+        await self.engine.end()
 
     async def _until_ready(self, on_progress: Callable[[], None]) -> LoadFailure | None:
         client = self.engine.client

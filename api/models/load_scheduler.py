@@ -45,9 +45,12 @@ class LoadScheduler:
             known.stop_s, known.failure = resident.stop_s, None
 
     def remove(self, name: str) -> None:
-        """Forgets a model without an engine; those who wait for it are refused."""
+        """Forgets a model without an engine, for which nobody waits any more."""
         assert self._residents[name].phase is Phase.UNLOADED, name
         del self._residents[name]
+
+    def refuse_waiting(self, name: str) -> None:
+        """Ends the waiting for a model that is about to be removed."""
         self._refuse(name, Refusal(f"The model {name!r} was taken off the list; ask for another."))
 
     def resident(self, name: str) -> Resident:

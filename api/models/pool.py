@@ -18,7 +18,7 @@ from api.models.load_scheduler import LoadScheduler
 from api.models.names import ModelNames
 from api.models.refusals import gone, not_loaded, refused, stopping
 from api.models.residents import Limits, Phase, Resident
-from api.models.status import ModelStatus, status_of
+from api.models.status import ModelStatus, StatusBoard, status_of
 from api.models.texts import ModelTexts
 from api.models.tickets import Act, Command, Ticket
 from api.models.waiters import Waiters
@@ -51,10 +51,10 @@ class ModelPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters = Waiters()
         self._timer: asyncio.TimerHandle | None = None
-        self._told: dict[str, ModelStatus] = {}  # what listeners know
         self._is_stopping = False
         self._reloading = asyncio.Lock()
         self.events = ModelEvents()
+        self._board = StatusBoard(self.events)
         self._names = ModelNames(entries)
         self._add_all()
 
@@ -105,12 +105,11 @@ class ModelPool:
         return None  # a router serves, whatever its models do
 
     async def start(self) -> None:
-        for entry in self.entries():
-            if entry.loads_on_startup:
-                try:
-                    await self.load(entry.name)
-                except DllamaError as error:  # the others are served all the same
-                    log.error("the model %s is not loaded: %s", entry.name, error)
+        for entry in [one for one in self.entries() if one.loads_on_startup]:
+            try:
+                await self.load(entry.name)
+            except DllamaError as error:  # the others are served all the same
+                log.error("the model %s is not loaded: %s", entry.name, error)
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -169,28 +168,29 @@ class ModelPool:
             await self._replace(ModelNames(await asyncio.to_thread(self._source.entries)))
 
     async def _replace(self, names: ModelNames) -> None:
-        before = {entry.name: entry for entry in self.entries()}
-        for entry in before.values():
-            if not names.holds(entry) and self._scheduler.unload(entry.name, self._clock()):
-                self._act()
-        gone = [name for name, entry in before.items() if not names.holds(entry)]
-        ends = [self._lives[name].ended.wait() for name in gone if name in self._lives]
-        await asyncio.gather(*ends)
-        for entry in before.values():
-            if not names.has(entry.name):
-                self._scheduler.remove(entry.name)
-                self._told.pop(entry.name, None)
-                self.events.tell(entry.name, "model_remove")
+        before = self.entries()
         self._names = names
         self._add_all()
         self._texts.forget()
+        removed = [entry.name for entry in before if not names.has(entry.name)]
+        changed = [entry.name for entry in before if not names.holds(entry)]
+        for name in removed:
+            self._scheduler.refuse_waiting(name)
+        for name in changed:
+            self._scheduler.unload(name, self._clock())
+        self._act()
+        ends = [self._lives[name].ended.wait() for name in changed if name in self._lives]
+        await asyncio.gather(*ends)
+        for name in removed:
+            self._scheduler.remove(name)
+            self._board.remove(name)
         self.events.tell("*", "models_reload")
         self._act()
 
     def _add_all(self) -> None:
         for entry in self.entries():
-            self._scheduler.add(resident_of(entry))
-            self._told.setdefault(entry.name, self.status(entry))
+            self._scheduler.add(Resident(entry.name, entry.is_pinned, entry.idle_s, entry.stop_s))
+            self._board.add(entry.name, self.status(entry))
 
     # ---- by hand
     async def load(self, name: str) -> bool:
@@ -274,13 +274,16 @@ class ModelPool:
             failure = await life.run(loaded, self._tell)
             if failure is not None:
                 log.error("the model %s is gone: %s", name, failure.reason)
-                reason, is_short = failure
-                self._scheduler.failed(name, reason, self._clock(), is_short=is_short)
+                reason, short = failure
+                self._scheduler.failed(name, reason, self._clock(), is_short=short)
         finally:
-            await life.end()
-            del self._lives[name]
-            self._scheduler.ended(name, self._clock())
-            self._act()
+            try:
+                await life.end()
+            finally:
+                del self._lives[name]
+                self._scheduler.ended(name, self._clock())
+                life.ended.set()
+                self._act()
 
     def _is_up(self, entry: ModelEntry) -> bool:
         return self._scheduler.resident(entry.name).phase is Phase.LOADED
@@ -294,13 +297,4 @@ class ModelPool:
     def _tell(self) -> None:
         """Tells listeners what has changed."""
         for entry in self.entries():
-            status, before = self.status(entry), self._told[entry.name]
-            if status != before:
-                self._told[entry.name] = status
-                begins = status.value == "loading" and before.value != "loading"
-                kind = "model_status" if begins else "status_change"
-                self.events.tell(entry.name, kind, status.event())
-
-
-def resident_of(entry: ModelEntry) -> Resident:
-    return Resident(entry.name, is_pinned=entry.is_pinned, idle_s=entry.idle_s, stop_s=entry.stop_s)
+            self._board.note(entry.name, self.status(entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.models.events import ModelEvents
 from api.models.residents import Phase, Resident
 from dllama.requests import EngineState
 
@@ -55,3 +56,28 @@ def status_of(resident: Resident, state: EngineState | None) -> ModelStatus:
     if resident.phase is Phase.UNLOADED and resident.failure is not None:
         return ModelStatus("unloaded", reason=resident.failure.reason)
     return ModelStatus("sleeping" if resident.is_asleep else "unloaded")
+
+
+class StatusBoard:
+    """The status of every model as listeners know it, who are told of each change."""
+
+    def __init__(self, events: ModelEvents) -> None:
+        self._events = events
+        self._known: dict[str, ModelStatus] = {}
+
+    def add(self, name: str, status: ModelStatus) -> None:
+        """Adds a model, unless it is known; nobody is told."""
+        self._known.setdefault(name, status)
+
+    def remove(self, name: str) -> None:
+        del self._known[name]
+        self._events.tell(name, "model_remove")
+
+    def note(self, name: str, status: ModelStatus) -> None:
+        """Tells what has changed, by the names that llama-server's router has for it."""
+        before = self._known[name]
+        if status == before:
+            return
+        self._known[name] = status
+        begins = status.value == "loading" and before.value != "loading"
+        self._events.tell(name, "model_status" if begins else "status_change", status.event())

@@ -16,6 +16,7 @@ export class Chat {
   #running = new Map();  // by conversation: what ends its answer
   #live = new Map();  // the conversations that are being answered
   #elements = new Map();  // of the messages that are shown
+  #due = new WeakSet();  // messages that are drawn anew at the next frame
 
   /** `modelOf()` names the model to ask, `loadingOf(model)` tells how far one is that loads, and
    * `save(conversation)` keeps one. */
@@ -139,10 +140,10 @@ export class Chat {
 
   /** Shows what has come of an answer, at most once a frame. */
   #refresh(conversation, message) {
-    if (this.#conversation !== conversation || message.isDue) return;
-    Object.defineProperty(message, "isDue", { value: true, configurable: true });
+    if (this.#conversation !== conversation || this.#due.has(message)) return;
+    this.#due.add(message);
     requestAnimationFrame(() => {
-      delete message.isDue;
+      this.#due.delete(message);
       const shown = this.#elements.get(message);
       if (!shown) return;
       const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < NEAR_END;

@@ -19,12 +19,11 @@ export class ClusterPage {
     this.modelOf = modelOf;
     this.tiles = el("dl", { class: "tiles" });
     this.nodes = el("div", { class: "nodes" });
-    this.unused = el("div");
     this.happened = el("ol", { class: "happened", "aria-live": "polite", "aria-label": "What happened to nodes" });
     this.trouble = el("p", { class: "failed", hidden: true, role: "alert" });
     this.models = el("div");
     place.append(el("h1", {}, "Cluster"), this.trouble, this.models, this.tiles, this.#chart.element,
-      el("h2", {}, "Nodes"), legend(), this.nodes, this.unused,
+      el("h2", {}, "Nodes"), legend(), this.nodes,
       el("h2", {}, "What happened"), this.happened);
     this.#say("Watching since this page was opened.");
   }
@@ -72,7 +71,6 @@ export class ClusterPage {
         ? rate(worker.sent_bytes + worker.received_bytes, last.sent_bytes + last.received_bytes) : 0;
       return nodeCard(node, worker, { total, slowest, traffic });
     }));
-    this.unused.replaceChildren(...unusedOf(stats.unused_nodes));
     this.#compare(nodes);
     this.#before = { stats, at };
   }
@@ -134,10 +132,3 @@ function legend() {
     ["compute", "wait", "network"].map((name) => el("span", {}, el("i", { class: `swatch ${name}` }), name)),
     "milliseconds of a token");
 }
-
-function unusedOf(unused) {
-  if (!unused?.length) return [];
-  return [el("h2", {}, "Left out"), el("ul", {}, unused.map((node) =>
-    el("li", {}, typeof node === "string" ? node : `${node.address ?? node.host}: ${node.reason ?? ""}`)))];
-}
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from api.config import ApiConfig
 from api.models.entry import ModelEntry
 from api.models.pool import ModelPool
@@ -37,15 +39,19 @@ def meta_of(model: ServedModel) -> dict[str, object]:
     }
 
 
-def ollama_like(model: ServedModel) -> dict[str, object]:
+def ollama_like(model: ServedModel) -> Json:
     """Returns a model as Ollama's clients read it, who look for it under `models`."""
+    return _ollama_row(model.id, model.tags, model.facts.file_type)
+
+
+def _ollama_row(name: str, tags: Sequence[str], file_type: str) -> Json:
     details = {
         "parent_model": "", "format": "gguf", "family": "", "families": [""],
-        "parameter_size": "", "quantization_level": model.facts.file_type,
+        "parameter_size": "", "quantization_level": file_type,
     }  # fmt: skip
     return {
-        "name": model.id, "model": model.id, "modified_at": "", "size": "", "digest": "",
-        "type": "model", "description": "", "tags": list(model.tags),
+        "name": name, "model": name, "modified_at": "", "size": "", "digest": "",
+        "type": "model", "description": "", "tags": list(tags),
         "capabilities": ["completion"],
         "parameters": "", "details": details,
     }  # fmt: skip
@@ -85,16 +91,7 @@ def pool_row(pool: ModelPool, entry: ModelEntry) -> Json:
 
 def ollama_entry(entry: ModelEntry) -> Json:
     """Returns a model of a router as Ollama's clients read it."""
-    details = {
-        "parent_model": "", "format": "gguf", "family": "", "families": [""],
-        "parameter_size": "", "quantization_level": "",
-    }  # fmt: skip
-    return {
-        "name": entry.name, "model": entry.name, "modified_at": "", "size": "", "digest": "",
-        "type": "model", "description": "", "tags": list(entry.tags),
-        "capabilities": ["completion"],
-        "parameters": "", "details": details,
-    }  # fmt: skip
+    return _ollama_row(entry.name, entry.tags, "")
 
 
 def pool_stats(pool: ModelPool) -> Json:

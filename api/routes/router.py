@@ -6,6 +6,7 @@ from aiohttp import web
 
 from api.body import json_response, read_object
 from api.context import CONTEXT
+from api.downloads.service import DOWNLOADS
 from api.errors import ApiError
 from api.models.events import Listener
 from api.models.pool import ModelPool
@@ -50,8 +51,11 @@ async def load(request: web.Request) -> web.Response:
 
 
 async def unload(request: web.Request) -> web.Response:
-    """{"success": true}; answers that are being written may end first."""
+    """{"success": true}; answers that are being written may end first. A model that is downloaded
+    now is no more."""
     pool, name = await named_model(request)
+    if request.app[DOWNLOADS].stop(name):
+        return json_response({"success": True})
     if not pool.unload(name):
         raise RequestError(f"The model {name!r:.200} is not loaded.", param="model")
     return json_response({"success": True})

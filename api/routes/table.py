@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from api.body import json_response
 from api.context import CONTEXT
-from api.downloads import events, tasks
+from api.downloads import events, llama_server, tasks
 from api.downloads import ollama as pulling
 from api.errors import ApiError
 from api.http.page import HEADERS, INDEX, NAMES, SERVICE_WORKER, page_file
@@ -160,6 +160,11 @@ ROUTES = (
           events.events, "events of all downloads, over a WebSocket or as server-sent events"),
     Route("GET", ("/v1/models", "/models"),
           models.list_models, "the models served here"),
+    Route("POST", ("/models", "/v1/models"),
+          llama_server.begin,
+          'download a model, as llama-server does: {"model": "USER/REPO:QUANT"}'),
+    Route("DELETE", ("/models", "/v1/models"),
+          llama_server.remove, "remove a model that was downloaded: ?model=NAME"),
     Route("POST", ("/models/load", "/v1/models/load"),
           router.load, 'load one of several models: {"model": "..."}'),
     Route("POST", ("/models/unload", "/v1/models/unload"),

@@ -61,7 +61,7 @@ class ChannelReader:
         self._is_first = True  # no header has been read
         if opening.is_in_text:
             self._is_begun = True
-            list(self._enter(Header.of(opening.header)))
+            self._enter_text(Header.of(opening.header))
 
     def push(self, text: str) -> list[Part]:
         """Returns the parts that no later text can change."""
@@ -111,15 +111,18 @@ class ChannelReader:
                 yield Text(self._index, THOUGHTS)
 
     def _enter(self, header: Header) -> Iterator[Part]:
-        """Begins a message's text."""
-        self._is_first, self._is_final = False, header.channel == FINAL
+        """Begins a message's text, or a call."""
+        self._enter_text(header)
         if header.function in self._names:
             self._state, self._end = _State.ARGUMENTS, ObjectEnd()
             self._call += 1
             yield ToolCall(self._index, self._call, self._dialect.new_id(), header.function)
         else:
-            self._state = _State.THOUGHT if header.channel == ANALYSIS else _State.TEXT
             yield Text(self._index, "")
+
+    def _enter_text(self, header: Header) -> None:
+        self._is_first, self._is_final = False, header.channel == FINAL
+        self._state = _State.THOUGHT if header.channel == ANALYSIS else _State.TEXT
 
     def _read_text(self) -> Iterator[Part]:
         places = [(at, mark) for mark in _ENDS if (at := self._held.find(mark)) >= 0]

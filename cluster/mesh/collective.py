@@ -18,12 +18,13 @@ from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
-from cluster.mesh.sync_type import SyncType, make_codec
+from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
 from cluster.sockets import Context
 from dllama.collective import Addend, Pending, RowShares
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.meter import SyncTimes
+from kernels.matmul.sums import FixedSums
 from kernels.program import Call
 from kernels.wire.exchange import (
     COMPUTE_NS,
@@ -64,7 +65,7 @@ class MeshCollective:
         self.world_size = world_size
         self.sync_type = sync_type
         self.links = MeshLinks(rank, epoch, context, watch)
-        self._codec = make_codec(sync_type)
+        self._codec, self._exact = make_codec(sync_type), make_codec(SyncType.EXACT)
         self._others = [r for r in range(world_size) if r != rank]
         self._layouts = Layouts(rank, world_size)
         self._counters = self.links.counters
@@ -123,7 +124,7 @@ class MeshCollective:
         if self._compiled is not None and self._compiled.is_begun:
             self._finish_compiled(self._compiled, x, out)
             return
-        wire_bytes = self._wire_bytes(out)
+        wire_bytes = self._wire_bytes(x, out)
         if self._layouts.is_scattered(out, wire_bytes):
             shares = self.shares(len(out))
             self.begin_reduce_scatter(x, out, shares).finish()
@@ -132,15 +133,15 @@ class MeshCollective:
         started = self._enter()
         blocks = self._layouts.to_all(out, wire_bytes)
         own = self._send_addends(x, blocks)
-        self._add_up_all(self.links.sequence, blocks, own, out)
+        self._add_up_all(self._codec_of(x), self.links.sequence, blocks, own, out)
         self._leave(started)
 
     def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
         if self._compiled is None or not self._compiled.is_supported:
             return None
-        if self.sync_type not in (SyncType.EXACT, SyncType.F32):
+        if self.sync_type is not SyncType.F32 and not isinstance(x, FixedSums):
             return None
-        is_scattered = self._layouts.is_scattered(out, self._wire_bytes(out))
+        is_scattered = self._layouts.is_scattered(out, self._wire_bytes(x, out))
         is_small = out.nbytes <= BLOCK_BYTES and not is_scattered  # one message to all
         return self._compiled.call(x, out) if is_small else None
 
@@ -150,11 +151,12 @@ class MeshCollective:
     def begin_reduce_scatter(self, x: Addend, out: np.ndarray, shares: RowShares) -> Pending:
         started = self._enter()
         self.links.begin_collective()
-        blocks = self._layouts.scattered(out, self._wire_bytes(out), shares)
+        blocks = self._layouts.scattered(out, self._wire_bytes(x, out), shares)
         own, sequence = self._send_addends(x, blocks), self.links.sequence
         mine = [i for i, block in enumerate(blocks) if block.owner == self.rank]
         blocks, own = [blocks[i] for i in mine], [own[i] for i in mine]
-        pending = _UnderWay(self, lambda: self._add_up_all(sequence, blocks, own, out))
+        codec = self._codec_of(x)
+        pending = _UnderWay(self, lambda: self._add_up_all(codec, sequence, blocks, own, out))
         self._leave(started)
         return pending
 
@@ -188,7 +190,7 @@ class MeshCollective:
         compute_ns = int(self._counters[STARTED_NS] - self._counters[SINCE_NS])
         own = []
         for block in blocks:
-            more = self._codec.encode(x, block.rows, block.wire)
+            more = self._codec_of(x).encode(x, block.rows, block.wire)
             message = block.message + more if more else block.message
             own.append(np.frombuffer(message, np.uint8, -1, HEADER_BYTES))
             self._send(message, Phase.PARTIAL, block, self.links.sequence, compute_ns)
@@ -197,12 +199,16 @@ class MeshCollective:
     def _finish_compiled(self, compiled: CompiledSums, x: Addend, out: np.ndarray) -> None:
         """Finishes a sum that compiled code has begun."""
         own = compiled.finish_sending(x, out)
-        blocks = self._layouts.to_all(out, self._wire_bytes(out))
-        self._add_up_all(self.links.sequence, blocks, [own], out)
+        blocks = self._layouts.to_all(out, self._wire_bytes(x, out))
+        self._add_up_all(self._codec_of(x), self.links.sequence, blocks, [own], out)
         self._leave(int(self._counters[STARTED_NS]))
 
-    def _wire_bytes(self, total: np.ndarray) -> int:
-        return self._codec.row_bytes(total.shape[1])
+    def _codec_of(self, x: Addend) -> SyncCodec:
+        """Exact sums travel as they are, whatever the type of others."""
+        return self._exact if isinstance(x, FixedSums) else self._codec
+
+    def _wire_bytes(self, x: Addend, total: np.ndarray) -> int:
+        return self._codec_of(x).row_bytes(total.shape[1])
 
     def gather(self, part: bytes) -> list[bytes] | None:
         started = self._enter()
@@ -253,19 +259,22 @@ class MeshCollective:
             self.links.send(rank, message)
 
     def _add_up_all(
-        self, sequence: int, blocks: Iterable[Block], own: Iterable[np.ndarray], total: np.ndarray
-    ) -> None:
+        self, codec: SyncCodec, sequence: int, blocks: Iterable[Block], own: Iterable[np.ndarray],
+        total: np.ndarray,
+    ) -> None:  # fmt: skip
         for block, wire in zip(blocks, own, strict=True):
-            self._add_up(sequence, block, wire, total[block.rows])
+            self._add_up(codec, sequence, block, wire, total[block.rows])
 
-    def _add_up(self, sequence: int, block: Block, own: np.ndarray, total: np.ndarray) -> None:
+    def _add_up(
+        self, codec: SyncCodec, sequence: int, block: Block, own: np.ndarray, total: np.ndarray
+    ) -> None:
         """Writes the sum of every rank's addend to `total`, the block's rows of the sum."""
         wires = [own] * self.world_size
         for rank in self._others:
             arrived = self.links.take(Key(sequence, Phase.PARTIAL, block.number, rank))
             self._note_slowest(arrived.compute_ns)
             wires[rank] = np.frombuffer(arrived.payload, np.uint8)
-        self._codec.add_up(wires, total)
+        codec.add_up(wires, total)
 
     def _take_rows(self, sequence: int, blocks: list[Block], rows: np.ndarray) -> None:
         for block in blocks:

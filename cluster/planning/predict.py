@@ -63,6 +63,7 @@ class SyncTime(NamedTuple):
 
 
 NO_SYNC = SyncTime(0.0, 0.0, 1)
+SQUARES_BYTES = 64  # of a row, where norms are over the heads of all ranks
 
 
 class StepTime(NamedTuple):
@@ -135,11 +136,15 @@ class Predictor:
             for node, shard in zip(chosen, shards, strict=True)
         )
         *half_layers, head = (max(column) for column in zip(*ranks, strict=True))
+        if self.work.family.feed_forward is None:
+            half_layers = [sum(half_layers)]  # both are added up at once
         compute = sum(half_layers) + head
         network = 0.0
         if len(chosen) > 1:
             sync, n = self.sync(chosen, n_rows), self.work.config.n_layers
             network = sum(n * sync.beside(each / n) - each for each in half_layers)
+            n_measured = self.work.n_syncs - n * len(half_layers)
+            network += n_measured * self.network.exchange_s(chosen, n_rows * SQUARES_BYTES)
             network += self._outward_s(chosen, n_rows)
         return StepTime(compute, network, ranks)
 
@@ -189,7 +194,8 @@ class Predictor:
         feed_forward += self._products(node, "whole", 1, n_rows)
         values = hidden * config.active_blocks + dense * config.n_dense_layers
         feed_forward += norm_s + value_s * n_rows * 2 * values
-        if n_rows > FEW_ROWS:  # the last one is computed for the wanted rows only
+        if n_rows > FEW_ROWS and self.work.family.feed_forward is not None:
+            # the last one is computed for the wanted rows only
             feed_forward *= 1 - 1 / config.n_layers
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
@@ -214,11 +220,11 @@ class Predictor:
         )
 
     def _attend(self, node: int, n_heads: int, n_rows: int, depth: int) -> float:
-        """Attention over all earlier tokens: bound by its products for many rows, by reading keys
-        and values for one."""
+        """Attention over all earlier tokens that a layer sees: bound by its products for many rows,
+        by reading keys and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
-        read = n_heads * self.work.kv_head_bytes * (depth + n_rows)
-        seen = n_rows * depth + n_rows * (n_rows + 1) / 2
+        n_read, seen = self.work.attended(n_rows, depth)
+        read = n_heads * self.work.kv_head_bytes * n_read
         values = n_heads * config.head_dim * config.n_kv_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
         return max(products, read / float(self._rates[node][0].max()))

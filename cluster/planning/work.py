@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.kv import KvType
-from dllama.models import model_tensors
+from dllama.models import FAMILIES, model_tensors
+from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_page_bytes, memory_needed, state_bytes
@@ -78,12 +80,17 @@ class ModelWork:
         self.normed_quants = reads_normed_quants(config, tensors)
         self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
         self.state_head_bytes = state_bytes(config, 1)
+        self._windows = Counter(config.attention_of(i).window for i in range(config.n_layers))
         self._memory = self._memory_by_unit()
 
     @property
     def n_syncs(self) -> int:
         """Collectives of a step that all ranks wait for."""
-        return 2 * self.config.n_layers
+        return self.family.sums_per_layer * self.config.n_layers
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config.arch]
 
     def shards(self, shares: list[float]) -> list[Shard]:
         """Returns the plan of these shares. Raises ShardError."""
@@ -101,6 +108,18 @@ class ModelWork:
             return amounts
         n_read = min(config.n_experts, n_rows * config.n_active_experts)
         return amounts * (np.array([n_read, config.n_active_experts]) / config.n_experts)
+
+    def attended(self, n_rows: int, depth: int) -> tuple[float, float]:
+        """Returns of how many tokens a layer reads keys and values in a step of `n_rows` rows after
+        `depth` tokens, and how many pairs of a row and a token it weighs: means of all layers."""
+        read = seen = 0.0
+        for layer_window, n_layers in self._windows.items():
+            window = layer_window or depth + n_rows
+            n_short = min(max(window - depth, 0), n_rows)  # rows that see everything
+            pairs = n_short * depth + n_short * (n_short + 1) / 2 + (n_rows - n_short) * window
+            read += n_layers * min(depth + n_rows, window + n_rows - 1)
+            seen += n_layers * pairs
+        return read / self.config.n_layers, seen / self.config.n_layers
 
     def memory(self, shard: Shard) -> int:
         """Returns the bytes that a rank needs, exactly; takes milliseconds."""

@@ -101,7 +101,10 @@ def _is_mixture_sound(config: ModelConfig) -> bool:
 def _is_attention_sound(config: ModelConfig) -> bool:
     """Returns whether each layer has its kind of attention, and scales and caps are numbers."""
     layers, theta = config.attention_layers, config.local_rope_theta
-    factors = (config.attention_softcap, config.final_softcap, config.embedding_scale)
+    factors = (
+        config.attention_softcap, config.final_softcap, config.embedding_scale,
+        config.residual_scale, config.logit_scale,
+    )  # fmt: skip
     return (
         len(layers) in (0, config.n_layers)
         and all(layer.window is None or 0 < layer.window <= MAX_DIMENSION for layer in layers)

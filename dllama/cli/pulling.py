@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from dllama.cli.terminal.download_view import DownloadView, download_view
-from dllama.cli.terminal.output import complain, note
+from dllama.cli.terminal.output import note
 from dllama.errors import DllamaError, HubError
 from dllama.hub.downloads import Downloads
 from dllama.hub.settings import HubSettings
@@ -31,7 +31,7 @@ async def _pull(
     showing = asyncio.create_task(_show(downloads, view))
     await asyncio.sleep(0)  # it listens now
     try:
-        found = await asyncio.gather(*(_begun(downloads, name) for name in names))
+        found = await asyncio.gather(*(_begun(downloads, name, view) for name in names))
         tasks = [task for task in found if task is not None]
         while not all(task.is_over for task in tasks):
             await asyncio.sleep(0.02)
@@ -43,11 +43,11 @@ async def _pull(
         await asyncio.gather(showing, return_exceptions=True)
 
 
-async def _begun(downloads: Downloads, name: str) -> DownloadTask | None:
+async def _begun(downloads: Downloads, name: str, view: DownloadView) -> DownloadTask | None:
     try:
         return await downloads.pull(name)
     except HubError as error:
-        complain(str(error))
+        view.refuse(str(error))
         return None
 
 

@@ -27,7 +27,8 @@ _BEGINS = b"-.+{[()<>=/@# \n"
 class CompletionFinder:
     """Finds completions for one vocabulary, a step at a time: by the first token of a single byte
     that the grammar allows. No byte tells which of several words ends a recursion, so letters are
-    tried in several orders. A completion is short, but not always the shortest."""
+    tried in several orders; and where text of any length may stand, only a control token ends it. A
+    completion is short, but not always the shortest."""
 
     def __init__(self, vocabulary: VocabularyBytes) -> None:
         self._n_words = (len(vocabulary.tokens) + 31) // 32
@@ -35,9 +36,11 @@ class CompletionFinder:
         self._brackets = {ids[b] for b in _BRACKETS if b in ids}
         self._ends = {ids[b] for b in _ENDS if b in ids}
         self._quote, self._letter = ids.get(ord('"')), ids.get(ord("a"))
-        self._orders = [
-            np.array([ids[b] for b in order if b in ids], np.int64) for order in _orders()
-        ]
+        first, *others = [[ids[b] for b in order if b in ids] for order in _orders()]
+        # The newest first: in Harmony they are nearest to the text of a message.
+        controls = sorted(set(vocabulary.control_ids) - set(vocabulary.end_ids), reverse=True)
+        orders = [first, controls + first, *others] if controls else [first, *others]
+        self._orders = [np.array(order, np.int64) for order in orders]
 
     def find(self, matcher: LLMatcher, at_most: int) -> list[int] | None:
         """Returns up to `at_most` tokens after which the text may end: none where it may end here,

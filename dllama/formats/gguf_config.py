@@ -35,6 +35,14 @@ NEUTRAL: dict[str, float] = {
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
 
+SCALES: dict[str, str] = {
+    "attention.scale": "attention_scale",
+    "embedding_scale": "embedding_scale",
+    "residual_scale": "residual_scale",
+    "logit_scale": "logit_scale",
+}
+"""Keys of families that compute with them, and the fields of ModelConfig that they give."""
+
 N_FURTHER = "nextn_predict_layers"  # the number of layers at the end that predict further tokens
 ROPE_FACTORS = "rope_freqs.weight"
 SHORT_ROPE_FACTORS = "rope_factors_short.weight"
@@ -102,9 +110,12 @@ def model_config(file: Described) -> ModelConfig:
     head_dim = _head_dim(keys, dim, n_heads, file)
     fields: dict[str, object] = {
         **_windows(keys, family, n_layers),
-        "hidden_dim": keys.integer("feed_forward_length"),
+        "hidden_dim": keys.integer(
+            "feed_forward_length", keys.count("expert_feed_forward_length") or None
+        ),
         **{field: True for field in family.optional if field in file.optional},
         **family.always,
+        **_scales(keys, family),
         **(family.config_of(keys) if family.config_of is not None else {}),
     }
     config = ModelConfig(
@@ -117,7 +128,7 @@ def model_config(file: Described) -> ModelConfig:
         head_dim=head_dim,
         vocab_size=file.vocab_size,
         max_seq_len=keys.integer("context_length"),
-        norm_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=keys.number(epsilon_key(family)),
         rope_theta=keys.number("rope.freq_base", 10000.0),
         rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
@@ -131,6 +142,21 @@ def model_config(file: Described) -> ModelConfig:
     check_experts(config, file.path)
     _check_rope(config, file)
     return config
+
+
+def _scales(keys: ArchKeys, family: Family) -> dict[str, object]:
+    known = {key: field for key, field in SCALES.items() if key in family.keys}
+    said = {key: field for key, field in known.items() if keys.raw(key) not in (None, 0)}
+    found = {field: keys.number(key) for key, field in said.items()}
+    if family.divides_logits and "logit_scale" in found:
+        found["logit_scale"] = 1 / found["logit_scale"]
+    return dict(found)
+
+
+def epsilon_key(family: Family) -> str:
+    """Returns the metadata key of the number that norms add before the root."""
+    kind = "" if family.always.get("has_layer_norm") else "rms_"
+    return f"attention.layer_norm_{kind}epsilon"
 
 
 def _family(file: Described) -> Family:

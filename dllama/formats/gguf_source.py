@@ -104,10 +104,11 @@ def _placement(
 ) -> Placement:
     found: GgufTensor = file.tensor(theirs)
     qtype = require_computable(found.qtype, found.type_name, theirs, file.path)
-    check_shape(theirs, (found.rows, found.cols), joint_shape(config, parts), file.path)
     name, tensor = parts[0]
-    n_experts = tensor.n_experts(config)
-    info = TensorInfo(name, qtype, found.rows, found.cols, n_experts=n_experts)
+    is_flat = tensor.is_vector and tensor.experts is None  # whatever dimensions it is stored in
+    rows, cols = (1, found.n_values) if is_flat else (found.rows, found.cols)
+    check_shape(theirs, (rows, cols), joint_shape(config, parts), file.path)
+    info = TensorInfo(name, qtype, rows, cols, n_experts=tensor.n_experts(config))
     return Placement(info, found.file, found.offset)
 
 

@@ -39,12 +39,8 @@ class Placement:
 
     def read(self, rows: range, cols: range) -> np.ndarray:
         """Returns a view of the file."""
-        info = self.info
-        first, last = cut_bytes(info, cols)
-        raw = self.file.view(self.offset, info.n_bytes, f"tensor {info.name}")
-        each = raw.reshape(info.n_experts, -1, info.row_bytes)
-        cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
-        return cut.reshape(info.n_experts * len(rows), last - first)
+        raw = self.file.view(self.offset, self.info.n_bytes, f"tensor {self.info.name}")
+        return cut_of(raw, self.info, rows, cols)
 
     def release(self) -> None:
         self.file.release(self.offset, self.info.n_bytes)
@@ -97,6 +93,15 @@ def checked_cut(cut: range | None, size: int, what: str) -> range:
     if cut.step != 1 or not 0 <= cut.start <= size or cut.stop > size:
         raise ValueError(f"{cut} is no cut of the {size} {what}")
     return range(cut.start, max(cut.start, cut.stop))
+
+
+def cut_of(whole: np.ndarray, info: TensorInfo, rows: range, cols: range) -> np.ndarray:
+    """Returns a checked cut of a whole tensor's blocks, uint8 (rows of all experts, bytes). Raises
+    ValueError unless the columns are whole blocks."""
+    first, last = cut_bytes(info, cols)
+    each = whole.reshape(info.n_experts, -1, info.row_bytes)
+    cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
+    return cut.reshape(info.n_experts * len(rows), last - first)
 
 
 def cut_bytes(info: TensorInfo, cols: range) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.kept_tensors import KeptTensors
-from dllama.formats.mapped_source import checked_cut, cut_bytes
+from dllama.formats.mapped_source import checked_cut, cut_bytes, cut_of
 from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.qtypes import BLOCK, QType, row_bytes
 from dllama.quantizing.choice import fitting
@@ -88,16 +88,14 @@ class QuantizedSource:
             return self._source.read(name, rows, cols)
         rows = checked_cut(rows, made.rows // made.n_experts, f"rows of {name}")
         cols = checked_cut(cols, made.cols, f"columns of {name}")
-        first, last = cut_bytes(made, cols)
+        cut_bytes(made, cols)  # raises where they are no whole blocks
         whole = self._kept.get(name)
         if whole is None and (made.n_experts > 1 or self._kept.has_room(made.n_bytes)):
             whole = self._encoded(self._source.read(name), stored, made.qtype)
             self._kept.put(name, whole)
         if whole is None:
             return self._encoded(self._source.read(name, rows, cols), stored, made.qtype)
-        each = whole.reshape(made.n_experts, -1, made.row_bytes)
-        cut: np.ndarray = each[:, rows.start : rows.stop, first:last]
-        return cut.reshape(made.n_experts * len(rows), last - first)
+        return cut_of(whole, made, rows, cols)
 
     def _encoded(self, raw: np.ndarray, stored: TensorInfo, qtype: QType) -> np.ndarray:
         """Returns raw rows of plain numbers as blocks."""

@@ -20,7 +20,11 @@ def models_here(settings: HubSettings) -> list[LocalModel]:
 
 def find_here(settings: HubSettings, name: ModelName) -> LocalModel | None:
     """Returns the model of a name; without a type the repository's that was pulled last."""
-    return next((m for m in models_here(settings) if means(name, m.name)), None)
+    for models in (Store(settings.folder).models, lambda: cached_models(settings.cache)):
+        found = next((model for model in models() if means(name, model.name)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def means(name: ModelName, whole_name: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from dllama.hub.records import FileRecord
+from dllama.hub.receipts import ReceivedFile
 
 
 class Origin(StrEnum):
@@ -27,4 +27,4 @@ class LocalModel:
     modified_s: float
     origin: Origin
     revision: str = ""
-    files: tuple[FileRecord, ...] = ()
+    files: tuple[ReceivedFile, ...] = ()

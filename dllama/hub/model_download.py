@@ -11,7 +11,7 @@ from pathlib import Path
 from dllama.errors import HubError
 from dllama.hub.hub_cache import cached_blob
 from dllama.hub.partial_file import PART
-from dllama.hub.records import record_of, write_record
+from dllama.hub.receipts import receipt_of, write_receipt
 from dllama.hub.settings import HubSettings
 from dllama.hub.staging_lock import StagingLock
 from dllama.hub.store import Store
@@ -51,7 +51,7 @@ class ModelDownload:
                 raise
             await in_thread(
                 self._store.publish, self._task.selection,
-                record_of(self._task.selection, self._digests),
+                receipt_of(self._task.selection, self._digests),
             )  # fmt: skip
 
     async def _all_files(self) -> None:
@@ -82,7 +82,7 @@ class ModelDownload:
     def _begin(self) -> None:
         """Makes the folder of the unfinished model, and counts what is in it."""
         self._staging.mkdir(parents=True, exist_ok=True)
-        write_record(self._staging, record_of(self._task.selection))
+        write_receipt(self._staging, receipt_of(self._task.selection))
         for i, item in enumerate(self._task.items):
             path = self._path(i)
             for beginning in (path, path.with_name(path.name + PART)):

@@ -37,10 +37,9 @@ class HubName:
     revision: str = MAIN
 
     def __str__(self) -> str:
-        if self.file:
-            at = "" if self.revision == MAIN else f"@{self.revision}"
-            return f"hf.co/{self.repo}{at}/{self.file}"
-        return f"hf.co/{self.repo}:{self.tag}" if self.tag else f"hf.co/{self.repo}"
+        at = "" if self.revision == MAIN else f"@{self.revision}"
+        rest = f"/{self.file}" if self.file else f":{self.tag}" if self.tag else ""
+        return f"hf.co/{self.repo}{at}{rest}"
 
     def tagged(self, tag: str) -> HubName:
         """Returns the name of the files of a type."""
@@ -120,14 +119,16 @@ def _of_handle(name: str, text: str) -> HubName:
 
 
 def _of_repo(rest: str, text: str) -> HubName:
-    """Reads `user/repo[:tag]`, or `user/repo/file.gguf`."""
-    repo, _, tag = rest.partition(":")
-    parts = repo.rstrip("/").split("/")
-    if len(parts) > 2 and not tag:
-        return _checked("/".join(parts[:2]), text, file="/".join(parts[2:]))
-    if len(parts) != 2 or (":" in rest and not _TAG.fullmatch(tag)):
+    """Reads `user/repo[@revision][:tag]`, or `user/repo[@revision]/file.gguf`."""
+    path, _, tag = rest.partition(":")
+    user, _, below = path.rstrip("/").partition("/")
+    place, _, file = below.partition("/")
+    repo, _, revision = place.partition("@")
+    is_tag = not tag or (not file and _TAG.fullmatch(tag))
+    if not is_tag or (":" in rest and not tag) or ("@" in place and not revision):
         raise ModelNameError(f"{text[:100]!r} is no name of a model; write {EXAMPLES}.")
-    return _checked("/".join(parts), text, tag="" if tag.lower() == "latest" else tag)
+    tag = "" if tag.lower() == "latest" else tag
+    return _checked(f"{user}/{repo}", text, tag=tag, file=file, revision=revision or MAIN)
 
 
 def _checked(

@@ -18,8 +18,8 @@ def remove_model(settings: HubSettings, text: str) -> str:
     name, store = parse_name(text, settings.endpoint), Store(settings.folder)
     found = [model for model in models_here(settings) if means(name, model.name)]
     pulled = [model for model in found if model.origin is Origin.PULLED]
-    partly = [record for record, _ in store.unfinished() if means(name, record.name)]
-    names = sorted({model.name for model in pulled} | {record.name for record in partly})
+    partly = [receipt for receipt, _ in store.unfinished() if means(name, receipt.name)]
+    names = sorted({model.name for model in pulled} | {receipt.name for receipt in partly})
     if len(names) > 1:
         raise HubError(f"{text} means {', '.join(names)}; name one of them.")
     if not names and found:
@@ -29,11 +29,11 @@ def remove_model(settings: HubSettings, text: str) -> str:
         )
     if not names:
         raise NotOnHub(f"There is no model {text!r} here; dllama list shows those that are.")
-    for record in partly:
-        lock = StagingLock(store.staging_of(record.id))
+    for receipt in partly:
+        lock = StagingLock(store.staging_of(receipt.id))
         if not lock.try_acquire():
-            raise HubError(f"{record.name} is downloaded just now; stop that first.")
-        store.discard(record.id)
+            raise HubError(f"{receipt.name} is downloaded just now; stop that first.")
+        store.discard(receipt.id)
         lock.release()
     for model in pulled:
         store.remove(model)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dllama.hub.local_model import LocalModel, Origin
-from dllama.hub.records import RECORD, ModelRecord, read_record, write_record
+from dllama.hub.receipts import RECEIPT, Receipt, read_receipt, write_receipt
 from dllama.hub.repository import Selection
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _MAX_DEPTH = 5  # folders, from that of all models to a model's
 
 
 class Store:
-    """The models below a folder. A model is a folder with its files and a record; unfinished ones
+    """The models below a folder. A model is a folder with its files and a receipt; unfinished ones
     lie apart."""
 
     def __init__(self, folder: Path) -> None:
@@ -31,13 +31,13 @@ class Store:
         found = (self._model(place) for place in self._places())
         return sorted((m for m in found if m is not None), key=lambda m: (-m.modified_s, m.name))
 
-    def unfinished(self) -> list[tuple[ModelRecord, int]]:
+    def unfinished(self) -> list[tuple[Receipt, int]]:
         """Returns the downloads that are not complete, and how many bytes of each are here."""
-        found: list[tuple[ModelRecord, int]] = []
+        found: list[tuple[Receipt, int]] = []
         for place in _folders(self.folder / UNFINISHED):
-            record = read_record(place)
-            if record is not None:
-                found.append((record, sum(size for _, size in _files(place))))
+            receipt = read_receipt(place)
+            if receipt is not None:
+                found.append((receipt, sum(size for _, size in _files(place))))
         return found
 
     def home_of(self, selection: Selection) -> Path:
@@ -53,17 +53,17 @@ class Store:
         """Returns whether a model is here, whole."""
         return self._model(self.home_of(selection)) is not None
 
-    def publish(self, selection: Selection, record: ModelRecord) -> None:
+    def publish(self, selection: Selection, receipt: Receipt) -> None:
         """Moves a model whose files are all right to its home, and removes older ones of its
         name. Raises OSError."""
         staging, home = self.staging_of(selection.id), self.home_of(selection)
-        write_record(staging, record)
+        write_receipt(staging, receipt)
         if home.exists():  # a damaged one, else nothing would have been downloaded
             self._drop(home)
         home.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(home)
         for model in self.models():
-            if model.name == record.name and model.id != record.id:
+            if model.name == receipt.name and model.id != receipt.id:
                 self.remove(model)
 
     def remove(self, model: LocalModel) -> None:
@@ -71,8 +71,8 @@ class Store:
         OSError."""
         assert model.origin is Origin.PULLED, "other models belong to other programs"
         for place in self._places():
-            record = read_record(place)
-            if record is not None and (record.name, record.id) == (model.name, model.id):
+            receipt = read_receipt(place)
+            if receipt is not None and (receipt.name, receipt.id) == (model.name, model.id):
                 self._drop(place)
 
     def discard(self, model_id: str) -> None:
@@ -99,12 +99,12 @@ class Store:
             place = place.parent
 
     def _places(self) -> Iterator[Path]:
-        """Yields the folders with records."""
+        """Yields the folders with receipts."""
         level = [p for p in _folders(self.folder) if p.name != UNFINISHED]
         for _ in range(_MAX_DEPTH):
             below: list[Path] = []
             for place in level:
-                if (place / RECORD).is_file():
+                if (place / RECEIPT).is_file():
                     yield place
                 else:
                     below += _folders(place)
@@ -112,20 +112,20 @@ class Store:
 
     def _model(self, place: Path) -> LocalModel | None:
         """Returns the model in a folder; None where a file is missing or has another size."""
-        record = read_record(place)
-        if record is None:
+        receipt = read_receipt(place)
+        if receipt is None:
             return None
         try:
-            for file in record.files:
+            for file in receipt.files:
                 if (place / file.path).stat().st_size != file.n_bytes:
                     raise FileNotFoundError(file.path)
-            modified_s = (place / RECORD).stat().st_mtime
+            modified_s = (place / RECEIPT).stat().st_mtime
         except OSError:
-            log.warning("%s is damaged: files are missing. Pull %s again.", place, record.name)
+            log.warning("%s is damaged: files are missing. Pull %s again.", place, receipt.name)
             return None
         return LocalModel(
-            record.name, record.id, place / record.main if record.main else place,
-            record.n_bytes, modified_s, Origin.PULLED, record.revision, record.files,
+            receipt.name, receipt.id, place / receipt.main if receipt.main else place,
+            receipt.n_bytes, modified_s, Origin.PULLED, receipt.revision, receipt.files,
         )  # fmt: skip
 
 
@@ -139,5 +139,5 @@ def _folders(place: Path) -> list[Path]:
 
 def _files(place: Path) -> Iterator[tuple[Path, int]]:
     for path in place.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.name != RECORD:
+        if path.is_file() and not path.is_symlink() and path.name != RECEIPT:
             yield path, path.stat().st_size

@@ -6,12 +6,17 @@ from collections.abc import Iterable
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
+from dllama.models.command_r import COMMAND_R
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
+from dllama.models.glm4 import GLM4
 from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
+from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
+from dllama.models.olmo2 import OLMO2
+from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
@@ -39,7 +44,13 @@ FAMILIES: dict[str, Family] = {
         GEMMA2,
         GEMMA3,
         SMOLLM3,
+        GRANITE,
+        GRANITE_MOE,
+        OLMO2,
+        OLMOE,
+        GLM4,
         GLM4MOE,
+        COMMAND_R,
     )
 }
 """By `general.architecture`."""

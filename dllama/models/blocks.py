@@ -7,13 +7,18 @@ sum (T, dim), which the forward pass adds up over all ranks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dllama.models.tensors import Axis, Tensor, has
 
 if TYPE_CHECKING:
     from dllama.runtime.layer import Layer
     from dllama.runtime.ops import Ops
+
+NO_VECTOR = np.zeros(0, np.float32)
 
 EMBED = Tensor("embed", "token_embd.weight", "model.embed_tokens.weight", Axis.VOCAB, Axis.DIM)
 NORM = Tensor("norm", "output_norm.weight", "model.norm.weight", None, Axis.DIM)
@@ -67,6 +72,12 @@ SINKS = Tensor(
 )  # fmt: skip
 """A logit of each query head that joins the softmax's total."""
 
+JOINT_QK_NORM = tuple(
+    replace(norm, cols=cols, m=None)
+    for norm, cols in zip(QK_NORM, (Axis.HEADS, Axis.KV_HEADS), strict=True)
+)
+"""Norms of all query heads together, and of all key heads; or each head with weights of its own."""
+
 FEED_FORWARD = (
     Tensor("w1", "ffn_gate.weight", "mlp.gate_proj.weight", Axis.HIDDEN, Axis.DIM, "gate_up", 5),
     Tensor("w3", "ffn_up.weight", "mlp.up_proj.weight", Axis.HIDDEN, Axis.DIM, "gate_up", 7),
@@ -96,6 +107,30 @@ def attention(ops: Ops, layer: Layer) -> None:
     ops.matmul(wo, mixed, ops.addend)
 
 
+def measure_heads(ops: Ops, layer: Layer) -> None:
+    """Queries, keys and values, and this rank's heads' part of the mean squares of a row's queries
+    and keys, to ops.squares."""
+    qkv = layer.matrix("qkv")
+    if qkv is None:  # no heads here
+        ops.add_no_squares()
+        return
+    ops.matmul(qkv, ops.normed, ops.qkv)
+    ops.square_heads()
+
+
+def jointly_normed_attention(ops: Ops, layer: Layer) -> None:
+    """As `attention`, of queries and keys that are normed over all heads together, after
+    `measure_heads` and its sum over all ranks."""
+    wo = layer.matrix("wo")
+    if wo is None:  # no heads here
+        ops.add_nothing()
+        return
+    ops.norm_heads(layer.vector("q_norm"), layer.vector("k_norm"))
+    ops.rotate_and_store(layer, layer.vector("qkv_bias"), NO_VECTOR, NO_VECTOR)
+    mixed = ops.attend(layer, reader=wo)
+    ops.matmul(wo, mixed, ops.addend)
+
+
 def enter_feed_forward(ops: Ops, layer: Layer) -> None:
     """Takes in what attention has added up, and norms the input of the feed-forward."""
     gate_up = layer.matrix("gate_up")
@@ -112,3 +147,20 @@ def feed_forward(ops: Ops, layer: Layer) -> None:
     ops.matmul(gate_up, ops.normed, ops.gate_up)
     hidden = ops.swiglu(gate_up.out_dim // 2, reader=w2)
     ops.matmul(w2, hidden, ops.addend)
+
+
+def enter_parallel(ops: Ops, layer: Layer) -> None:
+    """Takes in what the layer before has added up, and norms the input of attention and of the
+    feed-forward."""
+    readers = (layer.matrix("qkv"), layer.matrix("gate_up"))
+    ops.add_norm(layer.after_previous, layer.vector("norm1"), *readers)
+
+
+def parallel(ops: Ops, layer: Layer) -> None:
+    """This rank's part of attention and of the feed-forward of the same rows, to ops.addend
+    (T, dim)."""
+    ops.begin_part(0)
+    attention(ops, layer)
+    ops.begin_part(1)
+    feed_forward(ops, layer)
+    ops.add_parts()

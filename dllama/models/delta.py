@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dllama.config import DeltaSizes, ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.blocks import NORM2, QK_NORM, QKV, WO, attention
@@ -32,6 +34,7 @@ def is_delta_sound(sizes: DeltaSizes) -> bool:
     return (
         sizes.n_value_heads % sizes.n_key_heads == 0
         and sizes.n_key_heads % sizes.bundle == 0
+        and (sizes.bundle == 1 or not sizes.pairs_gates)
         and sizes.key_dim % 2 == 0
         and sizes.value_dim % LANES == 0
         and 2 <= sizes.conv_len <= MAX_CONV
@@ -112,6 +115,18 @@ DEFAULT_INTERVAL = 4
 COLUMN_BLOCK = 256  # columns of the largest blocks of weights
 
 
+def _is_every(keys: ArchKeys, interval: int) -> bool:
+    """Returns whether a file that says the kind of each layer has one that attends at every
+    `interval`-th, the layers that predict further tokens left out."""
+    kinds = keys.raw("attention.recurrent_layers")
+    if not isinstance(kinds, list | np.ndarray):
+        return kinds is None
+    n_layers = keys.integer("block_count") - keys.count("nextn_predict_layers")
+    return [bool(kind) for kind in kinds[:n_layers]] == [
+        (i + 1) % interval != 0 for i in range(n_layers)
+    ]
+
+
 def delta_fields(*, is_tiled: bool) -> Callable[[ArchKeys], Mapping[str, object]]:
     """Returns a function that reads the ModelConfig fields of gated delta nets (Family.config_of).
     It raises ModelFileError for sizes that make none.
@@ -134,10 +149,11 @@ def delta_fields(*, is_tiled: bool) -> Callable[[ArchKeys], Mapping[str, object]
             bundle=bundle if is_tiled and n_value_heads > n_key_heads else 1,
             pairs_gates=not is_tiled,
         )  # fmt: skip
-        if not is_delta_sound(sizes):
+        if not is_delta_sound(sizes) or not _is_every(keys, sizes.interval):
             raise ModelFileError(
                 f"{keys.path}: {sizes} are sizes of gated delta nets that this version does not "
-                "compute. The file is corrupt, or of a kind this version does not support."
+                "compute, or layers that attend are not every so many. The file is corrupt, or of "
+                "a kind this version does not support."
             )
         return {"delta": sizes}
 

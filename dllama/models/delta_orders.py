@@ -9,6 +9,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.models.blocks import NORM, NORM1, QK_NORM
+from dllama.models.changes import plus_one
 from dllama.models.delta import POST_ATTENTION_NORM
 from dllama.models.family import Order
 
@@ -17,12 +18,6 @@ def minus_exp(values: np.ndarray) -> np.ndarray:
     """The decay of heads as it is computed with; checkpoints have the logarithm of its amount."""
     decay: np.ndarray = -np.exp(values)
     return decay
-
-
-def plus_one(values: np.ndarray) -> np.ndarray:
-    """The weights of a norm whose checkpoints have what they are above one."""
-    weights: np.ndarray = 1 + values
-    return weights
 
 
 HF_CHANGES = {

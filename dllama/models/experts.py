@@ -171,7 +171,8 @@ def expert_fields(
     def fields(keys: ArchKeys) -> Mapping[str, object]:
         if not keys.count("expert_count"):
             return {}
-        hidden_dim = keys.integer("expert_feed_forward_length", keys.integer("feed_forward_length"))
+        of_dense = keys.count("feed_forward_length") or None
+        hidden_dim = keys.integer("expert_feed_forward_length", of_dense)
         n_dense = keys.count("leading_dense_block_count")
         norm = keys.raw("expert_weights_norm")
         found: dict[str, object] = {

@@ -35,14 +35,21 @@ Block = Callable[["Ops", "Layer"], None]
 
 
 class HalfLayer(NamedTuple):
-    """What a layer does between two sums over all ranks."""
+    """What a layer does between two sums over all ranks. Where all ranks have to add up something
+    before it can be computed, `measure` comes first."""
 
     enter: Block  # brings the residual stream up to date and norms it, each row by itself
     compute: Block  # reads the normed rows, leaves this rank's part of a sum in ops.addend
+    measure: Block | None = None  # reads the normed rows, leaves its part of a sum in ops.squares
 
 
 ATTENTION = HalfLayer(blocks.enter_attention, blocks.attention)
+JOINTLY_NORMED_ATTENTION = HalfLayer(
+    blocks.enter_attention, blocks.jointly_normed_attention, blocks.measure_heads
+)
 FEED_FORWARD = HalfLayer(blocks.enter_feed_forward, blocks.feed_forward)
+PARALLEL = HalfLayer(blocks.enter_parallel, blocks.parallel)
+"""Attention and feed-forward of one norm, which are added up together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Family:
     is_hf_interleaved: bool = False  # Hugging Face checkpoints do
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
     hf_types: tuple[str, ...] = ()  # `model_type` in config.json of Hugging Face checkpoints
+    hf_defaults: Mapping[str, object] = field(default_factory=dict)
+    """Values of keys of config.json that its files may leave out."""
     hf_keys: Mapping[str, str] = field(default_factory=dict)
     """Further keys of config.json, and those of GGUF's metadata (after the architecture) for them.
     """
@@ -68,6 +77,7 @@ class Family:
     optional: tuple[str, ...] = ("has_qkv_bias",)
     """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
+    divides_logits: bool = False  # by the metadata's logit_scale; others are multiplied with it
     gguf_orders: Mapping[str, Order] = field(default_factory=dict)
     """By the names that the table has for GGUF: those of tensors that are in another order there.
     Rows of one of ours lie together."""
@@ -79,11 +89,21 @@ class Family:
     has_rope_sections: bool = False  # its GGUF files share rotary pairs among axes of pictures
     m_arch: int | None = None  # distributed-llama's number, where .m files know the family
     attention: HalfLayer = ATTENTION
-    feed_forward: HalfLayer = FEED_FORWARD
+    feed_forward: HalfLayer | None = FEED_FORWARD  # None: `attention` is the whole layer
     config_of: Callable[[ArchKeys], Mapping[str, object]] | None = None
     """Reads further ModelConfig fields from GGUF metadata. Raises ModelFileError for what the
     family does not compute."""
     keys: frozenset[str] = frozenset()  # metadata keys that others refuse and this one computes
+
+    @property
+    def halves(self) -> tuple[HalfLayer, ...]:
+        """The half layers of a layer, in their order."""
+        return (self.attention, *([] if self.feed_forward is None else [self.feed_forward]))
+
+    @property
+    def sums_per_layer(self) -> int:
+        """Returns how often all ranks add something up."""
+        return sum(1 + (half.measure is not None) for half in self.halves)
 
     def model_tensors(self, config: ModelConfig) -> tuple[Tensor, ...]:
         """The tensors outside of layers."""

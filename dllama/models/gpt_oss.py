@@ -8,7 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
-from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, expert_fields
+from dllama.models.experts import (
+    EXPERTS,
+    HF_KEYS,
+    KEYS,
+    MIXTURE,
+    ROUTER,
+    expert_fields,
+    has_experts,
+)
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.models.windows import WindowRule
@@ -18,7 +26,9 @@ if TYPE_CHECKING:
     from dllama.formats.gguf_metadata import ArchKeys
 
 BO = Tensor("bo", "attn_output.bias", "self_attn.o_proj.bias", None, Axis.DIM)
-ROUTER_BIAS = Tensor("router_bias", "ffn_gate_inp.bias", "mlp.router.bias", None, Axis.EXPERTS)
+ROUTER_BIAS = Tensor(
+    "router_bias", "ffn_gate_inp.bias", "mlp.router.bias", None, Axis.EXPERTS, when=has_experts
+)
 
 HF_EXPERTS = {
     "expert_w1": "mlp.experts.gate_up_proj[0::2]",
@@ -31,7 +41,7 @@ HF_EXPERTS = {
 def _of_each_expert(name: str, gguf: str, hf: str, cols: Axis, **more: object) -> Tensor:
     """A bias of each expert."""
     experts = EXPERTS[0].experts
-    return Tensor(name, gguf, hf, None, cols, experts=experts, **more)  # type: ignore[arg-type]
+    return Tensor(name, gguf, hf, None, cols, experts=experts, when=has_experts, **more)  # type: ignore[arg-type]
 
 
 BIASES = (

@@ -13,11 +13,22 @@ from dllama.models.delta import (
 )
 from dllama.models.delta import HF_KEYS as DELTA_HF_KEYS
 from dllama.models.delta_orders import HF_CHANGES, joint_order
-from dllama.models.experts import EXPERTS, HF_KEYS, KEYS, MIXTURE, ROUTER, SHARED, expert_fields
+from dllama.models.experts import (
+    EXPERTS,
+    HF_KEYS,
+    KEYS,
+    MIXTURE,
+    ROUTER,
+    SHARED,
+    SHARED_GATE,
+    expert_fields,
+)
 from dllama.models.family import Family, Order
 
 JOINT = "linear_attn.in_proj_qkvz.weight"
 """Queries, keys, values and gates in one."""
+_DELTA_FIELDS = delta_fields(is_tiled=False)
+_EXPERT_FIELDS = expert_fields(is_normalized=True, has_shared=True)
 
 QWEN3NEXT = Family(
     arch="qwen3next",
@@ -34,13 +45,11 @@ QWEN3NEXT = Family(
     hf_changes=HF_CHANGES,
     layer=(
         NORM1, *GATED_ATTENTION, *DELTA, *PAIRED_BETA_ALPHA, *DELTA_REST, POST_ATTENTION_NORM,
-        ROUTER, *EXPERTS, *SHARED,
+        ROUTER, *EXPERTS, SHARED_GATE, *SHARED,
     ),
     always={"has_qk_norm": True, "has_output_gate": True},
     attention=ATTENTION_OR_DELTA,
     feed_forward=MIXTURE,
-    config_of=lambda keys: {
-        **expert_fields(is_normalized=True)(keys), **delta_fields(is_tiled=False)(keys),
-    },
+    config_of=lambda keys: {**_EXPERT_FIELDS(keys), **_DELTA_FIELDS(keys)},
     keys=KEYS,
 )  # fmt: skip

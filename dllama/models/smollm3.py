@@ -34,6 +34,7 @@ SMOLLM3 = Family(
     arch="smollm3",
     title="SmolLM3",
     hf_types=("smollm3",),
+    hf_defaults={"rope_theta": 2e6},
     hf_keys={"no_rope_layers": ROTATED},
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *FEED_FORWARD),
     is_interleaved=True,

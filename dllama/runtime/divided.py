@@ -59,6 +59,9 @@ class _Group:
             return False
         ops, (half_layer, layer) = self._ops, self._turn
         ops.take_normed_rows()
+        if half_layer.measure is not None:
+            half_layer.measure(ops, layer)
+            self._comm.all_reduce(ops.squares, ops.square_totals)
         half_layer.compute(ops, layer)
         self._sum = self._comm.begin_reduce_scatter(ops.addend, ops.total, ops.shares)
         return True

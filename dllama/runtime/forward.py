@@ -23,16 +23,18 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     rows that are wanted (`Ops.states_at`). Raises PeerLost.
     """
     family, last_layer = weights.family, weights.layers[-1]
-    halves = (family.attention, family.feed_forward)
-    *turns, last = ((half_layer, layer) for layer in weights.layers for half_layer in halves)
+    turns = [(half_layer, layer) for layer in weights.layers for half_layer in family.halves]
+    n_last = 0 if family.feed_forward is None else 1  # half layers without keys and values
+    turns, last = turns[: len(turns) - n_last], turns[len(turns) - n_last :]
     if n_groups := comm.n_groups(ops.rows.n):
-        compute_divided(turns, last_layer.after_attention, ops.groups(n_groups), comm)
+        after = last_layer.after_attention if last else last_layer.after_feed_forward
+        compute_divided(turns, after, ops.groups(n_groups), comm)
     else:
         _compute(turns, ops, comm, executor)
     if ops.rows.n > FEW_ROWS and len(ops.rows.wanted) < ops.rows.n:
         ops.keep_wanted()  # no other row's keys and values are still to come
     if ops.rows.n:
-        _compute([last], ops, comm, executor)
+        _compute(last, ops, comm, executor)
         executor.run(ops.take_in, last_layer.after_feed_forward)
         executor.run(ops.head)  # my slice of the vocabulary
 
@@ -40,5 +42,8 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
 def _compute(turns: Sequence[Turn], ops: Ops, comm: Collective, executor: Executor) -> None:
     for half_layer, layer in turns:
         executor.run(half_layer.enter, ops, layer)  # begins with x += total
+        if half_layer.measure is not None:
+            executor.run(half_layer.measure, ops, layer)
+            executor.all_reduce(comm, ops.squares, ops.square_totals)
         executor.run(half_layer.compute, ops, layer)  # my part of the sum
         executor.all_reduce(comm, ops.addend, ops.total)

@@ -19,7 +19,7 @@ from dllama.runtime.linear import format_name
 from dllama.runtime.step_speed import measure_steps
 from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.speeds import KernelSpeeds, TypeSpeed
-from kernels.activations import add_rms_norm, swiglu
+from kernels.activations import swiglu
 from kernels.arrays import huge
 from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
@@ -27,6 +27,7 @@ from kernels.attention.tile import scoring
 from kernels.formats import format_of
 from kernels.matmul.multiply import WHOLE, matmul
 from kernels.matmul.sums import Units
+from kernels.norms import add_norm
 from kernels.prepare import activations
 from kernels.team import Team
 from kernels.weights.layout import GROUP, Needs, Packed
@@ -156,7 +157,7 @@ def _vectors(team: Team) -> _Probe:
     gate_up, a = np.ones((rows, 2 * COLS), np.float32), activations(rows, COLS)
 
     def both() -> None:
-        add_rms_norm(team.state, x, delta, nothing, weight, 1e-5, a, rows, needs)
+        add_norm(team.state, x, delta, nothing, weight, 1e-5, a, rows, needs)
         swiglu(team.state, gate_up, a, rows, needs)
 
     return _Probe(both, 4.0 * rows * COLS, VECTOR_S)

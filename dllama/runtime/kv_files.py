@@ -35,10 +35,10 @@ def model_fingerprint(source: WeightSource, cut: str) -> bytes:
 
 
 MAGIC = b"dllamaKV"
-VERSION = 1
+VERSION = 2
 MARK_BYTES = 32  # says whose pages these are: model, cut, rank and save
 _HEADER = struct.Struct(f"<8sIIIII{MARK_BYTES}s")  # magic, version, layers, pages, key and value
-_DIGEST_BYTES = 32  # words of a page, mark
+_DIGEST_BYTES = 32  # bytes of a page, mark
 
 Tick = Callable[[], None]
 """Called between two pieces of work, for watchdogs."""
@@ -129,8 +129,8 @@ def _pieces(kv: KvPages, pages: Sequence[int]) -> Iterator[np.ndarray]:
 
 def _header(kv: KvPages, n_pages: int, mark: bytes) -> bytes:
     assert len(mark) == MARK_BYTES
-    words = (kv.keys[0, 0].size, kv.values[0, 0].size)
-    return _HEADER.pack(MAGIC, VERSION, kv.keys.shape[0], n_pages, *words, mark)
+    page = (kv.keys[0, 0].nbytes, kv.values[0, 0].nbytes)
+    return _HEADER.pack(MAGIC, VERSION, kv.keys.shape[0], n_pages, *page, mark)
 
 
 def _difference(found: bytes, wanted: bytes) -> str:

@@ -13,16 +13,20 @@ from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
+from dllama.runtime.partial_sums import Squares
 from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from kernels.activations import add_rms_norm, clear, gather_rows, swiglu
+from kernels.activations import clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
+from kernels.experts.sums import add_parts
+from kernels.joint_norm import head_squares, norm_heads
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
+from kernels.norms import add_norm
 from kernels.prepare import pack_quants, prepare, unpack_quants
 from kernels.recurrent.convolution import convolution
 from kernels.recurrent.delta import DeltaWeights, delta_net
@@ -122,12 +126,15 @@ class Ops:
         self.normed = state.normed.part(first) if first else state.normed  # (T, dim): of products
         self._wire = state.wire[own]
         self.x = state.x[own]  # (T, dim): the residual stream
+        self._own_rows = own  # of the buffers
         self.total = state.partial[own]  # (T, width): the sum over all ranks
-        self.addend: Addend = (  # (T, width): this rank's part of it
-            self.total if state.fixed is None else state.fixed.rows(own)
-        )
+        self.addend = self._whole_addend()  # (T, width): this rank's part of it
         self._cosines, self._sines = state.cosines[:, own], state.sines[:, own]
         self._delta = None
+
+    def _whole_addend(self) -> Addend:
+        fixed = self._state.fixed
+        return self.total if fixed is None else fixed.rows(self._own_rows)
 
     def add_norm(self, after: After, before: np.ndarray, *readers: Linear | None) -> None:
         """x += norm(total + bias), as `after` says, then `normed` = norm(x, before), as all
@@ -138,15 +145,63 @@ class Ops:
         """
         self._needs = needs_of(*readers)
         needs = Needs(quants=True) if self._sends_quants else self._needs
-        add_rms_norm(
+        add_norm(
             self._team, self.x, self._delta, after.norm, before, self._epsilon, self.normed,
-            self.rows.n, needs, self._own, after.bias,
+            self.rows.n, needs, self._own, after.bias, scale=self._config.residual_scale,
+            is_centered=self._config.has_layer_norm,
         )  # fmt: skip
         self._delta = self.total
 
     def take_in(self, after: After) -> None:
         """x += norm(total + bias), as `after` says."""
         self.add_norm(after, NONE)
+
+    def begin_part(self, number: int) -> None:
+        """Lets `addend` be one of the parts that `add_parts` adds up."""
+        assert self._state.parts is not None, "only layers of one sum have parts"
+        self.addend = self._state.parts.part(number, self._own_rows)
+
+    def add_parts(self) -> None:
+        """Adds up the parts, to `addend`."""
+        state, own = self._state, self._own_rows
+        assert state.parts is not None, "only layers of one sum have parts"
+        self.addend = self._whole_addend()
+        slots = state.parts.slots[own]
+        add_parts(self._team, slots, self.rows.n, state.parts.sums, self.addend)
+
+    def square_heads(self) -> None:
+        """This rank's part of the mean squares of each row's queries and keys, to `squares`."""
+        config, n_kv_heads = self._config, self._weights.n_kv_heads
+        head_squares(
+            self._team, self.qkv, self.rows.n, (n_kv_heads * config.group_size, n_kv_heads),
+            config.head_dim, (config.q_dim, config.kv_dim), self.squares,
+        )  # fmt: skip
+
+    def add_no_squares(self) -> None:
+        """Makes this rank's part of the mean squares zero: it has no heads."""
+        clear(self.squares.low)
+        clear(self.squares.wide)
+
+    def norm_heads(self, q_norm: np.ndarray, k_norm: np.ndarray) -> None:
+        """Norms queries and keys of `qkv` by the mean squares of all ranks, in `square_totals`."""
+        norm_heads(
+            self._team, self.qkv, self.rows.n, self.square_totals, q_norm, k_norm, self._epsilon
+        )
+
+    @property
+    def squares(self) -> FixedSums:
+        """This rank's part of each row's mean squares, (T, GROUP)."""
+        return self._squares.own.rows(self._own_rows)
+
+    @property
+    def square_totals(self) -> np.ndarray:
+        """Those of all ranks, (T, GROUP) float32."""
+        return self._squares.total[self._own_rows]
+
+    @property
+    def _squares(self) -> Squares:
+        assert self._state.squares is not None, "only families of joint norms measure heads"
+        return self._state.squares
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
@@ -178,6 +233,7 @@ class Ops:
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
             self._epsilon, self._cosines[table], self._sines[table], rows.positions,
             rows.row_pages, state.kv.keys[layer.place], state.kv.values[layer.place],
+            is_centered=config.has_layer_norm,
         )  # fmt: skip
 
     def attend(self, layer: Layer, reader: Linear, sinks: np.ndarray = NONE) -> Activations:
@@ -265,9 +321,9 @@ class Ops:
         n = len(rows.logits_at)
         if n and weights.wcls is not None:
             gather_rows(self.x, rows.logits_at, state.last)
-            add_rms_norm(
-                self._team, state.last[:n], None, NONE, weights.norm, self._epsilon,
-                self.normed, n, weights.wcls.needs,
+            add_norm(
+                self._team, state.last[:n], None, NONE, weights.head_norm, self._epsilon,
+                self.normed, n, weights.wcls.needs, is_centered=self._config.has_layer_norm,
             )  # fmt: skip
             self.matmul(weights.wcls, self.normed, state.logits, n)
             if self._config.final_softcap:

@@ -9,6 +9,7 @@ import numpy as np
 from dllama.kv import KvType
 from dllama.runtime.experts import ExpertState, allocate_experts
 from dllama.runtime.inputs import Inputs, inputs
+from dllama.runtime.partial_sums import Parts, Squares, allocate_parts, allocate_squares
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from kernels.arrays import aligned
@@ -46,6 +47,8 @@ class RunState:
     experts: ExpertState | None
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up, and the sum
     fixed: FixedSums | None  # of the same shape: what it adds up where sums are exact
+    parts: Parts | None  # of layers whose half layers are added up together
+    squares: Squares | None  # of norms over all heads
     last: np.ndarray  # (R, dim): the rows whose logits are wanted
     logits: np.ndarray  # (R, local vocabulary up to whole groups)
     ids: np.ndarray  # (R, MAX_CANDIDATES) int32
@@ -86,6 +89,8 @@ def allocate(
         experts=allocate_experts(weights, max_tokens),
         partial=aligned((max_tokens, width), f32),
         fixed=FixedSums.zeros(max_tokens, width) if kind is Kind.FIXED else None,
+        parts=allocate_parts(weights.family, max_tokens, width),
+        squares=allocate_squares(weights.family, max_tokens),
         last=aligned((max_logits, config.dim), f32),
         logits=aligned((max_logits, weights.wcls.width if weights.wcls else 0), f32),
         ids=aligned((max_logits, MAX_CANDIDATES), np.int32),

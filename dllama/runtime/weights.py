@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class Weights:
     vocab_start: int
     units: SumUnits
     rotations: Rotations
+    head_norm: np.ndarray = field(init=False)  # `norm` times the scale of logits
+
+    def __post_init__(self) -> None:
+        scale = np.float32(self.config.logit_scale)
+        object.__setattr__(self, "head_norm", self.norm if scale == 1 else self.norm * scale)
 
     @property
     def n_kv_heads(self) -> int:

@@ -10,14 +10,18 @@ from dllama.errors import TooLittleMemory
 from dllama.kv import KvType
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis, Tensor
+from dllama.qtypes import QType
 from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
 from kernels.attention.kv_pages import page_bytes
 from kernels.recurrent.states import state_values
 
-PROCESS_BYTES = 300 << 20  # interpreter, numba and its compiled kernels, ZeroMQ's queues
+FLOATS = (QType.F32, QType.F16, QType.BF16)
+
+PROCESS_BYTES = 124 << 20  # interpreter, libraries, loaded kernels; compiling takes 100 MB more
 WIRE_BYTES = 16 << 20  # weight chunks under way
+LOGIT_ROWS = 64  # that are computed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,46 +62,61 @@ def memory_needed(
     """Returns the bytes a rank will hold at its peak: weights, KV pages, states, scratch, and the
     process itself.
 
-    While loading, one tensor exists twice: as it came and as it is packed.
+    While loading, one tensor exists twice: as it came and as it is packed. KV pages and scratch
+    take no memory before that is over, and only as far as they are used.
     """
     cuts = cut_manifest(config, tensors, shard)
     sizes = [cut.info.packed_bytes for cut in cuts]
-    per_head = config.group_size * (1 + 2 * config.has_output_gate) + 2
-    heads = len(shard.kv_heads) * per_head
-    table = model_tensors(config)
-    mixed = _widest(cuts, table, Axis.HEADS)
-    scratch_values = (
-        6 * config.dim
-        + heads * config.head_dim
-        + 3 * mixed
+    # The residual stream, its normed form, what ranks add up and its sum, and parts of all these.
+    stream = (3.5 + _input_values(cuts)) * config.dim
+    row = (
+        stream
+        + _attention_values(config, shard, cuts)
         + _hidden_values(config, shard, cuts)
         + _delta_row_values(config, shard, cuts)
-    ) * max_step_tokens + 2 * len(shard.vocab) * min(max_step_tokens, 64)
+    )
+    logits = len(shard.vocab) * min(max_step_tokens, LOGIT_ROWS)
+    scratch = 4 * (int(row) * max_step_tokens + logits)
     kv = n_pages * kv_page_bytes(config, len(shard.kv_heads), kv_type)
     kv += config.n_slots * state_bytes(config, len(shard.delta_heads))
-    return sum(sizes) + max(sizes) + kv + 4 * scratch_values + PROCESS_BYTES + WIRE_BYTES
+    return sum(sizes) + max(max(sizes) + WIRE_BYTES, kv + scratch) + PROCESS_BYTES
 
 
-def _delta_row_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:
+def _input_values(cuts: Sequence[Cut]) -> float:
+    """Returns the values of memory that a value of a product's input takes: itself and a byte with
+    its share of scales and sums where weights are in blocks, and twice itself for plain numbers."""
+    plain = sum(cut.info.n_bytes for cut in cuts if cut.info.qtype in FLOATS)
+    return 2.0 if 2 * plain > sum(cut.info.n_bytes for cut in cuts) else 1.5
+
+
+def _attention_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> float:
+    """Returns the values of a row's scratch inside of attention."""
+    heads = len(shard.kv_heads) * (config.group_size * (1 + 2 * config.has_output_gate) + 2)
+    mixed = _widest(cuts, model_tensors(config), Axis.HEADS)
+    return heads * config.head_dim + _input_values(cuts) * mixed
+
+
+def _delta_row_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> float:
     """Returns the values of a row's scratch inside of gated delta nets."""
     keys, values, heads = (
         len(shard.part(axis, config) or ())
         for axis in (Axis.DELTA_KEYS, Axis.DELTA_VALUES, Axis.DELTA_HEADS)
     )
     mixed = _widest(cuts, model_tensors(config), Axis.DELTA_VALUES)
-    return 2 * (keys + values + heads) + 3 * mixed
+    return 2 * (keys + values + heads) + _input_values(cuts) * mixed
 
 
-def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> int:
+def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> float:
     """Returns the values of a row's scratch inside of the feed-forward: of each expert that it
     takes, with its input and its sum, and of a dense layer; or of the only one."""
-    table = model_tensors(config)
-    found = 2 * len(shard.hidden) + 3 * _widest(cuts, table, Axis.HIDDEN)
+    table, each = model_tensors(config), _input_values(cuts)
+    found = 2 * len(shard.hidden) + each * _widest(cuts, table, Axis.HIDDEN)
     if not config.n_experts:
         return found
-    dense = 2 * len(shard.dense) + 3 * _widest(cuts, table, Axis.DENSE)
-    shared = 2 * len(shard.hidden) * config.shared_ratio + 3 * _widest(cuts, table, Axis.SHARED)
-    slots = config.n_active_experts * (found + 4 * config.dim + 4)
+    dense = 2 * len(shard.dense) + each * _widest(cuts, table, Axis.DENSE)
+    shared = 2 * len(shard.hidden) * config.shared_ratio
+    shared += int(each * _widest(cuts, table, Axis.SHARED))
+    slots = config.n_active_experts * (found + (1 + each) * config.dim + 4)
     return slots + shared + dense + 2 * config.dim + 2 * config.n_experts
 
 

@@ -193,6 +193,7 @@ _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
     Axis.KEY_UP: lambda config: config.kv_rank,
     Axis.GATED_HEADS: lambda config: 2 * config.group_size * config.head_dim,
     Axis.KV_HEADS: lambda config: config.head_dim,
+    Axis.QUERY_HEADS: lambda config: config.group_size,
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
     Axis.DENSE: lambda config: HIDDEN_UNIT,

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 KINDS = {"llama": Kind.SPM, "gpt2": Kind.BPE}
 _TEMPLATE_KEY = "tokenizer.chat_template"
 IGNORE_MERGES_KEY = "dllama.tokenizer.ignore_merges"  # ours too; None: as `pre` says
+STRIPS_RIGHT_KEY = "dllama.tokenizer.strips_right"  # ours: ids of such tokens
 PREFIX_RULE_KEY = "dllama.tokenizer.prefix_rule"  # ours: GGUF has no key for it
 _GIVE_ANOTHER = "convert the model again, or give another tokenizer with --tokenizer"
 _NO_ID = 2**32 - 1  # -1 as some converters wrote it: no such token
@@ -196,11 +197,24 @@ def _prefix_rule(metadata: Mapping[str, object]) -> PrefixRule:
         ) from None
 
 
+def _ids(metadata: Mapping[str, object], key: str, n: int) -> list[int]:
+    found = np.asarray(metadata[key])
+    if found.ndim != 1 or found.dtype.kind not in "iu" or np.any((found < 0) | (found >= n)):
+        raise TokenizerError(
+            f"The metadata value {key} is no list of tokens from 0 to {n - 1}. The file is "
+            f"corrupt: {_GIVE_ANOTHER}."
+        )
+    ids: list[int] = found.tolist()
+    return ids
+
+
 def _strips_right(
     metadata: Mapping[str, object], tokens: Sequence[str], types: Sequence[int]
 ) -> frozenset[int]:
-    """Phi-3's special tokens swallow the white space after them; no key says so, so the name of
-    the model has to (as in llama.cpp)."""
+    """The tokens after which white space is dropped. Phi-3's special tokens are such; no key of
+    GGUF says so, so the name of the model has to (as in llama.cpp)."""
+    if STRIPS_RIGHT_KEY in metadata:
+        return frozenset(_ids(metadata, STRIPS_RIGHT_KEY, len(tokens)))
     name = str(metadata.get("general.name", "")).lower()
     if "phi-3" not in name and "phi3" not in name:
         return frozenset()

@@ -44,6 +44,7 @@ END_TEXTS = frozenset(
         *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),  # Qwen: between files
         *("<end_of_turn>", "<turn|>", "<|tool_response>"),  # Gemma
         *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>"),  # gpt-oss, Solar Open
+        *("<|observation|>",),  # GLM: a tool answers now
         *("<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|EOT|>", "<｜end▁of▁sentence｜>"),
         *("<end_of_utterance>", "[e~["),
     }

@@ -8,7 +8,7 @@ vocabulary shares one among its runs of spaces only; there the two are compared 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from tokenizers import Regex
@@ -41,13 +41,14 @@ class LibraryEngine:
 
 def build_spm_engine(vocabulary: Vocabulary) -> TextEngine:
     """An engine whose ids are exactly those of the merge by score, for text with "▁" for " "."""
-    ids = vocabulary.mergeable()
+    # A piece with a space in it is cut out of a text before: here spaces are "▁".
+    ids = {piece: i for piece, i in vocabulary.mergeable().items() if " " not in piece}
     scores = {piece: float(vocabulary.scores[i]) for piece, i in ids.items()}
     byte_ids = _byte_ids(vocabulary)
     exact = ScoreMerge(ids, scores, byte_ids, vocabulary.unk_id)
     if not _covers_its_letters(ids):
         return exact
-    tied = _tied_pieces(ids, scores)
+    tied = _tied_pieces(ids, scores, _always_cut(vocabulary))
     if tied and not _is_one_run(tied, ids):
         return exact
     fast = LibraryEngine(_library_engine(vocabulary, ids, scores, byte_ids))
@@ -106,9 +107,21 @@ def _covers_its_letters(ids: Mapping[str, int]) -> bool:
     return all(letter in ids for letter in set("".join(ids)))
 
 
-def _tied_pieces(ids: Mapping[str, int], scores: Mapping[str, float]) -> list[str]:
-    """Pieces of two letters and more that share their score with another such piece."""
-    merged = [piece for piece in ids if len(piece) > 1]
+def _always_cut(vocabulary: Vocabulary) -> set[str]:
+    """Pieces that are taken out of a text before any merging, wherever they stand in it: they share
+    one score in Gemma's vocabularies. Those of spaces stand there otherwise."""
+    kinds = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return {
+        text for text, kind in kinds if kind == TokenType.USER_DEFINED and SPACE_MARK not in text
+    }
+
+
+def _tied_pieces(
+    ids: Mapping[str, int], scores: Mapping[str, float], cut: Collection[str]
+) -> list[str]:
+    """Pieces of two letters and more, but those that are `cut` out before, that share their score
+    with another such piece."""
+    merged = [piece for piece in ids if len(piece) > 1 and piece not in cut]
     count = Counter(scores[piece] for piece in merged)
     return [piece for piece in merged if count[scores[piece]] > 1]
 

@@ -161,6 +161,24 @@ def add_slots(
     """out[t] = the sum of sums[s] over the slots s = routes.slots[t], for n_rows rows: sums (S,
     width), out (T, width), where it is float32 rounded once. Of `biases` (E, width) float32 those
     of the row's experts are added, times their weights; there may be none."""
+    _launch(team, routes.slots, n_rows, sums, out, (biases, routes.chosen, routes.chances))
+
+
+_NO_EXPERTS, _NO_CHANCES = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
+
+
+def add_parts(
+    team: np.ndarray, slots: np.ndarray, n_rows: int, sums: FixedSums, out: np.ndarray | FixedSums
+) -> None:
+    """out[t] = the sum of sums[s] over s = slots[t], for n_rows rows: slots (T, n) int32, sums
+    (S, width), out (T, width), where it is float32 rounded once."""
+    _launch(team, slots, n_rows, sums, out, (NO_BIASES, _NO_EXPERTS, _NO_CHANCES))
+
+
+def _launch(
+    team: np.ndarray, slots: np.ndarray, n_rows: int, sums: FixedSums, out: np.ndarray | FixedSums,
+    weighted: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:  # fmt: skip
     parts = (sums.low, sums.high.ctypes.data - sums.low.ctypes.data, sums.wide)
     if isinstance(out, FixedSums):
         to_high = out.high.ctypes.data - out.low.ctypes.data
@@ -168,5 +186,4 @@ def add_slots(
         into = (out.low.view(np.float32), int(Kind.FIXED), to_high, marks, stride)
     else:
         into = (out, int(Kind.ROUNDED), 0, 0, 0)
-    weighted = (biases, routes.chosen, routes.chances)
-    launch(_add, team, routes.slots, n_rows, parts, into, weighted)
+    launch(_add, team, slots, n_rows, parts, into, weighted)

@@ -12,6 +12,7 @@ from api.config import ApiConfig
 from api.engines.in_process import InProcessEngineClient
 from api.http.serve import serve
 from api.models.fixed import FixedModels
+from api.models.models import Models
 from api.served_model import ServedModel
 from tests.api.serving import ClientClass, served
 from tests.scripted_runner import ScriptedEngine
@@ -31,6 +32,13 @@ def listening(
 @contextmanager
 def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iterator[str]:
     """Yields the URL; the server stops at the end."""
+    with listening_models(lambda: FixedModels([model]), config) as url:
+        yield url
+
+
+@contextmanager
+def listening_models(make: Callable[[], Models], config: ApiConfig | None = None) -> Iterator[str]:
+    """Yields the URL of a server of the models that `make` makes on its loop."""
     urls: list[str] = []
     is_up = threading.Event()
     ends: list[Callable[[], object]] = []
@@ -43,7 +51,7 @@ def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iter
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(stop.set))
-        app = build_app(FixedModels([model]), config or ApiConfig())
+        app = build_app(make(), config or ApiConfig())
         await serve(app, ["127.0.0.1"], 0, stop=stop, on_ready=up)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)

@@ -243,9 +243,9 @@ def test_errors_are_the_clients_own(clients) -> None:
         clients.openai.get("/nothing", cast_to=object)
     with pytest.raises(openai.InternalServerError, match="501"):
         clients.openai.moderations.create(input="text")
-    with pytest.raises(ollama.ResponseError, match="--model") as refused:
+    with pytest.raises(ollama.ResponseError, match="The hub cannot be asked") as refused:
         clients.ollama.pull("llama3.2")
-    assert refused.value.status_code == 501
+    assert refused.value.status_code == 502
 
 
 def test_a_wrong_key_is_the_clients_own_error(url: str) -> None:

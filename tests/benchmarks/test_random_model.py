@@ -38,14 +38,20 @@ def test_tiny_models_compute_in_every_type(
 
 @pytest.mark.parametrize("name", list(SHAPES))
 def test_every_shape_opens_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
-    """All widths, with one layer and a small vocabulary so that it takes no time."""
-    shape = replace(SHAPES[name], n_layers=1, vocab_size=512, hidden_dim=256)
+    """All widths, with a layer of each kind and a small vocabulary so that it takes no time."""
+    whole = SHAPES[name]
+    n_layers = 1 + whole.n_dense_layers
+    shape = replace(
+        whole, n_layers=n_layers, vocab_size=512, hidden_dim=256,
+        shared_hidden_dim=256 * whole.shared_ratio,
+        attention_layers=whole.attention_layers[:n_layers],
+    )  # fmt: skip
     write_random(tmp_path / "m.gguf", shape, QType.Q4_0, embed_qtype=QType.Q8_0)
     source = open_model(tmp_path / "m.gguf")
     found = source.config
     expected = replace(
         shape,
-        rope_scaling=None,
+        rope_scaling=None if found.rope_factors else shape.rope_scaling,
         rope_factors=found.rope_factors,
         norm_epsilon=found.norm_epsilon,
         tokenizer_size=512,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.activations import add_rms_norm
+from kernels.norms import add_norm
 from kernels.prepare import activations, pack_quants, prepare, unpack_quants, wire_words
 from kernels.weights.layout import Activations, Needs
 
@@ -66,10 +66,10 @@ def test_parts_of_the_rows_are_normed_as_all_are(
     edges = [0, n_tokens // 3, n_tokens // 2, n_tokens]
     whole, parts = activations(n_tokens, 96), activations(n_tokens, 96)
     xs = x.copy(), x.copy()
-    add_rms_norm(team, xs[0], delta, NO_NORM, weight, 1e-5, whole, n_tokens, needs)
+    add_norm(team, xs[0], delta, NO_NORM, weight, 1e-5, whole, n_tokens, needs)
     for own in pairwise(edges):
         before = xs[1].copy()
-        add_rms_norm(team, xs[1], delta, NO_NORM, weight, 1e-5, parts, n_tokens, needs, own)
+        add_norm(team, xs[1], delta, NO_NORM, weight, 1e-5, parts, n_tokens, needs, own)
         others = np.r_[0 : own[0], own[1] : n_tokens]
         assert np.array_equal(xs[1][others], before[others])
     assert np.array_equal(xs[0], xs[1])

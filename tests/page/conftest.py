@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,21 +60,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield Cluster(server, worker)
     finally:
         worker.stop()
-
-
-@contextmanager
-def many_models(folder: Path) -> Iterator[Server]:
-    """A root that loads the models of a folder when they are asked for."""
-    port = own_port()
-    program = Program(
-        folder / "root.log", "root", "--models-dir", str(folder), "--port", str(port), "-t", "1",
-    )  # fmt: skip
-    try:
-        server = Server(program, f"http://127.0.0.1:{port}")
-        server.wait_until_ready()
-        yield server
-    finally:
-        program.stop()
 
 
 class Watched:

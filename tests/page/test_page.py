@@ -14,7 +14,8 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
-from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched, many_models  # noqa: E402
+from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched  # noqa: E402
+from tests.programs import server as server_of  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 QUESTION = "How do I start a worker?"
@@ -148,7 +149,7 @@ def test_nothing_of_a_text_runs_or_loads(watched: Watched) -> None:
 
 def test_models_are_loaded_chosen_and_unloaded(browser: Browser, tmp_path: Path) -> None:
     shutil.copy(DEMO, tmp_path / "second.gguf")
-    with many_models(tmp_path) as server:
+    with server_of(tmp_path, "--models-dir", str(tmp_path)) as server:
         seen = Watched(browser.new_page(), server.url + "/")
         page = seen.open()
         ask(page, QUESTION)

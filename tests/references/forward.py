@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.writers.decode import decode
 from dllama.config import Gating, LayerAttention, ModelConfig
+from dllama.models import FAMILIES
 from dllama.qtypes import QType
 from dllama.rope import rope_frequencies
 from dllama.weight_source import WeightSource
@@ -59,14 +60,20 @@ def _forward(
         names = [name for name in source.tensors if name.startswith(f"layers.{i}.")]
         layer = {name.rpartition(".")[2]: values(name) for name in names}
         attend = partial(_attention, kind=config.attention_of(i))
+        if FAMILIES[config.arch].feed_forward is None:
+            normed = norm(x, layer["norm1"], config)
+            x = x + attend(layer, normed, config) + feed_forward(layer, normed, config)
+            continue
         first = delta_net if config.is_delta(i) else attend
         for half, before, after in (
             (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
             added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
-            x = x + (norm(added, layer[after], config) if after in layer else added)
+            added = norm(added, layer[after], config) if after in layer else added
+            x = x + config.residual_scale * added
     head = values("embed" if config.is_tied else "wcls")
-    return _capped(norm(x, values("norm"), config) @ head.T, config.final_softcap)
+    logits = config.logit_scale * (norm(x, values("norm"), config) @ head.T)
+    return _capped(logits, config.final_softcap)
 
 
 def _capped(x: np.ndarray, cap: float) -> np.ndarray:
@@ -74,6 +81,8 @@ def _capped(x: np.ndarray, cap: float) -> np.ndarray:
 
 
 def norm(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    if config.has_layer_norm:
+        x = x - x.mean(axis=-1, keepdims=True)
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + config.norm_epsilon) * weight.reshape(-1)
 
@@ -90,7 +99,7 @@ def _attention(
     if config.has_output_gate:
         q, gates = (a.reshape(n_tokens, -1, hd) for a in (q[:, ::2], q[:, 1::2]))
     if config.has_qk_norm:
-        q, k = norm(q, layer["q_norm"], config), norm(k, layer["k_norm"], config)
+        q, k = _norm_heads(q, layer["q_norm"], config), _norm_heads(k, layer["k_norm"], config)
     if kind.is_rotated:
         if kind.has_local_rope:
             config = replace(
@@ -151,6 +160,16 @@ def delta_net(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) 
     z = (x @ layer["delta_z"].T).reshape(result.shape)
     result = norm(result, layer["delta_norm"], config) * z / (1 + np.exp(-z))
     return result.reshape(n_tokens, -1) @ layer["delta_out"].T
+
+
+def _norm_heads(x: np.ndarray, weight: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Norms x (T, heads, head_dim): heads that have their weights in common, or weights of their
+    own, or all heads of a row as one."""
+    if weight.size == config.head_dim:
+        return norm(x, weight, config)
+    if config.has_layer_norm:
+        return norm(x, np.ones(config.head_dim), config) * weight.reshape(x.shape[1:])
+    return norm(x.reshape(len(x), -1), weight, config).reshape(x.shape)
 
 
 def _rotate(x: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"models": [as_json(model) for model in models]}, indent=1))
         return 0
     show(_table(models))
-    for record, n_bytes in Store(settings.folder).unfinished():
+    for receipt, n_bytes in Store(settings.folder).unfinished():
         note(
-            f"{size_of(n_bytes)} of {size_of(record.n_bytes)} of {record.name} are here: dllama "
+            f"{size_of(n_bytes)} of {size_of(receipt.n_bytes)} of {receipt.name} are here: dllama "
             "pull goes on with it, dllama rm removes it"
         )
     return 0

@@ -14,6 +14,7 @@ from dllama.cli.build import build_engine
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
 from dllama.cli.model_file import load_tokenizer, metadata_of
+from dllama.cli.terminal.answer_text import AnswerText, answer_text
 from dllama.cli.terminal.output import loading, note
 from dllama.cli.terminal.text_input import piped_text, typed_text
 from dllama.engine.engine import Engine
@@ -67,25 +68,28 @@ def prompt_text(args: argparse.Namespace) -> str:
 
 def encode_prompt(
     args: argparse.Namespace, tokenizer: Tokenizer
-) -> tuple[list[int], frozenset[int]]:
-    """Returns the prompt's ids, and the ids that end the answer."""
+) -> tuple[list[int], frozenset[int], AnswerText]:
+    """Returns the prompt's ids, the ids that end the answer, and how its text is shown."""
     text = prompt_text(args)
     if args.raw:
-        return tokenizer.encode_prompt(text, parse_special=False), tokenizer.eog_ids
+        ids = tokenizer.encode_prompt(text, parse_special=False)
+        return ids, tokenizer.eog_ids, tokenizer.decoder()
     metadata = metadata_of(args.model, args.tokenizer)
     template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
     messages = [{"role": "user", "content": text}]
     if args.system:
         messages.insert(0, {"role": "system", "content": typed_text(args.system, "--system")})
-    ids = tokenizer.encode_prompt(template.render(messages))
-    return ids, tokenizer.eog_ids | template_stop_ids(template, tokenizer)
+    prompt = template.render(messages)
+    stop_ids = tokenizer.eog_ids | template_stop_ids(template, tokenizer)
+    shown = answer_text(tokenizer, template.sources, prompt)
+    return tokenizer.encode_prompt(prompt), stop_ids, shown
 
 
 def run(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(args.model, args.tokenizer)
     sampling = sampling_params(args, tokenizer, secrets.randbits(32))
     check_sampling(sampling, tokenizer.vocab_size)
-    ids, stop_ids = encode_prompt(args, tokenizer)
+    ids, stop_ids, shown = encode_prompt(args, tokenizer)
     with loading("loading") as report:
         named = str(args.tokenizer) if args.tokenizer else None
         engine = build_engine(replace(engine_settings(args), tokenizer=named), report)
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             context_shift=args.context_shift,
             n_keep=args.keep,
         )
-        return answer(engine, submit, tokenizer, is_verbose=args.verbose)
+        return answer(engine, submit, shown, is_verbose=args.verbose)
     finally:
         engine.close()
 
@@ -132,9 +136,8 @@ def next_outputs(engine: Engine) -> list[Output]:
             return []
 
 
-def answer(engine: Engine, submit: Submit, tokenizer: Tokenizer, *, is_verbose: bool) -> int:
+def answer(engine: Engine, submit: Submit, shown: AnswerText, *, is_verbose: bool) -> int:
     """Streams the answer to stdout."""
-    decoder = tokenizer.decoder()
     started_s = first_s = time.perf_counter()
     n = 0
     engine.submit(submit)
@@ -143,11 +146,11 @@ def answer(engine: Engine, submit: Submit, tokenizer: Tokenizer, *, is_verbose: 
             n += len(output.tokens)
             if n and first_s == started_s:
                 first_s = time.perf_counter()
-            sys.stdout.write(decoder.push(output.tokens))
+            sys.stdout.write(shown.push(output.tokens))
             if output.finish is FinishReason.ERROR:
                 raise RequestError(output.error or "the engine gave up on the answer")
             if output.finish is not None:
-                sys.stdout.write(decoder.flush() + "\n")
+                sys.stdout.write(shown.flush() + "\n")
             sys.stdout.flush()
     if is_verbose:
         seconds = time.perf_counter() - first_s

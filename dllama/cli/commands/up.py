@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 
 from dllama.cli.chat_client import ChatClient
-from dllama.cli.commands.chat import talk
 from dllama.cli.flags.arguments import (
     add_model_flag,
     default_threads,
@@ -167,11 +166,14 @@ def run(args: argparse.Namespace) -> int:
     key = args.cluster_key
     with local_cluster(args.model, args.n_workers, port, extra, key) as (url, children):
         workers = count_of(args.n_workers, "worker")
-        note(f"{workers} and a root serve {args.model} at {url}/v1")
+        note(f"{workers} and a root serve {args.model} at {url}/v1; in a browser: {url}/")
         if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):
             print(url, flush=True)
             while True:
                 for child in children:
                     child.check()
                 time.sleep(0.5)
-        return talk(ChatClient(url, os.environ.get("DLLAMA_API_KEY"), {}))
+        from dllama.cli.talk.talking import talk
+
+        client = ChatClient(url, os.environ.get("DLLAMA_API_KEY"), {})
+        return talk(client, keeps_history=True)

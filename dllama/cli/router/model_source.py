@@ -39,7 +39,8 @@ class CliModelSource:
 
     def entries(self) -> list[ModelEntry]:
         found = self._list.read()
-        self._models = {model.entry.name: model for model in found}
+        # Those of an earlier list may be loaded still.
+        self._models |= {model.entry.name: model for model in found}
         return [model.entry for model in found]
 
     def needed_bytes(self, entry: ModelEntry) -> int:

@@ -7,6 +7,7 @@ import os
 import subprocess
 
 from api.app import build_app
+from api.downloads.service import DownloadService
 from api.http.listener import tls_context
 from api.http.serve import serve
 from api.models.pool import ModelPool
@@ -21,9 +22,15 @@ from dllama.cli.server.api_config import api_config
 from dllama.cli.terminal.output import count_of, note
 from dllama.errors import ConfigError
 from dllama.host.temporary import socket_folder
+from dllama.hub.downloads import Downloads
 from dllama.hub.settings import hub_settings
 
 log = logging.getLogger(__name__)
+
+
+def downloads() -> Downloads:
+    """Returns the downloads that the environment asks for. Raises ConfigError."""
+    return Downloads(hub_settings())
 
 
 async def run_router(
@@ -50,11 +57,11 @@ async def run_router(
                 f"{memory_bytes / 1e9:.1f} GB for those that are loaded)"
             )
 
+        app = build_app(pool, api_config(server, vertex), DownloadService(downloads, pool))
         try:
             await serve(
-                build_app(pool, api_config(server, vertex)), server.hosts, server.port, tls=tls,
-                on_ready=on_ready, drain_s=server.drain_s,
-            )  # fmt: skip
+                app, server.hosts, server.port, tls=tls, on_ready=on_ready, drain_s=server.drain_s
+            )
         finally:
             source.close()
     return 0

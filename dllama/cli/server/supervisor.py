@@ -201,7 +201,8 @@ class EngineSupervisor:
     def release(self) -> subprocess.Popen[bytes] | None:
         """Returns the process, if there is one, which is the caller's to end from now on: `run` is
         about to be cancelled."""
-        process, self._process = self._process, None
+        process = self._process or self._started  # one that `run` has not come to yet
+        self._process = self._started = None
         return process
 
 

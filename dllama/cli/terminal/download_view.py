@@ -19,6 +19,10 @@ class DownloadView(Protocol):
 
     def show(self, event: Event) -> None: ...
 
+    def refuse(self, reason: str) -> None:
+        """Shows why a download does not begin."""
+        ...
+
 
 @contextmanager
 def download_view() -> Iterator[DownloadView]:
@@ -81,6 +85,9 @@ class Lines:
         else:
             note(ending(event))
 
+    def refuse(self, reason: str) -> None:
+        complain(reason)
+
     def _update(self, event: Event) -> None:
         for text in (item["note"] for item in _items(event.task)):
             if isinstance(text, str) and text not in self._notes:
@@ -108,13 +115,15 @@ class Bars:
         for row in rows:
             self._show_row(event.task_id, row)
         if event.is_last:
-            text = ending(event)
             if event.type is EventType.ERROR:
-                self._progress.stop()
-                complain(text)
-                self._progress.start()
+                self.refuse(ending(event))
             else:
-                self._progress.console.print(text, markup=False)
+                self._progress.console.print(ending(event), markup=False)
+
+    def refuse(self, reason: str) -> None:
+        from rich.text import Text
+
+        self._progress.console.print(Text("error: ", "bold red").append(reason, "none"))
 
     def _show_row(self, task_id: str, row: Mapping[str, Any]) -> None:
         key = (task_id, str(row["id"]))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.cells import cell_len
 
 TAB = 8
-_DROPPED = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+DROPPED = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """Control characters: a model must not move a terminal's cursor, or ring its bell."""
 
 
@@ -24,7 +24,7 @@ class WordWrap:
     def push(self, text: str) -> str:
         """Takes the next piece and returns what may be written."""
         out = []
-        for char in text.translate(_DROPPED):
+        for char in text.translate(DROPPED):
             if char == "\n":
                 out.append(self._finish_word() + "\n")
                 self._column, self._spaces = 0, ""

@@ -13,6 +13,7 @@ from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.rope_keys import rope_metadata
 from dllama.formats.checkpoint.window_keys import KINDS, window_metadata
+from dllama.formats.gguf_config import epsilon_key
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.family import Family
 
@@ -42,6 +43,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "query_pre_attn_scalar": (),
     "use_bidirectional_attention": (False,),
     "no_rope_layers": ([],),
+    "position_embedding_type": ("rope",),
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
@@ -61,6 +63,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     Raises ModelFileError, which names the key, for what this version does not compute."""
     family = family_of(config, path)
     _refuse_foreign(config, family, path)
+    config = {**family.hf_defaults, **config}
     if "intermediate_size" not in config and "moe_intermediate_size" in config:
         config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
@@ -76,7 +79,8 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     if config.get("head_dim") is not None:
         size = _whole(config, "head_dim", path)
         keys |= {"attention.key_length": size, "attention.value_length": size}
-    keys["attention.layer_norm_rms_epsilon"] = _above_zero(config, "rms_norm_eps", path)
+    epsilon = "layer_norm_eps" if family.always.get("has_layer_norm") else "rms_norm_eps"
+    keys[epsilon_key(family)] = _above_zero(config, epsilon, path)
     keys |= window_metadata(config, path)
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
     return {

@@ -19,6 +19,7 @@ from dllama.weight_source import TensorInfo
 BLOCKS, SCALES = "_blocks", "_scales"
 _LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
 _FOUR = np.uint64(4)
+_BLOCK = np.dtype([("scale", "u1"), ("quants", "V16")])
 
 
 class Turns(NamedTuple):
@@ -54,16 +55,19 @@ class JointMxfp4:
         part = (_ours(rows, self.turns), slice(cols.start // 32, cols.stop // 32))
         blocks, scales = (_numbers(each, np.dtype(np.uint8)) for each in (self.blocks, self.scales))
         n_experts = self.info.n_experts
-        out = np.empty((n_experts, len(rows), len(cols) // 32, 17), np.uint8)
+        out = np.empty((n_experts, len(rows), len(cols) // 32), _BLOCK)
         for expert in range(n_experts):  # one at a time: these are gigabytes
-            out[expert, :, :, 0] = scales[expert][part]
+            out["scale"][expert] = scales[expert][part]
             halves = np.ascontiguousarray(blocks[expert][part]).view(np.uint64)
             first, second = halves[..., 0], halves[..., 1]
+            pairs = np.empty((*first.shape, 8, 2), np.uint8)
             even = (first & _LOW) | ((second & _LOW) << _FOUR)
             odd = ((first >> _FOUR) & _LOW) | (second & ~_LOW)
-            out[expert, :, :, 1::2] = even[..., None].view(np.uint8)
-            out[expert, :, :, 2::2] = odd[..., None].view(np.uint8)
-        return out.reshape(n_experts * len(rows), -1)
+            pairs[..., 0] = even[..., None].view(np.uint8)
+            pairs[..., 1] = odd[..., None].view(np.uint8)
+            out["quants"][expert] = pairs.reshape(*first.shape, 16).view("V16")[..., 0]
+        raw: np.ndarray = out.view(np.uint8)
+        return raw.reshape(n_experts * len(rows), -1)
 
     def release(self) -> None:
         for stored in (self.blocks, self.scales):

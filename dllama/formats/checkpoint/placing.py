@@ -115,13 +115,15 @@ class Placing:
             )
         if not is_table:
             _check_dims(files, found, n_experts)
-        check_shape(theirs, (found.rows, found.cols), shape, found.file.path)
+        is_flat = shape[0] == 1  # a vector, whatever dimensions it is stored in
+        rows, cols = (1, found.rows * found.cols) if is_flat else (found.rows, found.cols)
+        check_shape(theirs, (rows, cols), shape, found.file.path)
         if found.dtype == FP8:
             scaled, used = fp8_tensor(files, found, name, self._block())
             self.used |= used
             return scaled
         self.used.add(theirs)
-        info = TensorInfo(name, FLOATS[found.dtype], found.rows, found.cols, n_experts=n_experts)
+        info = TensorInfo(name, FLOATS[found.dtype], rows, cols, n_experts=n_experts)
         return Placement(info, found.file, found.offset)
 
     def _block(self) -> tuple[int, int]:

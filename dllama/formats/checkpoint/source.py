@@ -28,7 +28,8 @@ from dllama.formats.checkpoint.tokenizer_json import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata
-from dllama.formats.mapped_source import MappedSource, Stored
+from dllama.formats.kept_tensors import KeptTensors
+from dllama.formats.mapped_source import MappedSource, Stored, checked_cut, cut_of
 from dllama.formats.stored_views import by_stored_name
 from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
@@ -60,6 +61,7 @@ class CheckpointSource(MappedSource):
         self.config_json = read_config(folder)
         self.files = WeightFiles(folder, path)
         self.files.tensors = text_tensors(self.files.tensors)
+        self._kept = KeptTensors(0)
         try:
             config = _model_config(self.files, self.config_json)
             stored = _stored(self.files, config, self.config_json)
@@ -67,6 +69,23 @@ class CheckpointSource(MappedSource):
         except BaseException:
             self.files.close()
             raise
+
+    def read(self, name: str, rows: range | None = None, cols: range | None = None) -> np.ndarray:
+        """Experts are put together once for all readers of their parts, until they are released."""
+        info = self.tensors[name]
+        if info.n_experts == 1:
+            return super().read(name, rows, cols)
+        whole = self._kept.get(name)
+        if whole is None:
+            whole = super().read(name)
+            self._kept.put(name, whole)
+        rows = checked_cut(rows, info.rows // info.n_experts, f"rows of {name}")
+        cols = checked_cut(cols, info.cols, f"columns of {name}")
+        return cut_of(whole, info, rows, cols)
+
+    def release(self, name: str) -> None:
+        self._kept.release(name)
+        super().release(name)
 
     @cached_property
     def metadata(self) -> GgufMetadata:

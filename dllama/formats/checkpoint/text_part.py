@@ -11,8 +11,11 @@ from dllama.formats.checkpoint.folder import CONFIG, read_json
 from dllama.formats.safetensors import StoredTensor
 
 TEXT = "text_config"
-_OF_TEXT = "model.language_model."
-_OTHERS = re.compile(r"^(model\.visual|visual|mtp)\.")
+_OF_TEXT = {
+    "model.language_model.": "model.", "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}  # fmt: skip
+_OTHERS = re.compile(r"^((model\.)?(visual|vision_tower|multi_modal_projector)|mtp)\.")
 """What sees pictures, and what guesses tokens further ahead: neither is computed."""
 
 _WHOLE = ("tie_word_embeddings", "quantization_config")
@@ -33,6 +36,6 @@ def text_tensors(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]
     found = {}
     for name, tensor in tensors.items():
         if not _OTHERS.match(name):
-            ours = f"model.{name.removeprefix(_OF_TEXT)}" if name.startswith(_OF_TEXT) else name
-            found[ours] = tensor
+            part = next((part for part in _OF_TEXT if name.startswith(part)), "")
+            found[_OF_TEXT.get(part, "") + name.removeprefix(part)] = tensor
     return found

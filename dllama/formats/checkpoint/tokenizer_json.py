@@ -89,7 +89,7 @@ class _Reader:
         vocab = self._vocab(model)
         has_bytes = model.get("byte_fallback") is True
         is_nfc, marks, prefixes = self._normalizers()
-        patterns, metaspace = self._pre_tokenizers()
+        patterns, metaspace = self._pre_tokenizers(marks)
         if has_bytes == (patterns is not None) or (marks and not has_bytes):
             raise self._unknown(
                 "it is neither byte-level BPE nor SentencePiece's (byte_fallback with a Metaspace, "
@@ -171,13 +171,16 @@ class _Reader:
                     raise self._unknown(f"its normalizer is {str(part)[:200]}")
         return is_nfc, marks, prefixes
 
-    def _pre_tokenizers(self) -> tuple[tuple[str, ...] | None, str | None]:
+    def _pre_tokenizers(self, marks: bool) -> tuple[tuple[str, ...] | None, str | None]:
         """Returns the expressions that cut words, None without ByteLevel; and where a Metaspace
-        puts a space before a text, "" for nowhere, None without one."""
+        puts a space before a text, "" for nowhere, None without one. Where normalizers have made
+        ▁ of all spaces (`marks`) nothing is cut at spaces."""
         patterns: list[str] = []
         is_byte_level, metaspace = False, None
         for part in self._steps("pre_tokenizer", "pretokenizers"):
             match part.get("type"):
+                case "Split" if marks and part.get("pattern") == {"String": " "}:
+                    pass  # Gemma's
                 case "Split" if part.get("behavior") == "Isolated" and not part.get("invert"):
                     patterns.append(self._pattern(part))
                 case "Split" if part.get("behavior") == "Removed" and part.get("invert") is True:

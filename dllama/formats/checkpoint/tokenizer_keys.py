@@ -3,7 +3,6 @@ scores, special ids, the rule by which words are cut, and the chat templates."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from dllama.formats.checkpoint.folder import read_json
 from dllama.formats.checkpoint.generation_keys import end_ids
 from dllama.formats.checkpoint.merge_scores import merge_scores
 from dllama.formats.checkpoint.tokenizer_json import TokenizerJson, read_tokenizer_json
-
-log = logging.getLogger(__name__)
 
 CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
@@ -36,7 +33,7 @@ def tokenizer_metadata(folder: Path) -> dict[str, object]:
         **_kind_keys(parts, tokens),
         **_special_keys(folder, parts, said, ids),
     }
-    return keys | _template_keys(folder, said)
+    return keys | _stripping_keys(parts) | _template_keys(folder, said)
 
 
 def _tokens(parts: TokenizerJson) -> tuple[list[str], list[int]]:
@@ -58,11 +55,17 @@ def _tokens(parts: TokenizerJson) -> tuple[list[str], list[int]]:
     for added in parts.added:
         kind = TokenType.CONTROL if added.is_special else TokenType.USER_DEFINED
         tokens[added.id], types[added.id] = added.text, int(kind)
-        if added.strips_right:
-            log.warning("%s: white space after %r is kept", parts.path, added.text)
     if parts.unk is not None and parts.unk in parts.vocab:
         types[parts.vocab[parts.unk]] = int(TokenType.UNKNOWN)
     return tokens, types
+
+
+def _stripping_keys(parts: TokenizerJson) -> dict[str, object]:
+    """Returns the tokens after which white space is dropped, where there are any."""
+    from dllama.tokenizer.gguf_vocabulary import STRIPS_RIGHT_KEY
+
+    ids = sorted(added.id for added in parts.added if added.strips_right)
+    return {STRIPS_RIGHT_KEY: np.array(ids, np.int32)} if ids else {}
 
 
 def _kind_keys(parts: TokenizerJson, tokens: list[str]) -> dict[str, object]:

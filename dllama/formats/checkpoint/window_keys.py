@@ -13,7 +13,8 @@ import numpy as np
 from dllama.errors import ModelFileError
 from dllama.models.windows import PATTERN, WINDOW
 
-FULL, SLIDING = KINDS = ("full_attention", "sliding_attention")
+FULL, SLIDING = "full_attention", "sliding_attention"
+KINDS = (FULL, SLIDING, "attention")  # Granite's name for full attention
 _MOST = 2**31 - 1
 
 

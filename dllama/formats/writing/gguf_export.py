@@ -12,7 +12,13 @@ import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError
-from dllama.formats.gguf_config import LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS
+from dllama.formats.gguf_config import (
+    LONG_ROPE_FACTORS,
+    ROPE_FACTORS,
+    SCALES,
+    SHORT_ROPE_FACTORS,
+    epsilon_key,
+)
 from dllama.formats.gguf_source import their_name
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
@@ -78,11 +84,15 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
         f"{arch}.attention.head_count_kv": config.n_kv_heads,
         f"{arch}.attention.key_length": config.head_dim,
         f"{arch}.attention.value_length": config.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": float(config.norm_epsilon),
+        f"{arch}.{epsilon_key(FAMILIES[arch])}": float(config.norm_epsilon),
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling) | _experts(config) | _attention(config) | _deltas(config)
+            _scaling(config.rope_scaling)
+            | _experts(config)
+            | _scales(config)
+            | _attention(config)
+            | _deltas(config)
         ).items()
     }
 
@@ -112,16 +122,23 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
 
 
+def _scales(config: ModelConfig) -> dict[str, object]:
+    family = FAMILIES[config.arch]
+    known = {key: field for key, field in SCALES.items() if key in family.keys}
+    found = {key: getattr(config, field) for key, field in known.items()}
+    if family.divides_logits:
+        found["logit_scale"] = 1 / config.logit_scale
+    return {key: float(scale) for key, scale in found.items() if scale is not None}
+
+
 def _attention(config: ModelConfig) -> dict[str, object]:
     """Windows, and what families of their own say of scores and logits."""
     family, kinds = FAMILIES[config.arch], config.attention_layers
     said: dict[str, object] = {
-        "attention.scale": config.attention_scale,
         "attn_logit_softcapping": float(config.attention_softcap),
         "final_logit_softcapping": float(config.final_softcap),
     }
-    known = {key: value for key, value in said.items() if key in family.keys}
-    keys: dict[str, object] = {key: value for key, value in known.items() if value is not None}
+    keys = {key: value for key, value in said.items() if key in family.keys}
     if config.local_rope_theta is not None:
         keys["rope.freq_base_swa"] = float(config.local_rope_theta)
     windows = [kind.window for kind in kinds if kind.window is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from api.downloads.service import DownloadService
 from api.engines.in_process import InProcessEngineClient
 from api.models.fixed import FixedModels
 from dllama.hub.downloads import Downloads
-from tests.api.serving import Server, says, served, serving_models
+from tests.api.serving import Server, run, says, served, serving_models
 from tests.dllama.hub.pulling import files_in, settings_of, whole_models
 from tests.hub_server import HubServer, Trouble, hub_server
 from tests.leaks import no_leaks  # noqa: F401  (a fixture)
@@ -45,10 +45,6 @@ async def serving(
     service = DownloadService(lambda: Downloads(settings_of(hub, folder, **more)))
     async with serving_models(models, config, service) as server, asyncio.timeout(PATIENCE_S):
         yield server
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(body())  # type: ignore[arg-type]
 
 
 async def sse_events(response: aiohttp.ClientResponse) -> AsyncIterator[dict]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 
 import aiohttp
@@ -108,22 +107,6 @@ def test_a_unix_socket_is_served_replaced_and_removed(tmp_path: Path) -> None:
 def test_what_names_a_socket() -> None:
     assert unix_path("127.0.0.1") is None and unix_path("box") is None
     assert unix_path("unix:/run/a") == Path("/run/a") and unix_path("b.sock") == Path("b.sock")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-        "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", str(key), "-out", str(cert),
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a certificate is made with openssl, which failed: {error}")
-    return cert, key
 
 
 def test_tls(certificate: tuple[Path, Path]) -> None:

@@ -12,10 +12,17 @@ from api.models.pool import ModelPool
 from api.models.residents import Limits
 from api.served_model import ServedModel
 from dllama.errors import ConfigError, ModelFileError
+from dllama.requests import EngineState
 from tests.api.serving import masks, says, served
 from tests.scripted_runner import ScriptedEngine
 
 GB = 10**9
+
+
+class FailingClient(InProcessEngineClient):
+    def note_failure(self, state: EngineState) -> None:
+        """Hears the last words of an engine."""
+        self._receive(state)
 
 
 class ScriptedModelEngine:
@@ -26,7 +33,7 @@ class ScriptedModelEngine:
         self.engine = ScriptedEngine(
             says(f"I am {entry.name}"), gate=source.gates.get(entry.name), constraints=masks()
         )
-        self.client = InProcessEngineClient(self.engine)
+        self.client = FailingClient(self.engine)
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -35,7 +42,11 @@ class ScriptedModelEngine:
     async def _load(self) -> None:
         await self.source.may_load.wait()
         reason = self.source.failures.get(self.entry.name)
-        if reason is not None:
+        if self.source.n_short.get(self.entry.name, 0):
+            self.source.n_short[self.entry.name] -= 1
+            self.client.note_failure(EngineState("failed", detail="too little", is_short=True))
+            self.client.engine_died("too little")
+        elif reason is not None:
             self.client.engine_died(reason)
         else:
             await self.client.start()
@@ -50,12 +61,14 @@ class ScriptedModelEngine:
 
 class ScriptedSource:
     """Satisfies api.models.entry.ModelSource. `needs` are bytes, of all models 1 GB at first;
-    engines of `failures` fail with their reason, and none loads before it `may_load`."""
+    engines of `failures` fail with their reason, those of `n_short` so often for want of memory,
+    and none loads before it `may_load`."""
 
     def __init__(self, *names: str, **more: object) -> None:
         self.listed = [replace(ModelEntry(name), **more) for name in names]  # type: ignore[arg-type]
         self.needs: dict[str, int] = {}
         self.failures: dict[str, str] = {}
+        self.n_short: dict[str, int] = {}
         self.gates: dict[str, threading.Semaphore] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()

@@ -325,6 +325,38 @@ def test_the_list_is_read_again() -> None:
     run(body)
 
 
+def test_a_node_with_less_memory_than_was_thought_makes_others_leave() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one", "two")
+        source.n_short["two"] = 1
+        async with routing(source, 0) as server:
+            assert (await server.chat(model="one")).status == 200
+            assert (await server.chat(model="two")).status == 200
+            assert [one.entry.name for one in source.running] == ["two"]
+
+    run(body)
+
+
+def test_who_waits_for_a_model_that_is_taken_off_the_list_is_told() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one", "two")
+        source.may_load.clear()
+        async with routing(source) as server:
+            asking = [asyncio.create_task(server.chat(model=name)) for name in ("one", "two")]
+            await until(lambda: bool(source.running))
+            while (await server.get("/stats")).json["n_waiting"] < 2:
+                await asyncio.sleep(0.005)
+            source.listed = [ModelEntry("three")]
+            assert (await server.get("/models?reload=1")).status == 200
+            for reply in await asyncio.gather(*asking):
+                assert reply.status == 503 and "taken off the list" in reply.error["message"]
+            await until(lambda: not source.running)
+            source.may_load.set()
+            assert (await server.chat(model="three")).status == 200
+
+    run(body)
+
+
 def test_ollamas_keep_alive() -> None:
     async def body() -> None:
         source = ScriptedSource("one", "two", idle_s=0.05)

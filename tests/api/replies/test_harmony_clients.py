@@ -84,6 +84,17 @@ def test_forced_calls_and_forms_leave_room_for_thoughts() -> None:
         assert (told.message.reasoning_content, told.finish_reason) == ("Hm, < 3.", "stop")
 
 
+def test_a_form_is_complete_where_thoughts_take_all_tokens() -> None:
+    with chatting("<|channel|>analysis<|message|>" + "Hm, well. " * 40) as (client, _):
+        schema = {**SCHEMA, "required": ["city"]}
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        [told] = client.chat.completions.create(
+            model="toy", messages=HI, response_format=form, max_tokens=90
+        ).choices
+        assert told.message.reasoning_content.startswith("Hm, well. Hm, well.")
+        assert set(json.loads(told.message.content)) == {"city"}
+
+
 @pytest.mark.parametrize("end", ["<|return|>", "<|end|>", "<|end|><|start|>user<|message|>No"])
 def test_an_answer_ends_with_its_final_message(end: str) -> None:
     with chatting(FINAL + end) as (client, _):

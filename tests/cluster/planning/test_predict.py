@@ -39,6 +39,17 @@ def test_synchronisations_are_two_a_layer() -> None:
     assert two.sync_s == pytest.approx(GIGABIT.seconds(8192), rel=0.1)
 
 
+def test_families_have_their_own_number_of_synchronisations() -> None:
+    """One a layer where its halves are added up together, three where heads are measured before."""
+    network = {}
+    for arch, n_syncs in (("llama", 32), ("command-r", 16), ("olmo2", 48)):
+        found = predictor([node("a"), node("b")], work=work_of(replace(llama_1b(), arch=arch)))
+        two = found.predict([0, 1], found.work.shards([1.0, 1.0]), 512)
+        assert two.n_syncs == n_syncs
+        network[arch] = two.decode.network
+    assert network["command-r"] < 0.6 * network["llama"] and network["llama"] < network["olmo2"]
+
+
 def test_a_step_takes_its_embeddings_along() -> None:
     work, nodes = work_of(), [node("a"), node("b"), node("c")]
     shards = work.shards([1.0] * 3)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.planning.work import ModelWork, described_tensors
+from cluster.planning.work import ModelWork, Room, described_tensors
+from dllama.config import LayerAttention
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest
 from tests.cluster.planning.clusters import llama_1b, work_of
@@ -104,3 +105,15 @@ def test_a_token_reads_its_experts_only() -> None:
     for shares in ([1.0, 1.0], [3.0, 2.0, 1.0]):
         for shard in work.shards(shares):
             assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.02)
+
+
+@pytest.mark.parametrize(("n_rows", "depth"), [(1, 0), (1, 100), (1, 39), (30, 20), (8, 300)])
+def test_layers_with_a_window_see_no_more_than_it(n_rows: int, depth: int) -> None:
+    layers = (LayerAttention(window=40), LayerAttention())
+    config = replace(llama_1b(), n_layers=2, attention_layers=layers)
+    work = ModelWork(config, described_tensors(config, QType.Q8_0), Room(1, 1))
+    rows = range(depth, depth + n_rows)
+    seen = [[range(max(0, row + 1 - window), row + 1) for row in rows] for window in (40, 10**6)]
+    n_read = [len(set().union(*layer)) for layer in seen]
+    n_pairs = [sum(map(len, layer)) for layer in seen]
+    assert work.attended(n_rows, depth) == (sum(n_read) / 2, sum(n_pairs) / 2)

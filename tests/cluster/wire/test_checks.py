@@ -316,6 +316,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"delta": replace(DELTA, n_key_heads=0)},
         {"delta": replace(DELTA, n_value_heads=6)},
         {"delta": replace(DELTA, bundle=3)},
+        {"delta": replace(DELTA, pairs_gates=True)},
         {"delta": replace(DELTA, key_dim=15)},
         {"delta": replace(DELTA, value_dim=8)},
         {"delta": replace(DELTA, conv_len=1)},

@@ -68,7 +68,7 @@ async def pulling(settings: HubSettings) -> AsyncIterator[Pulling]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, but for records."""
+    """Everything below a folder, but for receipts."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -12,10 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extr
 
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
-from cluster.thread_collective import ThreadCollective, ThreadGroup  # noqa: E402
-from dllama.formats import open_model  # noqa: E402
-from dllama.kv import KvType  # noqa: E402
-from tests.local_model import Ranks, make_step  # noqa: E402
+from tests.dllama.models.beside_transformers import compare  # noqa: E402
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 80).tolist()
 SIZES = {
@@ -62,16 +59,4 @@ def saved(folder: Path, model_type: str) -> np.ndarray:
 def test_logits_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     """Of a prompt and of single tokens, on one to three nodes."""
     expected = saved(tmp_path / "model", model_type)
-    for n_ranks in (1, 2, 3):
-        group = ThreadGroup(n_ranks)
-        comms = [ThreadCollective(group, rank) for rank in range(n_ranks)]
-        source = open_model(tmp_path / "model")
-        ranks = Ranks(source, [1.0] * n_ranks, comms, kv_type=KvType.F32)
-        rows = ranks.run(make_step([(0, TOKENS[:60], 0)], every_row=True))
-        rows += [
-            ranks.run(make_step([(0, [token], at)]))[0]
-            for at, token in enumerate(TOKENS[60:], start=60)
-        ]
-        ranks.close()
-        got = np.array([row.logits for row in rows])
-        np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+    compare(tmp_path / "model", expected, TOKENS, n_prompt=60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,12 @@ import pytest
 
 from dllama.formats import open_model
 from dllama.qtypes import QType
-from dllama.runtime.executor import ALIKE_BEFORE
+from tests.dllama.runtime.same_logits import (
+    batches_equal_singles,
+    chunks_equal_the_whole,
+    replays_change_nothing,
+)
 from tests.dllama.runtime.test_exact import bits
-from tests.dllama.runtime.test_executor import logits
 from tests.dllama.runtime.test_groups import logits as logits_in_groups
 from tests.local_model import local_runner, make_step
 from tests.references.forward import reference_logits
@@ -40,21 +42,11 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def test_chunks_and_tokens_equal_the_whole(model: Path) -> None:
-    with local_runner(model, threads=2) as runner:
-        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
-        for cuts in ([0, 1, 9, 60, 120], list(range(121))):
-            for start, end in itertools.pairwise(cuts):
-                [row] = runner.run(make_step([(1, TOKENS[start:end], start)]))
-            assert np.array_equal(row.logits, whole.logits)
+    chunks_equal_the_whole(model, TOKENS, ([0, 1, 9, 60, 120], range(121)))
 
 
 def test_a_batch_equals_singles(model: Path) -> None:
-    sequences = [TOKENS[:50], TOKENS[10:25], TOKENS[30:31], TOKENS[5:45]]
-    with local_runner(model, threads=2) as runner:
-        alone = [runner.run(make_step([(0, s, 0)]))[0].logits.copy() for s in sequences]
-        together = runner.run(make_step([(i, s, 0) for i, s in enumerate(sequences)]))
-    for a, b in zip(alone, together, strict=True):
-        assert np.array_equal(a, b.logits)
+    batches_equal_singles(model, TOKENS)
 
 
 @pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 5.0, 2.0]], ids=str)
@@ -65,11 +57,7 @@ def test_many_nodes_equal_one(model: Path, shares: list[float]) -> None:
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 9.0]], ids=str)
 def test_replays_change_nothing(model: Path, shares: list[float]) -> None:
     """Steps that are replayed have other sequences in other slots than the captured one."""
-    plain, _ = logits(model, shares, 1_000_000)
-    found, ranks = logits(model, shares, ALIKE_BEFORE)
-    assert all(each.executor.n_graphs > 0 for each in ranks.models)
-    for a, b in zip(found, plain, strict=True):
-        assert np.array_equal(a, b)
+    replays_change_nothing(model, shares)
 
 
 def test_states_are_kept_and_gone_on_from(model: Path) -> None:

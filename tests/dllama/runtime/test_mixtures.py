@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +11,13 @@ import pytest
 from benchmarks.random_model import SHAPES, write_random
 from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.qtypes import QType
-from dllama.runtime.executor import ALIKE_BEFORE
 from kernels.gates import Gate
+from tests.dllama.runtime.same_logits import (
+    batches_equal_singles,
+    chunks_equal_the_whole,
+    replays_change_nothing,
+)
 from tests.dllama.runtime.test_exact import bits
-from tests.dllama.runtime.test_executor import logits
-from tests.local_model import local_runner, make_step
 from tests.toy_models import MIXTRAL, write_toy
 
 TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 352, 120)]
@@ -50,21 +51,11 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def test_chunks_and_tokens_equal_the_whole(model: Path) -> None:
-    with local_runner(model, threads=2) as runner:
-        [whole] = runner.run(make_step([(0, TOKENS, 0)]))
-        for cuts in ([0, 1, 9, 60, 120], list(range(121))):
-            for start, end in itertools.pairwise(cuts):
-                [row] = runner.run(make_step([(1, TOKENS[start:end], start)]))
-            assert np.array_equal(row.logits, whole.logits)
+    chunks_equal_the_whole(model, TOKENS, ([0, 1, 9, 60, 120], range(121)))
 
 
 def test_a_batch_equals_singles(model: Path) -> None:
-    sequences = [TOKENS[:50], TOKENS[10:25], TOKENS[30:31], TOKENS[5:45]]
-    with local_runner(model, threads=2) as runner:
-        alone = [runner.run(make_step([(0, s, 0)]))[0].logits.copy() for s in sequences]
-        together = runner.run(make_step([(i, s, 0) for i, s in enumerate(sequences)]))
-    for a, b in zip(alone, together, strict=True):
-        assert np.array_equal(a, b.logits)
+    batches_equal_singles(model, TOKENS)
 
 
 @pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 5.0, 2.0]], ids=str)
@@ -75,8 +66,4 @@ def test_many_nodes_equal_one(model: Path, shares: list[float]) -> None:
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 2.0]], ids=str)
 def test_replays_change_nothing(model: Path, shares: list[float]) -> None:
     """Rows of a step that is replayed take other experts than those of the captured one."""
-    plain, _ = logits(model, shares, 1_000_000)
-    found, ranks = logits(model, shares, ALIKE_BEFORE)
-    assert all(each.executor.n_graphs > 0 for each in ranks.models)
-    for a, b in zip(found, plain, strict=True):
-        assert np.array_equal(a, b)
+    replays_change_nothing(model, shares)

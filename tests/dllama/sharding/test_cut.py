@@ -120,10 +120,8 @@ def test_the_largest_tensor_needs_room_twice() -> None:
     tensors = ArraySource(config).tensors
     for shard in plan_shards(config, [1.0, 1.0]):
         sizes = [cut.info.n_bytes for cut in cut_manifest(config, tensors, shard)]
-        pages = 7 * kv_page_bytes(config, len(shard.kv_heads))
-        least = sum(sizes) + max(sizes) + pages + PROCESS_BYTES + WIRE_BYTES
         needed = memory_needed(config, tensors, shard, n_pages=7, max_step_tokens=1)
-        assert least < needed < least + max(sizes)
+        assert needed == sum(sizes) + max(sizes) + WIRE_BYTES + PROCESS_BYTES
 
 
 def test_columns_that_come_along_with_blocks_need_memory() -> None:
@@ -158,7 +156,7 @@ def test_memory_counts_weights_and_pages() -> None:
     weights = sum(t.n_bytes for n, t in source.tensors.items() if n != "embed")
     few, many = (
         memory_needed(config, source.tensors, shard, n_pages=n, max_step_tokens=64)
-        for n in (10, 110)
+        for n in (10_000, 10_100)  # more than a tensor on its way
     )
     assert few > weights
     # 2 layers, 32 tokens, 4 heads, float16: keys of 8, and values of 8 padded to a vector of 16

@@ -51,6 +51,13 @@ def test_refused(metadata: dict[str, Any], key: str, value: object, message: str
     assert str(caught.value).endswith(".")
 
 
+@pytest.mark.parametrize("ids", [[0, N], [-1], [0.5], [[1]], "x"])
+def test_tokens_that_do_not_exist_drop_no_white_space(ids: object) -> None:
+    key = "dllama.tokenizer.strips_right"
+    with pytest.raises(TokenizerError, match=f"{key} is no list of tokens"):
+        Tokenizer.from_gguf_metadata(SPM | {key: ids})
+
+
 def test_absent_types_are_normal_ones_and_minus_one_is_no_token() -> None:
     changed = BPE | {"tokenizer.ggml.bos_token_id": 2**32 - 1}
     del changed["tokenizer.ggml.token_type"]

@@ -12,8 +12,10 @@ import pytest
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
+from dllama.formats.checkpoint.joint_experts import JointMxfp4
 from dllama.formats.writing.convert import write_gguf
 from dllama.qtypes import QType
+from dllama.sharding.pieces import read_piece, whole_model
 from dllama.weight_source import WeightSource
 from tests.checkpoints import Entry, write_checkpoint
 from tests.references.forward import reference_logits, tensor_values
@@ -98,6 +100,30 @@ def test_mxfp4_has_the_values_of_its_blocks(
             whole = source.read(ours).reshape(N_EXPERTS, n_rows, -1)
             cut = source.read(ours, range(3, n_rows - 1), range(32, 64))
             assert np.array_equal(cut, whole[:, 3:-1, 17:34].reshape(len(cut), -1))
+
+
+def test_experts_are_put_together_once_for_all_their_pieces(
+    quantized: tuple[WeightSource, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = quantized
+    reads: list[str] = []
+    read = JointMxfp4.read
+
+    def counted(tensor: JointMxfp4, rows: range, cols: range) -> np.ndarray:
+        reads.append(tensor.info.name)
+        return read(tensor, rows, cols)
+
+    monkeypatch.setattr(JointMxfp4, "read", counted)
+    name = "layers.1.expert_w1"
+    for tiled in whole_model(source.config, source.tensors):
+        if tiled.cut.source_name == name:
+            pieces = [read_piece(source, sized) for sized in tiled.sized()]
+    assert len(pieces) == N_EXPERTS and reads == [name]
+    whole = source.read(name).reshape(N_EXPERTS, *pieces[0].shape)
+    assert all(np.array_equal(piece, mine) for piece, mine in zip(pieces, whole, strict=True))
+    source.release(name)
+    source.read(name)
+    assert len(reads) == 2
 
 
 def test_a_gguf_file_of_it_is_the_same_model(

@@ -19,7 +19,7 @@ from dllama.models import model_tensors
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import DELTA, EXPERTS, LONGROPE, MIXTRAL, toy_tensor, write_toy
+from tests.toy_models import DELTA, EXPERTS, GRANITE, LONGROPE, MIXTRAL, toy_tensor, write_toy
 
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
@@ -28,6 +28,11 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("qwen3", "qwen3", QType.BF16, {}),
     ("exaone4", "exaone4", QType.F32, {}),
     ("phi3", "phi3", QType.F32, LONGROPE),
+    ("granite", "granite", QType.BF16, GRANITE),
+    ("granite", "granitemoehybrid", QType.F32, GRANITE),
+    ("olmo2", "olmo2", QType.F32, {}),
+    ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
+    ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
 ]
 TOKENS = range(5, 25)
 
@@ -57,6 +62,8 @@ def test_a_folder_is_the_same_model_as_a_gguf_file(
 MIXTURES = [
     ("llama", "mixtral", MIXTRAL),
     ("qwen3moe", "qwen3_moe", EXPERTS["qwen3moe"]),
+    ("granitemoe", "granitemoe", EXPERTS["granitemoe"] | GRANITE),
+    ("olmoe", "olmoe", EXPERTS["olmoe"]),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
 ]

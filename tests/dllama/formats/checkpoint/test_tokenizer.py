@@ -136,6 +136,21 @@ def test_the_real_sentencepiece_vocabulary(tmp_path: Path) -> None:
     check_same(tmp_path)
 
 
+def test_white_space_after_a_token_is_dropped_where_the_file_says_so(tmp_path: Path) -> None:
+    """As after Phi-3's special tokens; a GGUF file that is made of the folder keeps it."""
+    write_spm_tokenizer(tmp_path, 352)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    for token in said["added_tokens"]:
+        token["rstrip"] = token["content"] == "<|im_end|>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    check_same(tmp_path)
+    text = "a<|im_end|> \n b <s> c<|im_end|>"
+    expected = Library.from_file(str(tmp_path / "tokenizer.json")).encode(
+        text, add_special_tokens=False
+    )
+    assert ours(tmp_path).encode(text, parse_special=True) == expected.ids
+
+
 def test_special_tokens_come_from_whatever_file_names_them(tmp_path: Path) -> None:
     write_bpe_tokenizer(tmp_path, 352)
     path = tmp_path / "tokenizer_config.json"

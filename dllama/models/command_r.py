@@ -1,0 +1,30 @@
+"""Command-R, Command-R+ and Aya 23 (Cohere): attention and feed-forward read one norm and are added
+up together. The norm takes the mean off; in R+ each head has one, with weights of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dllama.models.blocks import FEED_FORWARD, JOINT_QK_NORM, NORM1, QKV, WO
+from dllama.models.family import PARALLEL, Family
+
+COMMAND_R = Family(
+    arch="command-r",
+    title="Command-R, Command-R+, Aya 23",
+    hf_types=("cohere",),
+    hf_keys={
+        "logit_scale": "logit_scale",
+        "model_max_length": "context_length",  # the other key has a tenth of it
+    },
+    layer=(
+        NORM1, *QKV, *(replace(norm, has_pairs=True) for norm in JOINT_QK_NORM), WO, *FEED_FORWARD,
+    ),
+    is_interleaved=True,
+    is_hf_interleaved=True,
+    hf_known=frozenset({"use_qk_norm"}),
+    optional=("has_qk_norm",),
+    always={"has_layer_norm": True},
+    attention=PARALLEL,
+    feed_forward=None,
+    keys=frozenset({"logit_scale"}),
+)  # fmt: skip

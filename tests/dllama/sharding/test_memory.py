@@ -1,0 +1,71 @@
+"""What a rank is said to need before it is loaded, against what its process takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dllama.qtypes import QType
+from tests.toy_models import write_toy
+
+LOAD = """
+import sys
+from pathlib import Path
+from dllama.formats import open_model
+from dllama.runtime.local_runner import LocalRunner
+from dllama.sharding.memory import PROCESS_BYTES, memory_needed
+from dllama.sharding.plan import plan_for
+from kernels.kernel import on_compile
+from tests.local_model import make_step
+
+def taken():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+N_PAGES, ROWS = 60, 512
+source = open_model(sys.argv[1])
+[shard] = plan_for(source.config, source.tensors, [1.0])
+needed = memory_needed(
+    source.config, source.tensors, shard, n_pages=N_PAGES, max_step_tokens=ROWS
+) - PROCESS_BYTES
+
+def run(runner):
+    for start in range(0, N_PAGES * 32, ROWS):
+        n = min(ROWS, N_PAGES * 32 - start)
+        runner.run(make_step([(0, [i % 300 for i in range(n)], start)], pages_each=N_PAGES))
+
+before, compiled = taken(), []
+with on_compile(compiled.append):
+    runner = LocalRunner.load(source, n_pages=N_PAGES, max_step_tokens=ROWS, n_threads=1)
+    run(runner)
+print(needed, taken() - before, len(compiled))
+runner.close()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+@pytest.mark.parametrize("arch", ["llama", "qwen3moe"])
+def test_a_rank_takes_what_it_was_said_to_need(tmp_path: Path, arch: str) -> None:
+    """But for the process itself, which is measured once for all models: docs/log.md."""
+    model = write_toy(
+        tmp_path / "toy.gguf", arch=arch, qtype=QType.Q8_0, dim=512, hidden_dim=1024, n_layers=4,
+        n_heads=8, n_kv_heads=8, vocab_size=4096, max_seq_len=4096,
+    )  # fmt: skip
+    found = measured(model)
+    if found[2]:  # the compiler takes memory too, once
+        found = measured(model)
+    needed, taken, n_compiled = found
+    assert not n_compiled
+    assert needed == pytest.approx(taken, rel=0.1), found
+
+
+def measured(model: Path) -> tuple[int, ...]:
+    """The bytes needed, the bytes taken, and the number of kernels that had to be compiled."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(model)], cwd=Path(__file__).parents[3],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return tuple(map(int, done.stdout.split()))

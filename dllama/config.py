@@ -229,6 +229,11 @@ class ModelConfig:
         return self.head_dim if self.latent is None else self.latent.value_dim
 
     @property
+    def attended_dim(self) -> int:
+        """Values of a query and of what it attends to."""
+        return self.head_dim if self.latent is None else self.latent.width
+
+    @property
     def q_dim(self) -> int:
         """Columns of `wo`: what all heads mix."""
         return self.n_heads * self.value_dim
@@ -242,6 +247,11 @@ class ModelConfig:
     def key_up_dim(self) -> int:
         """Rows of the matrices that take a latent model's queries to compressed keys."""
         return self.n_heads * self.kv_rank
+
+    @property
+    def latent_key_dim(self) -> int:
+        """Rows of the same matrices, where they are stored the other way round."""
+        return self.n_heads * self.nope_dim
 
     @property
     def kv_rank(self) -> int:

@@ -49,8 +49,7 @@ class ModelWork:
     """The matrices of a model, counted once: those of a shard are sums over its units.
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
-    in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
-    all layers together too; `state_head_bytes` those of the state of a key head.
+    in all layers together; `state_head_bytes` those of the state of a key head.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -78,7 +77,6 @@ class ModelWork:
         embed = tensors["embed"]
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
         self.normed_quants = reads_normed_quants(config, tensors)
-        self.kv_head_bytes = kv_page_bytes(config, 1, room.kv_type) / PAGE_TOKENS
         self.state_head_bytes = state_bytes(config, 1)
         self._windows = Counter(config.attention_of(i).window for i in range(config.n_layers))
         self._memory = self._memory_by_unit()
@@ -132,6 +130,10 @@ class ModelWork:
         """Returns nearly the same at once: memory grows by units of the cut."""
         fixed, slopes = self._memory
         return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
+
+    def token_bytes(self, n_heads: int) -> float:
+        """Returns the bytes of a token's keys and values of some heads, in all layers together."""
+        return kv_page_bytes(self.config, n_heads, self.room.kv_type) / PAGE_TOKENS
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values, and of its states."""

@@ -14,11 +14,12 @@ import numpy as np
 from cluster.security.keys import KEY_CHARS, is_key
 from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
-from dllama.config import DeltaSizes, ModelConfig
+from dllama.config import DeltaSizes, Latent, ModelConfig
 from dllama.errors import ConfigError, ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
 from dllama.models.delta import is_delta_sound
+from dllama.models.latent import LATENT_ATTENTION
 from dllama.qtypes import BLOCK
 from dllama.runtime.kv_files import MARK_BYTES
 from dllama.sharding.memory import state_bytes
@@ -100,7 +101,7 @@ def _is_mixture_sound(config: ModelConfig) -> bool:
 
 def _is_attention_sound(config: ModelConfig) -> bool:
     """Returns whether each layer has its kind of attention, and scales and caps are numbers."""
-    layers, theta = config.attention_layers, config.local_rope_theta
+    layers, theta, latent = config.attention_layers, config.local_rope_theta, config.latent
     factors = (
         config.attention_softcap, config.final_softcap, config.embedding_scale,
         config.residual_scale, config.logit_scale,
@@ -111,6 +112,20 @@ def _is_attention_sound(config: ModelConfig) -> bool:
         and (theta is None or (math.isfinite(theta) and theta > 1))
         and all(math.isfinite(factor) and factor >= 0 for factor in factors)
         and (config.attention_scale is None or math.isfinite(config.attention_scale))
+        and (latent is not None) == (FAMILIES[config.arch].attention is LATENT_ATTENTION)
+        and (latent is None or _is_latent_sound(config, latent))
+    )
+
+
+def _is_latent_sound(config: ModelConfig, sizes: Latent) -> bool:
+    """Returns whether heads are of the sizes that latent attention makes them of."""
+    of_rows = (sizes.kv_rank, sizes.rope_dim, sizes.nope_dim, sizes.value_dim)
+    return (
+        all(0 < size <= MAX_DIMENSION for size in of_rows)
+        and 0 <= sizes.q_rank <= MAX_DIMENSION
+        and config.n_kv_heads == config.n_heads
+        and config.head_dim == sizes.nope_dim + sizes.rope_dim
+        and config.rotary_dim == sizes.rope_dim
     )
 
 
@@ -128,7 +143,8 @@ def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> N
 def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
     """Raises ProtocolError for KV pages and states that take more than `max_bytes` even where a
     rank has one head and a byte for each number."""
-    least = n_pages * PAGE_TOKENS * config.n_kv_layers * 2 * config.head_dim
+    each = 2 * config.head_dim if config.latent is None else config.latent.width
+    least = n_pages * PAGE_TOKENS * config.n_kv_layers * each
     least += config.n_slots * state_bytes(config, 1) // 4
     if least > max_bytes:
         raise ProtocolError(

@@ -30,7 +30,8 @@ def count_pages(config: ModelConfig, settings: EngineSettings, free_bytes: int) 
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
     n_nodes = len(settings.workers) + 1
-    page = kv_page_bytes(config, config.n_kv_heads, KvType(settings.kv_type)) // n_nodes
+    page = kv_page_bytes(config, config.n_kv_heads, KvType(settings.kv_type))
+    page //= n_nodes if config.latent is None else 1  # rows for all heads are on every node
     fitting = free_bytes // KV_SHARE // max(page, 1)
     return int(max(one, min(FULL_CONTEXTS * one, fitting)))
 

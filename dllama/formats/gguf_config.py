@@ -18,6 +18,7 @@ from dllama.models import FAMILIES, unknown_family
 from dllama.models.blocks import QK_NORM, QKV_BIAS
 from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
+from dllama.models.latent import LOG_MULTIPLIER
 from dllama.models.tensors import Tensor
 from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
@@ -31,6 +32,7 @@ NEUTRAL: dict[str, float] = {
     "attention.clamp_kqv": 0,
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
+    LOG_MULTIPLIER: 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
@@ -107,7 +109,7 @@ def model_config(file: Described) -> ModelConfig:
     n_layers = _n_layers(keys, file)
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
-    head_dim = _head_dim(keys, dim, n_heads, file)
+    found = {} if family.config_of is None else family.config_of(keys)
     fields: dict[str, object] = {
         **_windows(keys, family, n_layers),
         "hidden_dim": keys.integer(
@@ -116,7 +118,8 @@ def model_config(file: Described) -> ModelConfig:
         **{field: True for field in family.optional if field in file.optional},
         **family.always,
         **_scales(keys, family),
-        **(family.config_of(keys) if family.config_of is not None else {}),
+        **({} if "head_dim" in found else _heads(keys, dim, n_heads, file)),
+        **found,
     }
     config = ModelConfig(
         arch=arch,
@@ -124,8 +127,6 @@ def model_config(file: Described) -> ModelConfig:
         dim=dim,
         n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
-        head_dim=head_dim,
         vocab_size=file.vocab_size,
         max_seq_len=keys.integer("context_length"),
         norm_epsilon=keys.number(epsilon_key(family)),
@@ -133,7 +134,6 @@ def model_config(file: Described) -> ModelConfig:
         rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
         long_rope_factors=file.long_rope_factors,
-        partial_rotary_dim=_partial_rotary_dim(keys, head_dim),
         is_tied=not file.has_head,
         tokenizer_size=file.tokenizer_size,
         **fields,  # type: ignore[arg-type]
@@ -195,6 +195,17 @@ def _n_layers(keys: ArchKeys, file: Described) -> int:
     return n_layers
 
 
+def _heads(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> dict[str, object]:
+    """Returns the fields of key/value heads, and of how many of their values are rotated."""
+    head_dim = _head_dim(keys, dim, n_heads, file)
+    rotated = keys.integer("rope.dimension_count", head_dim)
+    return {
+        "n_kv_heads": keys.integer("attention.head_count_kv", n_heads),
+        "head_dim": head_dim,
+        "partial_rotary_dim": None if rotated == head_dim else rotated,
+    }
+
+
 def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     if "attention.key_length" not in keys and dim % n_heads:
         raise ModelFileError(
@@ -216,12 +227,6 @@ def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]
     layers = windowed_layers(keys, family.windows, n_layers)
     theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
     return {"attention_layers": layers, "local_rope_theta": theta}
-
-
-def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:
-    """Returns how many values of a head are rotated; None for all of them."""
-    rotated = keys.integer("rope.dimension_count", head_dim)
-    return None if rotated == head_dim else rotated
 
 
 def _check_rope(config: ModelConfig, file: Described) -> None:
@@ -304,8 +309,13 @@ def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
 
 
 def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
-    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it."""
-    if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
+    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. Where scores
+    are made larger in its place, it is 1."""
+    if kind != RopeScalingKind.YARN:
+        return None
+    if keys.number(LOG_MULTIPLIER, 0.0, may_be_zero=True):
+        return 1.0
+    if "rope.scaling.attn_factor" not in keys:
         return None
     yarn = 0.1 * float(np.log(factor)) + 1.0 if factor > 1 else 1.0
     return keys.number("rope.scaling.attn_factor") * yarn

@@ -61,6 +61,12 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     if config.local_rope_theta is not None and windows:
         rope += f", theta {config.local_rope_theta:g} in layers with a window"
     attention = {}
+    if (latent := config.latent) is not None:
+        queries = f", queries of {latent.q_rank}" * (latent.q_rank > 0)
+        attention["latent"] = (
+            f"{latent.width} values of a token and layer for all heads, {latent.rope_dim} of them "
+            f"rotated{queries}"
+        )
     if windows:
         attention["windows"] = (
             f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.command_r import COMMAND_R
+from dllama.models.deepseek2 import DEEPSEEK2
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
@@ -51,6 +52,7 @@ FAMILIES: dict[str, Family] = {
         GLM4,
         GLM4MOE,
         COMMAND_R,
+        DEEPSEEK2,
     )
 }
 """By `general.architecture`."""

@@ -24,6 +24,7 @@ from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.units import SumUnits
 from dllama.step import MAX_LOGIT_ROWS, NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed
+from kernels.attention.latent import shift_latents
 from kernels.attention.shift_keys import shift_keys
 from kernels.matmul.sums import Kind
 from kernels.team import STATE_WORDS, Team
@@ -131,11 +132,16 @@ class RankModel:
         assert weights.config.delta is None, "a state cannot forget some of its tokens"
         if weights.n_kv_heads == 0:
             return
-        shift_keys(
-            self.team.state, kv.keys, kv.values, shift.from_pages, shift.to_pages,
-            shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop,
-            weights.rotations.by_layer, weights.config.head_dim,
-        )  # fmt: skip
+        n_keep, n_drop = shift.n_keep, shift.n_drop
+        moved = shift.from_pages, shift.to_pages, n_keep, n_drop, shift.n_tokens - n_drop
+        turns, latent = weights.rotations, weights.config.latent
+        if latent is None:
+            head_dim = weights.config.head_dim
+            shift_keys(self.team.state, kv.keys, kv.values, *moved, turns.by_layer, head_dim)
+            return
+        shift_latents(
+            self.team.state, kv.values, *moved, latent.kv_rank, latent.width, turns.inv_freq[0]
+        )
 
     def save_kv(
         self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT

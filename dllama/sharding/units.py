@@ -100,6 +100,17 @@ def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: A
     return math.lcm(*blocks) if blocks else 1
 
 
+HEAD_AXES = (
+    Axis.HEADS, Axis.GATED_HEADS, Axis.QUERY_HEADS, Axis.KV_HEADS, Axis.QUERIES, Axis.KEY_UP,
+)  # fmt: skip
+"""The axes that are cut by KV heads."""
+
+
+def head_widths(config: ModelConfig) -> dict[Axis, int]:
+    """Returns the values of each axis that belong to one KV head, with its query heads."""
+    return {axis: axis.size(config) // config.n_kv_heads for axis in HEAD_AXES}
+
+
 def head_bundle(config: ModelConfig, align: int) -> int:
     """Returns how many KV heads are handed out together, so that no block of activations is cut."""
     align = min(align, ACTIVATION_BLOCK)

@@ -35,11 +35,15 @@ def latent_page_bytes(kind: str, n_layers: int, width: int) -> int:
     return n_layers * page_words(kind, width)[1] * WORDS[kind].itemsize
 
 
-def latent_pages(kind: str, n_layers: int, n_pages: int, width: int) -> KvPages:
-    """Returns pages of zeros: one row for all heads, in place of values, and no keys."""
+def latent_pages(
+    kind: str, n_layers: int, n_pages: int, width: int, *, has_heads: bool = True
+) -> KvPages:
+    """Returns pages of zeros: one row for all heads, in place of values, and no keys; none of a
+    rank without heads."""
+    n = int(has_heads)
     return KvPages(
-        aligned((n_layers, n_pages, 1, 0), WORDS[kind]),
-        aligned((n_layers, n_pages, 1, page_words(kind, width)[1]), WORDS[kind]),
+        aligned((n_layers, n_pages, n, 0), WORDS[kind]),
+        aligned((n_layers, n_pages, n, page_words(kind, width)[1]), WORDS[kind]),
     )
 
 
@@ -53,15 +57,17 @@ def turn_pairs(x, cosine, sine, sign):
 
 
 @region
-def _store_rows(thread, team, kv, n_rows, norm, epsilon, cosines, sines, positions, row_pages,
-                pages, width):  # fmt: skip
+def _store_rows(thread, team, x, columns, n_rows, norm, epsilon, cosines, sines, positions,
+                row_pages, pages):  # fmt: skip
     rank, one = norm.size, np.float32(1)
+    begin, end = columns
+    width = padded(end - begin)
     while True:
         first = claim(team, ROWS)
         if first >= n_rows:
             return
         for t in range(first, min(first + ROWS, n_rows)):
-            row = kv[t]
+            row = x[t, begin:end]
             latent = row[:rank]
             mean = sum_of_squares(latent) / np.float32(rank)
             factor = one / np.sqrt(mean + epsilon)
@@ -72,23 +78,22 @@ def _store_rows(thread, team, kv, n_rows, norm, epsilon, cosines, sines, positio
 
 
 @kernel
-def _store_latents(team, kv, n_rows, norm, epsilon, cosines, sines, positions, row_pages, pages,
-                   width):  # fmt: skip
-    _store_rows(team, (team, kv, n_rows, norm, epsilon, cosines, sines, positions, row_pages, pages,
-                       width))  # fmt: skip
+def _store_latents(team, x, columns, n_rows, norm, epsilon, cosines, sines, positions, row_pages,
+                   pages):  # fmt: skip
+    _store_rows(team, (team, x, columns, n_rows, norm, epsilon, cosines, sines, positions,
+                       row_pages, pages))  # fmt: skip
 
 
 def store_latents(
-    team: np.ndarray, kv: np.ndarray, n_rows: int, norm: np.ndarray, epsilon: float,
-    cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray, row_pages: np.ndarray,
-    pages: np.ndarray,
+    team: np.ndarray, x: np.ndarray, columns: tuple[int, int], n_rows: int, norm: np.ndarray,
+    epsilon: float, cosines: np.ndarray, sines: np.ndarray, positions: np.ndarray,
+    row_pages: np.ndarray, pages: np.ndarray,
 ) -> None:  # fmt: skip
-    """Norms and rotates the rows of kv in place and writes them to one layer's pages.
-
-    kv (T, rank + rotated) float32 may be a view of wider rows; norm (rank,); cosines and sines
-    (T, rotated / 2); positions and row_pages (T,) int32."""
-    launch(_store_latents, team, kv, n_rows, norm, np.float32(epsilon), cosines, sines, positions,
-           row_pages, pages, padded(kv.shape[1]))  # fmt: skip
+    """Norms and rotates the columns (first, end) of x (T, ...) float32 in place, rank + rotated of
+    them, and writes them to one layer's pages. norm (rank,); cosines and sines (T, rotated / 2);
+    positions and row_pages (T,) int32."""
+    launch(_store_latents, team, x, columns, n_rows, norm, np.float32(epsilon), cosines, sines,
+           positions, row_pages, pages)  # fmt: skip
 
 
 @region

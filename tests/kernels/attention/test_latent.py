@@ -58,8 +58,8 @@ class Sequence:
         cosines, sines = np.zeros((2, n, ROTATED // 2), np.float32)
         rope_table(positions, FREQUENCIES, 1.0, cosines, sines)
         store_latents(
-            team, kv.astype(np.float32), n, self.norm, 1e-5, cosines, sines, positions,
-            self.pages[positions // PAGE], self.kv.values[0],
+            team, np.pad(kv, ((0, 0), (5, 3))).astype(np.float32), (5, 5 + WIDTH), n, self.norm,
+            1e-5, cosines, sines, positions, self.pages[positions // PAGE], self.kv.values[0],
         )  # fmt: skip
         queries, out = np.zeros((2, n, N_HEADS * width), np.float32)
         by_head = np.ascontiguousarray(np.swapaxes(absorbed, 0, 1).astype(np.float32))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import Gating, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
@@ -19,7 +19,17 @@ from dllama.models import model_tensors
 from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
-from tests.toy_models import DELTA, EXPERTS, GRANITE, LONGROPE, MIXTRAL, toy_tensor, write_toy
+from tests.toy_models import (
+    DEEPSEEK,
+    DELTA,
+    EXPERTS,
+    GRANITE,
+    LONGROPE,
+    MIXTRAL,
+    V2_LITE,
+    toy_tensor,
+    write_toy,
+)
 
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
@@ -66,6 +76,9 @@ MIXTURES = [
     ("olmoe", "olmoe", EXPERTS["olmoe"]),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
+    ("deepseek2", "deepseek_v3", DEEPSEEK),
+    ("deepseek2", "kimi_k2", DEEPSEEK | {"n_expert_groups": 1, "n_active_groups": 1}),
+    ("deepseek2", "deepseek_v2", DEEPSEEK | V2_LITE),
 ]
 
 
@@ -270,6 +283,52 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
     said = {"head_dim": None, "rope_theta": None, "num_key_value_heads": None}
     config = open_model(write_checkpoint(tmp_path / "toy", n_kv_heads=4, **said)).config
     assert (config.head_dim, config.n_kv_heads, config.rope_theta) == (16, 4, 10000.0)
+
+
+def test_matrices_of_heads_are_cut_from_the_joint_one(tmp_path: Path) -> None:
+    """By rows that begin and end inside of heads, as by whole ones."""
+    folder = write_checkpoint(tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK)
+    source = open_model(folder)
+    for name, size in (("layers.1.wk_b", 128), ("layers.1.wv_b", 128)):
+        whole = source.read(name)
+        assert len(whole) == size
+        for rows in (range(32, 96), range(5, 70), range(40, 41), range(128, 128)):
+            assert np.array_equal(source.read(name, rows), whole[rows.start : rows.stop])
+        cut = source.read(name, range(5, 70), range(8, 24))
+        assert np.array_equal(cut, whole[5:70, 32:96])
+
+
+def test_groups_of_experts_are_none_to_a_greedy_choice(tmp_path: Path) -> None:
+    for choice, n_groups in (("greedy", 1), ("group_limited_greedy", 4)):
+        folder = write_checkpoint(
+            tmp_path / choice, arch="deepseek2", fields=DEEPSEEK | V2_LITE, topk_method=choice,
+            model_type="deepseek_v2",
+        )  # fmt: skip
+        config = open_model(folder).config
+        assert config.n_expert_groups == n_groups and config.gating is Gating.SOFTMAX
+
+
+LATENT_REFUSED: dict[str, dict[str, object]] = {
+    "rope_interleave is 'False'": {"rope_interleave": False},
+    "topk_method is 'random'": {"topk_method": "random"},
+    "scoring_func is 'tanh'": {"scoring_func": "tanh"},
+    "v_head_dim is 'None'": {"v_head_dim": None},
+    "qk_nope_head_dim is '0'": {"qk_nope_head_dim": 0},
+    "mscale is '0.5'": {
+        "rope_parameters": {"type": "yarn", "factor": 4.0, "mscale": 0.5, "mscale_all_dim": 1.0}
+    },
+}
+
+
+@pytest.mark.parametrize("message", LATENT_REFUSED)
+def test_kinds_of_latent_attention_that_are_not_computed_are_refused(
+    tmp_path: Path, message: str
+) -> None:
+    folder = write_checkpoint(
+        tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK, **LATENT_REFUSED[message]
+    )
+    with pytest.raises(ModelFileError, match=message):
+        open_model(folder)
 
 
 REFUSED: dict[str, dict[str, object]] = {

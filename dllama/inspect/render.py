@@ -92,6 +92,7 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
             f"{n_states} layers are gated delta nets of {sizes.n_value_heads} heads, "
             f"{sizes.key_dim} x {sizes.value_dim}; {one} for each conversation"
         )
+    of_keys = f" ({config.n_kv_heads} key/value)" if config.latent is None else ""
     hidden = str(config.hidden_dim)
     if config.n_dense_layers:
         hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
@@ -99,7 +100,7 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,
         **deltas,
-        "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
+        "heads": f"{config.n_heads}{of_keys} of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",
         **attention,
         "rope": rope,

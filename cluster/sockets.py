@@ -16,7 +16,7 @@ from zmq.utils.monitor import recv_monitor_message
 from dllama.errors import ClusterError, ConfigError
 
 DEFAULT_PORT = 9998
-SESSION_PORTS = 64  # a session listens on two of the ports port + 1 .. port + 64
+SESSION_PORTS = 64  # a session listens on three of the ports port + 1 .. port + 64
 HEARTBEAT_MS = 1_000
 HEARTBEAT_TIMEOUT_MS = 2_500  # with the interval, a dead link is known after 3.5 s at the latest
 HANDSHAKE_MS = 10_000  # strangers who say nothing are cut off: each holds a file descriptor

@@ -41,6 +41,7 @@ class Gating(StrEnum):
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
+    SPARSE_MIXER = "sparse_mixer"  # each chosen one beside those that are near it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,23 @@ class DeltaSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryGrowth:
+    """Queries that grow with their position: they are multiplied by
+    1 + scale * ln(1 + floor((position + 1) / length)), in layers without rotary positions."""
+
+    scale: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class LayerAttention:
     """The attention of one layer, where it is not over all earlier tokens with the model's rotary
     positions."""
 
     window: int | None = None  # tokens that a row sees, its own the last of them; None: all
+    is_chunked: bool = False  # the window is cut off where a multiple of its size begins
     is_rotated: bool = True
-    has_local_rope: bool = False  # turns by `local_rope_theta`, without scaling
+    has_local_rope: bool = False  # turns by `local_rope_theta` or `rope_theta`, without scaling
 
 
 FULL_ATTENTION = LayerAttention()
@@ -112,7 +123,8 @@ class ModelConfig:
 
     In a mixture of experts `hidden_dim` are the columns of one expert; the shared expert, which all
     tokens take, has a multiple of them. The first `n_dense_layers` layers of a mixture may have a
-    dense feed-forward in its place, with columns of their own number.
+    dense feed-forward in its place, with columns of their own number; and so may all but every
+    `mixture_interval`-th layer.
     """
 
     arch: str  # a key of dllama.models.FAMILIES
@@ -132,6 +144,7 @@ class ModelConfig:
     long_rope_factors: tuple[float, ...] | None = None
     has_qkv_bias: bool = False
     has_qk_norm: bool = False
+    has_plain_qk_norm: bool = False  # of each rotated query and key head, without weights
     is_tied: bool = False  # the output head is the embedding table
     partial_rotary_dim: int | None = None  # values of a head that are rotated; None: all
     tokenizer_size: int | None = None  # tokens of the tokenizer; None: as many as the model's
@@ -141,16 +154,19 @@ class ModelConfig:
     has_shared_gate: bool = True  # the shared expert has a weight of its own for each token
     has_expert_norm: bool = False  # the weights of a token's experts add up to expert_scale
     expert_scale: float = 1.0
+    weighs_inputs: bool = False  # experts read what their weights multiply, and leave it unweighed
     gate: Gate = Gate.SILU  # of the feed-forward, or of each expert
     gating: Gating = Gating.SOFTMAX
     has_choice_bias: bool = False  # added to the weights by which experts are chosen, to no others
     n_expert_groups: int = 1  # neighbours among the experts; a token takes those of some groups
     n_active_groups: int = 1
     n_dense_layers: int = 0  # of a mixture, from the first layer on
+    mixture_interval: int = 1  # of so many layers the last one has experts
     dense_hidden_dim: int = 0  # columns of their feed-forward
     attention_layers: tuple[LayerAttention, ...] = ()  # of each layer; empty: all full
     local_rope_theta: float | None = None
     attention_scale: float | None = None  # of query . key; None: 1 / sqrt(head_dim)
+    query_growth: QueryGrowth | None = None
     attention_softcap: float = 0.0  # scores are kept within it; 0: no cap
     final_softcap: float = 0.0  # the same of logits
     embedding_scale: float = 1.0
@@ -290,19 +306,26 @@ class ModelConfig:
 
     def is_mixture(self, layer: int) -> bool:
         """Returns whether the feed-forward of a layer is a mixture of experts."""
-        return self.n_experts > 0 and layer >= self.n_dense_layers
+        is_turn = (layer + 1) % self.mixture_interval == 0
+        return self.n_experts > 0 and layer >= self.n_dense_layers and is_turn
+
+    @property
+    def n_other_layers(self) -> int:
+        """Layers of a mixture that have a dense feed-forward, of `dense_hidden_dim` columns."""
+        n_mixtures = sum(self.is_mixture(i) for i in range(self.n_layers))
+        return self.n_layers - n_mixtures if self.n_experts else 0
 
     @property
     def hidden_blocks(self) -> int:
         """Blocks of `hidden_dim` columns that all layers have, in all experts. The dense layers of
         a mixture, whose columns are others, are not counted."""
-        return (self.n_layers - self.n_dense_layers) * (max(1, self.n_experts) + self.shared_ratio)
+        return (self.n_layers - self.n_other_layers) * (max(1, self.n_experts) + self.shared_ratio)
 
     @property
     def active_blocks(self) -> int:
         """Those of them that a token takes."""
         n_active = max(1, self.n_active_experts) + self.shared_ratio
-        return (self.n_layers - self.n_dense_layers) * n_active
+        return (self.n_layers - self.n_other_layers) * n_active
 
     @property
     def group_size(self) -> int:

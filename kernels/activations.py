@@ -32,6 +32,14 @@ def _gather_rows(x, rows, out):
             out[i, j] = row[j]
 
 
+@kernel
+def _add_bias(x, n_rows, bias):
+    for t in range(n_rows):
+        row = x[t]
+        for i in range(bias.size):
+            row[i] += bias[i]
+
+
 def clear(x: np.ndarray) -> None:
     """Makes an array (T, n) zero."""
     launch(_clear, x)
@@ -40,6 +48,11 @@ def clear(x: np.ndarray) -> None:
 def gather_rows(x: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     """out[:n] = x[rows]: x (T, dim) float32, rows (n,) int32, all below T."""
     launch(_gather_rows, x, rows, out)
+
+
+def add_bias(x: np.ndarray, n_rows: int, bias: np.ndarray) -> None:
+    """x[:n_rows, :n] += bias: x (R, n or wider) float32, bias (n,) float32."""
+    launch(_add_bias, x, n_rows, bias)
 
 
 @jitted

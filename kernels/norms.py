@@ -65,7 +65,8 @@ def add_norm(
     is_centered: bool = False,
 ) -> None:  # fmt: skip
     """x += norm(delta + bias), then a = norm(x), with norms of the weights `after` and `before`
-    (dim,) float32; empty weights stand for no norm, and `bias` may be empty too. What is added
+    (dim,) float32; empty weights stand for no norm, and `bias` may be empty too. `before` may be
+    followed by as many biases, which are added to the norm. What is added
     without a norm is multiplied by `scale`. Norms are of root mean squares; where it is centered,
     the second one is of what is left of x without its mean.
 

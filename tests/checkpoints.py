@@ -142,7 +142,7 @@ def checkpoint_tensors(
         if first.experts is not None and "{e}" not in theirs and not theirs.endswith(".weight"):
             outputs_last = rows[0].reshape(n_experts, -1, rows[0].shape[-1]).transpose(0, 2, 1)
             whole = rows[0] if is_vector else outputs_last
-            joint.setdefault(theirs.partition("[")[0], []).append(whole)
+            joint.setdefault(re.sub(r"\[\d", "[", theirs), []).append(whole)
             continue
         each = [
             np.concatenate(of) for of in zip(*(np.split(r, n_experts) for r in rows), strict=True)
@@ -158,9 +158,10 @@ def checkpoint_tensors(
             entry = (DTYPES[qtype], tuple(shape), encode(part, qtype).tobytes())
             found[theirs.replace("{e}", str(e))] = entry
     for theirs, parts in joint.items():
-        whole = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)  # outputs by turns
+        by_turns = np.stack(parts, axis=-1).reshape(*parts[0].shape[:-1], -1)
+        whole = by_turns if "/" not in theirs else np.concatenate(parts, axis=-1)
         raw = encode(whole.reshape(len(whole), -1), qtype).tobytes()
-        found[theirs] = (DTYPES[qtype], whole.shape, raw)
+        found[theirs.partition("[")[0]] = (DTYPES[qtype], whole.shape, raw)
     return found
 
 
@@ -207,7 +208,9 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             "qk_rope_head_dim": latent.rope_dim, "qk_nope_head_dim": latent.nope_dim,
             "v_head_dim": latent.value_dim, "head_dim": latent.rope_dim,
         }  # fmt: skip
-    if config.n_experts and (config.gating is Gating.SIGMOID or config.latent):
+    if config.arch == "llama4":
+        said |= llama4_json(config)
+    elif config.n_experts and (config.gating is Gating.SIGMOID or config.latent):
         said |= {
             "intermediate_size": config.dense_hidden_dim, "n_routed_experts": config.n_experts,
             "num_experts_per_tok": config.n_active_experts,
@@ -225,6 +228,7 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             n_experts: config.n_experts, "num_experts_per_tok": config.n_active_experts,
             "moe_intermediate_size": config.hidden_dim, "norm_topk_prob": config.has_expert_norm,
             "shared_expert_intermediate_size": config.shared_hidden_dim,
+            "shared_intermediate_size": config.shared_hidden_dim,
         }  # fmt: skip
     if (sizes := config.delta) is not None:
         said |= {
@@ -269,6 +273,19 @@ def config_json(config: ModelConfig) -> dict[str, object]:
     elif config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said
+
+
+def llama4_json(config: ModelConfig) -> dict[str, object]:
+    growth = config.query_growth
+    assert growth is not None
+    return {
+        "intermediate_size": config.hidden_dim, "intermediate_size_mlp": config.dense_hidden_dim,
+        "num_local_experts": config.n_experts, "num_experts_per_tok": config.n_active_experts,
+        "interleave_moe_layer_step": config.mixture_interval, "no_rope_layers": [],
+        "use_qk_norm": config.has_plain_qk_norm, "attn_temperature_tuning": 4,
+        "attn_scale": growth.scale, "floor_scale": growth.length,
+        "attention_chunk_size": config.attention_of(0).window,
+    }  # fmt: skip
 
 
 # ---- tokenizers

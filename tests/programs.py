@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.ports import own_port
+from tests.ports import own_port, own_worker_port
 
 START_S = 120.0  # a first start compiles kernels
 STOP_S = 20.0
@@ -58,7 +58,7 @@ def start_worker(folder: Path, port: int) -> Program:
 @contextmanager
 def workers(folder: Path, n: int) -> Iterator[list[str]]:
     """n daemons; their addresses."""
-    ports = [own_port() for _ in range(n)]
+    ports = [own_worker_port() for _ in range(n)]
     programs = [start_worker(folder, port) for port in ports]
     try:
         yield [f"127.0.0.1:{port}" for port in ports]

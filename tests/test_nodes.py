@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dllama.qtypes import QType
-from tests.ports import own_port
+from tests.ports import own_port, own_worker_port
 from tests.programs import Program, Server, root, start_worker
 from tests.toy_models import write_toy
 
@@ -134,7 +134,7 @@ def undisturbed(model: Path) -> list[tuple[str, str]]:
 @pytest.fixture
 def ports(tmp_path: Path) -> Iterator[tuple[int, int, dict[int, Program]]]:
     """Two ports, and the workers that listen there."""
-    first, second = own_port(), own_port()
+    first, second = own_worker_port(), own_worker_port()
     workers = {port: start_worker(tmp_path, port) for port in (first, second)}
     yield first, second, workers
     for worker in workers.values():

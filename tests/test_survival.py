@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dllama.qtypes import QType
-from tests.ports import own_port
+from tests.ports import own_worker_port
 from tests.programs import Program, Server, root, start_worker
 from tests.toy_models import write_toy
 
@@ -124,7 +124,7 @@ def test_a_worker_is_killed_and_started_again(
     tmp_path: Path, model: Path, alone: tuple[Server, list[Told]]
 ) -> None:
     _, expected = alone
-    port = own_port()
+    port = own_worker_port()
     workers: list[Program] = [start_worker(tmp_path, port)]
     try:
         with root(tmp_path, model, "--workers", f"127.0.0.1:{port}", "--shares", "equal") as server:
@@ -143,7 +143,7 @@ def test_a_worker_is_killed_and_started_again(
 
 
 def test_what_waits_too_long_ends_with_the_reason(tmp_path: Path, model: Path) -> None:
-    port = own_port()
+    port = own_worker_port()
     worker = start_worker(tmp_path, port)
     args = ["--workers", f"127.0.0.1:{port}", "--shares", "equal", "--max-recover-s", "1"]
     try:

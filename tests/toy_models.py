@@ -23,6 +23,7 @@ from dllama.config import (
     Latent,
     LayerAttention,
     ModelConfig,
+    QueryGrowth,
     RopeScaling,
     RopeScalingKind,
 )
@@ -55,6 +56,17 @@ EXPERTS: dict[str, dict[str, object]] = {
     },
     "granitemoe": {"n_experts": 6, "n_active_experts": 2, "has_expert_norm": True},
     "olmoe": {"n_experts": 8, "n_active_experts": 3},
+    "llama4": {
+        "n_experts": 8,
+        "n_active_experts": 1,
+        "gating": Gating.SIGMOID,
+        "weighs_inputs": True,
+        "mixture_interval": 2,
+        "dense_hidden_dim": 224,
+        "has_plain_qk_norm": True,
+        "query_growth": QueryGrowth(0.5, 13),
+    },
+    "phimoe": {"n_experts": 8, "n_active_experts": 2, "gating": Gating.SPARSE_MIXER},
     "glm4moe": {
         "n_experts": 8,
         "n_active_experts": 3,
@@ -91,7 +103,7 @@ DELTA: dict[str, DeltaSizes] = {
     "qwen35moe": DeltaSizes(4, 4, 16, 32, 4, interval=2, n_slots=24),
 }
 """The gated delta nets of a toy, by its family."""
-SHARED = {"qwen2moe": 2, "glm4moe": 1, "deepseek2": 2}
+SHARED = {"qwen2moe": 2, "glm4moe": 1, "deepseek2": 2, "llama4": 1}
 """How many experts the shared one of a toy is as wide as, by its family."""
 
 LATENT = Latent(kv_rank=32, rope_dim=8, nope_dim=32, value_dim=32, q_rank=64)
@@ -164,6 +176,8 @@ def write_toy(
         more = {"shared_hidden_dim": 2 * hidden_dim, **more}
     if arch in DELTA:
         more = {"delta": DELTA[arch], **more}
+    if arch == "llama4":
+        more = {"attention_layers": llama4_layers(n_layers), **more}
     if arch in SHARED:
         more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
     if FAMILIES[arch].attention is LATENT_ATTENTION:
@@ -194,6 +208,12 @@ def write_toy(
     else:
         _write_gguf(path, config, qtype, seed, TOKENIZERS[tokenizer](n_tokens or vocab_size))
     return path
+
+
+def llama4_layers(n_layers: int) -> tuple[LayerAttention, ...]:
+    """Chunks of a toy that is a Llama 4, but in every fourth layer."""
+    local, full = LayerAttention(window=20, is_chunked=True), LayerAttention(is_rotated=False)
+    return tuple(full if i % 4 == 3 else local for i in range(n_layers))
 
 
 def toy_tensor(config: ModelConfig, name: str, seed: int) -> np.ndarray:

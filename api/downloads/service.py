@@ -13,6 +13,7 @@ from api.errors import ApiError
 from api.models.pool import ModelPool
 from dllama.errors import DllamaError
 from dllama.hub.downloads import Downloads
+from dllama.hub.names import without_hub
 from dllama.hub.task import Event, EventType, Json
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class DownloadService:
                     "not_supported_error", code="not_supported",
                 )  # fmt: skip
             self._downloads = self._make()
+            self._downloads.on_whole = self.models_changed
             if self._pool is not None:
                 announcing = self._announce(self._downloads, self._pool)
                 self._announcing = asyncio.create_task(announcing)
@@ -74,14 +76,12 @@ class DownloadService:
             await asyncio.gather(self._announcing, return_exceptions=True)
 
     async def _announce(self, downloads: Downloads, pool: ModelPool) -> None:
-        """Tells the listeners of a router what becomes of downloads; a model that has come is in
-        the list before they hear of it."""
+        """Tells the listeners of a router what becomes of downloads."""
         with downloads.reader() as reader:
             while True:
                 for event in await reader.wait():
-                    if event.type is EventType.SUCCESS:
-                        await self.models_changed()
-                    pool.events.tell(event.task_id, ROUTER_EVENTS[event.type], router_data(event))
+                    name = without_hub(event.task_id)  # as it will be in the list
+                    pool.events.tell(name, ROUTER_EVENTS[event.type], router_data(event))
 
 
 def router_data(event: Event) -> Json:

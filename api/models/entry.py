@@ -30,7 +30,7 @@ class ModelEntry:
     loads_on_startup: bool = False
     stop_s: float = DEFAULT_STOP_S  # that answers may go on after it was unloaded by hand
     idle_s: float | None = None  # without work until it sleeps; None: never
-    can_remove: bool = False  # its files are in the cache
+    can_remove: bool = False  # it was downloaded by dllama
 
     @property
     def names(self) -> tuple[str, ...]:

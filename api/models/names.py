@@ -6,11 +6,14 @@ from collections.abc import Iterable
 
 from api.errors import ApiError
 from api.models.entry import ModelEntry
-from dllama.errors import ConfigError
+from dllama.errors import ConfigError, ModelNameError
+from dllama.hub.found import means
+from dllama.hub.names import parse_name
 
 
 class ModelNames:
-    """Models by their names and aliases."""
+    """Models by their names and aliases. One that was downloaded has every name that it could be
+    downloaded by."""
 
     def __init__(self, entries: Iterable[ModelEntry]) -> None:
         """Raises ConfigError where two models share a name."""
@@ -36,7 +39,7 @@ class ModelNames:
         return self._entries.get(entry.name) == entry
 
     def knows(self, name: str) -> bool:
-        return name in self._by_name
+        return self._find(name) is not None
 
     def entry(self, name: str | None) -> ModelEntry:
         """Returns the model that is called so, the only one for None. Raises ApiError."""
@@ -49,7 +52,8 @@ class ModelNames:
                 f"{_listed(self._entries)} as `model`.",
                 param="model",
             )
-        if name not in self._by_name:
+        found = self._find(name)
+        if found is None:
             raise ApiError(
                 404,
                 f"The model {name!r:.200} does not exist here; this server has "
@@ -57,7 +61,16 @@ class ModelNames:
                 param="model",
                 code="model_not_found",
             )
-        return self._by_name[name]
+        return found
+
+    def _find(self, name: str) -> ModelEntry | None:
+        if name in self._by_name:
+            return self._by_name[name]
+        try:
+            meant = parse_name(name)
+        except ModelNameError:
+            return None
+        return next((e for known, e in self._by_name.items() if means(meant, known)), None)
 
 
 def _listed(names: Iterable[str]) -> str:

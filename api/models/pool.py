@@ -194,9 +194,9 @@ class ModelPool:
 
     # ---- by hand
     async def load(self, name: str) -> bool:
-        """Begins to load a model, or has it wait for its turn. Returns whether it was missing.
-        Raises ApiError, and DllamaError where it cannot be loaded."""
-        if self._scheduler.resident(self.entry(name).name).phase is not Phase.UNLOADED:
+        """Begins to load a model, or has it wait for its turn or its end. Returns whether it was
+        missing. Raises ApiError, and DllamaError where it cannot be loaded."""
+        if self._scheduler.resident(self.entry(name).name).is_to_stay:
             return False
         ticket = await self._ask(name, True, only_loads=True)
         self._act()

@@ -65,6 +65,11 @@ class Resident:
         return is_idle and now_s >= self.sleeps_at_s
 
     @property
+    def is_to_stay(self) -> bool:
+        """Returns whether it is loaded or loads, and nobody has unloaded it since."""
+        return self.phase in (Phase.LOADING, Phase.LOADED) and self.leave_by_s is None
+
+    @property
     def is_busy(self) -> bool:
         return self.phase is Phase.LOADING or self.n_leases > 0
 

@@ -12,6 +12,7 @@ export function addPiece(message, piece) {
     return;
   }
   const [choice] = piece.choices ?? [];
+  if (piece.prompt_progress) message.loading = readingOf(piece.prompt_progress);
   if (piece.timings) message.timings = piece.timings;
   if (piece.usage) message.usage = piece.usage;
   if (!choice) return;
@@ -33,6 +34,17 @@ export function asRequest(conversation) {
     .map((message) => ({ role: message.role, content: message.content }));
   const system = conversation.system?.trim();
   return system ? [{ role: "system", content: system }, ...messages] : messages;
+}
+
+/** Returns how far the prompt is read; "" for one that was read at once. */
+function readingOf({ total, cache, processed }) {
+  const [all, done] = [total - cache, processed - cache];
+  return done < all ? `Reads the prompt: ${Math.round((100 * done) / all)} % of ${all} tokens` : "";
+}
+
+/** Returns whether an answer was cut off where it can be gone on with. */
+export function canContinue(message) {
+  return ["length", "stopped"].includes(message.finish) && Boolean(message.content) && !message.calls?.length;
 }
 
 /** Returns the speeds of an answer in a line; "" where they are not known. */

@@ -1,9 +1,10 @@
 // Starts the page: the list of conversations, which page is shown, colours.
 
 import { showRoutes } from "./about.js";
+import { attach } from "./attachments.js";
 import { Chat } from "./chat.js";
 import { ClusterPage } from "./cluster.js";
-import { Conversations, asMarkdown, newConversation, titleOf } from "./conversations.js";
+import { Conversations, asMarkdown, newConversation, says, titleOf } from "./conversations.js";
 import { byId, download, el } from "./elements.js";
 import { Models } from "./models.js";
 import { keptSettings, openSettings } from "./settings.js";
@@ -32,11 +33,22 @@ function begun() {
 }
 
 async function drawList() {
-  const all = await conversations.all();
+  const sought = byId("search").value;
+  const all = (await conversations.all()).filter((one) => says(one, sought));
   byId("conversations").replaceChildren(...all.map((one) => el("li", {},
     el("a", { href: `#/c/${one.id}`, title: titleOf(one), "aria-current": chat.conversation?.id === one.id ? "page" : null }, titleOf(one)),
+    el("button", { class: "quiet", "aria-label": `Rename ${titleOf(one)}`, title: "Rename", onclick: () => rename(one) }, "✎"),
     el("button", { class: "quiet", "aria-label": `Export ${titleOf(one)}`, title: "Export as Markdown", onclick: () => download(`${titleOf(one)}.md`, asMarkdown(one), "text/markdown") }, "⤓"),
     el("button", { class: "quiet", "aria-label": `Delete ${titleOf(one)}`, title: "Delete", onclick: () => remove(one) }, "×"))));
+}
+
+async function rename(one) {
+  const title = prompt("The name of this conversation", titleOf(one))?.trim();
+  if (!title) return;
+  const kept = chat.conversation?.id === one.id ? chat.conversation : one;
+  kept.title = title;
+  await conversations.save(kept, one.updated);
+  await drawList();
 }
 
 async function remove(one) {
@@ -102,6 +114,13 @@ byId("import-file").addEventListener("change", async ({ target }) => {
   }
   target.value = "";
   await drawList();
+});
+byId("search").addEventListener("input", drawList);
+byId("attach").addEventListener("click", () => byId("attach-files").click());
+byId("attach-files").addEventListener("change", async ({ target }) => {
+  const refused = await attach(chat.prompt, target.files);
+  target.value = "";
+  if (refused) alert(refused);
 });
 byId("main").addEventListener("click", () => openSide(false));
 document.querySelector(".skip").addEventListener("click", (event) => {

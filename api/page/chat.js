@@ -1,6 +1,6 @@
 // The view of one conversation: its messages, and the answer that is being written.
 
-import { addPiece, asRequest, emptyAnswer, speedOf } from "./answer.js";
+import { addPiece, asRequest, canContinue, emptyAnswer, speedOf } from "./answer.js";
 import { titleOf } from "./conversations.js";
 import { byId, el } from "./elements.js";
 import { events } from "./server.js";
@@ -81,6 +81,12 @@ export class Chat {
     await this.#answer(conversation);
   }
 
+  /** Has the last answer gone on with where it was cut off. */
+  async goOn() {
+    const conversation = this.#conversation;
+    if (!this.isRunning(conversation)) await this.#answer(conversation, conversation.messages.at(-1));
+  }
+
   /** Puts another text in a message's place, and answers it. */
   async edit(index, text) {
     const conversation = this.#conversation;
@@ -97,18 +103,21 @@ export class Chat {
     this.#draw();
   }
 
-  async #answer(conversation) {
+  /** Writes a new answer, or goes on with one that was `begun`. */
+  async #answer(conversation, begun = null) {
     const model = this.modelOf();
     const body = {
-      messages: asRequest(conversation), stream: true, timings_per_token: true,
+      messages: asRequest(conversation), stream: true, timings_per_token: true, return_progress: true,
       stream_options: { include_usage: true }, ...requestFields(conversation.settings),
     };
     if (model) body.model = model;
-    const message = emptyAnswer(model);
+    if (begun) Object.assign(body, { continue_final_message: true });
+    const message = begun ?? emptyAnswer(model);
+    message.finish = null;
     const controller = new AbortController();
     this.#running.set(conversation.id, controller);
     this.#live.set(conversation.id, conversation);
-    conversation.messages.push(message);
+    if (!begun) conversation.messages.push(message);
     this.#draw();
     this.#toEnd();
     await this.save(conversation);
@@ -164,6 +173,7 @@ export class Chat {
         acts: isRunning ? {} : {
           retry: message.role === "assistant" ? () => this.retry(index) : null,
           edit: message.role === "user" ? (text) => this.edit(index, text) : null,
+          goOn: isLast && canContinue(message) ? () => this.goOn() : null,
           remove: () => this.remove(index),
         },
       });

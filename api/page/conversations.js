@@ -37,8 +37,8 @@ export class Conversations {
     return promised(this.#store("readonly").get(id));
   }
 
-  async save(conversation) {
-    conversation.updated = Date.now();
+  async save(conversation, updated = Date.now()) {
+    conversation.updated = updated;
     await promised(this.#store("readwrite").put(conversation));
   }
 
@@ -78,6 +78,12 @@ export function titleOf(conversation) {
   const first = conversation.messages.find((message) => message.role === "user")?.content ?? "";
   const line = first.trim().split("\n")[0];
   return line.length > MAX_TITLE ? `${line.slice(0, MAX_TITLE)}…` : line || "New chat";
+}
+
+/** Returns whether words are in a conversation, or in its title. */
+export function says(conversation, words) {
+  const texts = [titleOf(conversation), ...conversation.messages.map((message) => message.content)];
+  return texts.some((text) => text.toLowerCase().includes(words.trim().toLowerCase()));
 }
 
 /** Returns a conversation as Markdown. */

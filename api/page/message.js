@@ -36,7 +36,7 @@ export function messageElement(message, { isWriting, acts }) {
     note.replaceChildren(...noteOf(message));
   };
   update();
-  if (!isWriting && Object.keys(acts).length) element.append(actsOf(message, acts, body, element));
+  if (!isWriting && Object.keys(acts).length) element.append(actsOf(message, acts, body));
   return { element, update };
 }
 
@@ -58,7 +58,7 @@ function noteOf(message) {
   return ENDS[message.finish] ? [el("p", { class: "dim" }, ENDS[message.finish])] : [];
 }
 
-function actsOf(message, { retry, edit, remove }, body, element) {
+function actsOf(message, { retry, goOn, edit, remove }, body) {
   const button = (text, act, label) => el("button", { type: "button", class: "quiet", onclick: act, "aria-label": label ?? text }, text);
   const copying = button("Copy", async () => {
     copying.textContent = (await copy(message.content)) ? "Copied" : "Not allowed";
@@ -66,6 +66,7 @@ function actsOf(message, { retry, edit, remove }, body, element) {
   }, "Copy the message");
   const row = el("div", { class: "acts" }, copying);
   if (retry) row.append(button("Retry", retry, "Answer again"));
+  if (goOn) row.append(button("Continue", goOn, "Go on with the answer"));
   if (edit) row.append(button("Edit", () => editor(message, edit, body, row), "Edit the message and ask again"));
   if (remove) row.append(button("Delete", remove, "Delete the message"));
   return row;

@@ -1,7 +1,8 @@
 // The models of the server: which one is asked, and, where the server is a router, loading,
-// unloading and pulling them.
+// unloading and deleting them.
 
 import { byId, bytes, el } from "./elements.js";
+import { Pulls } from "./pulls.js";
 import { json } from "./server.js";
 
 const CHOSEN = "dllama.model";
@@ -11,7 +12,7 @@ export class Models {
   #list = [];
   #routes = {};
   #timer = 0;
-  #trouble = new Map();  // what the server said to a load or an unload, by model
+  #trouble = new Map();  // what the server said to a load, an unload or a deletion, by model
   #draw = null;
 
   constructor() {
@@ -60,8 +61,9 @@ export class Models {
   async open() {
     const dialog = byId("models-dialog");
     const body = el("div");
+    const pulls = new Pulls((name) => this.#list.some(({ id, aliases }) => id === name || aliases.includes(name)));
     dialog.replaceChildren(el("div", { class: "sheet" },
-      el("h2", { id: "models-title" }, "Models"), body,
+      el("h2", { id: "models-title" }, "Models"), body, pulls.element,
       el("div", { class: "sheet-row" }, el("button", { type: "button", onclick: () => dialog.close() }, "Close"))));
     dialog.showModal();
     let shown = "";
@@ -76,6 +78,7 @@ export class Models {
         shown = "";
         body.replaceChildren(el("p", { class: "failed" }, error.message));
       }
+      await pulls.refresh();
     };
     await this.#draw();
     clearInterval(this.#timer);
@@ -101,13 +104,22 @@ export class Models {
     const { status } = model;
     if (!status || !("POST /models/load" in this.#routes)) return [];
     const way = status.value === "unloaded" || status.value === "sleeping" ? "load" : "unload";
-    return [el("button", { type: "button", disabled: model.pinned && way === "unload", onclick: () => this.#change(way, model.id) },
+    const path = `models/${way}`;
+    const ways = [el("button", { type: "button", disabled: model.pinned && way === "unload",
+      onclick: () => this.#change(model.id, path, { method: "POST", body: { model: model.id } }) },
       way === "load" ? "Load" : status.value === "loading" ? "Cancel" : "Unload")];
+    if (model.can_remove) ways.push(el("button", { type: "button", onclick: () => this.#delete(model) }, "Delete"));
+    return ways;
   }
 
-  async #change(way, id) {
+  async #delete({ id, size }) {
+    if (!confirm(`Delete “${id}” (${bytes(size)}) from the server's disk? It can be downloaded again.`)) return;
+    await this.#change(id, `models?model=${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  async #change(id, path, options) {
     try {
-      await json(`models/${way}`, { method: "POST", body: { model: id } });
+      await json(path, options);
       this.#trouble.delete(id);
     } catch (error) {
       this.#trouble.set(id, error.message);

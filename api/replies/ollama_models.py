@@ -15,14 +15,19 @@ from api.replies.event_stream import Json
 from api.served_model import ServedModel
 from api.tools.dialects import GENERIC
 from dllama.formats.gguf_metadata import GgufMetadata
+from dllama.hub.names import HUB_HOSTS
 
 LATEST = ":latest"  # the tag of a name without one
+HUB = f"{HUB_HOSTS[0]}/"
 FOREVER_S = timedelta(days=36_500).total_seconds()  # as long as the server runs
 
 
-def tagged(model: ServedModel) -> str:
-    """Returns the model's name with a tag."""
-    return model.id if ":" in model.id else model.id + LATEST
+def tagged(model: ServedModel | ModelEntry) -> str:
+    """Returns the model's name with a tag; of one that was downloaded the name that Ollama has for
+    models of the hub."""
+    of_hub = (name for name in model.names if name.startswith(HUB))
+    name = next(of_hub, model.names[0])
+    return name if ":" in name else name + LATEST
 
 
 def digest_of(model: ServedModel) -> str:
@@ -72,7 +77,7 @@ def listed(model: ServedModel) -> Json:
 
 def listed_entry(entry: ModelEntry) -> Json:
     """Returns a model of a router as /api/tags lists it, as long as its file was not read."""
-    name = entry.name if ":" in entry.name else entry.name + LATEST
+    name = tagged(entry)
     known = [entry.name, Path(entry.path).name, entry.size_bytes]
     details = {"parent_model": "", "format": "", "family": "", "families": [],
                "parameter_size": "", "quantization_level": ""}  # fmt: skip

@@ -2,8 +2,8 @@
 same flags out.
 
 Only what names a model is changed, since the suite names models that it downloads: the tiny one is
-the local file. A server that needs another model, or none, cannot be run offline; the reason is
-noted and the process ends."""
+the local file, and a router finds it under several names in a cache. A server that needs another
+model cannot be run offline; the reason is noted and the process ends."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CANNOT_RUN = 77  # the exit status, as of a skipped test in automake
 TINY = ("ggml-org/test-model-stories260K", "tinyllamas/stories260K.gguf")
 NAMING = ("--hf-repo", "--hf-file", "--model-url", "--model")  # each takes a value
 OTHER_MODELS = ("--model-draft", "--mmproj-url", "--lora")  # models that are not at hand
-ROUTER = ("--models-dir", "--models-preset", "--models-max", "--mcp-servers-json",
-          "--mcp-servers-config", "--tools")  # fmt: skip
+ROUTER = ("--models-dir", "--models-preset", "--models-max", "--no-models-autoload")
+TOOLS = ("--tools", "--mcp-servers-json", "--mcp-servers-config")
 
 
 class CannotRun(Exception):
@@ -31,7 +31,7 @@ class CannotRun(Exception):
 
 def translated(arguments: Sequence[str], model: str, *, is_router: bool) -> list[str]:
     """Returns the arguments for dllama-root. A server without a model gets the tiny one, unless a
-    router of several is meant. Raises CannotRun."""
+    router of several is meant, which here may download. Raises CannotRun."""
     named: dict[str, str] = {}
     others: list[str] = []
     words = iter(arguments)
@@ -42,13 +42,13 @@ def translated(arguments: Sequence[str], model: str, *, is_router: bool) -> list
             raise CannotRun(f"needs the model of {word} {Path(next(words, '')).name}")
         else:
             others.append(word)
-    if not named and not is_router and not set(ROUTER) & set(others):
+    if set(TOOLS) & set(others):
+        raise CannotRun("is about tools of llama-server")
+    if not named and not is_router:
         return ["--model", model, *others]
     if not named:
-        tools = [word for word in others if word in ROUTER]
-        raise CannotRun(
-            "is about " + ("tools of llama-server" if "--tools" in tools else "router mode")
-        )
+        starts = [] if set(ROUTER) & set(others) else ["--models-max", "4"]  # as by default
+        return [*starts, *(word for word in others if word != "--offline")]
     wanted = " ".join(named.values())
     if not any(wanted.endswith(name) for name in TINY):
         raise CannotRun(f"needs the model {wanted}")

@@ -2,9 +2,10 @@
 
 None of it is here: the suite is the folder tools/server/tests of a checkout of llama.cpp. It is
 copied for the run, and starts a stand-in for llama-server (llama_server_stand_in.py). Tests of
-other models than stories260K, of downloads, of the router mode and of llama-server's own tools
-cannot run offline and are counted apart. The interpreter needs pytest, requests, wget, openai and
-filelock.
+other models than stories260K and of llama-server's own tools cannot run offline and are counted
+apart; so are those of downloads, unless HF_ENDPOINT names a hub. Routers find stories260K under the
+names of the suite's three small models in a cache. The interpreter needs pytest, requests, wget,
+openai and filelock.
 
   python -m benchmarks.peers.llama_server_suite llama.cpp/tools/server/tests stories260K.gguf
 """
@@ -27,7 +28,13 @@ from benchmarks.peers.llama_server_plugin import RECORD_VARIABLE
 from benchmarks.peers.llama_server_stand_in import MODEL_VARIABLE, NOTES_VARIABLE, ROUTER_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROUTERS = ("test_router", "test_mcp_servers", "test_tools_builtin")  # of several models, of tools
+ROUTERS = ("test_router", "test_stream", "test_mcp_servers", "test_tools_builtin")
+CACHED = {  # what the suite's routers find in a cache, by repository
+    "ggml-org/tinygemma3-GGUF": "Q8_0",
+    "ggml-org/test-model-stories260K": "F32",
+    "ggml-org/test-model-stories260K-infill": "F32",
+}
+COMMIT = "0" * 40
 OUTCOMES = ("passed", "failed", "skipped", "cannot run")
 STAND_IN = '#!/bin/sh\nexec {python} -m benchmarks.peers.llama_server_stand_in "$@"\n'
 
@@ -43,6 +50,17 @@ def copied(suite: Path, folder: Path) -> Path:
     return tests
 
 
+def fill_cache(cache: Path, model: Path) -> None:
+    """Makes a cache of the hub in which the model has the names of CACHED."""
+    for repository, tag in CACHED.items():
+        folder = cache / f"models--{repository.replace('/', '--')}"
+        snapshot = folder / "snapshots" / COMMIT
+        snapshot.mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(COMMIT)
+        shutil.copy(model, snapshot / f"model-{tag}.gguf")
+
+
 def environment_of(folder: Path, model: Path, port: int) -> dict[str, str]:
     """Returns the environment of the suite and of the servers it starts."""
     stand_in = folder / "llama-server"
@@ -54,6 +72,8 @@ def environment_of(folder: Path, model: Path, port: int) -> dict[str, str]:
         NOTES_VARIABLE: str(folder / "notes"),
         RECORD_VARIABLE: str(folder / "record"),
         "PORT": str(port),
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "DLLAMA_MODELS": str(folder / "pulled"),
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -135,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         tests = copied(args.suite, folder)
         environment = environment_of(folder, args.model, args.port)
+        fill_cache(folder / "hub", args.model)
         for file in sorted((tests / "unit").glob("test_*.py")):
             if args.files and file.stem not in args.files:
                 continue

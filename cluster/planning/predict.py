@@ -192,7 +192,7 @@ class Predictor:
         feed_forward += self._products(node, "experts", hidden, n_rows)
         feed_forward += self._products(node, "dense", dense, n_rows)
         feed_forward += self._products(node, "whole", 1, n_rows)
-        values = hidden * config.active_blocks + dense * config.n_dense_layers
+        values = hidden * config.active_blocks + dense * config.n_other_layers
         feed_forward += norm_s + value_s * n_rows * 2 * values
         if n_rows > FEW_ROWS and self.work.family.feed_forward is not None:
             # the last one is computed for the wanted rows only

@@ -59,6 +59,9 @@ def check_peers(peers: Sequence[str], world_size: int) -> None:
             raise ProtocolError(f"the root sent {peer!r:.80} as the address of a rank")
 
 
+MAX_GROWTHS = 1 << 16  # factors of a table that a rank makes for queries that grow
+
+
 def check_config(config: ModelConfig) -> None:
     """Raises ProtocolError where the sizes of a model off the wire make no model."""
     sizes = (
@@ -95,13 +98,15 @@ def _is_mixture_sound(config: ModelConfig) -> bool:
     is_sound = is_sound and config.n_experts % n_groups == 0
     is_sound = is_sound and config.n_active_experts <= config.n_experts // n_groups * n_active
     is_sound = is_sound and 0 <= config.n_dense_layers <= config.n_layers
-    least = min(1, config.n_dense_layers)
+    is_sound = is_sound and 0 < config.mixture_interval <= config.n_layers
+    least = min(1, config.n_dense_layers + config.mixture_interval - 1)
     return is_sound and least <= config.dense_hidden_dim <= MAX_DIMENSION
 
 
 def _is_attention_sound(config: ModelConfig) -> bool:
     """Returns whether each layer has its kind of attention, and scales and caps are numbers."""
     layers, theta, latent = config.attention_layers, config.local_rope_theta, config.latent
+    growth = config.query_growth
     factors = (
         config.attention_softcap, config.final_softcap, config.embedding_scale,
         config.residual_scale, config.logit_scale,
@@ -111,6 +116,9 @@ def _is_attention_sound(config: ModelConfig) -> bool:
         and all(layer.window is None or 0 < layer.window <= MAX_DIMENSION for layer in layers)
         and (theta is None or (math.isfinite(theta) and theta > 1))
         and all(math.isfinite(factor) and factor >= 0 for factor in factors)
+        and (growth is None or math.isfinite(growth.scale))
+        and (growth is None or growth.length > config.max_seq_len / MAX_GROWTHS)
+        and all(layer.window is not None or not layer.is_chunked for layer in layers)
         and (config.attention_scale is None or math.isfinite(config.attention_scale))
         and (latent is not None) == (FAMILIES[config.arch].attention is LATENT_ATTENTION)
         and (latent is None or _is_latent_sound(config, latent))

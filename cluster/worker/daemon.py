@@ -74,7 +74,7 @@ class Worker:
             self._context, zmq.PULL, host="", max_message_bytes=MAX_REPORT_BYTES
         )
         self._doors: list[Door] = []  # the plain one, and the encrypted one
-        self._sessions = OpenSessions(self._trust)
+        self._sessions = OpenSessions(self._trust, self._config.max_sessions)
         self._launcher = Launcher(self._config.session_command)
         self._answers = RootAnswers(
             self._config,

@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 class OpenSessions:
     """Session processes by epoch. `on_change` is told the connections of their roots."""
 
-    def __init__(self, on_change: Callable[[frozenset[int]], None]) -> None:
+    def __init__(self, on_change: Callable[[frozenset[int]], None], max_sessions: int) -> None:
         self._on_change = on_change
         self._sessions: dict[int, SessionProcess] = {}
         self._connections: dict[int, int] = {}
-        self.slots = Slots()
+        self.slots = Slots(max_sessions)
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cluster.front.budget import Budget
+from cluster.sockets import SESSION_PORTS
 
-MAX_SESSIONS = 16
-MAX_PER_HOST = 8  # so that one host's roots leave room for those of another
+DEFAULT_SESSIONS = 16
+MOST_SESSIONS = (SESSION_PORTS - 1) // 3  # each listens on three; one is the encrypted door's
 MAX_WAITING = 4  # of one host, that no root has joined to a mesh yet
 JOIN_DEADLINE_S = 60.0  # a session gives up by itself after 45 s
 OPENS_PER_S, OPENS_BURST = 1.0, 32.0  # of one host: each costs a process
@@ -28,9 +29,12 @@ class Slot:
 
 
 class Slots:
-    """The open sessions, by epoch."""
+    """The open sessions, by epoch, of which there are `max_sessions` at most. A quarter of them is
+    kept for other hosts than the one that has the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_sessions: int = DEFAULT_SESSIONS) -> None:
+        self._max_sessions = max_sessions
+        self._max_per_host = max_sessions - max_sessions // 4
         self._slots: dict[int, Slot] = {}
         self._opens: dict[str, Budget] = {}  # by host
 
@@ -51,10 +55,12 @@ class Slots:
         """
         of_host = [slot for slot in self._slots.values() if slot.host == host]
         n_waiting = sum(not slot.has_joined for slot in of_host)
-        if len(self._slots) >= MAX_SESSIONS or len(of_host) >= MAX_PER_HOST:
+        if len(self._slots) >= self._max_sessions or len(of_host) >= self._max_per_host:
             return (
                 f"{len(self._slots)} sessions are open here, {len(of_host)} of them of the same "
-                f"host, and at most {MAX_SESSIONS} and {MAX_PER_HOST} are; end one of them"
+                f"host, and at most {self._max_sessions} and {self._max_per_host} are; end one of "
+                "them (a model that is loaded has one), or start this worker with a larger "
+                "--max-sessions"
             )
         if n_waiting >= MAX_WAITING or self._budget(host, now).left(now) < 1:
             return (

@@ -8,6 +8,7 @@ from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT
 from cluster.wire.features import own_features
 from cluster.worker.launcher import SESSION_COMMAND
+from cluster.worker.slots import DEFAULT_SESSIONS
 from dllama import __version__
 
 
@@ -21,6 +22,7 @@ class WorkerConfig:
     security: Security = field(default_factory=Security)
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
+    max_sessions: int = DEFAULT_SESSIONS
     release: str = __version__
     features: tuple[str, ...] = field(default_factory=own_features)
     session_command: tuple[str, ...] = SESSION_COMMAND

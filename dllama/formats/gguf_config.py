@@ -19,6 +19,7 @@ from dllama.models.blocks import QK_NORM, QKV_BIAS
 from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
 from dllama.models.latent import LOG_MULTIPLIER
+from dllama.models.llama4 import GROWTH_SCALE
 from dllama.models.tensors import Tensor
 from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
@@ -33,6 +34,7 @@ NEUTRAL: dict[str, float] = {
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
     LOG_MULTIPLIER: 0,
+    GROWTH_SCALE: 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
@@ -155,8 +157,13 @@ def _scales(keys: ArchKeys, family: Family) -> dict[str, object]:
 
 def epsilon_key(family: Family) -> str:
     """Returns the metadata key of the number that norms add before the root."""
-    kind = "" if family.always.get("has_layer_norm") else "rms_"
+    kind = "" if names_layer_norm(family) else "rms_"
     return f"attention.layer_norm_{kind}epsilon"
+
+
+def names_layer_norm(family: Family) -> bool:
+    """Returns whether files call that number the one of a norm that takes the mean off."""
+    return bool(family.always.get("has_layer_norm")) and not family.has_rms_epsilon
 
 
 def _family(file: Described) -> Family:
@@ -224,8 +231,11 @@ def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
 
 def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]:
     """Returns the fields of sliding windows."""
-    layers = windowed_layers(keys, family.windows, n_layers)
-    theta = keys.number("rope.freq_base_swa", 10000.0) if family.windows.has_local_rope else None
+    rule, theta = family.windows, None
+    if rule.has_local_rope:
+        is_said = "rope.freq_base_swa" in keys
+        theta = keys.number("rope.freq_base_swa") if is_said else rule.local_theta
+    layers = windowed_layers(keys, rule, n_layers)
     return {"attention_layers": layers, "local_rope_theta": theta}
 
 

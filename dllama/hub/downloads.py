@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from dllama.errors import HubError
@@ -42,7 +42,8 @@ class Reader:
 
 
 class Downloads:
-    """All downloads of one process, on one event loop."""
+    """All downloads of one process, on one event loop. `on_whole` is awaited once a model is here,
+    before readers hear of it."""
 
     def __init__(self, settings: HubSettings, now: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
@@ -53,6 +54,7 @@ class Downloads:
         self._slots = asyncio.Semaphore(settings.max_files)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._readers: set[Reader] = set()
+        self.on_whole: Callable[[], Awaitable[None]] | None = None
 
     def tasks(self) -> list[DownloadTask]:
         """Returns the tasks that wait and run, and the last of those that are over."""
@@ -143,6 +145,8 @@ class Downloads:
                 task, self.settings, self._web, self._slots, self._tell, self._now,
                 lambda: self._still_needed(task),
             ).run()  # fmt: skip
+            if self.on_whole is not None:
+                await self.on_whole()
             self._tell(task.succeed())
         except HubError as error:
             self._tell(task.fail(str(error)))

@@ -52,6 +52,11 @@ class HubName:
         return ("hf.co", user, repo, plain(self.file or self.tag or "all"))
 
 
+def without_hub(whole_name: str) -> str:
+    """Returns the whole name of a model as llama-server's router lists it: USER/REPO:QUANT."""
+    return whole_name.removeprefix(f"{HUB_HOSTS[0]}/")
+
+
 @dataclass(frozen=True, slots=True)
 class UrlName:
     """A file somewhere on the web, with its SHA-256 where the name says it (#sha256=...)."""

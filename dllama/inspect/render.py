@@ -68,12 +68,11 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
             f"rotated{queries}"
         )
     if windows:
-        attention["windows"] = (
-            f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"
-        )
+        kind = "chunks" if config.attention_of(0).is_chunked else "windows"
+        attention[kind] = f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"
     traits = {
         "q/k/v biases": config.has_qkv_bias,
-        "q/k norms": config.has_qk_norm,
+        "q/k norms": config.has_qk_norm or config.has_plain_qk_norm,
         "head tied to embedding": config.is_tied,
     }
     experts = {}
@@ -96,6 +95,8 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     hidden = str(config.hidden_dim)
     if config.n_dense_layers:
         hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
+    elif config.n_other_layers:
+        hidden += f" ({config.n_other_layers} dense, {config.dense_hidden_dim})"
     return {
         "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.models.command_r import COMMAND_R
+from dllama.models.command_r import COHERE2, COMMAND_R
 from dllama.models.deepseek2 import DEEPSEEK2
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
@@ -16,9 +16,11 @@ from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
+from dllama.models.llama4 import LLAMA4
 from dllama.models.olmo2 import OLMO2
 from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
+from dllama.models.phimoe import PHIMOE
 from dllama.models.qwen2 import QWEN2
 from dllama.models.qwen2moe import QWEN2MOE
 from dllama.models.qwen3 import QWEN3
@@ -42,6 +44,7 @@ FAMILIES: dict[str, Family] = {
         EXAONE4,
         GPT_OSS,
         PHI3,
+        PHIMOE,
         GEMMA2,
         GEMMA3,
         SMOLLM3,
@@ -51,7 +54,9 @@ FAMILIES: dict[str, Family] = {
         OLMOE,
         GLM4,
         GLM4MOE,
+        LLAMA4,
         COMMAND_R,
+        COHERE2,
         DEEPSEEK2,
     )
 }

@@ -31,6 +31,14 @@ WCLS = Tensor(
 NORM1 = Tensor("norm1", "attn_norm.weight", "input_layernorm.weight", None, Axis.DIM, m=10)
 NORM2 = Tensor("norm2", "ffn_norm.weight", "post_attention_layernorm.weight", None, Axis.DIM, m=11)
 
+NORM_BIASES = (
+    Tensor("norm1_bias", "attn_norm.bias", "input_layernorm.bias", None, Axis.DIM, "norm1"),
+    Tensor("norm2_bias", "ffn_norm.bias", "post_attention_layernorm.bias", None, Axis.DIM, "norm2"),
+)
+NORM_BIAS = Tensor("norm_bias", "output_norm.bias", "model.norm.bias", None, Axis.DIM)
+WCLS_BIAS = Tensor("wcls_bias", "output.bias", "lm_head.bias", None, Axis.VOCAB)
+"""Biases of norms and of the output head."""
+
 POST_NORM1 = Tensor(
     "post_norm1", "post_attention_norm.weight", "post_attention_layernorm.weight", None, Axis.DIM
 )
@@ -46,6 +54,7 @@ QKV = (
     Tensor("wv", "attn_v.weight", "self_attn.v_proj.weight", Axis.KV_HEADS, Axis.DIM, "qkv", 3),
 )  # fmt: skip
 WO = Tensor("wo", "attn_output.weight", "self_attn.o_proj.weight", Axis.DIM, Axis.HEADS, m=4)
+BO = Tensor("bo", "attn_output.bias", "self_attn.o_proj.bias", None, Axis.DIM)
 QKV_BIAS = (
     Tensor(
         "bq", "attn_q.bias", "self_attn.q_proj.bias", None, Axis.HEADS, "qkv_bias",

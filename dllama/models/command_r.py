@@ -1,5 +1,7 @@
 """Command-R, Command-R+ and Aya 23 (Cohere): attention and feed-forward read one norm and are added
-up together. The norm takes the mean off; in R+ each head has one, with weights of its own."""
+up together. The norm takes the mean off; in R+ each head has one, with weights of its own. In
+Command R7B and Command A (Cohere 2) three of four layers have a sliding window, and the fourth no
+positions."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from dataclasses import replace
 
 from dllama.models.blocks import FEED_FORWARD, JOINT_QK_NORM, NORM1, QKV, WO
 from dllama.models.family import PARALLEL, Family
+from dllama.models.windows import WindowRule
 
 COMMAND_R = Family(
     arch="command-r",
@@ -28,3 +31,20 @@ COMMAND_R = Family(
     feed_forward=None,
     keys=frozenset({"logit_scale"}),
 )  # fmt: skip
+
+COHERE2 = Family(
+    arch="cohere2",
+    title="Command R7B, Command A",
+    hf_types=("cohere2",),
+    hf_defaults={"logit_scale": 0.0625},
+    hf_keys={"logit_scale": "logit_scale"},
+    layer=(NORM1, *QKV, WO, *FEED_FORWARD),
+    is_interleaved=True,
+    is_hf_interleaved=True,
+    optional=(),
+    always={"has_layer_norm": True},
+    windows=WindowRule(every=4, turns_full_layers=False),
+    attention=PARALLEL,
+    feed_forward=None,
+    keys=frozenset({"logit_scale"}),
+)

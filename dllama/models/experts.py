@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dllama.runtime.ops import Ops
 
 GATING_NUMBERS = {Gating.SOFTMAX: 1, Gating.SIGMOID: 2}
-"""llama.cpp's numbers of the functions that make weights of a router's logits."""
+"""llama.cpp's numbers of the functions that make weights of a router's logits; it has none of
+SparseMixer."""
 
 
 def has_experts(config: ModelConfig, layer: int) -> bool:
@@ -202,12 +203,12 @@ def check_experts(config: ModelConfig, path: Path) -> None:
         or config.n_experts % n_groups
         or n_active_groups > n_groups
         or config.shared_hidden_dim % config.hidden_dim
-        or config.n_dense_layers > config.n_layers
+        or config.n_other_layers >= config.n_layers
     ):
         raise ModelFileError(
             f"{path}: a token takes {config.n_active_experts} of {config.n_experts} experts of "
             f"{config.hidden_dim} columns in {n_active_groups} of {n_groups} groups, and a shared "
-            f"one of {config.shared_hidden_dim}, after {config.n_dense_layers} dense layers of "
+            f"one of {config.shared_hidden_dim}, in all but {config.n_other_layers} layers of "
             f"{config.n_layers}; expected no more than there are, groups of one size, and a "
             "multiple of the columns. The file is corrupt, or of a kind this version does not "
             "support."

@@ -59,6 +59,7 @@ class Family:
     arch: str  # `general.architecture` of GGUF files
     title: str  # its models, as they are commonly called
     layer: tuple[Tensor, ...]  # in the order in which ranks are fed
+    outer: tuple[Tensor, ...] = (EMBED, NORM, WCLS)  # outside of layers
     is_interleaved: bool = False  # GGUF keeps rotary pairs side by side
     is_hf_interleaved: bool = False  # Hugging Face checkpoints do
     always: Mapping[str, bool] = field(default_factory=dict)  # fields of every ModelConfig
@@ -76,6 +77,7 @@ class Family:
     activations: tuple[str, ...] = ("silu", "swish")  # of the gate, as config.json calls it
     optional: tuple[str, ...] = ("has_qkv_bias",)
     """Fields of ModelConfig that are true where the tensors are there (`OPTIONAL`)."""
+    has_rms_epsilon: bool = False  # files call the norms' epsilon that of root mean squares
     rounds_yarn: bool = True  # the pairs at which YaRN's ramp begins and ends are whole numbers
     divides_logits: bool = False  # by the metadata's logit_scale; others are multiplied with it
     gguf_orders: Mapping[str, Order] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class Family:
 
     def model_tensors(self, config: ModelConfig) -> tuple[Tensor, ...]:
         """The tensors outside of layers."""
-        return tuple(t for t in (EMBED, NORM, WCLS) if t.when(config, -1))
+        return tuple(t for t in self.outer if t.when(config, -1))
 
     def layer_tensors(self, config: ModelConfig, index: int) -> tuple[Tensor, ...]:
         """The tensors of one layer."""

@@ -107,7 +107,7 @@ GEMMA3 = Family(
     activations=("gelu_pytorch_tanh",),
     layer=(*BEFORE_ATTENTION, *QK_NORM, *AFTER_ATTENTION),
     always={"has_qk_norm": True},
-    windows=WindowRule(every=6, has_local_rope=True),
+    windows=WindowRule(every=6, has_local_rope=True, local_theta=10000.0),
     config_of=_fields(62, score_cap=0.0, logit_cap=0.0),
     keys=KEYS,
 )

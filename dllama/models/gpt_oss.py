@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dllama.models.blocks import NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
+from dllama.models.blocks import BO, NORM1, NORM2, QKV, QKV_BIAS, SINKS, WO
 from dllama.models.experts import (
     EXPERTS,
     HF_KEYS,
@@ -25,7 +25,6 @@ from kernels.gates import Gate
 if TYPE_CHECKING:
     from dllama.formats.gguf_metadata import ArchKeys
 
-BO = Tensor("bo", "attn_output.bias", "self_attn.o_proj.bias", None, Axis.DIM)
 ROUTER_BIAS = Tensor(
     "router_bias", "ffn_gate_inp.bias", "mlp.router.bias", None, Axis.EXPERTS, when=has_experts
 )

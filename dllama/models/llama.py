@@ -14,8 +14,8 @@ MIXTRAL = {
 
 LLAMA = Family(
     arch="llama",
-    title="Llama 2 and 3.x, Mistral, Mixtral",
-    hf_types=("llama", "mistral", "mixtral"),
+    title="Llama 2 and 3.x, Mistral, Ministral, Mixtral",
+    hf_types=("llama", "mistral", "ministral", "mixtral"),
     hf_keys={"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
     hf_renamed={"mixtral": MIXTRAL},
     layer=(NORM1, *QKV, *QKV_BIAS, WO, NORM2, *DENSE, ROUTER, *EXPERTS),

@@ -84,8 +84,8 @@ class Tensor:
     Matrices of a layer that have the same name in a format lie there in one tensor, below each
     other in the table's order; those of several experts lie so for each expert. The name in
     checkpoints may end in `[0::2]` or `[1::2]`: theirs has the rows of two of ours by turns (of
-    vectors the values). A name there without {e} is of all experts; where it does not end in
-    `.weight` their inputs come before their outputs.
+    vectors the values); or in `[0/2]` or `[1/2]`: one after the other. A name there without {e} is
+    of all experts; where it does not end in `.weight` their inputs come before their outputs.
     """
 
     name: str  # ours; tensors of a layer are called `layers.{i}.` + name

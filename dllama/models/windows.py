@@ -22,7 +22,9 @@ class WindowRule(NamedTuple):
     every: int = 0  # of so many layers the last one sees everything; 0: all have the window
     default: int = 0  # the window where a file says none; 0: there is none
     turns_full_layers: bool = True  # layers that see everything have rotary positions
-    has_local_rope: bool = False  # layers with a window turn by a rotary base of their own
+    has_local_rope: bool = False  # layers with a window turn by a base of their own, unscaled
+    is_chunked: bool = False  # windows are cut off where a multiple of their size begins
+    local_theta: float | None = None  # that base where a file says none; None: that of all others
 
 
 ALL_LAYERS = WindowRule()
@@ -34,7 +36,7 @@ def windowed_layers(keys: ArchKeys, rule: WindowRule, n_layers: int) -> tuple[La
     if keys.raw(WINDOW) == 0 or (keys.raw(WINDOW) is None and not rule.default):
         return ()
     window = keys.integer(WINDOW, rule.default or None)
-    local = LayerAttention(window, has_local_rope=rule.has_local_rope)
+    local = LayerAttention(window, rule.is_chunked, has_local_rope=rule.has_local_rope)
     full = LayerAttention(is_rotated=rule.turns_full_layers)
     return tuple(
         local if has_window else full for has_window in _pattern(keys, rule.every, n_layers)

@@ -14,7 +14,7 @@ from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
 from kernels.arrays import aligned
 from kernels.experts.routing import Router, Routes, route, routes
-from kernels.experts.slots import activate, gather
+from kernels.experts.slots import NO_WEIGHTS, activate, gather
 from kernels.experts.sums import add_slots
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
@@ -72,6 +72,7 @@ class Experts:
         self._router = Router(
             is_sigmoid=config.gating is Gating.SIGMOID, is_normalized=config.has_expert_norm,
             scale=config.expert_scale, n_active_groups=config.n_active_groups,
+            is_sparse_mixer=config.gating is Gating.SPARSE_MIXER,
         )  # fmt: skip
 
     def route(
@@ -94,10 +95,15 @@ class Experts:
         """Computes the chosen experts, each for its own rows: the sums of their slots."""
         state, found = self._state, self._state.routes
         n_slots = n_rows * self._config.n_active_experts
-        gather(self._team, normed.rows, found.rows, found.table, state.gathered, gate_up.needs)
+        before, after = found.weights, NO_WEIGHTS
+        if not self._config.weighs_inputs:
+            before, after = after, before
+        gather(
+            self._team, normed.rows, found.rows, found.table, state.gathered, gate_up.needs, before
+        )
         self._multiply(gate_up, state.gathered, n_slots, state.gate_up, found.table)
         hidden = state.hidden[columns_of(w2)].activations
-        self._activate(gate_up, w2, state.gate_up, hidden, found.weights, found.table, biases)
+        self._activate(gate_up, w2, state.gate_up, hidden, after, found.table, biases)
         self._multiply(w2, hidden, n_slots, state.sums, found.table)
 
     def run_shared(self, gate_up: Linear, w2: Linear, normed: Activations, n_rows: int) -> None:

@@ -18,7 +18,7 @@ from dllama.runtime.partial_sums import Squares
 from dllama.runtime.rows import Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
-from kernels.activations import clear, gather_rows, swiglu
+from kernels.activations import add_bias, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
 from kernels.attention.rope import rope_table, rotate_and_store
@@ -241,9 +241,12 @@ class Ops:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
+        kind, growth = config.attention_of(layer.index), config.query_growth
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
-            window=config.attention_of(layer.index).window, sinks=sinks,
+            window=kind.window, sinks=sinks, is_chunked=kind.is_chunked,
+            growth=NONE if kind.is_rotated else self._weights.growth,
+            growth_length=1 if growth is None else growth.length,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
         attention(
@@ -337,5 +340,7 @@ class Ops:
                 self.normed, n, weights.wcls.needs, is_centered=self._config.has_layer_norm,
             )  # fmt: skip
             self.matmul(weights.wcls, self.normed, state.logits, n)
+            if weights.head_bias.size:
+                add_bias(state.logits, n, weights.head_bias)
             if self._config.final_softcap:
                 soft_cap(self._team, state.logits, n, self._config.final_softcap)

@@ -9,11 +9,12 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
+from dllama.growth import growth_factors
 from dllama.models import FAMILIES
 from dllama.models.family import Family
 from dllama.models.tensors import Axis
 from dllama.rope import Rotations, rotations
-from dllama.runtime.layer import Layer
+from dllama.runtime.layer import NONE, Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
 from dllama.runtime.manifest import manifest_by_layer, table_of
 from dllama.sharding.units import SumUnits
@@ -30,14 +31,17 @@ class Weights:
     config: ModelConfig
     family: Family
     layers: tuple[Layer, ...]
-    norm: np.ndarray  # (dim,)
+    norm: np.ndarray  # (dim,), or with as many biases after them
     wcls: Linear | None
+    head_bias: np.ndarray  # (n_vocab,): added to logits; empty: none
     vocab_start: int
     units: SumUnits
     rotations: Rotations
     head_norm: np.ndarray = field(init=False)  # `norm` times the scale of logits
+    growth: np.ndarray = field(init=False)  # of queries; see dllama.growth
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "growth", growth_factors(self.config))
         scale = np.float32(self.config.logit_scale)
         object.__setattr__(self, "head_norm", self.norm if scale == 1 else self.norm * scale)
 
@@ -128,14 +132,15 @@ class _LayerBuilder:
         self._unit_of[joined] = self._units.get(tensor.cols)
         self._matrices[joined].add(info, raw)
 
-    def layer(self, previous: Layer | None) -> Layer:
-        """The finished layer."""
+    def layer(self, previous: Layer | None, constant: Mapping[str, np.ndarray]) -> Layer:
+        """The finished layer; `constant` are vectors that no file has."""
         vectors = {name: _joined_vectors(parts) for name, parts in self._vectors.items()}
         matrices = {
             name: builder.linear(self._unit_of.get(name))
             for name, builder in self._matrices.items()
         }
         tables = {name: np.concatenate(parts, axis=1) for name, parts in self._tables.items()}
+        vectors |= constant
         place = self._config.place_of(self._index)
         return Layer(self._index, place, vectors, tables, matrices, previous)
 
@@ -159,17 +164,17 @@ class WeightsBuilder:
         self._of_layer = manifest_by_layer(config, manifest)
         self._layers: list[Layer] = []
         self._builder: _LayerBuilder | None = None
-        self._norm: np.ndarray | None = None
+        self._outer: dict[str, np.ndarray] = {}  # vectors outside of layers
         self._wcls: Linear | None = None
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
         """Takes one tensor; `raw` may be overwritten afterwards. Raises ModelFileError."""
-        if info.name == "norm":
-            self._norm = vector(info, raw)
-        elif info.name == "wcls":
+        if info.name == "wcls":
             head = LinearBuilder(self._team, info.rows)
             head.add(info, raw)
             self._wcls = head.linear()
+        elif info.layer is None:
+            self._outer[info.name] = vector(info, raw)
         else:
             self._add_to_layer(info, raw)
 
@@ -187,21 +192,32 @@ class WeightsBuilder:
         self._builder.add(info, raw)
         if self._builder.is_complete:
             previous = self._layers[-1] if self._layers else None
-            self._layers.append(self._builder.layer(previous))
+            self._layers.append(self._builder.layer(previous, self._constant(info.layer)))
             self._builder = None
+
+    def _constant(self, layer: int) -> dict[str, np.ndarray]:
+        """Returns the weights of norms that have none of their own."""
+        config = self._config
+        if not config.has_plain_qk_norm or not config.attention_of(layer).is_rotated:
+            return {}
+        return dict.fromkeys(("q_norm", "k_norm"), np.ones(config.head_dim, np.float32))
 
     def build(self) -> Weights:
         """The finished weights. Raises ModelFileError where tensors are missing."""
-        n = self._config.n_layers
-        if self._norm is None or len(self._layers) != n:
+        n, found = self._config.n_layers, self._outer
+        n_vocab = 0 if self._wcls is None else self._wcls.out_dim
+        sizes = {"norm": self._config.dim, "norm_bias": self._config.dim, "wcls_bias": n_vocab}
+        wanted = {t.name: sizes[t.name] for t in self._family.outer if t.name in sizes}
+        if {name: len(row) for name, row in found.items()} != wanted or len(self._layers) != n:
             raise ModelFileError(
-                f"only {len(self._layers)} of {n} layers and "
-                f"{'no' if self._norm is None else 'the'} final norm arrived; "
-                "the model file or the transfer is incomplete"
+                f"{len(self._layers)} of {n} layers arrived, and outside of them "
+                f"{', '.join(found) or 'nothing'}; expected all, and {', '.join(wanted)} in the "
+                "model's sizes; the model file or the transfer is incomplete"
             )
+        norm = [found[name] for name in ("norm", "norm_bias") if name in found]
         return Weights(
-            self._config, self._family, tuple(self._layers), self._norm, self._wcls,
-            self._vocab_start, self._units, rotations(self._config),
+            self._config, self._family, tuple(self._layers), _joined_vectors(norm), self._wcls,
+            found.get("wcls_bias", NONE), self._vocab_start, self._units, rotations(self._config),
         )  # fmt: skip
 
 

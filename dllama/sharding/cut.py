@@ -34,8 +34,8 @@ class Cut:
 
 
 def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: Shard) -> list[Cut]:
-    """Returns the rank's tensors in feed order: layer by layer, then the last norm and its
-    vocabulary.
+    """Returns the rank's tensors in feed order: layer by layer, then the last norm, its vocabulary
+    and the biases of both.
 
     Tensors of which the rank holds nothing are left out. A tied head is cut from `embed` and goes
     by the name `wcls`; the embedding itself is not fed. Columns are cut outward to whole quant
@@ -51,9 +51,11 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
             if _holds_some(config, tensor, shard):
                 cuts.append(_cut(config, _find(tensors, name), tensor, name, shard, blocks))
     outer = {tensor.name: tensor for tensor in family.model_tensors(config)}
-    cuts.append(_cut(config, _find(tensors, "norm"), outer["norm"], "norm", shard, blocks))
     head = "embed" if config.is_tied or "wcls" not in tensors else "wcls"
-    cuts.append(_cut(config, _find(tensors, head), outer["embed"], "wcls", shard, blocks))
+    biases = [name for name in outer if name not in ("embed", "norm", "wcls")]
+    for name in ("norm", "wcls", *biases):
+        info = _find(tensors, head if name == "wcls" else name)
+        cuts.append(_cut(config, info, outer.get(name, outer["embed"]), name, shard, blocks))
     return cuts
 
 

@@ -169,7 +169,7 @@ def _cut_hidden(
     # values: the types may differ between tensors, but not by enough to matter to a balance
     head_values = _head_values(config) * config.n_kv_layers
     delta_values = _delta_values(config)
-    of_dense = config.n_dense_layers * config.dense_hidden_dim / config.hidden_dim
+    of_dense = config.n_other_layers * config.dense_hidden_dim / config.hidden_dim
     hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
     held = [
         len(h) * head_values + len(v) * config.dim + len(d) * delta_values

@@ -70,9 +70,9 @@ def _plan_tiles(starts, rows_per_tile, tiles):
 
 
 @jitted
-def _visible_chunks(tile, positions, window):
+def _visible_chunks(tile, positions, scoring):
     """The chunks (first, end) that some row of a tile sees."""
-    begin, end = visible_pages(tile, positions, window)
+    begin, end = visible_pages(tile, positions, scoring)
     return begin // CHUNK, -(-end // CHUNK)
 
 
@@ -91,14 +91,14 @@ def _unit(number, tiles, n_tiles, group, n_kv_heads):
 def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys, values, head_dim,
                 scoring, buffers, partials, n_units, n_shared, out):  # fmt: skip
     """n_shared is the number of chunks of the longest tile where chunks are shared out, else 0."""
-    _, _, window, sinks = scoring
+    sinks = scoring[3]
     while True:
         item = claim(team, 1)
         if item >= n_units * max(n_shared, 1):
             return
         unit, number = item // max(n_shared, 1), item % max(n_shared, 1)
         tile, heads = _unit(unit, tiles, n_tiles, group, keys.shape[1])
-        first, end = visible_pages(tile, positions, window)
+        first, end = visible_pages(tile, positions, scoring)
         if n_shared > 0:
             chunk = first // CHUNK + number
             first, end = max(first, chunk * CHUNK), min((chunk + 1) * CHUNK, end)
@@ -118,7 +118,7 @@ def _attend_all(thread, team, qkv, tiles, n_tiles, group, positions, pages, keys
 @region
 def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_dim, scoring,
               buffers, partials, n_units, n_shared, out):  # fmt: skip
-    _, _, window, sinks = scoring
+    sinks = scoring[3]
     while True:
         unit = claim(team, 1)
         if unit >= n_units:
@@ -126,7 +126,7 @@ def _fold_all(thread, team, tiles, n_tiles, group, positions, n_kv_heads, head_d
         tile, heads = _unit(unit, tiles, n_tiles, group, n_kv_heads)
         _, whole, factors = states(buffers[thread], head_dim)
         begin_state(whole, padded(head_dim))
-        first, end = _visible_chunks(tile, positions, window)
+        first, end = _visible_chunks(tile, positions, scoring)
         for number in range(end - first):
             part = partials[unit * n_shared + number]
             fold(tile[1] * heads[1], whole, part, factors, padded(head_dim))
@@ -142,7 +142,7 @@ def _attention(team, qkv, starts, tiles, group, positions, pages, keys, values, 
     n_shared = 0
     if n_units < ITEMS_PER_THREAD * team[N_THREADS // 8]:
         for i in range(n_tiles):
-            first, end = _visible_chunks(tiles[i], positions, scoring[2])
+            first, end = _visible_chunks(tiles[i], positions, scoring)
             n_shared = max(n_shared, end - first)
     if n_shared <= 1 or n_units * n_shared > partials.shape[0]:
         n_shared = 0

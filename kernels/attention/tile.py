@@ -33,18 +33,23 @@ class Scoring(NamedTuple):
     window: int  # tokens that a row sees, its own the last of them; 0: all before it
     sinks: np.ndarray  # (query heads,) float32: a logit of each that takes weight and adds no
     # value; empty: none
+    is_chunked: bool  # the window is cut off where a multiple of it begins
+    growth: np.ndarray  # (n,) float32: what queries are multiplied with; empty: nothing
+    growth_length: int  # positions, from one below a multiple of it on, that have one of them
 
 
 def scoring(
     head_dim: int, *, scale: float | None = None, cap: float = 0.0, window: int | None = None,
-    sinks: np.ndarray = NO_SINKS,
+    sinks: np.ndarray = NO_SINKS, is_chunked: bool = False, growth: np.ndarray = NO_SINKS,
+    growth_length: int = 1,
 ) -> Scoring:  # fmt: skip
     """Returns the scoring of heads of this size; the scale is 1 / sqrt(head_dim) where none is
     given."""
     plain = np.float32(1) / np.sqrt(np.float32(head_dim))
     return Scoring(
-        plain if scale is None else np.float32(scale), np.float32(cap), window or 0, sinks
-    )
+        plain if scale is None else np.float32(scale), np.float32(cap), window or 0, sinks,
+        is_chunked, growth, growth_length,
+    )  # fmt: skip
 
 
 @jitted
@@ -77,12 +82,16 @@ def fold(n, whole, part, factors, width):
 
 
 @jitted
-def _read_queries(qkv, first_row, n, heads, head_dim, scale, q):
+def _read_queries(qkv, first_row, n, heads, positions, head_dim, scoring, q):
     """Writes the scaled queries of a tile to q (n, head_dim)."""
     first_head, n_heads, _ = heads
+    growth, growth_length = scoring[5], scoring[6]
     for i in range(n):
         row, head = first_row + i // n_heads, first_head + i % n_heads
         source = qkv[row, head * head_dim : (head + 1) * head_dim]
+        scale = scoring[0]
+        if growth.size > 0:
+            scale *= growth[min((positions[row] + 1) // growth_length, growth.size - 1)]
         for d in range(head_dim):
             q[i * head_dim + d] = source[d] * scale
 
@@ -90,16 +99,18 @@ def _read_queries(qkv, first_row, n, heads, head_dim, scale, q):
 @jitted
 def _weigh_span(n, first, first_row, n_heads, positions, scoring, scores, part, decays, width):
     """Makes weights of the scores of n queries for the pages from `first` on."""
-    _, cap, window, _ = scoring
+    cap, window = scoring[1], scoring[2]
     tops, totals = part[QUERIES * width :], part[QUERIES * width + LANES :]
     for i in range(n):
         row = address(scores) + i * ROW * 4
-        n_valid = positions[first_row + i // n_heads] - first * PAGE + 1
+        position = positions[first_row + i // n_heads]
+        n_valid = position - first * PAGE + 1
         top, total, decay = address(tops) + i * 4, address(totals) + i * 4, address(decays) + i * 4
         if cap > 0:
             cap_softly((row, ROW // LANES), cap)
         if window > 0:
-            windowed_softmax((row, n_valid, top, total, decay, n_valid - window))
+            n_hidden = first_seen(position, scoring) - first * PAGE
+            windowed_softmax((row, n_valid, top, total, decay, n_hidden))
         else:
             online_softmax((row, n_valid, top, total, decay))
 
@@ -146,11 +157,19 @@ def states(buffer, head_dim):
 
 
 @jitted
-def visible_pages(tile, positions, window):
+def first_seen(position, scoring):
+    """The first position that a row sees; below 0 where its window reaches further back."""
+    window, is_chunked = scoring[2], scoring[4]
+    if window == 0:
+        return np.int64(0)
+    return position // window * window if is_chunked else position - window + 1
+
+
+@jitted
+def visible_pages(tile, positions, scoring):
     """The pages (first, end) that some row of a tile sees."""
     first, last = positions[tile[0]], positions[tile[0] + tile[1] - 1]
-    begin = max(0, first - window + 1) // PAGE if window > 0 else 0
-    return begin, last // PAGE + 1
+    return max(0, first_seen(first, scoring)) // PAGE, last // PAGE + 1
 
 
 @jitted
@@ -159,7 +178,7 @@ def attend_tile(qkv, tile, heads, span, positions, pages, keys, values, head_dim
     of query heads, `heads` = (first, count, kv head), over the pages `span` = (first, end)."""
     n = tile[1] * heads[1]
     part, whole, factors = states(buffer, head_dim)
-    _read_queries(qkv, tile[0], n, heads, head_dim, scoring[0], buffer)
+    _read_queries(qkv, tile[0], n, heads, positions, head_dim, scoring, buffer)
     begin_state(whole, padded(head_dim))
     for first in range(span[0] // CHUNK * CHUNK, span[1], CHUNK):
         chunk = (max(first, span[0]), min(first + CHUNK, span[1]))

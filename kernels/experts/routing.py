@@ -15,6 +15,7 @@ from kernels.team import claim, region
 ROWS_AT_ONCE = 4  # of which a thread chooses the experts: they share cache lines
 NONE = np.float32(-np.inf)  # the score of an expert that a row may not take
 SMALLEST_TOTAL = np.float32(1e-20)  # of sigmoids, which may all be zero
+MIXED_PART = np.float32(0.02)  # twice the noise that SparseMixer is trained with
 
 
 class Router(NamedTuple):
@@ -26,12 +27,16 @@ class Router(NamedTuple):
 
     Where the experts are groups of neighbours (`routes`), a row takes those of the
     `n_active_groups` with the best expert; of sigmoids with the best two experts together.
+
+    With `is_sparse_mixer` (arXiv:2409.12136) a weight is the softmax among those of the experts
+    that were not chosen before, whose logits are near the chosen one's.
     """
 
     is_sigmoid: bool = False
     is_normalized: bool = True
     scale: float = 1.0
     n_active_groups: int = 1
+    is_sparse_mixer: bool = False
 
 
 NO_BIAS = np.zeros(0, np.float32)
@@ -169,9 +174,26 @@ def _weigh_sigmoids(logits, chosen, is_normalized, scale, chances):
         chances[i] = share * scale
 
 
+@jitted
+def _weigh_sparsely(logits, chosen, scale, chances):
+    """For each of the chosen experts the softmax of its logit among those that are near it, of the
+    experts not chosen before it, times scale."""
+    for i in range(chosen.size):
+        top, total = logits[chosen[i]], np.float32(0)
+        for index in range(logits.size):
+            x = logits[index]
+            is_far = top - x > MIXED_PART * max(abs(x), top)
+            n_times = 0  # that it was chosen before
+            for before in range(i):
+                n_times += chosen[before] == index
+            if not is_far and n_times == 0:
+                total += exp_f32(x - top)
+        chances[i] = scale / total
+
+
 @region
 def _choose_rows(thread, team, logits, n_rows, n_experts, how, biases, routes):
-    is_sigmoid, is_normalized, scale, n_active_groups, has_shared_gate = how
+    is_sigmoid, is_normalized, scale, n_active_groups, is_sparse_mixer, has_shared_gate = how
     bias, choice_bias = biases
     chosen, chances, shared_weights = routes[0], routes[1], routes[7]
     scores, group_scores = routes[9], routes[10]
@@ -183,11 +205,15 @@ def _choose_rows(thread, team, logits, n_rows, n_experts, how, biases, routes):
             row = logits[t, :n_experts]
             for e in range(bias.size):
                 row[e] += bias[e]
-            _score(row, choice_bias, is_sigmoid, scores[t])
+            # Where nothing is added to sigmoids, logits choose the same, and saturate nowhere.
+            adds_up = choice_bias.size > 0 or group_scores.shape[1] > 1
+            _score(row, choice_bias, is_sigmoid and adds_up, scores[t])
             if group_scores.shape[1] > 1:
                 _keep_best_groups(scores[t], group_scores[t], n_active_groups, is_sigmoid)
             _choose(scores[t], chosen[t])
-            if is_sigmoid:
+            if is_sparse_mixer:
+                _weigh_sparsely(row, chosen[t], scale, chances[t])
+            elif is_sigmoid:
                 _weigh_sigmoids(row, chosen[t], is_normalized, scale, chances[t])
             else:
                 _weigh(row, chosen[t], is_normalized, scale, chances[t])
@@ -244,7 +270,7 @@ def route(
     """
     how = (
         router.is_sigmoid, router.is_normalized, np.float32(router.scale), router.n_active_groups,
-        has_shared_gate,
+        router.is_sparse_mixer, has_shared_gate,
     )  # fmt: skip
     biases = (bias, choice_bias)
     launch(_route, team, logits, n_rows, len(routes.next), how, biases, tuple(routes))

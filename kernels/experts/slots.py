@@ -14,6 +14,9 @@ from kernels.program import launch
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
 
+NO_WEIGHTS = np.zeros(0, np.float32)
+"""Stands for slots that all weigh 1."""
+
 NO_BIASES = np.zeros((0, 0), np.float32)
 """Stands for experts without biases."""
 
@@ -48,7 +51,7 @@ def claim_tile(team, table, batch, before, needs):
 
 
 @region
-def _gather_rows(thread, team, x, rows, table, a, needs):
+def _gather_rows(thread, team, x, rows, table, a, needs, weights):
     batch, before = np.int64(0), np.int64(0)
     while True:
         batch, before, first, n_rows, start, end = claim_tile(team, table, batch, before, needs)
@@ -56,21 +59,28 @@ def _gather_rows(thread, team, x, rows, table, a, needs):
             return
         part = from_row(a, first, x.shape[1])
         for i in range(start, end):
-            lay_out(part, x[rows[first + i]], i, n_rows, needs)
+            row = x[rows[first + i]]
+            if weights.size > 0:
+                weighed = a[0][first + i, : row.size]
+                for c in range(row.size):
+                    weighed[c] = row[c] * weights[first + i]
+                row = weighed
+            lay_out(part, row, i, n_rows, needs)
 
 
 @kernel
-def _gather(team, x, rows, table, a, needs):
-    _gather_rows(team, (team, x, rows, table, a, needs))
+def _gather(team, x, rows, table, a, needs, weights):
+    _gather_rows(team, (team, x, rows, table, a, needs, weights))
 
 
 def gather(
     team: np.ndarray, x: np.ndarray, rows: np.ndarray, table: np.ndarray, a: Activations,
-    needs: Needs,
+    needs: Needs, weights: np.ndarray = NO_WEIGHTS,
 ) -> None:  # fmt: skip
     """Lays out x[rows] as the input of a product by batches: x (T, cols) float32, rows (S,) int32.
-    Writes no rows of `a`."""
-    launch(_gather, team, x, rows, table, tuple(a), needs)
+    Rows are multiplied with `weights` (S,) where there are some; else no rows of `a` are
+    written."""
+    launch(_gather, team, x, rows, table, tuple(a), needs, weights)
 
 
 @region
@@ -92,8 +102,9 @@ def _activate_rows(thread, team, gate_up, weights, table, a, own, how, needs):
                     row[c] += biases[expert, c]
             out = a[0][slot, column : column + hidden]
             gated_row(row[:hidden], row[hidden:], gate, out)
-            for c in range(hidden):
-                out[c] *= weights[slot]
+            if weights.size > 0:
+                for c in range(hidden):
+                    out[c] *= weights[slot]
             lay_out(part, a[0][slot], i, n_rows, needs)
 
 
@@ -107,8 +118,9 @@ def activate(
     own: tuple[int, int], needs: Needs, gate: Gate = Gate.SILU, biases: np.ndarray = NO_BIASES,
 ) -> None:  # fmt: skip
     """a = weight * silu(gate) * up, or what else `gate` says, where gate_up (S, 2 * hidden or
-    wider) holds both side by side and weights (S,) are those of the slots. To gate_up those of
-    `biases` (E, 2 * hidden or wider) are added that belong to the slot's expert; there may be none.
+    wider) holds both side by side and weights (S,) are those of the slots, or none. To gate_up
+    those of `biases` (E, 2 * hidden or wider) are added that belong to the slot's expert; there may
+    be none.
     `own` = (first, count) are the columns of `a` that gate_up holds; the others stay as they
     are."""
     how = (biases, int(gate))

@@ -17,7 +17,7 @@ from tests.chaos.namespaces import HOUSE, Network
 from tests.chaos.programs import ENGINE, MARK, SESSION, Program, await_no_process
 from tests.chaos.relay import Relay
 from tests.chaos.unix_client import UnixClient
-from tests.ports import own_port
+from tests.ports import own_worker_port
 
 START_S = 240.0  # a first start compiles kernels
 SETTLE_S = 15.0
@@ -181,7 +181,7 @@ class Cluster:
             machine.mount_small_disk(cache)
             host, port = machine.address, WORKER_PORT
         else:
-            host, port = "127.0.0.1", own_port()
+            host, port = "127.0.0.1", own_worker_port()
             self.relays.append(Relay(port))
         told = port if self.network is not None else self.relays[-1].port
         self._addresses.append(f"{host}:{told}")

@@ -24,7 +24,7 @@ from dllama.errors import PeerLost
 from tests.cluster.numpy_rank import FAIL_TOKEN, HANG_TOKEN, LOAD_HANGS_AT_PAGES, SLOW_TOKEN
 from tests.cluster.steps import idle_until_lost, logits, prefill, recover
 from tests.cluster.worker_process import HOUSE, WorkerProcess
-from tests.ports import own_port
+from tests.ports import own_worker_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
@@ -52,7 +52,7 @@ def assert_serves_again(runner: ClusterRunner, before: np.ndarray) -> None:
 def test_an_idle_cluster_notices_and_comes_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str, sig: signal.Signals
 ) -> None:
-    workers = [start_worker(), start_worker(port=own_port())]
+    workers = [start_worker(), start_worker(port=own_worker_port())]
     runner = make_runner(workers)
     runner.start()
     before = logits(runner, TOKENS)

@@ -20,7 +20,7 @@ from dllama.qtypes import QType
 from dllama.runtime.rank import RankModel
 from tests.cluster.steps import idle_until_lost, logits, recover
 from tests.cluster.worker_process import WorkerProcess
-from tests.ports import own_port
+from tests.ports import own_worker_port
 from tests.toy_models import write_toy
 
 StartWorker = Callable[..., WorkerProcess]
@@ -58,7 +58,7 @@ def near(a: np.ndarray, b: np.ndarray) -> bool:
 def test_what_is_lost_for_good_is_planned_without_and_taken_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str
 ) -> None:
-    lost, kept = start_worker(port=own_port()), start_worker()
+    lost, kept = start_worker(port=own_worker_port()), start_worker()
     rejoin_s = 5.0 if victim == "session" else 0.5  # its daemon answers in this time
     runner = make_runner([lost, kept], shares=[2, 1, 1], rejoin_s=rejoin_s)
     runner.start()
@@ -84,7 +84,7 @@ def test_what_is_lost_for_good_is_planned_without_and_taken_back(
 def test_two_are_lost_at_once_and_the_root_computes_alone(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    workers = [start_worker(port=own_port()), start_worker()]
+    workers = [start_worker(port=own_worker_port()), start_worker()]
     runner = make_runner(workers, rejoin_s=0.5)
     runner.start()
     before = logits(runner, TOKENS)
@@ -105,7 +105,7 @@ def test_two_are_lost_at_once_and_the_root_computes_alone(
 def test_a_loss_is_waited_for_before_it_is_planned_without(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    worker = start_worker(port=own_port())
+    worker = start_worker(port=own_worker_port())
     runner = make_runner([worker], rejoin_s=PATIENCE_S)
     runner.start()
     before = logits(runner, TOKENS)
@@ -136,7 +136,7 @@ def with_a_loss(
     start_worker: StartWorker, make_runner: MakeRunner, **config: object
 ) -> tuple[WorkerProcess, WorkerProcess, ClusterRunner, np.ndarray]:
     """A cluster that waits for the first of its two workers, and the logits from before."""
-    lost, kept = start_worker(port=own_port()), start_worker()
+    lost, kept = start_worker(port=own_worker_port()), start_worker()
     runner = make_runner([lost, kept], rejoin_s=NEVER_S, **config)
     runner.start()
     before = logits(runner, TOKENS)
@@ -217,7 +217,7 @@ def test_a_frozen_daemon_is_planned_without_and_taken_back_when_it_thaws(
 def test_a_worker_drains_between_two_steps_and_ends_with_0(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
-    leaving, kept = start_worker(port=own_port()), start_worker()
+    leaving, kept = start_worker(port=own_worker_port()), start_worker()
     runner = make_runner([leaving, kept])
     runner.start()
     before = logits(runner, TOKENS)
@@ -263,7 +263,9 @@ def test_all_workers_are_restarted_one_after_another_while_steps_go_on(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
     """With a real model in 4 bits: sums are exact, so that not one bit changes on the way."""
-    workers = [start_worker(session_command=SESSION_COMMAND, port=own_port()) for _ in range(2)]
+    workers = [
+        start_worker(session_command=SESSION_COMMAND, port=own_worker_port()) for _ in range(2)
+    ]
     path = write_toy(tmp_path / "toy.gguf", arch="qwen2", qtype=QType.Q4_0, dim=128, hidden_dim=256)
     source = open_model(path)
     config = ClusterConfig([w.address for w in workers], 8, 64, threads=1)

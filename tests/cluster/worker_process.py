@@ -33,7 +33,7 @@ def listens(process: psutil.Process) -> bool:
 
 class WorkerProcess:
     """A daemon of 127.0.0.1, on a port that the system gives. One that is to come back on its port
-    needs one from tests.ports."""
+    needs an own_worker_port()."""
 
     def __init__(self, *, port: int = 0, **changes: object) -> None:
         config = {"port": port, "session_command": NUMPY_SESSION, **changes}

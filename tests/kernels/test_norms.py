@@ -40,16 +40,17 @@ def test_a_bias_is_added_before_the_norm(team: np.ndarray, n_tokens: int, has_no
 
 
 @pytest.mark.parametrize("dim", [96, 130])
-def test_a_centered_norm_takes_the_mean_off(team: np.ndarray, dim: int) -> None:
+def test_a_centered_norm_takes_the_mean_off_and_adds_a_bias(team: np.ndarray, dim: int) -> None:
     rng = np.random.default_rng(dim)
     x, delta = (3 + rng.standard_normal((2, 5, dim))).astype(np.float32)
-    weight = rng.uniform(0.5, 2, dim).astype(np.float32)
+    weight, bias = rng.uniform(0.5, 2, (2, dim)).astype(np.float32)
+    before = np.concatenate([weight, bias])
     a, none = activations(5, dim), weight[:0]
     expected = x + np.float64(0.25) * delta
     add_norm(
-        team, x, delta, none, weight, 1e-5, a, 5, Needs(tiles=True), scale=0.25, is_centered=True
+        team, x, delta, none, before, 1e-5, a, 5, Needs(tiles=True), scale=0.25, is_centered=True
     )
     np.testing.assert_allclose(x, expected, rtol=2e-6, atol=1e-6)
     left = expected - expected.mean(1, keepdims=True)
-    normed = left / np.sqrt((left**2).mean(1, keepdims=True) + 1e-5) * weight
+    normed = left / np.sqrt((left**2).mean(1, keepdims=True) + 1e-5) * weight + bias
     np.testing.assert_allclose(a.rows[:, :dim], normed, rtol=1e-5, atol=2e-6)

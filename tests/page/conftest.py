@@ -13,7 +13,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is a 
 
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 
-from tests.ports import own_port  # noqa: E402
+from tests.ports import own_worker_port  # noqa: E402
 from tests.programs import Program, Server, root, start_worker  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -50,7 +50,7 @@ class Cluster:
 
 @pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder, port = tmp_path_factory.mktemp("page"), own_port()
+    folder, port = tmp_path_factory.mktemp("page"), own_worker_port()
     worker = start_worker(folder, port)
     try:
         with root(

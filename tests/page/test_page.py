@@ -77,6 +77,61 @@ def test_an_answer_is_stopped_edited_and_asked_for_again(
     assert cluster.server.get("/stats")[1]["sequences"]["running"] == 0
 
 
+def test_a_conversation_is_gone_on_with_named_and_found(watched: Watched) -> None:
+    page = watched.open()
+    page.click("#settings")
+    page.fill("[name=temperature]", "0")
+    page.fill("[name=max_tokens]", "4")
+    page.click("#settings-dialog [type=submit]")
+    ask(page, QUESTION)
+    ended(page)
+    expect(page.locator(".assistant")).to_contain_text("was cut off")
+    begun = page.locator(".assistant .body").inner_text()
+    page.click("#settings")
+    page.fill("[name=max_tokens]", "")
+    page.click("#settings-dialog [type=submit]")
+    page.get_by_role("button", name="Go on with the answer").click()
+    expect(page.locator("#stop")).to_be_visible()
+    ended(page)
+    whole = page.locator(".assistant .body").inner_text()
+    assert whole.startswith(begun.replace("`", "")) and "dllama-worker" in whole
+    page.once("dialog", lambda asked: asked.accept("Workers, once"))
+    page.get_by_role("button", name="Rename").click()
+    expect(page.locator("#conversations a")).to_have_text(["Workers, once"])
+    for words, n_found in (("starships", 0), ("DLLAMA-worker", 1), ("once", 1)):
+        page.fill("#search", words)
+        expect(page.locator("#conversations a")).to_have_count(n_found)
+
+
+def test_text_files_are_put_into_the_message(watched: Watched) -> None:
+    page = watched.open()
+    page.fill("#prompt", "Look:")
+    said: list[str] = []
+    page.once("dialog", lambda asked: (said.append(asked.message), asked.accept()))
+    page.set_input_files("#attach-files", [
+        {"name": "a.md", "mimeType": "text/markdown", "buffer": "```\nü\n```".encode()},
+        {"name": "b.bin", "mimeType": "", "buffer": b"\xff\x00"},
+    ])  # fmt: skip
+    expect(page.locator("#prompt")).to_have_value("Look:\n\na.md:\n````\n```\nü\n```\n````\n")
+    expect(page.locator("#prompt")).to_be_focused()
+    assert said == ["Only text files of at most 1 MB can be read: not b.bin."]
+
+
+def test_how_far_a_prompt_is_read(watched: Watched) -> None:
+    told = watched.open().evaluate(
+        """async () => {
+            const { addPiece, emptyAnswer } = await import("./page/answer.js");
+            return [500, 800, 2000].map((processed) => {
+                const message = emptyAnswer("m");
+                addPiece(message, { prompt_progress: { total: 2000, cache: 500, processed } });
+                return message.loading;
+            });
+        }"""
+    )
+    left = ["Reads the prompt: 0 % of 1500 tokens", "Reads the prompt: 20 % of 1500 tokens", ""]
+    assert told == left
+
+
 def test_all_of_it_without_a_mouse(watched: Watched) -> None:
     page = watched.open()
     ask(page, QUESTION)

@@ -68,11 +68,17 @@ def _forward(
         for half, before, after in (
             (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
-            added = half(layer, norm(x, layer[before], config) if before in layer else x, config)
+            bias = layer.get(f"{before}_bias", 0.0)
+            entered = norm(x, layer[before], config) + bias if before in layer else x
+            added = half(layer, entered, config)
             added = norm(added, layer[after], config) if after in layer else added
             x = x + config.residual_scale * added
     head = values("embed" if config.is_tied else "wcls")
-    logits = config.logit_scale * (norm(x, values("norm"), config) @ head.T)
+    bias, head_bias = (
+        values(name)[0] if name in source.tensors else 0.0 for name in ("norm_bias", "wcls_bias")
+    )
+    last = norm(x, values("norm"), config) + bias
+    logits = config.logit_scale * (last @ head.T) + head_bias
     return _capped(logits, config.final_softcap)
 
 
@@ -103,14 +109,23 @@ def _attention(
     if kind.is_rotated:
         if kind.has_local_rope:
             config = replace(
-                config, rope_theta=config.local_rope_theta, rope_scaling=None, rope_factors=None
-            )
+                config, rope_theta=config.local_rope_theta or config.rope_theta, rope_scaling=None,
+                rope_factors=None,
+            )  # fmt: skip
         q, k = _rotate(q, config), _rotate(k, config)
+        if config.has_plain_qk_norm:
+            q, k = (norm(a, np.ones(hd), config) for a in (q, k))
+    elif (growth := config.query_growth) is not None:
+        steps = (np.arange(n_tokens) + 1) // growth.length
+        q = q * (1 + growth.scale * np.log1p(steps))[:, None, None]
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scale = hd**-0.5 if config.attention_scale is None else config.attention_scale
     scores = _capped(np.einsum("ihd,jhd->hij", q, k) * scale, config.attention_softcap)
     distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)
     hidden = (distance < 0) | (distance >= (kind.window or n_tokens))
+    if kind.is_chunked and kind.window:
+        chunks = np.arange(n_tokens) // kind.window
+        hidden |= chunks[:, None] != chunks
     scores = np.where(hidden, -np.inf, scores)
     if "sinks" in layer:
         sinks = np.broadcast_to(layer["sinks"].reshape(-1, 1, 1), (len(scores), n_tokens, 1))
@@ -257,6 +272,8 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
     for group in np.argsort(-worth, kind="stable")[config.n_active_groups :]:
         groups[group][:] = -np.inf
     chosen = np.argsort(-scores, kind="stable")[: config.n_active_experts]
+    if config.gating is Gating.SPARSE_MIXER:
+        chances = _sparsely_mixed(logits, chosen)
     total = chances[chosen].sum() if config.has_expert_norm else 1.0
     out = np.zeros_like(row)
     for e in chosen:
@@ -265,10 +282,23 @@ def _mixture(layer: dict[str, np.ndarray], row: np.ndarray, config: ModelConfig)
         )
         b1, b3, b2 = (layer[f"expert_{b}"][e] if f"expert_{b}" in layer else 0.0 for b in
                       ("b1", "b3", "b2"))  # fmt: skip
-        one = _GATES[config.gate](w1 @ row + b1, w3 @ row + b3) @ w2.T + b2
-        out += config.expert_scale * chances[e] / total * one
+        weight = config.expert_scale * chances[e] / total
+        read, left = (weight * row, 1.0) if config.weighs_inputs else (row, weight)
+        out += left * (_GATES[config.gate](w1 @ read + b1, w3 @ read + b3) @ w2.T + b2)
     if config.shared_hidden_dim:
         gate = layer["shared_router"][0] @ row if config.has_shared_gate else np.inf
         weight = 1 / (1 + np.exp(-gate))
         out += weight * _gated(row, *(layer[f"shared_{w}"] for w in ("w1", "w3", "w2")), config)
     return out
+
+
+def _sparsely_mixed(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The weights of the chosen experts at inference: each against those near it that are left
+    (arXiv 2409.12136)."""
+    chances, left = np.zeros_like(logits), logits.copy()
+    for e in chosen:
+        top = left[e]
+        is_near = (top - left) / np.maximum(np.abs(logits), top) <= 2 * 0.01
+        chances[e] = 1 / np.exp(left[is_near] - top).sum()
+        left[e] = -np.inf
+    return chances

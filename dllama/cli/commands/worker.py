@@ -9,8 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.security.settings import security_of, warn_if_plain
+from cluster.sockets import SESSION_PORTS
 from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker
+from cluster.worker.slots import DEFAULT_SESSIONS, MOST_SESSIONS
 from cluster.worker.worker_config import WorkerConfig
 from dllama.cli.flags.arguments import (
     default_threads,
@@ -50,6 +52,17 @@ def gigabytes(text: str) -> float:
     return size
 
 
+def session_count(text: str) -> int:
+    """A number of sessions, of which each takes ports."""
+    number = positive(text)
+    if number > MOST_SESSIONS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} sessions need more than the {SESSION_PORTS} ports after --port; choose up "
+            f"to {MOST_SESSIONS}, or start a second worker on another --port"
+        )
+    return number
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("dllama-worker", DESCRIPTION, EPILOG)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
@@ -67,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--cache-gb", metavar="GB", type=gigabytes, default=DEFAULT_CACHE_GB,
         help="how much of them; the least recently used go first, and a tenth of the disk stays "
         "free; 0 keeps none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-sessions", metavar="N", type=session_count, default=DEFAULT_SESSIONS,
+        help="models of all roots that are loaded here at once, where there is memory; one "
+        "machine's roots get three quarters of them",
     )  # fmt: skip
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info",
@@ -90,6 +108,7 @@ def run(argv: list[str] | None) -> int:
             security=security,
             cache_dir=str(Path(args.cache_dir).absolute()),
             cache_bytes=int(args.cache_gb * 1e9),
+            max_sessions=args.max_sessions,
         )
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api.models.entry import ModelEntry
@@ -25,6 +25,8 @@ from dllama.cli.server.api_config import answer_defaults
 from dllama.cli.server.model_facts import model_id
 from dllama.errors import ConfigError, DllamaError
 from dllama.hub.found import models_here
+from dllama.hub.local_model import Origin
+from dllama.hub.names import without_hub
 from dllama.hub.settings import HubSettings
 
 CACHE = "cache"
@@ -38,6 +40,7 @@ class ListedModel:
     entry: ModelEntry
     engine: EngineSettings
     server: ServerSettings
+    hides_cached: bool = False  # it stands for the model of the cache that has its file
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class _Source:
     size_bytes: int
     modified_s: float
     kind: str
+    whole_name: str = ""  # of one that was pulled, or that another program has pulled
+    can_remove: bool = False
 
 
 class ModelList:
@@ -67,17 +72,22 @@ class ModelList:
         presets = Presets() if preset_file is None else read_presets(preset_file)
         found = {source.name: source for source in self._found()}
         common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
-        return [
-            self._listed(name, found.get(name), {**common, **presets.sections.get(name, {})})
-            for name in dict.fromkeys((*found, *presets.sections))
+        sections = {without_hub(name): keys for name, keys in presets.sections.items()}
+        listed = [
+            self._listed(name, found.get(name), {**common, **sections.get(name, {})})
+            for name in dict.fromkeys((*found, *sections))
         ]
+        return without_hidden(listed)
 
     def _found(self) -> Iterator[_Source]:
         yield _Source(
             model_id(str(DEFAULT_MODEL)), DEFAULT_MODEL, *file_facts(DEFAULT_MODEL), "package"
         )
         for local in models_here(self._hub()):
-            yield _Source(local.name, local.path, local.n_bytes, local.modified_s, CACHE)
+            yield _Source(
+                without_hub(local.name), local.path, local.n_bytes, local.modified_s, CACHE,
+                local.name, local.origin is Origin.PULLED,
+            )  # fmt: skip
         if self._settings.models_dir is not None:
             for model in models_in(self._settings.models_dir):
                 yield _of_folder(model)
@@ -103,7 +113,11 @@ class ModelList:
         return ListedModel(
             ModelEntry(
                 name=name,
-                aliases=tuple(alias for alias in server.aliases if alias != name),
+                aliases=tuple(
+                    alias
+                    for alias in dict.fromkeys((*server.aliases, source.whole_name))
+                    if alias not in ("", name)
+                ),
                 tags=server.tags,
                 source=source.kind,
                 path=str(source.path),
@@ -116,11 +130,25 @@ class ModelList:
                 loads_on_startup=own.load_on_startup,
                 stop_s=own.stop_timeout,
                 idle_s=server.sleep_idle_s,
-                can_remove=source.kind == CACHE,
+                can_remove=source.can_remove,
             ),
             engine,
             server,
+            own.dedup_cache_models,
         )
+
+
+def without_hidden(models: Sequence[ListedModel]) -> list[ListedModel]:
+    """Returns the models without those of the cache that a preset stands for, whose names become
+    further ones of it."""
+    stands = {m.entry.path: m for m in models if m.hides_cached and m.entry.source != CACHE}
+    hidden = [m.entry for m in models if m.entry.source == CACHE and m.entry.path in stands]
+    more = {stands[entry.path].entry.name: entry.names for entry in hidden}
+    return [
+        replace(m, entry=replace(m.entry, aliases=(*m.entry.aliases, *more.get(m.entry.name, ()))))
+        for m in models
+        if m.entry not in hidden
+    ]
 
 
 def _named_source(name: str, args: argparse.Namespace) -> _Source | None:

@@ -37,6 +37,7 @@ class OwnKeys:
     load_on_startup: bool = False
     stop_timeout: float = DEFAULT_STOP_S
     pin: bool = False
+    dedup_cache_models: bool = False
 
 
 def own_keys(keys: Mapping[str, str]) -> tuple[OwnKeys, dict[str, str]]:
@@ -50,10 +51,8 @@ def own_keys(keys: Mapping[str, str]) -> tuple[OwnKeys, dict[str, str]]:
                 own = replace(own, stop_timeout=seconds(keys[key]))
             except argparse.ArgumentTypeError as error:
                 raise ConfigError(f"{key}: {error}") from None
-        elif field == "pin":
-            own = replace(own, pin=is_on(key, keys[key]))
         else:
-            own = replace(own, load_on_startup=is_on(key, keys[key]))
+            own = replace(own, **{field: is_on(key, keys[key])})
     return own, {key: value for key, value in keys.items() if key not in names.values()}
 
 

@@ -112,6 +112,7 @@ COMMANDS = {
     "/stats": Command("", "tells how fast the last answer came, and on which nodes", _stats),
 }
 LEAVE = ("/exit", "/bye", "/quit")
+NOT_SEEN = {"/image": "pictures", "/audio": "sounds", "/video": "videos"}  # as llama-cli has them
 HELP = "\n".join(
     [f"  {f'{name} {c.usage}':16} {c.what}" for name, c in COMMANDS.items()]
     + [f"  {LEAVE[0]:16} ends the chat; so does Ctrl-D",
@@ -124,6 +125,9 @@ def command(client: ChatClient, text: str, ask: Ask) -> str | None:
     """Carries out a line that begins with a slash. Returns a text to send, None for none. Raises
     DllamaError."""
     name, _, rest = text.partition(" ")
+    if name in NOT_SEEN:
+        note(f"{name}: no model that runs here takes {NOT_SEEN[name]}; say it in words")
+        return None
     found = COMMANDS.get("/help" if name == "/?" else name)
     if found is None:
         note(f"there is no command {name}; there are\n{HELP}")

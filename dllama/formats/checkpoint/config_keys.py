@@ -13,9 +13,10 @@ from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
 from dllama.formats.checkpoint.latent_keys import latent_metadata
 from dllama.formats.checkpoint.rope_keys import rope_metadata
-from dllama.formats.checkpoint.window_keys import KINDS, window_metadata
-from dllama.formats.gguf_config import epsilon_key
+from dllama.formats.checkpoint.window_keys import CHUNKED, FULL, KINDS, window_metadata
+from dllama.formats.gguf_config import epsilon_key, names_layer_norm
 from dllama.models import FAMILIES, unknown_family
+from dllama.models.experts import KEYS
 from dllama.models.family import Family
 from dllama.models.latent import LOG_MULTIPLIER
 
@@ -45,7 +46,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "query_pre_attn_scalar": (),
     "use_bidirectional_attention": (False,),
     "no_rope_layers": ([],),
-    "position_embedding_type": ("rope",),
+    "position_embedding_type": ("rope", "rope_gptj"),  # the second one is Cohere's
+    "order_of_interleaved_layers": ("local_attn_first",),
+    "rotary_pct": (1,),
+    "use_parallel_block": (True,),
     "use_qk_norm": (False,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
@@ -70,7 +74,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
         config = {**config, "intermediate_size": config["moe_intermediate_size"]}
     keys: dict[str, object] = {theirs: _whole(config, ours, path) for ours, theirs in SIZES.items()}
     for ours, theirs in family.hf_keys.items():
-        if config.get(ours) is not None:
+        if config.get(ours) not in (None, []):
             keys[theirs] = config[ours]
         elif ours in config and ours.endswith("_softcapping"):
             keys[theirs] = 0.0  # null is no cap; a key that is missing is the family's own
@@ -81,7 +85,7 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     if config.get("head_dim") is not None:
         size = _whole(config, "head_dim", path)
         keys |= {"attention.key_length": size, "attention.value_length": size}
-    epsilon = "layer_norm_eps" if family.always.get("has_layer_norm") else "rms_norm_eps"
+    epsilon = "layer_norm_eps" if names_layer_norm(family) else "rms_norm_eps"
     keys[epsilon_key(family)] = _above_zero(config, epsilon, path)
     keys |= window_metadata(config, path)
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
@@ -98,11 +102,15 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
 def family_of(config: Mapping[str, object], path: Path) -> Family:
     """Returns the family of a config.json's `model_type`. Raises ModelFileError."""
     found = config.get("model_type")
-    by_type = {kind: family for family in FAMILIES.values() for kind in family.hf_types}
-    if isinstance(found, str) and found in by_type:
-        return by_type[found]
+    families = [family for family in FAMILIES.values() if found in family.hf_types]
+    if len(families) > 1:  # one of them is of mixtures
+        is_mixture = bool(config.get("num_local_experts"))
+        families = [family for family in families if family.keys.issuperset(KEYS) == is_mixture]
+    if families:
+        return families[0]
     said = "names no `model_type`" if found is None else f"is of the model_type {found!r}"
-    raise unknown_family(path, said, by_type)
+    known = dict.fromkeys(kind for family in FAMILIES.values() for kind in family.hf_types)
+    raise unknown_family(path, said, known)
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:
@@ -122,7 +130,9 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"{config['model_type']}. Use another model."
             )
     kinds = config.get("layer_types")
-    computed = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    computed: tuple[str, ...] = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
+    if family.windows.is_chunked:
+        computed = (FULL, CHUNKED)
     foreign = [kind for kind in kinds if kind not in computed] if isinstance(kinds, list) else []
     if foreign:
         raise ModelFileError(

@@ -1,6 +1,7 @@
 """Tensors of all experts of a layer that a checkpoint has in one, as gpt-oss: (experts, inputs,
 outputs) as plain numbers, or (experts, outputs, blocks, 16) in MXFP4 beside the scales of blocks;
-biases as (experts, outputs). The outputs of two of our tensors may come by turns."""
+biases as (experts, outputs). The outputs of two of our tensors may come by turns, or one after the
+other, as Llama 4's."""
 
 from __future__ import annotations
 
@@ -23,20 +24,31 @@ _BLOCK = np.dtype([("scale", "u1"), ("quants", "V16")])
 
 
 class Turns(NamedTuple):
-    """Which of the outputs in a checkpoint's tensor are ours."""
+    """Which of the outputs in a checkpoint's tensor are ours: one of `n_parts` that come by turns,
+    or one after the other."""
 
     name: str  # of their tensor
-    first: int = 0
-    step: int = 1
+    number: int = 0
+    n_parts: int = 1
+    is_by_turns: bool = True
 
     @classmethod
     def of(cls, theirs: str) -> Turns:
-        """Returns what a name such as `gate_up_proj[1::2]` says."""
+        """Returns what a name such as `gate_up_proj[1::2]` or `gate_up_proj[1/2]` says."""
         name, bracket, rest = theirs.partition("[")
         if not bracket:
             return cls(name)
-        first, _, step = rest.removesuffix("]").partition("::")
-        return cls(name, int(first), int(step))
+        sign = "::" if "::" in rest else "/"
+        number, _, n_parts = rest.removesuffix("]").partition(sign)
+        return cls(name, int(number), int(n_parts), sign == "::")
+
+    def theirs(self, part: range, n_outputs: int) -> slice:
+        """Returns where some of our outputs, of n_outputs, lie among theirs."""
+        first, step = self.number * n_outputs, 1
+        if self.is_by_turns:
+            first, step = self.number, self.n_parts
+        end = first + (part.stop - 1) * step + 1
+        return slice(first + part.start * step, end if part else 0, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,8 @@ class JointMxfp4:
     def read(self, rows: range, cols: range) -> np.ndarray:
         """Returns the blocks of a cut, made anew at each call."""
         cut_bytes(self.info, cols)  # raises where they are no whole blocks
-        part = (_ours(rows, self.turns), slice(cols.start // 32, cols.stop // 32))
+        outputs = self.turns.theirs(rows, self.info.rows // self.info.n_experts)
+        part = (outputs, slice(cols.start // 32, cols.stop // 32))
         blocks, scales = (_numbers(each, np.dtype(np.uint8)) for each in (self.blocks, self.scales))
         n_experts = self.info.n_experts
         out = np.empty((n_experts, len(rows), len(cols) // 32), _BLOCK)
@@ -85,10 +98,13 @@ class JointNumbers:
     def read(self, rows: range, cols: range) -> np.ndarray:
         """Returns the numbers of a cut, made anew at each call."""
         numbers = _numbers(self.stored, np.dtype(f"<u{ITEM_BYTES[self.stored.dtype]}"))
+        n_rows = self.info.rows // self.info.n_experts
         if numbers.ndim == 2:
-            cut = numbers[:, None, _ours(cols, self.turns)][:, rows.start : rows.stop]
+            outputs = self.turns.theirs(cols, self.info.cols)
+            cut = numbers[:, None, outputs][:, rows.start : rows.stop]
         else:
-            cut = numbers[:, cols.start : cols.stop, _ours(rows, self.turns)].transpose(0, 2, 1)
+            outputs = self.turns.theirs(rows, n_rows)
+            cut = numbers[:, cols.start : cols.stop, outputs].transpose(0, 2, 1)
         whole: np.ndarray = np.ascontiguousarray(cut).view(np.uint8)
         return whole.reshape(self.info.n_experts * len(rows), -1)
 
@@ -106,24 +122,19 @@ def joint_tensor(
     n_experts, rows, cols = info.n_experts, info.rows // info.n_experts, info.cols
     blocks, scales = files.tensors.get(turns.name + BLOCKS), files.tensors.get(turns.name + SCALES)
     if blocks is not None and scales is not None:
-        outputs = rows * turns.step
+        outputs = rows * turns.n_parts
         _check(files, blocks, ("U8",), (n_experts, outputs, cols // 32, 16))
         _check(files, scales, ("U8",), (n_experts, outputs, cols // 32))
         made = TensorInfo(info.name, QType.MXFP4, info.rows, cols, n_experts=n_experts)
-        return JointMxfp4(made, blocks, scales, turns), {blocks.name, scales.name}
+        return JointMxfp4(made, blocks, scales, turns), {turns.name + BLOCKS, turns.name + SCALES}
     stored = files.tensors.get(turns.name)
     if stored is None:
         return None
-    shape = (n_experts, cols * turns.step) if rows == 1 else (n_experts, cols, rows * turns.step)
+    n_parts = turns.n_parts
+    shape = (n_experts, cols * n_parts) if rows == 1 else (n_experts, cols, rows * n_parts)
     _check(files, stored, tuple(types), shape)
     made = TensorInfo(info.name, types[stored.dtype], info.rows, cols, n_experts=n_experts)
-    return JointNumbers(made, stored, turns), {stored.name}
-
-
-def _ours(part: range, turns: Turns) -> slice:
-    """Returns where some of our outputs lie among theirs."""
-    end = turns.first + (part.stop - 1) * turns.step + 1
-    return slice(turns.first + part.start * turns.step, end if part else 0, turns.step)
+    return JointNumbers(made, stored, turns), {turns.name}
 
 
 def _numbers(stored: StoredTensor, dtype: np.dtype) -> np.ndarray:

@@ -142,9 +142,13 @@ def _longrope(rope: _Rope, context: object, original: object) -> dict[str, objec
     trained = rope.checked(original, "original_max_position_embeddings")
     factor = rope.number("factor", rope.checked(context, "max_position_embeddings") / trained)
     magnitude = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+    magnitude = rope.number("attention_factor", magnitude)
+    short, long = (rope.number(f"{which}_mscale", magnitude) for which in ("short", "long"))
+    if short != long:  # of Phi-3.5-MoE
+        raise rope.wrong(long, "long_mscale", f"that of short contexts, {short:g}")
     return {
         "rope.scaling.original_context_length": int(trained),
-        "rope.scaling.attn_factor": rope.number("attention_factor", magnitude),
+        "rope.scaling.attn_factor": short,
     }
 
 

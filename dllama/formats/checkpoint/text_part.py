@@ -15,7 +15,7 @@ _OF_TEXT = {
     "model.language_model.": "model.", "language_model.model.": "model.",
     "language_model.lm_head.": "lm_head.",
 }  # fmt: skip
-_OTHERS = re.compile(r"^((model\.)?(visual|vision_tower|multi_modal_projector)|mtp)\.")
+_OTHERS = re.compile(r"^((model\.)?(visual|vision_model|vision_tower|multi_modal_projector)|mtp)\.")
 """What sees pictures, and what guesses tokens further ahead: neither is computed."""
 
 _WHOLE = ("tie_word_embeddings", "quantization_config")

@@ -13,24 +13,26 @@ import numpy as np
 from dllama.errors import ModelFileError
 from dllama.models.windows import PATTERN, WINDOW
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 KINDS = (FULL, SLIDING, "attention")  # Granite's name for full attention
+CHUNK = "attention_chunk_size"
 _MOST = 2**31 - 1
 
 
 def window_metadata(config: Mapping[str, object], path: Path) -> dict[str, object]:
     """Returns the keys, after the architecture; none where the file does not speak of windows.
     Raises ModelFileError."""
-    if "sliding_window" not in config:
+    key = CHUNK if CHUNK in config else "sliding_window"
+    if key not in config:
         return {}
-    window, kinds = config["sliding_window"], config.get("layer_types")
-    has_none = isinstance(kinds, list) and SLIDING not in kinds
+    window, kinds = config[key], config.get("layer_types")
+    has_none = isinstance(kinds, list) and not {SLIDING, CHUNKED} & set(kinds)
     if window is None or has_none or not config.get("use_sliding_window", True):
         return {WINDOW: 0}
     if type(window) is not int or not 0 < window <= _MOST:
         raise ModelFileError(
-            f"{path} says sliding_window is {str(window)[:80]!r}; expected a whole number from 1 "
-            f"to {_MOST}. Download it again, or use another model."
+            f"{path} says {key} is {str(window)[:80]!r}; expected a whole number from 1 to "
+            f"{_MOST}. Download it again, or use another model."
         )
     return {WINDOW: window, **_pattern(config, kinds, path)}
 
@@ -38,7 +40,7 @@ def window_metadata(config: Mapping[str, object], path: Path) -> dict[str, objec
 def _pattern(config: Mapping[str, object], kinds: object, path: Path) -> dict[str, object]:
     """Returns which layers have the window, where the file says it."""
     if isinstance(kinds, list):
-        return _of_layers([kind == SLIDING for kind in kinds])
+        return _of_layers([kind in (SLIDING, CHUNKED) for kind in kinds])
     n_layers, said = config.get("num_hidden_layers"), config.get("sliding_window_pattern")
     first = config.get("max_window_layers") if config.get("use_sliding_window") else None
     if type(n_layers) is not int or (said is None and first is None):

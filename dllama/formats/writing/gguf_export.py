@@ -28,6 +28,7 @@ from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.experts import GATING_NUMBERS
 from dllama.models.latent import LOG_MULTIPLIER, log_multiplier
+from dllama.models.llama4 import GROWS, GROWTH_LENGTH, GROWTH_SCALE, INTERVAL, NORMS
 from dllama.models.tensors import Tensor
 from dllama.models.windows import PATTERN, WINDOW, pattern_of
 from dllama.qtypes import QType
@@ -95,6 +96,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
             | _attention(config)
             | _deltas(config)
             | latent_sizes(config)
+            | _chunks(config)
         ).items()
     }
 
@@ -161,11 +163,11 @@ def _experts(config: ModelConfig) -> dict[str, object]:
         "expert_used_count": config.n_active_experts,
         "expert_feed_forward_length": config.hidden_dim,
         "expert_weights_norm": config.has_expert_norm,
-        "expert_gating_func": GATING_NUMBERS[config.gating],
     }
-    if config.shared_hidden_dim and config.has_shared_gate:
+    if config.gating in GATING_NUMBERS:
+        keys["expert_gating_func"] = GATING_NUMBERS[config.gating]
+    if config.shared_hidden_dim:
         keys["expert_shared_feed_forward_length"] = config.shared_hidden_dim
-    if not config.has_shared_gate:
         keys["expert_shared_count"] = config.shared_ratio
     if config.n_dense_layers:
         keys["leading_dense_block_count"] = config.n_dense_layers
@@ -210,6 +212,19 @@ def _deltas(config: ModelConfig) -> dict[str, object]:
         "ssm.time_step_rank": sizes.n_value_heads,
         **rope_sections(config),
     }
+
+
+def _chunks(config: ModelConfig) -> dict[str, object]:
+    """What Llama 4 says beside its experts."""
+    growth = config.query_growth
+    if INTERVAL not in FAMILIES[config.arch].keys:
+        return {}
+    keys: dict[str, object] = {
+        INTERVAL: config.mixture_interval, NORMS: config.has_plain_qk_norm, GROWS: bool(growth),
+    }  # fmt: skip
+    if growth is not None:
+        keys |= {GROWTH_SCALE: float(growth.scale), GROWTH_LENGTH: growth.length}
+    return keys
 
 
 def rope_sections(config: ModelConfig) -> dict[str, object]:

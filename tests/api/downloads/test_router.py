@@ -15,6 +15,7 @@ from api.downloads.service import DownloadService
 from api.models.entry import ModelEntry
 from dllama.hub.downloads import Downloads
 from dllama.hub.found import models_here
+from dllama.hub.names import without_hub
 from dllama.hub.settings import HubSettings
 from tests.api.models.scripted_source import ScriptedSource
 from tests.api.serving import Server, run, serving_models
@@ -22,7 +23,7 @@ from tests.dllama.hub.pulling import settings_of
 from tests.hub_server import HubServer, Trouble, hub_server
 from tests.leaks import no_leaks  # noqa: F401  (a fixture)
 
-NAME = "hf.co/user/toy:Q4_0"
+NAME = "user/toy:Q4_0"
 FILE = "toy-Q4_0.gguf"
 DATA = hashlib.sha256(b"toy").digest() * 4000
 
@@ -36,7 +37,10 @@ class PulledSource(ScriptedSource):
 
     def entries(self) -> Iterable[ModelEntry]:
         pulled = models_here(self._settings)
-        return [*super().entries(), *(ModelEntry(model.name) for model in pulled)]
+        return [
+            *super().entries(),
+            *(ModelEntry(without_hub(model.name), (model.name,)) for model in pulled),
+        ]
 
 
 @pytest.fixture
@@ -74,8 +78,11 @@ def test_a_model_is_downloaded_served_and_removed(hub: HubServer, tmp_path: Path
             [(url, progress)] = own[-1]["data"]["progress"].items()
             assert url.endswith(FILE) and progress == {"done": len(DATA), "total": len(DATA)}
             assert await names(server) == ["first", NAME]
-            answer = await server.chat(model=NAME)
-            assert answer.json["choices"][0]["message"]["content"] == f"I am {NAME}"
+            for name in (NAME, f"hf.co/{NAME}", "user/toy", "USER/toy:q4_0", "user/toy:latest"):
+                answer = await server.chat(model=name)
+                assert answer.json["choices"][0]["message"]["content"] == f"I am {NAME}", name
+            tags = (await server.get("/api/tags")).json["models"]
+            assert [row["name"] for row in tags] == ["first:latest", f"hf.co/{NAME}"]
             again = await server.post("/models", {"model": NAME})
             assert again.status == 400 and "here already" in again.error["message"]
             assert (await server.request("DELETE", f"/models?model={NAME}")).status == 200

@@ -149,6 +149,22 @@ def test_load_unload_and_the_list() -> None:
     run(body)
 
 
+def test_a_model_that_leaves_is_loaded_again_once_it_is_gone() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one")
+        async with routing(source) as server:
+            assert (await server.post("/models/load", {"model": "one"})).status == 200
+            await until_status(server, "one", "loaded")
+            assert (await server.post("/models/unload", {"model": "one"})).status == 200
+            assert (await status_of(server, "one"))["value"] == "unloaded"
+            assert source.running, "its engine has not ended"
+            assert (await server.post("/models/load", {"model": "one"})).status == 200
+            await until_status(server, "one", "loaded")
+            assert source.n_loads == 2
+
+    run(body)
+
+
 def test_models_of_the_start_are_loaded_then() -> None:
     async def body() -> None:
         source = ScriptedSource("gone", "one", loads_on_startup=True)

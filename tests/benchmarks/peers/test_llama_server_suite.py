@@ -16,6 +16,9 @@ from benchmarks.peers.llama_server_stand_in import (
     CannotRun,
     translated,
 )
+from benchmarks.peers.llama_server_suite import fill_cache
+from dllama.hub.hub_cache import cached_models
+from dllama.hub.names import without_hub
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -44,15 +47,29 @@ def test_the_tiny_model_is_the_local_file(named: list[str]) -> None:
             ["--model-draft", "/tmp/d.gguf", "--model", "x"],
             "needs the model of --model-draft d.gguf",
         ),
-        (["--models-dir", "/tmp"], "router mode"),
         (["--tools", "all"], "tools of llama-server"),
     ],
 )
 def test_other_models_cannot_be_run(flags: list[str], reason: str) -> None:
     with pytest.raises(CannotRun, match=reason):
         translated(flags, "here.gguf", is_router=False)
-    with pytest.raises(CannotRun, match="router mode"):
-        translated(["--port", "80"], "here.gguf", is_router=True)
+
+
+def test_a_router_has_no_model_of_its_own_and_may_download() -> None:
+    wanted = ["--models-max", "4", "--port", "80"]
+    assert translated(["--port", "80", "--offline"], "here.gguf", is_router=True) == wanted
+    flags = ["--no-models-autoload", "--port", "80"]
+    assert translated(flags, "here.gguf", is_router=True) == flags
+
+
+def test_models_of_a_router_are_found_by_the_suites_names(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    fill_cache(tmp_path / "hub", tmp_path / "x.gguf")
+    assert [without_hub(model.name) for model in cached_models(tmp_path / "hub")] == [
+        "ggml-org/test-model-stories260K:F32",
+        "ggml-org/test-model-stories260K-infill:F32",
+        "ggml-org/tinygemma3-GGUF:Q8_0",
+    ]
 
 
 def test_the_reason_is_noted(tmp_path: Path) -> None:
@@ -84,7 +101,10 @@ def test_a_suite_is_told_by_file_and_outcome(tmp_path: Path) -> None:
     (suite / "utils.py").write_text("class ServerPreset:\n  def load_all(): raise OSError\n")
     (suite / "conftest.py").write_text("")
     (suite / "unit" / "test_one.py").write_text(TESTS)
-    program = [sys.executable, "-m", "benchmarks.peers.llama_server_suite", suite, "x.gguf"]
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    program = [
+        sys.executable, "-m", "benchmarks.peers.llama_server_suite", suite, tmp_path / "x.gguf",
+    ]  # fmt: skip
     run = subprocess.run(
         [*program, "--json", tmp_path / "found.json"], cwd=REPOSITORY, capture_output=True,
         text=True, timeout=120, check=True,

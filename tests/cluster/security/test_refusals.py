@@ -36,7 +36,7 @@ from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.security.recording_proxy import RecordingProxy
 from tests.cluster.steps import logits
 from tests.cluster.worker_process import WorkerProcess
-from tests.ports import own_port
+from tests.ports import own_worker_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
@@ -114,7 +114,7 @@ def test_one_side_that_does_not_encrypt_is_named(
 def test_a_worker_with_a_new_key_is_refused_until_its_line_is_removed(
     start_worker: StartWorker, make_runner: MakeRunner, tmp_path: Path
 ) -> None:
-    port = own_port()
+    port = own_worker_port()
     worker = start_worker(port=port, security=worker_security(tmp_path))
     first = make_runner([worker], security=root_security(tmp_path))
     first.start()
@@ -257,7 +257,7 @@ def test_what_was_recorded_opens_nothing_when_it_is_sent_again(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
     """A cluster key and encryption; somebody sends the very bytes that a true root sent."""
-    near, port = "127.0.0.2", own_port()
+    near, port = "127.0.0.2", own_worker_port()
     worker = start_worker(port=port, security=worker_security(tmp_path, cluster_key=KEY.text()))
     security = Security(cluster_key=KEY, encrypts_loopback=True, home=tmp_path / "root")
     config = ClusterConfig([Address(near, port)], 8, 64, 1, security=security)

@@ -25,7 +25,7 @@ from tests.cluster.array_source import ArraySource, small_config
 from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.steps import idle_until_lost, logits, recover
 from tests.cluster.worker_process import WorkerProcess
-from tests.ports import own_port
+from tests.ports import own_worker_port
 
 StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
@@ -119,7 +119,7 @@ def test_a_kept_rank_makes_the_next_sessions_kind_of_sums(
     start_worker: StartWorker, make_runner: MakeRunner
 ) -> None:
     """The same shard and pages, but a worker of another release on the same port."""
-    worker = start_worker(port=own_port())
+    worker = start_worker(port=own_worker_port())
     runner = make_runner([worker], rejoin_s=30.0)
     runner.start()
     assert runner._opener.own is not None and runner._opener.own.kind is Kind.FIXED

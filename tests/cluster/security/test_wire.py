@@ -20,7 +20,7 @@ from tests.cluster.numpy_rank import load_numpy_rank
 from tests.cluster.security.recording_proxy import RecordingProxy
 from tests.cluster.steps import prefill
 from tests.cluster.worker_process import WorkerProcess
-from tests.ports import own_port
+from tests.ports import own_worker_port
 
 StartWorker = Callable[..., WorkerProcess]
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
@@ -48,7 +48,9 @@ def test_nothing_can_be_read_on_the_wire(
 ) -> None:
     monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")  # as between machines
     flags: dict[str, object] = {"encrypts": encrypts, "encrypts_loopback": encrypts}
-    worker = start_worker(port=own_port(), security={"home": str(tmp_path / "worker"), **flags})
+    worker = start_worker(
+        port=own_worker_port(), security={"home": str(tmp_path / "worker"), **flags}
+    )
     security = Security(encrypts, encrypts_loopback=encrypts, home=tmp_path / "root")
     port = worker.address.port
     config = ClusterConfig([Address(NEAR, port)], 8, 64, 1, security=security)

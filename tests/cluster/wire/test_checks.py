@@ -27,7 +27,7 @@ from cluster.wire.checks import (
     checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
-from dllama.config import DeltaSizes, Latent, LayerAttention
+from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
 from dllama.kv import KvShift, KvType
 from dllama.qtypes import QType
@@ -309,6 +309,11 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"n_experts": 4, "n_active_experts": 2, "n_expert_groups": 4, "n_active_groups": 1},
         {"n_expert_groups": 0, "n_active_groups": 0},
         {"n_experts": 1 << 20, "n_active_experts": 2},
+        {"mixture_interval": 0},
+        {"mixture_interval": 2, "n_experts": 4, "n_active_experts": 2},
+        {"query_growth": QueryGrowth(math.nan, 8192)},
+        {"query_growth": QueryGrowth(0.1, 0)},
+        {"attention_layers": (LayerAttention(is_chunked=True),) * 2},
         {"attention_layers": (LayerAttention(),)},
         {"attention_layers": (LayerAttention(), LayerAttention(window=0))},
         {"local_rope_theta": 1.0},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.worker.challenge import VALID_S, Challenge
 from cluster.worker.slots import (
+    DEFAULT_SESSIONS,
     JOIN_DEADLINE_S,
-    MAX_PER_HOST,
-    MAX_SESSIONS,
     MAX_WAITING,
+    MOST_SESSIONS,
     OPENS_BURST,
     Slots,
 )
@@ -34,19 +36,31 @@ def test_memory_that_is_promised_is_not_promised_again() -> None:
 
 
 def test_one_host_leaves_room_for_others() -> None:
+    """A router of four models and further roots on one machine: what is refused names the flag."""
     slots = Slots()
-    for epoch in range(MAX_PER_HOST):
+    for epoch in range(12):
         assert refusal(slots) is None
         slots.take(epoch, "a", 0, 0.0)
         slots.joined(epoch)
-    assert refusal(slots) is not None and refusal(slots, "b") is None
+    reason = refusal(slots)
+    assert reason is not None and "at most 16 and 12 are" in reason and "--max-sessions" in reason
+    assert refusal(slots, "b") is None
 
 
 def test_sessions_in_all_are_bounded() -> None:
     slots = Slots()
-    for epoch in range(MAX_SESSIONS):
+    for epoch in range(DEFAULT_SESSIONS):
         slots.take(epoch, f"host {epoch}", 0, 0.0)
     assert "16 sessions are open" in str(refusal(slots, "another"))
+
+
+@pytest.mark.parametrize("most", [1, 2, MOST_SESSIONS])
+def test_a_daemon_opens_as_many_as_it_is_told(most: int) -> None:
+    slots = Slots(most)
+    for epoch in range(most):
+        assert refusal(slots, f"host {epoch}") is None
+        slots.take(epoch, f"host {epoch}", 0, 0.0)
+    assert f"at most {most} and" in str(refusal(slots, "another"))
 
 
 def test_sessions_that_nobody_joins_take_few_slots_and_end() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dllama.host.child_python import HOUSE
-from tests.ports import own_port
+from tests.ports import own_worker_port
 from tests.programs import root, start_worker
 from tests.toy_models import write_toy
 
@@ -76,7 +76,7 @@ def test_a_cluster_starts_in_such_a_folder(
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(trap)
-    port = own_port()
+    port = own_worker_port()
     worker = start_worker(tmp_path, port)
     try:
         with root(tmp_path, toy, "--workers", f"127.0.0.1:{port}", "--shares", "equal") as server:

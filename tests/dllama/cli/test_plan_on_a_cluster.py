@@ -9,7 +9,9 @@ import pytest
 
 from cluster.root import measuring
 from dllama.cli.main import start
+from dllama.errors import DllamaError
 from tests.cluster.worker_process import WorkerProcess
+from tests.ports import own_port
 from tests.programs import root, workers
 from tests.toy_models import write_toy
 
@@ -41,9 +43,6 @@ def test_a_worker_is_measured_and_planned_with(
 
 
 def test_a_worker_that_is_not_there_is_said(tmp_path: Path) -> None:
-    from dllama.errors import DllamaError
-    from tests.ports import own_port
-
     toy = write_toy(tmp_path / "toy.gguf")
     with pytest.raises(DllamaError, match="nothing listens on that port"):
         start(["plan", "-m", str(toy), "--workers", f"127.0.0.1:{own_port()}"])

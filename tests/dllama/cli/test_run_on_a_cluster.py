@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dllama.qtypes import QType
-from tests.ports import own_port
+from tests.ports import own_worker_port
 from tests.programs import start_worker
 from tests.toy_models import write_toy
 
@@ -15,7 +15,7 @@ from tests.toy_models import write_toy
 def test_the_answer_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
     """Its daemon, with kill -9, as soon as there are words; the rest is computed without it."""
     model = write_toy(tmp_path / "toy.gguf", qtype=QType.Q8_0, n_layers=4, max_seq_len=2048)
-    port = own_port()
+    port = own_worker_port()
     words = [sys.executable, "-m", "dllama", "run", "-m", str(model), "--raw", "--temperature", "0",
              "-n", "600", "hello"]  # fmt: skip
     alone = subprocess.run(words, capture_output=True, timeout=120, check=True)

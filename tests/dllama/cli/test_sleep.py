@@ -14,7 +14,7 @@ import pytest
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import server_settings
 from tests.cluster.worker_process import listens
-from tests.ports import own_port
+from tests.ports import own_worker_port
 from tests.programs import Program, Server, root, start_worker
 from tests.toy_models import write_toy
 
@@ -81,7 +81,7 @@ def is_answered_with(server: Server, worker: Program) -> bool:
 
 def test_a_worker_ends_its_session_too_and_may_be_away_for_a_while(tmp_path: Path) -> None:
     model = write_toy(tmp_path / "toy.gguf")
-    port = own_port()
+    port = own_worker_port()
     worker = start_worker(tmp_path, port)
     args = ["--workers", f"127.0.0.1:{port}", "--shares", "equal", "--sleep-idle-seconds", "1"]
     try:

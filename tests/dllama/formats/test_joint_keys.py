@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.writers.decode import decode
+from dllama.errors import ModelFileError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
 from dllama.formats.writing.convert import write_gguf
@@ -16,6 +17,7 @@ from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
+from tests.dllama.formats.crafted import rewrite
 from tests.references.forward import tensor_values
 from tests.toy_models import write_toy
 
@@ -87,3 +89,11 @@ def test_an_older_file_is_written_as_a_newer_one(tmp_path: Path) -> None:
     for name, info in older.tensors.items():
         assert newer.tensors[name].qtype is info.qtype
         assert np.array_equal(newer.read(name), older.read(name)), name
+
+
+def test_queries_that_grow_with_their_positions_are_refused(tmp_path: Path) -> None:
+    """As those of other models that are made like DeepSeek's."""
+    toy = write_toy(tmp_path / "toy.gguf", arch="deepseek2")
+    said = {"deepseek2.attention.temperature_scale": 0.1}
+    with pytest.raises(ModelFileError, match="attention.temperature_scale is 0"):
+        open_model(rewrite(toy, tmp_path / "grown.gguf", metadata=said))

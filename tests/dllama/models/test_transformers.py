@@ -20,6 +20,7 @@ from dllama.config import (  # noqa: E402
     Gating,
     LayerAttention,
     ModelConfig,
+    QueryGrowth,
     RopeScaling,
     RopeScalingKind,
 )
@@ -129,6 +130,20 @@ GEMMA3 = Case(
      "rope_scaling": RopeScaling(RopeScalingKind.LINEAR, 2.0, 256)},
 )  # fmt: skip
 
+YARN = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+    "beta_slow": 1.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+OLMO3 = Case(
+    "olmo3", "olmo2",
+    {**KINDS, "rope_parameters": {
+        "full_attention": {**YARN, "attention_factor": 1.2},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    }},
+    {"attention_layers": (LayerAttention(WINDOW, has_local_rope=True), LayerAttention()),
+     "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, attention_factor=1.2)},
+)  # fmt: skip
+
 CASES = [
     *(Case(arch, arch, {}, {}) for arch in ("llama", "qwen2", "qwen3")),
     Case(
@@ -139,6 +154,11 @@ CASES = [
     Case(
         "mistral", "llama", {"sliding_window": WINDOW},
         {"attention_layers": (LayerAttention(WINDOW),) * 2},
+    ),
+    Case("mistral", "llama", {"sliding_window": None, "head_dim": 32}, {"head_dim": 32}),
+    Case(
+        "ministral", "llama", KINDS,
+        {"attention_layers": (LayerAttention(WINDOW), LayerAttention())},
     ),
     GEMMA2,
     GEMMA3,
@@ -152,7 +172,19 @@ CASES = [
     phi4_mini(96, original=100),
     Case("granite", "granite", GRANITE_JSON, GRANITE),
     Case("granitemoe", "granitemoe", EXPERTS | GRANITE_JSON, {"has_expert_norm": True} | GRANITE),
+    *(
+        Case(
+            kind, "granitemoe",
+            EXPERTS | GRANITE_JSON | {
+                "shared_intermediate_size": 320, "layer_types": ["attention"] * 2,
+                "position_embedding_type": "rope",
+            },
+            {"has_expert_norm": True, "shared_hidden_dim": 320} | GRANITE,
+        )
+        for kind in ("granitemoeshared", "granitemoehybrid")
+    ),
     Case("olmo2", "olmo2", {}, {}),
+    OLMO3,
     Case("olmoe", "olmoe", EXPERTS | {"norm_topk_prob": False}, {}),
     Case(
         "glm4", "glm4", GLM | {"attention_bias": True, "pad_token_id": 0},
@@ -161,6 +193,12 @@ CASES = [
     Case("cohere", "command-r", COHERE, {"logit_scale": 0.0625}),
     Case("cohere", "command-r", COHERE | {"use_qk_norm": True},
          {"logit_scale": 0.0625, "has_qk_norm": True}),
+    Case(
+        "cohere2", "cohere2", KINDS | {"layer_norm_eps": 1e-5, "logit_scale": 0.25},
+        {"logit_scale": 0.25, "attention_layers": (
+            LayerAttention(WINDOW), LayerAttention(is_rotated=False),
+        )},
+    ),
     Case("mixtral", "llama", EXPERTS, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": True}, {"has_expert_norm": True}),
     Case("qwen3_moe", "qwen3moe", EXPERTS | {"norm_topk_prob": False}, {}),
@@ -172,12 +210,50 @@ CASES = [
 ]  # fmt: skip
 
 
+LLAMA4 = {
+    "num_local_experts": 8, "num_experts_per_tok": 1, "intermediate_size_mlp": 224,
+    "num_hidden_layers": 4, "interleave_moe_layer_step": 2, "attention_chunk_size": WINDOW,
+    "floor_scale": 7, "attn_scale": 0.5, "pad_token_id": 0,
+}  # fmt: skip
+OURS_LLAMA4 = {
+    "n_active_experts": 1, "gating": Gating.SIGMOID, "weighs_inputs": True, "n_layers": 4,
+    "mixture_interval": 2, "dense_hidden_dim": 224, "shared_hidden_dim": 160,
+    "query_growth": QueryGrowth(0.5, 7), "has_plain_qk_norm": True,
+    "attention_layers": (
+        *(LayerAttention(WINDOW, is_chunked=True),) * 3, LayerAttention(is_rotated=False),
+    ),
+}  # fmt: skip
+CASES += [
+    Case("llama4_text", "llama4", LLAMA4, OURS_LLAMA4),
+    Case(
+        "llama4_text", "llama4",
+        LLAMA4 | {"use_qk_norm": False, "attn_temperature_tuning": False, "num_experts_per_tok": 2},
+        OURS_LLAMA4 | {"has_plain_qk_norm": False, "query_growth": None, "n_active_experts": 2},
+    ),
+]  # fmt: skip
+PHIMOE = {
+    "num_local_experts": 8, "num_experts_per_tok": 2, "lm_head_bias": True, "attention_bias": True,
+    "sliding_window": None, "pad_token_id": 0,
+}  # fmt: skip
+OURS_PHIMOE = {"n_active_experts": 2, "gating": Gating.SPARSE_MIXER}
+PHIMOE_LONG = {
+    "max_position_embeddings": 4096, "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 4096,
+        "short_factor": [1.0, 1.0, 1.25, 1.5, 1.5, 2.0, 2.5, 3.0], "long_factor": [4.0] * 8,
+        "short_mscale": 1.125, "long_mscale": 1.125,
+    },
+}  # fmt: skip
+CASES += [
+    Case("phimoe", "phimoe", PHIMOE, OURS_PHIMOE),
+    Case("phimoe", "phimoe", PHIMOE | PHIMOE_LONG, OURS_PHIMOE | {
+        "max_seq_len": 4096,
+        "rope_scaling": RopeScaling(RopeScalingKind.LONGROPE, 1.0, 4096, attention_factor=1.125),
+        "rope_factors": (1.0, 1.0, 1.25, 1.5, 1.5, 2.0, 2.5, 3.0), "long_rope_factors": (4.0,) * 8,
+    }),
+]  # fmt: skip
 GPT_OSS = {
     "num_local_experts": 8, "num_experts_per_tok": 3, "sliding_window": 16,
-    "rope_parameters": {
-        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
-        "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 32,
-    },
+    "rope_parameters": {**YARN, "truncate": False},
     "pad_token_id": 0, "attn_implementation": "eager",
 }  # fmt: skip
 CASES.append(
@@ -210,7 +286,9 @@ def values_of(state: Mapping[str, Any], theirs: str) -> np.ndarray:
     its other half; gpt-oss's by turns, and its matrices the other way round."""
     turns = Turns.of(theirs)
     if ".experts." in theirs and "{e}" not in theirs:
-        outputs_last = state[turns.name].numpy()[..., turns.first :: turns.step]
+        whole = state[turns.name].numpy()
+        n_outputs = whole.shape[-1] // turns.n_parts
+        outputs_last = whole[..., turns.theirs(range(n_outputs), n_outputs)]
         return outputs_last if outputs_last.ndim == 2 else outputs_last.transpose(0, 2, 1)
     for stored, loaded in LOADED.items():
         theirs = theirs.replace(stored, loaded)
@@ -263,8 +341,11 @@ def written(path: Path, case: Case) -> np.ndarray:
     experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(
         arch=case.arch, name=case.arch, dim=64, hidden_dim=160, n_heads=4,
-        n_kv_heads=2, head_dim=16, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
-        **{"max_seq_len": 256, "n_layers": 2, **FAMILIES[case.arch].always, **experts, **case.ours},
+        n_kv_heads=2, vocab_size=352, norm_epsilon=1e-5, rope_theta=10000.0,
+        **{
+            "head_dim": 16, "max_seq_len": 256, "n_layers": 2, **FAMILIES[case.arch].always,
+            **experts, **case.ours,
+        },
     )  # fmt: skip
     found = our_rows(theirs.state_dict(), ours)
     with model_stream(path, ours, QType.F32, lambda _: QType.F32, bpe_metadata(352)) as out:

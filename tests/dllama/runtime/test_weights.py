@@ -42,12 +42,21 @@ def test_weights_are_the_ranks_own() -> None:
 
 @pytest.mark.parametrize(
     ("left_out", "words"),
-    [("layers.1.", "only 1 of 2 layers and the final norm"), ("norm", "and no final norm")],
+    [("layers.1.", "^1 of 2 layers arrived, and outside of them norm;"), ("norm", "nothing;")],
 )
 def test_what_is_missing_at_the_end_is_said(left_out: str, words: str) -> None:
     kept = [(info, raw) for info, raw in tensors_of() if not info.name.startswith(left_out)]
     with pytest.raises(ModelFileError, match=words):
         built(kept)
+
+
+def test_the_last_norm_has_the_size_of_the_model() -> None:
+    short = [
+        (replace(info, cols=16), raw[:, :64]) if info.name == "norm" else (info, raw)
+        for info, raw in tensors_of()
+    ]
+    with pytest.raises(ModelFileError, match="in the model's sizes"):
+        built(short)
 
 
 def test_layers_come_one_after_the_other() -> None:

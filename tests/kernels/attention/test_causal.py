@@ -110,12 +110,18 @@ def oracle(
     """Attention of the last len(q) rows over k and v, which are what the pages hold; float64."""
     how = how or scoring(case.head_dim)
     k, v = np.repeat(k, case.group, 1), np.repeat(v, case.group, 1)
+    n_later = len(k) - len(q)
+    positions = np.arange(n_later, len(k))
+    if how.growth.size:
+        places = np.minimum((positions + 1) // how.growth_length, how.growth.size - 1)
+        q = q * how.growth[places, None, None]
     scores = np.einsum("thd,shd->hts", q, k) * float(how.scale)
     if how.cap:
         scores = how.cap * np.tanh(scores / how.cap)
-    n_later = len(k) - len(q)
     scores[:, ~np.tri(len(q), len(k), n_later, dtype=bool)] = -np.inf
-    if how.window:
+    if how.is_chunked:
+        scores[:, np.arange(len(k)) < positions[:, None] // how.window * how.window] = -np.inf
+    elif how.window:
         scores[:, np.tri(len(q), len(k), n_later - how.window, dtype=bool)] = -np.inf
     sinks = how.sinks[:, None, None] if how.sinks.size else np.full((1, 1, 1), -np.inf)
     top = np.maximum(scores.max(-1, keepdims=True), sinks)

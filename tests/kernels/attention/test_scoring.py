@@ -21,6 +21,12 @@ KINDS = {
     "long window": {"window": 600},
     "cap": {"cap": 2.0},
     "sinks": {"sinks": SINKS},
+    "chunks of growing queries": {
+        "window": 200,
+        "is_chunked": True,
+        "growth": np.array([1, 2, 0.5, 3], np.float32),
+        "growth_length": 150,
+    },
     "all": {"window": 97, "cap": 5.0, "sinks": SINKS, "scale": 0.11},
 }
 CUTS = ((0, 700), (0, 5), (5, 6), (500, 513), (513, 514), (514, 700), (699, 700))

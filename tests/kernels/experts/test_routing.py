@@ -86,6 +86,18 @@ def test_sigmoids_that_are_nearly_zero_weigh_something(team: np.ndarray) -> None
     assert (found.chances[0] >= 0).all() and found.chances[0].max() < 0.2
 
 
+def test_sparse_mixers_weigh_each_expert_beside_those_near_it(team: np.ndarray) -> None:
+    logits = np.full((2, N_EXPERTS), -9, np.float32)
+    logits[0, [3, 5, 8, 11]] = 2.0, 1.98, 1.93, 1.0
+    logits[1, [3, 5, 8]] = -1.0, -1.01, -1.05
+    found = routed(team, logits, Router(is_sparse_mixer=True, scale=2.0))
+    assert found.chosen[0].tolist()[:4] == [3, 5, 8, 11]
+    near = np.exp(logits[0, 3]) / np.exp(logits[0, [3, 5]]).sum()
+    np.testing.assert_allclose(found.chances[0][:4], 2 * np.array([near, 1, 1, 1]), rtol=1e-6)
+    near = 1 / (1 + np.exp(np.float32(-0.01)))
+    np.testing.assert_allclose(found.chances[1][:3], 2 * np.array([near, 1, 1]), rtol=1e-5)
+
+
 def test_a_shared_expert_without_a_gate_has_the_weight_one(team: np.ndarray) -> None:
     found = routed(team, random_logits(9, N_EXPERTS + 12), has_shared=True)
     assert found.shared_weights[:9].tolist() == [1.0] * 9

@@ -42,6 +42,9 @@ def test_rows_are_gathered(team: np.ndarray, needs: Needs) -> None:
     a = activations(N_SLOTS + 4, COLS)
     gather(team, x, rows, table_of(BATCHES), a, needs)
     assert_laid_out(team, a, x[rows], needs)
+    weights = rng.uniform(0, 1, N_SLOTS).astype(np.float32)
+    gather(team, x, rows, table_of(BATCHES), a, needs, weights)
+    assert_laid_out(team, a, x[rows] * weights[:, None], needs)
 
 
 @pytest.mark.parametrize("needs", FORMS, ids=["quants", "tiles", "all"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
+from benchmarks.peers.llama_server_suite import fill_cache
 from dllama.cli.flags.arguments import make_parser
 from dllama.cli.flags.root import build_parser, read_flags
 from dllama.cli.flags.router import RouterSettings
@@ -26,7 +28,9 @@ def listed(
     file = tmp_path / "models.ini"
     file.write_text(preset)
     settings = RouterSettings(models_dir=folder, preset_file=file)
-    models = ModelList(settings, words, lambda: HubSettings(tmp_path / "pulled"))
+    models = ModelList(
+        settings, words, lambda: HubSettings(tmp_path / "pulled", cache=tmp_path / "hub")
+    )
     return {model.entry.name: model for model in models.read()}
 
 
@@ -137,6 +141,29 @@ def test_presets_that_are_wrong_are_sentences(tmp_path: Path, section: str, told
     folder = files(tmp_path / "models", "one.gguf")
     with pytest.raises(ConfigError, match=told):
         listed(tmp_path, section, folder=folder)
+
+
+def test_models_of_the_hub_have_the_names_of_llama_servers_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections find them by those names and by ours, and may stand for them."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    fill_cache(tmp_path / "hub", tmp_path / "x.gguf")
+    tiny, gemma = "ggml-org/test-model-stories260K:F32", "ggml-org/tinygemma3-GGUF:Q8_0"
+    sections = f"[{tiny.replace('F32', 'f32')}]\ntemp = 0.5\n[hf.co/{gemma}]\ntop-k = 3\n"
+    found = listed(tmp_path, sections)
+    assert len(found) == 4
+    for name, fields in ((tiny, {"temperature": 0.5}), (gemma, {"top_k": 3})):
+        assert found[name].entry.aliases == (f"hf.co/{name}",)
+        assert not found[name].entry.can_remove, "it is another program's"
+        assert found[name].entry.defaults.fields == fields
+    [preset, switch] = "[mine]\nhf-repo = ggml-org/tinygemma3-GGUF\n", "dedup-cache-models = 1\n"
+    assert {"mine", gemma} < set(listed(tmp_path, preset))
+    for text in (preset + switch, f"[*]\n{switch}{preset}"):
+        found = listed(tmp_path, text)
+        assert found["mine"].entry.aliases == (gemma, f"hf.co/{gemma}")
+        assert set(found) == {"dllama-demo.q8_0", "mine", tiny, tiny.replace(":", "-infill:")}
 
 
 def test_flags_of_the_server_are_not_those_of_a_model() -> None:

@@ -33,8 +33,10 @@ def test_models_stats_and_files(tmp_path: Path, capfd: pytest.CaptureFixture[str
         assert client.messages == messages
         with pytest.raises(ConfigError, match="needs the name of a file"):
             command(client, "/save", input)
+        assert command(client, "/image cat.png", input) is None
     said = capfd.readouterr().err
     assert "tokens/s" in said and "toy answers from now on" in said and "1 exchange" in said
+    assert "/image: no model that runs here takes pictures" in said
 
 
 def test_a_menu_takes_numbers_names_and_nothing(capfd: pytest.CaptureFixture[str]) -> None:

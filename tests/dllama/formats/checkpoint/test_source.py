@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import Gating, RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
@@ -27,10 +27,16 @@ from tests.toy_models import (
     LONGROPE,
     MIXTRAL,
     V2_LITE,
+    llama4_layers,
     toy_tensor,
     write_toy,
 )
 
+OLMO3 = {
+    "attention_layers": (LayerAttention(16, has_local_rope=True),) * 2,
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32),
+}  # fmt: skip
+COHERE2 = (LayerAttention(16),) * 2  # of two layers none is the fourth
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
     ("llama", "mistral", QType.BF16, {}),
@@ -41,8 +47,10 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("granite", "granite", QType.BF16, GRANITE),
     ("granite", "granitemoehybrid", QType.F32, GRANITE),
     ("olmo2", "olmo2", QType.F32, {}),
+    ("olmo2", "olmo3", QType.F32, OLMO3),
     ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
     ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
+    ("cohere2", "cohere2", QType.F32, {"logit_scale": 0.25, "attention_layers": COHERE2}),
 ]
 TOKENS = range(5, 25)
 
@@ -73,7 +81,21 @@ MIXTURES = [
     ("llama", "mixtral", MIXTRAL),
     ("qwen3moe", "qwen3_moe", EXPERTS["qwen3moe"]),
     ("granitemoe", "granitemoe", EXPERTS["granitemoe"] | GRANITE),
+    *(
+        ("granitemoe", kind, EXPERTS["granitemoe"] | GRANITE | {"shared_hidden_dim": 320})
+        for kind in ("granitemoeshared", "granitemoehybrid")
+    ),
     ("olmoe", "olmoe", EXPERTS["olmoe"]),
+    ("phimoe", "phimoe", EXPERTS["phimoe"]),
+    (
+        "llama4",
+        "llama4_text",
+        EXPERTS["llama4"]
+        | {
+            "shared_hidden_dim": 160,
+            "attention_layers": llama4_layers(2),
+        },
+    ),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
     ("deepseek2", "deepseek_v3", DEEPSEEK),
@@ -98,6 +120,48 @@ def test_experts_that_are_stored_one_by_one_are_stacked(
     name = "layers.1.expert_w1"
     cut = source.read(name, range(8, 24), range(16, 32))
     assert np.array_equal(cut, gguf.read(name, range(8, 24), range(16, 32)))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1"),
+        ({"rope_parameters": {
+            "type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
+            "short_mscale": 1.25, "long_mscale": 1.5, "original_max_position_embeddings": 128,
+        }}, "long_mscale is '1.5'; expected that of short contexts, 1.25"),
+    ],
+)  # fmt: skip
+def test_routers_and_positions_of_phimoe_that_are_not_computed(
+    tmp_path: Path, said: dict[str, object], why: str
+) -> None:
+    folder = write_checkpoint(tmp_path / "toy", arch="phimoe", fields=EXPERTS["phimoe"], **said)
+    with pytest.raises(ModelFileError, match=why):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_part_of_mistral_small(tmp_path: Path, prefix: str) -> None:
+    """Its heads are smaller than its width would make them."""
+
+    def change(tensors: dict[str, Entry]) -> None:
+        for name in list(tensors):
+            head = name.replace("lm_head.", "language_model.lm_head.")
+            theirs = head if "lm_head" in name else name.replace("model.", prefix, 1)
+            tensors[theirs] = tensors.pop(name)
+        tensors["vision_tower.patch_conv.weight"] = ("F32", (2,), bytes(8))
+
+    folder = write_checkpoint(
+        tmp_path / "toy", model_type="mistral", head_dim=8, change=change, sliding_window=None
+    )
+    said = json.loads((folder / "config.json").read_text())
+    del said["tie_word_embeddings"]
+    whole = {"model_type": "mistral3", "text_config": said, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(whole))
+    source, gguf = open_model(folder), open_model(write_toy(tmp_path / "t.gguf", head_dim=8))
+    assert replace(source.config, name="") == replace(gguf.config, name="")
+    assert source.config.head_dim * source.config.n_heads == source.config.dim // 2
+    assert np.array_equal(reference_logits(source, TOKENS), reference_logits(gguf, TOKENS))
 
 
 @pytest.mark.parametrize("arch", DELTA)
@@ -285,54 +349,8 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
     assert (config.head_dim, config.n_kv_heads, config.rope_theta) == (16, 4, 10000.0)
 
 
-def test_matrices_of_heads_are_cut_from_the_joint_one(tmp_path: Path) -> None:
-    """By rows that begin and end inside of heads, as by whole ones."""
-    folder = write_checkpoint(tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK)
-    source = open_model(folder)
-    for name, size in (("layers.1.wk_b", 128), ("layers.1.wv_b", 128)):
-        whole = source.read(name)
-        assert len(whole) == size
-        for rows in (range(32, 96), range(5, 70), range(40, 41), range(128, 128)):
-            assert np.array_equal(source.read(name, rows), whole[rows.start : rows.stop])
-        cut = source.read(name, range(5, 70), range(8, 24))
-        assert np.array_equal(cut, whole[5:70, 32:96])
-
-
-def test_groups_of_experts_are_none_to_a_greedy_choice(tmp_path: Path) -> None:
-    for choice, n_groups in (("greedy", 1), ("group_limited_greedy", 4)):
-        folder = write_checkpoint(
-            tmp_path / choice, arch="deepseek2", fields=DEEPSEEK | V2_LITE, topk_method=choice,
-            model_type="deepseek_v2",
-        )  # fmt: skip
-        config = open_model(folder).config
-        assert config.n_expert_groups == n_groups and config.gating is Gating.SOFTMAX
-
-
-LATENT_REFUSED: dict[str, dict[str, object]] = {
-    "rope_interleave is 'False'": {"rope_interleave": False},
-    "topk_method is 'random'": {"topk_method": "random"},
-    "scoring_func is 'tanh'": {"scoring_func": "tanh"},
-    "v_head_dim is 'None'": {"v_head_dim": None},
-    "qk_nope_head_dim is '0'": {"qk_nope_head_dim": 0},
-    "mscale is '0.5'": {
-        "rope_parameters": {"type": "yarn", "factor": 4.0, "mscale": 0.5, "mscale_all_dim": 1.0}
-    },
-}
-
-
-@pytest.mark.parametrize("message", LATENT_REFUSED)
-def test_kinds_of_latent_attention_that_are_not_computed_are_refused(
-    tmp_path: Path, message: str
-) -> None:
-    folder = write_checkpoint(
-        tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK, **LATENT_REFUSED[message]
-    )
-    with pytest.raises(ModelFileError, match=message):
-        open_model(folder)
-
-
 REFUSED: dict[str, dict[str, object]] = {
-    r"model_type 'gemma9'; this version runs llama, mistral, mixtral, qwen2": {
+    r"model_type 'gemma9'; this version runs llama, mistral, ministral, mixtral, qwen2": {
         "model_type": "gemma9"
     },
     "names no `model_type`": {"model_type": None},

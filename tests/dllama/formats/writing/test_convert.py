@@ -19,9 +19,9 @@ from dllama.qtypes import QType
 from tests.checkpoints import write_checkpoint, write_spm_tokenizer
 from tests.dllama.cli.test_commands import dllama
 from tests.references.forward import tensor_values
-from tests.toy_models import DEEPSEEK, EXPERTS, V2_LITE, write_toy
+from tests.toy_models import DEEPSEEK, EXPERTS, V2_LITE, llama4_layers, write_toy
 
-FAMILIES = ("llama", "qwen2", "qwen3", "exaone4", "phi3", "glm4moe", "deepseek2")
+FAMILIES = ("llama", "qwen2", "qwen3", "exaone4", "phi3", "glm4moe", "llama4", "deepseek2")
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 64, 1.0, 4.0)
 
 
@@ -35,9 +35,12 @@ def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
 @pytest.mark.parametrize("quantize", [None, "q8_0"])
 def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | None) -> None:
     scaling = LLAMA3 if arch == "llama" else None
+    fields = dict(DEEPSEEK if arch == "deepseek2" else EXPERTS.get(arch, {}))
+    if arch == "llama4":
+        fields |= {"attention_layers": llama4_layers(2), "shared_hidden_dim": 160}
     folder = write_checkpoint(
         tmp_path / "toy", arch=arch, qtype=QType.BF16, rope_scaling=scaling, tied=arch == "qwen2",
-        fields=DEEPSEEK if arch == "deepseek2" else EXPERTS.get(arch),
+        fields=fields,
     )  # fmt: skip
     out = converted(folder, tmp_path / "toy.gguf", quantize)
     source, written = open_weights(folder, quantize), open_model(out)

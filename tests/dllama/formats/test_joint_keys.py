@@ -95,5 +95,5 @@ def test_queries_that_grow_with_their_positions_are_refused(tmp_path: Path) -> N
     """As those of other models that are made like DeepSeek's."""
     toy = write_toy(tmp_path / "toy.gguf", arch="deepseek2")
     said = {"deepseek2.attention.temperature_scale": 0.1}
-    with pytest.raises(ModelFileError, match="attention.temperature_scale is 0"):
+    with pytest.raises(ModelFileError, match=r"attention\.temperature_scale is 0"):
         open_model(rewrite(toy, tmp_path / "grown.gguf", metadata=said))

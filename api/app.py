@@ -10,6 +10,8 @@ from api.config import ApiConfig
 from api.context import CONTEXT, ApiContext
 from api.downloads.service import DOWNLOADS, DownloadService
 from api.http import guards
+from api.http.request_log import add_request_headers, request_log
+from api.http.spans import Spans
 from api.left_out import add_left_out_header
 from api.models.models import Models
 from api.routes.table import served_routes, unsupported_routes
@@ -17,10 +19,13 @@ from api.routes.vertex import vertex_routes
 
 
 def build_app(
-    models: Models, config: ApiConfig, downloads: DownloadService | None = None
+    models: Models,
+    config: ApiConfig,
+    downloads: DownloadService | None = None,
+    spans: Spans | None = None,
 ) -> web.Application:
     """Returns the HTTP server for `models`, ready for api.http.serve.serve; without `downloads` it
-    downloads nothing.
+    downloads nothing, and without `spans` there are no traces.
 
     Starts the models when it starts and closes them when it stops. Raises ConfigError where two
     routes would have the same path.
@@ -28,6 +33,7 @@ def build_app(
     app = web.Application(
         middlewares=[
             guards.preflight_answered,
+            request_log(spans),
             guards.errors_as_json,
             guards.keys_checked,
             guards.models_released,
@@ -41,6 +47,7 @@ def build_app(
         app.add_routes(vertex_routes(config.vertex))
     app.on_response_prepare.append(guards.add_cors_headers)
     app.on_response_prepare.append(add_left_out_header)
+    app.on_response_prepare.append(add_request_headers)
     app.cleanup_ctx.append(engines)
     app.cleanup_ctx.append(streams)
     app.cleanup_ctx.append(all_downloads)

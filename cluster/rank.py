@@ -3,22 +3,21 @@ a small one in tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from cluster.wire.checks import check_kv_call
+from cluster.wire.checks import KvRoom, check_kv_call
 from cluster.wire.messages import KvCall, KvDone
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.sharding.units import SumUnits
-from dllama.step import NO_SLOT, LogitRow, Step
+from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed
 from kernels.matmul.sums import Kind
 
@@ -44,16 +43,12 @@ class Rank(Protocol):
         """Moves the rank's keys and values of a sequence, before the next step."""
         ...
 
-    def save_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
-    ) -> int:
-        """Writes pages to a file, and the state in a slot, and returns its bytes, calling `tick`
-        often. Raises SessionFileError."""
+    def save_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
+        """Writes what is held to a file and returns its bytes, calling `tick` often. Raises
+        SessionFileError."""
         ...
 
-    def load_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
-    ) -> int:
+    def load_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
         """Reads what save_kv wrote and returns the file's bytes. Raises SessionFileError."""
         ...
 
@@ -83,18 +78,16 @@ class LoadRank(Protocol):
     ) -> Rank: ...
 
 
-def move_kv(
-    rank: Rank, call: KvCall, n_pages: int, directory: Path, tick: Tick, n_slots: int = 0
-) -> KvDone:
+def move_kv(rank: Rank, call: KvCall, room: KvRoom, directory: Path, tick: Tick) -> KvDone:
     """Saves or restores pages as a KvCall says; the answer holds the reason where it failed.
 
     Raises ProtocolError for a call that is not valid.
     """
-    check_kv_call(call, n_pages, n_slots)
+    check_kv_call(call, room)
     do = rank.save_kv if call.is_save else rank.load_kv
     try:
         path, mark = directory / call.name, call.mark.tobytes()
-        n_bytes = do(path, call.pages.tolist(), mark, tick, call.slot)
+        n_bytes = do(path, call.held, mark, tick)
         return KvDone(call.number, n_bytes, "")
     except SessionFileError as error:
         return KvDone(call.number, 0, str(error))

@@ -17,6 +17,7 @@ import numpy as np
 
 from dllama.runner import Runner
 from dllama.step import PAGE_TOKENS, Step
+from dllama.windows import ring_of_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ class Bench:
         total = n * len(sequences)
         positions = np.tile(np.arange(position, position + n, dtype=np.int32), len(sequences))
         pages = np.array([np.arange(s * per, (s + 1) * per) for s in sequences], np.int32)
+        n_ring = self._runner.n_window_pages // test.batch
+        rings = [ring_of_pages(per, n_ring, s * n_ring) for s in sequences if n_ring]
         vocab_size = self._runner.config.vocab_size
         return Step(
             tokens=self._rng.integers(0, vocab_size, total).astype(np.int32),
@@ -145,6 +148,7 @@ class Bench:
             pages=pages,
             logits_at=wants,
             candidates=np.ones(len(wants), np.int32),
+            window_pages=np.array(rings, np.int32).reshape(len(rings), -1),
         )
 
 

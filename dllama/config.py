@@ -69,10 +69,12 @@ class DeltaSizes:
 @dataclass(frozen=True, slots=True)
 class QueryGrowth:
     """Queries that grow with their position: they are multiplied by
-    1 + scale * ln(1 + floor((position + 1) / length)), in layers without rotary positions."""
+    1 + scale * ln(1 + floor((position + first) / length))."""
 
     scale: float
     length: int
+    first: int = 1
+    is_everywhere: bool = False  # not in layers without rotary positions alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +183,32 @@ class ModelConfig:
         """Returns whether a layer is a gated delta net."""
         return self.delta is not None and (layer + 1) % self.delta.interval != 0
 
+    def is_windowed(self, layer: int) -> bool:
+        """Returns whether a layer needs keys and values of its window only, because the context is
+        longer."""
+        return (self.attention_of(layer).window or self.max_seq_len) < self.max_seq_len
+
     def place_of(self, layer: int) -> int:
         """Returns the number of layers of the same kind before a layer: where its keys and values,
         or its states, are among those of all layers."""
-        return sum(self.is_delta(i) == self.is_delta(layer) for i in range(layer))
+        kind = self.is_delta(layer), self.is_windowed(layer)
+        return sum((self.is_delta(i), self.is_windowed(i)) == kind for i in range(layer))
 
     @property
     def n_kv_layers(self) -> int:
         """Layers that have keys and values."""
         return sum(not self.is_delta(i) for i in range(self.n_layers))
+
+    @property
+    def n_window_layers(self) -> int:
+        """Those of them that need no keys and values before their window."""
+        return sum(map(self.is_windowed, range(self.n_layers)))
+
+    @property
+    def window(self) -> int:
+        """The tokens that every such layer sees at most; 0 where there are none."""
+        windows = (self.attention_of(i).window for i in range(self.n_layers) if self.is_windowed(i))
+        return max((window for window in windows if window), default=0)
 
     @property
     def n_slots(self) -> int:

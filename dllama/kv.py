@@ -1,11 +1,17 @@
-"""The storage type of keys and values, and their move when a sequence's context is full."""
+"""The storage type of keys and values, their move when a sequence's context is full, and what is
+saved of a session."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
-from dllama.limits import Int32s
+import numpy as np
+
+from dllama.limits import Int32s, Range
+from dllama.step import NO_ROWS, NO_SLOT
 
 
 class KvType(StrEnum):
@@ -30,3 +36,23 @@ class KvShift:
     n_drop: int
     from_pages: Int32s  # (pages of n_tokens,) int32
     to_pages: Int32s  # (pages of n_tokens - n_drop,) int32
+    from_window_pages: Int32s = field(default_factory=lambda: NO_ROWS)
+    # the same of layers with a window: -1 for pages without tokens that are still seen. A page may
+    # also be one that stands behind its place in `from_window_pages`, by whole pages of `n_drop`
+    to_window_pages: Int32s = field(default_factory=lambda: NO_ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class KvHeld:
+    """Where the keys and values of a sequence's first tokens are: pages, those of layers with a
+    window without such as no later row sees, and the slot of its state."""
+
+    pages: Int32s  # (n,) int32
+    window_pages: Int32s = field(default_factory=lambda: NO_ROWS)
+    slot: Annotated[int, Range(NO_SLOT, (1 << 31) - 1)] = NO_SLOT
+
+    @classmethod
+    def of(cls, *pages: Sequence[int], slot: int = NO_SLOT) -> KvHeld:
+        """Returns that of the pages of each kind of layers."""
+        held, in_windows = [np.array(numbers, np.int32) for numbers in (*pages, ())][:2]
+        return cls(held, in_windows, slot)

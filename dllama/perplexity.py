@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dllama.runner import Runner
-from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
+from dllama.step import MAX_LOGIT_ROWS, NO_TABLES, PAGE_TOKENS, LogitRow, Step
+from dllama.windows import ring_of_pages
 
 
 def windows_of(ids: Sequence[int], width: int) -> list[Sequence[int]]:
@@ -71,7 +72,7 @@ def window_rows(
     counted, last = len(window) // 2, len(window) - 1
     read = list(window) if bos_id is None else [bos_id, *window[1:]]
     for start, end in _steps(counted, last, max_step_tokens):
-        step = _step(read, start, end, wants_logits=start >= counted)
+        step = _step(read, start, end, runner.n_window_pages, wants_logits=start >= counted)
         for at, row in enumerate(runner.run(step), start=start):
             yield window[at + 1], row
 
@@ -85,14 +86,19 @@ def _steps(counted: int, last: int, max_step_tokens: int) -> list[tuple[int, int
     return first + [(at, min(at + narrow, last)) for at in range(counted, last, narrow)]
 
 
-def _step(read: Sequence[int], start: int, end: int, *, wants_logits: bool) -> Step:
+def _step(
+    read: Sequence[int], start: int, end: int, n_window_pages: int, *, wants_logits: bool
+) -> Step:
+    n_pages = -(-len(read) // PAGE_TOKENS)
+    window_pages = ring_of_pages(n_pages, n_window_pages)[None] if n_window_pages else NO_TABLES
     rows = np.arange(end - start, dtype=np.int32)
     wanted = rows if wants_logits else rows[:0]
     return Step(
         tokens=np.array(read[start:end], np.int32),
         positions=rows + np.int32(start),
         starts=np.array([0, len(rows)], np.int32),
-        pages=np.arange(-(-len(read) // PAGE_TOKENS), dtype=np.int32)[None],
+        pages=np.arange(n_pages, dtype=np.int32)[None],
         logits_at=wanted,
         candidates=np.zeros_like(wanted),
+        window_pages=window_pages,
     )

@@ -158,6 +158,7 @@ class Submit:
     draft_min: int = 0
     draft_p_min: float = 0.0
     resume: Resume | None = None  # where another engine had it before
+    request_id: Id = ""  # of the HTTP request that it belongs to, for the logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,7 @@ class Output:
     n_accepted: int = 0
     mu: float | None = None
     n_replaced: int = 0
+    waited_s: float = 0.0  # from its arrival to the first step that computed some of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.nodes import NodesCall, NodesReply
-from dllama.step import NO_SLOT, LogitRow, Step
+from dllama.step import LogitRow, Step
 
 
 class Runner(Protocol):
@@ -25,6 +24,11 @@ class Runner(Protocol):
     @property
     def n_pages(self) -> int:
         """The number of KV pages; steps name pages 0 .. n_pages - 1."""
+        ...
+
+    @property
+    def n_window_pages(self) -> int:
+        """The number of pages of layers with a window; 0 where there are none."""
         ...
 
     @property
@@ -58,15 +62,15 @@ class Runner(Protocol):
         Saved keys and values can be used only where they are equal."""
         ...
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
-        """Writes these pages, and the state in a slot where layers keep some, to a file called
-        after `name` on every rank; returns the bytes of all files. The same `stamp`, 16 bytes, is
-        needed to read them. Raises SessionFileError, PeerLost."""
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
+        """Writes what is held to a file called after `name` on every rank; returns the bytes of all
+        files. The same `stamp`, 16 bytes, is needed to read them. Raises SessionFileError,
+        PeerLost."""
         ...
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
-        """Reads what `save_kv` wrote into these pages, and this slot. Raises SessionFileError,
-        PeerLost."""
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
+        """Reads what `save_kv` wrote, as much of everything, to where it is held now. Raises
+        SessionFileError, PeerLost."""
         ...
 
     def idle(self) -> None:

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import numpy as np
 
-from dllama.limits import Array, Int32s
+from dllama.limits import Array, Id, Int32s, MaxLength
 
 NO_ROWS = np.zeros(0, np.int32)
 NO_PAIRS = np.zeros((0, 2), np.int32)
+NO_TABLES = np.zeros((0, 0), np.int32)
 
 NO_SLOT = -1  # of a sequence whose model keeps no states
 PAGE_TOKENS = 32  # tokens of KV in a page: two 16-lane vectors of keys; small enough to share
 MAX_LOGIT_ROWS = 64  # rows of logits that a step may ask for
+MAX_REQUESTS = 1024  # that begin with one step
 MAX_CANDIDATES = 256  # the most logits a rank sends for a row that does not need all of them
 
 
@@ -44,6 +46,17 @@ class Step:
     # the one it is left in. None at all: sequence s of the step has slot s
     kept: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(default_factory=lambda: NO_PAIRS)
     # (K, 2) int32: rows, and the slot that the state after each is copied to
+    window_pages: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(
+        default_factory=lambda: NO_TABLES
+    )
+    # (S, max_pages) int32: the pages of layers with a window, where there are some; entries that no
+    # row sees are -1. None at all: the same numbers as in `pages`
+    window_copies: Annotated[np.ndarray, Array(np.int32, ndim=2)] = field(
+        default_factory=lambda: NO_PAIRS
+    )
+    # (C, 2) int32: copies of these pages
+    requests: Annotated[list[Id], MaxLength(MAX_REQUESTS)] = field(default_factory=list)
+    # the ids of HTTP requests of which sequences begin with this step, for the logs of ranks
 
     @property
     def n_tokens(self) -> int:

@@ -14,6 +14,7 @@ import logging
 import os
 import struct
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,19 +22,21 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from kernels.cpu import feature_flags, isa
+from kernels.turns import turn
 from kernels.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"dllama kernel 1\n"
+MAGIC = b"dllama kernel 2\n"
+MAX_WAIT_S = 60.0  # for a process that compiles the same kernel: that takes seconds
 _DIGEST_BYTES = 32
-_HEAD = struct.Struct("<BI")  # has_result, the bytes of the first object
+_HEAD = struct.Struct("<B")  # has_result
 
 
 class Code(NamedTuple):
-    """The object code of a kernel and of the function that hands it its arguments."""
+    """A kernel as an object file, with the function that hands it its arguments."""
 
-    objects: tuple[bytes, bytes]
+    object_code: bytes
     has_result: bool
 
 
@@ -112,9 +115,14 @@ def _decoded(data: bytes) -> Code | None:
     is_whole = data.startswith(MAGIC) and len(body) >= _HEAD.size
     if not is_whole or hashlib.sha256(body).digest() != data[len(MAGIC) : start]:
         return None
-    has_result, n_bytes = _HEAD.unpack_from(body)
-    objects = body[_HEAD.size :]
-    return Code((objects[:n_bytes], objects[n_bytes:]), bool(has_result))
+    (has_result,) = _HEAD.unpack_from(body)
+    return Code(body[_HEAD.size :], bool(has_result))
+
+
+def turn_to_compile(name: str, kinds: tuple[object, ...]) -> AbstractContextManager[None]:
+    """A context in which no other process compiles this kernel, unless it takes very long."""
+    file = _file(name, kinds)
+    return nullcontext() if file is None else turn(file, MAX_WAIT_S)
 
 
 def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
@@ -127,7 +135,7 @@ def write(name: str, kinds: tuple[object, ...], code: Code) -> None:
             "written."
         )
         return
-    body = _HEAD.pack(code.has_result, len(code.objects[0])) + b"".join(code.objects)
+    body = _HEAD.pack(code.has_result) + code.object_code
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, MAGIC + hashlib.sha256(body).digest() + body)

@@ -26,6 +26,9 @@ _NEEDS = {
 }
 
 
+_WIDE = ("avx512", "avx10", "amx")  # how the names of features begin that go with 512 bits
+
+
 @functools.cache
 def cpu_features() -> frozenset[str]:
     """The features of the host processor, in LLVM's names."""
@@ -33,8 +36,17 @@ def cpu_features() -> frozenset[str]:
 
 
 def feature_flags() -> str:
-    """The same as LLVM's code generators take them."""
-    return str(_host_features().flatten())
+    """The features that kernels are compiled for, as LLVM's code generators take them: those of the
+    processor, of which DLLAMA_ISA may leave out the wide ones."""
+    found = _host_features()
+    if cpu_features().issuperset(_NEEDS["avx2"]) and not _is_wide(isa()):
+        found.update({name: False for name in found if name.startswith(_WIDE)})
+    return str(found.flatten())
+
+
+def _is_wide(family: str) -> bool:
+    """True for AVX-512, and for its 256-bit form where the processor has that as no other."""
+    return family == "avx512vnni" or (family == "avxvnni" and "avxvnni" not in cpu_features())
 
 
 def _host_features() -> Any:
@@ -73,8 +85,10 @@ def isa() -> str:
 
 @functools.cache
 def has_bf16_dot() -> bool:
-    """True where one instruction adds two bfloat16 products a lane."""
-    return isa() == "avx512vnni" and "avx512bf16" in cpu_features()
+    """True where one instruction adds two bfloat16 products a lane, and faster than two fma do:
+    processors with AMX take twice as long for it."""
+    features = cpu_features()
+    return isa() == "avx512vnni" and "avx512bf16" in features and "amx-bf16" not in features
 
 
 def cpu_name() -> str:

@@ -156,15 +156,21 @@ class Kernel:
         self.entry(args)
 
     def _load(self, kinds: Kinds) -> Entry:
-        # Kernels of other packages, tests for one, may change where the cache's key does not.
-        is_kept = self.py_func.__module__.startswith("kernels.")
-        code = cache.read(self.name, kinds) if is_kept else None
-        if code is None:
-            code = self._compile(kinds)
-            if is_kept:
-                cache.write(self.name, kinds, code)
-        self._entries[kinds] = entry = Entry(self.name, kinds, code)
+        self._entries[kinds] = entry = Entry(self.name, kinds, self._code(kinds))
         return entry
+
+    def _code(self, kinds: Kinds) -> cache.Code:
+        # Kernels of other packages, tests for one, may change where the cache's key does not.
+        if not self.py_func.__module__.startswith("kernels."):
+            return self._compile(kinds)
+        if (kept := cache.read(self.name, kinds)) is not None:
+            return kept
+        with cache.turn_to_compile(self.name, kinds):
+            code = cache.read(self.name, kinds)  # another process may have compiled it meanwhile
+            if code is None:
+                code = self._compile(kinds)
+                cache.write(self.name, kinds, code)
+            return code
 
     def _compile(self, kinds: Kinds) -> cache.Code:
         for listener in _listeners:

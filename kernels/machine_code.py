@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 from typing import Any
 
@@ -13,10 +12,6 @@ from kernels.cpu import feature_flags
 
 ENTRY = "dllama_entry"
 
-# numba counts references even where there is nothing to count: what would free an array stands in
-# the code, and is never reached, since the arrays of a kernel have no owner.
-NEVER_CALLED = "NRT_MemInfo_call_dtor"
-
 _loaded: list[Any] = []  # code lives as long as its engine
 
 
@@ -24,8 +19,6 @@ _loaded: list[Any] = []  # code lives as long as its engine
 def _started() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    llvm.add_symbol(NEVER_CALLED, abort)
 
 
 def target_machine() -> Any:
@@ -44,8 +37,7 @@ def load(code: Code) -> int:
     _started()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    for part in code.objects:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(part))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_code))
     engine.finalize_object()
     _loaded.append(engine)
     return int(engine.get_function_address(ENTRY))

@@ -8,6 +8,7 @@ import numpy as np
 from llvmlite import ir
 
 from kernels.arrays import aligned
+from kernels.cpu import has_bf16_dot
 from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import address, f32_bits, load_i64, store_i64
 from kernels.emit.jit import intrinsic, jitted, kernel
@@ -19,7 +20,15 @@ from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
 
 I8X16 = ir.VectorType(I8, 16)
+IN_PAIRS = has_bf16_dot()
 _FLIPPED = -0x7F7F7F7F7F7F7F80  # the upper bits of eight bytes
+
+
+@jitted
+def bf16_words(n_cols):
+    """The words of 4 bytes of a token's activations for bfloat16 weights."""
+    n_pairs = (n_cols + 1) // 2
+    return n_pairs if IN_PAIRS else 2 * n_pairs
 
 
 def activations(max_tokens: int, cols: int) -> Activations:
@@ -32,7 +41,7 @@ def activations(max_tokens: int, cols: int) -> Activations:
         scales=aligned(blocks, np.float32),
         sums=aligned(blocks * 3, np.int32),
         weighted=aligned(blocks * 3, np.float32),
-        pairs=aligned(max_tokens * -(-cols // 2), np.int32),
+        bf16=aligned(max_tokens * bf16_words(cols), np.int32),
     )
 
 
@@ -122,8 +131,8 @@ def _place_block(
 @jitted
 def lay_out(a, row, token, n_tokens, needs):
     """Writes a row into the tiles that the kernels read, as row `token` of n_tokens."""
-    _, tiles, quants, scales, sums, weighted, pairs = a
-    as_quants, as_tiles, as_pairs = needs
+    _, tiles, quants, scales, sums, weighted, bf16 = a
+    as_quants, as_tiles, as_bf16 = needs
     n_cols = row.size
     if as_quants:
         flip = 128 if n_tokens >= MANY_FROM else 0
@@ -139,18 +148,29 @@ def lay_out(a, row, token, n_tokens, needs):
                 address(weighted) + slot * 12,
                 flip,
             )
-    if as_tiles or as_pairs:
+    if as_tiles or as_bf16:
         tile, lane, width = _place(token, n_tokens, False)
     if as_tiles:
         for col in range(n_cols):
             tiles[tile * n_cols + col * width + lane] = row[col]
-    if as_pairs:
-        n_pairs = (n_cols + 1) // 2
-        for pair in range(n_pairs):
-            word = _bf16_bits(row[2 * pair])
-            if 2 * pair + 1 < n_cols:
-                word |= _bf16_bits(row[2 * pair + 1]) << 16
-            pairs[tile * n_pairs + pair * width + lane] = word
+    if as_bf16:
+        _lay_out_bf16(row, bf16, tile, lane, width)
+
+
+@jitted
+def _lay_out_bf16(row, out, tile, lane, width):
+    """Writes a row's numbers, rounded to bfloat16, to its place in a tile. The column that is
+    missing in the last pair is 0."""
+    n_pairs = (row.size + 1) // 2
+    for pair in range(n_pairs):
+        first, second = _bf16_bits(row[2 * pair]), np.int64(0)
+        if 2 * pair + 1 < row.size:
+            second = _bf16_bits(row[2 * pair + 1])
+        if IN_PAIRS:
+            out[tile * n_pairs + pair * width + lane] = first | second << 16
+        else:
+            at = 2 * (tile * n_pairs + pair * width) + lane
+            out[at], out[at + width] = second << 16, first << 16
 
 
 @jitted

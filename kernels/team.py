@@ -68,21 +68,6 @@ def _run_job(typingctx: Any, function: Any, rank: Any, args: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """The value with arrays that hold no reference: the caller keeps them alive, and threads that
-    counted references to slices of the same array would contend for the counter."""
-    if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value=value)
-        array.meminfo = cgutils.get_null_value(array.meminfo.type)
-        array.parent = cgutils.get_null_value(array.parent.type)
-        return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        for i, item in enumerate(kind):
-            part = _borrowed(context, builder, item, builder.extract_value(value, i))
-            value = builder.insert_value(value, part, i)
-    return value
-
-
 def _outline(context: Any, builder: Any, body: Any, arg_types: Any) -> Any:
     """Emits `void job(thread, args*)` that unpacks the arguments and calls the jitted body."""
     signature = types.void(types.int64, *arg_types)
@@ -95,10 +80,7 @@ def _outline(context: Any, builder: Any, body: Any, arg_types: Any) -> Any:
     inner = ir.IRBuilder(job.append_basic_block("entry"))
     unpacked = inner.load(inner.inttoptr(job.args[1], packed.as_pointer()))
     callee = context.declare_function(builder.module, compiled.fndesc)
-    values = [
-        _borrowed(context, inner, kind, inner.extract_value(unpacked, i))
-        for i, kind in enumerate(arg_types)
-    ]
+    values = [inner.extract_value(unpacked, i) for i in range(len(arg_types))]
     # Bodies raise nothing: the status is dropped, as no caller could receive it.
     context.call_conv.call_function(
         inner, callee, types.void, signature.args, [job.args[0], *values]

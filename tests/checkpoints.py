@@ -255,6 +255,8 @@ def config_json(config: ModelConfig) -> dict[str, object]:
             if multiplier := log_multiplier(config):
                 del rope["attention_factor"]
                 rope |= {"mscale": 10 * multiplier, "mscale_all_dim": 10 * multiplier}
+            if config.query_growth is not None:  # Ministral 3's
+                rope["llama_4_scaling_beta"] = config.query_growth.scale
             if not scaling.is_rounded:
                 rope["truncate"] = False
         if scaling.kind is RopeScalingKind.LONGROPE:

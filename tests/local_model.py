@@ -22,9 +22,11 @@ from dllama.step import PAGE_TOKENS, LogitRow, Step
 from dllama.weight_source import WeightSource
 from kernels.matmul.sums import Kind
 
+ROWS = 128  # of a step
+
 
 def load_rank(
-    source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = 128,
+    source: WeightSource, shard: Shard, *, n_pages: int = 32, threads: int = 1, rows: int = ROWS,
     kv_type: KvType = KvType.F16, kind: Kind | None = None,
 ) -> RankModel:  # fmt: skip
     """`kind` is by default that of a cluster with exact sums, or of a single rank."""
@@ -52,7 +54,7 @@ def local_runner(
     runner = LocalRunner.load(
         open_weights(path, quantize),
         n_pages=n_pages,
-        max_step_tokens=128,
+        max_step_tokens=ROWS,
         n_threads=threads,
         kv_type=kv_type,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,11 @@ import numpy as np
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.step import LogitRow, Step
+from dllama.windows import window_pages
 from tests.fixed_nodes import FixedNodes
-from tests.local_model import Ranks
+from tests.local_model import ROWS, Ranks
 
 
 class RanksRunner(FixedNodes, Ranks):
@@ -32,6 +32,10 @@ class RanksRunner(FixedNodes, Ranks):
     @property
     def config(self) -> ModelConfig:
         return self.source.config
+
+    @property
+    def n_window_pages(self) -> int:
+        return window_pages(self.config, self.n_pages, ROWS)
 
     @property
     def weight_bytes(self) -> int:
@@ -57,10 +61,10 @@ class RanksRunner(FixedNodes, Ranks):
     def fingerprint(self) -> bytes:
         return bytes(32)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         raise SessionFileError("this runner has no files")
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         raise SessionFileError("this runner has no files")
 
     def idle(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.engine.engine import Engine
 from dllama.errors import PeerLost, SessionFileError
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.requests import Output, Submit
 from dllama.step import PAGE_TOKENS, LogitRow, Step
@@ -129,6 +129,10 @@ class ScriptedRunner:
         return self._n_pages
 
     @property
+    def n_window_pages(self) -> int:
+        return 0
+
+    @property
     def weight_bytes(self) -> int:
         return 0
 
@@ -176,15 +180,15 @@ class ScriptedRunner:
     def fingerprint(self) -> bytes:
         return bytes(32)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
-        self._saved[name] = stamp, self._tokens[list(pages)]
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
+        self._saved[name] = stamp, self._tokens[held.pages]
         return SESSION_BYTES
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         saved_stamp, tokens = self._saved.get(name, (b"", None))
         if tokens is None or saved_stamp != stamp:
             raise SessionFileError(f"there is no saved session {name!r} of this stamp")
-        self._tokens[list(pages)] = tokens
+        self._tokens[held.pages] = tokens
         return SESSION_BYTES
 
     def idle(self) -> None:

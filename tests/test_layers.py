@@ -26,6 +26,7 @@ ONLY_IN = {
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "llguidance": ("dllama.constraints",),
+    "opentelemetry": ("api.http.spans",),
 }
 
 

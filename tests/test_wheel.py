@@ -13,6 +13,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from api.http.page import NAMES
+from dllama.cli.flags.arguments import DEFAULT_MODEL
+
 HOUSE = Path(__file__).parents[1]
 PACKAGES = ("dllama", "kernels", "cluster", "api")
 QUESTION = "What is dllama?"
@@ -48,13 +51,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_a_wheel_holds_every_package_and_the_model(wheel: Path) -> None:
+def test_a_wheel_holds_every_file_of_every_package_and_nothing_else(wheel: Path) -> None:
+    """The page and the model among them, and every program."""
     with ZipFile(wheel) as archive:
-        held = set(archive.namelist())
-    assert any(name.startswith("dllama/data/") and name.endswith(".gguf") for name in held)
-    listed = {str(path.relative_to(HOUSE)) for p in PACKAGES for path in (HOUSE / p).rglob("*.py")}
-    assert listed <= held
-    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        [entries] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        programs = archive.read(entries).decode()
+    files = (path for p in PACKAGES for path in (HOUSE / p).rglob("*") if path.is_file())
+    assert held == {str(f.relative_to(HOUSE)) for f in files if f.parent.name != "__pycache__"}
+    assert {f"api/page/{name}" for name in NAMES} <= held
+    assert str(DEFAULT_MODEL.relative_to(HOUSE)) in held
+    for program in ("dllama", "dllama-root", "dllama-worker"):
+        assert f"{program} = " in programs
 
 
 @pytest.mark.timeout(600)  # kernels in another place are compiled anew

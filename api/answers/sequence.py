@@ -41,9 +41,10 @@ class AnswerSequence:
         self.n_cached = 0
         self.n_computed = 0
         self.n_completion = 0
-        self.submitted_at = 0.0  # these three in seconds of time.perf_counter
+        self.submitted_at = 0.0  # these three in seconds of time.monotonic
         self.first_at: float | None = None
         self.last_at = 0.0
+        self.waited_s = 0.0  # in the engine, before the first of it was computed
         self.model = model
         self.slot: int | None = None  # its number while it is open
         self.n_drafted = self.n_accepted = 0  # tokens that were guessed, and that came true
@@ -74,7 +75,7 @@ class AnswerSequence:
 
     def start(self) -> Start:
         """Hands the prompt to the engine; raises EngineBusy."""
-        self.submitted_at = time.perf_counter()
+        self.submitted_at = time.monotonic()
         self._outputs = self._engine.submit(self._submit)
         self.slot = self._meter.opened(self)
         return Start(self.index, self.n_prompt, self.slot)
@@ -244,7 +245,7 @@ class AnswerSequence:
             self._tells_progress = False  # the prompt is read
         if n_computed > self.n_computed:
             self.n_computed = n_computed
-            told.append(self._progress_at(time.perf_counter() - self.submitted_at))
+            told.append(self._progress_at(time.monotonic() - self.submitted_at))
         return told
 
     def _progress_at(self, elapsed_s: float) -> Progress:
@@ -261,7 +262,7 @@ class AnswerSequence:
         return usage_of([self], 1)
 
     def _clock(self, output: Output) -> None:
-        now = time.perf_counter()
+        now = time.monotonic()
         if output.n_cached > self.n_cached:
             self.n_cached = output.n_cached
         self.n_drafted += output.n_drafted
@@ -269,6 +270,7 @@ class AnswerSequence:
         if self.first_at is None:
             if output.tokens or output.finish:
                 self.first_at = self.last_at = now
+                self.waited_s = output.waited_s
                 self._meter.first_token(now - self.submitted_at)
         elif output.tokens:
             self._meter.gap((now - self.last_at) / len(output.tokens))

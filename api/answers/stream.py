@@ -13,6 +13,7 @@ from api.meter import Meter
 from api.requests.engine_options import may_shift
 from api.requests.generation import GenerationRequest
 from api.served_model import ServedModel
+from dllama.logs.context import request_id
 from dllama.requests import SamplingParams, Submit
 
 
@@ -118,7 +119,7 @@ def make_answers(
                 deadline_s=options.timeout_s, context_shift=may_shift(model, options),
                 n_keep=options.n_keep or 0, wants_progress=request.return_progress,
                 grammar=plan.grammar, draft_max=options.draft_max, draft_min=options.draft_min,
-                draft_p_min=options.draft_p_min,
+                draft_p_min=options.draft_p_min, request_id=request_id(),
             )  # fmt: skip
             sequences.append(AnswerSequence(index, model, submit, stops, meter, plan))
     return AnswerStream(sequences, request.n)

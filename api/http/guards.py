@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from api import left_out
 from api.body import json_response
 from api.context import CONTEXT
 from api.errors import ApiError, api_error, bad_api_key, body_too_large, unforeseen
+from api.http import request_log
 from api.http.keys import key_of
 from api.http.origins import is_welcome
 from api.model_use import LEASES
@@ -22,6 +24,7 @@ from dllama.errors import DllamaError
 log = logging.getLogger(__name__)
 
 OPENAI = "/v1/"
+EXPOSED = ", ".join((left_out.HEADER, request_log.HEADER, request_log.TIMING_HEADER))
 # The errors of other makers' APIs, by how their routes begin; all others are OpenAI's.
 ERROR_BODIES = {"/v1/messages": anthropic.error_body, "/api/": ollama.error_body}
 
@@ -131,3 +134,4 @@ async def add_cors_headers(request: web.Request, response: web.StreamResponse) -
     if is_welcome(origin, request.app[CONTEXT].config):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Credentials"] = "true"
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED

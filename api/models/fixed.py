@@ -59,6 +59,9 @@ class FixedModels:
     def hold(self, model: ServedModel) -> AbstractContextManager[None]:
         return nullcontext()  # a model with open sequences does not sleep
 
+    def last_load(self, model: ServedModel) -> tuple[float, float] | None:
+        return None  # requests wait for nothing else
+
     def look(self, name: str | None) -> ServedModel:
         """Returns the model for a request that asks for `name`: the only one whatever the name is,
         because clients keep those of other servers in their settings; of several the one that is

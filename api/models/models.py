@@ -39,6 +39,11 @@ class Models(Protocol):
         """Keeps a model that is in use loaded meanwhile."""
         ...
 
+    def last_load(self, model: ServedModel) -> tuple[float, float] | None:
+        """Returns when the last load of a model that is in use began and ended, by time.monotonic;
+        None where nobody knows: whoever waited for it waited for a load then."""
+        ...
+
     def look(self, name: str | None) -> ServedModel:
         """Returns a model as it is now, without a claim to it. Raises ApiError where there is none
         of this name, or it is not loaded."""

@@ -91,6 +91,10 @@ class ModelPool:
             self._scheduler.release(name, self._clock())
             self._act()
 
+    def last_load(self, model: ServedModel) -> tuple[float, float] | None:
+        resident = self._scheduler.resident(self._names.entry(model.id).name)
+        return resident.load_began_s, resident.loaded_s
+
     def look(self, name: str | None) -> ServedModel:
         entry = self.entry(name)
         if not self._is_up(entry):
@@ -273,8 +277,8 @@ class ModelPool:
         try:
             failure = await life.run(loaded, self._tell)
             if failure is not None:
-                log.error("the model %s is gone: %s", name, failure.reason)
                 reason, short = failure
+                log.error("the model %s is gone: %s", name, reason)
                 self._scheduler.failed(name, reason, self._clock(), is_short=short)
         finally:
             try:

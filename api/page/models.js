@@ -94,7 +94,7 @@ export class Models {
       } }, isChosen ? "Chosen" : "Choose");
       return el("tr", { "data-model": model.id },
         el("td", {}, el("b", {}, model.id), el("br"), el("span", { class: "dim" }, about(model)), troubleOf(model), progressOf(model)),
-        el("td", { class: "model-acts" }, choose, this.#ways(model)));
+        el("td", {}, el("div", { class: "model-acts" }, choose, this.#ways(model))));
     });
     return el("table", {}, el("tbody", {}, rows));
   }

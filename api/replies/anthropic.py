@@ -21,6 +21,7 @@ from api.answers.events import (
 )
 from api.errors import ApiError
 from api.replies.event_stream import SSE, Json, named_event
+from dllama.logs.context import request_id
 from dllama.requests import FinishReason
 
 ERROR_TYPES = {
@@ -40,13 +41,15 @@ EVENTS = replace(SSE, ping=named_event("ping", {"type": "ping"}))
 
 
 def error_body(error: ApiError) -> Json:
-    """Returns an error as Anthropic's clients read it; the sentence names the field at fault."""
+    """Returns an error as Anthropic's clients read it, with the id of the request that is being
+    answered; the sentence names the field at fault."""
     kind = ERROR_TYPES.get(error.status, "invalid_request_error")
     if error.status >= 500 and error.status not in ERROR_TYPES:
         kind = "api_error"
     return {
         "type": "error",
         "error": {"type": kind, "message": error.message, "param": error.param},
+        "request_id": request_id() or None,
     }
 
 

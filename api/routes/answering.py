@@ -25,6 +25,7 @@ from api.replies.replay import replay
 from api.requests.generation import GenerationRequest
 from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
+from api.timeline import TIMELINE
 from dllama.requests import SamplingParams
 
 AWAY_PING_S = 3.0  # interval of pings while no engine computes
@@ -73,6 +74,7 @@ async def answer(
         plan = replace(plan, is_silent=True)
     meter = context.meter_of(model)
     answers = make_answers(model, wanted, prompts, samplings, writer.id, meter, plan)
+    request[TIMELINE].note_sequences(answers.sequences)
     pause_s = ping_s or context.config.ping_s
     keys = context.config.api_keys
     conversation = conversation_of(request.headers, keys) if wanted.stream else None

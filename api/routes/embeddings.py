@@ -25,6 +25,7 @@ from api.routes.answering import new_id
 from api.served_model import ServedModel
 from dllama.errors import ClusterError, RequestError
 from dllama.limits import MAX_ENTRIES
+from dllama.logs.context import request_id
 from dllama.requests import Submit
 
 POOLINGS = ("mean", "last", "cls", "none")
@@ -164,7 +165,9 @@ async def embed(model: ServedModel, prompts: Sequence[list[int]], pooling: str) 
     none of them."""
     embedding_id = new_id("embd")
     submits = [
-        Submit(f"{embedding_id}-{i}", ids, pooling=pooling, cache_prompt=False)
+        Submit(
+            f"{embedding_id}-{i}", ids, pooling=pooling, cache_prompt=False, request_id=request_id()
+        )
         for i, ids in enumerate(prompts)
     ]
     try:

@@ -133,6 +133,16 @@ async def health(request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
+async def live(request: web.Request) -> web.Response:
+    """Answers 200 while the server works, also while it loads, recovers or stops; 503 once a model
+    has failed for good, so that only another start of the server helps."""
+    state = request.app[CONTEXT].models.not_serving()
+    if state is None or state.state != "failed":
+        return json_response({"status": "ok"})
+    told = ApiError(503, state.detail, "unavailable_error")
+    return json_response({"status": "failed"} | told.body(), status=told.status)
+
+
 async def stats(request: web.Request) -> web.Response:
     """Answers with the engine's figures and the server's own; with the latter alone if the engine
     does not answer."""

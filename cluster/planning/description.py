@@ -21,6 +21,7 @@ from dllama.errors import ConfigError
 from dllama.models import FAMILIES
 from dllama.models.delta import ATTENTION_OR_DELTA
 from dllama.models.latent import LATENT_ATTENTION
+from dllama.models.windows import layers_of, pattern_of
 from dllama.qtypes import COMPUTABLE, QType
 from dllama.speeds import KernelSpeeds, TypeSpeed
 
@@ -129,7 +130,7 @@ def _link(table: Table, what: str) -> LinkSpeed:
 
 
 def _model(table: Table) -> tuple[ModelConfig, QType]:
-    known = {"arch", "name", "type", "max_seq_len", "is_tied", *SIZES}
+    known = {"arch", "name", "type", "max_seq_len", "is_tied", "window", *SIZES}
     _check_keys(table, known, "the model")
     sizes = {key: _size(table, key) for key in SIZES}
     if sizes["n_heads"] % sizes["n_kv_heads"]:
@@ -146,12 +147,16 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
             f"models of arch {arch} have layers that a description cannot tell of; name a model "
             "file in its place (-m)"
         )
+    rule = FAMILIES[str(arch)].windows
+    window = _size(table, "window") if "window" in table else rule.default
+    layers = pattern_of(sizes["n_layers"], rule.every) if window else []
     config = ModelConfig(
         arch=str(arch), name=str(table.get("name", "model")), dim=sizes["dim"],
         hidden_dim=sizes["hidden_dim"], n_layers=sizes["n_layers"], n_heads=sizes["n_heads"],
         n_kv_heads=sizes["n_kv_heads"], head_dim=sizes["head_dim"],
         vocab_size=sizes["vocab_size"], max_seq_len=_size(table, "max_seq_len", 8192),
         norm_epsilon=1e-5, rope_theta=5e5, is_tied=bool(table.get("is_tied", False)),
+        attention_layers=layers_of(rule, window, layers),
     )  # fmt: skip
     return config, types[str(type_name)]
 

@@ -14,7 +14,7 @@ from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
-from dllama.sharding.memory import kv_page_bytes, memory_needed, state_bytes
+from dllama.sharding.memory import kv_bytes, kv_page_bytes, memory_needed, state_bytes
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
@@ -133,13 +133,16 @@ class ModelWork:
 
     def token_bytes(self, n_heads: int) -> float:
         """Returns the bytes of a token's keys and values of some heads, in all layers together."""
-        return kv_page_bytes(self.config, n_heads, self.room.kv_type) / PAGE_TOKENS
+        config = self.config
+        return kv_page_bytes(config, config.n_kv_layers, n_heads, self.room.kv_type) / PAGE_TOKENS
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values, and of its states."""
-        page = kv_page_bytes(self.config, len(shard.kv_heads), self.room.kv_type)
-        state = state_bytes(self.config, len(shard.delta_heads))
-        return self.room.n_pages * page + self.config.n_slots * state
+        pages = kv_bytes(
+            self.config, len(shard.kv_heads), n_pages=self.room.n_pages,
+            max_step_tokens=self.room.max_step_tokens, kv_type=self.room.kv_type,
+        )  # fmt: skip
+        return pages + self.config.n_slots * state_bytes(self.config, len(shard.delta_heads))
 
     def _memory_by_unit(self) -> tuple[float, dict[str, float]]:
         """Returns the memory of a rank without anything, and that of one unit more of each part."""

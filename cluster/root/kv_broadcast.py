@@ -11,9 +11,10 @@ import numpy as np
 
 from cluster.rank import Rank, move_kv
 from cluster.root.worker_links import WorkerLinks
+from cluster.wire.checks import KvRoom
 from cluster.wire.messages import KvCall, KvDone, pack
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
 from dllama.sharding.plan import Shard
 from dllama.weight_source import WeightSource
@@ -31,12 +32,12 @@ class KvBroadcast:
         rank: Rank,
         shards: Sequence[Shard],
         source: WeightSource,
-        n_pages: int,
+        room: KvRoom,
         directory: Path | None,
     ) -> None:
         self._links, self._epoch, self._rank = links, epoch, rank
         self._shards, self._source = shards, source
-        self._n_pages, self._directory = n_pages, directory
+        self._room, self._directory = room, directory
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -51,8 +52,9 @@ class KvBroadcast:
                 link.send_session(frames)
             self._rank.shift(shift)
 
-    def move(self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes, slot: int) -> int:
-        """Writes or reads KV pages, and a slot, on all ranks and returns the bytes of all files.
+    def move(self, is_save: bool, name: str, held: KvHeld, stamp: bytes) -> int:
+        """Writes or reads what is held of a sequence, on all ranks, and returns the bytes of all
+        files.
 
         Raises PeerLost, and SessionFileError once every rank has answered.
         """
@@ -62,9 +64,8 @@ class KvBroadcast:
                 number,
                 is_save,
                 file_name(name, self.fingerprint, shard.rank),
-                np.array(pages, np.int32),
+                held,
                 np.frombuffer(mark_of(self.fingerprint, stamp, shard.rank), np.uint8),
-                slot,
             )
             for shard in self._shards
         ]
@@ -81,7 +82,4 @@ class KvBroadcast:
     def _own(self, call: KvCall) -> KvDone:
         if self._directory is None:
             return KvDone(call.number, 0, "the root was started without a directory for sessions")
-        return move_kv(
-            self._rank, call, self._n_pages, self._directory, self._links.watch,
-            self._source.config.n_slots,
-        )  # fmt: skip
+        return move_kv(self._rank, call, self._room, self._directory, self._links.watch)

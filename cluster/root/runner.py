@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -31,12 +31,13 @@ from dllama import __version__
 from dllama.config import ModelConfig
 from dllama.errors import ClusterError, ConfigError, PeerLost, SessionFileError
 from dllama.host.container import available_memory
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.nodes import NodeRow, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.meter import RankMeter
-from dllama.step import NO_SLOT, LogitRow, Step
+from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
+from dllama.windows import window_pages
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,10 @@ class ClusterRunner:
         return self._config.n_pages
 
     @property
+    def n_window_pages(self) -> int:
+        return window_pages(self.config, self.n_pages, self._config.max_step_tokens)
+
+    @property
     def weight_bytes(self) -> int:
         return self._session.weight_bytes if self._session is not None else 0
 
@@ -153,17 +158,13 @@ class ClusterRunner:
         with self._ending_on_error() as session:
             return session.kv.fingerprint
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
-        return self._move_kv(True, name, pages, stamp, slot)
-
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
-        return self._move_kv(False, name, pages, stamp, slot)
-
-    def _move_kv(
-        self, is_save: bool, name: str, pages: Sequence[int], stamp: bytes, slot: int
-    ) -> int:
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         with self._ending_on_error() as session:
-            return session.kv.move(is_save, name, pages, stamp, slot)
+            return session.kv.move(True, name, held, stamp)
+
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
+        with self._ending_on_error() as session:
+            return session.kv.move(False, name, held, stamp)
 
     @property
     def hidden(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from cluster.root.session_plan import warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context
+from cluster.wire.checks import KvRoom
 from cluster.wire.messages import RankStats, StatsCall, StepCall, Welcome, pack
 from dllama.collective import Collective, SoloCollective
 from dllama.runtime.meter import RankFigures, RankMeter
@@ -87,7 +88,8 @@ class ClusterSession:
         with self.links.explained():
             self._rank = self.weights.load(self.shards, self.kind, own_rank)
         self._kv = KvBroadcast(
-            self.links, self.epoch, self._rank, self.shards, self._parts.source, config.n_pages,
+            self.links, self.epoch, self._rank, self.shards, self._parts.source,
+            KvRoom.of(self._parts.source.config, config.n_pages, config.max_step_tokens),
             config.kv_dir,
         )  # fmt: skip
         if config.warm_up:

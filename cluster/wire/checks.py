@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,12 +27,25 @@ from dllama.sharding.memory import state_bytes
 from dllama.sharding.pieces import Tiling, piece_sizes
 from dllama.step import MAX_CANDIDATES, PAGE_TOKENS, Step
 from dllama.weight_source import TensorInfo
+from dllama.windows import window_pages
 
 DIGEST_BYTES = 32  # of SHA-256
 MAX_DIMENSION = 1 << 24
 MAX_EXPERTS = 1 << 12
 MAX_ROW_BYTES = 64 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+class KvRoom(NamedTuple):
+    """What of a sequence's keys, values and states a rank has room for."""
+
+    n_pages: int
+    n_window_pages: int = 0
+    n_slots: int = 0
+
+    @classmethod
+    def of(cls, config: ModelConfig, n_pages: int, max_step_tokens: int) -> KvRoom:
+        return cls(n_pages, window_pages(config, n_pages, max_step_tokens), config.n_slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,8 @@ class RankLimits:
     vocab_size: int
     embed_row_bytes: int
     n_slots: int = 0
+    n_window_pages: int = 0
+    window: int = 0  # tokens that layers with one see at most
 
 
 def check_peers(peers: Sequence[str], world_size: int) -> None:
@@ -116,7 +132,7 @@ def _is_attention_sound(config: ModelConfig) -> bool:
         and all(layer.window is None or 0 < layer.window <= MAX_DIMENSION for layer in layers)
         and (theta is None or (math.isfinite(theta) and theta > 1))
         and all(math.isfinite(factor) and factor >= 0 for factor in factors)
-        and (growth is None or math.isfinite(growth.scale))
+        and (growth is None or (math.isfinite(growth.scale) and growth.first in (0, 1)))
         and (growth is None or growth.length > config.max_seq_len / MAX_GROWTHS)
         and all(layer.window is not None or not layer.is_chunked for layer in layers)
         and (config.attention_scale is None or math.isfinite(config.attention_scale))
@@ -148,11 +164,14 @@ def check_keys(keys: Sequence[str], world_size: int, *, is_encrypted: bool) -> N
         )
 
 
-def check_pages(config: ModelConfig, n_pages: int, max_bytes: int) -> None:
+def check_pages(config: ModelConfig, n_pages: int, max_step_tokens: int, max_bytes: int) -> None:
     """Raises ProtocolError for KV pages and states that take more than `max_bytes` even where a
     rank has one head and a byte for each number."""
+    n_window_pages = window_pages(config, n_pages, max_step_tokens)
+    in_layers = n_pages * (config.n_kv_layers - config.n_window_layers)
+    in_layers += n_window_pages * config.n_window_layers
     each = 2 * config.head_dim if config.latent is None else config.latent.width
-    least = n_pages * PAGE_TOKENS * config.n_kv_layers * each
+    least = in_layers * PAGE_TOKENS * each
     least += config.n_slots * state_bytes(config, 1) // 4
     if least > max_bytes:
         raise ProtocolError(
@@ -241,7 +260,10 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
     _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
     _check(step.copies.shape[1] == 2, "a copy names two pages")
     _check(_within(step.copies, 0, limits.n_pages), "copied pages exist")
+    _check(step.window_copies.shape[1] == 2, "a copy names two pages")
+    _check(_within(step.window_copies, 0, limits.n_window_pages), "copied pages exist")
     _check_pages(step, limits)
+    _check_window_pages(step, limits)
     _check_slots(step, limits)
     return step
 
@@ -257,6 +279,26 @@ def _check_pages(step: Step, limits: RankLimits) -> None:
     _check(_within(last_pages, 0, step.pages.shape[1]), "every position has a page")
     used = np.arange(step.pages.shape[1])[None, :] <= last_pages[:, None]  # (S, max_pages)
     _check(not (used & (step.pages < 0)).any(), "every position has a page")
+
+
+def _check_window_pages(step: Step, limits: RankLimits) -> None:
+    """Every position that a row sees in a window has a page of layers with one."""
+    if len(step.window_pages) == 0:
+        is_told = limits.n_window_pages == 0 or _within(step.pages, -1, limits.n_window_pages)
+        _check(is_told, "pages of layers with a window exist")
+        return
+    pages, starts = step.window_pages, step.starts
+    _check(len(pages) == len(starts) - 1, "every sequence has pages")
+    _check(_within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
+    firsts, lasts = (
+        reduce.reduceat(step.positions, starts[:-1]) for reduce in (np.minimum, np.maximum)
+    )
+    begin = np.maximum(0, firsts - limits.window + 1) // PAGE_TOKENS
+    end = lasts // PAGE_TOKENS
+    _check(_within(end, 0, pages.shape[1]), "every position in a window has a page")
+    places = np.arange(pages.shape[1])[None, :]  # (S, max_pages)
+    seen = (places >= begin[:, None]) & (places <= end[:, None])
+    _check(not (seen & (pages < 0)).any(), "every position in a window has a page")
 
 
 def _check_slots(step: Step, limits: RankLimits) -> None:
@@ -292,17 +334,39 @@ def check_shift(shift: KvShift, limits: RankLimits) -> None:
     is_new = shift.to_pages != shift.from_pages[:n_to]
     _check(not is_new[: shift.n_keep // PAGE_TOKENS].any(), "whole pages that stay stay in place")
     _check(not np.isin(shift.to_pages[is_new], shift.from_pages).any(), "new pages are new")
+    _check_window_shift(shift, limits, n_from, n_to)
 
 
-def check_kv_call(call: KvCall, n_pages: int, n_slots: int = 0) -> None:
+def _check_window_shift(shift: KvShift, limits: RankLimits, n_from: int, n_to: int) -> None:
+    """Pages of layers with a window exist, and none is written before it is read."""
+    before, after = shift.from_window_pages, shift.to_window_pages
+    sizes = (n_from, n_to) if limits.n_window_pages else (0, 0)
+    _check((len(before), len(after)) == sizes, "pages of layers with a window hold the tokens")
+    for pages in (before, after):
+        _check(_within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
+        held = pages[pages >= 0]
+        _check(len(np.unique(held)) == len(held), "no page is named twice")
+    n_whole = shift.n_keep // PAGE_TOKENS
+    stays = (after[:n_whole] < 0) | (after[:n_whole] == before[:n_whole])
+    _check(bool(stays.all()), "whole pages that stay stay in place")
+    places = {page: place for place, page in enumerate(before.tolist()) if page >= 0}
+    for place, page in enumerate(after.tolist()):
+        is_behind = place <= places.get(page, place) <= place + shift.n_drop // PAGE_TOKENS
+        _check(is_behind, "a page of a window is read before it is written")
+
+
+def check_kv_call(call: KvCall, room: KvRoom) -> None:
     """Raises ProtocolError where no root of ours would save or restore these pages, or this
     slot."""
-    pages = call.pages
-    if not 0 < len(pages) <= n_pages or not _within(pages, 0, n_pages):
+    held = call.held
+    if not 0 < len(held.pages) <= room.n_pages:
         raise ProtocolError("the root asks for KV pages that this rank does not have")
-    if len(np.unique(pages)) != len(pages):
-        raise ProtocolError("the root names a KV page twice in one call")
-    if call.slot >= n_slots:
+    for pages, n_pages in ((held.pages, room.n_pages), (held.window_pages, room.n_window_pages)):
+        if not _within(pages, 0, n_pages):
+            raise ProtocolError("the root asks for KV pages that this rank does not have")
+        if len(np.unique(pages)) != len(pages):
+            raise ProtocolError("the root names a KV page twice in one call")
+    if held.slot >= room.n_slots:
         raise ProtocolError("the root asks for a slot of states that this rank does not have")
     if len(call.mark) != MARK_BYTES:
         raise ProtocolError(f"the root's mark of saved pages has not {MARK_BYTES} bytes")

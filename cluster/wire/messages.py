@@ -14,13 +14,13 @@ import numpy as np
 from cluster.wire.codec import Codec
 from cluster.wire.measure_messages import Measure, Measured
 from dllama.config import ModelConfig
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.limits import Array, Count, Int32s, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
-from dllama.step import NO_SLOT, Step
+from dllama.step import Step
 from dllama.weight_source import TensorInfo
 
 MAX_HEAD_BYTES = 4 << 20  # the longest head is the list of a model's tensors: 50 bytes each
@@ -255,15 +255,13 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class KvCall:
-    """Root to rank: write KV pages, and the state in a slot, to a file of this name, or read them
-    from it."""
+    """Root to rank: write what is held of a sequence to a file of this name, or read it."""
 
     number: Count
     is_save: bool
     name: Annotated[str, MaxLength(200)]
-    pages: Int32s  # (P,)
+    held: KvHeld
     mark: Bytes  # (32,): identifies the model, the cut and the save
-    slot: Annotated[int, Range(NO_SLOT, (1 << 31) - 1)] = NO_SLOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class RootAnswers:
             root_key=asked.key,
             cache_dir=self._config.cache_dir,
             cache_bytes=self._config.cache_bytes,
+            log_level=self._config.logs.level,
+            log_format=self._config.logs.format,
         )
         session = SessionProcess(config, asked.root, peer, child)
         session.begin()

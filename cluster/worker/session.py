@@ -25,6 +25,7 @@ from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, parse_address, session_ports
 from cluster.weights.arriving import ArrivingTensors
 from cluster.wire.checks import (
+    KvRoom,
     RankLimits,
     check_config,
     check_keys,
@@ -49,6 +50,7 @@ from cluster.wire.messages import (
     pack,
 )
 from cluster.worker.before_load import next_load
+from cluster.worker.kv_folder import kv_folder
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
@@ -56,11 +58,11 @@ from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.host.container import available_memory
 from dllama.host.descriptors import check_free
-from dllama.host.temporary import places
 from dllama.kv import KvShift
+from dllama.logs.context import about_model
+from dllama.logs.settings import LogSettings, set_up_logging
 from dllama.qtypes import row_bytes
 from dllama.runtime.meter import RankMeter
-from kernels.cache import cache_root
 from kernels.kernel import on_compile
 
 log = logging.getLogger(__name__)
@@ -138,7 +140,8 @@ class WorkerSession:
         words = self._progress.kernel_words
         load = next_load(self._root, self._mesh, self._config.threads, words)
         check_config(load.config)
-        check_pages(load.config, load.n_pages, available_memory())
+        about_model(load.config.name)
+        check_pages(load.config, load.n_pages, load.max_step_tokens, available_memory())
         arriving = self._weights.arriving(load)
         rank = self._load(load, arriving)
         try:
@@ -184,6 +187,7 @@ class WorkerSession:
 
     def _compute(self, rank: Rank, load: Load) -> None:
         """Computes steps and answers calls until the root leaves."""
+        room = KvRoom.of(load.config, load.n_pages, load.max_step_tokens)
         limits = RankLimits(
             load.max_step_tokens,
             load.n_pages,
@@ -191,6 +195,8 @@ class WorkerSession:
             load.config.vocab_size,
             row_bytes(load.embed_qtype, load.config.dim),
             load.config.n_slots,
+            room.n_window_pages,
+            load.config.window,
         )
         while True:
             message = self._root.receive()
@@ -198,6 +204,8 @@ class WorkerSession:
                 started = time.perf_counter_ns()
                 before = self._mesh.times
                 step = checked_step(message, limits)
+                for request in step.requests:
+                    log.debug("a sequence begins", extra={"request_id": request})
                 self._mesh.begin_step()
                 rank.forward(step, message.embed_rows, self._mesh)
                 elapsed = time.perf_counter_ns() - started
@@ -208,9 +216,7 @@ class WorkerSession:
                 rank.shift(message)
             elif isinstance(message, KvCall):
                 beat = self._progress.beat
-                self._root.send(
-                    move_kv(rank, message, load.n_pages, kv_directory(), beat, load.config.n_slots)
-                )
+                self._root.send(move_kv(rank, message, room, kv_folder(), beat))
             elif isinstance(message, Spares | Chunk):
                 self._progress.beat()  # without pauses in between, nobody else does
                 self._weights.take_spares(message)
@@ -262,16 +268,6 @@ class WorkerSession:
         self._progress.close()
 
 
-def kv_directory() -> Path:
-    """Where a worker keeps the keys and values of saved sessions: $DLLAMA_SESSIONS, else a folder
-    beside the compiled kernels."""
-    chosen = os.environ.get("DLLAMA_SESSIONS")
-    if chosen:
-        return Path(chosen)
-    root = cache_root()  # None where the user has no home
-    return root.parent / "sessions" if root else Path(places()[0]) / f"dllama-{os.getuid()}"
-
-
 def end_with_daemon(lifeline: int) -> None:
     """Ends this process, whatever it computes, when the daemon's end of the pipe closes."""
 
@@ -290,8 +286,7 @@ def main(load_rank: LoadRank) -> int:
     if not line:  # a daemon that started this process ahead has ended without a use for it
         return 0
     config = SessionConfig(**json.loads(line))
-    prefix = f"%(asctime)s %(levelname)s rank {config.rank}: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=prefix)
+    set_up_logging(LogSettings(config.log_level, config.log_format), rank=config.rank)
     end_with_daemon(sys.stdin.fileno())
     check_free(8 + 8 * config.world_size, f"a rank of {config.world_size}")
     return WorkerSession(config, load_rank).run()

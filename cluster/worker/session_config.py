@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from dllama.logs.settings import LogFormat
+
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
@@ -22,6 +24,8 @@ class SessionConfig:
     root_key: str = ""  # the root's public key; "": all links are plain
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
+    log_level: str = "info"
+    log_format: str = LogFormat.TEXT
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

@@ -10,6 +10,7 @@ from cluster.wire.features import own_features
 from cluster.worker.launcher import SESSION_COMMAND
 from cluster.worker.slots import DEFAULT_SESSIONS
 from dllama import __version__
+from dllama.logs.settings import LogSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class WorkerConfig:
     cache_dir: str = ""  # where weights are kept
     cache_bytes: int = 0  # at most; 0: none are
     max_sessions: int = DEFAULT_SESSIONS
+    logs: LogSettings = field(default_factory=lambda: LogSettings("info"))
     release: str = __version__
     features: tuple[str, ...] = field(default_factory=own_features)
     session_command: tuple[str, ...] = SESSION_COMMAND

@@ -76,9 +76,9 @@ def start(argv: list[str] | None) -> int:
     if rest and command != "up":  # up hands on what it does not know to the root
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
-    from dllama.cli.terminal.output import set_up_logging
+    from dllama.logs.settings import LogSettings, set_up_logging
 
-    set_up_logging("warning")
+    set_up_logging(LogSettings())
     if getattr(args, "model", None) is not None:
         from dllama.cli.model_name import name_models
 

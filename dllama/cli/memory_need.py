@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from dataclasses import replace
 
 from dllama.cli.flags.settings import EngineSettings
@@ -10,7 +11,7 @@ from dllama.cli.model_file import open_source
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.kv import KvType
-from dllama.sharding.memory import PROCESS_BYTES, WIRE_BYTES, kv_page_bytes, memory_needed
+from dllama.sharding.memory import PROCESS_BYTES, WIRE_BYTES, kv_bytes, memory_needed
 from dllama.sharding.plan import plan_for
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
 
@@ -29,11 +30,18 @@ def count_pages(config: ModelConfig, settings: EngineSettings, free_bytes: int) 
                 f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
-    n_nodes = len(settings.workers) + 1
-    page = kv_page_bytes(config, config.n_kv_heads, KvType(settings.kv_type))
-    page //= n_nodes if config.latent is None else 1  # rows for all heads are on every node
-    fitting = free_bytes // KV_SHARE // max(page, 1)
-    return int(max(one, min(FULL_CONTEXTS * one, fitting)))
+    n_shares = len(settings.workers) + 1 if config.latent is None else 1  # rows are on every node
+    budget = free_bytes // KV_SHARE * n_shares
+
+    def exceeds(n_pages: int) -> bool:
+        taken = kv_bytes(
+            config, config.n_kv_heads, n_pages=n_pages, max_step_tokens=step_rows(settings),
+            kv_type=KvType(settings.kv_type),
+        )  # fmt: skip
+        return taken > budget
+
+    sizes = range(one, FULL_CONTEXTS * one + 1)
+    return sizes[max(0, bisect_left(sizes, True, key=exceeds) - 1)]
 
 
 def step_rows(settings: EngineSettings) -> int:

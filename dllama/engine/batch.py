@@ -3,6 +3,7 @@ tokens sampled from its logits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from dllama.engine.sequence import Sequence
 from dllama.kv import KvShift
 from dllama.requests import FinishReason
-from dllama.step import LogitRow, Step
+from dllama.step import NO_TABLES, LogitRow, Step
 
 
 class Chunk(NamedTuple):
@@ -69,13 +70,37 @@ class Result:
     embedding: bytes | None = None
 
 
+def page_table(pages: Many[Many[int]]) -> np.ndarray:
+    """The pages of each sequence as rows of a table, (S, the most of one) int32; -1 after them."""
+    table = np.full((len(pages), max(map(len, pages))), -1, np.int32)
+    for row, its_pages in zip(table, pages, strict=True):
+        row[: len(its_pages)] = its_pages
+    return table if table.size else NO_TABLES
+
+
+def page_copies(copies: list[list[tuple[int, int]]]) -> list[np.ndarray]:
+    """Copies of pages of each kind, (C, 2) int32 from and to."""
+    return [np.array(pairs, np.int32).reshape(-1, 2) for pairs in copies]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The chunks of one step, those of one token first."""
 
     chunks: list[Chunk]
     shifts: list[KvShift] = field(default_factory=list)  # to be done before the step, in this order
-    copies: list[tuple[int, int]] = field(default_factory=list)  # of pages, see Step.copies
+    copies: list[list[tuple[int, int]]] = field(default_factory=lambda: [[], []])
+    # of pages, and of those of layers with a window: see Step.copies
+    requests: list[str] = field(default_factory=list)  # that begin with it, see Step.requests
+
+    def begin(self, now_s: float) -> None:
+        """Records which sequences begin with this step."""
+        for sequence in (chunk.sequence for chunk in self.chunks):
+            if sequence.began_s is not None:
+                continue
+            sequence.began_s = now_s
+            if sequence.request_id and sequence.request_id not in self.requests:
+                self.requests.append(sequence.request_id)
 
     @property
     def n_decode(self) -> int:
@@ -100,11 +125,9 @@ class Batch:
         logits_at: list[int] = []
         candidates: list[int] = []
         hidden_at: list[int] = []
-        n_pages = max(len(chunk.sequence.pages) for chunk in self.chunks)
-        pages = np.full((len(self.chunks), n_pages), -1, np.int32)
         slots: list[tuple[int, int]] = []
         kept: list[tuple[int, int]] = []
-        for row, chunk in enumerate(self.chunks):
+        for chunk in self.chunks:
             sequence, n, draft = chunk
             begin = sequence.n_computed
             tokens += sequence.tokens[begin : begin + n]
@@ -112,7 +135,6 @@ class Batch:
             first = begin - sequence.n_dropped
             positions += range(first, first + n + len(draft))
             starts.append(len(tokens))
-            pages[row, : len(sequence.pages)] = sequence.pages
             if sequence.slot is not None:
                 source = sequence.source
                 slots.append((sequence.slot if source is None else source.slot, sequence.slot))
@@ -122,17 +144,21 @@ class Batch:
             elif chunk.is_last:
                 logits_at += range(len(tokens) - 1 - len(draft), len(tokens))
                 candidates += [sequence.n_candidates] * (1 + len(draft))
+        copies, window_copies = page_copies(self.copies)
         return Step(
             tokens=np.array(tokens, np.int32),
             positions=np.array(positions, np.int32),
             starts=np.array(starts, np.int32),
-            pages=pages,
+            pages=page_table([chunk.sequence.pages for chunk in self.chunks]),
+            window_pages=page_table([chunk.sequence.window_pages for chunk in self.chunks]),
             logits_at=np.array(logits_at, np.int32),
             candidates=np.array(candidates, np.int32),
-            copies=np.array(self.copies, np.int32).reshape(-1, 2),
+            copies=copies,
+            window_copies=window_copies,
             hidden_at=np.array(hidden_at, np.int32),
             slots=np.array(slots, np.int32).reshape(-1, 2),
             kept=np.array(kept, np.int32).reshape(-1, 2),
+            requests=self.requests,
         )
 
     def sample(self, rows: list[LogitRow], hidden: np.ndarray, max_len: int) -> list[Result | None]:

@@ -26,6 +26,7 @@ from dllama.nodes import NodesAction, NodesCall, NodesReply
 from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
 from dllama.runner import Runner
 from dllama.step import LogitRow
+from dllama.windows import Windows
 
 
 class Engine:
@@ -70,6 +71,7 @@ class Engine:
             max_step_tokens=max_step_tokens,
             max_waiting=max_waiting,
             n_slots=runner.config.n_slots,
+            windows=Windows(runner.config.window, runner.n_window_pages),
         )
         self._clock = clock
         self._started_s = clock()
@@ -90,6 +92,7 @@ class Engine:
         batch = self._schedule() if self._lost is None else None
         if batch is None:
             return outputs
+        batch.begin(began_s)
         try:
             rows = self._run(batch)
         except ClusterError as lost:  # before any token was sampled
@@ -218,8 +221,9 @@ class Engine:
     def recover(self) -> None:
         """Brings the nodes back. Raises ClusterError where that fails: try again later."""
         self._runner.recover()
-        n_pages, max_seq_len = self._runner.n_pages, self._runner.config.max_seq_len
-        for sequence in self._scheduler.resume(n_pages, max_seq_len):
+        runner, config = self._runner, self._runner.config
+        windows = Windows(config.window, runner.n_window_pages)
+        for sequence in self._scheduler.resume(runner.n_pages, config.max_seq_len, windows):
             self._fail(lost_room(sequence, self.max_len))
         self._stats.add_recovery(self._clock() - self._lost_at_s)
         self._lost, self._has_given_up = None, False

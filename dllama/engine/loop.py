@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
+from dllama.engine.request_log import RequestLog
 from dllama.errors import ClusterError, DllamaError, TooLittleMemory
 from dllama.nodes import NodesCall, NodesReply
 from dllama.requests import (
@@ -119,6 +120,7 @@ class EngineLoop:
         self._told_s: float | None = None  # when progress was last reported
         self._recovery: Recovery | None = None  # while a node is lost
         self._engine: DrivenEngine | None = None  # once it is loaded
+        self._requests = RequestLog()
 
     def run(self, load: Callable[[Progress], DrivenEngine]) -> bool:
         """Loads an engine and serves until the transport is closed (returns True) or the engine
@@ -217,8 +219,10 @@ class EngineLoop:
         for message in self._transport.receive(timeout_s):
             match message:
                 case Submit():
+                    self._requests.arrived(message)
                     engine.submit(message)
                 case Abort():
+                    self._requests.aborted(message.id)
                     engine.abort(message.id)
                 case SessionCall():
                     self._transport.send(engine.session(message))
@@ -235,6 +239,7 @@ class EngineLoop:
 
     def _deliver(self, outputs: list[Output]) -> None:
         if outputs:
+            self._requests.delivered(outputs)
             self._transport.send(StepDone(outputs))
 
     def _fail(self, detail: str, *, is_short: bool = False) -> None:

@@ -37,6 +37,7 @@ def output_of(
         n_accepted=n_accepted,
         mu=sequence.sampler.mu,
         n_replaced=sequence.constraint.n_replaced if sequence.constraint is not None else 0,
+        waited_s=sequence.waited_s,
     )
 
 

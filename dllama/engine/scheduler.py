@@ -19,6 +19,7 @@ from dllama.engine.sequence import Sequence, SequenceState
 from dllama.errors import ConfigError, EngineBusy, RequestError
 from dllama.kv import KvShift
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS
+from dllama.windows import NO_WINDOWS, Windows
 
 MAX_BATCH = 16  # sequences that run at once
 MAX_STEP_TOKENS = 256  # rows of a step: more would delay the next token of the others
@@ -41,8 +42,10 @@ class Scheduler:
         max_step_tokens: int = MAX_STEP_TOKENS,
         max_waiting: int = MAX_WAITING,
         n_slots: int = 0,
+        windows: Windows = NO_WINDOWS,
     ) -> None:
-        """`n_slots` are those of states, 0 for a model without. Raises ConfigError where the limits
+        """`n_slots` are those of states, 0 for a model without; `windows` are those of layers that
+        do not see everything, if there are some. Raises ConfigError where the limits
         leave no room to work."""
         if n_pages < 1:
             raise ConfigError(
@@ -56,10 +59,11 @@ class Scheduler:
                 "sequence of a full batch needs one token of a step"
             )
         self.max_len = _max_len(n_pages, max_seq_len)  # tokens of a sequence, answer too
-        self.kv = KvCache(n_pages, self.max_len, n_slots)
+        self.kv = KvCache(n_pages, self.max_len, n_slots, windows)
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.n_preempted = 0
+        self._windows = windows
         self._max_batch = max_batch
         self._max_step_tokens = max_step_tokens
         self._max_waiting = max_waiting
@@ -132,17 +136,22 @@ class Scheduler:
             sequence.state = SequenceState.WAITING
         self.waiting.extendleft(reversed(self.running))
         self.running.clear()
-        self.kv = self.kv.emptied(self.pool.n_pages, self.max_len)
+        self._empty(self.pool.n_pages, self._windows)
 
-    def resume(self, n_pages: int, max_seq_len: int) -> list[Sequence]:
-        """Goes on after `suspend` with a pool of this size. Removes and returns the sequences that
+    def resume(
+        self, n_pages: int, max_seq_len: int, windows: Windows = NO_WINDOWS
+    ) -> list[Sequence]:
+        """Goes on after `suspend` with pools of this size. Removes and returns the sequences that
         it has no room for."""
         self.max_len = _max_len(n_pages, max_seq_len)
-        self.kv = self.kv.emptied(n_pages, self.max_len)
+        self._empty(n_pages, windows)
         too_long = [s for s in self.waiting if len(s.tokens) >= self.max_len and not s.may_shift]
         for sequence in too_long:
             self.remove(sequence.id)
         return too_long
+
+    def _empty(self, n_pages: int, windows: Windows) -> None:
+        self.kv, self._windows = self.kv.emptied(n_pages, self.max_len, windows), windows
 
     @property
     def n_decoding(self) -> int:
@@ -168,7 +177,9 @@ class Scheduler:
             pass
         reading = [s for i, s in enumerate(self.running) if s.n_pending > 1 or i >= n_known]
         shares = fair_shares([self.kv.n_ready(sequence) for sequence in reading], budget)
-        chunks += [Chunk(s, n) for s, n in zip(reading, shares, strict=True) if n]
+        n_spare = len(self.running)
+        opened = [self.kv.open_window(s, n, n_spare) for s, n in zip(reading, shares, strict=True)]
+        chunks += [Chunk(s, n) for s, n in zip(reading, opened, strict=True) if n]
         for chunk in chunks:
             self.kv.states.plan_copies(chunk.sequence, chunk.n)
         return Batch(chunks, shifts, self.kv.take_copies()) if chunks else None
@@ -210,17 +221,17 @@ class Scheduler:
         the oldest first; the newest sequences are pre-empted when pages run out."""
         shifts = []
         for sequence in list(self.running):
-            if self.kv.is_full(sequence) and self._free_for(sequence, self.kv.n_for_shift):
+            if self.kv.is_full(sequence) and self._free_for(sequence, self.kv.can_shift):
                 shifts.append(self.kv.shift(sequence))
-            if self._free_for(sequence, self.kv.n_missing):
+            if self._free_for(sequence, self.kv.can_grow):
                 self.kv.grow(sequence)
         return shifts
 
-    def _free_for(self, sequence: Sequence, n_needed: Callable[[Sequence], int]) -> bool:
+    def _free_for(self, sequence: Sequence, has_room: Callable[[Sequence], bool]) -> bool:
         """Pre-empts the newest sequences until this one has the free pages it needs; False where
         it was pre-empted itself."""
         while sequence.state is SequenceState.RUNNING:
-            if n_needed(sequence) <= self.pool.n_free:
+            if has_room(sequence):
                 return True
             self._preempt(self.running[-1])
         return False

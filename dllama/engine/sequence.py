@@ -65,11 +65,13 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)  # of its full pages, computed on demand
     n_published: int = 0  # full pages that others can find, from the first on
     pages: array[int] = field(default_factory=lambda: array("i"))  # int32, as in Step.pages
+    window_pages: array[int] = field(default_factory=lambda: array("i"))  # of layers with a window,
+    # by their places too; those that no later row sees are gone: -1
     slot: int | None = None  # of its state, where layers keep one
     source: KeptState | None = None  # that its next step goes on from, in place of its own
     copies: list[tuple[int, int]] = field(default_factory=list)  # of the state after so many
     # tokens, which the next step makes in these slots
-    n_shared: int = 0  # tokens that another sequence began with too, whose state is not kept yet
+    n_shared: int = 0  # tokens that another sequence began with too
     state: SequenceState = SequenceState.WAITING
     pooler: Pooler | None = None  # for a text to embed
     wants_progress: bool = False
@@ -77,6 +79,8 @@ class Sequence:
     probs: list[TokenProbs] = field(default_factory=list)  # of tokens not delivered yet
     drafter: Drafter | None = None  # if its next tokens may be drafted
     last_token_s: float | None = None  # when the answer's last token was sampled
+    request_id: str = ""  # of the HTTP request that it belongs to, for the logs
+    began_s: float | None = None  # when the first step with some of it began
 
     @classmethod
     def from_submit(cls, submit: Submit, vocab_size: int, arrived_s: float) -> Sequence:
@@ -104,6 +108,7 @@ class Sequence:
             has_run=resume.n_cached is not None,
             n_cached=resume.n_cached or 0,
             last_token_s=arrived_s if resume.tokens else None,
+            request_id=submit.request_id,
         )
 
     def sample(self, row: LogitRow, max_len: int) -> Sampled:
@@ -139,6 +144,7 @@ class Sequence:
     def forget_pages(self) -> None:
         """Gives up all pages, its state, and what is computed in them; the tokens stay."""
         del self.pages[:]
+        del self.window_pages[:]
         self.slot, self.source, self.n_shared = None, None, 0
         self.copies.clear()
         self.n_computed = self.n_published = self.n_dropped = 0
@@ -169,6 +175,11 @@ class Sequence:
         """Takes the undelivered probabilities; None without any."""
         taken, self.probs = self.probs, []
         return taken or None
+
+    @property
+    def waited_s(self) -> float:
+        """The time from its arrival to its first step, 0 before that."""
+        return 0.0 if self.began_s is None else max(0.0, self.began_s - self.arrived_s)
 
     @property
     def n_left(self) -> int | None:

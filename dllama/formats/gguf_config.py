@@ -33,7 +33,6 @@ NEUTRAL: dict[str, float] = {
     "attention.clamp_kqv": 0,
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
-    LOG_MULTIPLIER: 0,
     GROWTH_SCALE: 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
@@ -293,7 +292,7 @@ def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScalin
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
-        attention_factor=_attention_factor(keys, kind, factor),
+        attention_factor=_attention_factor(keys, family.keys, kind, factor),
         is_rounded=family.rounds_yarn,
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
@@ -318,14 +317,15 @@ def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
     )
 
 
-def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
-    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. Where scores
-    are made larger in its place, it is 1."""
-    if kind != RopeScalingKind.YARN:
-        return None
-    if keys.number(LOG_MULTIPLIER, 0.0, may_be_zero=True):
+def _attention_factor(
+    keys: ArchKeys, own: frozenset[str], kind: str, factor: float
+) -> float | None:
+    """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. With the
+    logarithm's multiplier 1, and where it makes scores larger, there is none."""
+    multiplier = keys.raw(LOG_MULTIPLIER)
+    if kind == RopeScalingKind.YARN and (multiplier == 1 or (multiplier and LOG_MULTIPLIER in own)):
         return 1.0
-    if "rope.scaling.attn_factor" not in keys:
+    if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
         return None
     yarn = 0.1 * float(np.log(factor)) + 1.0 if factor > 1 else 1.0
     return keys.number("rope.scaling.attn_factor") * yarn

@@ -17,6 +17,7 @@ from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
 from dllama.models.llama import LLAMA
 from dllama.models.llama4 import LLAMA4
+from dllama.models.mistral3 import MISTRAL3
 from dllama.models.olmo2 import OLMO2
 from dllama.models.olmoe import OLMOE
 from dllama.models.phi3 import PHI3
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Family] = {
         QWEN35,
         QWEN35MOE,
         EXAONE4,
+        MISTRAL3,
         GPT_OSS,
         PHI3,
         PHIMOE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,11 +36,14 @@ def windowed_layers(keys: ArchKeys, rule: WindowRule, n_layers: int) -> tuple[La
     if keys.raw(WINDOW) == 0 or (keys.raw(WINDOW) is None and not rule.default):
         return ()
     window = keys.integer(WINDOW, rule.default or None)
+    return layers_of(rule, window, _pattern(keys, rule.every, n_layers))
+
+
+def layers_of(rule: WindowRule, window: int, pattern: Iterable[bool]) -> tuple[LayerAttention, ...]:
+    """Returns the attention of layers of which those of the pattern have the window."""
     local = LayerAttention(window, rule.is_chunked, has_local_rope=rule.has_local_rope)
     full = LayerAttention(is_rotated=rule.turns_full_layers)
-    return tuple(
-        local if has_window else full for has_window in _pattern(keys, rule.every, n_layers)
-    )
+    return tuple(local if has_window else full for has_window in pattern)
 
 
 def pattern_of(n_layers: int, every: int) -> list[bool]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dllama.collective import Addend, Collective
-from dllama.runtime.rows import Rows
+from dllama.runtime.rows import PageTable, Rows
 from dllama.step import MAX_LOGIT_ROWS
 from kernels.program import STOP, Call, Program, recording
 from kernels.recurrent.states import Slots
@@ -65,10 +65,13 @@ class Executor:
     def __init__(self, max_pages: int, *, alike_before: int = ALIKE_BEFORE) -> None:
         """`max_pages` are those of the longest sequence. A step is captured after `alike_before`
         others of its shape."""
-        self.alike_before = alike_before
+        self.alike_before, self._max_pages = alike_before, max_pages
         self._starts = np.zeros(FEW_ROWS + 1, np.int32)
-        self._positions, self._row_pages = np.zeros((2, FEW_ROWS), np.int32)
-        self._pages = np.zeros((FEW_ROWS, max_pages), np.int32)
+        self._positions = np.zeros(FEW_ROWS, np.int32)
+        self._tables = [
+            PageTable(np.zeros((FEW_ROWS, max_pages), np.int32), np.zeros(FEW_ROWS, np.int32))
+            for _ in range(2)
+        ]
         self._logits_at = np.zeros(MAX_LOGIT_ROWS, np.int32)
         self._sources, self._targets, self._copies = np.zeros((3, FEW_ROWS), np.int32)
         self._graphs: dict[Shape, list[Call | Sum]] = {}
@@ -88,7 +91,7 @@ class Executor:
         shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
         self._n_alike = self._n_alike + 1 if shape == self._shape else 1
         self._shape, self._captured = shape, None
-        if rows.n > FEW_ROWS or rows.pages.shape[1] > self._pages.shape[1]:
+        if rows.n > FEW_ROWS or rows.table.pages.shape[1] > self._max_pages:
             self._shape = _NEVER_CAPTURED
             return rows
         if shape not in self._graphs and self._n_alike > self.alike_before:
@@ -129,15 +132,19 @@ class Executor:
 
     def _settled(self, rows: Rows) -> Rows:
         n, n_sequences, n_wanted = self._shape
-        width = rows.pages.shape[1]
+        table, window_table = (
+            PageTable(t.pages[:n_sequences], t.row_pages[:n]) for t in self._tables
+        )
         kept = Rows(
-            n, self._starts[: n_sequences + 1], self._positions[:n], self._pages[:n_sequences],
-            self._row_pages[:n], self._logits_at[:n_wanted], rows.hidden_at,
+            n, self._starts[: n_sequences + 1], self._positions[:n], table, window_table,
+            self._logits_at[:n_wanted], rows.hidden_at,
             Slots(self._sources[:n_sequences], self._targets[:n_sequences], self._copies[:n]),
         )  # fmt: skip
         kept.starts[:], kept.positions[:] = rows.starts, rows.positions
-        kept.row_pages[:], kept.logits_at[:] = rows.row_pages, rows.logits_at
-        kept.pages[:, :width] = rows.pages
-        for mine, its in zip(kept.slots, rows.slots, strict=True):
-            mine[:] = its
+        kept.logits_at[:] = rows.logits_at
+        for mine, its in ((kept.table, rows.table), (kept.window_table, rows.window_table)):
+            mine.row_pages[:] = its.row_pages
+            mine.pages[:, : its.pages.shape[1]] = its.pages
+        for slots, its_slots in zip(kept.slots, rows.slots, strict=True):
+            slots[:] = its_slots
         return kept

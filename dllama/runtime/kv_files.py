@@ -1,17 +1,20 @@
 """A rank's KV pages in a file of its own: written whole, checked whole before they are used.
 
 Layout, little-endian: HEADER, then per layer the keys of all pages and the values of all pages,
-then the sequence's states in models some of whose layers keep them, then a BLAKE2b digest of
-everything before it.
+likewise of layers with a window, then the sequence's states in models some of whose layers keep
+them, then a BLAKE2b digest of everything before it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,10 +38,38 @@ def model_fingerprint(source: WeightSource, cut: str) -> bytes:
 
 
 MAGIC = b"dllamaKV"
-VERSION = 2
+VERSION = 3
 MARK_BYTES = 32  # says whose pages these are: model, cut, rank and save
-_HEADER = struct.Struct(f"<8sIIIII{MARK_BYTES}s")  # magic, version, layers, pages, key and value
-_DIGEST_BYTES = 32  # bytes of a page, mark
+_HEADER = struct.Struct(f"<8sI8I{MARK_BYTES}s")
+# magic, version, of both kinds of layers their number, pages, key and value bytes of a page; mark
+_DIGEST_BYTES = 32
+
+
+class FilePart(NamedTuple):
+    """Some pages of layers of one kind."""
+
+    kv: KvPages
+    pages: Sequence[int]
+
+    @property
+    def head(self) -> tuple[int, int, int, int]:
+        """The layers, the pages, the bytes of a page's keys and those of its values."""
+        n_layers, n_pages = self.kv.keys.shape[0], len(self.pages)
+        keys, values = (array.itemsize * math.prod(array.shape[2:]) for array in self.kv)
+        return n_layers, n_pages, keys, values
+
+    @property
+    def n_bytes(self) -> int:
+        n_layers, n_pages, keys, values = self.head
+        return n_layers * n_pages * (keys + values)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yields views of the pages, a page of a layer each, in the order of the file."""
+        for layer in range(self.kv.keys.shape[0]):
+            for array in self.kv:
+                for page in self.pages:
+                    yield array[layer, page]
+
 
 Tick = Callable[[], None]
 """Called between two pieces of work, for watchdogs."""
@@ -55,19 +86,19 @@ def mark_of(fingerprint: bytes, stamp: bytes, rank: int) -> bytes:
 
 
 def write_pages(
-    path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick,
+    path: Path, parts: Sequence[FilePart], mark: bytes, tick: Tick,
     states: Sequence[np.ndarray] = (),
 ) -> int:  # fmt: skip
-    """Writes the pages of all layers, and after them `states`, and returns the bytes of the file,
-    which is there whole or not at all. Raises SessionFileError."""
-    header = _header(kv, len(pages), mark)
+    """Writes the pages of both kinds of layers, and after them `states`, and returns the bytes of
+    the file, which is there whole or not at all. Raises SessionFileError."""
+    header = _header(parts, mark)
     digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
     unfinished = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(header)
-            for piece in (*_pieces(kv, pages), *states):
+            for piece in (*_pieces(parts), *states):
                 data = np.ascontiguousarray(piece).tobytes()
                 digest.update(data)
                 file.write(data)
@@ -84,15 +115,15 @@ def write_pages(
 
 
 def read_pages(
-    path: Path, kv: KvPages, pages: Sequence[int], mark: bytes, tick: Tick,
+    path: Path, parts: Sequence[FilePart], mark: bytes, tick: Tick,
     states: Sequence[np.ndarray] = (),
 ) -> int:  # fmt: skip
     """Reads what write_pages wrote into these pages and arrays, in their order; the bytes of the
     file. Raises SessionFileError where it is not the same model's, cut's, rank's and save's, or is
     damaged: the contents of pages and arrays are then undefined."""
-    header = _header(kv, len(pages), mark)
-    n_data = sum(a[0, 0].nbytes for a in kv) * len(pages) * kv.keys.shape[0]
-    n_wanted = len(header) + n_data + sum(a.nbytes for a in states) + _DIGEST_BYTES
+    header = _header(parts, mark)
+    n_data = sum(part.n_bytes for part in parts) + sum(a.nbytes for a in states)
+    n_wanted = len(header) + n_data + _DIGEST_BYTES
     try:
         with path.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
@@ -105,7 +136,7 @@ def read_pages(
                     "save it anew"
                 )
             digest = hashlib.blake2b(header, digest_size=_DIGEST_BYTES)
-            for piece in (*_pieces(kv, pages), *states):
+            for piece in (*_pieces(parts), *states):
                 data = file.read(piece.nbytes)
                 digest.update(data)
                 piece[:] = np.frombuffer(data, piece.dtype).reshape(piece.shape)
@@ -119,18 +150,13 @@ def read_pages(
     return n_bytes
 
 
-def _pieces(kv: KvPages, pages: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yields views of the pages, a page of a layer each, in the order of the file."""
-    for layer in range(kv.keys.shape[0]):
-        for array in kv:
-            for page in pages:
-                yield array[layer, page]
+def _pieces(parts: Sequence[FilePart]) -> Iterator[np.ndarray]:
+    return chain.from_iterable(part.pieces() for part in parts)
 
 
-def _header(kv: KvPages, n_pages: int, mark: bytes) -> bytes:
+def _header(parts: Sequence[FilePart], mark: bytes) -> bytes:
     assert len(mark) == MARK_BYTES
-    page = (kv.keys[0, 0].nbytes, kv.values[0, 0].nbytes)
-    return _HEADER.pack(MAGIC, VERSION, kv.keys.shape[0], n_pages, *page, mark)
+    return _HEADER.pack(MAGIC, VERSION, *chain.from_iterable(part.head for part in parts), mark)
 
 
 def _difference(found: bytes, wanted: bytes) -> str:

@@ -88,7 +88,7 @@ class LatentAttention:
         sizes, rows = self._sizes, self.rows
         store_latents(
             self.team, qkv, (end - sizes.width, end), rows.n, layer.vector("kv_a_norm"),
-            self._epsilon, self.cosines, self.sines, rows.positions, rows.row_pages,
+            self._epsilon, self.cosines, self.sines, rows.positions, rows.table.row_pages,
             self.kv.values[layer.place],
         )  # fmt: skip
 
@@ -119,7 +119,7 @@ class LatentAttention:
         weighed = scoring(config.head_dim, scale=config.attention_scale)
         attention(
             self.team, state.joined, rows.starts, self.tiles, self._n_heads, rows.positions,
-            rows.pages, self.kv.keys[layer.place], self.kv.values[layer.place],
+            rows.table.pages, self.kv.keys[layer.place], self.kv.values[layer.place],
             padded(self._sizes.width), weighed, self.scratch, state.joined,
         )  # fmt: skip
 

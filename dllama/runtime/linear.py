@@ -9,8 +9,7 @@ import numpy as np
 from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
-from kernels.formats import QUANT_TYPES
-from kernels.matmul.expanded import MAX_COLS
+from kernels.formats import QUANT_TYPES, format_of
 from kernels.matmul.multiply import WHOLE
 from kernels.matmul.sums import Units
 from kernels.weights.layout import GROUP, Needs, Packed
@@ -41,7 +40,7 @@ class Linear:
         needs = Needs(
             quants=not formats.isdisjoint(QUANT_TYPES),
             tiles=not formats.isdisjoint(("f32", "f16")),
-            pairs="bf16" in formats,
+            bf16="bf16" in formats,
         )
         object.__setattr__(self, "needs", needs)
 
@@ -90,10 +89,11 @@ class LinearBuilder:
                 f"tensor {info.name} has {info.cols} columns and what reads the same input "
                 f"{self._parts[0][1].cols}; the file does not fit its own header"
             )
-        if format_name(info.qtype) in QUANT_TYPES and info.cols > MAX_COLS:
+        max_cols = format_of(format_name(info.qtype)).max_cols
+        if max_cols is not None and info.cols > max_cols:
             raise ModelFileError(
                 f"tensor {info.name} has {info.cols} columns; of {info.qtype.name} the kernels "
-                f"take {MAX_COLS} at most"
+                f"take {max_cols} at most"
             )
         if not self._continues_last(info, rows):
             room, fmt = max(self._expected_rows - self._rows, rows), format_name(info.qtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.host.container import total_memory
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
@@ -22,7 +22,7 @@ from dllama.sharding.cut import cut_tensors
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed
 from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
-from dllama.step import NO_SLOT, LogitRow, Step
+from dllama.step import LogitRow, Step
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
 from kernels.cpu import isa
 from kernels.matmul.sums import Kind
@@ -86,6 +86,10 @@ class LocalRunner:
         return int(self._model.state.kv.keys.shape[1])
 
     @property
+    def n_window_pages(self) -> int:
+        return int(self._model.state.window_kv.keys.shape[1])
+
+    @property
     def weight_bytes(self) -> int:
         return self._model.weights.read_bytes
 
@@ -102,13 +106,13 @@ class LocalRunner:
     def shift(self, shift: KvShift) -> None:
         self._model.shift(shift)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         mark = mark_of(self.fingerprint, stamp, 0)
-        return self._model.save_kv(self._kv_path(name), pages, mark, _no_watchdog, slot)
+        return self._model.save_kv(self._kv_path(name), held, mark, _no_watchdog)
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = NO_SLOT) -> int:
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         mark = mark_of(self.fingerprint, stamp, 0)
-        return self._model.load_kv(self._kv_path(name), pages, mark, _no_watchdog, slot)
+        return self._model.load_kv(self._kv_path(name), held, mark, _no_watchdog)
 
     def _kv_path(self, name: str) -> Path:
         if self._kv_dir is None:

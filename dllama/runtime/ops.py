@@ -8,19 +8,20 @@ from dataclasses import replace
 import numpy as np
 
 from dllama.collective import Addend, RowShares
-from dllama.config import ModelConfig
+from dllama.config import ModelConfig, QueryGrowth
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
 from dllama.runtime.latent import LatentAttention
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.partial_sums import Squares
-from dllama.runtime.rows import Rows, split
+from dllama.runtime.rows import PageTable, Rows, split
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from kernels.activations import add_bias, clear, gather_rows, swiglu
 from kernels.attention.causal import attention
 from kernels.attention.gate import apply_gates, part_gates
+from kernels.attention.kv_pages import KvPages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
 from kernels.experts.sums import add_parts
@@ -34,6 +35,8 @@ from kernels.recurrent.delta import DeltaWeights, delta_net
 from kernels.recurrent.states import DeltaStates
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
+
+NO_GROWTH = QueryGrowth(0.0, 1)
 
 
 class Ops:
@@ -230,10 +233,11 @@ class Ops:
                 config.head_dim, state.gates,
             )  # fmt: skip
         table = self._weights.rotations.table_of[layer.index]
+        kv, pages = self._pages_of(layer)
         rotate_and_store(
             self._team, self.qkv, rows.n, config.group_size, config.head_dim, bias, q_norm, k_norm,
             self._epsilon, self._cosines[table], self._sines[table], rows.positions,
-            rows.row_pages, state.kv.keys[layer.place], state.kv.values[layer.place],
+            pages.row_pages, kv.keys[layer.place], kv.values[layer.place],
             is_centered=config.has_layer_norm,
         )  # fmt: skip
 
@@ -241,17 +245,19 @@ class Ops:
         """Attention of every row over its sequence, as `reader` reads it: (T, columns). `sinks` are
         logits of the query heads that take weight and add no value; empty for none."""
         state, rows, config = self._state, self.rows, self._config
-        kind, growth = config.attention_of(layer.index), config.query_growth
+        kind, growth = config.attention_of(layer.index), config.query_growth or NO_GROWTH
+        grows = growth.is_everywhere or not kind.is_rotated
         weighed = scoring(
             config.head_dim, scale=config.attention_scale, cap=config.attention_softcap,
             window=kind.window, sinks=sinks, is_chunked=kind.is_chunked,
-            growth=NONE if kind.is_rotated else self._weights.growth,
-            growth_length=1 if growth is None else growth.length,
+            growth=self._weights.growth if grows else NONE, growth_length=growth.length,
+            growth_first=growth.first,
         )  # fmt: skip
         inputs = state.mixed[columns_of(reader)]
+        kv, pages = self._pages_of(layer)
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
-            rows.pages, state.kv.keys[layer.place], state.kv.values[layer.place], config.head_dim,
+            pages.pages, kv.keys[layer.place], kv.values[layer.place], config.head_dim,
             weighed, state.scratch, inputs.own,
         )  # fmt: skip
         if config.has_output_gate:
@@ -269,6 +275,12 @@ class Ops:
             self._weights, state.latent, state.kv, state.tiles, state.scratch, state.mixed,
             self._team, self.rows, self._cosines[0], self._sines[0],
         )  # fmt: skip
+
+    def _pages_of(self, layer: Layer) -> tuple[KvPages, PageTable]:
+        """Returns the pages of a layer's kind, and which of them the step's rows have."""
+        if self._config.is_windowed(layer.index):
+            return self._state.window_kv, self.rows.window_table
+        return self._state.kv, self.rows.table
 
     def convolve(self, place: int, weights: np.ndarray) -> None:
         """The convolution of queries, keys and values of `delta`, each channel by itself, with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ import numpy as np
 from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType, row_bytes
 from dllama.runtime.executor import Executor
 from dllama.runtime.forward import forward
-from dllama.runtime.kv_files import Tick, read_pages, write_pages
+from dllama.runtime.kv_files import FilePart, Tick, read_pages, write_pages
 from dllama.runtime.linear import format_name
 from dllama.runtime.logit_rows import encode_part, merge_parts
 from dllama.runtime.ops import Ops
@@ -24,6 +23,7 @@ from dllama.runtime.weights import Weights, build_weights
 from dllama.sharding.units import SumUnits
 from dllama.step import MAX_LOGIT_ROWS, NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed
+from kernels.attention.kv_pages import KvPages
 from kernels.attention.latent import shift_latents
 from kernels.attention.shift_keys import shift_keys
 from kernels.matmul.sums import Kind
@@ -86,7 +86,7 @@ class RankModel:
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
         if self.weights.config.delta is None:
-            self.shift(KvShift(2, 0, 1, one, one))
+            self.shift(KvShift(2, 0, 1, one, one, one, one))
 
     def forward(
         self, step: Step, embed_rows: np.ndarray, comm: Collective
@@ -97,7 +97,8 @@ class RankModel:
         Raises PeerLost; ConfigError where a step is larger than what was planned for.
         """
         self._check(step)
-        self._copy_pages(step.copies)
+        _copy_pages(self.state.kv, step.copies)
+        _copy_pages(self.state.window_kv, step.window_copies)
         x = self.state.x[: step.n_tokens]
         dequantize(self._embed_format, embed_rows, x)
         if self.weights.config.embedding_scale != 1:
@@ -119,43 +120,44 @@ class RankModel:
         unit, n_tokens = self.weights.units.vocab, self.weights.config.n_tokens
         return merge_parts(parts, step.candidates, unit, n_tokens)
 
-    def _copy_pages(self, copies: np.ndarray) -> None:
-        """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is
-        overwritten before it is read."""
-        for source, target in copies.tolist():
-            for pages in self.state.kv:
-                pages[:, target] = pages[:, source]
-
     def shift(self, shift: KvShift) -> None:
         """Moves this rank's keys and values of a sequence, before the next step."""
-        weights, kv = self.weights, self.state.kv
-        assert weights.config.delta is None, "a state cannot forget some of its tokens"
-        if weights.n_kv_heads == 0:
+        weights, state, config = self.weights, self.state, self.weights.config
+        assert config.delta is None, "a state cannot forget some of its tokens"
+        if (latent := config.latent) is not None:
+            if weights.n_kv_heads:
+                shift_latents(
+                    self.team.state, state.kv.values, shift.from_pages, shift.to_pages,
+                    shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop, latent.kv_rank,
+                    latent.width, weights.rotations.inv_freq[0],
+                )  # fmt: skip
             return
-        n_keep, n_drop = shift.n_keep, shift.n_drop
-        moved = shift.from_pages, shift.to_pages, n_keep, n_drop, shift.n_tokens - n_drop
-        turns, latent = weights.rotations, weights.config.latent
-        if latent is None:
-            head_dim = weights.config.head_dim
-            shift_keys(self.team.state, kv.keys, kv.values, *moved, turns.by_layer, head_dim)
-            return
-        shift_latents(
-            self.team.state, kv.values, *moved, latent.kv_rank, latent.width, turns.inv_freq[0]
+        has_window = np.array([config.is_windowed(i) for i in range(config.n_layers)])
+        moves = (
+            (state.kv, shift.from_pages, shift.to_pages, ~has_window),
+            (state.window_kv, shift.from_window_pages, shift.to_window_pages, has_window),
         )
+        for kv, from_pages, to_pages, layers in moves:
+            if weights.n_kv_heads and layers.any():
+                shift_keys(
+                    self.team.state, kv.keys, kv.values, from_pages, to_pages,
+                    shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop,
+                    weights.rotations.by_layer[layers], config.head_dim,
+                )  # fmt: skip
 
-    def save_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
-    ) -> int:
-        """Writes pages to a file, and the state in a slot; returns its bytes. Raises
-        SessionFileError."""
-        return write_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+    def save_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
+        """Writes what is held to a file; returns its bytes. Raises SessionFileError."""
+        return write_pages(path, self._parts(held), mark, tick, self._states_in(held.slot))
 
-    def load_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = NO_SLOT
-    ) -> int:
-        """Reads the pages that save_kv wrote, and the state; returns the bytes of the file. Raises
-        SessionFileError."""
-        return read_pages(path, self.state.kv, pages, mark, tick, self._states_in(slot))
+    def load_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
+        """Reads what save_kv wrote; returns the bytes of the file. Raises SessionFileError."""
+        return read_pages(path, self._parts(held), mark, tick, self._states_in(held.slot))
+
+    def _parts(self, held: KvHeld) -> list[FilePart]:
+        return [
+            FilePart(self.state.kv, held.pages.tolist()),
+            FilePart(self.state.window_kv, held.window_pages.tolist()),
+        ]
 
     def _states_in(self, slot: int) -> list[np.ndarray]:
         """Returns views of what a slot holds, layer by layer; nothing of NO_SLOT."""
@@ -167,9 +169,14 @@ class RankModel:
     def _last_states(self, x: np.ndarray) -> np.ndarray:
         """Returns the input of the head, (H, dim) float32, for the last layer's states x (H,
         dim)."""
-        mean_square = np.square(x, dtype=np.float64).mean(axis=1, keepdims=True)
-        scale = 1.0 / np.sqrt(mean_square + self.weights.config.norm_epsilon)
-        states: np.ndarray = (x * scale).astype(np.float32) * self.weights.norm
+        config, norm = self.weights.config, self.weights.norm
+        wide = x.astype(np.float64)
+        if config.has_layer_norm:
+            wide -= wide.mean(axis=1, keepdims=True)
+        mean_square = np.square(wide).mean(axis=1, keepdims=True)
+        scale = 1.0 / np.sqrt(mean_square + config.norm_epsilon)
+        states: np.ndarray = (wide * scale).astype(np.float32) * norm[: config.dim]
+        states += norm[config.dim :] if norm.size > config.dim else np.float32(0)
         return states
 
     def _check(self, step: Step) -> None:
@@ -180,6 +187,10 @@ class RankModel:
                 "room for; lower --max-batch or the tokens of a step"
             )
 
+        n_window_pages = self.state.window_kv.keys.shape[1]
+        assert not n_window_pages or len(step.window_pages) or step.pages.max() < n_window_pages, (
+            "a step for layers with a window names their pages"
+        )
         n_sequences, n_slots = len(step.starts) - 1, self.weights.config.n_slots
         if n_slots and n_sequences > n_slots:
             raise ConfigError(
@@ -189,6 +200,14 @@ class RankModel:
 
     def close(self) -> None:
         self.team.close()
+
+
+def _copy_pages(kv: KvPages, copies: np.ndarray) -> None:
+    """Copies whole pages, (C, 2) from and to: what lies behind the tokens that are wanted is
+    overwritten before it is read."""
+    for source, target in copies.tolist():
+        for pages in kv:
+            pages[:, target] = pages[:, source]
 
 
 def progress_memory(buffer: memoryview | bytearray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,15 +12,22 @@ from dllama.step import PAGE_TOKENS, Step
 from kernels.recurrent.states import Slots
 
 
+class PageTable(NamedTuple):
+    """The pages of a step's sequences, and of each of its rows."""
+
+    pages: np.ndarray  # (S, max_pages)
+    row_pages: np.ndarray  # (T,)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A step as the kernels read it: contiguous int32 arrays, and each row's page."""
+    """A step as the kernels read it: contiguous int32 arrays."""
 
     n: int  # T
     starts: np.ndarray  # (S + 1,)
     positions: np.ndarray  # (T,)
-    pages: np.ndarray  # (S, max_pages)
-    row_pages: np.ndarray  # (T,)
+    table: PageTable
+    window_table: PageTable  # of layers with a window
     logits_at: np.ndarray  # (R,)
     hidden_at: np.ndarray  # (H,)
     slots: Slots  # of states
@@ -35,16 +43,23 @@ def rows_of(step: Step) -> Rows:
     """The rows of a step."""
     positions = np.ascontiguousarray(step.positions, np.int32)
     starts = np.ascontiguousarray(step.starts, np.int32)
-    pages = np.ascontiguousarray(step.pages, np.int32)
     logits_at = np.ascontiguousarray(step.logits_at, np.int32)
     sequence = np.arange(len(starts) - 1)
     if len(sequence) < step.n_tokens:
         sequence = np.repeat(sequence, np.diff(starts))
-    row_pages = np.ascontiguousarray(pages[sequence, positions // PAGE_TOKENS])
+    at = sequence, positions // PAGE_TOKENS
+    table = _table_of(step.pages, at)
+    windows = _table_of(step.window_pages, at) if len(step.window_pages) else table
     return Rows(
-        step.n_tokens, starts, positions, pages, row_pages, logits_at, step.hidden_at,
+        step.n_tokens, starts, positions, table, windows, logits_at, step.hidden_at,
         _slots_of(step),
     )  # fmt: skip
+
+
+def _table_of(pages: np.ndarray, at: tuple[np.ndarray, np.ndarray]) -> PageTable:
+    """Returns the table of some pages; `at` are each row's places in them."""
+    own = np.ascontiguousarray(pages, np.int32)
+    return PageTable(own, np.ascontiguousarray(own[at]))
 
 
 def _slots_of(step: Step) -> Slots:
@@ -73,9 +88,13 @@ def split(rows: Rows, n_groups: int) -> list[tuple[int, Rows]]:
         sources, targets = rows.slots.sources[begin:stop].copy(), rows.slots.targets[begin:stop]
         if rows.starts[begin] < first:  # goes on from what the group before has left
             sources[0] = targets[0]
+        table, window_table = (
+            PageTable(table.pages[begin:stop], table.row_pages[part])
+            for table in (rows.table, rows.window_table)
+        )
         group = Rows(
-            end - first, starts, rows.positions[part], rows.pages[begin:stop],
-            rows.row_pages[part], rows.logits_at[:0], inside,
+            end - first, starts, rows.positions[part], table,
+            window_table, rows.logits_at[:0], inside,
             Slots(sources, targets, rows.slots.copies[part]),
         )  # fmt: skip
         groups.append((first, group))

@@ -13,6 +13,7 @@ from dllama.runtime.latent import LatentState, allocate_latent
 from dllama.runtime.partial_sums import Parts, Squares, allocate_parts, allocate_squares
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
+from dllama.windows import window_pages
 from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, scratch
 from kernels.attention.kv_pages import PAGE, KvPages, kv_pages, padded
@@ -30,6 +31,7 @@ class RunState:
     """
 
     kv: KvPages
+    window_kv: KvPages  # of layers with a window
     max_pages: int  # of one sequence
     x: np.ndarray  # (T, dim): the residual stream
     cosines: np.ndarray  # (rotary tables, T, rotary_dim / 2)
@@ -71,10 +73,13 @@ def allocate(
     width = -(-config.dim // GROUP) * GROUP
     attended = config.head_dim if config.latent is None else padded(config.attended_dim)
     n_gates = weights.n_kv_heads * config.group_size * config.head_dim * config.has_output_gate
+    heads = weights.n_kv_heads, config.head_dim
+    n_window_pages = window_pages(config, n_pages, max_tokens)
     n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
     return RunState(
         max_pages=-(-longest // PAGE),
         kv=_pages(weights, kv_type, n_pages),
+        window_kv=kv_pages(kv_type, config.n_window_layers, n_window_pages, *heads),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((n_tables, max_tokens, half), f32),
         sines=aligned((n_tables, max_tokens, half), f32),
@@ -106,7 +111,8 @@ def allocate(
 
 
 def _pages(weights: Weights, kv_type: KvType, n_pages: int) -> KvPages:
-    config, n_layers, n_heads = weights.config, weights.config.n_kv_layers, weights.n_kv_heads
+    config, n_heads = weights.config, weights.n_kv_heads
+    n_layers = config.n_kv_layers - config.n_window_layers
     if config.latent is None:
         return kv_pages(kv_type, n_layers, n_pages, n_heads, config.head_dim)
     has_heads = n_heads > 0

@@ -14,6 +14,7 @@ from dllama.qtypes import QType
 from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
+from dllama.windows import window_pages
 from kernels.attention.kv_pages import padded, page_bytes
 from kernels.attention.latent import latent_page_bytes
 from kernels.recurrent.states import state_values
@@ -35,13 +36,26 @@ class NodeMemory:
     available_bytes: int
 
 
-def kv_page_bytes(config: ModelConfig, n_kv_heads: int, kv_type: KvType = KvType.F16) -> int:
-    """Returns the bytes of one KV page on a rank: keys and values of its `n_kv_heads` heads in all
-    layers, or one row for all of them."""
+def kv_page_bytes(
+    config: ModelConfig, n_layers: int, n_kv_heads: int, kv_type: KvType = KvType.F16
+) -> int:
+    """Returns the bytes of one KV page of some layers on a rank: keys and values of its
+    `n_kv_heads` heads, or one row for all of them."""
     if config.latent is not None:
-        width = config.latent.width
-        return latent_page_bytes(kv_type, config.n_kv_layers, width) if n_kv_heads else 0
-    return page_bytes(kv_type, config.n_kv_layers, n_kv_heads, config.head_dim)
+        return latent_page_bytes(kv_type, n_layers, config.latent.width) if n_kv_heads else 0
+    return page_bytes(kv_type, n_layers, n_kv_heads, config.head_dim)
+
+
+def kv_bytes(
+    config: ModelConfig, n_kv_heads: int, *, n_pages: int, max_step_tokens: int,
+    kv_type: KvType = KvType.F16,
+) -> int:  # fmt: skip
+    """Returns the bytes of all KV pages on a rank: keys and values of its `n_kv_heads` heads."""
+    n_window_pages = window_pages(config, n_pages, max_step_tokens)
+    n_full_layers = config.n_kv_layers - config.n_window_layers
+    return n_pages * kv_page_bytes(config, n_full_layers, n_kv_heads, kv_type) + (
+        n_window_pages * kv_page_bytes(config, config.n_window_layers, n_kv_heads, kv_type)
+    )
 
 
 def state_bytes(config: ModelConfig, n_key_heads: int) -> int:
@@ -81,7 +95,10 @@ def memory_needed(
     )
     logits = len(shard.vocab) * min(max_step_tokens, LOGIT_ROWS)
     scratch = 4 * (int(row) * max_step_tokens + logits)
-    kv = n_pages * kv_page_bytes(config, len(shard.kv_heads), kv_type)
+    kv = kv_bytes(
+        config, len(shard.kv_heads), n_pages=n_pages, max_step_tokens=max_step_tokens,
+        kv_type=kv_type,
+    )  # fmt: skip
     kv += config.n_slots * state_bytes(config, len(shard.delta_heads))
     return sum(sizes) + max(max(sizes) + WIRE_BYTES, kv + scratch) + PROCESS_BYTES
 

@@ -8,7 +8,7 @@ import numpy as np
 from kernels.attention.angles import cosine_and_sine
 from kernels.attention.kv_pages import PAGE, padded, put_key, put_value
 from kernels.emit.intrinsics import fma
-from kernels.emit.jit import jitted, kernel
+from kernels.emit.jit import inlined, jitted, kernel
 from kernels.norm_row import norm_row
 from kernels.program import launch
 from kernels.team import claim, region
@@ -44,7 +44,7 @@ def _rotate(head, bias, norm, how, cosine, sine):
         head[j + half] = fma(b, cosine[j], a * sine[j])
 
 
-@jitted
+@inlined
 def _of_head(norm, head, head_dim):
     """The weights of one head's norm: its own, or those of all heads."""
     return norm[head * head_dim : (head + 1) * head_dim] if norm.size > head_dim else norm

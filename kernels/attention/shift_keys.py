@@ -41,7 +41,7 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
             origin = position if is_kept else position + n_drop
             source, target = from_pages[origin // PAGE], to_pages[position // PAGE]
             old, new = origin % PAGE, position % PAGE
-            if is_kept and source == target:
+            if source < 0 or target < 0 or (is_kept and source == target):
                 continue
             key_from, key_to = keys[layer, source, head], keys[layer, target, head]
             if is_kept:
@@ -68,8 +68,9 @@ def shift_keys(
     """Moves the tokens from position n_keep + n_drop on, in all layers, to n_keep .. n_after - 1.
 
     keys, values are KvPages; from_pages and to_pages int32 are the sequence's pages before and
-    after. A page of to_pages is the page at the same index of from_pages, or a page that is not in
-    from_pages. Kept tokens that share a page with moved ones are copied where that page changes.
+    after. A page of to_pages is the page at the same index of from_pages, or up to n_drop // PAGE
+    behind it, or a page that is not in from_pages; tokens of pages that are -1 are gone, before or
+    after. Kept tokens that share a page with moved ones are copied where that page changes.
     inv_freq (n_layers, rotary_dim / 2) float64 is the angle each pair of a layer rotates by per
     position.
     """

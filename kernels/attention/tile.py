@@ -35,20 +35,21 @@ class Scoring(NamedTuple):
     # value; empty: none
     is_chunked: bool  # the window is cut off where a multiple of it begins
     growth: np.ndarray  # (n,) float32: what queries are multiplied with; empty: nothing
-    growth_length: int  # positions, from one below a multiple of it on, that have one of them
+    growth_length: int  # positions that have one of them
+    growth_first: int  # which of them position 0 is
 
 
 def scoring(
     head_dim: int, *, scale: float | None = None, cap: float = 0.0, window: int | None = None,
     sinks: np.ndarray = NO_SINKS, is_chunked: bool = False, growth: np.ndarray = NO_SINKS,
-    growth_length: int = 1,
+    growth_length: int = 1, growth_first: int = 0,
 ) -> Scoring:  # fmt: skip
     """Returns the scoring of heads of this size; the scale is 1 / sqrt(head_dim) where none is
     given."""
     plain = np.float32(1) / np.sqrt(np.float32(head_dim))
     return Scoring(
         plain if scale is None else np.float32(scale), np.float32(cap), window or 0, sinks,
-        is_chunked, growth, growth_length,
+        is_chunked, growth, growth_length, growth_first,
     )  # fmt: skip
 
 
@@ -85,13 +86,13 @@ def fold(n, whole, part, factors, width):
 def _read_queries(qkv, first_row, n, heads, positions, head_dim, scoring, q):
     """Writes the scaled queries of a tile to q (n, head_dim)."""
     first_head, n_heads, _ = heads
-    growth, growth_length = scoring[5], scoring[6]
+    _, _, _, _, _, growth, length, before = scoring
     for i in range(n):
         row, head = first_row + i // n_heads, first_head + i % n_heads
         source = qkv[row, head * head_dim : (head + 1) * head_dim]
         scale = scoring[0]
         if growth.size > 0:
-            scale *= growth[min((positions[row] + 1) // growth_length, growth.size - 1)]
+            scale *= growth[min((positions[row] + before) // length, growth.size - 1)]
         for d in range(head_dim):
             q[i * head_dim + d] = source[d] * scale
 

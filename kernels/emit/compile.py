@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import config, types
+from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
 from numba.core.types.containers import BaseTuple
 from numba.core.typing.typeof import typeof_impl
@@ -21,10 +22,11 @@ from numba.np.numpy_support import from_dtype
 
 from kernels.arm_features import arm_features
 from kernels.cache import Code
-from kernels.cpu import feature_flags
-from kernels.emit.jit import NO_WRAPPERS, Intrinsic, Jitted
+from kernels.cpu import available_isas, feature_flags, isa
+from kernels.emit.jit import LEAN, Intrinsic, Jitted
+from kernels.emit.pieces import compiling_pieces
 from kernels.emit.vectors import I8, I32, I64
-from kernels.machine_code import ENTRY, NEVER_CALLED, target_machine
+from kernels.machine_code import ENTRY, target_machine
 
 if TYPE_CHECKING:
     from kernels.kernel import Kernel, Kinds
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 SLOT = 8  # bytes
 _PROCESS = ctypes.CDLL(None)
 
-if arm_features():  # numba would ask LLVM alone, which does not know of them
+if arm_features() or isa() != available_isas()[0]:  # numba would ask LLVM alone for all there is
     config.CPU_FEATURES = feature_flags()
 
 
@@ -51,14 +53,26 @@ def _type_of_intrinsic(value: Intrinsic, context: Any) -> Any:
 def compile_kernel(kernel: Kernel, kinds: Kinds) -> Code:
     """The machine code of a kernel for arguments of these kinds. Raises TypeError where it does
     what a kernel may not."""
-    dispatcher = njit(**NO_WRAPPERS, **kernel.options)(kernel.py_func)
     signature = tuple(_type_of(kind) for kind in kinds)
-    dispatcher.compile(signature)
-    found = dispatcher.overloads[signature]
-    _check(kernel.name, found)
-    (_, _, (code, _)) = found.library.serialize_using_object_code()
-    has_result = found.signature.return_type != types.none
-    return Code((bytes(code), _entry(found, has_result)), has_result)
+    with compiling_pieces() as pieces:
+        dispatcher = njit(**LEAN, **kernel.options)(kernel.py_func)
+        try:
+            dispatcher.compile(signature)
+        except NumbaError as error:
+            raise TypeError(
+                f"the kernel {kernel.name} does what no kernel may, such as one that allocates an "
+                f"array or returns one from a function: {error}"
+            ) from error
+        found = dispatcher.overloads[signature]
+        has_result = _has_result(kernel.name, found.signature.return_type)
+        module = found.library.whole()
+        module.link_in(_entry(found, has_result))
+        for function in module.functions:
+            if not function.is_declaration and function.name != ENTRY:
+                function.linkage = "internal"
+        pieces.optimise(module)
+    _check(kernel.name, module)
+    return Code(bytes(target_machine().emit_object(module)), has_result)
 
 
 def _type_of(kind: Any) -> Any:
@@ -71,14 +85,17 @@ def _type_of(kind: Any) -> Any:
     return types.Array(dtype, int(kind[1:-1]), kind[-1] if is_aligned else "A", aligned=is_aligned)
 
 
-def _check(name: str, found: Any) -> None:
+def _has_result(name: str, kind: Any) -> bool:
+    if kind not in (types.none, types.int64):
+        raise TypeError(f"the kernel {name} returns {kind}, not an int64")
+    return bool(kind == types.int64)
+
+
+def _check(name: str, module: Any) -> None:
     """Raises TypeError where the code would call what only numba has: memory, errors, objects."""
-    if found.signature.return_type not in (types.none, types.int64):
-        raise TypeError(f"the kernel {name} returns {found.signature.return_type}, not an int64")
-    module = found.library._final_module
     for function in module.functions:
         outside = function.name
-        if not function.is_declaration or outside.startswith("llvm.") or outside == NEVER_CALLED:
+        if not function.is_declaration or outside.startswith("llvm."):
             continue
         if outside.startswith(("NRT_", "Py", "numba_")) or not hasattr(_PROCESS, outside):
             raise TypeError(
@@ -90,9 +107,9 @@ def _check(name: str, found: Any) -> None:
             raise TypeError(f"the kernel {name} holds the address of an object of this process")
 
 
-def _entry(found: Any, has_result: bool) -> bytes:
-    """The object code of `i32 dllama_entry(slots)`, which calls the compiled function with the
-    arguments of its slots, writes a result to the first, and returns the function's status."""
+def _entry(found: Any, has_result: bool) -> Any:
+    """A module with `i32 dllama_entry(slots)`, which calls the compiled function with the arguments
+    of its slots, writes a result to the first, and returns the function's status."""
     convention, signature = found.target_context.call_conv, found.signature
     kind = convention.get_function_type(signature.return_type, signature.args)
     module = ir.Module("entry")
@@ -115,4 +132,4 @@ def _entry(found: Any, has_result: bool) -> bytes:
     if has_result:
         builder.store(builder.load(result), slot(0, I64))
     builder.ret(status)
-    return bytes(target_machine().emit_object(llvm.parse_assembly(str(module))))
+    return llvm.parse_assembly(str(module))

@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from kernels.arrays import CACHE_LINE
-from kernels.cpu import has_bf16_dot, isa
+from kernels.cpu import isa
 from kernels.emit.families import FAMILIES, Family
 from kernels.emit.vectors import (
     BF16X32,
@@ -22,7 +22,6 @@ from kernels.emit.vectors import (
     F32X16,
     I8X64,
     I32,
-    I32X16,
     I64,
     Value,
 )
@@ -146,22 +145,11 @@ class Emit:
         """
         return self.family.dot(self, acc, weights, signed, is_signed)
 
-    def dot_bf16(self, acc: Value, weights: Value, pair: Value) -> Value:
-        """acc (<16 x float>) + both products of the two bfloat16 in each lane of weights and pair
-        (<16 x i32> each)."""
-        if has_bf16_dot():
-            name = "llvm.x86.avx512bf16.dpbf16ps.512"
-            f = self.declare(name, F32X16, [F32X16, BF16X32, BF16X32])
-            return self.b.call(f, [acc, self.b.bitcast(weights, BF16X32),
-                                   self.b.bitcast(pair, BF16X32)])  # fmt: skip
-        upper = self.constant(I32X16, -65536)
-        for half in (
-            lambda v: self.b.and_(v, upper),
-            lambda v: self.b.shl(v, self.constant(I32X16, 16)),
-        ):
-            a, b = (self.b.bitcast(half(v), F32X16) for v in (weights, pair))
-            acc = self.fma(a, b, acc)
-        return acc
+    def dot_bf16(self, weights: Value, pair: Value, acc: Value) -> Value:
+        """Both products of the two bfloat16 in each lane of weights and pair (<16 x i32> each), of
+        the upper halves first, + acc (<16 x float>). Only where `has_bf16_dot`."""
+        f = self.declare("llvm.x86.avx512bf16.dpbf16ps.512", F32X16, [F32X16, BF16X32, BF16X32])
+        return self.b.call(f, [acc, *(self.b.bitcast(v, BF16X32) for v in (weights, pair))])
 
     # -- control -----------------------------------------------------------------------------
     @contextmanager

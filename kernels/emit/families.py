@@ -28,6 +28,10 @@ class Family(NamedTuple):
     """A processor family's dot(e, acc, weights, signed, is_signed), look_up(e, v, table) and
     gather(e, table, index), and whether its dot product takes weights beyond 127 as signed bytes.
 
+    multiply_short(e, weights, signed, is_signed), where the family has it, is the sums of two
+    products each (<32 x i16>), of which several may be added up before widen(e, acc, short) adds
+    pairs of lanes to acc (<16 x i32>).
+
     multiply_pairs(e, acc, rows, tokens), where the family has it, is acc (<4 x i32>) + the products
     of 8 columns of two rows with those of two tokens (<16 signed bytes> each): of the first row
     with both tokens, then of the second.
@@ -38,6 +42,8 @@ class Family(NamedTuple):
     gather: Callable[[Any, Value, Value], Value]
     wants_signed: bool
     multiply_pairs: Callable[[Any, Value, Value, Value], Value] | None = None
+    multiply_short: Callable[[Any, Value, Value, bool], Value] | None = None
+    widen: Callable[[Any, Value, Value], Value] | None = None
 
 
 I8X32, I32X8 = ir.VectorType(I8, 32), ir.VectorType(I32, 8)
@@ -75,19 +81,27 @@ def _dot_avxvnni(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) ->
 
 
 def _dot_avx2(e: Emitter, acc: Value, w: Value, a: Value, is_signed: bool) -> Value:
+    return _widen_avx2(e, acc, _multiply_short_avx2(e, w, a, is_signed))
+
+
+def _multiply_short_avx2(e: Emitter, w: Value, a: Value, is_signed: bool) -> Value:
     """pmaddubsw adds two products in 16 bits and saturates: 2 x 127 x 127 fits. Signed weights are
     passed as their magnitudes, and their signs move to the activations."""
     pairs_of = e.declare("llvm.x86.avx2.pmadd.ub.sw", I16X16, [I8X32, I8X32])
-    add_pairs = e.declare("llvm.x86.avx2.pmadd.wd", I32X8, [I16X16, I16X16])
     sign = e.declare("llvm.x86.avx2.psign.b", I8X32, [I8X32, I8X32])
-    ones = ir.Constant(I16X16, [1] * 16)
     sums = []
     for weights, signed in zip(parts(e, w, 2), parts(e, a, 2), strict=True):
         if is_signed:
             signed = e.b.call(sign, [signed, weights])
             weights = e.b.call(sign, [weights, weights])
-        pairs = e.b.call(pairs_of, [weights, signed])
-        sums.append(e.b.call(add_pairs, [pairs, ones]))
+        sums.append(e.b.call(pairs_of, [weights, signed]))
+    return join(e, sums)
+
+
+def _widen_avx2(e: Emitter, acc: Value, short: Value) -> Value:
+    add_pairs = e.declare("llvm.x86.avx2.pmadd.wd", I32X8, [I16X16, I16X16])
+    ones = ir.Constant(I16X16, [1] * 16)
+    sums = [e.b.call(add_pairs, [half, ones]) for half in parts(e, short, 2)]
     return e.b.add(acc, join(e, sums))
 
 
@@ -187,7 +201,14 @@ def _gather_generic(e: Emitter, table: Value, index: Value) -> Value:
 FAMILIES = {
     "avx512vnni": Family(_dot_avx512vnni, _look_up_avx512, _gather_avx512, wants_signed=False),
     "avxvnni": Family(_dot_avxvnni, _look_up_avx2, _gather_avx2, wants_signed=False),
-    "avx2": Family(_dot_avx2, _look_up_avx2, _gather_avx2, wants_signed=True),
+    "avx2": Family(
+        _dot_avx2,
+        _look_up_avx2,
+        _gather_avx2,
+        wants_signed=True,
+        multiply_short=_multiply_short_avx2,
+        widen=_widen_avx2,
+    ),
     "i8mm": Family(_dot_dotprod, _look_up_neon, _gather_generic, True, _multiply_pairs_i8mm),
     "dotprod": Family(_dot_dotprod, _look_up_neon, _gather_generic, wants_signed=True),
     "neon": Family(_dot_neon, _look_up_neon, _gather_generic, wants_signed=True),

@@ -11,8 +11,9 @@ from kernels.kernel import Kernel
 
 MATH: dict[str, Any] = {"error_model": "numpy"}
 FAST: dict[str, Any] = {"error_model": "numpy", "fastmath": True}
-NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Python calls no compiled function as numba would have it: a tenth of the time to compile."""
+LEAN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+"""Python calls no compiled function as numba would have it, and none owns memory or counts
+references to it: that would be half of the code."""
 
 
 class Jitted:
@@ -32,7 +33,7 @@ class Jitted:
 
         import kernels.emit.compile  # noqa: F401  (tells numba what a Jitted is)
 
-        return njit(**NO_WRAPPERS, **self._options)(self.py_func)
+        return njit(**LEAN, **self._options)(self.py_func)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

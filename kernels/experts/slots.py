@@ -9,7 +9,7 @@ from kernels.emit.jit import jitted, kernel
 from kernels.gates import Gate
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.tiles import n_tiles, tile_bounds
-from kernels.prepare import lay_out, widest_laid_out
+from kernels.prepare import bf16_words, lay_out, widest_laid_out
 from kernels.program import launch
 from kernels.team import claim, region
 from kernels.weights.layout import BLOCK, Activations, Needs
@@ -24,11 +24,11 @@ NO_BIASES = np.zeros((0, 0), np.float32)
 @jitted
 def from_row(a, first, n_cols):
     """The buffers of an input from row `first` on."""
-    rows, tiles, quants, scales, sums, weighted, pairs = a
+    rows, tiles, quants, scales, sums, weighted, bf16 = a
     blocks = first * (n_cols // BLOCK)
     return (
         rows[first:], tiles[first * n_cols :], quants[blocks * BLOCK :], scales[blocks:],
-        sums[3 * blocks :], weighted[3 * blocks :], pairs[first * ((n_cols + 1) // 2) :],
+        sums[3 * blocks :], weighted[3 * blocks :], bf16[first * bf16_words(n_cols) :],
     )  # fmt: skip
 
 

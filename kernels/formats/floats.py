@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.cpu import has_bf16_dot
 from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import f32_from_bits
 from kernels.emit.jit import jitted
-from kernels.emit.vectors import I32, I32X16, Value
+from kernels.emit.vectors import F32X16, I32X16, Value
 from kernels.weights.format import float_format
 from kernels.weights.layout import FloatType
 from kernels.weights.raw_rows import half
@@ -27,21 +28,30 @@ def _read_bf16(row, at):
     return f32_from_bits(np.int32(bits << 16))
 
 
-def _fma(e: Emit, acc: Value, weights: Value, factor: Value) -> Value:
-    return e.fma(factor, weights, acc)
+def _load_f32(e: Emit, where: Value) -> list[Value]:
+    return [e.load_f32(where)]
 
 
-def _load_words(e: Emit, where: Value) -> Value:
-    return e.load(I32X16, where, 64)
+def _load_f16(e: Emit, where: Value) -> list[Value]:
+    return [e.load_f16(where)]
 
 
-def _spread_pair(e: Emit, where: Value) -> Value:
-    """Two neighbouring bfloat16 activations for all lanes."""
-    return e.splat(e.load(I32, where, 4))
+def _load_columns(e: Emit, where: Value) -> list[Value]:
+    """Two columns of bfloat16, the second first: so the instruction for pairs adds them."""
+    words = e.load(I32X16, where, 64)
+    second = e.b.and_(words, e.constant(I32X16, -65536))
+    first = e.b.shl(words, e.constant(I32X16, 16))
+    return [e.b.bitcast(v, F32X16) for v in (second, first)]
 
 
-F32 = FloatType("f32", 4, _read_f32, Emit.load_f32, Emit.load_splat_f32, _fma)
-F16 = FloatType("f16", 2, half, Emit.load_f16, Emit.load_splat_f32, _fma)
-BF16 = FloatType("bf16", 2, _read_bf16, _load_words, _spread_pair, Emit.dot_bf16, columns=2)
+def _load_pairs(e: Emit, where: Value) -> list[Value]:
+    return [e.load(I32X16, where, 64)]
+
+
+F32 = FloatType("f32", 4, _read_f32, _load_f32)
+F16 = FloatType("f16", 2, half, _load_f16)
+BF16_BY_COLUMNS = FloatType("bf16", 2, _read_bf16, _load_columns, columns=2)
+BF16_BY_PAIRS = FloatType("bf16", 2, _read_bf16, _load_pairs, columns=2, is_dotted=True)
+BF16 = BF16_BY_PAIRS if has_bf16_dot() else BF16_BY_COLUMNS
 
 FORMATS = {fmt.name: float_format(fmt) for fmt in (F32, F16, BF16)}

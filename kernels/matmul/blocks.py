@@ -165,7 +165,7 @@ def _share(number, n_rows):
 
 def block_matmul(fmt: BlockType) -> Any:
     """A region that multiplies a matrix of one quant type with any number of tokens."""
-    tile = run_of_groups(fmt.name, partial(emit_tile, fmt), widest=FEW, at_once=ONE_GROUP)
+    tile = run_of_groups(fmt.name, partial(emit_tile, fmt), 1, FEW, ONE_GROUP)
     quant_bytes, scale_bytes, unit_blocks = fmt.quant_bytes, fmt.scale_bytes, fmt.unit_blocks
 
     @region

@@ -7,7 +7,7 @@ both give the same.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
 
@@ -15,10 +15,11 @@ from kernels.emit.emitter import Emit
 from kernels.emit.families import join, parts
 from kernels.emit.vectors import I8X16, I32, I32X16, I64, Value
 from kernels.weights.layout import BLOCK, GROUP, BlockType
-from kernels.weights.unpack import is_signed
+from kernels.weights.unpack import is_signed, largest_quant
 
 I64X2 = ir.VectorType(I64, 2)
 PAIRS = GROUP // 2  # of rows
+MOST_SHORT, MOST_ACTIVATION = 32767, 127
 
 Weights = list[tuple[Value, int]]
 """What `quants` returns: 4 columns of 16 rows, and the first column."""
@@ -44,12 +45,36 @@ def _one_by_one(
     e: Emit, fmt: BlockType, weights: Weights, a_quants: Value, starts: list[list[Value]]
 ) -> list[list[Value]]:
     dots, signed = [list(of_token) for of_token in starts], is_signed(e, fmt)
+    at_once = MOST_SHORT // (2 * MOST_ACTIVATION * largest_quant(e, fmt))
+    if e.family.multiply_short is not None and at_once > 1:
+        _add_short(e, fmt, weights, a_quants, dots, at_once)
+        return dots
     for of_columns, column in weights:
         part = column // fmt.sub
         for t, sums in enumerate(dots):
             four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
             sums[part] = e.dot(sums[part], of_columns, four, is_signed=signed)
     return dots
+
+
+def _add_short(
+    e: Emit, fmt: BlockType, weights: Weights, a_quants: Value, dots: list[list[Value]],
+    at_once: int,
+) -> None:  # fmt: skip
+    """Adds to all tokens' sums, with at most `at_once` products of small weights in 16 bits before
+    they are widened."""
+    multiply, widen = cast(Any, e.family.multiply_short), cast(Any, e.family.widen)
+    for part in range(BLOCK // fmt.sub):
+        here = [(v, column) for v, column in weights if column // fmt.sub == part]
+        for first in range(0, len(here), at_once):
+            short: list[Any] = [None] * len(dots)
+            for of_columns, column in here[first : first + at_once]:
+                for t, so_far in enumerate(short):
+                    four = e.load_splat_4x8(e.at(a_quants, BLOCK * t + column))
+                    product = multiply(e, of_columns, four, False)
+                    short[t] = product if so_far is None else e.b.add(so_far, product)
+            for sums, total in zip(dots, short, strict=True):
+                sums[part] = widen(e, sums[part], total)
 
 
 def _two_by_two(

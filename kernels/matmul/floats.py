@@ -8,7 +8,7 @@ from typing import Any
 from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import jitted, named
-from kernels.emit.vectors import Value
+from kernels.emit.vectors import F32, I32, Value
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.runs import (
     GROUPS_AT_ONCE,
@@ -21,6 +21,7 @@ from kernels.matmul.tiles import (
     FEW,
     HAS_WIDE_REGISTERS,
     MANY_FLOAT,
+    MANY_FROM,
     NEAR_BYTES,
     n_tiles,
     tile_bounds,
@@ -36,24 +37,32 @@ FLOAT_GROUPS_AT_ONCE = (
 of an fma."""
 
 
-def _emit_tile(
-    fmt: FloatType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value
-) -> None:
+def emit_float_tile(
+    fmt: FloatType, e: Emit, p: Pointers, tokens: int, groups: int, first: Value,
+    is_fetched: bool = True,
+) -> None:  # fmt: skip
+    """Emits a tile of one type; bound to the type, it is an EmitTile. Weights are fetched ahead
+    unless they are in the caches."""
     sums = TileSums(e, p.sums, tokens, groups)
     acc = sums.acc
     numbers = [e.b.add(first, e.i64(g)) for g in range(groups)]
     w_base = [e.b.add(p.quants, e.b.mul(n, p.quant_stride)) for n in numbers]
+    multiply = e.dot_bf16 if fmt.is_dotted else e.fma
     with sums.steps(p.n_steps) as vector:
         step = e.b.mul(vector, e.i64(fmt.vector_bytes))
         weights = [fmt.load(e, e.b.add(base, step)) for base in w_base]
-        further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
-        for base in w_base:
-            e.prefetch(e.b.add(base, further))
-        activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(tokens * 4)))
-        for t in range(tokens):
-            factor = fmt.spread(e, e.at(activations, 4 * t))
-            for g in range(groups):
-                acc[g][t].set(fmt.add(e, acc[g][t].get(), weights[g], factor))
+        if is_fetched:
+            further = e.b.add(e.b.mul(vector, p.pace), p.quants_ahead)
+            for base in w_base:
+                e.prefetch(e.b.add(base, further))
+        input_bytes = 4 * fmt.input_words * tokens
+        activations = e.b.add(p.a_quants, e.b.mul(vector, e.i64(input_bytes)))
+        for i in range(fmt.input_words):
+            for t in range(tokens):
+                word = e.load(I32, e.at(activations, 4 * (i * tokens + t)), 4)
+                factor = e.splat(word) if fmt.is_dotted else e.splat(e.b.bitcast(word, F32))
+                for g in range(groups):
+                    acc[g][t].set(multiply(weights[g][i], factor, acc[g][t].get()))
     sums.store(p.out, p.out_stride, numbers)
 
 
@@ -74,9 +83,10 @@ def float_matmul(fmt: FloatType) -> Any:
     """A region that multiplies a matrix of plain numbers with any number of tokens."""
     widest_emitted = max(FEW, MANY_FLOAT) if HAS_WIDE_REGISTERS else FEW
     tile = run_of_groups(
-        fmt.name, partial(_emit_tile, fmt), widest=widest_emitted, at_once=FLOAT_GROUPS_AT_ONCE
+        fmt.name, partial(emit_float_tile, fmt), 1, widest_emitted, FLOAT_GROUPS_AT_ONCE
     )
-    vector_bytes = fmt.vector_bytes
+    vector_bytes, input_bytes = fmt.vector_bytes, 4 * fmt.input_words
+    is_expanded = fmt.is_expanded
 
     @region
     @named(f"multiply_rows_{fmt.name}")
@@ -92,6 +102,8 @@ def float_matmul(fmt: FloatType) -> Any:
             if piece >= n_pieces:
                 return
             matrix, first_row, n_rows = batch_of(table, piece // n_chunks, n_tokens)
+            if is_expanded and n_rows >= MANY_FROM:
+                continue
             widest = widest_tile(n_rows, False)
             first = piece % n_chunks * chunk
             count = min(chunk, n_groups - first)
@@ -105,7 +117,7 @@ def float_matmul(fmt: FloatType) -> Any:
                     start, end = first_row + start, first_row + end
                     ahead, pace = _ahead(number, n_rows, widest, quants.shape[1], vector_bytes)
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
-                                  address(tiles) + start * n_vectors * 4, 0, 0, 0,
+                                  address(tiles) + start * n_vectors * input_bytes, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
                                   0, pace, unit, first_unit, kind, high,
                                   wide + group + start * wide_stride, wide_stride))  # fmt: skip

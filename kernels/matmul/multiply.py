@@ -8,6 +8,8 @@ units are added exactly (see sums.py): then it does not depend on where the colu
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kernels.formats import FLOAT_TYPES, format_of
@@ -38,14 +40,14 @@ def matmul(
     values = out.low.view(np.float32) if isinstance(out, FixedSums) else out
     batches = tuple(Batches(table, n_groups(w.rows), len(w.quants) // w.n_matrices))
     end = n_tokens, values, column, sums, batches
+    weights: Any = (w.quants, w.scales)
+    few: Any = (a.quants, a.scales, a.sums, a.weighted)
+    many: Any = (a.quants, a.scales, a.weighted)
     if w.format in FLOAT_TYPES:
-        numbers = a.pairs if w.format == "bf16" else a.tiles
-        launch(kernels.multiply, team, (team, w.quants, numbers, *end))
-        return
-    weights = (w.quants, w.scales)
-    if n_tokens < MANY_FROM or len(table):
-        few = (a.quants, a.scales, a.sums, a.weighted)
+        weights, few = w.quants, a.bf16 if w.format == "bf16" else a.tiles
+        many = few
+    has_many = n_tokens >= MANY_FROM and kernels.multiply_many is not None
+    if not has_many or len(table):
         launch(kernels.multiply, team, (team, weights, few, *end))
-    if n_tokens >= MANY_FROM:
-        many = (a.quants, a.scales, a.weighted)
+    if has_many:
         launch(kernels.multiply_many, team, (team, weights, many, *end))

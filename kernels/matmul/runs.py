@@ -63,9 +63,12 @@ def run_function(
     return emitted_function(module, full, Pointers.N_ARGS, emit, family)
 
 
-def run_of_groups(name: str, emit_tile: EmitTile, widest: int, at_once: dict[int, int]) -> Any:
-    """An intrinsic tile(tokens, <Pointers>) that calls the function for that many tokens, 1 to
-    `widest`. `at_once` says by tokens how many groups are worked on at once; others take one."""
+def run_of_groups(
+    name: str, emit_tile: EmitTile, narrowest: int, widest: int, at_once: dict[int, int]
+) -> Any:
+    """An intrinsic tile(tokens, <Pointers>) that calls the function for that many tokens,
+    `narrowest` to `widest`. `at_once` says by tokens how many groups are worked on at once; others
+    take one."""
 
     @intrinsic
     def tile(typingctx: Any, tokens: Any, pointers: Any) -> Any:
@@ -73,7 +76,7 @@ def run_of_groups(name: str, emit_tile: EmitTile, widest: int, at_once: dict[int
             args = [builder.extract_value(values[1], i) for i in range(Pointers.N_ARGS)]
             done = builder.append_basic_block("tile.done")
             switch = builder.switch(values[0], done)
-            for n in range(1, widest + 1):
+            for n in range(narrowest, widest + 1):
                 case = builder.append_basic_block(f"tile.{n}")
                 switch.add_case(ir.Constant(I64, n), case)
                 builder.position_at_end(case)

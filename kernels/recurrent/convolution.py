@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels.emit.exponential import exp_f32
 from kernels.emit.intrinsics import fma
-from kernels.emit.jit import jitted, kernel
+from kernels.emit.jit import inlined, jitted, kernel
 from kernels.program import launch
 from kernels.recurrent.states import DeltaStates, Slots
 from kernels.squares import sum_of_squares
@@ -20,7 +20,7 @@ from kernels.team import claim, region
 SMALLEST = np.float32(1e-6)  # added to a squared length
 
 
-@jitted
+@inlined
 def _input(x, row, start, hold, channels):
     """The inputs of some channels at a row, or before a sequence's first row of the step."""
     first, end = channels

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.emit.exponential import exp_f32
-from kernels.emit.intrinsics import address
+from kernels.emit.intrinsics import address, f32_bits, store_i64
 from kernels.emit.jit import jitted, kernel
 from kernels.program import launch
 from kernels.recurrent.gates import sigmoid, softplus
 from kernels.recurrent.states import DeltaStates, Slots
-from kernels.recurrent.vectors import LANES, WIDTHS, delta_step
+from kernels.recurrent.vectors import LANES, WIDTHS, delta_step, last_delta_step, recall
 from kernels.squares import sum_of_squares
-from kernels.team import claim, region
+from kernels.team import claim, region, scratch_of
 
 WIDE = WIDTHS[0] * LANES
 
@@ -47,11 +47,24 @@ def _clear_columns(target, first, end):
 
 
 @jitted
-def _run_columns(x, rows, is_first, head, at, columns, matrices, slots, weights, factors):
+def _store_factors(x, rows, head, at, weights, factors):
+    """Writes decay and beta of each of a sequence's rows, float32, to address `factors` on."""
+    _, start, end = rows
+    beta, alpha = at[3:]
+    for row in range(start, end):
+        decay = f32_bits(exp_f32(weights[0][head] * softplus(x[row, alpha] + weights[1][head])))
+        written = f32_bits(sigmoid(x[row, beta]))
+        both = (np.int64(decay) & 0xFFFFFFFF) | (np.int64(written) << 32)
+        store_i64(factors + (row - start) * 8, both)
+
+
+@jitted
+def _run_columns(x, rows, is_first, head, at, columns, matrices, slots, factors, known):
     """Takes some columns of a head's state through a sequence's rows, whose values become results.
-    `at` are the places of query, key, value, beta and alpha in a row."""
+    `at` are the places of query, key, value, beta and alpha in a row; `factors` and `known` are
+    addresses, of decays and betas, and of working space for WIDE numbers."""
     s, start, end = rows
-    query, key, value, beta, alpha = at
+    query, key, value = at[:3]
     first, n = columns
     key_dim, row_bytes = matrices.shape[2], matrices.shape[3] * 4
     new = matrices[slots[1][s], head]
@@ -59,17 +72,21 @@ def _run_columns(x, rows, is_first, head, at, columns, matrices, slots, weights,
     if is_first:
         _clear_columns(new, first, first + n * LANES)
         old = new
+    stride = x.shape[1] * 4
+    base = address(x) + start * stride
+    step = (address(old) + first * 4, address(new) + first * 4, row_bytes, base + key * 4,
+            base + query * 4, base + (value + first) * 4, base + stride + key * 4, key_dim,
+            factors, known)  # fmt: skip
+    recall(n, step)
     for row in range(start, end):
-        step = softplus(x[row, alpha] + weights[1][head])
-        factors[0] = exp_f32(weights[0][head] * step)
-        factors[1] = sigmoid(x[row, beta])
-        base = address(x) + row * x.shape[1] * 4
-        delta_step(n, (address(old) + first * 4, address(new) + first * 4, row_bytes,
-                       base + key * 4, base + query * 4, base + (value + first) * 4, key_dim,
-                       address(factors)))  # fmt: skip
-        old = new
+        if row + 1 < end:
+            delta_step(n, step)
+        else:
+            last_delta_step(n, step)
         if slots[2][row] >= 0:
             _copy_columns(new, matrices[slots[2][row], head], first, first + n * LANES)
+        step = (step[1], step[1], row_bytes, step[3] + stride, step[4] + stride, step[5] + stride,
+                step[6] + stride, key_dim, step[8] + 8, known)  # fmt: skip
 
 
 @jitted
@@ -84,14 +101,15 @@ def _gated_norm(result, gate, norm, epsilon, out):
 
 @region
 def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
-               pairs_gates, epsilon, holds, out):  # fmt: skip
+               pairs_gates, epsilon, out):  # fmt: skip
     n_key_heads, n_value_heads = heads
     key_dim, value_dim = dims
     shared = n_value_heads // n_key_heads
     values = 2 * n_key_heads * key_dim
     gates = values + n_value_heads * value_dim
     betas = gates + n_value_heads * value_dim
-    factors = holds[thread, 0]
+    known = scratch_of(team, thread)
+    factors = known + WIDE * 4
     while True:
         item = claim(team, 1)
         if item >= n_value_heads * (starts.size - 1):
@@ -105,11 +123,12 @@ def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, hea
             beta += key_head * shared
             alpha = beta + shared
         at = (key_head * key_dim, (n_key_heads + key_head) * key_dim, value, beta, alpha)
+        _store_factors(x, (s, start, end), head, at, weights, factors)
         first = 0
         while first < value_dim:
             n = WIDTHS[0] if value_dim - first >= WIDE else 1
             _run_columns(x, (s, start, end), positions[start] == 0, head, at, (first, n), matrices,
-                         slots, weights, factors)  # fmt: skip
+                         slots, factors, known)  # fmt: skip
             first += n * LANES
         gate = gates + head * value_dim
         for row in range(start, end):
@@ -120,9 +139,9 @@ def _run_heads(thread, team, x, starts, positions, slots, weights, matrices, hea
 
 @kernel
 def _delta_net(team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
-               pairs_gates, epsilon, holds, out):  # fmt: skip
+               pairs_gates, epsilon, out):  # fmt: skip
     _run_heads(team, (team, x, starts, positions, slots, weights, matrices, heads, dims, bundle,
-                      pairs_gates, epsilon, holds, out))  # fmt: skip
+                      pairs_gates, epsilon, out))  # fmt: skip
 
 
 def delta_net(
@@ -142,4 +161,4 @@ def delta_net(
     """
     launch(_delta_net, team, x, starts, positions, tuple(slots), tuple(weights),
            states.matrices[layer], states.heads, states.dims, bundle, pairs_gates,
-           np.float32(epsilon), states.holds, out)  # fmt: skip
+           np.float32(epsilon), out)  # fmt: skip

@@ -115,18 +115,18 @@ class BlockType(NamedTuple):
 class FloatType(NamedTuple):
     """A type of plain numbers. A vector holds `columns` neighbouring columns of 16 rows.
 
-    read(row, at) is jitted: the number at row[at] as float32. The others emit vector code: `load`
-    reads a vector of weights, `spread` an activation for all its lanes, and add(e, acc, weights,
-    activation) is acc plus their products.
+    read(row, at) is jitted: the number at row[at] as float32. load(e, where) emits the reading of
+    a vector: the numbers of 16 rows as <16 x float> of each column, in the order in which their
+    products are added and activations are laid out. Where a type `is_dotted`, it is one word of all
+    columns instead, which is multiplied with words of as many activations.
     """
 
     name: str
     item_bytes: int
     read: Any
-    load: Callable[[Emit, Value], Value]
-    spread: Callable[[Emit, Value], Value]
-    add: Callable[[Emit, Value, Value, Value], Value]
+    load: Callable[[Emit, Value], list[Value]]
     columns: int = 1
+    is_dotted: bool = False
 
     @property
     def values(self) -> int:
@@ -137,6 +137,16 @@ class FloatType(NamedTuple):
     def step_columns(self) -> int:
         """Columns of a step of a matmul."""
         return self.columns
+
+    @property
+    def is_expanded(self) -> bool:
+        """True if weights are made float32 before many tokens are multiplied with them."""
+        return self.item_bytes < 4 and not self.is_dotted
+
+    @property
+    def input_words(self) -> int:
+        """Words of 4 bytes that a token's activations take for a vector."""
+        return 1 if self.is_dotted else self.columns
 
     @property
     def vector_bytes(self) -> int:
@@ -182,8 +192,10 @@ class Packed(NamedTuple):
 class Activations(NamedTuple):
     """A matmul's input: `rows` (T, cols) float32, and the same as the kernels read it.
 
-    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights, `pairs` (tile, cols / 2,
-    tokens) int32 with two bfloat16 each feeds bfloat16 weights. Quantized weights read `quants`
+    `tiles` (tile, cols, tokens of the tile) float32 feeds float weights. `bf16` feeds bfloat16
+    weights: the same rounded to bfloat16, as the bits of float32, with the second column of each
+    pair first; or where the processor is quick with pairs, (tile, cols / 2, tokens) int32 with two
+    numbers each. Quantized weights read `quants`
     (tile, block, token, 32) int8 (of many tokens plus 128, see expanded.py), with `scales` (tile,
     block, token) float32; `sums` (tile, block, token, 3) int32 are minus the sums of a block's
     first 16 quants, of its last 16, and of all; `weighted` float32 is the same times the scale.
@@ -195,7 +207,7 @@ class Activations(NamedTuple):
     scales: np.ndarray
     sums: np.ndarray
     weighted: np.ndarray
-    pairs: np.ndarray
+    bf16: np.ndarray
 
     def part(self, first: int) -> Activations:
         """Returns the buffers from a row on, in the same memory, for as many rows as there are."""
@@ -209,4 +221,4 @@ class Needs(NamedTuple):
 
     quants: bool = False
     tiles: bool = False
-    pairs: bool = False
+    bf16: bool = False

@@ -49,6 +49,15 @@ def is_signed(e: Emit, fmt: BlockType) -> bool:
     return fmt.offset == 128 and e.family.wants_signed
 
 
+def largest_quant(e: Emit, fmt: BlockType) -> int:
+    """The largest magnitude of what `quants` returns."""
+    if fmt.runs or is_signed(e, fmt):
+        return 128
+    if fmt.table is not None:
+        return max(fmt.table) + fmt.offset
+    return (1 << (fmt.low_bits + fmt.high_bits)) - 1
+
+
 def _nibbles(e: Emit, where: Value) -> list[tuple[Value, int]]:
     """Low nibbles hold columns 0-15 of a block, high ones 16-31."""
     vectors = [e.load(I8X64, e.at(where, VECTOR * j), 64) for j in range(4)]

@@ -192,7 +192,12 @@ async def serving(
 async def serving_models(
     models: Models, config: ApiConfig | None = None, downloads: DownloadService | None = None
 ) -> AsyncIterator[Server]:
-    app = build_app(models, config or ApiConfig(), downloads)
+    async with serving_app(build_app(models, config or ApiConfig(), downloads)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving_app(app: web.Application) -> AsyncIterator[Server]:
     runner = make_runner(app)
     await runner.setup()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -198,7 +198,7 @@ def test_a_wait_is_told_in_whole_seconds_and_is_never_none() -> None:
     assert ApiError(400, "no").headers == {}
 
 
-def test_loading_and_failed_are_503s(tmp_path: Path) -> None:
+def test_loading_and_failed_are_503s_and_only_one_of_them_is_the_end(tmp_path: Path) -> None:
     async def body() -> None:
         client = ZmqEngineClient(f"ipc://{tmp_path}/engine")  # no engine has come yet
         async with serving(served(client)) as server:
@@ -209,10 +209,14 @@ def test_loading_and_failed_are_503s(tmp_path: Path) -> None:
             health = await server.get("/health")
             assert (health.status, health.json["status"]) == (503, "loading")
             assert health.json["progress"] == 0.0
+            assert (await server.get("/live")).status == 200
             assert (await server.post("/tokenize", {"content": "x"})).status == 200
             client.engine_died("it was killed")
             assert "killed" in (await server.chat()).error["message"]
             assert (await server.get("/health")).json["status"] == "failed"
+            end = await server.get("/live")
+            assert (end.status, end.json["status"]) == (503, "failed")
+            assert "killed" in end.error["message"]
 
     run(body)
 

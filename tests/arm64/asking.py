@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 from kernels.cache import Code
 from kernels.kernel import Kernel, Kinds
 
-_LENGTHS = struct.Struct("<III")  # of two objects and of an error
-_HAS_RESULT = struct.Struct("<?")
+_HEAD = struct.Struct("<?II")  # has_result, the lengths of the object code and of an error
 MAX_BYTES = 64 << 20
 
 
@@ -39,11 +38,10 @@ def read_request(stream: BufferedRWPair) -> Request:
 
 def write_answer(stream: BufferedRWPair, answer: Code | str) -> None:
     """Writes machine code, or an error's words."""
-    objects, error = ((b"", b""), answer) if isinstance(answer, str) else (answer.objects, "")
-    has_result = not isinstance(answer, str) and answer.has_result
+    code, error = (Code(b"", False), answer) if isinstance(answer, str) else (answer, "")
     words = error.encode()
-    stream.write(_HAS_RESULT.pack(has_result) + _LENGTHS.pack(*map(len, (*objects, words))))
-    stream.write(b"".join(objects) + words)
+    stream.write(_HEAD.pack(code.has_result, len(code.object_code), len(words)))
+    stream.write(code.object_code + words)
 
 
 def ask(path: Path, request: Request) -> Code:
@@ -53,13 +51,12 @@ def ask(path: Path, request: Request) -> Code:
         with connection.makefile("rwb") as stream:
             stream.write(json.dumps(request).encode() + b"\n")
             stream.flush()
-            (has_result,) = _HAS_RESULT.unpack(stream.read(_HAS_RESULT.size))
-            lengths = _LENGTHS.unpack(stream.read(_LENGTHS.size))
+            has_result, *lengths = _HEAD.unpack(stream.read(_HEAD.size))
             assert sum(lengths) <= MAX_BYTES
-            first, second, words = (stream.read(n) for n in lengths)
+            object_code, words = (stream.read(n) for n in lengths)
     if words:
         raise RuntimeError(f"{request.name} was not compiled: {words.decode()}")
-    return Code((first, second), has_result)
+    return Code(object_code, has_result)
 
 
 def _as_tuples(kinds: Any) -> Any:

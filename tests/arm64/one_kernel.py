@@ -18,7 +18,7 @@ def main() -> None:
     from kernels.emit.compile import compile_kernel
 
     code = compile_kernel(_gather_rows, kinds)
-    for section in llvm.ObjectFileRef.from_data(code.objects[0]).sections():
+    for section in llvm.ObjectFileRef.from_data(code.object_code).sections():
         if section.is_text():
             data = section.data()
             print(f"{len(data)} bytes, {hashlib.sha256(data).hexdigest()[:16]}")

@@ -4,7 +4,6 @@ network cut as a model is, with tokens that make a node misbehave."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.sharding.units import SumUnits
@@ -74,16 +73,12 @@ class NumpyRank:
     def shift(self, shift: KvShift) -> None:
         """Nothing is kept of earlier tokens."""
 
-    def save_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = -1
-    ) -> int:
+    def save_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
         """A file of the page numbers, so that tests see what was asked for."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.write_bytes(mark + bytes(pages))
+        return path.write_bytes(mark + bytes(held.pages.tolist()))
 
-    def load_kv(
-        self, path: Path, pages: Sequence[int], mark: bytes, tick: Tick, slot: int = -1
-    ) -> int:
+    def load_kv(self, path: Path, held: KvHeld, mark: bytes, tick: Tick) -> int:
         if not path.exists() or path.read_bytes()[: len(mark)] != mark:
             raise SessionFileError(f"{path} is not there, or another's")
         return path.stat().st_size

@@ -15,7 +15,7 @@ from cluster.rank import LoadRank, Rank
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.errors import SessionFileError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel
@@ -31,6 +31,7 @@ from tests.cluster.steps import prefill
 CONFIG = small_config()
 TOKENS = [5, 17, 99, 0, 42]
 MARK, OTHER_MARK = bytes(range(32)), bytes(32)
+HELD = KvHeld.of([0, 1])
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -176,17 +177,17 @@ def test_pages_are_saved_and_restored_by_their_mark(make_ranks: MakeRanks, tmp_p
     rank, path = ranks.ranks[0], tmp_path / "sessions" / "chat.kv"
     ranks.forward(prefill(list(range(40))))
     [before] = ranks.forward(prefill([7], start=40))
-    n_bytes = rank.save_kv(path, [0, 1], MARK, tick)
+    n_bytes = rank.save_kv(path, HELD, MARK, tick)
     assert path.stat().st_size == n_bytes > 0
     ranks.forward(prefill([3] * 50))
-    assert rank.load_kv(path, [0, 1], MARK, tick) == n_bytes
+    assert rank.load_kv(path, HELD, MARK, tick) == n_bytes
     [after] = ranks.forward(prefill([7], start=40))
     assert before is not None and after is not None
     assert before[0].logits.tobytes() == after[0].logits.tobytes()
     with pytest.raises(SessionFileError):
-        rank.load_kv(path, [0, 1], OTHER_MARK, tick)
+        rank.load_kv(path, HELD, OTHER_MARK, tick)
     with pytest.raises(SessionFileError):
-        rank.load_kv(tmp_path / "missing.kv", [0, 1], MARK, tick)
+        rank.load_kv(tmp_path / "missing.kv", HELD, MARK, tick)
 
 
 def test_a_shift_is_followed_by_other_steps(make_ranks: MakeRanks) -> None:

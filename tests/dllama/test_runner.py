@@ -17,7 +17,7 @@ from cluster.root.session_plan import ClusterConfig
 from cluster.worker.launcher import SESSION_COMMAND
 from dllama.errors import PeerLost, SessionFileError
 from dllama.formats import open_model
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.runner import Runner
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.local_runner import LocalRunner
@@ -215,19 +215,19 @@ def test_saved_pages_come_back_elsewhere_or_are_refused_in_a_sentence(case: Case
     if not case.saves:
         for action in (runner.save_kv, runner.load_kv):
             with pytest.raises(SessionFileError, match=" "):
-                action("chat", [0], STAMP)
+                action("chat", KvHeld.of([0]), STAMP)
         return
     read(runner, TEXT, [0, 1, 2])
     [before] = runner.run(chunk([5], 70, [0, 1, 2]))
     expected = before.logits.copy()
-    n_bytes = runner.save_kv("chat", [0, 1, 2], STAMP)
+    n_bytes = runner.save_kv("chat", KvHeld.of([0, 1, 2]), STAMP)
     read(runner, [1] * 70, [0, 1, 2])
-    assert runner.load_kv("chat", [4, 9, 5], STAMP) == n_bytes > 0
+    assert runner.load_kv("chat", KvHeld.of([4, 9, 5]), STAMP) == n_bytes > 0
     [again] = runner.run(chunk([5], 70, [4, 9, 5]))
     assert np.array_equal(again.logits, expected)
     for name, stamp in (("chat", b"another stamp of"), ("missing", STAMP)):
         with pytest.raises(SessionFileError, match=" "):
-            runner.load_kv(name, [0, 1, 2], stamp)
+            runner.load_kv(name, KvHeld.of([0, 1, 2]), stamp)
 
 
 def test_after_a_loss_nothing_runs_until_it_has_recovered(case: Case) -> None:

@@ -13,16 +13,18 @@ from kernels.activations import swiglu
 from kernels.emit.exponential import exp_f32
 from kernels.emit.jit import kernel
 from kernels.gates import Gate
+from kernels.matmul import expanded_floats
 from kernels.matmul.expanded import NARROWEST
 from kernels.matmul.tiles import (
     MANY_BLOCK,
+    MANY_FLOAT,
     MANY_FROM,
     n_tiles,
     tile_bounds,
     tile_number,
     widest_tile,
 )
-from kernels.prepare import activations, prepare
+from kernels.prepare import IN_PAIRS, activations, prepare
 from kernels.weights.layout import Needs
 
 
@@ -91,6 +93,23 @@ def test_tiles_hold_the_rows_they_say(team: np.ndarray, n_tokens: int) -> None:
         np.testing.assert_allclose(weighted, sums * scales[..., None], rtol=2e-7)
 
 
+@pytest.mark.skipif(IN_PAIRS, reason="rows are laid out in pairs for this processor")
+@pytest.mark.parametrize(("n_tokens", "cols"), [(1, 6), (29, 5), (101, 64)])
+def test_rows_for_bfloat16_are_rounded_and_have_the_second_of_two_columns_first(
+    team: np.ndarray, n_tokens: int, cols: int
+) -> None:
+    a = activations(n_tokens, cols)
+    a.rows[:] = np.random.default_rng(1).standard_normal((n_tokens, cols))
+    prepare(team, a, n_tokens, Needs(bf16=True))
+    bits = np.pad(a.rows, ((0, 0), (0, cols % 2))).view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32)
+    swapped = rounded.reshape(n_tokens, -1, 2)[:, :, ::-1].reshape(n_tokens, -1)
+    for first, width in _tiles(n_tokens, widest_tile(n_tokens, False)):
+        n = swapped.shape[1]
+        tile = a.bf16[first * n : (first + width) * n].reshape(n, width)
+        assert np.array_equal(tile.T.view(np.uint32), swapped[first : first + width])
+
+
 def _tiles(n_tokens: int, widest: int) -> Iterator[tuple[int, int]]:
     for number in range(n_tiles(n_tokens, widest)):
         first, end = tile_bounds(number, n_tokens, widest)
@@ -115,3 +134,5 @@ def test_many_tokens_make_tiles_of_two_widths() -> None:
     for n_tokens in range(MANY_FROM, 300):
         widths = {width for _, width in _tiles(n_tokens, MANY_BLOCK)}
         assert widths <= {MANY_BLOCK, NARROWEST}
+        widths = {width for _, width in _tiles(n_tokens, MANY_FLOAT)}
+        assert widths <= set(range(expanded_floats.NARROWEST, MANY_FLOAT + 1))

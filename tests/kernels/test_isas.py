@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kernels import cpu
 from kernels.cpu import available_isas, isa
 from kernels.emit.families import FAMILIES
 
@@ -74,6 +75,18 @@ def asked_names(path: Path) -> set[str]:
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     return used & DIFFERENT
+
+
+@pytest.mark.skipif("avx2" not in available_isas(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("family", [name for name in available_isas() if name.startswith("avx")])
+def test_nothing_wider_is_compiled_for_a_narrower_one(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "isa", lambda: family)
+    flags = cpu.feature_flags().split(",")
+    assert "+avx2" in flags and "+fma" in flags
+    assert ("+avx512f" in flags) == (family == "avx512vnni")
+    assert not any(flag.startswith("+amx") for flag in flags if family == "avx2")
 
 
 def test_asking_for_what_the_processor_lacks_is_a_sentence() -> None:

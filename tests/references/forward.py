@@ -115,8 +115,9 @@ def _attention(
         q, k = _rotate(q, config), _rotate(k, config)
         if config.has_plain_qk_norm:
             q, k = (norm(a, np.ones(hd), config) for a in (q, k))
-    elif (growth := config.query_growth) is not None:
-        steps = (np.arange(n_tokens) + 1) // growth.length
+    growth = config.query_growth
+    if growth is not None and (growth.is_everywhere or not kind.is_rotated):
+        steps = (np.arange(n_tokens) + growth.first) // growth.length
         q = q * (1 + growth.scale * np.log1p(steps))[:, None, None]
     k, v = (np.repeat(a, config.group_size, axis=1) for a in (k, v))
     scale = hd**-0.5 if config.attention_scale is None else config.attention_scale

@@ -21,9 +21,10 @@ from dllama.cli.flags.arguments import (
     positive,
 )
 from dllama.cli.flags.cluster import add_security_flags
+from dllama.cli.flags.logs import add_log_flags, log_settings
 from dllama.cli.terminal.guarded import guarded
-from dllama.cli.terminal.output import set_up_logging
 from dllama.host.descriptors import check_free, raise_limit
+from dllama.logs.settings import set_up_logging
 
 DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
 
@@ -86,16 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="models of all roots that are loaded here at once, where there is memory; one "
         "machine's roots get three quarters of them",
     )  # fmt: skip
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info",
-        help="how much to tell on stderr",
-    )  # fmt: skip
+    add_log_flags(parser, "info")
     return parser
 
 
 def run(argv: list[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    set_up_logging(args.log_level)
+    logs = log_settings(args)
+    set_up_logging(logs)
     raise_limit()
     check_free(WORKER_DESCRIPTORS, "dllama-worker")
     security = security_of(args.cluster_key, encrypts=not args.no_encrypt)
@@ -109,6 +108,7 @@ def run(argv: list[str] | None) -> int:
             cache_dir=str(Path(args.cache_dir).absolute()),
             cache_bytes=int(args.cache_gb * 1e9),
             max_sessions=args.max_sessions,
+            logs=logs,
         )
     )
 

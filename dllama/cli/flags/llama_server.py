@@ -28,7 +28,7 @@ GPU = "where a GPU computes, and this program computes on processors"
 MEMORY = "how memory is held: weights are packed once, and pages come and go by themselves"
 GUESS = "how tokens are guessed, which changes no answer; see --speculate and --draft-model"
 PAGE = "llama-server's page, which is not here"
-LOGS = "how its log looks; see --log-level"
+LOGS = "how its log looks; see --log-level and --log-format"
 IMAGES = "images and sound, which no model it runs takes"
 LOAD = "where a model is downloaded; name it with --model or -hf, and a token with HF_TOKEN"
 TOOLS = "tools that the server runs itself; clients run their tools"
@@ -63,7 +63,7 @@ FOREIGN = (
     Foreign("--reasoning-preserve --no-reasoning-preserve", 0, ANY,
             "past thoughts, which are written as the chat template writes them"),
     Foreign("--log-disable --log-prefix --no-log-prefix --log-timestamps --no-log-timestamps "
-            "--log-jsonl --no-log-jsonl", 0, ANY, LOGS),
+            "--no-log-jsonl", 0, ANY, LOGS),
     Foreign("--path --ui-config --webui-config --ui-config-file --webui-config-file "
             "--cors-methods --cors-headers", 1, ANY, PAGE),
     Foreign("--no-ui-mcp-proxy --no-webui-mcp-proxy --cors-credentials -no-ag --no-agent",

@@ -17,12 +17,13 @@ from dllama.cli.flags.engine import add_engine_flags, engine_settings
 from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.hub import add_hub_flags, use_hub_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
+from dllama.cli.flags.logs import log_settings
 from dllama.cli.flags.router import RouterSettings, add_router_flags, router_settings
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import name_models
-from dllama.cli.terminal.output import set_up_logging
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
+from dllama.logs.settings import LogSettings, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class RootFlags:
 
     engine: EngineSettings
     server: ServerSettings
-    log_level: str
+    logs: LogSettings
     words: tuple[str, ...]
     router: RouterSettings | None
 
@@ -96,8 +97,8 @@ def read_flags(words: Sequence[str]) -> RootFlags:
     for flags that it cannot read."""
     parser = build_parser()
     args = parser.parse_args([*environment_flags(os.environ), *words])
-    level = "debug" if args.verbose else args.log_level
-    set_up_logging(level)
+    logs = log_settings(args)
+    set_up_logging(logs)
     taken = list(dict.fromkeys(taken_flags(args)))
     if taken:
         log.warning("taken, but without effect here: %s", ", ".join(taken))
@@ -105,7 +106,7 @@ def read_flags(words: Sequence[str]) -> RootFlags:
     router = router_settings(args)
     name_models(args)
     engine, server = model_settings(args)
-    return RootFlags(engine, server, level, tuple(words), router)
+    return RootFlags(engine, server, logs, tuple(words), router)
 
 
 def model_settings(args: argparse.Namespace) -> tuple[EngineSettings, ServerSettings]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from dllama.cli.flags.arguments import comma_list, port_number
 from dllama.cli.flags.defaults import request_defaults
 from dllama.cli.flags.durations import idle_seconds, ping_seconds, seconds
+from dllama.cli.flags.logs import add_log_flags
 from dllama.cli.flags.settings import (
     DEFAULT_DRAIN_S,
     DEFAULT_MAX_BODY_MB,
@@ -96,10 +97,7 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "-v", "--verbose", "--log-verbose", action="store_true",
         help="tell everything on stderr, and in `__verbose` of each answer",
     )  # fmt: skip
-    server.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="warning",
-        help="how much to tell on stderr",
-    )  # fmt: skip
+    add_log_flags(server, "warning")
 
 
 def add_route_flags(server: argparse._ActionsContainer) -> None:

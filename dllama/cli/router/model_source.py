@@ -15,6 +15,7 @@ from dllama.cli.router.model_list import ListedModel, ModelList
 from dllama.cli.router.process_engine import ProcessEngine
 from dllama.cli.router.spare_process import SpareProcess
 from dllama.cli.server.model_facts import served_model
+from dllama.logs.settings import LogSettings
 
 
 class CliModelSource:
@@ -27,10 +28,10 @@ class CliModelSource:
         models: ModelList,
         folder: str,
         memory_bytes: int,
-        log_level: str,
+        logs: LogSettings,
         started: subprocess.Popen[bytes] | None,
     ) -> None:
-        self._list, self._folder, self._log_level = models, folder, log_level
+        self._list, self._folder, self._logs = models, folder, logs
         self._memory_bytes = memory_bytes
         self._spare = SpareProcess(started)
         self._models: dict[str, ListedModel] = {}
@@ -61,7 +62,7 @@ class CliModelSource:
             tokenizer=str(server.tokenizer) if server.tokenizer else None,
         )
         endpoint = f"ipc://{self._folder}/engine-{next(self._numbers)}"
-        return ProcessEngine(settings, endpoint, self._log_level, self._spare.take())
+        return ProcessEngine(settings, endpoint, self._logs, self._spare.take())
 
     def close(self) -> None:
         """Ends the process that waits for the next model."""

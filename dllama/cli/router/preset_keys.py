@@ -17,7 +17,8 @@ SERVER_DESTS = frozenset(
     {
         "host", "port", "api_key", "api_key_file", "ssl_cert_file", "ssl_key_file",
         "drain_timeout", "max_body", "strict_fields", "api_prefix", "slots", "props", "ui",
-        "timeout", "sse_ping_interval", "cors_origins", "verbose", "log_level", "help", "version",
+        "timeout", "sse_ping_interval", "cors_origins", "verbose", "log_level", "log_format",
+        "help", "version",
         "models_dir", "models_preset", "models_max", "models_memory", "models_autoload",
     }
 )  # fmt: skip

@@ -9,6 +9,7 @@ from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.server.engine_process import end_gently
 from dllama.cli.server.supervisor import STOP_S, EngineSupervisor
+from dllama.logs.settings import LogSettings
 
 LOADING_STOP_S = 0.2  # one that loads hears nothing
 
@@ -21,11 +22,11 @@ class ProcessEngine:
         self,
         settings: EngineSettings,
         endpoint: str,
-        log_level: str,
+        logs: LogSettings,
         started: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.client = ZmqEngineClient(endpoint, max_recover_s=settings.max_recover_s)
-        self._supervisor = EngineSupervisor(settings, endpoint, self.client, log_level, started)
+        self._supervisor = EngineSupervisor(settings, endpoint, self.client, logs, started)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -10,6 +10,7 @@ from api.app import build_app
 from api.downloads.service import DownloadService
 from api.http.listener import tls_context
 from api.http.serve import serve
+from api.http.spans import installed_spans
 from api.models.pool import ModelPool
 from api.models.residents import Limits
 from dllama.cli.flags.root import RootFlags
@@ -45,7 +46,7 @@ async def run_router(
     with socket_folder("dllama-", "engine-00000") as folder:
         source = CliModelSource(
             ModelList(router, flags.words, hub_settings),
-            folder, memory_bytes, flags.log_level, started,
+            folder, memory_bytes, flags.logs, started,
         )  # fmt: skip
         limits = Limits(router.max_models, memory_bytes)
         pool = ModelPool(source.entries(), source, limits, autoloads=router.autoloads)
@@ -57,7 +58,8 @@ async def run_router(
                 f"{memory_bytes / 1e9:.1f} GB for those that are loaded)"
             )
 
-        app = build_app(pool, api_config(server, vertex), DownloadService(downloads, pool))
+        service = DownloadService(downloads, pool)
+        app = build_app(pool, api_config(server, vertex), service, installed_spans())
         try:
             await serve(
                 app, server.hosts, server.port, tls=tls, on_ready=on_ready, drain_s=server.drain_s

@@ -22,15 +22,15 @@ def run(argv: list[str] | None) -> int:
         from cluster.engine_server import EngineServer
         from dllama.cli.build import build_engine
         from dllama.cli.flags.settings import EngineSettings
-        from dllama.cli.terminal.output import set_up_logging
+        from dllama.logs.settings import LogSettings, set_up_logging
 
     begin_pulse()
     line = sys.stdin.buffer.readline()
     if not line:
         return 0  # the server has given up before it knew what to serve
     told = json.loads(line)
-    set_up_logging(told["log_level"])
     settings = EngineSettings.from_json(told["settings"])
+    set_up_logging(LogSettings(**told["log"]), model=settings.name or settings.model, rank=0)
     server = EngineServer(
         lambda report: build_engine(settings, report, with_grammars=True),
         told["endpoint"],

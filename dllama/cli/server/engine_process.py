@@ -10,8 +10,10 @@ import json
 import logging
 import subprocess
 from contextlib import suppress
+from dataclasses import asdict
 
 from dllama.host.child_python import child_command, child_environment
+from dllama.logs.settings import LogSettings
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +27,11 @@ def start_engine() -> subprocess.Popen[bytes]:
 
 
 def instruct(
-    process: subprocess.Popen[bytes], endpoint: str, settings: str, log_level: str
+    process: subprocess.Popen[bytes], endpoint: str, settings: str, logs: LogSettings
 ) -> None:
     """Tells a started process what to serve: `settings` are EngineSettings as JSON."""
     assert process.stdin is not None, "start_engine opens a pipe"
-    line = json.dumps({"endpoint": endpoint, "settings": settings, "log_level": log_level})
+    line = json.dumps({"endpoint": endpoint, "settings": settings, "log": asdict(logs)})
     with suppress(OSError):  # it has ended, which is noticed elsewhere
         process.stdin.write(line.encode() + b"\n")
         process.stdin.flush()

@@ -13,6 +13,7 @@ from api.downloads.service import DownloadService
 from api.engines.zmq_client import ZmqEngineClient
 from api.http.listener import tls_context
 from api.http.serve import serve
+from api.http.spans import installed_spans
 from api.models.fixed import FixedModels
 from api.sleep import IdleSleep
 from dllama.cli.flags.root import read_flags
@@ -27,6 +28,7 @@ from dllama.errors import ConfigError
 from dllama.host.descriptors import check_free, raise_limit
 from dllama.host.temporary import socket_folder
 from dllama.hub.downloads import Downloads
+from dllama.logs.settings import LogSettings
 
 ROOT_DESCRIPTORS = 20  # sockets of the server and of ZeroMQ, files, and a few connections
 
@@ -49,7 +51,7 @@ async def watch_loading(client: ZmqEngineClient, label: str) -> None:
 async def run_server(
     engine: EngineSettings,
     server: ServerSettings,
-    log_level: str,
+    logs: LogSettings,
     started: subprocess.Popen[bytes] | None,
 ) -> int:
     """Serves until a signal. Raises ConfigError and file errors before it listens."""
@@ -63,7 +65,7 @@ async def run_server(
         client = ZmqEngineClient(endpoint, bind=True, max_recover_s=engine.max_recover_s)
         open_source(engine).close()  # a file that cannot be served is told here, and once
         named = replace(engine, name=served_name(engine, server))
-        supervisor = EngineSupervisor(named, endpoint, client, log_level, started)
+        supervisor = EngineSupervisor(named, endpoint, client, logs, started)
         supervisor.begin()
         model = served_model(engine, server, client)
         sleep = (
@@ -72,7 +74,10 @@ async def run_server(
             else IdleSleep(client, supervisor, server.sleep_idle_s)
         )
         app = build_app(
-            FixedModels([model], sleep), api_config(server, vertex), DownloadService(downloads)
+            FixedModels([model], sleep),
+            api_config(server, vertex),
+            DownloadService(downloads),
+            installed_spans(),
         )
         stop = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
@@ -114,4 +119,4 @@ def serve_model(words: Sequence[str], started: subprocess.Popen[bytes] | None) -
         from dllama.cli.router.serving import run_router
 
         return asyncio.run(run_router(flags, flags.router, started))
-    return asyncio.run(run_server(flags.engine, flags.server, flags.log_level, started))
+    return asyncio.run(run_server(flags.engine, flags.server, flags.logs, started))

@@ -15,6 +15,7 @@ from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.server.engine_process import end_gently, instruct, let_go, start_engine
 from dllama.cli.server.pulse import STILL_S, PulseWatch, has_beaten
 from dllama.errors import EngineBusy
+from dllama.logs.settings import LogSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ class EngineSupervisor:
         settings: EngineSettings,
         endpoint: str,
         client: ZmqEngineClient,
-        log_level: str,
+        logs: LogSettings,
         started: subprocess.Popen[bytes] | None = None,
         *,
         still_s: float = STILL_S,
     ) -> None:
         self._settings, self._endpoint, self._client = settings, endpoint, client
-        self._log_level = log_level
+        self._logs = logs
         self._process: subprocess.Popen[bytes] | None = None
         self._started = started
         self._still_s = still_s
@@ -80,7 +81,7 @@ class EngineSupervisor:
                 workers=tuple(row.address for row in named[1:]),
                 shares=tuple(row.share for row in named) if self._settings.shares else (),
             )
-        instruct(process, self._endpoint, settings.to_json(), self._log_level)
+        instruct(process, self._endpoint, settings.to_json(), self._logs)
 
     async def run(self) -> None:
         """Starts the engine, and again whenever it crashes or is woken; ends with the task."""

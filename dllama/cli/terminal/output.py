@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dllama.logs.settings import is_json, told_as_json
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -31,12 +33,14 @@ def stderr() -> Console:
 
 def is_terminal() -> bool:
     """True where stderr is a terminal, for people."""
-    return sys.stderr.isatty()
+    return sys.stderr.isatty() and not is_json()
 
 
 def note(text: str) -> None:
     """Prints a line for the user, on stderr: broken between words on a terminal, and nowhere else,
-    since it may hold a URL."""
+    since it may hold a URL; in the log where that is JSON."""
+    if told_as_json(logging.INFO, text):
+        return
     if is_terminal():
         stderr().print(text, markup=False)
     else:
@@ -44,7 +48,9 @@ def note(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Prints an error, which is one sentence, on stderr."""
+    """Prints an error, which is one sentence, on stderr; in the log where that is JSON."""
+    if told_as_json(logging.ERROR, text):
+        return
     if is_terminal():
         stderr().print("[bold red]error:[/]", end=" ")
     else:
@@ -65,16 +71,6 @@ def show(view: RenderableType) -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     console.print(view)
-
-
-def set_up_logging(level: str) -> None:
-    """Sets up logging: one event a line, on stderr."""
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )
 
 
 class LoadingLine:

@@ -73,8 +73,9 @@ class PagePool:
             self._kept_pinned.pop(page, None)
             self._owners[page] += 1
 
-    def release(self, pages: Sequence[int]) -> None:
-        """Removes an owner from each page; one without owners is kept if published, else free.
+    def release(self, pages: Sequence[int], *, is_first: bool = False) -> None:
+        """Removes an owner from each page; one without owners is kept if published, else free. With
+        `is_first` it is evicted before all that are kept.
 
         The last pages of a sequence are released first, and evicted first: others share its
         beginning.
@@ -83,12 +84,16 @@ class PagePool:
             assert self._owners[page] > 0, f"page {page} is free already"
             self._owners[page] -= 1
             if self._owners[page] == 0:
-                self._keep(page)
+                self._keep(page, is_first)
 
     # ---- contents
     def find(self, keys: Iterable[bytes]) -> list[int]:
         """The pages of the longest beginning of `keys` that is cached; `retain` those to use."""
         return self._index.find(keys)
+
+    def page_of(self, key: bytes) -> int | None:
+        """The page of this key; None where it is not cached."""
+        return self._index.page_of(key)
 
     def find_within(self, before: bytes, tokens: Sequence[int]) -> Beginning | None:
         """The page after the key `before` that begins with most of the first of `tokens`: `retain`
@@ -168,12 +173,15 @@ class PagePool:
             is_pinned = self._index.key_of(page) in self._pins
             assert not kept or is_pinned == (page in self._kept_pinned), f"pin of page {page}"
 
-    def _keep(self, page: int) -> None:
+    def _keep(self, page: int, is_first: bool) -> None:
         key = self._index.key_of(page)
         if key is None:
             self._free.append(page)
-        else:
-            (self._kept_pinned if key in self._pins else self._kept)[page] = None
+            return
+        kept = self._kept_pinned if key in self._pins else self._kept
+        kept[page] = None
+        if is_first:
+            kept.move_to_end(page, last=False)
 
     def _move(
         self, key: bytes, source: OrderedDict[int, None], target: OrderedDict[int, None]

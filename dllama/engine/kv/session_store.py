@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dllama.engine.kv.cache import KvCache
 from dllama.engine.kv.index import key_of
+from dllama.engine.kv.pages import pages_for
 from dllama.engine.kv.session_file import (
     SavedSession,
     checked_name,
@@ -15,6 +16,7 @@ from dllama.engine.kv.session_file import (
 )
 from dllama.engine.kv.sessions import Session
 from dllama.errors import DllamaError, EngineBusy, RequestError
+from dllama.kv import KvHeld
 from dllama.requests import SessionAction, SessionCall, SessionReply
 from dllama.runner import Runner
 from dllama.step import NO_SLOT, PAGE_TOKENS
@@ -39,23 +41,21 @@ class SessionStore:
 
     def _save(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
         session = _known(call.session_id, kv)
-        pages, n_tokens = _kept(session, kv)
-        slot = NO_SLOT
-        if kv.states.is_needed and pages:
-            pages, n_tokens, slot = _up_to_state(session, pages, n_tokens, kv)
-        if not pages:
+        n_tokens, slot = _kept(session, kv)
+        if not n_tokens:
             raise RequestError(
                 f"nothing of the session {call.session_id!r:.80} is in the KV cache any more",
                 param="session_id",
             )
         saved = SavedSession(session.tokens[:n_tokens], new_stamp())
-        n_bytes = self._runner.save_kv(call.filename, pages, saved.stamp, slot)
+        held = KvHeld.of(*(kind.found(session, n_tokens).to_read for kind in kv.kinds), slot=slot)
+        n_bytes = self._runner.save_kv(call.filename, held, saved.stamp)
         return n_tokens, n_bytes + write_session(path, saved, self._runner.fingerprint)
 
     def _restore(self, call: SessionCall, kv: KvCache, path: Path) -> tuple[int, int]:
         saved = read_session(path, self._runner.fingerprint, self._runner.config.vocab_size)
-        n_pages = -(-len(saved.tokens) // PAGE_TOKENS)
-        if n_pages > kv.pool.n_pages:
+        n_pages = [pages_for(len(saved.tokens)) - k.first_seen(len(saved.tokens)) for k in kv.kinds]
+        if n_pages[0] > kv.pool.n_pages:
             raise RequestError(
                 f"the saved session has {len(saved.tokens)} tokens and the KV cache has room for "
                 f"{kv.pool.n_pages * PAGE_TOKENS}; start the server with a larger one "
@@ -63,27 +63,31 @@ class SessionStore:
                 param="filename",
             )
         slot = kv.states.pool.allocate() if kv.states.is_needed else NO_SLOT
-        pages = kv.pool.allocate(n_pages) if slot is not None else None
-        if slot is None or pages is None:
+        is_room = all(n <= kind.pool.n_free for n, kind in zip(n_pages, kv.kinds, strict=True))
+        if slot is None or not is_room:
             _give_back(slot, kv)
             raise EngineBusy(
-                f"the saved session needs {n_pages} KV pages and {kv.pool.n_free} are free; try "
+                f"the saved session needs {n_pages[0]} KV pages and {kv.pool.n_free} are free; try "
                 "again when fewer requests run"
             )
+        pages = [k.pool.allocate(n) or [] for n, k in zip(n_pages, kv.kinds, strict=True)]
         try:
-            n_bytes = self._runner.load_kv(call.filename, pages, saved.stamp, slot)
+            held = KvHeld.of(*pages, slot=slot)
+            n_bytes = self._runner.load_kv(call.filename, held, saved.stamp)
             kv.adopt(call.session_id, saved.tokens, pages, slot)
         except DllamaError:
             _give_back(slot, kv)
             raise
         finally:
-            kv.pool.release(pages)
+            for kind, its_pages in zip(kv.kinds, pages, strict=True):
+                kind.pool.release(its_pages)
         return len(saved.tokens), n_bytes + path.stat().st_size
 
     def _erase(self, name: str, kv: KvCache) -> int:
         session = _known(name, kv)
         kv.sessions.forget(name)
-        kv.pool.drop(session.keys)
+        for kind in kv.kinds:
+            kind.pool.drop(session.keys)
         return len(session.tokens)
 
     def _path(self, filename: str) -> Path:
@@ -95,27 +99,19 @@ class SessionStore:
         return self._directory / f"{checked_name(filename)}.session"
 
 
-def _kept(session: Session, kv: KvCache) -> tuple[list[int], int]:
-    """The pages of a session's first tokens that are still in the KV cache, and the number of these
-    tokens. Its last page may have grown since."""
-    pages = kv.pool.find(session.keys)
-    n_tokens = min(len(session.tokens), len(pages) * PAGE_TOKENS)
-    before = session.keys[len(pages) - 1] if pages else b""
-    wanted = session.tokens[n_tokens : n_tokens + PAGE_TOKENS]
-    found = kv.pool.find_within(before, wanted)
-    return (pages, n_tokens) if found is None else ([*pages, found.page], n_tokens + found.n)
-
-
-def _up_to_state(
-    session: Session, pages: list[int], n_tokens: int, kv: KvCache
-) -> tuple[list[int], int, int]:
-    """Returns the pages of the most tokens, `n_tokens` at most, after which the state is kept, the
-    number of these tokens, and the state's slot; no pages without one."""
+def _kept(session: Session, kv: KvCache) -> tuple[int, int]:
+    """The number of a session's first tokens after which all that later rows see is still in the KV
+    cache, and the slot of the state after them."""
+    n_tokens = len(session.tokens)
+    for kind in kv.kinds:
+        n_tokens = kind.longest(session, n_tokens)
+    if not kv.states.is_needed:
+        return n_tokens, NO_SLOT
     for kept in kv.states.pool.longest_first():
         n = kept.n_tokens
         if n <= n_tokens and key_of(session.tokens[:n]) == kept.key:
-            return pages[: -(-n // PAGE_TOKENS)], n, kept.slot
-    return [], 0, NO_SLOT
+            return n, kept.slot
+    return 0, NO_SLOT
 
 
 def _give_back(slot: int | None, kv: KvCache) -> None:

@@ -1,7 +1,7 @@
 """Conversations by name, whose pages are evicted last. Knows keys and counts, no requests.
 
-Sessions pin a bounded share of the pool, so that old ones cannot fill the cache: the least recently
-used session is forgotten first.
+Sessions pin a bounded share of each pool, so that old ones cannot fill the cache: the least
+recently used session is forgotten first.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dllama.engine.kv.pages import PagePool
+from dllama.engine.kv.layer_pages import LayerPages
 
-PINNED_SHARE = 2  # sessions pin at most 1 / PINNED_SHARE of the pool
+PINNED_SHARE = 2  # sessions pin at most 1 / PINNED_SHARE of a pool
 MAX_SESSIONS = 4096  # sessions known at most: short ones may share all their pages
 
 
@@ -22,16 +22,24 @@ class Session:
 
     tokens: list[int]
     keys: list[bytes]  # of its pages; the last may be a tail
-    n_pinned: int  # pinned keys, from the first on
+    pinned: list[list[bytes]]  # of these, for each kind of layers
+
+    def page_keys(self, n: int) -> list[bytes]:
+        """The keys of the first `n` pages."""
+        return self.keys[:n]
+
+    def key_before(self, page: int) -> bytes:
+        """The key of the tokens before the page of this number; empty for the first."""
+        return self.keys[page - 1] if page else b""
 
 
 class Sessions:
-    """The sessions whose pages a pool pins."""
+    """The sessions whose pages are pinned in the pools of all kinds of layers."""
 
-    def __init__(self, pool: PagePool) -> None:
-        self._pool = pool
-        self._max_pinned = pool.n_pages // PINNED_SHARE
-        self._n_pinned = 0
+    def __init__(self, kinds: Sequence[LayerPages]) -> None:
+        self._kinds = kinds
+        self._max_pinned = [kind.pool.n_pages // PINNED_SHARE for kind in kinds]
+        self._n_pinned = [0] * len(kinds)
         self._sessions: OrderedDict[str, Session] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
@@ -44,14 +52,18 @@ class Sessions:
         """Records the tokens of a session, in the pages of these keys, in place of what was known
         of it: also a shorter branch, which is what the user saw last."""
         self.forget(name)
-        n_pinned = min(len(keys), self._max_pinned)
+        pinned = [
+            list(keys[kind.first_seen(len(tokens)) :][:n_most])
+            for kind, n_most in zip(self._kinds, self._max_pinned, strict=True)
+        ]
         while self._sessions and (
-            self._n_pinned + n_pinned > self._max_pinned or len(self._sessions) == MAX_SESSIONS
+            not self._have_room(pinned) or len(self._sessions) == MAX_SESSIONS
         ):
             self.forget(next(iter(self._sessions)))
-        self._sessions[name] = Session(list(tokens), list(keys), n_pinned)
-        self._n_pinned += n_pinned
-        self._pool.pin(keys[:n_pinned])
+        self._sessions[name] = Session(list(tokens), list(keys), pinned)
+        for i, (kind, its_keys) in enumerate(zip(self._kinds, pinned, strict=True)):
+            self._n_pinned[i] += len(its_keys)
+            kind.pool.pin(its_keys)
 
     def tell(self, others: Sessions) -> None:
         """Records all of these sessions in `others`, in the same order of use. Their pages need not
@@ -63,6 +75,14 @@ class Sessions:
         """Forgets a session and its pins; returns it, or None."""
         session = self._sessions.pop(name, None)
         if session is not None:
-            self._n_pinned -= session.n_pinned
-            self._pool.unpin(session.keys[: session.n_pinned])
+            for i, (kind, keys) in enumerate(zip(self._kinds, session.pinned, strict=True)):
+                self._n_pinned[i] -= len(keys)
+                kind.pool.unpin(keys)
         return session
+
+    def _have_room(self, pinned: Sequence[Sequence[bytes]]) -> bool:
+        """Whether so many more keys may be pinned in each pool."""
+        return all(
+            n + len(keys) <= n_most
+            for n, keys, n_most in zip(self._n_pinned, pinned, self._max_pinned, strict=True)
+        )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dllama.engine.batch import page_copies, page_table
 from dllama.engine.kv.cache import KvCache
 from dllama.engine.scheduler import fair_shares
 from dllama.engine.sequence import Sequence
@@ -21,6 +22,7 @@ from dllama.engine.speculative.ngram import NgramDrafter
 from dllama.requests import SamplingParams, Submit
 from dllama.runner import Runner
 from dllama.step import PAGE_TOKENS, LogitRow, Step
+from dllama.windows import Windows
 
 DEFAULT_DRAFT = 8  # tokens of a draft: with the row before them a tile of eight, and one
 MIN_CHANCE = 0.4  # of a token after those before it, where a request names none
@@ -157,7 +159,8 @@ class DraftModel:
         self.runner, self._max_rows = runner, max_rows
         self.max_tokens = max_tokens
         self._max_len = min(runner.config.max_seq_len, runner.n_pages * PAGE_TOKENS)
-        self.kv = KvCache(runner.n_pages, self._max_len)
+        windows = Windows(runner.config.window, runner.n_window_pages)
+        self.kv = KvCache(runner.n_pages, self._max_len, windows=windows)
         self.n_rounds = 0  # steps of the model for the last drafts
         self.has_read = False  # whether some of them computed prompt tokens
 
@@ -188,7 +191,7 @@ class DraftModel:
         drafter, sequence, kv = request.drafter, request.drafter.sequence, self.kv
         drafter.follow(request.tokens)
         n_ahead = self._max_len - len(request.tokens)  # the last drafted token is never computed
-        if n_ahead < 0 or (sequence.pages and kv.n_missing(sequence) > kv.pool.n_free):
+        if n_ahead < 0 or (sequence.pages and not kv.can_grow(sequence)):
             drafter.leave()
             return 0
         max_tokens = min(drafter.max_tokens, request.max_tokens, n_ahead + 1)
@@ -207,6 +210,7 @@ class DraftModel:
         shares = fair_shares([d.sequence.n_pending for d in drafts], self._max_rows)
         chunks, ready = [], []
         for d, n in zip(drafts, shares, strict=True):
+            n = self.kv.open_window(d.sequence, n, 0)
             first, is_last = d.sequence.n_computed, n == d.sequence.n_pending
             if n:
                 tokens = d.sequence.tokens[first : first + n]
@@ -225,19 +229,19 @@ class DraftModel:
         self.n_rounds += 1
         ends = np.cumsum([len(chunk.tokens) for chunk in chunks])
         logits_at = [end - 1 for end, chunk in zip(ends, chunks, strict=True) if chunk.is_last]
-        pages = np.full((len(chunks), max(len(c.sequence.pages) for c in chunks)), -1, np.int32)
-        for row, chunk in enumerate(chunks):
-            pages[row, : len(chunk.sequence.pages)] = chunk.sequence.pages
+        copies, window_copies = page_copies(self.kv.take_copies())
         positions = [np.arange(c.first, c.first + len(c.tokens), dtype=np.int32) for c in chunks]
         return self.runner.run(
             Step(
                 tokens=np.array([token for c in chunks for token in c.tokens], np.int32),
                 positions=np.concatenate(positions),
                 starts=np.concatenate([[0], ends]).astype(np.int32),
-                pages=pages,
+                pages=page_table([c.sequence.pages for c in chunks]),
+                window_pages=page_table([c.sequence.window_pages for c in chunks]),
                 logits_at=np.array(logits_at, np.int32),
                 candidates=np.ones(len(logits_at), np.int32),
-                copies=np.array(self.kv.take_copies(), np.int32).reshape(-1, 2),
+                copies=copies,
+                window_copies=window_copies,
             )
         )
 

@@ -62,6 +62,8 @@ def rope_metadata(
         keys["rope.scaling.original_context_length"] = int(
             rope.checked(original, "original_max_position_embeddings")
         )
+    if said.get("llama_4_scaling_beta"):  # Ministral 3's
+        keys["attention.temperature_scale"] = rope.number("llama_4_scaling_beta")
     return keys | {f"rope.scaling.{key}": value for key, value in _READERS[kind](rope).items()}
 
 

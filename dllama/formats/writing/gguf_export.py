@@ -96,7 +96,7 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
             | _attention(config)
             | _deltas(config)
             | latent_sizes(config)
-            | _chunks(config)
+            | _growth(config)
         ).items()
     }
 
@@ -214,17 +214,15 @@ def _deltas(config: ModelConfig) -> dict[str, object]:
     }
 
 
-def _chunks(config: ModelConfig) -> dict[str, object]:
-    """What Llama 4 says beside its experts."""
-    growth = config.query_growth
-    if INTERVAL not in FAMILIES[config.arch].keys:
-        return {}
-    keys: dict[str, object] = {
+def _growth(config: ModelConfig) -> dict[str, object]:
+    """What Llama 4 says beside its experts, and how queries grow."""
+    growth, known = config.query_growth, FAMILIES[config.arch].keys
+    said: dict[str, object] = {
         INTERVAL: config.mixture_interval, NORMS: config.has_plain_qk_norm, GROWS: bool(growth),
     }  # fmt: skip
     if growth is not None:
-        keys |= {GROWTH_SCALE: float(growth.scale), GROWTH_LENGTH: growth.length}
-    return keys
+        said |= {GROWTH_SCALE: float(growth.scale), GROWTH_LENGTH: growth.length}
+    return {key: value for key, value in said.items() if key in known}
 
 
 def rope_sections(config: ModelConfig) -> dict[str, object]:

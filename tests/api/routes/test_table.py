@@ -45,6 +45,6 @@ def test_the_readme_shows_no_other_route() -> None:
 
 
 def test_what_needs_no_key_tells_nothing_of_anybody() -> None:
-    assert {"/", "/health", "/v1/health", *PAGE_FILES} == {
+    assert {"/", "/health", "/v1/health", "/live", *PAGE_FILES} == {
         path for path in PUBLIC_PATHS if not path.startswith("/page/") or "{" in path
     }

@@ -33,6 +33,15 @@ vocab_size = 100
 """
 
 
+def test_a_model_may_have_a_window() -> None:
+    """In the layers that its family says."""
+    gemma = NODE + MODEL.replace("n_layers = 2", 'n_layers = 12\narch = "gemma3"\nwindow = 32')
+    for text, n_near, window in ((gemma, 10, 32), (NODE + MODEL, 0, 0)):
+        found = parse_description(text).model
+        assert found is not None
+        assert (found[0].n_window_layers, found[0].window) == (n_near, window)
+
+
 def test_one_node_needs_no_network() -> None:
     found = parse_description(NODE)
     assert [node.label for node in found.nodes] == ["a"]

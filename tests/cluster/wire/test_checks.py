@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from cluster.root.session_plan import warm_up_steps
 from cluster.wire.checks import (
+    KvRoom,
     RankLimits,
     check_config,
     check_kv_call,
@@ -29,7 +30,7 @@ from cluster.wire.checks import (
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
 from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType
 from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits
@@ -74,7 +75,7 @@ ROWS = np.zeros((4, 6), np.uint8)
 
 def test_a_sound_step_passes_as_it_is() -> None:
     step = checked_step(sent(StepCall(sound_step(), ROWS)), LIMITS)
-    assert all((getattr(step, n) == getattr(sound_step(), n)).all() for n in Step.__slots__)
+    assert all(np.array_equal(getattr(step, n), getattr(sound_step(), n)) for n in Step.__slots__)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,39 @@ def test_a_sound_step_passes_as_it_is() -> None:
 def test_a_step_that_points_outside_is_refused(change: Callable[[Step], Step]) -> None:
     with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
         checked_step(sent(StepCall(change(sound_step()), ROWS)), LIMITS)
+
+
+WINDOW_LIMITS = replace(LIMITS, n_window_pages=3, window=9)
+
+
+def windowed_step() -> Step:
+    """The same, with pages of a window of nine tokens: row 0 sees those from position 32 on."""
+    return replace(sound_step(), window_pages=i32([-1, 2], [0, -1]), window_copies=i32([1, 2]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window_pages": i32([-1, 3], [0, -1])},
+        {"window_pages": i32([-2, 2], [0, -1])},
+        {"window_pages": i32([1, -1], [0, -1])},
+        {"window_pages": i32([-1, 2], [-1, 0])},
+        {"window_pages": i32([-1, 2])},
+        {"window_pages": i32([2], [0])},
+        {"window_pages": i32([-1, 2], [0, -1]).astype(np.float32)},
+        {"window_pages": i32()[:, None]},  # `pages` names a page 3, which windows do not have
+        {"window_copies": i32([1, 3])},
+        {"window_copies": i32([-1, 2])},
+        {"window_copies": i32([0, 1, 2])},
+    ],
+)
+def test_pages_of_windows_that_are_not_there_are_refused(change: dict[str, np.ndarray]) -> None:
+    checked_step(sent(StepCall(windowed_step(), ROWS)), WINDOW_LIMITS)
+    checked_step(sent(StepCall(windowed_step(), ROWS)), replace(WINDOW_LIMITS, window=1))
+    with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
+        checked_step(sent(StepCall(windowed_step(), ROWS)), replace(WINDOW_LIMITS, window=10))
+    with pytest.raises(ProtocolError, match=r"breaks this rule|is expected"):
+        checked_step(sent(StepCall(replace(windowed_step(), **change), ROWS)), WINDOW_LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -211,28 +245,62 @@ def test_a_shift_that_harms_memory_is_refused(bad: KvShift) -> None:
         check_shift(sent(bad), SHIFT_LIMITS)
 
 
+ROLLED = replace(SHIFT, from_window_pages=i32(4, -1, 2, 5), to_window_pages=i32(4, 2, 5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"from_window_pages": i32(), "to_window_pages": i32()},
+        {"from_window_pages": i32(4, -1, 2)},
+        {"from_window_pages": i32(4, -1, 2, 6)},
+        {"from_window_pages": i32(4, -2, 2, 5)},
+        {"from_window_pages": i32(4, 2, 2, 5)},
+        {"to_window_pages": i32(4, 2, 6)},
+        {"to_window_pages": i32(4, 2)},
+        {"to_window_pages": i32(4, 2, 2)},
+        {"to_window_pages": i32(0, 2, 5)},  # a kept page would have to move
+        {"to_window_pages": i32(2, 4, 5)},
+        {"to_window_pages": i32(4, 5, 2)},  # 5 would be read after it is written
+    ],
+)
+def test_a_shift_that_harms_windows_is_refused(change: dict[str, np.ndarray]) -> None:
+    limits = replace(SHIFT_LIMITS, n_window_pages=6, window=40)
+    check_shift(sent(ROLLED), limits)
+    check_shift(sent(replace(ROLLED, to_window_pages=i32(-1, 0, 5))), limits)
+    with pytest.raises(ProtocolError, match="breaks this rule"):
+        check_shift(sent(replace(ROLLED, **change)), limits)
+    with pytest.raises(ProtocolError, match="breaks this rule"):
+        check_shift(sent(ROLLED), SHIFT_LIMITS)
+
+
 def test_pages_of_another_integer_type_do_not_even_leave() -> None:
     with pytest.raises(ValueError, match="int64"):
         pack(replace(SHIFT, from_pages=SHIFT.from_pages.astype(np.int64)))
 
 
 # ---- saved pages
-KV_CALL = KvCall(1, True, "chat-0a.rank1.kv", i32(2, 0), np.zeros(32, np.uint8))
+HELD = KvHeld(i32(2, 0), i32(3))
+KV_CALL = KvCall(1, True, "chat-0a.rank1.kv", HELD, np.zeros(32, np.uint8))
+KV_ROOM = KvRoom(4, 5)
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        replace(KV_CALL, pages=i32()),
-        replace(KV_CALL, pages=i32(0, 4)),
-        replace(KV_CALL, pages=i32(-1)),
-        replace(KV_CALL, pages=i32(0, 0)),
-        replace(KV_CALL, pages=i32(0, 1, 2, 3, 0)),
-        replace(KV_CALL, pages=np.zeros(1, np.float32)),
+        replace(KV_CALL, held=replace(HELD, pages=i32())),
+        replace(KV_CALL, held=replace(HELD, pages=i32(0, 4))),
+        replace(KV_CALL, held=replace(HELD, pages=i32(-1))),
+        replace(KV_CALL, held=replace(HELD, pages=i32(0, 0))),
+        replace(KV_CALL, held=replace(HELD, pages=i32(0, 1, 2, 3, 0))),
+        replace(KV_CALL, held=replace(HELD, pages=np.zeros(1, np.float32))),
+        replace(KV_CALL, held=replace(HELD, window_pages=i32(5))),
+        replace(KV_CALL, held=replace(HELD, window_pages=i32(-1))),
+        replace(KV_CALL, held=replace(HELD, window_pages=i32(1, 1))),
         replace(KV_CALL, mark=np.zeros(31, np.uint8)),
         replace(KV_CALL, mark=np.zeros(8, np.int32)),
-        replace(KV_CALL, slot=0),
-        replace(KV_CALL, slot=-2),
+        replace(KV_CALL, held=replace(HELD, slot=0)),
+        replace(KV_CALL, held=replace(HELD, slot=-2)),
         replace(KV_CALL, name=""),
         replace(KV_CALL, name="../other"),
         replace(KV_CALL, name=".hidden"),
@@ -242,9 +310,9 @@ KV_CALL = KvCall(1, True, "chat-0a.rank1.kv", i32(2, 0), np.zeros(32, np.uint8))
     ],
 )
 def test_a_call_for_pages_that_no_root_makes_is_refused(bad: KvCall) -> None:
-    check_kv_call(sent(KV_CALL), 4)
+    check_kv_call(sent(KV_CALL), KV_ROOM)
     with pytest.raises(ProtocolError, match=r"the root|is expected"):
-        check_kv_call(sent(bad), 4)
+        check_kv_call(sent(bad), KV_ROOM)
 
 
 # ---- models
@@ -313,6 +381,7 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"mixture_interval": 2, "n_experts": 4, "n_active_experts": 2},
         {"query_growth": QueryGrowth(math.nan, 8192)},
         {"query_growth": QueryGrowth(0.1, 0)},
+        {"query_growth": QueryGrowth(0.1, 8192, first=-1)},
         {"attention_layers": (LayerAttention(is_chunked=True),) * 2},
         {"attention_layers": (LayerAttention(),)},
         {"attention_layers": (LayerAttention(), LayerAttention(window=0))},
@@ -423,6 +492,6 @@ def test_peers_are_tcp_endpoints_of_all_ranks(peer: str) -> None:
 
 def test_pages_fit_the_memory_that_is_free() -> None:
     config = small_config()  # 2 layers, heads of 8: 1 KiB a page at least
-    check_pages(config, 1 << 10, 1 << 20)
+    check_pages(config, 1 << 10, 64, 1 << 20)
     with pytest.raises(ProtocolError, match="asks for 2147483647 KV pages"):
-        check_pages(config, (1 << 31) - 1, 1 << 40)
+        check_pages(config, (1 << 31) - 1, 64, 1 << 40)

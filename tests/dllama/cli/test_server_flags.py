@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dllama.cli.flags.logs import log_settings
 from dllama.cli.flags.root import build_parser
 from dllama.cli.flags.server import KEYS_VARIABLE, LLAMA_KEYS_VARIABLE, server_settings
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError
+from dllama.logs.settings import LogSettings
 
 
 def settings(*argv: str) -> ServerSettings:
@@ -70,3 +72,21 @@ def test_the_other_flags() -> None:
     for wrong in (("--drain-timeout", "-1"), ("--max-body", "0"), ("--drain-timeout", "inf")):
         with pytest.raises(SystemExit):
             settings(*wrong)
+
+
+def test_log_flags_are_read_and_wrong_ones_are_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def logs(*argv: str) -> LogSettings:
+        return log_settings(build_parser().parse_args(list(argv)))
+
+    assert logs() == LogSettings("warning", "text")
+    assert logs("--log-format", "JSON", "--log-level", "INFO") == LogSettings("info", "json")
+    assert logs("--log-jsonl", "-v") == LogSettings("debug", "json")
+    for flag, told in (
+        ("--log-level", "debug, info, warning or error"),
+        ("--log-format", "text or"),
+    ):
+        with pytest.raises(SystemExit):
+            logs(flag, "loud")
+        assert f"'loud' is no {flag[6:]} of the log; choose {told}" in capsys.readouterr().err

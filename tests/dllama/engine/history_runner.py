@@ -18,7 +18,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.engine.sampling.sampler import Sampler
 from dllama.errors import PeerLost, SessionFileError
-from dllama.kv import KvShift
+from dllama.kv import KvHeld, KvShift
 from dllama.requests import FinishReason, Submit
 from dllama.step import MAX_CANDIDATES, MAX_LOGIT_ROWS, PAGE_TOKENS, LogitRow, Step
 from tests.fixed_nodes import FixedNodes
@@ -99,6 +99,10 @@ class HistoryRunner(FixedNodes):
     def n_pages(self) -> int:
         return self._n_pages
 
+    @property
+    def n_window_pages(self) -> int:
+        return 0
+
     def run(self, step: Step) -> list[LogitRow]:
         if len(self.step_sizes) in self._lose_at:
             self._lose_at.remove(len(self.step_sizes))
@@ -156,10 +160,10 @@ class HistoryRunner(FixedNodes):
     def fingerprint(self) -> bytes:
         return bytes(32)
 
-    def save_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
+    def save_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         raise SessionFileError("this runner has no files")
 
-    def load_kv(self, name: str, pages: Sequence[int], stamp: bytes, slot: int = -1) -> int:
+    def load_kv(self, name: str, held: KvHeld, stamp: bytes) -> int:
         raise SessionFileError("this runner has no files")
 
     def idle(self) -> None:

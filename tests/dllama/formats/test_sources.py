@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import RopeScaling, RopeScalingKind
+from dllama.config import QueryGrowth, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
@@ -253,6 +253,20 @@ def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     assert all(family.title in str(found.value) for family in FAMILIES.values())
     with pytest.raises(ModelFileError, match="names no architecture"):
         open_model(rewrite(toy, tmp_path / "none", drop=("general.architecture",)))
+
+
+def test_queries_grow_in_few_families(tmp_path: Path) -> None:
+    """YaRN's factor is 1 there, as its logarithm's multiplier says."""
+    scaling = RopeScaling(RopeScalingKind.YARN, 8.0, 32)
+    toy = write_toy(tmp_path / "toy", arch="mistral3", rope_scaling=scaling)
+    said = {"attention.temperature_scale": 0.25, "rope.scaling.yarn_log_multiplier": 1.0}
+    named = {f"mistral3.{key}": value for key, value in said.items()}
+    config = open_model(rewrite(toy, tmp_path / "grown", metadata=named)).config
+    assert config.query_growth == QueryGrowth(0.25, 32, first=0, is_everywhere=True)
+    assert config.rope_scaling == replace(scaling, attention_factor=1.0)
+    other = {"llama.attention.temperature_scale": 0.25}
+    with pytest.raises(ModelFileError, match=r"attention.temperature_scale is 0.25"):
+        open_model(rewrite(write_toy(tmp_path / "llama"), tmp_path / "b", metadata=other))
 
 
 REFUSED = [

@@ -223,6 +223,17 @@ OURS_LLAMA4 = {
         *(LayerAttention(WINDOW, is_chunked=True),) * 3, LayerAttention(is_rotated=False),
     ),
 }  # fmt: skip
+CASES.append(
+    Case(
+        "ministral3", "mistral3",
+        {"rope_parameters": {
+            **YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.7,
+            "original_max_position_embeddings": 9,
+        }},
+        {"query_growth": QueryGrowth(0.7, 9, first=0, is_everywhere=True),
+         "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 9, attention_factor=1.0)},
+    )
+)  # fmt: skip
 CASES += [
     Case("llama4_text", "llama4", LLAMA4, OURS_LLAMA4),
     Case(

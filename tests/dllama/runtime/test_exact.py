@@ -73,7 +73,18 @@ def test_random_models_of_one_node_and_of_many(tmp_path: Path, shares: list[floa
 @pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 5.0, 2.0]], ids=str)
 @pytest.mark.parametrize(
     "name",
-    ["llama", "qwen2", "qwen3", "exaone4", "phi3", "gemma3", "olmo2", "olmoe", "command-r"],
+    [
+        "llama",
+        "qwen2",
+        "qwen3",
+        "phi3",
+        "phimoe",
+        "gemma3",
+        "olmo2",
+        "olmoe",
+        "command-r",
+        "llama4",
+    ],
 )
 def test_every_family(tmp_path: Path, name: str, shares: list[float]) -> None:
     path = write_toy(tmp_path / "toy.gguf", arch=name, qtype=QType.Q8_0, n_kv_heads=4, seed=5)

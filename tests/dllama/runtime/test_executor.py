@@ -75,10 +75,14 @@ def test_a_step_begins_with_its_own_rows(tmp_path: Path) -> None:
     ranks = Ranks(write_toy(tmp_path / "toy.gguf"), [1.0], [SoloCollective()])
     executor = ranks.models[0].executor
     for step in steps():
-        rows = rows_of(step)
+        others = step.pages[:, ::-1].copy()
+        rows = rows_of(replace(step, window_pages=others))
+        assert np.array_equal(rows.window_table.pages, others)
         begun = executor.begin(rows)
         assert begun.n == rows.n
-        assert np.array_equal(begun.pages[:, : rows.pages.shape[1]], rows.pages)
-        for name in ("starts", "positions", "row_pages", "logits_at"):
+        for mine, its in ((begun.table, rows.table), (begun.window_table, rows.window_table)):
+            assert np.array_equal(mine.pages[:, : its.pages.shape[1]], its.pages)
+            assert np.array_equal(mine.row_pages, its.row_pages)
+        for name in ("starts", "positions", "logits_at"):
             assert np.array_equal(getattr(begun, name), getattr(rows, name)), name
     ranks.close()

@@ -10,14 +10,14 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
-from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, QueryGrowth, RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.kv import KvType
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
 from tests.dllama.runtime.same_logits import batches_equal_singles, chunks_equal_the_whole
 from tests.local_model import Ranks, load_whole, local_runner, make_step
-from tests.references.forward import reference_logits
+from tests.references.forward import reference_logits, tensor_values
 from tests.shared_data import shared_file
 from tests.toy_models import GRANITE, LONGROPE, MIXTRAL, V2_LITE, write_toy
 
@@ -26,6 +26,11 @@ LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
 YARN = RopeScaling(RopeScalingKind.YARN, 4.0, 64)
 
 EXAONE4_LAYERS = (*(LayerAttention(window=20),) * 3, LayerAttention(is_rotated=False))
+
+MISTRAL3 = {
+    "rope_scaling": replace(YARN, original_max_seq_len=20, attention_factor=1.0),
+    "query_growth": QueryGrowth(0.5, 20, first=0, is_everywhere=True),
+}  # fmt: skip
 
 VARIANTS = {
     "llama": {},
@@ -38,6 +43,7 @@ VARIANTS = {
     "qwen3": {"arch": "qwen3", "head_dim": 32},
     "exaone4": {"arch": "exaone4", "rope_factors": tuple(1.0 + i / 2 for i in range(8))},
     "phi3": {"arch": "phi3", **LONGROPE},
+    "mistral3": {"arch": "mistral3", **MISTRAL3},
     "mistral-window": {"attention_layers": (LayerAttention(window=20),) * 2},
     "exaone4-32b": {"arch": "exaone4", "n_layers": 4, "attention_layers": EXAONE4_LAYERS},
     "gemma2": {
@@ -108,6 +114,22 @@ def test_every_architecture_equals_the_reference(tmp_path: Path, name: str) -> N
         rows = runner.run(make_step([(0, TOKENS, 0)], every_row=True))
     got = np.array([r.logits for r in rows])
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("arch", ["command-r", "phimoe"])
+def test_last_states_are_what_the_head_reads(tmp_path: Path, arch: str) -> None:
+    """Norms that take the mean off, with and without a bias."""
+    path = write_toy(tmp_path / "toy.gguf", arch=arch)
+    source = open_model(path)
+    ranks = Ranks(path, [1.0], [SoloCollective()])
+    try:
+        [row] = ranks.run(replace(make_step([(0, TOKENS, 0)]), hidden_at=np.array([59], np.int32)))
+        [state] = ranks.models[0].hidden.copy()
+    finally:
+        ranks.close()
+    bias = tensor_values(source, "wcls_bias")[0] if "wcls_bias" in source.tensors else 0.0
+    logits = tensor_values(source, "wcls") @ state + bias
+    np.testing.assert_allclose(row.logits, logits, atol=1e-4 * np.abs(logits).max())
 
 
 def test_a_part_of_each_head_may_be_rotated() -> None:

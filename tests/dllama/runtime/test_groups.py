@@ -138,7 +138,7 @@ def test_states_of_any_rows_may_be_wanted(tmp_path: Path, n_groups: int, at: lis
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=6), n_groups=st.integers(1, 8))
 def test_each_row_is_in_one_group_with_its_sequence(lengths: list[int], n_groups: int) -> None:
     step = make_step([(s, [7] * n, 3 * s) for s, n in enumerate(lengths)], pages_each=3)
-    rows = rows_of(step)
+    rows = rows_of(replace(step, window_pages=step.pages[:, ::-1].copy()))
     n_groups = min(n_groups, rows.n)
     groups = split(rows, n_groups)
     assert [first for first, _ in groups] == [rows.n * i // n_groups for i in range(n_groups)]
@@ -146,11 +146,15 @@ def test_each_row_is_in_one_group_with_its_sequence(lengths: list[int], n_groups
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     for first, group in groups:
         assert first == at and group.starts[0] == 0 and group.starts[-1] == group.n
-        assert (np.diff(group.starts) > 0).all() and len(group.pages) == len(group.starts) - 1
+        assert (np.diff(group.starts) > 0).all() and len(group.table.pages) == len(group.starts) - 1
         for i, (begin, end) in enumerate(zip(group.starts, group.starts[1:], strict=False)):
             mine = set(sequence[at + begin : at + end].tolist())
-            assert len(mine) == 1 and np.array_equal(group.pages[i], rows.pages[mine.pop()])
+            [s] = mine
+            assert np.array_equal(group.table.pages[i], rows.table.pages[s])
+            assert np.array_equal(group.window_table.pages[i], rows.window_table.pages[s])
         assert np.array_equal(group.positions, rows.positions[at : at + group.n])
-        assert np.array_equal(group.row_pages, rows.row_pages[at : at + group.n])
+        own = slice(at, at + group.n)
+        assert np.array_equal(group.table.row_pages, rows.table.row_pages[own])
+        assert np.array_equal(group.window_table.row_pages, rows.window_table.row_pages[own])
         at += group.n
     assert at == rows.n

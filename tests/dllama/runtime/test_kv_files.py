@@ -9,7 +9,7 @@ import pytest
 
 from dllama.errors import SessionFileError
 from dllama.qtypes import QType
-from dllama.runtime.kv_files import mark_of, model_fingerprint, read_pages, write_pages
+from dllama.runtime.kv_files import FilePart, mark_of, model_fingerprint, read_pages, write_pages
 from kernels.attention.kv_pages import KvPages, kv_pages
 from tests.cluster.array_source import ArraySource, small_config
 
@@ -30,13 +30,19 @@ def filled(kind: str = "f16", seed: int = 0) -> KvPages:
     return kv
 
 
+def parts(kv: KvPages, pages: list[int]) -> list[FilePart]:
+    """The same pages of the layers of both kinds: the first one has a window."""
+    near, far = (KvPages(*(array[layers] for array in kv)) for layers in (slice(1), slice(1, 2)))
+    return [FilePart(far, pages), FilePart(near, pages)]
+
+
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
 def test_pages_come_back_into_others(tmp_path: Path, kind: str) -> None:
     path, kept, kv = tmp_path / "a" / "b.kv", filled(kind), filled(kind, seed=1)
-    n_bytes = write_pages(path, kept, PAGES, MARK, no_tick)
+    n_bytes = write_pages(path, parts(kept, PAGES), MARK, no_tick)
     assert n_bytes == path.stat().st_size and list(path.parent.iterdir()) == [path]
     before = KvPages(*(array.copy() for array in kv))
-    assert read_pages(path, kv, [1, 2, 7], MARK, no_tick) == n_bytes
+    assert read_pages(path, parts(kv, [1, 2, 7]), MARK, no_tick) == n_bytes
     for array, source, old in zip(kv, kept, before, strict=True):
         assert np.array_equal(array[:, [1, 2, 7]], source[:, PAGES])
         assert np.array_equal(array[:, [0, 3, 4, 5, 6]], old[:, [0, 3, 4, 5, 6]])
@@ -46,21 +52,21 @@ def test_pages_come_back_into_others(tmp_path: Path, kind: str) -> None:
 def test_a_bit_that_is_wrong_is_seen(tmp_path: Path, place: int) -> None:
     """In the first page, in the last one, in the checksum itself."""
     path = tmp_path / "a.kv"
-    write_pages(path, filled(), PAGES, MARK, no_tick)
+    write_pages(path, parts(filled(), PAGES), MARK, no_tick)
     data = bytearray(path.read_bytes())
     data[place] ^= 4
     path.write_bytes(data)
     with pytest.raises(SessionFileError, match="checksum is wrong"):
-        read_pages(path, filled(), PAGES, MARK, no_tick)
+        read_pages(path, parts(filled(), PAGES), MARK, no_tick)
 
 
 def test_a_mark_is_one_models_one_saves_and_one_ranks(tmp_path: Path) -> None:
     path = tmp_path / "a.kv"
-    write_pages(path, filled(), PAGES, MARK, no_tick)
+    write_pages(path, parts(filled(), PAGES), MARK, no_tick)
     others = [(bytes([1]) * 32, b"stamp", 0), (bytes(32), b"other", 0), (bytes(32), b"stamp", 1)]
     for fingerprint, stamp, rank in others:
         with pytest.raises(SessionFileError, match="another save"):
-            read_pages(path, filled(), PAGES, mark_of(fingerprint, stamp, rank), no_tick)
+            read_pages(path, parts(filled(), PAGES), mark_of(fingerprint, stamp, rank), no_tick)
 
 
 def test_a_fingerprint_knows_config_weights_types_and_cut() -> None:

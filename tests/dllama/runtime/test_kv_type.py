@@ -17,7 +17,7 @@ from dllama.engine.engine import Engine
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
-from dllama.kv import KvType
+from dllama.kv import KvHeld, KvType
 from dllama.requests import SamplingParams, Submit
 from dllama.tokenizer import Tokenizer
 from tests.local_model import load_whole, local_runner, make_step
@@ -94,13 +94,13 @@ def test_saved_pages_come_back_and_only_as_what_they_are(tmp_path: Path) -> None
             for array in model.state.kv:
                 array[:] = np.random.default_rng(1).integers(0, 255, array.shape)
             before = [array[:, [2, 0]].copy() for array in model.state.kv]
-            n_bytes[kind] = model.save_kv(file, [2, 0], mark, lambda: None)
-            model.load_kv(file, [1, 3], mark, lambda: None)
+            n_bytes[kind] = model.save_kv(file, KvHeld.of([2, 0]), mark, lambda: None)
+            model.load_kv(file, KvHeld.of([1, 3]), mark, lambda: None)
             after = [array[:, [1, 3]] for array in model.state.kv]
             assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
             model.close()
         other = load_whole(source, n_pages=4, kv_type=KvType.F16)
         with pytest.raises(SessionFileError, match="another --kv-type"):
-            other.load_kv(file, [1, 3], mark, lambda: None)
+            other.load_kv(file, KvHeld.of([1, 3]), mark, lambda: None)
         other.close()
     assert n_bytes[KvType.Q8_0] < 0.6 * n_bytes[KvType.F16] < 0.36 * n_bytes[KvType.F32]

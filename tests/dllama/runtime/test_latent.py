@@ -13,7 +13,7 @@ import pytest
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvHeld, KvShift, KvType
 from dllama.rope import rope_frequencies
 from dllama.runtime.manifest import manifest_by_layer
 from dllama.sharding.cut import cut_manifest
@@ -56,7 +56,7 @@ def test_more_nodes_than_heads_equal_one(path: Path, ranks: Ranks) -> None:
     for model in ranks.models:
         n_bytes = sum(array.nbytes for array in model.state.kv)
         n_heads = model.weights.n_kv_heads
-        assert n_bytes == 32 * kv_page_bytes(config, n_heads, KvType.F32)
+        assert n_bytes == 32 * kv_page_bytes(config, 2, n_heads, KvType.F32)
         assert n_bytes == 32 * 32 * 2 * 48 * 4 * min(1, n_heads)
     assert bits(path, [1.0] * 5) == bits(path, [1.0])
     ranks.run(make_step([(0, TOKENS, 0)]))
@@ -91,8 +91,8 @@ def test_pages_are_copied_and_saved(tmp_path: Path, ranks: Ranks) -> None:
     [found] = ranks.run(copied)
     assert np.array_equal(found.logits, wanted.logits)
     for i, model in enumerate(ranks.models):
-        model.save_kv(tmp_path / str(i), [0, 1], bytes(32), lambda: None)
-        model.load_kv(tmp_path / str(i), [16, 17], bytes(32), lambda: None)
+        model.save_kv(tmp_path / str(i), KvHeld.of([0, 1]), bytes(32), lambda: None)
+        model.load_kv(tmp_path / str(i), KvHeld.of([16, 17]), bytes(32), lambda: None)
     [found] = ranks.run(make_step([(2, TOKENS[40:], 40)]))
     assert np.array_equal(found.logits, wanted.logits)
 

@@ -82,10 +82,16 @@ def test_a_shift_turns_each_layer_by_its_own_angles(ranks: Ranks) -> None:
     n_heads, head_dim = model.state.kv.keys.shape[2], EVERYTHING.head_dim
     if n_heads == 0:
         return
-    keys = model.state.kv.keys.view(np.float32)[:, 0].reshape(4, n_heads, head_dim, 32).copy()
+
+    def first_page() -> np.ndarray:
+        """The keys in page 0 of each layer, those with a window first."""
+        both = [kv.keys[:, 0] for kv in (model.state.window_kv, model.state.kv)]
+        return np.concatenate(both).view(np.float32).reshape(4, n_heads, head_dim, 32)
+
+    keys = first_page()
     for each in ranks.models:
-        each.shift(KvShift(32, 0, 5, page, page))
-    moved = model.state.kv.keys.view(np.float32)[:, 0].reshape(4, n_heads, head_dim, 32)
+        each.shift(KvShift(32, 0, 5, page, page, page, page))
+    moved = first_page()
     for layer, angles in enumerate(rotations(EVERYTHING).by_layer):
         a, b = np.split(keys[layer][..., 5:], 2, axis=1)
         cos, sin = np.cos(5 * angles)[:, None], np.sin(5 * angles)[:, None]

@@ -9,15 +9,17 @@ from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.runtime.linear import LinearBuilder
 from dllama.weight_source import TensorInfo
-from kernels.matmul.expanded import MAX_COLS
+from kernels.formats import format_of
 from kernels.team import Team
 
 
 @pytest.mark.parametrize(
-    ("qtype", "fits"), [(QType.Q4_0, False), (QType.Q8_0, False), (QType.F16, True)]
+    ("qtype", "fits"),
+    [(QType.Q4_0, False), (QType.Q8_0, False), (QType.F16, False), (QType.F32, True)],
 )
 def test_rows_that_are_too_long(qtype: QType, fits: bool) -> None:
-    cols = (MAX_COLS // 256 + 1) * 256
+    limit = format_of(qtype.name.lower()).max_cols
+    cols = ((limit or 1 << 17) // 256 + 1) * 256
     info = TensorInfo("layers.0.w2", qtype, 1, cols)
     raw = np.zeros((1, info.row_bytes), np.uint8)
     with Team(1) as team:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.random_model import SHAPES, write_random
+from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.qtypes import QType
 from kernels.gates import Gate
@@ -18,6 +19,7 @@ from tests.dllama.runtime.same_logits import (
     replays_change_nothing,
 )
 from tests.dllama.runtime.test_exact import bits
+from tests.local_model import Ranks, make_step
 from tests.toy_models import MIXTRAL, write_toy
 
 TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 352, 120)]
@@ -68,3 +70,25 @@ def test_many_nodes_equal_one(model: Path, shares: list[float]) -> None:
 def test_replays_change_nothing(model: Path, shares: list[float]) -> None:
     """Rows of a step that is replayed take other experts than those of the captured one."""
     replays_change_nothing(model, shares)
+
+
+@pytest.mark.parametrize("token", [5, 90])
+def test_rows_that_all_take_the_same_experts_are_equal_work_for_all_ranks(
+    tmp_path: Path, token: int
+) -> None:
+    """A prompt of one token, again and again: two of eight experts have all rows, and each of two
+    ranks half of their columns."""
+    sizes = {"n_experts": 8, "n_active_experts": 2, "has_expert_norm": True}
+    path = write_toy(tmp_path / "toy.gguf", hidden_dim=96, **sizes)  # type: ignore[arg-type]
+    group = ThreadGroup(2)
+    ranks = Ranks(path, [1.0] * 2, [ThreadCollective(group, rank) for rank in range(2)])
+    ranks.run(make_step([(0, [token] * 60, 0)], every_row=True))
+    work = []
+    for model in ranks.models:
+        gate_up, state = model.weights.layers[-1].matrix("expert_gate_up"), model.state.experts
+        assert gate_up is not None and state is not None
+        rows = np.bincount(state.routes.chosen[:60].ravel(), minlength=8)
+        assert sorted(rows)[-2:] == [60, 60]
+        work.append((rows * (gate_up.out_dim // 2)).tolist())
+    ranks.close()
+    assert work[0] == work[1] and max(work[0]) == 60 * 48

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.errors import ConfigError, ModelFileError
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.tensors import Axis, Tensor
@@ -17,7 +18,7 @@ from dllama.sharding.memory import (
     WIRE_BYTES,
     NodeMemory,
     check_fits,
-    kv_page_bytes,
+    kv_bytes,
     memory_needed,
 )
 from dllama.sharding.plan import Shard, plan_for, plan_shards
@@ -160,8 +161,22 @@ def test_memory_counts_weights_and_pages() -> None:
     )
     assert few > weights
     # 2 layers, 32 tokens, 4 heads, float16: keys of 8, and values of 8 padded to a vector of 16
-    assert kv_page_bytes(config, len(shard.kv_heads)) == 2 * 32 * 4 * 2 * (8 + 16)
-    assert many - few == 100 * kv_page_bytes(config, len(shard.kv_heads))
+    page = 2 * 32 * 4 * 2 * (8 + 16)
+    assert kv_bytes(config, len(shard.kv_heads), n_pages=9, max_step_tokens=64) == 9 * page
+    assert many - few == 100 * page
+
+
+def test_layers_with_a_window_have_pages_for_windows_alone() -> None:
+    """One of two layers sees 40 tokens of 3,200: windows of at most four pages, for four sequences
+    in each full context, and 64 rows."""
+    layers = (LayerAttention(window=40), FULL_ATTENTION)
+    config = small_config(max_seq_len=3200, attention_layers=layers)
+    page = 32 * 4 * 2 * (8 + 16)
+    for n_pages, n_windows in ((10, 10), (100, 18), (200, 34), (225, 38), (18, 10)):
+        found = kv_bytes(config, 4, n_pages=n_pages, max_step_tokens=64)
+        assert found == (n_pages + n_windows) * page, n_pages
+    short = replace(config, max_seq_len=40)  # no row has more before it than it sees
+    assert kv_bytes(short, 4, n_pages=100, max_step_tokens=64) == 2 * 100 * page
 
 
 def test_what_does_not_fit_is_said_per_node_before_loading() -> None:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from dllama.config import FULL_ATTENTION, LayerAttention
 from dllama.qtypes import QType
 from tests.toy_models import write_toy
 
 LOAD = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from dllama.formats import open_model
 from dllama.runtime.local_runner import LocalRunner
 from dllama.sharding.memory import PROCESS_BYTES, memory_needed
 from dllama.sharding.plan import plan_for
+from dllama.windows import ring_of_pages
 from kernels.kernel import on_compile
 from tests.local_model import make_step
 
@@ -33,9 +36,11 @@ needed = memory_needed(
 ) - PROCESS_BYTES
 
 def run(runner):
+    pages = ring_of_pages(N_PAGES, runner.n_window_pages or N_PAGES)[None]
     for start in range(0, N_PAGES * 32, ROWS):
         n = min(ROWS, N_PAGES * 32 - start)
-        runner.run(make_step([(0, [i % 300 for i in range(n)], start)], pages_each=N_PAGES))
+        step = make_step([(0, [i % 300 for i in range(n)], start)], pages_each=N_PAGES)
+        runner.run(replace(step, window_pages=pages))
 
 before, compiled = taken(), []
 with on_compile(compiled.append):
@@ -47,12 +52,15 @@ runner.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
-@pytest.mark.parametrize("arch", ["llama", "qwen3moe", "deepseek2"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3moe", "gemma3", "deepseek2"])
 def test_a_rank_takes_what_it_was_said_to_need(tmp_path: Path, arch: str) -> None:
     """But for the process itself, which is measured once for all models: docs/log.md."""
+    near = LayerAttention(window=256)
+    layers = (near, near, near, FULL_ATTENTION) if arch == "gemma3" else ()
     model = write_toy(
         tmp_path / "toy.gguf", arch=arch, qtype=QType.Q8_0, dim=512, hidden_dim=1024, n_layers=4,
         n_heads=8, n_kv_heads=8, vocab_size=4096, max_seq_len=4096,
+        attention_layers=layers,
     )  # fmt: skip
     found = measured(model)
     if found[2]:  # the compiler takes memory too, once

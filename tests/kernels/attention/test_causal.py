@@ -113,7 +113,8 @@ def oracle(
     n_later = len(k) - len(q)
     positions = np.arange(n_later, len(k))
     if how.growth.size:
-        places = np.minimum((positions + 1) // how.growth_length, how.growth.size - 1)
+        places = (positions + how.growth_first) // how.growth_length
+        places = np.minimum(places, how.growth.size - 1)
         q = q * how.growth[places, None, None]
     scores = np.einsum("thd,shd->hts", q, k) * float(how.scale)
     if how.cap:

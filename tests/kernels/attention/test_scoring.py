@@ -26,6 +26,7 @@ KINDS = {
         "is_chunked": True,
         "growth": np.array([1, 2, 0.5, 3], np.float32),
         "growth_length": 150,
+        "growth_first": 1,
     },
     "all": {"window": 97, "cap": 5.0, "sinks": SINKS, "scale": 0.11},
 }

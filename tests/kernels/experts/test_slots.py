@@ -27,7 +27,7 @@ def assert_laid_out(team: np.ndarray, a: Activations, rows: np.ndarray, needs: N
         alone = activations(count, COLS)
         alone.rows[:] = rows[first : first + count]
         prepare(team, alone, count, needs)
-        for name in ("tiles", "quants", "scales", "sums", "weighted", "pairs"):
+        for name in ("tiles", "quants", "scales", "sums", "weighted", "bf16"):
             wanted, found = getattr(alone, name), getattr(a, name)
             each = wanted.size // count
             part = found[first * each : (first + count) * each]

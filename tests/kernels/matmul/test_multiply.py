@@ -20,7 +20,7 @@ ODD_SHAPES = [(64, 172), (17, 5), (5, 33)]  # for formats without blocks
 def _input(team: np.ndarray, x: np.ndarray) -> Activations:
     a = activations(*x.shape)
     a.rows[:] = x
-    prepare(team, a, len(x), Needs(quants=x.shape[1] % 32 == 0, tiles=True, pairs=True))
+    prepare(team, a, len(x), Needs(quants=x.shape[1] % 32 == 0, tiles=True, bf16=True))
     return a
 
 

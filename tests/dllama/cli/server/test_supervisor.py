@@ -20,6 +20,7 @@ from dllama.cli.server import engine_process as module
 from dllama.cli.server.pulse import STILL_S
 from dllama.cli.server.supervisor import MAX_QUICK, EngineSupervisor
 from dllama.errors import ClusterError, EngineBusy
+from dllama.logs.settings import LogSettings
 from dllama.requests import Submit
 from tests.api.serving import run, until
 from tests.toy_models import write_toy
@@ -34,7 +35,7 @@ async def supervised(
     endpoint = f"ipc://{folder}/engine"
     client = ZmqEngineClient(endpoint)
     supervisor = EngineSupervisor(
-        EngineSettings(str(model), 1), endpoint, client, "warning", still_s=still_s
+        EngineSettings(str(model), 1), endpoint, client, LogSettings(), still_s=still_s
     )
     await client.start()
     task = asyncio.create_task(supervisor.run())

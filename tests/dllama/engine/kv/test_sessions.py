@@ -9,7 +9,7 @@ import pytest
 
 from dllama.engine.engine import Engine
 from dllama.engine.kv.index import page_key
-from dllama.engine.kv.pages import PagePool
+from dllama.engine.kv.layer_pages import LayerPages
 from dllama.engine.kv.session_file import SavedSession, new_stamp, read_session, write_session
 from dllama.engine.kv.sessions import Sessions
 from dllama.errors import SessionFileError
@@ -54,8 +54,8 @@ def test_a_sessions_pages_outlive_others_that_came_later() -> None:
 
 
 def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
-    pool = PagePool(20)
-    sessions = Sessions(pool)
+    pages = LayerPages(20)
+    sessions = Sessions([pages])
     keys = {name: [page_key(name.encode(), [i]) for i in range(4)] for name in "abc"}
     for name in "ab":
         sessions.note(name, [1, 2], keys[name])
@@ -67,9 +67,9 @@ def test_pins_are_bounded_and_the_longest_unused_session_loses_them() -> None:
     sessions.note("long", [1] * 640, [page_key(b"long", [i]) for i in range(20)])
     assert len(sessions) == 1  # half the pool, and not more
     long = sessions.get("long")
-    assert long is not None and long.n_pinned == 10
+    assert long is not None and len(long.pinned[0]) == 10
     sessions.forget("long")
-    assert pool.n_pins == 0
+    assert pages.pool.n_pins == 0
 
 
 def make_engine(path: Path, folder: Path, n_pages: int = 32) -> Engine:

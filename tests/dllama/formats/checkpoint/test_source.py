@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
+from dllama.config import LayerAttention, QueryGrowth, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError, UnknownTensorType
 from dllama.formats import check_is_model, format_of, open_model
 from dllama.formats.checkpoint.folder import checkpoint_name
@@ -37,9 +37,14 @@ OLMO3 = {
     "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32),
 }  # fmt: skip
 COHERE2 = (LayerAttention(16),) * 2  # of two layers none is the fourth
+MINISTRAL3 = {
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 8.0, 32, attention_factor=1.0),
+    "query_growth": QueryGrowth(0.25, 32, first=0, is_everywhere=True),
+}  # fmt: skip
 MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("llama", "llama", QType.F32, {}),
     ("llama", "mistral", QType.BF16, {}),
+    ("mistral3", "ministral3", QType.F32, MINISTRAL3),
     ("qwen2", "qwen2", QType.F16, {}),
     ("qwen3", "qwen3", QType.BF16, {}),
     ("exaone4", "exaone4", QType.F32, {}),

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from api.replies.event_stream import StreamForm
 from dllama.errors import DllamaError, EngineBusy
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_STREAM_BYTES = 4 * 1024 * 1024  # the newest of each stream
 MAX_LIVE = 64  # streams that are being written
@@ -107,6 +109,10 @@ class OffsetLost(Exception):
         self.offset, self.first = offset, first
 
 
+class ConversationEnded(Exception):
+    """Raised for an answer that was ended before its stream began."""
+
+
 class ConversationStreams:
     """The streams of all conversations, one each: a new one ends the one before it."""
 
@@ -115,6 +121,27 @@ class ConversationStreams:
         self._streams: dict[Conversation, ConversationStream] = {}  # the oldest first
         self._writing: dict[ConversationStream, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not yet gone
+        self._parked: dict[Conversation, asyncio.Future[Any]] = {}
+
+    async def before_begin(self, conversation: Conversation, waiting: Awaitable[T]) -> T:
+        """Returns what an answer needs before its stream begins: a model that is loaded. It is
+        waited for also when the client leaves. Raises ConversationEnded."""
+        self.remove(conversation)
+        self._parked[conversation] = parked = asyncio.ensure_future(waiting)
+        try:
+            while not parked.done():
+                with suppress(asyncio.CancelledError):  # the client has left
+                    await asyncio.wait([parked])
+        finally:
+            if self._parked.get(conversation) is parked:
+                del self._parked[conversation]
+        if parked.cancelled():
+            raise ConversationEnded
+        return parked.result()
+
+    def is_parked(self, conversation: Conversation) -> bool:
+        """Returns whether a stream will begin once its model is loaded."""
+        return conversation in self._parked
 
     def open(
         self,
@@ -169,6 +196,8 @@ class ConversationStreams:
 
     def remove(self, conversation: Conversation) -> None:
         """Forgets a stream, and ends the answer that fills it; unknown ones are ignored."""
+        if parked := self._parked.pop(conversation, None):
+            parked.cancel()
         stream = self._streams.get(conversation)
         if stream is None:
             return
@@ -178,6 +207,8 @@ class ConversationStreams:
 
     async def close(self) -> None:
         """Ends all answers."""
+        for parked in self._parked.values():
+            parked.cancel()
         for task in self._writing.values():
             self._end(task)
         await asyncio.gather(*self._ending, return_exceptions=True)

@@ -8,6 +8,9 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from api.context import CONTEXT
+from api.conversation_streams import ConversationEnded
+from api.errors import ApiError
+from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
 from api.timeline import TIMELINE
 from dllama.logs.context import about_model
@@ -17,15 +20,25 @@ OFF = ("0", "false", "off", "no")
 
 
 async def use_model(
-    request: web.Request, name: str | None, *, keep_s: float | None = None
+    request: web.Request, name: str | None, *, keep_s: float | None = None, streams: bool = False
 ) -> ServedModel:
     """Returns the model that a request names, loaded and awake; it stays so until the request is
-    answered. `keep_s` is how long it stays loaded without work after that, None as before. Raises
-    as Models.use."""
-    models, asked_s = request.app[CONTEXT].models, time.monotonic()
-    model = await request[LEASES].enter_async_context(
+    answered. `keep_s` is how long it stays loaded without work after that, None as before. A
+    request that `streams` to a conversation waits on without its client. Raises as Models.use."""
+    context, asked_s = request.app[CONTEXT], time.monotonic()
+    models, keys = context.models, context.config.api_keys
+    conversation = conversation_of(request.headers, keys) if streams else None
+    using = request[LEASES].enter_async_context(
         models.use(name, loads=asked_to_load(request), keep_s=keep_s)
     )
+    try:
+        if conversation is not None:
+            using = context.streams.before_begin(conversation, using)
+        model = await using
+    except ConversationEnded:
+        raise ApiError(
+            400, "This request was cancelled: its conversation was ended while its model loaded."
+        ) from None
     about_model(model.id)
     load = models.last_load(model)
     request[TIMELINE].note_model(model.id, asked_s, time.monotonic(), load)

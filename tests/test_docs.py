@@ -45,20 +45,11 @@ def test_files_and_names_in_contributing_exist() -> None:
 
 def test_flags_in_the_readme_exist() -> None:
     """Every --flag the README shows is one that some command knows."""
-    from dllama.cli import main
-    from dllama.cli.commands import worker
-    from dllama.cli.flags import root
+    from dllama.cli import command_table
 
-    known: set[str] = set()
-    for parser in (main.build_parser(), root.build_parser(), worker.build_parser()):
-        parsers = [parser]
-        while parsers:
-            one = parsers.pop()
-            for action in one._actions:
-                known.update(action.option_strings)
-                choices = getattr(action, "choices", None)
-                if isinstance(choices, dict):
-                    parsers += list(choices.values())
+    known = set(command_table.build_parser("")._option_string_actions)
+    for _, parser in command_table.all_parsers():
+        known.update(parser._option_string_actions)
     text = (ROOT / "README.md").read_text()
     assert "@@" not in text, "a placeholder is still to be filled"
     shown = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))

@@ -43,7 +43,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         asked = parse_chat(body, request.path)
-        model = await use_model(request, asked.generation.model)
+        streams = asked.generation.stream
+        model = await use_model(request, asked.generation.model, streams=streams)
         asked = with_prefill(asked, body, model)
         writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
         return await answer_chat(request, model, asked, writer)
@@ -55,7 +56,8 @@ async def messages(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         asked = parse_messages(body, request.path)
-        model = await use_model(request, asked.generation.model)
+        streams = asked.generation.stream
+        model = await use_model(request, asked.generation.model, streams=streams)
         asked = with_prefill(asked, body, model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
         return await answer_chat(request, model, asked, writer, EVENTS)
@@ -121,7 +123,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 f"may have {context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
-        model = await use_model(request, wanted.model)
+        model = await use_model(request, wanted.model, streams=wanted.stream)
         wanted = await check_ready(request, model, wanted)
         prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
         samplings = sampling_of(model, wanted)

@@ -33,7 +33,8 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 f"{context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
-        model = await use_model(request, wanted.generation.model)
+        asked = wanted.generation
+        model = await use_model(request, asked.model, streams=asked.stream)
         refuse_unless_taken(model.engine.state)
         options = wanted.generation.options
         prompts = [await mixed_ids(model, prompt, options) for prompt in given]
@@ -45,7 +46,8 @@ async def infill(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         wanted, parts = parse_infill(body, request.path)
-        model = await use_model(request, wanted.generation.model)
+        asked = wanted.generation
+        model = await use_model(request, asked.model, streams=asked.stream)
         ids = await asyncio.to_thread(infill_ids, model, parts)
         check_length(model, ids, PREFIX.names[0])
         return await answer_natively(request, model, wanted, [ids], is_list=wanted.generation.n > 1)

@@ -85,7 +85,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
             known = await request.app[CONTEXT].models.shown(name)
             writer = ChatWriter(answer_id, tagged(known), logprobs_of(known))
             return await load_answer(request, name, writer, asked.keep_s)
-        model = await use_model(request, name, keep_s=asked.keep_s)
+        streams = asked.generation.stream
+        model = await use_model(request, name, keep_s=asked.keep_s, streams=streams)
         writer = ChatWriter(answer_id, tagged(model), logprobs_of(model))
         conversation = thoughtful(model, asked.conversation, asked.think)
         wanted = with_prefill(ChatRequest(asked.generation, conversation), body, model)
@@ -101,7 +102,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
             known = await request.app[CONTEXT].models.shown(name)
             writer = GenerateWriter(answer_id, tagged(known), logprobs_of(known))
             return await load_answer(request, name, writer, asked.keep_s)
-        model = await use_model(request, name, keep_s=asked.keep_s)
+        streams = asked.generation.stream
+        model = await use_model(request, name, keep_s=asked.keep_s, streams=streams)
         wanted = await check_ready(request, model, asked.generation)
         asked = replace(
             asked, generation=wanted,

@@ -30,7 +30,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
         asked = await read(request)
-        model = await use_model(request, asked.chat.generation.model)
+        wanted = asked.chat.generation
+        model = await use_model(request, wanted.model, streams=wanted.stream)
 
         def keep(response: Json, said: Message) -> None:
             context.responses.add(response, asked.messages + said_messages(said))

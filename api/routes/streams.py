@@ -25,6 +25,11 @@ async def resume(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     asked, offset = asked_conversation(request), asked_offset(request.query)
     stream = context.streams.find(asked)
+    if stream is None and context.streams.is_parked(asked):
+        raise ApiError(
+            503, f"The stream of {asked.id!r:.200} begins once its model is loaded; ask again.",
+            "unavailable_error", retry_after_s=1.0,
+        )  # fmt: skip
     if stream is None:
         raise ApiError(
             404,

@@ -13,6 +13,8 @@ import string
 from dataclasses import dataclass
 
 from api.tools.tagged import TAGS
+from dllama.plugins import TOOL_DIALECTS as PLUGINS
+from dllama.plugins import load_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +177,19 @@ GENERIC = ToolDialect(
     between="\n",
     describes_tools=False,
 )
-TOOL_DIALECTS = (
+OWN_DIALECTS = (
     GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, DEEPSEEK_R1, DEEPSEEK, KIMI, LLAMA3,
 )  # fmt: skip
+TOOL_DIALECTS = (
+    *load_all(
+        PLUGINS,
+        ToolDialect,
+        lambda dialect: dialect.name,
+        [dialect.name for dialect in (*OWN_DIALECTS, GENERIC)],
+    ),
+    *OWN_DIALECTS,
+)
+"""The first whose signs a template has; those of plugins were installed for a reason."""
 
 
 def dialect_of(template_sources: tuple[str, ...]) -> ToolDialect:

@@ -2,82 +2,93 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib
+import os
 import sys
 
+from dllama.cli.command_table import (
+    COMMANDS,
+    NAME,
+    PROGRAMS,
+    SHORT,
+    build_parser,
+    hybrid_parser,
+    parser_of,
+    plugin_commands,
+)
+from dllama.cli.flags.parser import FlagParser
+from dllama.cli.mode import FORCED, Mode, mode_of
 from dllama.cli.terminal.guarded import guarded
 from dllama.host.garbage import collector_paused
+from dllama.logs.settings import LogSettings, set_up_logging
 
-DESCRIPTION = """Run large language models on the computers you already have."""
-
-COMMANDS = {
-    "run": "answer one prompt and end",
-    "up": "start workers and a root on this machine, and chat",
-    "chat": "talk to a running server",
-    "bench": "measure prefill and decode speed",
-    "perplexity": "measure how well a model predicts a text",
-    "pull": "download models by their names",
-    "list": "list the models on this machine",
-    "show": "tell what is known of one of them",
-    "rm": "remove some of them",
-    "ps": "list the models that a running server has loaded",
-    "stop": "have a running server free the memory of one",
-    "plan": "say how fast a model would be on which machines, before it is loaded",
-    "nodes": "list, add and remove the workers of a running server",
-    "inspect": "show what a model file holds",
-    "convert": "write a model as a GGUF file",
-    "quantize": "write a model with smaller weights, and show their errors",
-    "warmup": "compile the kernels for this machine ahead of time",
-    "key": "make a key that admits nodes to a cluster",
-    "root": "serve a model: the same as dllama-root",
-    "worker": "compute for a root: the same as dllama-worker",
-}
-"""Each is the module of its name in this package. Only the one that is asked for is imported: the
-others would bring in web servers and compilers that it does not need."""
-
-SHORT = {"ls": "list"}  # as users of other programs type it
-
-PROGRAMS = ("root", "worker")  # commands that are programs too, and read their flags themselves
-
-
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands, or of one."""
-    from dllama.cli.flags.arguments import make_parser
-
-    parser = make_parser("dllama", DESCRIPTION)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        if name in PROGRAMS or (only is not None and name != only):
-            commands.add_parser(name, help=summary, add_help=False)
-        else:
-            importlib.import_module(f"dllama.cli.commands.{name}").add_parser(commands, summary)
-    return parser
+COMPLETING = "_ARGCOMPLETE"  # the shell asks, and sets this
+QUESTIONS = ("-h", "--help", "--version")
 
 
 def run_program(name: str, argv: list[str] | None) -> int:
     """Runs a command that is a program too, and returns its exit code."""
+    if COMPLETING in os.environ:
+        from dllama.cli.completing import complete
+
+        complete(name)
     code: int = importlib.import_module(f"dllama.cli.commands.{name}").run(argv)
     return code
 
 
 def start(argv: list[str] | None) -> int:
+    """Runs the command that the words begin with, or what they mean without one, and returns its
+    exit code."""
+    if COMPLETING in os.environ:
+        from dllama.cli.completing import complete
+
+        complete()
     words = sys.argv[1:] if argv is None else argv
-    command = words[0] if words else ""
-    if command in SHORT:
-        command = SHORT[command]
-        words = [command, *words[1:]]
+    command = SHORT.get(words[0], words[0]) if words else ""
     if command in PROGRAMS:
         return run_program(command, words[1:])
-    with collector_paused():
-        parser = build_parser(command)
-    args, rest = parser.parse_known_args(words)
-    if rest and command != "up":  # up hands on what it does not know to the root
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
-    from dllama.logs.settings import LogSettings, set_up_logging
+    if command in COMMANDS:
+        with collector_paused():
+            parser = parser_of(command)
+        return run_command(command, parser, words[1:])
+    if command and not command.startswith("-") and command in plugin_commands():
+        set_up_logging(LogSettings())
+        return run_command(command, parser_of(command), words[1:])
+    if is_about_all(words):
+        build_parser(command).parse_args(words)  # which says what there is, and ends the process
+    return start_mode(words)
 
+
+def is_about_all(words: list[str]) -> bool:
+    """Returns whether words are no flags of a mode: an unknown command, or a question about the
+    whole program."""
+    is_question = any(word in QUESTIONS for word in words)
+    is_mode = any(word in FORCED for word in words)
+    return bool(words) and (not words[0].startswith("-") or (is_question and not is_mode))
+
+
+def start_mode(words: list[str]) -> int:
+    """Runs what the words mean without a command."""
+    mode, rest = mode_of(
+        words, is_typed_to=sys.stdin.isatty(), is_read_by_a_person=sys.stdout.isatty()
+    )
+    if mode is Mode.SERVER:
+        return run_program("root", rest)
+    if mode is Mode.CLI:
+        return run_command("run", parser_of("run"), rest)
+    if mode is Mode.CHAT and any(word.split("=")[0] == "--url" for word in rest):
+        return run_command("chat", parser_of("chat"), rest)
+    return run_command(NAME, hybrid_parser(is_private=mode is Mode.CHAT), rest)
+
+
+def run_command(command: str, parser: FlagParser, words: list[str]) -> int:
+    """Runs a command with its flags, and returns its exit code."""
+    from dllama.cli.sources.reading import read_flags
+
+    found = read_flags(parser, command, words)
+    args = found.args
+    args.rest = found.rest
     set_up_logging(LogSettings())
     if getattr(args, "model", None) is not None:
         from dllama.cli.model_name import name_models

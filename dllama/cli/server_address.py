@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -13,7 +12,6 @@ from urllib.parse import urlsplit
 from dllama.errors import ClusterError, ConfigError, DllamaError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-KEY_VARIABLE = "DLLAMA_API_KEY"
 MAX_ANSWER_BYTES = 64 << 20
 
 
@@ -21,14 +19,14 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say which server a command talks to."""
     parser.add_argument("--url", default=DEFAULT_URL, help="the server")
     parser.add_argument(
-        "--api-key", metavar="KEY",
-        help=f"the server's key, if it asks for one (also: ${KEY_VARIABLE})",
+        "--api-key", metavar="KEY", type=first_key,
+        help="the server's key, if it asks for one",
     )  # fmt: skip
 
 
-def key_of(args: argparse.Namespace) -> str | None:
-    """Returns the key of the flags or of the environment."""
-    return args.api_key or os.environ.get(KEY_VARIABLE)
+def first_key(text: str) -> str:
+    """An argparse type: a key; of several, as a server's user may have them, the first."""
+    return text.replace(" ", ",").partition(",")[0]
 
 
 class ServerAddress:
@@ -45,7 +43,10 @@ class ServerAddress:
         if not is_address:
             raise ConfigError(f"{url!r} is no address of a server; write {DEFAULT_URL}")
         self._parts = parts
-        self._headers = {"Content-Type": "application/json"}
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 

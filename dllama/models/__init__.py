@@ -30,6 +30,7 @@ from dllama.models.qwen3next import QWEN3NEXT
 from dllama.models.qwen35 import QWEN35, QWEN35MOE
 from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
+from dllama.plugins import MODELS, load_all
 
 FAMILIES: dict[str, Family] = {
     family.arch: family
@@ -62,7 +63,10 @@ FAMILIES: dict[str, Family] = {
         DEEPSEEK2,
     )
 }
-"""By `general.architecture`."""
+"""By `general.architecture`; plugins add theirs."""
+FAMILIES |= {
+    family.arch: family for family in load_all(MODELS, Family, lambda family: family.arch, FAMILIES)
+}
 
 
 def unknown_family(path: object, found: str, known: Iterable[str]) -> ModelFileError:

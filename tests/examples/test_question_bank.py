@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 
 import pytest
 
 from api.routes.table import shown_routes
-from dllama.cli import main
-from dllama.cli.commands import worker
-from dllama.cli.flags import root
+from dllama.cli.command_table import all_parsers
 from examples.demo_model.data.conversations import FOLLOW_UPS, Writer
 from examples.demo_model.data.phrasing import expand
 from examples.demo_model.data.question_bank import (
@@ -72,7 +69,7 @@ def test_a_held_out_question_is_recognised_however_it_is_spelled() -> None:
 
 
 def test_every_flag_the_model_is_taught_exists() -> None:
-    known = _flags(main.build_parser(), root.build_parser(), worker.build_parser())
+    known = {flag for _, parser in all_parsers() for flag in parser._option_string_actions}
     for fact in FACTS:
         for answer in (*fact.says, fact.brief):
             named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", answer))
@@ -90,16 +87,6 @@ def test_every_route_the_model_is_taught_exists() -> None:
 def test_follow_ups_name_facts() -> None:
     ids = {fact.id for fact in (*FACTS, *load_facts(TALK_FILES))}
     assert {i for of, to, _ in FOLLOW_UPS for i in (of, to)} <= ids
-
-
-def _flags(*parsers: argparse.ArgumentParser) -> set[str]:
-    found: set[str] = set()
-    for parser in parsers:
-        for action in parser._actions:
-            found.update(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                found |= _flags(*action.choices.values())
-    return found
 
 
 def test_no_held_out_question_is_nearly_a_training_question() -> None:

@@ -6,20 +6,16 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-from dllama.cli.model_file import load_tokenizer, metadata_of
+from dllama.cli.command_table import Commands
 from dllama.cli.terminal.output import note, stderr
 from dllama.errors import ConfigError
-from dllama.formats.quantized import open_weights
-from dllama.formats.writing.convert import write_gguf
 
 EPILOG = """examples:
   dllama convert Qwen3-0.6B qwen3-0.6b.gguf
   dllama convert Qwen3-0.6B qwen3-0.6b-q8_0.gguf --type q8_0"""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "convert", help=summary, epilog=EPILOG,
         description="Write a model, of a folder of safetensors files or of a GGUF file, as one "
@@ -38,6 +34,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from dllama.cli.model_file import load_tokenizer, metadata_of
+    from dllama.formats.quantized import open_weights
+    from dllama.formats.writing.convert import write_gguf
+
     metadata = metadata_of(args.model, None)
     if not metadata:
         raise ConfigError(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+from dllama.cli.command_table import Commands
 from dllama.cli.terminal.output import show
-from dllama.inspect.describe import describe
-from dllama.inspect.render import render
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "inspect", help=summary,
         description="Show sizes, tensor types, tokenizer and context of a model file, also of one "
@@ -22,6 +21,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    from dllama.inspect.describe import describe
+    from dllama.inspect.render import render
+
     facts = describe(args.model)
     if args.json:
         print(json.dumps(facts.as_json(), indent=1))

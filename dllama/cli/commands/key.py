@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cluster.security.cluster_key import new_cluster_key
-from cluster.security.keys import write_private
+from dllama.cli.command_table import Commands
 from dllama.cli.terminal.output import note
 from dllama.errors import ConfigError
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "key", help=summary,
         description="Print a new cluster key. Give it to every node: dllama-root and dllama-worker "
@@ -26,6 +25,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    from cluster.security.cluster_key import new_cluster_key
+    from cluster.security.keys import write_private
+
     text = new_cluster_key().text()
     if args.output is None:
         print(text)

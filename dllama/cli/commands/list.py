@@ -7,7 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from dllama.cli.flags.arguments import HelpFormatter
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
 from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import note, show
 from dllama.hub.found import models_here
@@ -22,7 +23,7 @@ _AGES = (("year", 31_536_000), ("month", 2_592_000), ("week", 604_800), ("day", 
          ("hour", 3600), ("minute", 60))  # fmt: skip
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "list", help=summary,
         description="List the models that -m takes by their names: those that were pulled, and "

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dllama.cli.flags.arguments import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags, key_of
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
+from dllama.cli.server_address import ServerAddress, add_server_flags
 from dllama.cli.terminal.output import count_of, note, show
 from dllama.errors import DllamaError
 
@@ -32,7 +33,7 @@ AWAY = "red"
 SHORT_S = (("d", 86_400), ("h", 3_600), ("min", 60))
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "nodes", help=summary,
         description="List the nodes that compute the model of a running server, take a worker in, "
@@ -60,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 def run(args: argparse.Namespace) -> int:
     """Returns 0 where it was done; errors of the server and of the network are raised."""
     _check(args)
-    server = ServerAddress(args.url, key_of(args))
+    server = ServerAddress(args.url, args.api_key)
     if args.action == "add":
         body = {"address": args.address, "share": 1.0 if args.share is None else args.share}
         answer = server.ask("POST", PATH, body, TIMEOUT_S)

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import socket
-import uuid
 from pathlib import Path
 
-from cluster.mesh.sync_type import SyncType
-from cluster.planning.description import Description, read_description
-from cluster.planning.predict import Predictor
-from cluster.planning.report import PlanReport
-from cluster.planning.search import Search, choose, with_everyone
-from cluster.planning.store import MeasurementStore, measurements_file
-from cluster.planning.work import ModelWork, Room, described_tensors
-from cluster.root.measuring import measured_nodes
-from dllama import __version__
-from dllama.cli.build import cluster_config, compiling
-from dllama.cli.flags.arguments import HelpFormatter
-from dllama.cli.flags.engine import add_engine_flags, engine_settings
-from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.memory_need import count_pages
-from dllama.cli.model_file import open_source
-from dllama.cli.terminal.output import loading, show
-from dllama.host.container import available_memory
-from dllama.kv import KvType
-from dllama.step import PAGE_TOKENS
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.engine import add_engine_flags
+from dllama.cli.flags.parser import HelpFormatter
 
 EXAMPLES = """examples:
   dllama plan -m model.gguf --workers 10.0.0.2,10.0.0.3
@@ -37,7 +18,7 @@ GB/s is what products with one row read of the weights, Gop/s what those with ma
 Prompts are of 512 tokens and answers of 128. Memory is that of the node that needs most."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "plan", help=summary, epilog=EXAMPLES,
         description="Say, before anything is loaded, how fast a model would be on one machine, on "
@@ -55,58 +36,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = engine_settings(args)
-    if args.simulate is not None:
-        report = simulated(read_description(args.simulate), settings)
-    else:
-        report = measured(settings)
-    if args.json:
-        print(json.dumps(report.as_json(), indent=1))
-    else:
-        from dllama.cli.terminal.plan_table import plan_view
+    from dllama.cli.work import plan
 
-        show(plan_view(report))
-    return 0
-
-
-def simulated(found: Description, settings: EngineSettings) -> PlanReport:
-    """Returns the plans of nodes and links that are described. Raises ConfigError."""
-    if found.model is not None:
-        config, qtype = found.model
-        work = ModelWork(
-            config, described_tensors(config, qtype), room(settings, config.max_seq_len)
-        )
-    else:
-        source = open_source(settings)
-        work = ModelWork(source.config, source.tensors, room(settings, source.config.max_seq_len))
-        source.close()
-    predictor = Predictor(work, found.nodes, found.network, SyncType(settings.sync_type))
-    plans = Search(predictor).plans()
-    chosen = (with_everyone if settings.use_all else choose)(plans)
-    return PlanReport(work, found.nodes, found.links, plans, chosen, is_simulated=True)
-
-
-def measured(settings: EngineSettings) -> PlanReport:
-    """Measures this machine, the workers and their links, and returns the plans of the model.
-    Raises ConfigError, ModelFileError, ClusterError."""
-    source = open_source(settings)
-    n_pages = count_pages(source.config, settings, available_memory())
-    rows = settings.max_step_tokens + settings.max_batch
-    work = ModelWork(source.config, source.tensors, Room(n_pages, rows, KvType(settings.kv_type)))
-    source.close()
-    config = cluster_config(settings, n_pages)
-    with loading("measuring") as report, compiling(report):
-        store = MeasurementStore(measurements_file())
-        root = f"{socket.gethostname()}-{uuid.uuid4().hex}"
-        facts, found = measured_nodes(config, root, __version__, work.types, store, anew=True)
-    nodes = found.nodes(facts)
-    plans = Search(Predictor(work, nodes, found.network(), config.sync_type)).plans()
-    chosen = (with_everyone if settings.use_all else choose)(plans)
-    return PlanReport(work, nodes, found.named_links(facts), plans, chosen, is_simulated=False)
-
-
-def room(settings: EngineSettings, max_seq_len: int) -> Room:
-    """Returns what a simulated cluster has to have memory for: at least one whole conversation."""
-    n_tokens = max(settings.kv_tokens, max_seq_len)
-    rows = settings.max_step_tokens + settings.max_batch
-    return Room(-(-n_tokens // PAGE_TOKENS), rows, KvType(settings.kv_type))
+    return plan.run(args)

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from dllama.cli.flags.arguments import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags, key_of
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
+from dllama.cli.server_address import ServerAddress, add_server_flags
 from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import show
 from dllama.errors import DllamaError
@@ -17,7 +18,7 @@ TIMEOUT_S = 30.0
 FOREVER_S = 10 * 365 * 86_400
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "ps", help=summary,
         description="List the models that a running server has in memory.",
@@ -29,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
-    answer = ServerAddress(args.url, key_of(args)).ask("GET", "/api/ps", None, TIMEOUT_S)
+    answer = ServerAddress(args.url, args.api_key).ask("GET", "/api/ps", None, TIMEOUT_S)
     if args.json:
         print(json.dumps(answer, indent=1))
         return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dllama.cli.flags.arguments import HelpFormatter
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
 
 EXAMPLES = """examples:
   dllama pull qwen3:0.6b
@@ -16,7 +17,7 @@ What was interrupted is gone on with by the same command. HF_TOKEN, HF_ENDPOINT,
 the variables of proxies count; DLLAMA_MODELS is the folder of models."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "pull", help=summary,
         description="Download models from the Hugging Face hub, or from any address. Every file is "

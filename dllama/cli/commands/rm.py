@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from dllama.cli.flags.arguments import HelpFormatter
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
 from dllama.cli.terminal.output import complain, note
 from dllama.errors import HubError
 from dllama.hub.removal import remove_model
 from dllama.hub.settings import hub_settings
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "rm", help=summary,
         description="Remove models that were pulled, and what is here of unfinished downloads. A "

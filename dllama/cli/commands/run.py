@@ -3,160 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
 
-from dllama.chat import find_template, template_stop_ids
-from dllama.cli.build import build_engine
-from dllama.cli.flags.engine import add_engine_flags, engine_settings
-from dllama.cli.flags.sampling import add_sampling_flags, sampling_params
-from dllama.cli.model_file import load_tokenizer, metadata_of
-from dllama.cli.terminal.answer_text import AnswerText, answer_text
-from dllama.cli.terminal.output import loading, note
-from dllama.cli.terminal.text_input import piped_text, typed_text
-from dllama.engine.engine import Engine
-from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, Recovery
-from dllama.engine.submit_check import check_sampling
-from dllama.errors import ClusterError, ConfigError, RequestError
-from dllama.requests import FinishReason, Output, Submit
-from dllama.tokenizer import Tokenizer
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.arguments import add_keep_flag, add_length_flag, add_text_flags
+from dllama.cli.flags.engine import add_engine_flags
+from dllama.cli.flags.sampling import add_sampling_flags
 
 EPILOG = """examples:
   dllama run -m model.gguf "What is a tensor?"
   dllama run -m model.gguf --raw "Once upon a time" --temperature 0 -n 100
-  cat notes.txt | dllama run -m model.gguf "Summarise this:\""""
+  cat notes.txt | dllama run -m model.gguf "Summarise this:"
+  cat notes.txt | dllama -m model.gguf -p "Summarise this:"     # the same"""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "run", help=summary, epilog=EPILOG,
         description="Answer one prompt: the answer goes to stdout, all else to stderr.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_engine_flags(parser)
-    parser.add_argument("prompt", nargs="*", help="the prompt; - is standard input")
+    parser.add_argument(
+        "words", nargs="*", metavar="prompt",
+        help="the prompt; - is standard input, which is read anyway where text is piped",
+    )  # fmt: skip
     ask = parser.add_argument_group("answer")
     ask.add_argument("--raw", action="store_true", help="continue the text: no chat template")
     ask.add_argument("--system", metavar="TEXT", help="a system message")
-    ask.add_argument("-n", "--max-tokens", metavar="N", type=int, help="end after N tokens")
+    ask.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt, before its other words")
+    add_length_flag(ask)
+    add_keep_flag(ask)
+    add_text_flags(ask)
     ask.add_argument(
-        "--keep", metavar="N", type=int, default=0,
-        help="tokens of the prompt that --context-shift never forgets; -1: all",
-    )  # fmt: skip
-    ask.add_argument("--tokenizer", metavar="FILE", type=Path)
-    ask.add_argument("--chat-template", metavar="FILE|NAME")
-    ask.add_argument("--verbose", action="store_true", help="tell tokens per second at the end")
+        "-v", "--verbose", action="store_true", help="tell tokens per second at the end"
+    )
     add_sampling_flags(parser)
+    parser.own = ("verbose",)
     parser.set_defaults(run=run)
 
 
-def prompt_text(args: argparse.Namespace) -> str:
-    """Returns the prompt as it was typed; a single - stands for the piped text, and so does no
-    prompt at all. Raises RequestError without either."""
-    words = args.prompt or (["-"] if not sys.stdin.isatty() else [])
-    typed = typed_text(" ".join(word for word in words if word != "-"), "the prompt")
-    # A piped file may begin with a byte order mark, which is no text.
-    piped = piped_text(sys.stdin).removeprefix("\ufeff").rstrip("\n") if "-" in words else ""
-    text = "\n".join(part for part in (piped, typed) if part)
-    if not text:
-        raise RequestError('there is no prompt; write it after the flags: dllama run -m M "Hello"')
-    return text
-
-
-def encode_prompt(
-    args: argparse.Namespace, tokenizer: Tokenizer
-) -> tuple[list[int], frozenset[int], AnswerText]:
-    """Returns the prompt's ids, the ids that end the answer, and how its text is shown."""
-    text = prompt_text(args)
-    if args.raw:
-        ids = tokenizer.encode_prompt(text, parse_special=False)
-        return ids, tokenizer.eog_ids, tokenizer.decoder()
-    metadata = metadata_of(args.model, args.tokenizer)
-    template = find_template(metadata, args.chat_template, tokenizer=tokenizer)
-    messages = [{"role": "user", "content": text}]
-    if args.system:
-        messages.insert(0, {"role": "system", "content": typed_text(args.system, "--system")})
-    prompt = template.render(messages)
-    stop_ids = tokenizer.eog_ids | template_stop_ids(template, tokenizer)
-    shown = answer_text(tokenizer, template.sources, prompt)
-    return tokenizer.encode_prompt(prompt), stop_ids, shown
-
-
 def run(args: argparse.Namespace) -> int:
-    tokenizer = load_tokenizer(args.model, args.tokenizer)
-    sampling = sampling_params(args, tokenizer, secrets.randbits(32))
-    check_sampling(sampling, tokenizer.vocab_size)
-    ids, stop_ids, shown = encode_prompt(args, tokenizer)
-    with loading("loading") as report:
-        named = str(args.tokenizer) if args.tokenizer else None
-        engine = build_engine(replace(engine_settings(args), tokenizer=named), report)
-    try:
-        if len(ids) >= engine.max_len and not args.context_shift:
-            raise ConfigError(
-                f"the prompt has {len(ids)} tokens and the context {engine.max_len}; shorten it "
-                "or raise --ctx-size"
-            )
-        submit = Submit(
-            id="run",
-            tokens=ids,
-            sampling=sampling,
-            stop_ids=sorted(stop_ids),
-            max_tokens=args.max_tokens,
-            context_shift=args.context_shift,
-            n_keep=args.keep,
-        )
-        return answer(engine, submit, shown, is_verbose=args.verbose)
-    finally:
-        engine.close()
+    from dllama.cli.work import run
 
-
-def next_outputs(engine: Engine) -> list[Output]:
-    """Runs a step. Where a node is lost the answer waits until the cluster is back, and goes on.
-    Raises ClusterError after DEFAULT_MAX_RECOVER_S in vain."""
-    if engine.pending_change is not None:
-        engine.suspend(engine.pending_change)
-    else:
-        try:
-            return engine.step()
-        except ClusterError as lost:
-            note(f"{lost}. The answer waits and goes on.")
-    recovery = Recovery(time.monotonic(), DEFAULT_MAX_RECOVER_S)
-    while True:
-        time.sleep(recovery.due_in(time.monotonic()))
-        try:
-            engine.recover()
-        except ClusterError:
-            if recovery.must_give_up(time.monotonic()):
-                raise
-            recovery.note_failure(time.monotonic())
-        else:
-            return []
-
-
-def answer(engine: Engine, submit: Submit, shown: AnswerText, *, is_verbose: bool) -> int:
-    """Streams the answer to stdout."""
-    started_s = first_s = time.perf_counter()
-    n = 0
-    engine.submit(submit)
-    while engine.has_work():
-        for output in next_outputs(engine):
-            n += len(output.tokens)
-            if n and first_s == started_s:
-                first_s = time.perf_counter()
-            sys.stdout.write(shown.push(output.tokens))
-            if output.finish is FinishReason.ERROR:
-                raise RequestError(output.error or "the engine gave up on the answer")
-            if output.finish is not None:
-                sys.stdout.write(shown.flush() + "\n")
-            sys.stdout.flush()
-    if is_verbose:
-        seconds = time.perf_counter() - first_s
-        rate = (n - 1) / seconds if n > 1 and seconds > 0 else 0.0
-        note(
-            f"{len(submit.tokens)} prompt tokens, first token after {first_s - started_s:.2f} s; "
-            f"{n} tokens at {rate:.1f} tokens/s"
-        )
-    return 0
+    return run.run(args)

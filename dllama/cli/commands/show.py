@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
+from dllama.cli.command_table import Commands
 from dllama.cli.commands.list import as_json
-from dllama.cli.flags.arguments import HelpFormatter
+from dllama.cli.flags.parser import HelpFormatter
 from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import show
 from dllama.errors import HubError
@@ -14,11 +15,9 @@ from dllama.hub.found import find_here
 from dllama.hub.local_model import LocalModel
 from dllama.hub.names import parse_name
 from dllama.hub.settings import hub_settings
-from dllama.inspect.describe import describe
-from dllama.inspect.render import render
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "show", help=summary,
         description="Show where a model of this machine came from, its files with their digests, "
@@ -31,6 +30,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    from dllama.inspect.describe import describe
+    from dllama.inspect.render import render
+
     settings = hub_settings()
     model = find_here(settings, parse_name(args.name, settings.endpoint))
     if model is None:

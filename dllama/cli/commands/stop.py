@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from dllama.cli.flags.arguments import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags, key_of
+from dllama.cli.command_table import Commands
+from dllama.cli.flags.parser import HelpFormatter
+from dllama.cli.server_address import ServerAddress, add_server_flags
 from dllama.cli.terminal.output import note
 from dllama.errors import DllamaError
 
@@ -13,7 +14,7 @@ TIMEOUT_S = 120.0  # answers that run come to their end first
 KEPT = "X-Dllama-Ignored"  # the header of a server that keeps its only model
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "stop", help=summary,
         description="Have a running server of several models free the memory of one; the next "
@@ -26,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
-    server = ServerAddress(args.url, key_of(args))
+    server = ServerAddress(args.url, args.api_key)
     known = server.ask("GET", "/api/ps", None, TIMEOUT_S).get("models")
     rows = known if isinstance(known, list) else []
     names = [str(row.get("name")) for row in rows if isinstance(row, dict)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from dllama.cli.command_table import Commands
 from dllama.cli.terminal.output import is_terminal, note, stderr
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+def add_parser(commands: Commands, summary: str) -> None:
     parser = commands.add_parser(
         "warmup", help=summary,
         description="Compile the kernels of every weight type for this processor. They are kept "
@@ -21,6 +20,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], su
 
 
 def run(args: argparse.Namespace) -> int:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     from kernels.cache import folder
     from kernels.cpu import cpu_name, isa
     from kernels.kernel import on_compile

@@ -1,98 +1,29 @@
-"""dllama-worker: lends this machine's processors and memory to roots on the network."""
+"""dllama-worker: one process on each machine that lends its processor and memory to a root."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
 from cluster.security.settings import security_of, warn_if_plain
-from cluster.sockets import SESSION_PORTS
 from cluster.weights.files import weights_folder
 from cluster.worker.daemon import Worker
-from cluster.worker.slots import DEFAULT_SESSIONS, MOST_SESSIONS
 from cluster.worker.worker_config import WorkerConfig
-from dllama.cli.flags.arguments import (
-    default_threads,
-    make_parser,
-    port_number,
-    positive,
-)
-from dllama.cli.flags.cluster import add_security_flags
-from dllama.cli.flags.logs import add_log_flags, log_settings
+from dllama.cli.flags.logs import log_settings
+from dllama.cli.flags.worker import build_parser
+from dllama.cli.sources.reading import read_flags
 from dllama.cli.terminal.guarded import guarded
 from dllama.host.descriptors import check_free, raise_limit
 from dllama.logs.settings import set_up_logging
 
-DESCRIPTION = """Compute for a dllama-root: start this on every machine that should help.
-
-A worker needs no model and no configuration: the root sends its share of the weights, which is
-kept on disk for the next time. When the root leaves, the worker goes back to waiting. Sessions use
-the ports after --port (up to 64). SIGTERM drains it: roots plan without it between two steps, and
-it ends when they have, 30 s later at the latest; SIGINT or a second SIGTERM ends it at once."""
-EPILOG = """examples:
-  dllama-worker
-  dllama-worker --port 9998 --threads 4
-  dllama-worker --host 10.0.0.2        # listen on one network only
-  dllama-worker --cluster-key @/etc/dllama.key    # for roots that have the same key"""
-
-DEFAULT_CACHE_GB = 32.0
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
 
 
-def gigabytes(text: str) -> float:
-    """A size in GB, 0 or more."""
-    try:
-        size = float(text)
-    except ValueError:
-        size = -1.0
-    if not 0 <= size < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size in GB; expected a number from 0 on")
-    return size
-
-
-def session_count(text: str) -> int:
-    """A number of sessions, of which each takes ports."""
-    number = positive(text)
-    if number > MOST_SESSIONS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} sessions need more than the {SESSION_PORTS} ports after --port; choose up "
-            f"to {MOST_SESSIONS}, or start a second worker on another --port"
-        )
-    return number
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = make_parser("dllama-worker", DESCRIPTION, EPILOG)
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
-    parser.add_argument("--port", type=port_number, default=9998, help="port to listen on")
-    parser.add_argument(
-        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
-        help="compute threads of a session",
-    )  # fmt: skip
-    add_security_flags(parser)
-    parser.add_argument(
-        "--cache-dir", metavar="DIR", default=str(weights_folder()),
-        help="where weights are kept, so that a second start sends none",
-    )  # fmt: skip
-    parser.add_argument(
-        "--cache-gb", metavar="GB", type=gigabytes, default=DEFAULT_CACHE_GB,
-        help="how much of them; the least recently used go first, and a tenth of the disk stays "
-        "free; 0 keeps none",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-sessions", metavar="N", type=session_count, default=DEFAULT_SESSIONS,
-        help="models of all roots that are loaded here at once, where there is memory; one "
-        "machine's roots get three quarters of them",
-    )  # fmt: skip
-    add_log_flags(parser, "info")
-    return parser
-
-
 def run(argv: list[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = read_flags(build_parser(), "worker", words).args
     logs = log_settings(args)
     set_up_logging(logs)
     raise_limit()
@@ -105,7 +36,7 @@ def run(argv: list[str] | None) -> int:
             host=args.host,
             port=args.port,
             security=security,
-            cache_dir=str(Path(args.cache_dir).absolute()),
+            cache_dir=str(Path(args.cache_dir or weights_folder()).absolute()),
             cache_bytes=int(args.cache_gb * 1e9),
             max_sessions=args.max_sessions,
             logs=logs,

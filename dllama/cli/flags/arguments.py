@@ -6,41 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-import psutil
-
 import dllama
-from dllama import __version__
 from dllama.cli.flags.settings import (
     AUTO_SPECULATE,
     MAX_SPECULATE,
 )
 from dllama.errors import ConfigError
 from dllama.host.container import cpu_limit
-from dllama.kv import KvType
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"
 """Trained by examples/demo_model; what answers where no model is named."""
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps examples as they are written and shows defaults, but not where there are none."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_none = action.default in (None, argparse.SUPPRESS, (), 0, "") or action.nargs == 0
-        if has_none or action.dest == "model":  # that one says so in words
-            return action.help
-        return super()._get_help_string(action)
-
-
-def make_parser(
-    prog: str,
-    description: str,
-    epilog: str = "",
-    kind: type[argparse.ArgumentParser] = argparse.ArgumentParser,
-) -> argparse.ArgumentParser:
-    parser = kind(prog=prog, description=description, epilog=epilog, formatter_class=HelpFormatter)
-    parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
-    return parser
 
 
 def positive(text: str) -> int:
@@ -124,6 +99,8 @@ def own_address(text: str) -> str:
 def default_threads() -> int:
     """Returns the number of physical cores this process may use: a second thread on a core only
     adds noise, and a thread beyond a container's processor time only waits."""
+    import psutil  # which few commands need
+
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = cpu_limit()
@@ -145,6 +122,47 @@ def add_model_flag(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def predicted(text: str) -> int:
+    """An argparse type: a number of tokens; -1 and -2 are without a limit."""
+    if text in ("-1", "-2"):
+        return -1
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, nor -1 for no limit")
+    return int(text)
+
+
+def add_length_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --n-predict, for the commands that answer."""
+    parser.add_argument(
+        "-n", "--n-predict", "--predict", "--max-tokens", metavar="N", type=predicted, default=-1,
+        help="tokens of an answer, -1: as far as the context goes",
+    )  # fmt: skip
+
+
+def add_keep_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --keep, for the commands that have --context-shift."""
+    parser.add_argument(
+        "--keep", metavar="N", type=int,
+        help="tokens of the prompt that a --context-shift keeps, -1: all",
+    )  # fmt: skip
+
+
+def add_text_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags about the text around a model, for the commands that read text."""
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", type=Path,
+        help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chat-template", metavar="FILE|NAME|TEXT",
+        help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "
+        "model's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chat-template-file", metavar="FILE", help="the same, as llama-server calls it"
+    )
+
+
 def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --quantize, for the commands that load weights."""
     parser.add_argument(
@@ -156,6 +174,8 @@ def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
 
 def add_kv_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --kv-type, for the commands that compute."""
+    from dllama.kv import KvType  # brings in numpy
+
     parser.add_argument(
         "--kv-type", choices=[str(kind) for kind in KvType], default=str(KvType.F16),
         help="what keys and values are kept as: q8_0 takes 0.53 of the memory of f16, rounded, f32 "

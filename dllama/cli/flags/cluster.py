@@ -93,7 +93,7 @@ def add_security_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
         help="what `dllama key` printed, or a file that holds it: only nodes with the same key are "
-        "spoken to (default: $DLLAMA_CLUSTER_KEY)",
+        "spoken to",
     )  # fmt: skip
     parser.add_argument(
         "--no-encrypt", action="store_true",

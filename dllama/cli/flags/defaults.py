@@ -5,39 +5,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from dllama.cli.flags.arguments import add_keep_flag, add_length_flag
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
+from dllama.cli.flags.settings import RequestDefaults
 from dllama.errors import ConfigError
 
 BUDGETS = (-1, 0)  # of thoughts: all, none
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 FORMATS = ("auto", "none", "deepseek")
-
-
-@dataclass(frozen=True, slots=True)
-class RequestDefaults:
-    """`fields` are fields of any request for an answer, `template_kwargs` variables of the chat
-    template. `n_predict` None: as far as the context goes."""
-
-    fields: Mapping[str, object] = field(default_factory=dict)
-    n_predict: int | None = None
-    template_kwargs: Mapping[str, object] = field(default_factory=dict)
-    reasoning_format: str = "auto"
-    prefills: bool = True
-    pooling: str | None = None
-    embd_normalize: int = 2
-
-
-def predicted(text: str) -> int:
-    """An argparse type: a number of tokens; -1 and -2 are without a limit."""
-    if text in ("-1", "-2"):
-        return -1
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, nor -1 for no limit")
-    return int(text)
 
 
 def json_object(text: str) -> dict[str, object]:
@@ -67,14 +44,8 @@ def add_default_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the samplers' flags and a group of the other defaults."""
     add_sampling_flags(parser)
     group = parser.add_argument_group("defaults of requests")
-    group.add_argument(
-        "-n", "--n-predict", "--predict", metavar="N", type=predicted, default=-1,
-        help="tokens of an answer, -1: as far as the context goes",
-    )  # fmt: skip
-    group.add_argument(
-        "--keep", metavar="N", type=int,
-        help="tokens of the prompt that a --context-shift keeps, -1: all",
-    )  # fmt: skip
+    add_length_flag(group)
+    add_keep_flag(group)
     group.add_argument("--ignore-eos", action="store_true", default=None,
                        help="answers go on after the end of the turn")  # fmt: skip
     group.add_argument(

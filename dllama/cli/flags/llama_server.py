@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dllama.cli.flags.parser import FOREIGN_DEST
 from dllama.errors import ConfigError
 
 ANY = None  # as `neutral`: every value changes nothing
@@ -128,7 +129,7 @@ def add_foreign_flags(parser: argparse.ArgumentParser) -> None:
     for row in FOREIGN:
         for name in row.names.split():
             parser.add_argument(
-                name, nargs=row.n_values, action=Note, help=argparse.SUPPRESS, dest="foreign",
+                name, nargs=row.n_values, action=Note, help=argparse.SUPPRESS, dest=FOREIGN_DEST,
                 default=(),
             )  # fmt: skip
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dllama.cli.flags.arguments import DEFAULT_MODEL, make_parser
+from dllama.cli.flags.arguments import DEFAULT_MODEL, add_text_flags
 from dllama.cli.flags.contexts import add_context_flags, with_context_flags
 from dllama.cli.flags.defaults import add_default_flags
 from dllama.cli.flags.durations import seconds
 from dllama.cli.flags.engine import add_engine_flags, engine_settings
-from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.hub import add_hub_flags, use_hub_flags
 from dllama.cli.flags.llama_server import add_foreign_flags, taken_flags
 from dllama.cli.flags.logs import log_settings
-from dllama.cli.flags.router import RouterSettings, add_router_flags, router_settings
+from dllama.cli.flags.parser import FlagParser, make_parser
+from dllama.cli.flags.router import LIST_FLAGS, RouterSettings, add_router_flags, router_settings
 from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import name_models
+from dllama.cli.sources.level import Level
+from dllama.cli.sources.llama_variables import environment_level
+from dllama.cli.sources.reading import read_flags as from_sources
+from dllama.cli.sources.resolve import Resolved
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
 from dllama.logs.settings import LogSettings, set_up_logging
 
@@ -39,9 +42,21 @@ EPILOG = """examples:
     -d '{"messages": [{"role": "user", "content": "Hello"}], "stream": true}'"""
 
 
-def build_parser(kind: type[ArgumentParser] = ArgumentParser) -> ArgumentParser:
+MODEL = frozenset({"model", "hf_repo", "hf_file", "model_url"})
+RIVALS = (
+    (MODEL, MODEL),
+    (MODEL | {"alias", "tags"}, LIST_FLAGS),
+    (frozenset({"kv_type"}), frozenset({"cache_type_k", "cache_type_v"})),
+    *((names, names) for names in (
+        frozenset({"api_key", "api_key_file"}), frozenset({"chat_template", "chat_template_file"}),
+    )),
+)  # fmt: skip
+
+
+def build_parser() -> FlagParser:
     """Returns the parser of dllama-root's flags. --model is None where it is not given."""
-    parser = make_parser("dllama-root", DESCRIPTION, EPILOG, kind)
+    parser = make_parser("dllama-root", DESCRIPTION, EPILOG)
+    parser.rivals = RIVALS
     add_engine_flags(parser)
     parser.add_argument(
         "--slot-save-path", metavar="DIR",
@@ -58,18 +73,7 @@ def build_parser(kind: type[ArgumentParser] = ArgumentParser) -> ArgumentParser:
         "after that they end with an error, and it is still tried",
     )  # fmt: skip
     text = parser.add_argument_group("text")
-    text.add_argument(
-        "--tokenizer", metavar="FILE",
-        help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
-    )  # fmt: skip
-    text.add_argument(
-        "--chat-template", metavar="FILE|NAME|TEXT",
-        help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "
-        "model's own)",
-    )  # fmt: skip
-    text.add_argument(
-        "--chat-template-file", metavar="FILE", help="the same, as llama-server calls it"
-    )
+    add_text_flags(text)
     add_context_flags(parser)
     add_default_flags(parser)
     add_router_flags(parser)
@@ -92,21 +96,42 @@ class RootFlags:
     router: RouterSettings | None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadFlags:
+    """`found` tells where flags came from, `taken` names those that change nothing."""
+
+    args: argparse.Namespace
+    found: Level
+    taken: tuple[str, ...]
+    router: RouterSettings | None
+
+
 def read_flags(words: Sequence[str]) -> RootFlags:
     """Returns what is asked for; the log is set up. Raises ConfigError; argparse ends the process
     for flags that it cannot read."""
-    parser = build_parser()
-    args = parser.parse_args([*environment_flags(os.environ), *words])
-    logs = log_settings(args)
-    set_up_logging(logs)
-    taken = list(dict.fromkeys(taken_flags(args)))
-    if taken:
-        log.warning("taken, but without effect here: %s", ", ".join(taken))
-    use_hub_flags(args)
-    router = router_settings(args)
+    found = resolved_root(build_parser(), words)
+    logs = log_settings(found.args)
+    set_up_logging(logs)  # before anything else is told
+    checked = checked_root(found)
+    args = checked.args
+    if checked.taken:
+        log.warning("taken, but without effect here: %s", ", ".join(checked.taken))
     name_models(args)
     engine, server = model_settings(args)
-    return RootFlags(engine, server, logs, tuple(words), router)
+    return RootFlags(engine, server, logs, tuple(words), checked.router)
+
+
+def resolved_root(parser: FlagParser, words: Sequence[str]) -> Resolved:
+    """Returns the flags from all their sources. Raises ConfigError; argparse ends the process for
+    flags that it cannot read."""
+    return from_sources(parser, "root", words, between=[environment_level(parser, os.environ)])
+
+
+def checked_root(found: Resolved) -> ReadFlags:
+    """Returns flags that fit each other. Raises ConfigError."""
+    taken = tuple(dict.fromkeys(taken_flags(found.args)))
+    use_hub_flags(found.args)
+    return ReadFlags(found.args, found.found, taken, router_settings(found.args))
 
 
 def model_settings(args: argparse.Namespace) -> tuple[EngineSettings, ServerSettings]:

@@ -10,6 +10,10 @@ from dllama.cli.flags.arguments import whole
 from dllama.errors import ConfigError
 
 DEFAULT_MODELS = 4
+GROUP = "many models"
+LIST_FLAGS = frozenset(
+    {"models_dir", "models_preset", "models_max", "models_memory", "models_autoload"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ def gigabytes(text: str) -> int:
 
 def add_router_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "many models",
+        GROUP,
         "any of these flags, and no --model, starts a server that loads the models which requests "
         "name; see docs/router.md",
     )

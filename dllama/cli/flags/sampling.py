@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dllama.engine.sampling.table import (
     DEFAULT_ORDER,
@@ -13,8 +14,9 @@ from dllama.engine.sampling.table import (
     samplers_of_names,
 )
 from dllama.requests import SAMPLING_NUMBERS, SamplingParams
-from dllama.tokenizer import Tokenizer
-from dllama.tokenizer.dry_breakers import DRY_BREAKERS, breaker_tokens
+
+if TYPE_CHECKING:  # which only an engine in this process needs
+    from dllama.tokenizer import Tokenizer
 
 # What llama-server calls the flags that have another name here.
 ALIASES = {
@@ -74,6 +76,8 @@ def sampling_params(
 ) -> SamplingParams:
     """Returns the sampling parameters of the flags, with `drawn_seed` as seed where they name
     none."""
+    from dllama.tokenizer.dry_breakers import DRY_BREAKERS, breaker_tokens
+
     fields = given_fields(args)
     if fields.get("seed", -1) == -1:  # as in the API: any
         fields["seed"] = drawn_seed

@@ -21,9 +21,9 @@ from dllama.cli.flags.settings import (
 )
 from dllama.errors import ConfigError
 
-KEYS_VARIABLE = "DLLAMA_API_KEY"
 LLAMA_KEYS_VARIABLE = "LLAMA_API_KEY"  # llama-server's
 MAX_KEY_FILE_BYTES = 1 << 20
+GROUP = "server"
 
 
 def megabytes(text: str) -> int:
@@ -34,7 +34,8 @@ def megabytes(text: str) -> int:
 
 
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
-    server = parser.add_argument_group("server")
+    server = parser.add_argument_group(GROUP)
+    add_served_model_flags(parser)
     server.add_argument(
         "--host", metavar="HOST,...", default=("127.0.0.1",), type=hosts,
         help="addresses to listen on (127.0.0.1); 0.0.0.0 for all, unix:PATH or PATH.sock for a "
@@ -46,7 +47,7 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--api-key", metavar="KEY,...", type=comma_list, action="append", default=[],
         help="keys of which requests must carry one, as a bearer token or in X-Api-Key; may be "
-        f"repeated (also: ${KEYS_VARIABLE})",
+        "repeated",
     )  # fmt: skip
     server.add_argument(
         "--api-key-file", metavar="FILE", type=Path, help="more keys, one a line; # is a comment"
@@ -67,22 +68,9 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="the largest request that is read",
     )  # fmt: skip
     server.add_argument(
-        "--sleep-idle-seconds", metavar="N", type=idle_seconds, default="-1",
-        help="free the weights, on workers too, after N seconds without a request; the next one "
-        "loads them again and waits for it; -1 never",
-    )  # fmt: skip
-    server.add_argument(
-        "-a", "--alias", metavar="NAME,...", type=comma_list, default=(),
-        help="names that requests may call the model by; the first is its id",
-    )  # fmt: skip
-    server.add_argument(
         "--strict-fields", action="store_true",
         help="refuse requests with fields or tools that the answer cannot follow; without it they "
         "are left out, and the header X-Dllama-Ignored names them",
-    )  # fmt: skip
-    server.add_argument(
-        "--tags", metavar="TAG,...", type=comma_list, default=(),
-        help="words about the model, told in /v1/models",
     )  # fmt: skip
     server.add_argument(
         "--api-prefix", metavar="PATH", type=api_prefix, default="",
@@ -98,6 +86,24 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="tell everything on stderr, and in `__verbose` of each answer",
     )  # fmt: skip
     add_log_flags(server, "warning")
+
+
+def add_served_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that each model of a server may have for itself."""
+    served = parser.add_argument_group("the model that is served")
+    served.add_argument(
+        "--sleep-idle-seconds", metavar="N", type=idle_seconds, default="-1",
+        help="free the weights, on workers too, after N seconds without a request; the next one "
+        "loads them again and waits for it; -1 never",
+    )  # fmt: skip
+    served.add_argument(
+        "-a", "--alias", metavar="NAME,...", type=comma_list, default=(),
+        help="names that requests may call the model by; the first is its id",
+    )  # fmt: skip
+    served.add_argument(
+        "--tags", metavar="TAG,...", type=comma_list, default=(),
+        help="words about the model, told in /v1/models",
+    )  # fmt: skip
 
 
 def add_route_flags(server: argparse._ActionsContainer) -> None:
@@ -152,7 +158,7 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         ping_s=args.sse_ping_interval,
         is_verbose=args.verbose,
         defaults=request_defaults(args),
-        tokenizer=Path(args.tokenizer) if args.tokenizer else None,
+        tokenizer=args.tokenizer,
         chat_template=args.chat_template_file or args.chat_template,
         ssl_cert_file=args.ssl_cert_file,
         ssl_key_file=args.ssl_key_file,
@@ -164,13 +170,12 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
 
 
 def all_keys(flags: Iterable[tuple[str, ...]], file: Path | None) -> tuple[str, ...]:
-    """Returns the keys of the flags and the file; without any, those of the environment."""
+    """Returns the keys of the flags and the file; without any, those of llama-server's variable."""
     keys = [key for group in flags for key in group]
     if file is not None:
         keys += keys_of_file(file)
     if not keys:
-        variables = (KEYS_VARIABLE, LLAMA_KEYS_VARIABLE)
-        keys = [key for name in variables for key in comma_list(os.environ.get(name, ""))]
+        keys = list(comma_list(os.environ.get(LLAMA_KEYS_VARIABLE, "")))
     return tuple(dict.fromkeys(keys))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
-from dllama.cli.flags.defaults import RequestDefaults
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
 
 DEFAULT_CONTEXT = 8192  # tokens, where a model allows more: KV memory grows with it
@@ -67,6 +67,20 @@ class EngineSettings:
         for name in ("workers", "shares"):
             found[name] = tuple(found.get(name, ()))
         return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDefaults:
+    """`fields` are fields of any request for an answer, `template_kwargs` variables of the chat
+    template. `n_predict` None: as far as the context goes."""
+
+    fields: Mapping[str, object] = field(default_factory=dict)
+    n_predict: int | None = None
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    reasoning_format: str = "auto"
+    prefills: bool = True
+    pooling: str | None = None
+    embd_normalize: int = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,22 @@ from pathlib import Path
 
 from api.models.entry import ModelEntry
 from dllama.cli.flags.arguments import DEFAULT_MODEL
-from dllama.cli.flags.environment import environment_flags
 from dllama.cli.flags.hub import use_hub_flags
 from dllama.cli.flags.llama_server import taken_flags
-from dllama.cli.flags.root import build_parser, model_settings
-from dllama.cli.flags.router import RouterSettings
+from dllama.cli.flags.root import MODEL, build_parser, model_settings
+from dllama.cli.flags.router import LIST_FLAGS, RouterSettings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import is_name, path_of
 from dllama.cli.router.model_folder import FoundModel, file_facts, models_in
 from dllama.cli.router.preset_file import Presets, read_presets, shown
-from dllama.cli.router.preset_keys import PresetParser, own_keys, words_of
+from dllama.cli.router.preset_keys import own_keys, preset_level, words_of_keys
 from dllama.cli.server.api_config import answer_defaults
 from dllama.cli.server.model_facts import model_id
+from dllama.cli.sources.level import Level
+from dllama.cli.sources.llama_variables import environment_level
+from dllama.cli.sources.reading import file_level
+from dllama.cli.sources.resolve import resolve, typed
+from dllama.cli.sources.variables import level_of_variables
 from dllama.errors import ConfigError, DllamaError
 from dllama.hub.found import models_here
 from dllama.hub.local_model import Origin
@@ -62,7 +66,8 @@ class ModelList:
         self, settings: RouterSettings, words: Sequence[str], hub: Callable[[], HubSettings]
     ) -> None:
         self._settings, self._hub = settings, hub
-        self._parser = build_parser(PresetParser)
+        self._parser = build_parser()
+        self._parser.raises = True
         self._words = tuple(words)
 
     def read(self) -> list[ListedModel]:
@@ -74,7 +79,7 @@ class ModelList:
         common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
         sections = {without_hub(name): keys for name, keys in presets.sections.items()}
         listed = [
-            self._listed(name, found.get(name), {**common, **sections.get(name, {})})
+            self._listed(name, found.get(name), sections.get(name, {}), common)
             for name in dict.fromkeys((*found, *sections))
         ]
         return without_hidden(listed)
@@ -92,11 +97,16 @@ class ModelList:
             for model in models_in(self._settings.models_dir):
                 yield _of_folder(model)
 
-    def _listed(self, name: str, found: _Source | None, keys: Mapping[str, str]) -> ListedModel:
-        own, flags = own_keys(keys)
+    def _listed(
+        self,
+        name: str,
+        found: _Source | None,
+        section: Mapping[str, str],
+        common: Mapping[str, str],
+    ) -> ListedModel:
+        own, flags = own_keys({**common, **section})
         try:
-            words = words_of(flags, self._parser)
-            args = self._parser.parse_args([*environment_flags(os.environ), *words, *self._words])
+            args = self._flags_of(own_keys(section)[1], own_keys(common)[1])
             list(taken_flags(args))
             use_hub_flags(args)
             source = _named_source(name, args) or found
@@ -123,7 +133,7 @@ class ModelList:
                 path=str(source.path),
                 size_bytes=source.size_bytes,
                 modified_s=source.modified_s,
-                args=("--model", str(source.path), *words_of(flags, self._parser)),
+                args=("--model", str(source.path), *words_of_keys(flags, self._parser)),
                 preset=shown(name, {"model": str(source.path), **flags}),
                 defaults=defaults,
                 is_pinned=own.pin,
@@ -136,6 +146,24 @@ class ModelList:
             server,
             own.dedup_cache_models,
         )
+
+    def _flags_of(
+        self, section: Mapping[str, str], common: Mapping[str, str]
+    ) -> argparse.Namespace:
+        """Returns the flags of a model whose section has these keys."""
+        parser = self._parser
+        sources = (
+            typed(parser, self._words)[0],
+            level_of_variables(parser, "root", os.environ),
+            environment_level(parser, os.environ),
+            file_level(parser, "root"),
+        )
+        levels: list[Level] = [
+            {dest: found for dest, found in level.items() if dest not in LIST_FLAGS | MODEL}
+            for level in sources  # only a section names a model of the list
+        ]
+        levels[3:3] = [preset_level(section, parser), preset_level(common, parser)]
+        return resolve(parser, levels).args
 
 
 def without_hidden(models: Sequence[ListedModel]) -> list[ListedModel]:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import NoReturn
 
 from api.models.entry import DEFAULT_STOP_S
+from dllama.cli.flags import router, server
 from dllama.cli.flags.durations import seconds
-from dllama.cli.flags.environment import OFF, ON, PREFIX, SWITCHES, VALUES
+from dllama.cli.flags.parser import FlagParser
+from dllama.cli.sources.level import OFF, ON, Entry, Level, level_of, words_of
+from dllama.cli.sources.llama_variables import PREFIX, SWITCHES, VALUES
 from dllama.errors import ConfigError
 
-# Flags of the server and its list, which one model cannot have for itself.
-SERVER_DESTS = frozenset(
-    {
-        "host", "port", "api_key", "api_key_file", "ssl_cert_file", "ssl_key_file",
-        "drain_timeout", "max_body", "strict_fields", "api_prefix", "slots", "props", "ui",
-        "timeout", "sse_ping_interval", "cors_origins", "verbose", "log_level", "log_format",
-        "help", "version",
-        "models_dir", "models_preset", "models_max", "models_memory", "models_autoload",
-    }
-)  # fmt: skip
-
-
-class PresetParser(argparse.ArgumentParser):
-    """Raises ConfigError for flags that it cannot read."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
+SERVER_GROUPS = (server.GROUP, router.GROUP)  # of flags that one model cannot have for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +43,46 @@ def own_keys(keys: Mapping[str, str]) -> tuple[OwnKeys, dict[str, str]]:
     return own, {key: value for key, value in keys.items() if key not in names.values()}
 
 
-def words_of(keys: Mapping[str, str], parser: argparse.ArgumentParser) -> list[str]:
-    """Returns keys as words of a command line: a key is a flag without its dashes, or a variable
-    of llama-server's environment. Raises ConfigError."""
-    return [word for key, value in keys.items() for word in _words(key, value, parser)]
+def preset_level(keys: Mapping[str, str], parser: FlagParser) -> Level:
+    """Returns what the keys of a section set. Raises ConfigError."""
+    return level_of(parser, preset_entries(keys, parser))
 
 
-def _words(key: str, value: str, parser: argparse.ArgumentParser) -> list[str]:
-    actions: Mapping[str, argparse.Action] = parser._option_string_actions
-    flag = _flag_of(key, actions)
-    action = actions[flag]
-    if action.dest in SERVER_DESTS:
-        raise ConfigError(
-            f"{key} is about the server or its list of models, and no model has it for itself; "
-            "give it on the command line."
-        )
-    if isinstance(action, argparse.BooleanOptionalAction):
-        names: Sequence[str] = action.option_strings
-        is_no = flag.startswith("--no-")
-        return [names[-1] if is_on(key, value) == is_no else names[0]]
-    if action.nargs == 0:
-        return [flag] if is_on(key, value) else []
-    if action.nargs not in (None, "?", 1):
-        raise ConfigError(f"{key} takes {action.nargs} values, and a key has one.")
-    return [f"{flag}={value}"] if flag.startswith("--") else [flag, value]
+def words_of_keys(keys: Mapping[str, str], parser: FlagParser) -> list[str]:
+    """Returns keys as words of a command line. Raises ConfigError."""
+    return [word for entry in preset_entries(keys, parser) for word in words_of(entry)]
 
 
-def _flag_of(key: str, actions: Mapping[str, argparse.Action]) -> str:
+def preset_entries(keys: Mapping[str, str], parser: FlagParser) -> Iterator[Entry]:
+    """Yields what keys say: a key is a flag without its dashes, or a variable of llama-server's
+    environment. Raises ConfigError."""
+    not_for_models = server_dests(parser)
+    for key, value in keys.items():
+        flag = _flag_of(key, parser)
+        action = parser.action_of(flag)
+        if action.dest in not_for_models:
+            raise ConfigError(
+                f"{key} is about the server or its list of models, and no model has it for itself; "
+                "give it on the command line."
+            )
+        yield Entry(action, flag, value, key)
+
+
+def server_dests(parser: FlagParser) -> frozenset[str]:
+    """Returns the flags of the server and of its list of models."""
+    return frozenset(
+        action.dest
+        for group in parser._action_groups
+        if group.title in SERVER_GROUPS
+        for action in group._group_actions
+    )
+
+
+def _flag_of(key: str, parser: FlagParser) -> str:
     name = key.removeprefix(PREFIX)
     candidates: list[str] = [f"--{key}", f"-{key}", VALUES.get(name, ""), *SWITCHES.get(name, ())]
     for flag in candidates:
-        if flag in actions:
+        if flag in parser._option_string_actions and key not in ("help", "h", "version"):
             return flag
     raise ConfigError(
         f"{key} is no flag of a model; see dllama-root --help, and leave out the dashes."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from api.config import AnswerDefaults, ApiConfig, VertexRoutes
 from api.requests.generation import parse_common
-from dllama.cli.flags.defaults import RequestDefaults
-from dllama.cli.flags.settings import ServerSettings
+from dllama.cli.flags.settings import RequestDefaults, ServerSettings
 from dllama.errors import ConfigError, RequestError
 from dllama.requests import SamplingParams
 

@@ -25,6 +25,13 @@ def rows_of(server: ServerAddress) -> list[Row]:
     return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
 
 
+def has_choice(server: ServerAddress) -> bool:
+    """Returns whether a server has many models, of which each request names one. Raises
+    DllamaError."""
+    rows = rows_of(server)
+    return len(rows) > 1 and any(state_of(row) for row in rows)
+
+
 def state_of(row: Row) -> str:
     """Returns what a router tells of a model; "" of a server with one model."""
     status = row.get("status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from typing import TextIO
 
 from dllama.errors import RequestError
@@ -41,6 +42,15 @@ def decoded_text(data: bytes, encoding: str) -> str:
             ) from None
         text = data.decode(encoding, "replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_piped(stream: TextIO) -> bool:
+    """Returns whether a stream is a pipe or a file, of which text is expected."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def piped_text(stream: TextIO) -> str:

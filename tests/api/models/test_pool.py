@@ -290,6 +290,41 @@ def test_a_stream_that_goes_on_without_its_client_keeps_its_model() -> None:
     run(body)
 
 
+def test_a_stream_waits_for_its_model_without_its_client_and_ends_by_its_conversation() -> None:
+    """A page that is reloaded, or stopped, while the model loads."""
+
+    async def body() -> None:
+        source = ScriptedSource("one")
+        async with routing(source) as server:
+            source.may_load.clear()
+            headers = {"X-Conversation-Id": "talk"}
+            asked = orjson.dumps({"model": "one", "messages": HI, "stream": True})
+            path = f"{server.url}/v1/chat/completions"
+            leaving = asyncio.create_task(server.session.post(path, data=asked, headers=headers))
+            await until_status(server, "one", "loading")
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            early = await server.get("/v1/stream?conv_id=talk")
+            assert early.status == 503 and early.headers["Retry-After"] == "1"
+            source.may_load.set()
+            while (kept := await server.get("/v1/stream?conv_id=talk")).status == 503:
+                await asyncio.sleep(0.01)
+            assert kept.status == 200 and kept.lines[-1] == b"[DONE]"
+            await server.post("/models/unload", {"model": "one"})
+            await until(lambda: not source.running)
+            source.may_load.clear()
+            stopped = asyncio.create_task(server.session.post(path, data=asked, headers=headers))
+            await until_status(server, "one", "loading")
+            ended = await server.request("DELETE", "/v1/stream?conv_id=talk")
+            assert ended.status == 204
+            reply = await stopped
+            assert reply.status == 400 and "was cancelled" in await reply.text()
+            assert (await server.get("/v1/stream?conv_id=talk")).status == 404
+            source.may_load.set()
+
+    run(body)
+
+
 def test_many_requests_over_few_places_are_all_answered() -> None:
     async def body() -> None:
         names = [f"m{i}" for i in range(5)]

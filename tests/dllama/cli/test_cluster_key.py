@@ -8,11 +8,12 @@ from typing import NoReturn
 import pytest
 
 from cluster.security.cluster_key import new_cluster_key
-from dllama.cli.commands import bench, up
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.root import read_flags
 from dllama.cli.flags.settings import EngineSettings
-from dllama.cli.main import build_parser
+from dllama.cli.hybrid import child
+from dllama.cli.main import start
+from dllama.cli.work import bench
 from dllama.errors import ConfigError
 
 
@@ -32,11 +33,9 @@ def test_children_are_told_the_key_by_their_environment(
     key = new_cluster_key().text()
     file = tmp_path / "key"
     file.write_text(key)
-    args, extra = build_parser("up").parse_known_args(["up", "--cluster-key", f"@{file}"])
-    assert args.cluster_key == key and not extra
-    monkeypatch.setattr(up.subprocess, "Popen", popen)
-    with pytest.raises(Started), up.local_cluster("m", 1, 1, extra, args.cluster_key):
-        pass
+    monkeypatch.setattr(child.subprocess, "Popen", popen)
+    with pytest.raises(Started):
+        start(["up", "--cluster-key", f"@{file}", "--port", "0"])
     ((command, environment),) = seen
     assert key not in " ".join(command)
     assert environment["DLLAMA_CLUSTER_KEY"] == key
@@ -71,5 +70,5 @@ def test_bench_reaches_workers_as_the_root_does(monkeypatch: pytest.MonkeyPatch)
     for words in (["--no-encrypt"], ["--cluster-key", key]):
         args = ["bench", "-m", str(DEFAULT_MODEL), "-p", "8", "-n", "8", *words]
         with pytest.raises(ConfigError):
-            bench.run(build_parser().parse_args(args))
+            start(args)
     assert [(s.encrypts, s.cluster_key) for s in seen] == [(False, None), (True, key)]

@@ -38,6 +38,11 @@ def test_a_dash_is_standard_input(toy: Path) -> None:
     wanted = dllama(*words, "hello").stdout
     assert dllama(*words, "-", stdin="hello\n").stdout == wanted
     assert dllama(*words, "-", stdin="\ufeffhello\n").stdout == wanted, "a byte order mark"
+    assert dllama(*words[1:], "-p", "hello").stdout == wanted, "without a command"
+    assert dllama(*words[1:], stdin="hello\n").stdout == wanted
+    both = dllama(*words, "a\nhello").stdout
+    assert dllama(*words, "hello", stdin="a\n").stdout == both
+    assert dllama(*words[1:], "-p", "hello", stdin="a\n").stdout == both
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,11 @@ def test_a_dash_is_standard_input(toy: Path) -> None:
         (("perplexity", "-m", "TOY", "-f", "TOY", "-c", "32"), "is no text in UTF-8"),
         (("perplexity", "-m", "TOY", "-f", __file__, "-c", "9999"), "windows of 9999 tokens"),
         (("nonsense",), "invalid choice"),
+        ((), "there is no prompt"),
+        (("--server", "--chat"), "exclude each other"),
+        (("--server", "-p", "hi"), "-p is a prompt"),
+        (("up", "--magic"), "unrecognized arguments: --magic"),
+        (("--chat", "--port", "many"), "'many' is no port"),
         (("run", "-m", "TOY", "--typical-p", "2", "hi"), "typical_p is 2.0"),
         (("run", "-m", "TOY", "--samplers", "top_k,magic", "hi"), "is no list of penalties"),
     ],

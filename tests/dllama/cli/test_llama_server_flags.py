@@ -12,13 +12,13 @@ import pytest
 
 from dllama.cli.flags.contexts import with_context_flags
 from dllama.cli.flags.engine import engine_settings
-from dllama.cli.flags.environment import SWITCHES, VALUES, environment_flags
 from dllama.cli.flags.hub import use_hub_flags
 from dllama.cli.flags.llama_server import ANY, FOREIGN, Foreign, taken_flags
-from dllama.cli.flags.root import build_parser
+from dllama.cli.flags.root import build_parser, read_flags
 from dllama.cli.flags.server import server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.server.api_config import answer_defaults, api_config
+from dllama.cli.sources.llama_variables import SWITCHES, VALUES
 from dllama.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -138,19 +138,29 @@ def test_types_of_a_cache() -> None:
             engine(*words)
 
 
-def test_the_environment_comes_before_the_command_line() -> None:
+def test_the_environment_counts_after_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         "LLAMA_ARG_HOST": "192.0.2.1", "LLAMA_ARG_CTX_SIZE": "512", "LLAMA_ARG_N_PARALLEL": "2",
         "LLAMA_ARG_CONTEXT_SHIFT": "true", "LLAMA_ARG_NO_CACHE_PROMPT": "", "LLAMA_ARG_UI": "off",
         "LLAMA_ARG_ENDPOINT_SLOTS": "0", "LLAMA_ARG_N_GPU_LAYERS": "99", "LLAMA_ARG_TOP_K": "",
     }  # fmt: skip
-    flags = environment_flags(variables)
-    assert server(*flags).hosts == ("192.0.2.1",)
-    found = server(*flags, "--host", "::1", "--slots")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert read_flags([]).server.hosts == ("192.0.2.1",)
+    found = read_flags(["--host", "::1", "--slots"]).server
     assert found.hosts == ("::1",) and found.shows_slots and not found.has_page
     assert found.defaults.fields == {"cache_prompt": False}
-    assert engine(*flags).ctx_size == 256 and engine(*flags).context_shift
-    assert environment_flags({}) == []
+    contexts = read_flags([]).engine
+    assert contexts.ctx_size == 256 and contexts.context_shift
+    monkeypatch.setenv("DLLAMA_HOST", "192.0.2.2")
+    monkeypatch.setenv("LLAMA_ARG_MMPROJ", "x")
+    with pytest.raises(ConfigError, match="--mmproj is a flag"):
+        read_flags(["--mlock"])
+    monkeypatch.delenv("LLAMA_ARG_MMPROJ")
+    assert read_flags([]).server.hosts == ("192.0.2.2",), "our own variable counts before theirs"
+    monkeypatch.setenv("LLAMA_ARG_PORT", "many")
+    with pytest.raises(ConfigError, match=r"\$LLAMA_ARG_PORT: 'many' is no port"):
+        read_flags([])
 
 
 @pytest.mark.parametrize(

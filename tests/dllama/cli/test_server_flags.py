@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.flags.logs import log_settings
-from dllama.cli.flags.root import build_parser
-from dllama.cli.flags.server import KEYS_VARIABLE, LLAMA_KEYS_VARIABLE, server_settings
+from dllama.cli.flags.root import build_parser, read_flags
+from dllama.cli.flags.server import LLAMA_KEYS_VARIABLE, server_settings
 from dllama.cli.flags.settings import ServerSettings
 from dllama.errors import ConfigError
 from dllama.logs.settings import LogSettings
@@ -19,19 +19,21 @@ def settings(*argv: str) -> ServerSettings:
 
 
 def test_keys_come_from_flags_and_files_or_the_environment(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(KEYS_VARIABLE, "env1,env2")
-    assert settings().api_keys == ("env1", "env2")
+    monkeypatch.setenv("DLLAMA_API_KEY", "env1,env2")
+    assert read_flags([]).server.api_keys == ("env1", "env2")
+    assert read_flags(["--api-key", "a"]).server.api_keys == ("a",)
     assert settings("--api-key", "a,b", "--api-key", "c", "--api-key", "a").api_keys == (
         "a", "b", "c",
     )  # fmt: skip
     file = tmp_path / "keys"
     file.write_text("# ours\nd\n\n  a \n")
     assert settings("--api-key", "a", "--api-key-file", str(file)).api_keys == ("a", "d")
-    assert settings("--api-key-file", str(file)).api_keys == ("d", "a")
+    assert read_flags(["--api-key-file", str(file)]).server.api_keys == ("d", "a")
     monkeypatch.setenv(LLAMA_KEYS_VARIABLE, "env2,env3")
-    assert settings().api_keys == ("env1", "env2", "env3")
+    assert read_flags([]).server.api_keys == ("env1", "env2")
+    monkeypatch.delenv("DLLAMA_API_KEY")
+    assert settings().api_keys == ("env2", "env3")
     monkeypatch.delenv(LLAMA_KEYS_VARIABLE)
-    monkeypatch.delenv(KEYS_VARIABLE)
     assert settings().api_keys == ()
     assert "secret" not in repr(settings("--api-key", "secret"))
 

@@ -8,14 +8,14 @@ import pytest
 from huggingface_hub import constants
 
 from benchmarks.peers.llama_server_suite import fill_cache
-from dllama.cli.flags.arguments import make_parser
+from dllama.cli.flags.parser import make_parser
 from dllama.cli.flags.root import build_parser, read_flags
 from dllama.cli.flags.router import RouterSettings
 from dllama.cli.flags.server import add_server_flags
 from dllama.cli.router.model_folder import models_in
 from dllama.cli.router.model_list import ListedModel, ModelList
 from dllama.cli.router.preset_file import parse_presets
-from dllama.cli.router.preset_keys import SERVER_DESTS
+from dllama.cli.router.preset_keys import server_dests
 from dllama.errors import ConfigError
 from dllama.hub.settings import HubSettings
 
@@ -169,9 +169,9 @@ def test_models_of_the_hub_have_the_names_of_llama_servers_list(
 def test_flags_of_the_server_are_not_those_of_a_model() -> None:
     parser = make_parser("x", "")
     add_server_flags(parser)
-    dests = {action.dest for action in parser._actions}
-    assert dests - OF_A_MODEL <= SERVER_DESTS and not OF_A_MODEL & SERVER_DESTS
-    assert {action.dest for action in build_parser()._actions} >= SERVER_DESTS
+    found = server_dests(parser)
+    assert {action.dest for action in parser.flags()} == found | OF_A_MODEL
+    assert found < server_dests(build_parser()) and not found & OF_A_MODEL
 
 
 def test_which_flags_start_a_router(monkeypatch: pytest.MonkeyPatch) -> None:

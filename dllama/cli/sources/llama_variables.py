@@ -1,13 +1,14 @@
-"""llama-server's environment variables, LLAMA_ARG_*: each is a flag, which comes before those of
-the command line, so that the latter win."""
+"""llama-server's environment variables, LLAMA_ARG_*: each is a flag, of less weight than our own
+variables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from dllama.cli.flags.parser import FlagParser
+from dllama.cli.sources.level import OFF, ON, Entry, Level, level_of
 
 PREFIX = "LLAMA_ARG_"
-ON = ("1", "true", "on", "enabled")
-OFF = ("0", "false", "off", "disabled")
 
 # Variables of flags with a value; the others are called as their flag is.
 VALUES = {
@@ -47,17 +48,22 @@ SWITCHES = {
 }  # fmt: skip
 
 
-def environment_flags(environment: Mapping[str, str]) -> list[str]:
-    """Returns the flags that the environment sets. A variable of a flag that changes nothing is not
-    looked at."""
-    flags: list[str] = []
+def environment_level(parser: FlagParser, environment: Mapping[str, str]) -> Level:
+    """Returns what llama-server's variables set. A variable of a flag that changes nothing is not
+    looked at. Raises ConfigError, with the variable's name, for a value that cannot be read."""
+    return level_of(parser, _entries(parser, environment))
+
+
+def _entries(parser: FlagParser, environment: Mapping[str, str]) -> Iterator[Entry]:
     for name, flag in VALUES.items():
         value = environment.get(PREFIX + name)
         if value:
-            flags.append(f"{flag}={value}")
+            yield Entry(parser.action_of(flag), flag, value, f"${PREFIX}{name}")
     for name, (on, off) in SWITCHES.items():
-        value = environment.get(PREFIX + name, "").lower()
+        variable = PREFIX + name
+        value = environment.get(variable, "").lower()
         if PREFIX + "NO_" + name in environment:
-            value = "0"
-        flags += [flag for flag, words in ((on, ON), (off, OFF)) if flag and value in words]
-    return flags
+            variable, value = f"{PREFIX}NO_{name}", "0"
+        for flag, words in ((on, ON), (off, OFF)):
+            if flag and value in words:
+                yield Entry(parser.action_of(flag), flag, "true", f"${variable}")

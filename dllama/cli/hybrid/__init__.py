@@ -1,0 +1,1 @@
+"""A server and a chat with it in one terminal: its processes, and their end."""

@@ -1,0 +1,1 @@
+"""What a package adds to dllama: a command, a family of models, and a dialect of tool calls."""

@@ -77,7 +77,7 @@ def _use(message: Any, client: _Client) -> None:
     elif isinstance(message, KvShift):
         check_shift(message, LIMITS)
     elif isinstance(message, KvCall):
-        check_kv_call(message, LIMITS.n_pages)
+        check_kv_call(message, LIMITS)
         assert "/" not in message.name and message.name.strip(".")
     elif isinstance(message, Load):
         check_config(message.config)

@@ -19,6 +19,7 @@ from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
 from cluster.wire.checks import (
+    KvRoom,
     RankLimits,
     check_config,
     check_kv_call,
@@ -77,7 +78,7 @@ def _use(message: Any, client: _Client) -> None:
     elif isinstance(message, KvShift):
         check_shift(message, LIMITS)
     elif isinstance(message, KvCall):
-        check_kv_call(message, LIMITS)
+        check_kv_call(message, KvRoom(LIMITS.n_pages))
         assert "/" not in message.name and message.name.strip(".")
     elif isinstance(message, Load):
         check_config(message.config)

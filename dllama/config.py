@@ -92,6 +92,28 @@ FULL_ATTENTION = LayerAttention()
 
 
 @dataclass(frozen=True, slots=True)
+class Latent:
+    """The sizes of multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): what is kept of a
+    token and layer is one row for all heads, `kv_rank` compressed values and `rope_dim` rotated
+    ones.
+
+    A head's query and key are `nope_dim` values without positions and `rope_dim` with them, its
+    value is `value_dim` values.
+    """
+
+    kv_rank: int
+    rope_dim: int
+    nope_dim: int
+    value_dim: int
+    q_rank: int = 0  # of compressed queries; 0: they are not compressed
+
+    @property
+    def width(self) -> int:
+        """Values that are kept of a token and layer."""
+        return self.kv_rank + self.rope_dim
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a Llama-family model.
 
@@ -153,6 +175,7 @@ class ModelConfig:
     has_layer_norm: bool = False  # norms take the mean off before they scale
     residual_scale: float = 1.0  # of what a half layer adds
     logit_scale: float = 1.0
+    latent: Latent | None = None  # keys and values are compressed; n_kv_heads is then n_heads
     has_output_gate: bool = False  # attention's result is weighed by a sigmoid, value by value
     delta: DeltaSizes | None = None  # of layers that are gated delta nets; None: all attend
 
@@ -236,8 +259,50 @@ class ModelConfig:
         return self.head_dim if self.partial_rotary_dim is None else self.partial_rotary_dim
 
     @property
+    def value_dim(self) -> int:
+        """Values that a head mixes."""
+        return self.head_dim if self.latent is None else self.latent.value_dim
+
+    @property
+    def attended_dim(self) -> int:
+        """Values of a query and of what it attends to."""
+        return self.head_dim if self.latent is None else self.latent.width
+
+    @property
     def q_dim(self) -> int:
+        """Columns of `wo`: what all heads mix."""
+        return self.n_heads * self.value_dim
+
+    @property
+    def query_dim(self) -> int:
+        """Rows of a latent model's queries."""
         return self.n_heads * self.head_dim
+
+    @property
+    def key_up_dim(self) -> int:
+        """Rows of the matrices that take a latent model's queries to compressed keys."""
+        return self.n_heads * self.kv_rank
+
+    @property
+    def latent_key_dim(self) -> int:
+        """Rows of the same matrices, where they are stored the other way round."""
+        return self.n_heads * self.nope_dim
+
+    @property
+    def kv_rank(self) -> int:
+        return 0 if self.latent is None else self.latent.kv_rank
+
+    @property
+    def q_rank(self) -> int:
+        return 0 if self.latent is None else self.latent.q_rank
+
+    @property
+    def nope_dim(self) -> int:
+        return 0 if self.latent is None else self.latent.nope_dim
+
+    @property
+    def latent_dim(self) -> int:
+        return 0 if self.latent is None else self.latent.width
 
     @property
     def gated_q_dim(self) -> int:

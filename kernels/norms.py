@@ -36,7 +36,7 @@ def _norm_rows(thread, team, x, delta, taken_in, before, how, a, n_tokens, own, 
     while True:
         first, end = claim_rows(team, n_tokens, own, needs)
         for t in range(first, end):
-            row = x[t]
+            row = x[t, : a[0].shape[1]]
             if delta.shape[0] > 0:
                 _add_row(row, delta[t, : row.size], bias, after, epsilon, scale)
             if before.size > 0:
@@ -70,7 +70,7 @@ def add_norm(
     without a norm is multiplied by `scale`. Norms are of root mean squares; where it is centered,
     the second one is of what is left of x without its mean.
 
-    x and delta are (T, dim) float32; delta may be wider, or None for nothing to add. `own` =
+    x and delta are (T, dim) float32; both may be wider, and delta None for nothing to add. `own` =
     (first, end) are the rows that are computed, where they are not all. Where there is a bias,
     delta is overwritten.
     """

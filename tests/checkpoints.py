@@ -16,9 +16,10 @@ from dllama.formats.gguf_config import SCALES
 from dllama.formats.rope_order import RotaryPairs, interleaved_order
 from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
-from dllama.models import FAMILIES
+from dllama.models import FAMILIES, model_tensors
 from dllama.models.changes import plus_one
 from dllama.models.delta_orders import minus_exp
+from dllama.models.latent import log_multiplier
 from dllama.models.tensors import Tensor
 from dllama.qtypes import QType
 from tests.toy_models import toy_tensor
@@ -87,12 +88,12 @@ def write_checkpoint(
     """Writes the toy that `write_toy` writes for the same arguments, in `n_files` files, with
     `more` in its config.json; `fields` are further ones of its config, `change` may alter its
     tensors. Returns the folder."""
+    heads = {"n_kv_heads": n_kv_heads, "head_dim": head_dim or dim // n_heads}
     config = ModelConfig(
         arch=arch, name=folder.name, dim=dim, hidden_dim=hidden_dim, n_layers=n_layers,
-        n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim or dim // n_heads,
-        vocab_size=vocab_size, max_seq_len=max_seq_len,
+        n_heads=n_heads, vocab_size=vocab_size, max_seq_len=max_seq_len,
         norm_epsilon=1e-6 if arch == "qwen3" else 1e-5, rope_theta=10000.0, is_tied=tied,
-        **{**FAMILIES[arch].always, "rope_scaling": rope_scaling, **(fields or {})},
+        **{**FAMILIES[arch].always, **heads, "rope_scaling": rope_scaling, **(fields or {})},
     )  # fmt: skip
     model_type = model_type or FAMILIES[arch].hf_types[0]
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,9 @@ def checkpoint_tensors(
     family's names say so. Vectors are of the same type as matrices."""
     family = FAMILIES[config.arch]
     renamed = family.hf_renamed.get(model_type, {})
-    together = by_stored_name(config, lambda n, t: their_name(n, renamed_tensor(t, renamed)))
+    together = by_stored_name(
+        config, lambda n, t: their_name(n, renamed_tensor(t, renamed)), family.stored
+    )
     found: dict[str, Entry] = {}
     joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last
     for theirs, parts in together.items():
@@ -172,8 +175,13 @@ def _as_stored(config: ModelConfig, theirs: str, values: np.ndarray) -> np.ndarr
 
 
 def _stored_rows(config: ModelConfig, name: str, tensor: Tensor, seed: int) -> np.ndarray:
-    """The values of a toy's tensor, rotary pairs as checkpoints of its family have them."""
+    """The values of a toy's tensor, rotary pairs and matrices as checkpoints of its family have
+    them."""
     values = toy_tensor(config, name, seed)
+    table = model_tensors(config)[name]
+    if tensor.rows is not table.rows:
+        each = values.reshape(-1, tensor.cols.size(config), table.cols.size(config))
+        return each.transpose(0, 2, 1).reshape(-1, tensor.cols.size(config))
     if not tensor.has_pairs or not FAMILIES[config.arch].is_hf_interleaved:
         return values
     axis, pairs = int(len(values) == 1), RotaryPairs(config.head_dim, config.rotary_dim)
@@ -194,9 +202,15 @@ def config_json(config: ModelConfig) -> dict[str, object]:
     windows = {kind.window for kind in config.attention_layers if kind.window}
     if windows:
         said["sliding_window"] = max(windows)
+    if (latent := config.latent) is not None:
+        said |= {
+            "kv_lora_rank": latent.kv_rank, "q_lora_rank": latent.q_rank or None,
+            "qk_rope_head_dim": latent.rope_dim, "qk_nope_head_dim": latent.nope_dim,
+            "v_head_dim": latent.value_dim, "head_dim": latent.rope_dim,
+        }  # fmt: skip
     if config.arch == "llama4":
         said |= llama4_json(config)
-    elif config.n_experts and config.gating is Gating.SIGMOID:
+    elif config.n_experts and (config.gating is Gating.SIGMOID or config.latent):
         said |= {
             "intermediate_size": config.dense_hidden_dim, "n_routed_experts": config.n_experts,
             "num_experts_per_tok": config.n_active_experts,
@@ -238,6 +252,9 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scaling.kind is RopeScalingKind.YARN:
             rope |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow,
                      "attention_factor": scaling.attention_factor}  # fmt: skip
+            if multiplier := log_multiplier(config):
+                del rope["attention_factor"]
+                rope |= {"mscale": 10 * multiplier, "mscale_all_dim": 10 * multiplier}
             if config.query_growth is not None:  # Ministral 3's
                 rope["llama_4_scaling_beta"] = config.query_growth.scale
             if not scaling.is_rounded:
@@ -253,7 +270,9 @@ def config_json(config: ModelConfig) -> dict[str, object]:
         if scale is not None:
             divides = family.divides_logits and theirs == "logit_scale"
             said[key] = 1 / scale if divides else scale
-    if config.partial_rotary_dim is not None:
+    if config.latent is not None:
+        said.pop("partial_rotary_factor", None)
+    elif config.partial_rotary_dim is not None:
         said["partial_rotary_factor"] = config.partial_rotary_dim / config.head_dim
     return said
 

@@ -7,6 +7,7 @@ differs. Scales are chosen so that activations stay near 1 and logits spread ove
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from dllama.config import (
     FULL_ATTENTION,
     DeltaSizes,
     Gating,
+    Latent,
     LayerAttention,
     ModelConfig,
     QueryGrowth,
@@ -29,6 +31,7 @@ from dllama.formats.m_layout import m_tensors
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import factor_rows, in_file_order, model_stream
 from dllama.models import FAMILIES, model_tensors
+from dllama.models.latent import LATENT_ATTENTION
 from dllama.qtypes import BLOCK, QType
 from kernels.gates import Gate
 
@@ -79,6 +82,18 @@ EXPERTS: dict[str, dict[str, object]] = {
         "has_qkv_bias": True,
         "has_qk_norm": True,
     },
+    "deepseek2": {
+        "n_experts": 8,
+        "n_active_experts": 3,
+        "has_expert_norm": True,
+        "gating": Gating.SIGMOID,
+        "has_choice_bias": True,
+        "n_expert_groups": 4,
+        "n_active_groups": 2,
+        "expert_scale": 1.5,
+        "n_dense_layers": 1,
+        "dense_hidden_dim": 224,
+    },
 }
 """The experts of a toy of two layers, and what comes with them, by its family."""
 
@@ -88,8 +103,27 @@ DELTA: dict[str, DeltaSizes] = {
     "qwen35moe": DeltaSizes(4, 4, 16, 32, 4, interval=2, n_slots=24),
 }
 """The gated delta nets of a toy, by its family."""
-SHARED = {"qwen2moe": 2, "glm4moe": 1, "llama4": 1}
+SHARED = {"qwen2moe": 2, "glm4moe": 1, "deepseek2": 2, "llama4": 1}
 """How many experts the shared one of a toy is as wide as, by its family."""
+
+LATENT = Latent(kv_rank=32, rope_dim=8, nope_dim=32, value_dim=32, q_rank=64)
+"""The latent attention of a toy."""
+
+DEEPSEEK: dict[str, object] = {
+    "latent": LATENT, "n_kv_heads": 4, "head_dim": 40, "partial_rotary_dim": 8,
+    "shared_hidden_dim": 320, **EXPERTS["deepseek2"],
+}  # fmt: skip
+"""All that comes with it in a toy of four heads."""
+
+V2_LITE: dict[str, object] = {
+    "latent": replace(LATENT, q_rank=0),
+    "gating": Gating.SOFTMAX,
+    "has_choice_bias": False,
+    "has_expert_norm": False,
+    "rope_scaling": RopeScaling(RopeScalingKind.YARN, 4.0, 64, attention_factor=1.0),
+    "attention_scale": 0.2,
+}
+"""What differs in a DeepSeek-V2-Lite."""
 
 MIXTRAL: dict[str, object] = {"n_experts": 4, "n_active_experts": 2, "has_expert_norm": True}
 """Those of a llama that is a Mixtral."""
@@ -146,6 +180,11 @@ def write_toy(
         more = {"attention_layers": llama4_layers(n_layers), **more}
     if arch in SHARED:
         more = {"shared_hidden_dim": SHARED[arch] * hidden_dim, **more}
+    if FAMILIES[arch].attention is LATENT_ATTENTION:
+        more = {"latent": LATENT, **more}
+    if isinstance(latent := more.get("latent"), Latent):
+        head_dim, n_kv_heads = latent.nope_dim + latent.rope_dim, n_heads
+        more = {"partial_rotary_dim": latent.rope_dim, **more}
     config = ModelConfig(
         arch=arch,
         name=f"toy-{arch}-{seed}",

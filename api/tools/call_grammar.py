@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.answers.reasoning import ThinkTags
-from api.tools.dialects import ToolDialect
+from api.tools.dialects import NAME, NUMBER, ToolDialect
 from api.tools.lark_lines import ANY, ControlId, LarkLines
 from api.tools.tagged_grammar import add_tagged_calls
 from api.tools.tool_request import ToolRequest
@@ -69,7 +69,7 @@ class _Rules(LarkLines):
     def add_calls(self, dialect: ToolDialect, tools: ToolRequest) -> list[dict[str, object]]:
         """Adds `calls`, all of an answer's calls, and `marked_calls`, what follows the mark of the
         first. Returns the grammars that they refer to."""
-        literal, lines = self.literal, self.lines
+        literal, lines = self.frame, self.lines
         names = [tool.name for tool in tools.offered]
         parts = self._add_each_call(dialect, names, tools.grammars())
         lines.append(f"one: {' | '.join(f'call_{i}' for i in range(len(names)))}")
@@ -92,9 +92,18 @@ class _Rules(LarkLines):
         """Adds a rule `call_{i}` of each function; returns the grammars that they refer to."""
         if dialect.has_tags:
             return add_tagged_calls(self, names, arguments)
+        if NUMBER in dialect.frame:
+            self.lines.append("NUMBER: /[0-9]{1,9}/")
         for i, name in enumerate(names):
-            self.lines.append(f'call_{i}: {self.literal(dialect.head(name))} @args_{i} "}}"')
+            head = self._head(dialect, name)
+            self.lines.append(f"call_{i}: {head} @args_{i} {self.frame(dialect.tail)}".rstrip())
         return [part.named(f"args_{i}") for i, part in enumerate(arguments)]
+
+    def _head(self, dialect: ToolDialect, name: str) -> str:
+        if NUMBER not in dialect.frame:
+            return self.frame(dialect.head(name))
+        before, _, after = dialect.frame.replace(NAME, name).partition(NUMBER)
+        return f"{self.frame(before)} NUMBER {self.frame(after)}"
 
     def add_free_text(self, dialect: ToolDialect, tools: ToolRequest) -> list[str]:
         """Returns the alternatives of `start`: text without calls, or with calls at its end."""

@@ -27,7 +27,8 @@ class CallReader:
         self.n_complete = 0
         self._index = index
         self._dialect = dialect
-        self._heads = {dialect.head(name): name for name in names}
+        self._heads = {dialect.head(name): name for name in names} if dialect.is_bare else {}
+        self._patterns = {name: dialect.head_pattern(name) for name in names}
         self._state = State.BEGIN if dialect.is_bare else State.TEXT
         self._held = ""
         self._call = -1
@@ -63,9 +64,9 @@ class CallReader:
 
     def _begin(self) -> Iterator[Part]:
         begun = self._held.lstrip()
-        head = next((head for head in self._heads if begun.startswith(head)), None)
-        if head is not None:
-            yield self._open(head, begun)
+        name = next((self._heads[head] for head in self._heads if begun.startswith(head)), None)
+        if name is not None:
+            yield self._open(name, begun)
         elif begun and not any(head.startswith(begun) for head in self._heads):
             self._state = State.TEXT
             yield Text(self._index, "")
@@ -83,16 +84,20 @@ class CallReader:
             yield Text(self._index, certain)
 
     def _marked(self) -> Iterator[Part]:
-        places = [(at, head) for head in self._heads if (at := self._held.find(head)) >= 0]
+        found = ((name, head.search(self._held)) for name, head in self._patterns.items())
+        places = [(head.start(), name) for name, head in found if head is not None]
         if places:
-            at, head = min(places)
-            yield self._open(head, self._held[at:])
+            at, name = min(places)
+            yield self._open(name, self._held[at:])
 
-    def _open(self, head: str, text: str) -> ToolCall:
-        self._held, self._state = text[len(head) :], State.ARGUMENTS
+    def _open(self, name: str, text: str) -> ToolCall:
+        head = self._patterns[name].match(text)
+        assert head is not None, "a call is opened where its head was found"
+        self._held, self._state = text[head.end() :], State.ARGUMENTS
         self._call += 1
         self._end = ObjectEnd()
-        return ToolCall(self._index, self._call, self._dialect.new_id(), self._heads[head])
+        call_id = head.groupdict().get("id") or self._dialect.new_id()
+        return ToolCall(self._index, self._call, call_id, name)
 
     def _arguments(self) -> Iterator[Part]:
         if not self._held:

@@ -1,11 +1,13 @@
 """How each family of models writes a tool call: a table. Adding a family is adding a row.
 
-A call is mostly a JSON object of a name and arguments; the rows differ in what stands around it.
+A call is mostly a JSON object of a name and arguments, or its arguments alone after a frame with
+its name; the rows differ in what stands around it.
 Source: the chat templates of the models' makers."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import string
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ class ToolDialect:
     between: str = ""
     closing: str = ""
     arguments_key: str = "arguments"
+    frame: str = ""  # what stands before a call's arguments, with NAME and perhaps NUMBER in it;
+    # empty: a call is a JSON object
+    controls: tuple[str, ...] = ()  # further texts of the frames that may be control tokens
     is_bare: bool = False
     is_single: bool = False  # the models were made for one call a turn
     has_short_ids: bool = False  # nine letters and digits, which the templates insist on
@@ -41,11 +46,27 @@ class ToolDialect:
     @property
     def marks(self) -> tuple[str, ...]:
         """The texts of calls by which they are read, any of which may be a control token."""
-        return TAGS if self.has_tags else (self.mark,)
+        return TAGS if self.has_tags else (self.mark, *self.controls)
 
-    def head(self, name: str) -> str:
-        """Returns the text of a call up to its arguments."""
+    def head(self, name: str, number: int = 0) -> str:
+        """Returns the text of a call up to its arguments; some dialects count calls."""
+        if self.frame:
+            return self.frame.replace(NAME, name).replace(NUMBER, str(number))
         return f'{{"name": {json.dumps(name)}, "{self.arguments_key}": '
+
+    @property
+    def tail(self) -> str:
+        """What follows the arguments, before `after`."""
+        return "" if self.frame else "}"
+
+    def head_pattern(self, name: str) -> re.Pattern[str]:
+        """Returns what `head` may return for any number; its group `id` is the id that a call is
+        written with, where there is one."""
+        if NUMBER not in self.frame:
+            return re.compile(re.escape(self.head(name)))
+        before, _, after = self.frame.partition(COUNTED)
+        counted = COUNTED.replace(NAME, re.escape(name)).replace(NUMBER, "[0-9]{1,9}")
+        return re.compile(f"{re.escape(before)}(?P<id>{counted}){re.escape(after)}")
 
     def new_id(self) -> str:
         """Returns an id for a call, as the dialect's templates take it."""
@@ -54,6 +75,8 @@ class ToolDialect:
         return f"call_{secrets.token_hex(12)}"
 
 
+NAME, NUMBER = "{name}", "{number}"
+COUNTED = f"functions.{NAME}:{NUMBER}"
 SHORT_ID_CHARS = 9
 _LETTERS = string.ascii_letters + string.digits
 
@@ -108,6 +131,43 @@ HARMONY = ToolDialect(
     is_single=True,
     has_channels=True,
 )
+_DEEPSEEK_MARKS = (
+    "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>",
+)  # fmt: skip
+DEEPSEEK_R1 = ToolDialect(
+    name="deepseek-r1",  # DeepSeek-V3, V3-0324, R1, R1-0528
+    signs=("['type'] + '<｜tool▁sep｜>'", "function<｜tool▁sep｜>"),
+    mark="<｜tool▁calls▁begin｜>",
+    opening="<｜tool▁calls▁begin｜>",
+    frame=f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{NAME}\n```json\n",
+    after="\n```<｜tool▁call▁end｜>",
+    between="\n",
+    closing="<｜tool▁calls▁end｜>",
+    controls=_DEEPSEEK_MARKS,
+)
+DEEPSEEK = ToolDialect(
+    name="deepseek",  # DeepSeek-V3.1
+    signs=("<｜tool▁sep｜>",),
+    mark="<｜tool▁calls▁begin｜>",
+    opening="<｜tool▁calls▁begin｜>",
+    frame=f"<｜tool▁call▁begin｜>{NAME}<｜tool▁sep｜>",
+    after="<｜tool▁call▁end｜>",
+    closing="<｜tool▁calls▁end｜>",
+    controls=_DEEPSEEK_MARKS,
+)
+KIMI = ToolDialect(
+    name="kimi",  # Kimi-K2; ids of calls are their names and numbers
+    signs=("<|tool_call_argument_begin|>",),
+    mark="<|tool_calls_section_begin|>",
+    opening="<|tool_calls_section_begin|>",
+    frame=f"<|tool_call_begin|>{COUNTED}<|tool_call_argument_begin|>",
+    after="<|tool_call_end|>",
+    closing="<|tool_calls_section_end|>",
+    controls=(
+        "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
+        "<|tool_calls_section_end|>",
+    ),
+)  # fmt: skip
 GENERIC = ToolDialect(
     name="generic",  # templates that know no tools: told in words, see history.py
     signs=(),
@@ -117,7 +177,9 @@ GENERIC = ToolDialect(
     between="\n",
     describes_tools=False,
 )
-OWN_DIALECTS = (GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, LLAMA3)
+OWN_DIALECTS = (
+    GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, DEEPSEEK_R1, DEEPSEEK, KIMI, LLAMA3,
+)  # fmt: skip
 TOOL_DIALECTS = (
     *load_all(
         PLUGINS,

@@ -31,6 +31,19 @@ class LarkLines:
                 return f"<[{token}]> {self.literal(text[end:])}".rstrip()
         return json.dumps(text, ensure_ascii=False)
 
+    def frame(self, text: str) -> str:
+        """Returns text that stands around calls as Lark has it, with control tokens wherever they
+        are."""
+        for begin in (match.start() for match in re.finditer(r"[<\[]", text)):
+            for end in _mark_ends(text[begin:]):
+                token = self._control_id(text[begin : begin + end])
+                if token is not None:
+                    parts = (
+                        self.literal(text[:begin]), f"<[{token}]>", self.frame(text[begin + end :])
+                    )  # fmt: skip
+                    return " ".join(part for part in parts if part)
+        return self.literal(text)
+
     def up_to(self, name: str, mark: str, text: str = "ANY") -> None:
         """Adds a rule of any text up to the first mark, and the mark."""
         token = self._control_id(mark)

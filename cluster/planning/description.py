@@ -20,6 +20,7 @@ from dllama.config import ModelConfig
 from dllama.errors import ConfigError
 from dllama.models import FAMILIES
 from dllama.models.delta import ATTENTION_OR_DELTA
+from dllama.models.latent import LATENT_ATTENTION
 from dllama.models.windows import layers_of, pattern_of
 from dllama.qtypes import COMPUTABLE, QType
 from dllama.speeds import KernelSpeeds, TypeSpeed
@@ -141,7 +142,7 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
             f"the model is of arch {arch!r} and type {type_name!r}; expected one of "
             f"{', '.join(FAMILIES)}, and one of {', '.join(types)}"
         )
-    if FAMILIES[str(arch)].attention is ATTENTION_OR_DELTA:
+    if FAMILIES[str(arch)].attention in (ATTENTION_OR_DELTA, LATENT_ATTENTION):
         raise ConfigError(
             f"models of arch {arch} have layers that a description cannot tell of; name a model "
             "file in its place (-m)"

@@ -182,7 +182,7 @@ class Predictor:
         vector_s = config.n_layers * value_s
         norm_s = vector_s * normed_rows * 2 * config.dim
         half_s = config.n_layers * speeds.half_layer_us / 1e6
-        in_heads = heads * config.head_dim * (2 * config.group_size + 2)
+        in_heads = heads * config.attended_dim * (2 * config.group_size + 2)
         in_heads = in_heads * config.n_kv_layers // config.n_layers  # of an average layer
         attention = self._products(node, "heads", heads, n_rows) + half_s
         attention += norm_s + vector_s * n_rows * in_heads
@@ -224,8 +224,8 @@ class Predictor:
         by reading keys and values for one."""
         config, speeds = self.work.config, self.nodes[node].speeds
         n_read, seen = self.work.attended(n_rows, depth)
-        read = n_heads * self.work.kv_head_bytes * n_read
-        values = n_heads * config.head_dim * config.n_kv_layers
+        read = self.work.token_bytes(n_heads) * n_read
+        values = n_heads * config.attended_dim * config.n_kv_layers
         products = 4 * values * config.group_size * seen / speeds.attention_gop_per_s / 1e9
         return max(products, read / float(self._rates[node][0].max()))
 

@@ -14,12 +14,11 @@ from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
-from dllama.sharding.memory import kv_bytes, memory_needed, state_bytes
+from dllama.sharding.memory import kv_bytes, kv_page_bytes, memory_needed, state_bytes
 from dllama.sharding.plan import Shard, plan_for
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
-from kernels.attention.kv_pages import page_bytes
 
 PARTS = ("heads", "delta", "hidden", "experts", "dense", "vocab", "whole")
 """What a matrix is cut by: key/value heads, key heads of gated delta nets, hidden columns, those of
@@ -29,7 +28,7 @@ _PART_OF = {
     Axis.HEADS: "heads", Axis.KV_HEADS: "heads", Axis.HIDDEN: "hidden", Axis.SHARED: "hidden",
     Axis.DENSE: "dense", Axis.VOCAB: "vocab", Axis.DELTA_KEYS: "delta",
     Axis.DELTA_VALUES: "delta", Axis.DELTA_HEADS: "delta", Axis.DELTA_GATES: "delta",
-    Axis.GATED_HEADS: "heads",
+    Axis.GATED_HEADS: "heads", Axis.QUERIES: "heads", Axis.KEY_UP: "heads",
 }  # fmt: skip
 
 
@@ -50,8 +49,7 @@ class ModelWork:
     """The matrices of a model, counted once: those of a shard are sums over its units.
 
     `amounts[part]` is (types, 2) float64: bytes and values of each type, of one unit of the part
-    in all layers together. `kv_head_bytes` are those of a token's keys and values of one head, in
-    all layers together too; `state_head_bytes` those of the state of a key head.
+    in all layers together; `state_head_bytes` those of the state of a key head.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
@@ -79,8 +77,6 @@ class ModelWork:
         embed = tensors["embed"]
         self.embedding_bytes = embed.n_bytes / embed.rows  # of a token, which travel with a step
         self.normed_quants = reads_normed_quants(config, tensors)
-        token = page_bytes(room.kv_type, config.n_kv_layers, 1, config.head_dim) / PAGE_TOKENS
-        self.kv_head_bytes = token
         self.state_head_bytes = state_bytes(config, 1)
         self._windows = Counter(config.attention_of(i).window for i in range(config.n_layers))
         self._memory = self._memory_by_unit()
@@ -134,6 +130,11 @@ class ModelWork:
         """Returns nearly the same at once: memory grows by units of the cut."""
         fixed, slopes = self._memory
         return fixed + sum(slopes[name] * len(getattr(shard, name)) for name in CUT)
+
+    def token_bytes(self, n_heads: int) -> float:
+        """Returns the bytes of a token's keys and values of some heads, in all layers together."""
+        config = self.config
+        return kv_page_bytes(config, config.n_kv_layers, n_heads, self.room.kv_type) / PAGE_TOKENS
 
     def kv_bytes(self, shard: Shard) -> int:
         """Returns the bytes of a rank's keys and values, and of its states."""

@@ -15,11 +15,12 @@ import numpy as np
 from cluster.security.keys import KEY_CHARS, is_key
 from cluster.sockets import parse_address
 from cluster.wire.messages import KvCall, Spares, StepCall
-from dllama.config import DeltaSizes, ModelConfig
+from dllama.config import DeltaSizes, Latent, ModelConfig
 from dllama.errors import ConfigError, ProtocolError
 from dllama.kv import KvShift
 from dllama.models import FAMILIES
 from dllama.models.delta import is_delta_sound
+from dllama.models.latent import LATENT_ATTENTION
 from dllama.qtypes import BLOCK
 from dllama.runtime.kv_files import MARK_BYTES
 from dllama.sharding.memory import state_bytes
@@ -120,9 +121,8 @@ def _is_mixture_sound(config: ModelConfig) -> bool:
 
 def _is_attention_sound(config: ModelConfig) -> bool:
     """Returns whether each layer has its kind of attention, and scales and caps are numbers."""
-    layers, theta, growth = (
-        config.attention_layers, config.local_rope_theta, config.query_growth,
-    )  # fmt: skip
+    layers, theta, latent = config.attention_layers, config.local_rope_theta, config.latent
+    growth = config.query_growth
     factors = (
         config.attention_softcap, config.final_softcap, config.embedding_scale,
         config.residual_scale, config.logit_scale,
@@ -136,6 +136,20 @@ def _is_attention_sound(config: ModelConfig) -> bool:
         and (growth is None or growth.length > config.max_seq_len / MAX_GROWTHS)
         and all(layer.window is not None or not layer.is_chunked for layer in layers)
         and (config.attention_scale is None or math.isfinite(config.attention_scale))
+        and (latent is not None) == (FAMILIES[config.arch].attention is LATENT_ATTENTION)
+        and (latent is None or _is_latent_sound(config, latent))
+    )
+
+
+def _is_latent_sound(config: ModelConfig, sizes: Latent) -> bool:
+    """Returns whether heads are of the sizes that latent attention makes them of."""
+    of_rows = (sizes.kv_rank, sizes.rope_dim, sizes.nope_dim, sizes.value_dim)
+    return (
+        all(0 < size <= MAX_DIMENSION for size in of_rows)
+        and 0 <= sizes.q_rank <= MAX_DIMENSION
+        and config.n_kv_heads == config.n_heads
+        and config.head_dim == sizes.nope_dim + sizes.rope_dim
+        and config.rotary_dim == sizes.rope_dim
     )
 
 
@@ -156,7 +170,8 @@ def check_pages(config: ModelConfig, n_pages: int, max_step_tokens: int, max_byt
     n_window_pages = window_pages(config, n_pages, max_step_tokens)
     in_layers = n_pages * (config.n_kv_layers - config.n_window_layers)
     in_layers += n_window_pages * config.n_window_layers
-    least = in_layers * PAGE_TOKENS * 2 * config.head_dim
+    each = 2 * config.head_dim if config.latent is None else config.latent.width
+    least = in_layers * PAGE_TOKENS * each
     least += config.n_slots * state_bytes(config, 1) // 4
     if least > max_bytes:
         raise ProtocolError(

@@ -30,7 +30,8 @@ def count_pages(config: ModelConfig, settings: EngineSettings, free_bytes: int) 
                 f"{config.max_seq_len} tokens; raise it or lower --ctx-size"
             )
         return -(-settings.kv_tokens // PAGE_TOKENS)
-    budget = free_bytes // KV_SHARE * (len(settings.workers) + 1)
+    n_shares = len(settings.workers) + 1 if config.latent is None else 1  # rows are on every node
+    budget = free_bytes // KV_SHARE * n_shares
 
     def exceeds(n_pages: int) -> bool:
         taken = kv_bytes(

@@ -18,6 +18,8 @@ from dllama.models import FAMILIES, unknown_family
 from dllama.models.blocks import QK_NORM, QKV_BIAS
 from dllama.models.experts import CHOICE_BIAS, check_experts
 from dllama.models.family import Family
+from dllama.models.latent import LOG_MULTIPLIER
+from dllama.models.llama4 import GROWTH_SCALE
 from dllama.models.tensors import Tensor
 from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
@@ -31,7 +33,7 @@ NEUTRAL: dict[str, float] = {
     "attention.clamp_kqv": 0,
     "attn_logit_softcapping": 0,
     "final_logit_softcapping": 0,
-    "attention.temperature_scale": 0,
+    GROWTH_SCALE: 0,
 }
 """Keys that some families compute with (Family.keys); with any other value than this one the files
 of all others are refused."""
@@ -108,7 +110,7 @@ def model_config(file: Described) -> ModelConfig:
     n_layers = _n_layers(keys, file)
     n_heads = keys.integer("attention.head_count")
     dim = keys.integer("embedding_length")
-    head_dim = _head_dim(keys, dim, n_heads, file)
+    found = {} if family.config_of is None else family.config_of(keys)
     fields: dict[str, object] = {
         **_windows(keys, family, n_layers),
         "hidden_dim": keys.integer(
@@ -117,7 +119,8 @@ def model_config(file: Described) -> ModelConfig:
         **{field: True for field in family.optional if field in file.optional},
         **family.always,
         **_scales(keys, family),
-        **(family.config_of(keys) if family.config_of is not None else {}),
+        **({} if "head_dim" in found else _heads(keys, dim, n_heads, file)),
+        **found,
     }
     config = ModelConfig(
         arch=arch,
@@ -125,8 +128,6 @@ def model_config(file: Described) -> ModelConfig:
         dim=dim,
         n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
-        head_dim=head_dim,
         vocab_size=file.vocab_size,
         max_seq_len=keys.integer("context_length"),
         norm_epsilon=keys.number(epsilon_key(family)),
@@ -134,7 +135,6 @@ def model_config(file: Described) -> ModelConfig:
         rope_scaling=_rope_scaling(keys, family, file),
         rope_factors=file.rope_factors,
         long_rope_factors=file.long_rope_factors,
-        partial_rotary_dim=_partial_rotary_dim(keys, head_dim),
         is_tied=not file.has_head,
         tokenizer_size=file.tokenizer_size,
         **fields,  # type: ignore[arg-type]
@@ -201,6 +201,17 @@ def _n_layers(keys: ArchKeys, file: Described) -> int:
     return n_layers
 
 
+def _heads(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> dict[str, object]:
+    """Returns the fields of key/value heads, and of how many of their values are rotated."""
+    head_dim = _head_dim(keys, dim, n_heads, file)
+    rotated = keys.integer("rope.dimension_count", head_dim)
+    return {
+        "n_kv_heads": keys.integer("attention.head_count_kv", n_heads),
+        "head_dim": head_dim,
+        "partial_rotary_dim": None if rotated == head_dim else rotated,
+    }
+
+
 def _head_dim(keys: ArchKeys, dim: int, n_heads: int, file: Described) -> int:
     if "attention.key_length" not in keys and dim % n_heads:
         raise ModelFileError(
@@ -225,12 +236,6 @@ def _windows(keys: ArchKeys, family: Family, n_layers: int) -> dict[str, object]
         theta = keys.number("rope.freq_base_swa") if is_said else rule.local_theta
     layers = windowed_layers(keys, rule, n_layers)
     return {"attention_layers": layers, "local_rope_theta": theta}
-
-
-def _partial_rotary_dim(keys: ArchKeys, head_dim: int) -> int | None:
-    """Returns how many values of a head are rotated; None for all of them."""
-    rotated = keys.integer("rope.dimension_count", head_dim)
-    return None if rotated == head_dim else rotated
 
 
 def _check_rope(config: ModelConfig, file: Described) -> None:
@@ -287,7 +292,7 @@ def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScalin
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0, may_be_zero=True),
-        attention_factor=_attention_factor(keys, kind, factor),
+        attention_factor=_attention_factor(keys, family.keys, kind, factor),
         is_rounded=family.rounds_yarn,
     )
     if scaling.high_freq_factor <= scaling.low_freq_factor:
@@ -312,10 +317,13 @@ def _longrope(keys: ArchKeys, file: Described) -> RopeScaling:
     )
 
 
-def _attention_factor(keys: ArchKeys, kind: str, factor: float) -> float | None:
+def _attention_factor(
+    keys: ArchKeys, own: frozenset[str], kind: str, factor: float
+) -> float | None:
     """GGUF's attn_factor multiplies the factor that YaRN computes; ours replaces it. With the
-    logarithm's multiplier 1 there is none."""
-    if kind == RopeScalingKind.YARN and keys.raw("rope.scaling.yarn_log_multiplier") == 1:
+    logarithm's multiplier 1, and where it makes scores larger, there is none."""
+    multiplier = keys.raw(LOG_MULTIPLIER)
+    if kind == RopeScalingKind.YARN and (multiplier == 1 or (multiplier and LOG_MULTIPLIER in own)):
         return 1.0
     if kind != RopeScalingKind.YARN or "rope.scaling.attn_factor" not in keys:
         return None

@@ -62,7 +62,12 @@ def their_name(name: str, tensor: Tensor) -> str:
 
 
 def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
-    together = by_stored_name(config, their_name)
+    older = {
+        name: tensor
+        for name, tensor in FAMILIES[config.arch].stored.items()
+        if their_name("layers.0.", tensor) in file.tensors
+    }
+    together = by_stored_name(config, their_name, older)
     n_further = ArchKeys(file.metadata, config.arch, file.path).count(N_FURTHER)
     _refuse_unused(file, together, range(config.n_layers, config.n_layers + n_further))
     return [

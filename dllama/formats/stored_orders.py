@@ -30,8 +30,10 @@ class OrderedRows:
         return self.whole.info
 
     def read(self, rows: range, cols: range) -> np.ndarray:
-        stored: np.ndarray = self.whole.read(range(self.info.rows), cols)
-        ordered: np.ndarray = stored[self.places[rows.start : rows.stop]]
+        wanted = self.places[rows.start : rows.stop]
+        first, end = (int(wanted.min()), int(wanted.max()) + 1) if len(wanted) else (0, 0)
+        stored: np.ndarray = self.whole.read(range(first, end), cols)
+        ordered: np.ndarray = stored[wanted - first]
         return ordered
 
     def release(self) -> None:

@@ -3,9 +3,10 @@ order. They read through what they view, whatever file and type it is in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.mapped_source import Stored
 from dllama.formats.rope_order import RotaryPairs, half_split_order
+from dllama.formats.turned import turned
 from dllama.models import model_tensors
 from dllama.models.tensors import Tensor
 from dllama.qtypes import BLOCK, COMPUTABLE
@@ -79,12 +81,15 @@ def half_split(whole: Stored, pairs: RotaryPairs, path: Path) -> HalfSplit:
 
 
 def by_stored_name(
-    config: ModelConfig, their_name: Callable[[str, Tensor], str]
-) -> dict[str, list[Named]]:
+    config: ModelConfig, their_name: Callable[[str, Tensor], str],
+    otherwise: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, list[Named]]:  # fmt: skip
     """Returns a model's tensors by the names of the stored ones that hold them. Tensors that the
-    table gives one name lie in it below each other, in the table's order."""
+    table gives one name lie in it below each other, in the table's order. Those of the rows of the
+    table that are stored `otherwise` (Family.stored) have these in their place."""
     found: dict[str, list[Named]] = {}
-    for name, tensor in model_tensors(config).items():
+    for name, row in model_tensors(config).items():
+        tensor = otherwise.get(row.name, row)
         found.setdefault(their_name(name, tensor), []).append((name, tensor))
     return found
 
@@ -98,14 +103,18 @@ def joint_shape(config: ModelConfig, parts: Sequence[Named]) -> tuple[int, int]:
 
 def parts_of(config: ModelConfig, whole: Stored, parts: Sequence[Named]) -> list[Stored]:
     """Returns each of the tensors that a stored one holds, below each other in this order; the
-    stored one itself where it holds one."""
+    stored one itself where it holds one. Those whose matrices the table has the other way round are
+    turned."""
     if len(parts) == 1:
         return [whole]
+    table = model_tensors(config)
     found: list[Stored] = []
     first = 0
     for name, tensor in parts:
         rows, _ = tensor.shape(config)
         info = replace(whole.info, name=name, rows=rows)
-        found.append(RowsOf(info, whole, first))
+        part = RowsOf(info, whole, first)
+        is_turned = tensor.rows is not table[name].rows
+        found.append(turned(part, name, table[name], config) if is_turned else part)
         first += rows // info.n_experts
     return found

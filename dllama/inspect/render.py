@@ -61,6 +61,12 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
     if config.local_rope_theta is not None and windows:
         rope += f", theta {config.local_rope_theta:g} in layers with a window"
     attention = {}
+    if (latent := config.latent) is not None:
+        queries = f", queries of {latent.q_rank}" * (latent.q_rank > 0)
+        attention["latent"] = (
+            f"{latent.width} values of a token and layer for all heads, {latent.rope_dim} of them "
+            f"rotated{queries}"
+        )
     if windows:
         kind = "chunks" if config.attention_of(0).is_chunked else "windows"
         attention[kind] = f"{max(windows)} tokens in {len(windows)} of {config.n_layers} layers"
@@ -85,6 +91,7 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
             f"{n_states} layers are gated delta nets of {sizes.n_value_heads} heads, "
             f"{sizes.key_dim} x {sizes.value_dim}; {one} for each conversation"
         )
+    of_keys = f" ({config.n_kv_heads} key/value)" if config.latent is None else ""
     hidden = str(config.hidden_dim)
     if config.n_dense_layers:
         hidden += f" (the first {config.n_dense_layers} dense, {config.dense_hidden_dim})"
@@ -94,7 +101,7 @@ def _config_rows(config: ModelConfig | None) -> dict[str, str]:
         "layers": f"{config.n_layers} of width {config.dim}, hidden {hidden}",
         **experts,
         **deltas,
-        "heads": f"{config.n_heads} ({config.n_kv_heads} key/value) of {config.head_dim}",
+        "heads": f"{config.n_heads}{of_keys} of {config.head_dim}",
         "vocabulary": f"{config.vocab_size} tokens",
         **attention,
         "rope": rope,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.command_r import COHERE2, COMMAND_R
+from dllama.models.deepseek2 import DEEPSEEK2
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
@@ -59,6 +60,7 @@ FAMILIES: dict[str, Family] = {
         LLAMA4,
         COMMAND_R,
         COHERE2,
+        DEEPSEEK2,
     )
 }
 """By `general.architecture`; plugins add theirs."""

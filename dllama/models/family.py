@@ -85,6 +85,9 @@ class Family:
     Rows of one of ours lie together."""
     hf_orders: Mapping[str, Order] = field(default_factory=dict)
     """The same for checkpoints."""
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+    """Rows of the table by their names, as checkpoints have them, and GGUF files that lack what the
+    table names: under another name, of several matrices perhaps the other way round."""
     hf_changes: Mapping[str, Change] = field(default_factory=dict)
     """By the names that the table has for checkpoints: what is done to numbers that GGUF files have
     as they are computed with, and checkpoints otherwise."""

@@ -14,11 +14,12 @@ class Axis(StrEnum):
     """The unit that one side of a tensor counts; each value names a size of ModelConfig.
 
     The axis also says how a side is cut: HEADS, QUERY_HEADS, GATED_HEADS (each head's queries, then
-    its gate) and KV_HEADS by the key/value heads of a rank, HIDDEN by its columns of the
-    feed-forward (of each expert), SHARED by its columns of the shared expert, DENSE by its columns
-    of a mixture's dense layers, VOCAB by its part of the vocabulary, DELTA_KEYS, DELTA_VALUES,
-    DELTA_HEADS and DELTA_GATES (the betas and the alphas of each key head) by the heads of its
-    gated delta nets. Other axes are not cut.
+    its gate), KV_HEADS, and of latent attention QUERIES and KEY_UP, by the key/value heads of a
+    rank, HIDDEN by its columns of the feed-forward (of each expert), SHARED by its columns of the
+    shared expert, DENSE by its columns of a mixture's dense layers, VOCAB by its part of the
+    vocabulary, DELTA_KEYS, DELTA_VALUES, DELTA_HEADS and DELTA_GATES (the betas and the alphas of
+    each key head) by the heads of its gated delta nets. Other axes are not cut; KEYS are rows in
+    files alone.
     """
 
     DIM = "dim"
@@ -29,6 +30,14 @@ class Axis(StrEnum):
     HIDDEN = "hidden_dim"
     SHARED = "shared_hidden_dim"
     DENSE = "dense_hidden_dim"
+    QUERIES = "query_dim"
+    KEY_UP = "key_up_dim"
+    KEYS = "latent_key_dim"
+    NOPE = "nope_dim"
+    KV_RANK = "kv_rank"
+    Q_RANK = "q_rank"
+    LATENT = "latent_dim"
+    VALUE = "value_dim"
     EXPERTS = "n_experts"
     SHARED_GATE = "n_shared_gates"
     VOCAB = "vocab_size"
@@ -89,6 +98,7 @@ class Tensor:
     m: int | None = None  # place in a layer of distributed-llama's .m files; None: not in them
     has_pairs: bool = False  # rows (of a vector: columns) carry rotary pairs
     experts: Callable[[ModelConfig], int] | None = None
+    rows_each: Axis | None = None  # of a matrix for each head, one after the other: rows of one
     when: Condition = always
     is_table: bool = False  # numbers by which rows are changed, and no matrix of a product
     is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once
@@ -101,6 +111,11 @@ class Tensor:
         """(rows, cols) in the file; the matrices of all experts below each other."""
         rows = 1 if self.rows is None else self.rows.size(config)
         return rows * self.n_experts(config), self.cols.size(config)
+
+    def n_matrices(self, config: ModelConfig, n_rows: int) -> int:
+        """Returns the number of matrices in `n_rows` rows: of experts, or of a rank's heads."""
+        each = self.rows_each
+        return self.n_experts(config) if each is None else n_rows // each.size(config)
 
     def n_experts(self, config: ModelConfig) -> int:
         """Returns the number of matrices, all of the same shape, that the tensor holds."""

@@ -73,6 +73,8 @@ class Layer:
     def read_bytes(self, n_active_experts: int) -> int:
         """Bytes of packed matrices that one token reads."""
         return sum(
-            linear.n_bytes * min(linear.n_experts, n_active_experts or 1) // linear.n_experts
+            linear.n_bytes
+            if linear.is_by_head
+            else linear.n_bytes * min(linear.n_matrices, n_active_experts or 1) // linear.n_matrices
             for linear in self.matrices.values()
         )

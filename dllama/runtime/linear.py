@@ -21,9 +21,10 @@ class Linear:
     """One or more matrices that read the same input and write side by side.
 
     Matrices of one type are packed as one; `parts` holds (first output column, matrix). Of several
-    experts there are as many of each, one of which a row is multiplied with. The columns that this
-    rank has an input for begin at `first_own_col` (see TensorInfo). Sums over columns are exact
-    from unit to unit of `units`. `needs` is how the input is read.
+    experts or heads there are as many of each: a row is multiplied with some of the experts', and
+    with those of all heads (`is_by_head`). The columns that this rank has an input for begin at
+    `first_own_col` (see TensorInfo). Sums over columns are exact from unit to unit of `units`.
+    `needs` is how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
@@ -31,6 +32,7 @@ class Linear:
     out_dim: int
     first_own_col: int = 0
     units: Units = WHOLE
+    is_by_head: bool = False
     needs: Needs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,8 +50,8 @@ class Linear:
         return max(at + -(-w.rows // GROUP) * GROUP for at, w in self.parts)
 
     @property
-    def n_experts(self) -> int:
-        """Matrices of the same shape; 1 where there are no experts."""
+    def n_matrices(self) -> int:
+        """Matrices of the same shape; 1 where there are neither experts nor heads."""
         return self.parts[0][1].n_matrices
 
     @property
@@ -65,20 +67,23 @@ def needs_of(*readers: Linear | None) -> Needs:
 
 class LinearBuilder:
     """Packs matrices of one input below each other, neighbours of one type as one. Rows are those
-    of one expert where there are several.
+    of one expert or head where there are several.
 
     Nothing is copied on the way: a matrix's raw rows may be overwritten once `add` returns.
     """
 
-    def __init__(self, team: np.ndarray, expected_rows: int) -> None:
+    def __init__(
+        self, team: np.ndarray, expected_rows: int, n_matrices: int = 1, *, is_by_head: bool = False
+    ) -> None:
         self._team, self._expected_rows = team, expected_rows
+        self._n_matrices, self._is_by_head = n_matrices, is_by_head
         self._parts: list[tuple[int, Packing]] = []
         self._rows = self._first_own_col = 0
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
-        """Packs a matrix, or those of all experts, uint8 (rows, bytes of a row). Raises
+        """Packs a matrix, or those of all experts or heads, uint8 (rows, bytes of a row). Raises
         ModelFileError."""
-        rows = info.rows // info.n_experts
+        rows = info.rows // self._n_matrices
         if self._parts and self._parts[0][1].cols != info.cols:
             raise ModelFileError(
                 f"tensor {info.name} has {info.cols} columns and what reads the same input "
@@ -92,7 +97,7 @@ class LinearBuilder:
             )
         if not self._continues_last(info, rows):
             room, fmt = max(self._expected_rows - self._rows, rows), format_name(info.qtype)
-            packing = Packing(self._team, fmt, room, info.cols, info.n_experts)
+            packing = Packing(self._team, fmt, room, info.cols, self._n_matrices)
             self._parts.append((self._rows, packing))
         self._parts[-1][1].add(raw)
         self._rows += rows
@@ -108,7 +113,8 @@ class LinearBuilder:
         """Returns the matrices that were added; `unit` is that of their columns' exact sums."""
         parts = tuple((column, packing.packed()) for column, packing in self._parts)
         units = WHOLE if unit is None else Units(unit, self._first_own_col + unit)
-        return Linear(parts, parts[0][1].cols, self._rows, self._first_own_col, units)
+        cols, first = parts[0][1].cols, self._first_own_col
+        return Linear(parts, cols, self._rows, first, units, self._is_by_head)
 
 
 def format_name(qtype: QType) -> str:

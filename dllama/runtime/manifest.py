@@ -9,9 +9,13 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models import FAMILIES
 from dllama.models.tensors import Axis, Tensor
+from dllama.sharding.units import HEAD_AXES, head_widths
 from dllama.weight_source import TensorInfo
 
-WHOLE = (Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE, Axis.DELTA_HEAD, Axis.CONV)
+WHOLE = (
+    Axis.DIM, Axis.HEAD, Axis.EXPERTS, Axis.SHARED_GATE, Axis.DELTA_HEAD, Axis.CONV, Axis.NOPE,
+    Axis.KV_RANK, Axis.Q_RANK, Axis.LATENT,
+)  # fmt: skip
 """Axes that no plan cuts."""
 
 
@@ -67,6 +71,19 @@ def _check_layer(config: ModelConfig, table: dict[str, Tensor], infos: list[Tens
                 f"{info.name} has {info.cols} columns, of which this node computes {n_own} from "
                 f"the {info.first_own_col}th on. The model file or the transfer is damaged"
             )
+    _check_heads(config, held)
+
+
+def _check_heads(config: ModelConfig, held: dict[Axis, int]) -> None:
+    """Checks that all tensors of a layer are of as many heads."""
+    widths = head_widths(config)
+    counts = {axis: held[axis] / widths[axis] for axis in HEAD_AXES if axis in held}
+    if len(set(counts.values())) > 1 or not all(count.is_integer() for count in counts.values()):
+        said = ", ".join(f"{held[axis]} values along {axis}" for axis in counts)
+        raise ModelFileError(
+            f"the tensors of a layer have {said}; expected those of as many heads. The model file "
+            "or the transfer is damaged"
+        )
 
 
 def _check_side(

@@ -11,6 +11,7 @@ from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig, QueryGrowth
 from dllama.runtime.experts import Experts
 from dllama.runtime.inputs import columns_of
+from dllama.runtime.latent import LatentAttention
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.partial_sums import Squares
@@ -264,6 +265,16 @@ class Ops:
             apply_gates(self._team, state.gates, rows.n, width, inputs.own)
         prepare(self._team, inputs.activations, rows.n, reader.needs)
         return inputs.activations
+
+    @property
+    def latent(self) -> LatentAttention:
+        """The operations of latent attention."""
+        state = self._state
+        assert state.latent is not None, "only families of latent attention have these operations"
+        return LatentAttention(
+            self._weights, state.latent, state.kv, state.tiles, state.scratch, state.mixed,
+            self._team, self.rows, self._cosines[0], self._sines[0],
+        )  # fmt: skip
 
     def _pages_of(self, layer: Layer) -> tuple[KvPages, PageTable]:
         """Returns the pages of a layer's kind, and which of them the step's rows have."""

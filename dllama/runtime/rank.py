@@ -24,6 +24,7 @@ from dllama.sharding.units import SumUnits
 from dllama.step import MAX_LOGIT_ROWS, NO_SLOT, LogitRow, Step
 from dllama.weight_source import TensorFeed
 from kernels.attention.kv_pages import KvPages
+from kernels.attention.latent import shift_latents
 from kernels.attention.shift_keys import shift_keys
 from kernels.matmul.sums import Kind
 from kernels.team import STATE_WORDS, Team
@@ -123,6 +124,14 @@ class RankModel:
         """Moves this rank's keys and values of a sequence, before the next step."""
         weights, state, config = self.weights, self.state, self.weights.config
         assert config.delta is None, "a state cannot forget some of its tokens"
+        if (latent := config.latent) is not None:
+            if weights.n_kv_heads:
+                shift_latents(
+                    self.team.state, state.kv.values, shift.from_pages, shift.to_pages,
+                    shift.n_keep, shift.n_drop, shift.n_tokens - shift.n_drop, latent.kv_rank,
+                    latent.width, weights.rotations.inv_freq[0],
+                )  # fmt: skip
+            return
         has_window = np.array([config.is_windowed(i) for i in range(config.n_layers)])
         moves = (
             (state.kv, shift.from_pages, shift.to_pages, ~has_window),

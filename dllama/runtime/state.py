@@ -9,13 +9,15 @@ import numpy as np
 from dllama.kv import KvType
 from dllama.runtime.experts import ExpertState, allocate_experts
 from dllama.runtime.inputs import Inputs, inputs
+from dllama.runtime.latent import LatentState, allocate_latent
 from dllama.runtime.partial_sums import Parts, Squares, allocate_parts, allocate_squares
 from dllama.runtime.weights import Weights
 from dllama.step import MAX_CANDIDATES
 from dllama.windows import window_pages
 from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, scratch
-from kernels.attention.kv_pages import PAGE, KvPages, kv_pages
+from kernels.attention.kv_pages import PAGE, KvPages, kv_pages, padded
+from kernels.attention.latent import latent_pages
 from kernels.matmul.sums import FixedSums, Kind
 from kernels.prepare import activations, wire_words
 from kernels.recurrent.states import DeltaStates, delta_states
@@ -43,6 +45,7 @@ class RunState:
     gate_up: np.ndarray  # (T, width)
     mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
     hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
+    latent: LatentState | None
     states: DeltaStates | None
     delta_rows: np.ndarray  # (T, width)
     mixed_deltas: dict[tuple[int, int], Inputs]  # results of gated delta nets, likewise
@@ -68,19 +71,20 @@ def allocate(
     n_tables, half = weights.rotations.inv_freq.shape
     longest = min(config.max_seq_len, n_pages * PAGE)
     width = -(-config.dim // GROUP) * GROUP
+    attended = config.head_dim if config.latent is None else padded(config.attended_dim)
     n_gates = weights.n_kv_heads * config.group_size * config.head_dim * config.has_output_gate
     heads = weights.n_kv_heads, config.head_dim
     n_window_pages = window_pages(config, n_pages, max_tokens)
     n_units = max(1, -(-weights.n_vocab // weights.units.vocab))
     return RunState(
         max_pages=-(-longest // PAGE),
-        kv=kv_pages(kv_type, config.n_kv_layers - config.n_window_layers, n_pages, *heads),
+        kv=_pages(weights, kv_type, n_pages),
         window_kv=kv_pages(kv_type, config.n_window_layers, n_window_pages, *heads),
         x=aligned((max_tokens, config.dim), f32),
         cosines=aligned((n_tables, max_tokens, half), f32),
         sines=aligned((n_tables, max_tokens, half), f32),
         tiles=aligned((max_tokens, 3), np.int32),
-        scratch=scratch(n_threads, config.head_dim, longest),
+        scratch=scratch(n_threads, attended, longest),
         normed=activations(max_tokens, config.dim),
         wire=aligned((max_tokens, wire_words(config.dim)), f32),
         qkv=aligned((max_tokens, weights.widest("qkv")), f32),
@@ -88,6 +92,7 @@ def allocate(
         gate_up=aligned((max_tokens, weights.widest("gate_up")), f32),
         mixed=inputs(weights.linears("wo"), max_tokens),
         hidden=inputs(weights.linears("w2"), max_tokens),
+        latent=allocate_latent(weights, max_tokens),
         states=_states(weights, n_threads),
         delta_rows=aligned((max_tokens, weights.widest("delta")), f32),
         mixed_deltas=inputs(weights.linears("delta_out"), max_tokens),
@@ -103,6 +108,15 @@ def allocate(
         tops=aligned((max_logits, n_units), f32),
         sums=aligned((max_logits, n_units), f32),
     )
+
+
+def _pages(weights: Weights, kv_type: KvType, n_pages: int) -> KvPages:
+    config, n_heads = weights.config, weights.n_kv_heads
+    n_layers = config.n_kv_layers - config.n_window_layers
+    if config.latent is None:
+        return kv_pages(kv_type, n_layers, n_pages, n_heads, config.head_dim)
+    has_heads = n_heads > 0
+    return latent_pages(kv_type, n_layers, n_pages, config.latent.width, has_heads=has_heads)
 
 
 def _states(weights: Weights, n_threads: int) -> DeltaStates | None:

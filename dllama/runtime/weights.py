@@ -12,7 +12,7 @@ from dllama.errors import ModelFileError
 from dllama.growth import growth_factors
 from dllama.models import FAMILIES
 from dllama.models.family import Family
-from dllama.models.tensors import Axis, Tensor
+from dllama.models.tensors import Axis
 from dllama.rope import Rotations, rotations
 from dllama.runtime.layer import NONE, Layer
 from dllama.runtime.linear import Linear, LinearBuilder, format_name
@@ -49,6 +49,8 @@ class Weights:
     def n_kv_heads(self) -> int:
         """KV heads that this rank holds."""
         config = self.config
+        if config.latent is not None:
+            return max((w.n_matrices for w in self.linears("wk_b")), default=0)
         heads = config.group_size * (1 + config.has_output_gate) + 2
         return max((w.out_dim for w in self.linears("qkv")), default=0) // (heads * config.head_dim)
 
@@ -87,19 +89,20 @@ class _LayerBuilder:
     """Packs the tensors of one layer as they arrive."""
 
     def __init__(
-        self, index: int, place: int, table: dict[str, Tensor], infos: Sequence[TensorInfo],
-        team: np.ndarray, units: Mapping[Axis, int],
+        self, config: ModelConfig, index: int, infos: Sequence[TensorInfo], team: np.ndarray,
+        units: Mapping[Axis, int],
     ) -> None:  # fmt: skip
         """`infos` are all the tensors that will come of this layer, `units` those of exact sums
         over an axis."""
-        self._units, self._place = units, place
-        self._index, self._table, self._team = index, table, team
+        self._config, self._index, self._units, self._team = config, index, units, team
+        self._table = table = table_of(config, index)
         self._n_expected = len(infos)
         self._n_added = 0
         self._rows: dict[str, int] = {}  # of all matrices packed under a name, of one expert
         for info in infos:
             joined = self._joined(info)
-            self._rows[joined] = self._rows.get(joined, 0) + info.rows // info.n_experts
+            n_rows = info.rows // table[info.short_name].n_matrices(config, info.rows)
+            self._rows[joined] = self._rows.get(joined, 0) + n_rows
         self._vectors: dict[str, list[np.ndarray]] = {}
         self._tables: dict[str, list[np.ndarray]] = {}
         self._matrices: dict[str, LinearBuilder] = {}
@@ -122,7 +125,10 @@ class _LayerBuilder:
             self._vectors.setdefault(joined, []).append(part)
             return
         if joined not in self._matrices:
-            self._matrices[joined] = LinearBuilder(self._team, self._rows[joined])
+            self._matrices[joined] = LinearBuilder(
+                self._team, self._rows[joined], tensor.n_matrices(self._config, info.rows),
+                is_by_head=tensor.rows_each is not None,
+            )  # fmt: skip
         self._unit_of[joined] = self._units.get(tensor.cols)
         self._matrices[joined].add(info, raw)
 
@@ -135,7 +141,8 @@ class _LayerBuilder:
         }
         tables = {name: np.concatenate(parts, axis=1) for name, parts in self._tables.items()}
         vectors |= constant
-        return Layer(self._index, self._place, vectors, tables, matrices, previous)
+        place = self._config.place_of(self._index)
+        return Layer(self._index, place, vectors, tables, matrices, previous)
 
     def _joined(self, info: TensorInfo) -> str:
         return self._table[info.short_name].joined or info.short_name
@@ -178,13 +185,9 @@ class WeightsBuilder:
                 "tensors must come layer by layer"
             )
         if self._builder is None:
+            infos = self._of_layer[info.layer]
             self._builder = _LayerBuilder(
-                info.layer,
-                self._config.place_of(info.layer),
-                table_of(self._config, info.layer),
-                self._of_layer[info.layer],
-                self._team,
-                self._by_axis,
+                self._config, info.layer, infos, self._team, self._by_axis
             )
         self._builder.add(info, raw)
         if self._builder.is_complete:

@@ -19,6 +19,10 @@ SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED, Axis.DENSE, Axis.DELTA_VALUES)
 """The axes along which the columns of matrices are cut."""
 
 
+_OF_HEADS = {Axis.HEAD, Axis.LATENT, Axis.KV_RANK, Axis.Q_RANK}
+"""The axes of what heads read, where it is not cut."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """One tensor of a rank: where it lies in the file's tensor, and what is left of it."""
@@ -80,12 +84,12 @@ def _find(tensors: Mapping[str, TensorInfo], name: str) -> TensorInfo:
 
 
 def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
-    """Returns whether a rank holds any of a tensor. A rank without heads holds no norms of
-    heads."""
+    """Returns whether a rank holds any of a tensor. A rank without heads holds nothing that only
+    heads read."""
     if tensor.is_once and shard.hidden.start > 0:
         return False
-    if tensor.cols is Axis.HEAD:
-        return len(shard.kv_heads) > 0
+    if not _OF_HEADS.isdisjoint((tensor.rows, tensor.cols)) and len(shard.kv_heads) == 0:
+        return False
     if tensor.cols is Axis.DELTA_HEAD:
         return len(shard.delta_heads) > 0
     axes = [axis for axis in (tensor.rows, tensor.cols) if axis is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dllama.config import ModelConfig
+from dllama.config import Latent, ModelConfig
 from dllama.errors import TooLittleMemory
 from dllama.kv import KvType
 from dllama.models import model_tensors
@@ -15,7 +15,8 @@ from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
 from dllama.weight_source import TensorInfo
 from dllama.windows import window_pages
-from kernels.attention.kv_pages import page_bytes
+from kernels.attention.kv_pages import padded, page_bytes
+from kernels.attention.latent import latent_page_bytes
 from kernels.recurrent.states import state_values
 
 FLOATS = (QType.F32, QType.F16, QType.BF16)
@@ -35,6 +36,16 @@ class NodeMemory:
     available_bytes: int
 
 
+def kv_page_bytes(
+    config: ModelConfig, n_layers: int, n_kv_heads: int, kv_type: KvType = KvType.F16
+) -> int:
+    """Returns the bytes of one KV page of some layers on a rank: keys and values of its
+    `n_kv_heads` heads, or one row for all of them."""
+    if config.latent is not None:
+        return latent_page_bytes(kv_type, n_layers, config.latent.width) if n_kv_heads else 0
+    return page_bytes(kv_type, n_layers, n_kv_heads, config.head_dim)
+
+
 def kv_bytes(
     config: ModelConfig, n_kv_heads: int, *, n_pages: int, max_step_tokens: int,
     kv_type: KvType = KvType.F16,
@@ -42,8 +53,8 @@ def kv_bytes(
     """Returns the bytes of all KV pages on a rank: keys and values of its `n_kv_heads` heads."""
     n_window_pages = window_pages(config, n_pages, max_step_tokens)
     n_full_layers = config.n_kv_layers - config.n_window_layers
-    return n_pages * page_bytes(kv_type, n_full_layers, n_kv_heads, config.head_dim) + (
-        n_window_pages * page_bytes(kv_type, config.n_window_layers, n_kv_heads, config.head_dim)
+    return n_pages * kv_page_bytes(config, n_full_layers, n_kv_heads, kv_type) + (
+        n_window_pages * kv_page_bytes(config, config.n_window_layers, n_kv_heads, kv_type)
     )
 
 
@@ -101,9 +112,24 @@ def _input_values(cuts: Sequence[Cut]) -> float:
 
 def _attention_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> float:
     """Returns the values of a row's scratch inside of attention."""
+    if config.latent is not None:
+        return _latent_values(config, config.latent, len(shard.kv_heads), cuts)
     heads = len(shard.kv_heads) * (config.group_size * (1 + 2 * config.has_output_gate) + 2)
     mixed = _widest(cuts, model_tensors(config), Axis.HEADS)
     return heads * config.head_dim + _input_values(cuts) * mixed
+
+
+def _latent_values(config: ModelConfig, sizes: Latent, n_heads: int, cuts: Sequence[Cut]) -> float:
+    """Returns the values of a row's scratch inside of latent attention: compressed queries and all
+    heads', and by head what is attended with, its products and their inputs."""
+    if n_heads == 0:
+        return 0.0
+    each = _input_values(cuts)
+    of_row = sizes.width + (1 + each) * sizes.q_rank
+    products = max(sizes.kv_rank, sizes.value_dim) + (each - 1) * (sizes.nope_dim + sizes.kv_rank)
+    of_head: float = config.head_dim + padded(sizes.width) + products
+    mixed = _widest(cuts, model_tensors(config), Axis.HEADS)
+    return of_row + n_heads * of_head + each * mixed
 
 
 def _delta_row_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> float:

@@ -21,6 +21,7 @@ from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import BLOCK, row_bytes
 from dllama.sharding.cut import Cut, cut_manifest
 from dllama.sharding.plan import Shard
+from dllama.sharding.units import HEAD_AXES, head_widths
 from dllama.weight_source import Side, TensorInfo, WeightSource
 
 HIDDEN_UNIT = 256  # hidden columns in a piece: 0.3 MB of Q4_0 where dim is 2048
@@ -187,11 +188,12 @@ def _bundled(config: ModelConfig, size: int) -> int:
     return size * config.delta.bundle // config.delta.n_key_heads
 
 
+def _of_head(axis: Axis) -> Callable[[ModelConfig], int]:
+    return lambda config: head_widths(config)[axis]
+
+
 _UNITS: dict[Axis | None, Callable[[ModelConfig], int]] = {
-    Axis.HEADS: lambda config: config.group_size * config.head_dim,
-    Axis.GATED_HEADS: lambda config: 2 * config.group_size * config.head_dim,
-    Axis.KV_HEADS: lambda config: config.head_dim,
-    Axis.QUERY_HEADS: lambda config: config.group_size,
+    **{axis: _of_head(axis) for axis in HEAD_AXES},
     Axis.HIDDEN: lambda config: HIDDEN_UNIT,
     Axis.SHARED: lambda config: HIDDEN_UNIT,
     Axis.DENSE: lambda config: HIDDEN_UNIT,

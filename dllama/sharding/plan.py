@@ -14,6 +14,7 @@ from dllama.sharding.units import (
     column_block,
     delta_unit,
     head_bundle,
+    head_widths,
     hidden_unit,
     vocab_unit,
 )
@@ -37,14 +38,8 @@ class Shard:
     def part(self, axis: Axis, config: ModelConfig) -> range | None:
         """Returns the values of an axis that this rank holds; None for all of an axis that is not
         cut."""
-        if axis is Axis.HEADS:
-            return _scaled(self.kv_heads, config.group_size * config.head_dim)
-        if axis is Axis.GATED_HEADS:
-            return _scaled(self.kv_heads, 2 * config.group_size * config.head_dim)
-        if axis is Axis.QUERY_HEADS:
-            return _scaled(self.kv_heads, config.group_size)
-        if axis is Axis.KV_HEADS:
-            return _scaled(self.kv_heads, config.head_dim)
+        if (width := head_widths(config).get(axis)) is not None:
+            return _scaled(self.kv_heads, width)
         if axis is Axis.HIDDEN:
             return self.hidden
         if axis is Axis.SHARED:
@@ -172,8 +167,7 @@ def _cut_hidden(
             world_size=world_size,
         )
     # values: the types may differ between tensors, but not by enough to matter to a balance
-    per_group = config.group_size * (2 + config.has_output_gate) + 2
-    head_values = per_group * config.head_dim * config.dim * config.n_kv_layers
+    head_values = _head_values(config) * config.n_kv_layers
     delta_values = _delta_values(config)
     of_dense = config.n_other_layers * config.dense_hidden_dim / config.hidden_dim
     hidden_values = 3 * config.dim * (config.hidden_blocks + of_dense)
@@ -184,6 +178,18 @@ def _cut_hidden(
     total = sum(held) + config.hidden_dim * hidden_values
     missing = [max(0.0, w * total - h) for w, h in zip(weights, held, strict=True)]
     return _ranges(apportion(n_units, missing, minimum=1), unit, config.hidden_dim)
+
+
+def _head_values(config: ModelConfig) -> int:
+    """Returns the weights of a KV head, with its query heads, in a layer that attends."""
+    sizes = config.latent
+    if sizes is None:
+        per_group = config.group_size * (2 + config.has_output_gate) + 2
+        return per_group * config.head_dim * config.dim
+    queries = config.head_dim * (sizes.q_rank or config.dim)
+    return (
+        queries + sizes.kv_rank * (sizes.nope_dim + sizes.value_dim) + sizes.value_dim * config.dim
+    )
 
 
 def _delta_values(config: ModelConfig) -> int:

@@ -54,7 +54,7 @@ def sum_units(
     delta_align: int = 1,
 ) -> SumUnits:  # fmt: skip
     """Returns the units of a model whose blocks of `wo` and `w2` have so many columns."""
-    group_cols = config.group_size * config.head_dim
+    group_cols = config.group_size * config.value_dim
     return SumUnits(
         heads=head_bundle(config, head_align) * group_cols,
         hidden=hidden_unit(config.hidden_dim, hidden_align),
@@ -100,10 +100,21 @@ def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: A
     return math.lcm(*blocks) if blocks else 1
 
 
+HEAD_AXES = (
+    Axis.HEADS, Axis.GATED_HEADS, Axis.QUERY_HEADS, Axis.KV_HEADS, Axis.QUERIES, Axis.KEY_UP,
+)  # fmt: skip
+"""The axes that are cut by KV heads."""
+
+
+def head_widths(config: ModelConfig) -> dict[Axis, int]:
+    """Returns the values of each axis that belong to one KV head, with its query heads."""
+    return {axis: axis.size(config) // config.n_kv_heads for axis in HEAD_AXES}
+
+
 def head_bundle(config: ModelConfig, align: int) -> int:
     """Returns how many KV heads are handed out together, so that no block of activations is cut."""
     align = min(align, ACTIVATION_BLOCK)
-    return align // math.gcd(align, config.group_size * config.head_dim)
+    return align // math.gcd(align, config.group_size * config.value_dim)
 
 
 def delta_unit(sizes: DeltaSizes, align: int) -> int:

@@ -44,15 +44,25 @@ _QWEN35 = (
 )
 
 
+def _capitalized(upper: str, lower: str, tail: str) -> str:
+    lead = r"[^\r\n\p{L}\p{N}]?"
+    return rf"{lead}{upper}*{lower}+{tail}|{lead}{upper}+{lower}*{tail}"
+
+
 def _cased(tail: str, digits: str) -> str:
     """Words that end where a capital begins, as tekken and gpt-4o cut them."""
-    lead = r"[^\r\n\p{L}\p{N}]?"
-    return (
-        rf"{lead}{_UPPER}*{_LOWER}+{tail}|{lead}{_UPPER}+{_LOWER}*{tail}|{digits}"
-        rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
-    )
+    words = _capitalized(_UPPER, _LOWER, tail)
+    return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
 
+def _but_han(letters: str) -> str:
+    return letters.replace("]", r"&&[^\p{Han}]]")
+
+
+_KIMI = (
+    rf"\p{{Han}}+|{_capitalized(_but_han(_UPPER), _but_han(_LOWER), f'{_CONTRACTIONS}?')}"
+    rf"|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}"
+)
 _TEKKEN = _cased("", r"\p{N}")
 _GPT4O = _cased(f"{_CONTRACTIONS}?", r"\p{N}{1,3}")
 _DEEPSEEK3 = (
@@ -118,6 +128,7 @@ _GROUPS: tuple[tuple[PreTokenizer, str], ...] = (
     (PreTokenizer(_DEEPSEEK_LLM), "deepseek-llm"),
     (PreTokenizer(_DEEPSEEK_CODER), "deepseek-coder"),
     (_DEEPSEEK3_ROW, "deepseek-v3 hunyuan-dense joyai-llm"),
+    (PreTokenizer((_KIMI,)), "kimi-k2"),
     (PreTokenizer(_FALCON), "falcon"),
     (PreTokenizer((_JAIS2,)), "jais-2"),
     (_BLOOM_ROW, "bloom poro-chat gpt3-finnish"),

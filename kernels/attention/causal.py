@@ -162,9 +162,10 @@ def attention(
 
     qkv (T, ...) begins with the rotated queries; `group` query heads share a key/value head;
     starts (S + 1,), positions (T,) and pages (S, max_pages) int32 are the step's; keys and values
-    are one layer of KvPages, which already hold the rows' own; tiles (T, 3) int32 and buffers
-    (from `scratch`) are working space; out (T, n_heads * head_dim or wider) float32. Pages that no
-    row sees are not read.
+    are one layer of KvPages, which already hold the rows' own (where values are keys too, keys have
+    no words and head_dim is a multiple of 16); tiles (T, 3) int32 and buffers
+    (from `scratch`) are working space; out (T, n_heads * head_dim or wider) float32, which may be
+    qkv itself. Pages that no row sees are not read.
     """
     launch(_attention, team, qkv, starts, tiles, group, positions, pages, keys, values, head_dim,
            tuple(scoring), buffers.threads, buffers.partials, out)  # fmt: skip

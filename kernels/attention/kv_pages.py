@@ -137,6 +137,19 @@ def get_key(page, slot, key):
 
 
 @jitted
+def get_value(page, slot, value, width):
+    """Reads a token's value (head_dim,) float32; `width` is the padded head_dim."""
+    if page.itemsize == 1:
+        for d in range(value.size):
+            at = PAGE * width + 2 * (d // BLOCK * PAGE + slot)
+            scale = f16_to_f32(np.uint16(page[at] | page[at + 1] << 8))
+            value[d] = np.float32(np.int8(page[slot * width + d])) * scale
+    else:
+        for d in range(value.size):
+            value[d] = _get(page, slot * width + d)
+
+
+@jitted
 def _copy_scales(source, old, target, new, scales, n):
     for begin in range(0, n, BLOCK):
         row = scales + 2 * (begin // BLOCK * PAGE)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.attention.kv_pages import LANES, PAGE, padded
+from kernels.attention.row_scores import score_rows
 from kernels.attention.softmax import LOWEST_SCORE, fold_sums, online_softmax, windowed_softmax
 from kernels.attention.vectors import QUERIES, ROW, SPAN, mix_page, score_page
 from kernels.emit.exponential import exp_f32
@@ -130,9 +131,13 @@ def _read_chunk(n, chunk, first_row, heads, positions, pages, keys, values, head
     for first in range(chunk[0] // SPAN * SPAN, chunk[1], SPAN):
         own = range(max(first, chunk[0]), min(first + SPAN, chunk[1]))
         for number in own:
-            page = keys[pages[number], kv_head]
             at = address(scores) + (number - first) * PAGE * 4
-            score_page(n, page, (address(q), address(page), at, head_dim))
+            if keys.shape[2] == 0:  # values are keys too
+                page = values[pages[number], kv_head]
+                score_rows(n, page, (address(q), address(page), at, head_dim))
+            else:
+                page = keys[pages[number], kv_head]
+                score_page(n, page, (address(q), address(page), at, head_dim))
         _weigh_span(n, first, first_row, n_heads, positions, scoring, scores, part, decays, width)
         for number in own:
             page = values[pages[number], kv_head]

@@ -22,7 +22,7 @@ SPAN = 4  # pages to a softmax step: its cost hardly grows with them
 ROW = SPAN * PAGE  # a query's scores of a span
 
 
-def _load_i8(e: Emit, address: Value) -> Value:
+def load_i8(e: Emit, address: Value) -> Value:
     """Sixteen signed bytes as <16 x float>."""
     return e.to_f32(e.b.sext(e.load(I8X16, address), I32X16))
 
@@ -81,7 +81,7 @@ def _emit_scores_q8(n: int, e: Emit, args: Any) -> None:
         with e.loop(_smaller(e, block_len, e.b.sub(head_dim, first))) as i:
             d = e.b.add(first, i)
             row = e.b.add(keys, e.b.mul(d, e.i64(PAGE)))
-            _add_scores(e, acc, rows, d, row, partial(_load_i8, e), 1)
+            _add_scores(e, acc, rows, d, row, partial(load_i8, e), 1)
         scale_row = e.b.add(scales, e.b.mul(block, e.i64(PAGE * 2)))
         factors = [e.load_f16(e.at(scale_row, 32 * i)) for i in range(2)]
         for q in range(n):
@@ -130,7 +130,7 @@ def _mix_columns_q8(e: Emit, n: int, width: int, args: Any, column: Value) -> No
             e.store(e.b.fmul(weight, factor), e.at(scaled, q * PAGE * 4 + 64 * i), 64)
     with e.loop(n_tokens) as token:
         row = e.b.add(values, e.b.add(e.b.mul(token, row_len), column))
-        loaded = [_load_i8(e, e.at(row, LANES * i)) for i in range(width)]
+        loaded = [load_i8(e, e.at(row, LANES * i)) for i in range(width)]
         _add_mix(e, acc, e.b.add(scaled, e.b.mul(token, e.i64(4))), PAGE, loaded)
     _store_mix(e, acc)
 
@@ -166,7 +166,7 @@ def _emit_mix(columns: Any) -> Any:
     return emit
 
 
-def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
+def per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
     """An intrinsic f(n_queries, page, <addresses and sizes>) with code for each number of queries;
     emitters are by the bits of the page's words."""
 
@@ -195,14 +195,14 @@ def _per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
 
 _HALF, _SINGLE = (Emit.load_f16, 2), (Emit.load_f32, 4)
 
-score_page = _per_query_count(
+score_page = per_query_count(
     "scores",
     {8: _emit_scores_q8, 16: partial(_emit_scores, *_HALF), 32: partial(_emit_scores, *_SINGLE)},
     4,
 )
 """score_page(n, page of keys, addresses of (queries, keys, scores) and head_dim)."""
 
-mix_page = _per_query_count(
+mix_page = per_query_count(
     "mix",
     {
         8: _emit_mix(_mix_columns_q8),

@@ -22,7 +22,7 @@ NO_BIASES = np.zeros((0, 0), np.float32)
 
 
 @jitted
-def _from_row(a, first, n_cols):
+def from_row(a, first, n_cols):
     """The buffers of an input from row `first` on."""
     rows, tiles, quants, scales, sums, weighted, bf16 = a
     blocks = first * (n_cols // BLOCK)
@@ -33,7 +33,7 @@ def _from_row(a, first, n_cols):
 
 
 @jitted
-def _claim_tile(team, table, batch, before, needs):
+def claim_tile(team, table, batch, before, needs):
     """Claims a tile for the calling thread, which has seen `before` tiles of the batches before
     `batch`: (batch, before, first row of the batch, its number of rows, first of them in the tile,
     end of the tile). At the end of all tiles the batch has no rows."""
@@ -54,10 +54,10 @@ def _claim_tile(team, table, batch, before, needs):
 def _gather_rows(thread, team, x, rows, table, a, needs, weights):
     batch, before = np.int64(0), np.int64(0)
     while True:
-        batch, before, first, n_rows, start, end = _claim_tile(team, table, batch, before, needs)
+        batch, before, first, n_rows, start, end = claim_tile(team, table, batch, before, needs)
         if n_rows == 0:
             return
-        part = _from_row(a, first, x.shape[1])
+        part = from_row(a, first, x.shape[1])
         for i in range(start, end):
             row = x[rows[first + i]]
             if weights.size > 0:
@@ -89,10 +89,10 @@ def _activate_rows(thread, team, gate_up, weights, table, a, own, how, needs):
     biases, gate = how
     batch, before = np.int64(0), np.int64(0)
     while True:
-        batch, before, first, n_rows, start, end = _claim_tile(team, table, batch, before, needs)
+        batch, before, first, n_rows, start, end = claim_tile(team, table, batch, before, needs)
         if n_rows == 0:
             return
-        part = _from_row(a, first, a[0].shape[1])
+        part = from_row(a, first, a[0].shape[1])
         expert, _, _ = batch_of(table, batch, np.int64(0))
         for i in range(start, end):
             slot = first + i

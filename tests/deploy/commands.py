@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dllama.cli.commands.worker import build_parser as worker_parser
 from dllama.cli.flags.root import build_parser as root_parser
+from dllama.cli.flags.worker import build_parser as worker_parser
 
 HOUSE = Path(__file__).parents[2]
 DEPLOY = HOUSE / "deploy"

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from cluster.worker.daemon import DRAIN_S
+from dllama.cli.command_table import all_parsers
 from dllama.cli.flags.settings import DEFAULT_DRAIN_S
-from tests.deploy.commands import DEPLOY, HOUSE, parsed, seconds
+from dllama.cli.sources.variables import level_of_variables, unknown_variables
+from tests.deploy.commands import DEPLOY, HOUSE, PARSERS, seconds
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MAX_EXPOSURE = 20  # tenths; a unit without any of it has 96
@@ -51,13 +53,11 @@ def test_there_is_a_unit_of_each_program(unit: Path) -> None:
     assert {one.stem for one in UNITS} == {"dllama-root", "dllama-worker"}
     found = settings(unit)
     [command] = found["ExecStart"]
-    program, variable = command.split()
+    program = command
     scripts = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["scripts"]
     assert Path(program).name == unit.stem and unit.stem in scripts
     [file] = found["EnvironmentFile"]
-    assert variable[1:] in unit.read_text().partition("[Unit]")[0] and file.startswith(
-        "-/etc/dllama/"
-    )
+    assert file == f"-/etc/dllama/{unit.stem.removeprefix('dllama-')}.env"
 
 
 def test_a_unit_ends_gently(unit: Path) -> None:
@@ -83,9 +83,10 @@ def test_systemd_finds_nothing_wrong_with_a_unit_and_it_is_hardened(
     assert done.returncode == 0, done.stdout
 
 
-def test_the_flags_that_the_document_shows_for_units_exist() -> None:
-    shown = (HOUSE / "docs" / "deploy.md").read_text()
-    lines = re.findall(r"(?m)^DLLAMA_(ROOT|WORKER)_FLAGS=(.*)$", shown)
-    assert {program for program, _ in lines} == {"ROOT", "WORKER"}
-    for program, flags in lines:
-        parsed([f"dllama-{program.lower()}", *flags.strip("'\"").split()])
+def test_the_variables_that_the_document_shows_for_units_are_flags() -> None:
+    shown = re.findall(r"(?m)^(DLLAMA_\w+)=(.*)$", (HOUSE / "docs" / "deploy.md").read_text())
+    variables = dict(shown)
+    assert {"DLLAMA_WORKER_PORT", "DLLAMA_MODELS_DIR", "DLLAMA_WORKERS"} <= set(variables)
+    assert not unknown_variables(dict(all_parsers()), variables)
+    for program, build in PARSERS.items():
+        level_of_variables(build(), program.removeprefix("dllama-"), variables)

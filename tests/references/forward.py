@@ -64,7 +64,7 @@ def _forward(
             normed = norm(x, layer["norm1"], config)
             x = x + attend(layer, normed, config) + feed_forward(layer, normed, config)
             continue
-        first = delta_net if config.is_delta(i) else attend
+        first = delta_net if config.is_delta(i) else attend if config.latent is None else _latent
         for half, before, after in (
             (first, "norm1", "post_norm1"), (feed_forward, "norm2", "post_norm2"),
         ):  # fmt: skip
@@ -138,6 +138,39 @@ def _attention(
     if config.has_output_gate:
         result = result / (1 + np.exp(-gates))
     return result.reshape(n_tokens, -1) @ layer["wo"].T + layer.get("bo", 0.0)
+
+
+def _latent(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Latent attention with keys and values of every head written out (arXiv 2405.04434, equations
+    37 to 47); pairs of neighbours are rotated."""
+    sizes, n_tokens, n_heads = config.latent, len(x), config.n_heads
+    assert sizes is not None
+    if sizes.q_rank:
+        q = norm(x @ layer["wq_a"].T, layer["q_a_norm"], config) @ layer["wq_b"].T
+    else:
+        q = x @ layer["wq"].T
+    kept = x @ layer["wkv_a"].T
+    latent = norm(kept[:, : sizes.kv_rank], layer["kv_a_norm"], config)
+    key_up = layer["wk_b"].reshape(n_heads, sizes.kv_rank, sizes.nope_dim)
+    k = np.einsum("tr,hrd->thd", latent, key_up)
+    v = (latent @ layer["wv_b"].T).reshape(n_tokens, n_heads, sizes.value_dim)
+    q, q_turned = np.split(q.reshape(n_tokens, n_heads, -1), [sizes.nope_dim], axis=-1)
+    frequency, magnitude = rope_frequencies(config)
+    turns = magnitude * np.exp(1j * np.arange(n_tokens)[:, None] * frequency)
+    q_turned = _pairs(q_turned) * turns[:, None]
+    k_turned = _pairs(kept[:, sizes.kv_rank :]) * turns
+    scores = np.einsum("ihd,jhd->hij", q, k)
+    scores = scores + np.einsum("ihd,jd->hij", q_turned, k_turned.conj()).real
+    scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+    scores = np.where(np.triu(np.ones((n_tokens, n_tokens), bool), 1), -np.inf, scores * scale)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", weights, v).reshape(n_tokens, -1) @ layer["wo"].T
+
+
+def _pairs(x: np.ndarray) -> np.ndarray:
+    """Neighbours as complex numbers."""
+    return x[..., ::2] + 1j * x[..., 1::2]
 
 
 def delta_net(layer: dict[str, np.ndarray], x: np.ndarray, config: ModelConfig) -> np.ndarray:

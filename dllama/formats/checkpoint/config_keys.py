@@ -11,12 +11,14 @@ from pathlib import Path
 
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.delta_keys import DELTA, delta_metadata, has_delta_nets
+from dllama.formats.checkpoint.latent_keys import latent_metadata
 from dllama.formats.checkpoint.rope_keys import rope_metadata
 from dllama.formats.checkpoint.window_keys import CHUNKED, FULL, KINDS, window_metadata
 from dllama.formats.gguf_config import epsilon_key, names_layer_norm
 from dllama.models import FAMILIES, unknown_family
 from dllama.models.experts import KEYS
 from dllama.models.family import Family
+from dllama.models.latent import LOG_MULTIPLIER
 
 SIZES: dict[str, str] = {
     "max_position_embeddings": "context_length",
@@ -87,6 +89,9 @@ def config_metadata(config: Mapping[str, object], name: str, path: Path) -> dict
     keys[epsilon_key(family)] = _above_zero(config, epsilon, path)
     keys |= window_metadata(config, path)
     keys |= rope_metadata(config, path, _head_dim(config, path), rounds_yarn=family.rounds_yarn)
+    keys |= latent_metadata(config, family, path)
+    if LOG_MULTIPLIER in keys:
+        keys.pop("rope.scaling.attn_factor", None)
     return {
         "general.architecture": family.arch,
         "general.name": name,

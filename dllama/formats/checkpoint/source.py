@@ -172,9 +172,12 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
     """Returns where each tensor of the model lies. Raises ModelFileError for tensors that nothing
     reads: without them the results would be wrong."""
     placing = Placing(files, said, config)
-    renamed = FAMILIES[config.arch].hf_renamed.get(str(said["model_type"]), {})
+    family = FAMILIES[config.arch]
+    renamed = family.hf_renamed.get(str(said["model_type"]), {})
     together = by_stored_name(
-        config, lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed))
+        config,
+        lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed)),
+        family.stored,
     )
     stored = [part for theirs, parts in together.items() for part in placing.find(theirs, parts)]
     left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used

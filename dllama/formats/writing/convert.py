@@ -21,6 +21,7 @@ from dllama.formats.writing.gguf_export import (
     factor_tensors,
     file_order,
     in_file_order,
+    latent_sizes,
     rope_sections,
     stored_info,
 )
@@ -42,7 +43,7 @@ class ModelTensors:
         self._parts = by_stored_name(config, their_name)
         self.tensors = [
             stored_info(
-                theirs, [_described(source.tensors[name], tensor) for name, tensor in parts]
+                theirs, [_described(config, source.tensors[name], tensor) for name, tensor in parts]
             )
             for theirs, parts in self._parts.items()
         ]
@@ -102,7 +103,9 @@ def converted_metadata(
         "general.quantization_version": 2,
         f"{config.arch}.vocab_size": config.vocab_size,
         f"{config.arch}.rope.dimension_count": config.rotary_dim,
-    } | {f"{config.arch}.{key}": value for key, value in rope_sections(config).items()}
+    }
+    of_arch = rope_sections(config) | latent_sizes(config)
+    keys |= {f"{config.arch}.{key}": value for key, value in of_arch.items()}
     tokens = keys.get("tokenizer.ggml.tokens")
     if isinstance(tokens, list) and len(tokens) < config.vocab_size:
         n = config.vocab_size - len(tokens)
@@ -116,14 +119,15 @@ def converted_metadata(
     return keys
 
 
-def _described(info: TensorInfo, tensor: Tensor) -> TensorInfo:
-    """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them."""
+def _described(config: ModelConfig, info: TensorInfo, tensor: Tensor) -> TensorInfo:
+    """Returns the tensor as the file has it: vectors in F32, as llama.cpp wants them, and matrices
+    of heads as several."""
     qtype = QType.F32 if tensor.is_vector or tensor.is_table else info.qtype
     if qtype not in FILE_TYPE:
         raise ModelFileError(
             f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
         )
-    return replace(info, qtype=qtype)
+    return replace(info, qtype=qtype, n_experts=tensor.n_matrices(config, info.rows))
 
 
 def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:

@@ -27,6 +27,7 @@ from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.experts import GATING_NUMBERS
+from dllama.models.latent import LOG_MULTIPLIER, log_multiplier
 from dllama.models.llama4 import GROWS, GROWTH_LENGTH, GROWTH_SCALE, INTERVAL, NORMS
 from dllama.models.tensors import Tensor
 from dllama.models.windows import PATTERN, WINDOW, pattern_of
@@ -89,17 +90,18 @@ def config_metadata(config: ModelConfig, qtype: QType) -> dict[str, object]:
     } | {
         f"{arch}.{key}": value
         for key, value in (
-            _scaling(config.rope_scaling)
+            _scaling(config.rope_scaling, has_multiplier=log_multiplier(config) > 0)
             | _experts(config)
             | _scales(config)
             | _attention(config)
             | _deltas(config)
+            | latent_sizes(config)
             | _growth(config)
         ).items()
     }
 
 
-def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
+def _scaling(scaling: RopeScaling | None, *, has_multiplier: bool) -> dict[str, object]:
     if scaling is None:
         return {}
     if scaling.kind is RopeScalingKind.LONGROPE:  # its tables say the kind
@@ -119,7 +121,7 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, object]:
         keys["yarn_beta_fast"] = float(scaling.beta_fast)
         keys["yarn_beta_slow"] = float(scaling.beta_slow)
         keys["yarn_ext_factor"] = float(scaling.extrapolation)
-        if scaling.attention_factor is not None:
+        if scaling.attention_factor is not None and not has_multiplier:
             keys["attn_factor"] = scaling.attention_factor / (0.1 * math.log(scaling.factor) + 1.0)
     return {f"rope.scaling.{key}": value for key, value in keys.items()}
 
@@ -177,6 +179,26 @@ def _experts(config: ModelConfig) -> dict[str, object]:
     return keys
 
 
+def latent_sizes(config: ModelConfig) -> dict[str, object]:
+    """Returns the keys, after the architecture, of latent attention: the sizes of the one key/value
+    head of all heads, and of their own; none of other models."""
+    sizes = config.latent
+    if sizes is None:
+        return {}
+    keys: dict[str, object] = {
+        "attention.head_count_kv": 1,
+        "attention.key_length": sizes.width, "attention.value_length": sizes.kv_rank,
+        "attention.key_length_mla": config.head_dim,
+        "attention.value_length_mla": sizes.value_dim,
+        "attention.kv_lora_rank": sizes.kv_rank,
+    }  # fmt: skip
+    if sizes.q_rank:
+        keys["attention.q_lora_rank"] = sizes.q_rank
+    if multiplier := log_multiplier(config):
+        keys[LOG_MULTIPLIER] = multiplier
+    return keys
+
+
 def _deltas(config: ModelConfig) -> dict[str, object]:
     sizes = config.delta
     if sizes is None:
@@ -227,9 +249,10 @@ def model_stream(
             theirs,
             [
                 TensorInfo(
-                    name, qtype_of(name), *tensor.shape(config), n_experts=tensor.n_experts(config)
+                    name, qtype_of(name), *shape, n_experts=tensor.n_matrices(config, shape[0])
                 )
                 for name, tensor in parts
+                for shape in [tensor.shape(config)]
             ],
         )
         for theirs, parts in by_stored_name(config, their_name).items()

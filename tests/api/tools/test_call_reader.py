@@ -13,7 +13,16 @@ from api.answers.message_reader import MessageReader, TaggedReader
 from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
 from api.tools.call_reader import CallReader
-from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect
+from api.tools.dialects import (
+    DEEPSEEK,
+    DEEPSEEK_R1,
+    GENERIC,
+    HERMES,
+    KIMI,
+    LLAMA3,
+    MISTRAL,
+    ToolDialect,
+)
 from dllama.requests import FinishReason
 
 NAMES = ("f", "get_it")
@@ -44,7 +53,7 @@ def read(dialect: ToolDialect, pieces: list[str]) -> tuple[str, list[tuple[str, 
 
 
 @given(
-    dialect=st.sampled_from([HERMES, MISTRAL, LLAMA3, GENERIC]),
+    dialect=st.sampled_from([HERMES, MISTRAL, LLAMA3, GENERIC, DEEPSEEK_R1, DEEPSEEK, KIMI]),
     said=st.sampled_from(["", "Let me see.\n", 'a { "name" < [', "<tool"]),
     wanted=st.lists(st.tuples(st.sampled_from(NAMES), arguments), min_size=1, max_size=3),
     data=st.data(),
@@ -53,8 +62,8 @@ def test_what_is_written_is_read(
     dialect: ToolDialect, said: str, wanted: list, data: st.DataObject
 ) -> None:
     written = [
-        f"{dialect.before}{dialect.head(name)}{json.dumps(args)}}}{dialect.after}"
-        for name, args in wanted
+        f"{dialect.before}{dialect.head(name, i)}{json.dumps(args)}{dialect.tail}{dialect.after}"
+        for i, (name, args) in enumerate(wanted)
     ]
     text = said + dialect.opening + dialect.between.join(written) + dialect.closing
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -69,7 +78,7 @@ def test_what_is_written_is_read(
 @pytest.mark.parametrize(
     "text", ["", "<tool_call", "It is { } <tool", '{"name": "other", "parameters": {}}', "a \n"]
 )
-@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3])
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3, DEEPSEEK, KIMI])
 def test_text_without_calls_stays_as_it_is(dialect: ToolDialect, text: str) -> None:
     assert read(dialect, list(text)) == (text, [])
 
@@ -78,6 +87,13 @@ def test_llama_calls_need_no_mark_at_the_beginning() -> None:
     text = '{"name": "f", "parameters": {"a": "}"}}'
     assert read(LLAMA3, list(text)) == ("", [("f", '{"a": "}"}', True)])
     assert read(LLAMA3, ["Like " + text]) == ("Like " + text, [])
+
+
+def test_a_call_of_kimi_has_the_id_that_it_is_written_with() -> None:
+    text = KIMI.opening + KIMI.head("f", 12) + "{}" + KIMI.after
+    reader = CallReader(KIMI, NAMES)
+    parts = [part for char in text for part in reader.push(char)]
+    assert [part.id for part in parts if isinstance(part, ToolCall)] == ["functions.f:12"]
 
 
 def test_a_call_that_breaks_off_is_not_complete() -> None:

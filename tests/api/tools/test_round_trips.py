@@ -17,13 +17,24 @@ from api.requests.openai import parse_conversation
 from api.requests.prompts.conversation import Conversation
 from api.requests.prompts.prompting import render
 from api.served_model import ServedModel
-from api.tools.dialects import GENERIC, HERMES, LLAMA3, MISTRAL, ToolDialect, dialect_of
+from api.tools.dialects import (
+    DEEPSEEK,
+    DEEPSEEK_R1,
+    GENERIC,
+    HERMES,
+    KIMI,
+    LLAMA3,
+    MISTRAL,
+    ToolDialect,
+    dialect_of,
+)
 from benchmarks.writers.filler_vocabulary import bpe_metadata
 from dllama.chat.chat_template import ChatTemplate
 from dllama.constraints.masks import GrammarMasks
 from dllama.constraints.vocabulary_bytes import VocabularyBytes
 from dllama.requests import FinishReason
 from dllama.tokenizer.tokenizer import Tokenizer
+from tests.api.tools.own_templates import OWN_TEMPLATES
 from tests.shared_data import shared_file
 
 DIALECTS = {
@@ -37,6 +48,9 @@ DIALECTS = {
     "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": GENERIC,
     "google-gemma-2-2b-it": GENERIC,
     "microsoft-Phi-3.5-mini-instruct": GENERIC,
+    "DeepSeek-R1": DEEPSEEK_R1,
+    "DeepSeek-V3.1": DEEPSEEK,
+    "Kimi-K2": KIMI,
 }
 ARGUMENTS = {"city": 'Zürich {"}', "days": 3}
 TOOLS = [
@@ -66,8 +80,8 @@ def tokenizer() -> Tokenizer:
 
 
 def model(name: str) -> ServedModel:
-    path = shared_file(f"templates/{name}.jinja")
-    template = ChatTemplate(path.read_text(), bos_token="<s>", eos_token="</s>")
+    source = OWN_TEMPLATES.get(name) or shared_file(f"templates/{name}.jinja").read_text()
+    template = ChatTemplate(source, bos_token="<s>", eos_token="</s>")
     return ServedModel(
         name, tokenizer(), template, None, 4096, 0, tuple(tokenizer().eog_ids),  # type: ignore[arg-type]
         tool_dialect=dialect_of(template.sources), think_tags=tags_of(template.source),
@@ -82,8 +96,9 @@ def answer_of(dialect: ToolDialect, n: int) -> str:
     """What a model of the dialect says when it calls the first n tools."""
     arguments = json.dumps(ARGUMENTS, ensure_ascii=False)
     calls = [
-        f"{dialect.before}{dialect.head(tool['function']['name'])}{arguments}}}{dialect.after}"
-        for tool in TOOLS[:n]
+        f"{dialect.before}{dialect.head(tool['function']['name'], i)}{arguments}{dialect.tail}"
+        f"{dialect.after}"
+        for i, tool in enumerate(TOOLS[:n])
     ]
     opening = "" if dialect.is_bare else dialect.opening
     return opening + dialect.between.join(calls) + dialect.closing

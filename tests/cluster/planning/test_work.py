@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cluster.planning.work import ModelWork, Room, described_tensors
-from dllama.config import LayerAttention
+from dllama.config import Latent, LayerAttention
 from dllama.qtypes import QType
 from dllama.sharding.cut import cut_manifest
+from dllama.step import PAGE_TOKENS
 from tests.cluster.planning.clusters import llama_1b, work_of
 
 SHARES = [[1.0], [1.0, 1.0], [3.0, 1.0], [2.0, 3.0, 1.0, 1.0]]
@@ -47,6 +48,26 @@ def test_dense_layers_of_a_mixture_are_cut_like_its_experts(shares: list[float])
         assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.02)
         at = shard.dense.stop
     assert at == config.dense_hidden_dim
+
+
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_rows_of_latent_attention_are_on_every_node(shares: list[float]) -> None:
+    """A node reads them once for all its heads; what heads read in common is counted as whole."""
+    config = llama_1b(
+        arch="deepseek2", hidden_dim=512, n_experts=8, n_active_experts=2, n_heads=16,
+        n_kv_heads=16, head_dim=192, partial_rotary_dim=64,
+        latent=Latent(kv_rank=512, rope_dim=64, nope_dim=128, value_dim=128),
+    )  # fmt: skip
+    work = work_of(config)
+    assert work.token_bytes(0) == 0 and work.token_bytes(1) == 16 * 2 * 576
+    for shard in work.shards(shares):
+        cuts = cut_manifest(work.config, work.tensors, shard)
+        names = (".wq", ".wk_b", ".wv_b", ".wo")
+        cut = sum(c.info.n_bytes for c in cuts if c.info.name.endswith(names))
+        found = work.amounts["heads"][:, 0].sum() * len(shard.kv_heads)
+        assert found == pytest.approx(cut, rel=1e-9)
+        assert work.kv_bytes(shard) == work.room.n_pages * PAGE_TOKENS * work.token_bytes(1)
+        assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.05)
 
 
 def test_all_units_are_the_whole_model() -> None:

@@ -28,7 +28,7 @@ from cluster.wire.checks import (
     checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
-from dllama.config import DeltaSizes, LayerAttention, QueryGrowth
+from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
 from dllama.kv import KvHeld, KvShift, KvType
 from dllama.qtypes import QType
@@ -318,6 +318,10 @@ def test_a_call_for_pages_that_no_root_makes_is_refused(bad: KvCall) -> None:
 # ---- models
 ONE = [TensorInfo("norm", QType.F32, 1, 4)]
 DELTA = DeltaSizes(4, 8, 16, 32, 4, interval=2, bundle=2)
+SIZES = Latent(kv_rank=16, rope_dim=4, nope_dim=8, value_dim=8)
+LATENT: dict[str, object] = {
+    "latent": SIZES, "n_kv_heads": 8, "head_dim": 12, "partial_rotary_dim": 4
+}  # fmt: skip
 
 
 def test_a_manifest_is_checked_before_memory_is_taken() -> None:
@@ -396,11 +400,26 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         {"delta": replace(DELTA, conv_len=1)},
         {"delta": replace(DELTA, interval=1)},
         {"delta": replace(DELTA, n_slots=0)},
+        {"arch": "deepseek2"},
+        {"latent": LATENT["latent"]},
+        *(
+            {"arch": "deepseek2", **LATENT, **changes}
+            for changes in (
+                {"n_kv_heads": 4},
+                {"head_dim": 10},
+                {"partial_rotary_dim": 2},
+                {"latent": replace(SIZES, kv_rank=0)},
+                {"latent": replace(SIZES, nope_dim=1 << 25), "head_dim": (1 << 25) + 4},
+                {"latent": replace(SIZES, value_dim=-1)},
+                {"latent": replace(SIZES, q_rank=-1)},
+            )
+        ),
     ],
 )
 def test_sizes_that_make_no_model_are_refused(changes: dict[str, object]) -> None:
     check_config(small_config())
     check_config(small_config(delta=DELTA))
+    check_config(small_config(arch="deepseek2", **LATENT))
     with pytest.raises(ProtocolError, match="no model"):
         check_config(small_config(**changes))
 

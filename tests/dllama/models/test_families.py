@@ -14,10 +14,11 @@ from dllama.errors import ModelFileError
 from dllama.formats import open_model
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
+from dllama.models.latent import LATENT_ATTENTION
 from dllama.models.tensors import Tensor
 from tests.cluster.array_source import small_config
 from tests.dllama.formats.crafted import rewrite
-from tests.toy_models import DELTA, write_toy
+from tests.toy_models import DELTA, LATENT, write_toy
 
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
@@ -26,6 +27,8 @@ def configs_of(family: Family) -> list[ModelConfig]:
     """With every tensor that the family has: of models without experts and of mixtures."""
     delta = DELTA.get(family.arch)  # of two layers the second one attends
     dense = small_config(arch=family.arch, has_qkv_bias=True, has_qk_norm=True, delta=delta)
+    if family.attention is LATENT_ATTENTION:
+        dense = replace(dense, latent=LATENT)
     mixed = replace(dense, n_experts=4, n_active_experts=2, shared_hidden_dim=192)
     return [dense, mixed]
 

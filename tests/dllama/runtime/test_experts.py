@@ -110,7 +110,7 @@ def test_ranks_hold_their_part_of_every_expert(source: WeightSource, shares: lis
             mine = slice(shard.hidden.start, shard.hidden.stop)
             assert layer.matrix("gate_up") is None and weights.layers[0].matrix("gate_up")
             both, down = layer.matrices["gate_up_exps"], layer.matrices["w2_exps"]
-            assert both.n_experts == down.n_experts == N_EXPERTS
+            assert both.n_matrices == down.n_matrices == N_EXPERTS
             for i in range(N_EXPERTS):
                 gate_up = times_identity(team, both, i)
                 joined = np.concatenate([whole["w1"][i, mine], whole["w3"][i, mine]])

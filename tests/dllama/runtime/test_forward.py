@@ -19,7 +19,7 @@ from tests.dllama.runtime.same_logits import batches_equal_singles, chunks_equal
 from tests.local_model import Ranks, load_whole, local_runner, make_step
 from tests.references.forward import reference_logits, tensor_values
 from tests.shared_data import shared_file
-from tests.toy_models import GRANITE, LONGROPE, MIXTRAL, write_toy
+from tests.toy_models import GRANITE, LONGROPE, MIXTRAL, V2_LITE, write_toy
 
 TOKENS = list(np.random.default_rng(0).integers(0, 352, 60))
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 32, 1.0, 4.0)
@@ -96,6 +96,8 @@ VARIANTS = {
         "n_active_groups": 1,
         "n_layers": 3,
     },
+    "deepseek2": {"arch": "deepseek2", "seed": 2},
+    "deepseek2-lite": {"arch": "deepseek2", "seed": 2, **V2_LITE},
     "one-kv-head": {"n_kv_heads": 1},
     "no-groups": {"n_kv_heads": 4},
     "odd-hidden": {"hidden_dim": 172},

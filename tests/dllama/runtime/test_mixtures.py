@@ -28,6 +28,7 @@ MODELS: dict[str, dict[str, object]] = {
     "qwen2moe": {"arch": "qwen2moe", "qtype": QType.Q8_0},
     "mixtral": {"qtype": QType.F32, **MIXTRAL},
     "glm4moe": {"arch": "glm4moe", "qtype": QType.Q8_0},
+    "deepseek2": {"arch": "deepseek2", "qtype": QType.Q8_0},
 }
 LARGE_BLOCKS = replace(
     SHAPES["tiny"], n_layers=2, hidden_dim=256, vocab_size=352, max_seq_len=256, n_experts=2,

@@ -52,7 +52,7 @@ runner.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
-@pytest.mark.parametrize("arch", ["llama", "qwen3moe", "gemma3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen3moe", "gemma3", "deepseek2"])
 def test_a_rank_takes_what_it_was_said_to_need(tmp_path: Path, arch: str) -> None:
     """But for the process itself, which is measured once for all models: docs/log.md."""
     near = LayerAttention(window=256)

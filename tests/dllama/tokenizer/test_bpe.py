@@ -59,6 +59,7 @@ CUTS = [
     ("starcoder", "x=10", ["x", "=", "1", "0"]),
     ("tekken", "helloWorld ABCdef", ["hello", "World", " ABCdef"]),
     ("gpt-4o", "helloWorld's 1234", ["hello", "World's", " ", "123", "4"]),
+    ("kimi-k2", "aB字かなCd's 1234", ["a", "B", "字", "かなCd's", " ", "123", "4"]),
     ("deepseek-v3", "ab12345字かな.x", ["ab", "123", "45", "字かな", ".x"]),
     ("deepseek-llm", "a b\n你好 12", ["a", " b", "\n", "你好", " ", "12"]),
     ("deepseek-coder", "a1 b", ["a", "1", " b"]),

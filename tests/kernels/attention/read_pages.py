@@ -7,7 +7,7 @@ import numpy as np
 from kernels.attention.kv_pages import BLOCK, PAGE, KvPages, padded
 
 
-def _numbers(words: np.ndarray, rows: int, *, by_token: bool) -> np.ndarray:
+def numbers_of(words: np.ndarray, rows: int, *, by_token: bool) -> np.ndarray:
     """Pages (..., words) to (..., 32 tokens, rows) float64; rows are a token's values."""
     shape = (PAGE, rows) if by_token else (rows, PAGE)
     if words.dtype != np.uint8:
@@ -27,7 +27,7 @@ def read_pages(
     """Keys (n_layers, n, n_heads, head_dim) and values of the n tokens on these pages."""
     found = []
     for words, rows, by_token in ((kv.keys, head_dim, False), (kv.values, padded(head_dim), True)):
-        table = _numbers(words[:, pages], rows, by_token=by_token)
+        table = numbers_of(words[:, pages], rows, by_token=by_token)
         table = np.moveaxis(table, 2, 3)  # layers, pages, tokens, heads, rows
         flat = table.reshape(len(table), -1, *table.shape[3:])
         found.append(flat[:, :n, :, :head_dim])

@@ -11,6 +11,7 @@ from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.router import spare_process as module
 from dllama.cli.router.process_engine import ProcessEngine
 from dllama.cli.router.spare_process import SpareProcess
+from dllama.logs.settings import LogSettings
 from tests.api.serving import run, until
 from tests.leaks import no_leaks  # noqa: F401
 from tests.toy_models import write_toy
@@ -29,7 +30,7 @@ def test_engines_end_before_their_start_while_they_load_and_when_they_are_ready(
         assert spare.take() is None
         await asyncio.sleep(0.05)
         never, brief, whole = (
-            ProcessEngine(settings, f"ipc://{tmp_path}/{i}", "warning", started)
+            ProcessEngine(settings, f"ipc://{tmp_path}/{i}", LogSettings(), started)
             for i, started in enumerate((None, spare.take(), None))
         )
         await never.end()

@@ -15,6 +15,7 @@ from dllama.qtypes import QType
 from dllama.weight_source import WeightSource
 from tests.checkpoints import Entry, write_checkpoint
 from tests.references.forward import tensor_values
+from tests.toy_models import DEEPSEEK
 
 NAME = "model.layers.1.mlp.down_proj."
 ROWS, COLS = 64, 160  # of layers.1.w2
@@ -80,6 +81,28 @@ def test_scales_of_few_bits_make_bf16_exactly(tmp_path: Path) -> None:
     expected = E4M3[raw] * np.repeat(np.repeat(scales, 32, 0), 128, 1)[:, :COLS]
     assert source.tensors["layers.1.w2"].qtype is QType.BF16
     assert np.array_equal(tensor_values(source, "layers.1.w2"), expected)
+
+
+def test_keys_and_values_of_latent_attention_are_parted(tmp_path: Path) -> None:
+    """As DeepSeek-V3 has them: in one matrix of 8-bit floats, whose blocks hold parts of heads."""
+    raw = np.random.default_rng(3).integers(0, 127, (256, 32)).astype(np.uint8)
+    scales = np.random.default_rng(1).uniform(0.001, 0.1, (6, 2)).astype(np.float32)
+    name = "model.layers.1.self_attn.kv_b_proj.weight"
+
+    def change(tensors: dict[str, Entry]) -> None:
+        tensors[name] = ("F8_E4M3", raw.shape, raw.tobytes())
+        tensors[name + "_scale_inv"] = ("F32", scales.shape, scales.tobytes())
+
+    said = {"quant_method": "fp8", "weight_block_size": [48, 16]}
+    folder = write_checkpoint(
+        tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK, change=change, quantization_config=said
+    )
+    source = open_model(folder)
+    both = E4M3[raw] * np.repeat(np.repeat(scales, 48, 0)[:256], 16, 1)
+    keys, values = np.split(both.reshape(4, 64, 32), 2, axis=1)  # four heads, of 32 and 32 rows
+    found = tensor_values(source, "layers.1.wk_b")
+    assert np.array_equal(found, keys.transpose(0, 2, 1).reshape(-1, 32))
+    assert np.array_equal(tensor_values(source, "layers.1.wv_b"), values.reshape(-1, 32))
 
 
 def test_scales_that_fit_nothing_are_refused(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from dllama.qtypes import QType
 from tests.checkpoints import Entry, write_checkpoint, write_safetensors
 from tests.references.forward import reference_logits
 from tests.toy_models import (
+    DEEPSEEK,
     DELTA,
     EXPERTS,
     GRANITE,
     LONGROPE,
     MIXTRAL,
+    V2_LITE,
     llama4_layers,
     toy_tensor,
     write_toy,
@@ -101,6 +103,9 @@ MIXTURES = [
     ),
     ("qwen2moe", "qwen2_moe", EXPERTS["qwen2moe"] | {"shared_hidden_dim": 320}),
     ("glm4moe", "glm4_moe", EXPERTS["glm4moe"] | {"shared_hidden_dim": 160}),
+    ("deepseek2", "deepseek_v3", DEEPSEEK),
+    ("deepseek2", "kimi_k2", DEEPSEEK | {"n_expert_groups": 1, "n_active_groups": 1}),
+    ("deepseek2", "deepseek_v2", DEEPSEEK | V2_LITE),
 ]
 
 

@@ -19,8 +19,9 @@ from dllama.qtypes import QType
 from tests.checkpoints import write_checkpoint, write_spm_tokenizer
 from tests.dllama.cli.test_commands import dllama
 from tests.references.forward import tensor_values
-from tests.toy_models import EXPERTS, llama4_layers, write_toy
+from tests.toy_models import DEEPSEEK, EXPERTS, V2_LITE, llama4_layers, write_toy
 
+FAMILIES = ("llama", "qwen2", "qwen3", "exaone4", "phi3", "glm4moe", "llama4", "deepseek2")
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 64, 1.0, 4.0)
 
 
@@ -30,13 +31,11 @@ def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    "arch", ["llama", "qwen2", "qwen3", "exaone4", "phi3", "glm4moe", "llama4"]
-)
+@pytest.mark.parametrize("arch", FAMILIES)
 @pytest.mark.parametrize("quantize", [None, "q8_0"])
 def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | None) -> None:
     scaling = LLAMA3 if arch == "llama" else None
-    fields = dict(EXPERTS.get(arch, {}))
+    fields = dict(DEEPSEEK if arch == "deepseek2" else EXPERTS.get(arch, {}))
     if arch == "llama4":
         fields |= {"attention_layers": llama4_layers(2), "shared_hidden_dim": 160}
     folder = write_checkpoint(
@@ -69,6 +68,31 @@ def test_the_gguf_library_reads_it(tmp_path: Path) -> None:
     for tensor in reader.tensors:
         if len(tensor.shape) == 2:
             assert tensor.data.tobytes() == by_name[tensor.name].data.tobytes(), tensor.name
+
+
+def test_latent_attention_is_written_as_llama_cpp_has_it(tmp_path: Path) -> None:
+    """One key/value head of the kept rows, the sizes of heads beside it, their matrices apart."""
+    fields = DEEPSEEK | V2_LITE
+    folder = write_checkpoint(tmp_path / "toy", arch="deepseek2", fields=fields)
+    reader = gguf.GGUFReader(converted(folder, tmp_path / "toy.gguf"))
+    said = {
+        key.removeprefix("deepseek2."): field.contents()
+        for key, field in reader.fields.items()
+        if key.startswith("deepseek2.")
+    }
+    wanted = {
+        "attention.head_count_kv": 1, "attention.key_length": 40, "attention.value_length": 32,
+        "attention.key_length_mla": 40, "attention.value_length_mla": 32,
+        "attention.kv_lora_rank": 32, "rope.dimension_count": 8, "expert_gating_func": 1,
+        "leading_dense_block_count": 1, "rope.scaling.type": "yarn",
+    }  # fmt: skip
+    assert {key: said[key] for key in wanted} == wanted
+    assert said["rope.scaling.yarn_log_multiplier"] == pytest.approx(0.08994, rel=1e-3)
+    assert not {"rope.scaling.attn_factor", "attention.q_lora_rank"} & said.keys()
+    shapes = {t.name: tuple(map(int, t.shape)) for t in reader.tensors}
+    assert shapes["blk.0.attn_k_b.weight"] == (32, 32, 4)  # the inner side first
+    assert shapes["blk.1.attn_v_b.weight"] == (32, 32, 4)
+    assert "blk.0.attn_q.weight" in shapes and "blk.0.attn_kv_b.weight" not in shapes
 
 
 @pytest.mark.parametrize("kind", ["bpe", "spm"])

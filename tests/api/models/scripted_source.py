@@ -56,13 +56,14 @@ class ScriptedModelEngine:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await self.client.close()
+        await self.source.may_end.wait()
         self.source.running.remove(self)
 
 
 class ScriptedSource:
     """Satisfies api.models.entry.ModelSource. `needs` are bytes, of all models 1 GB at first;
     engines of `failures` fail with their reason, those of `n_short` so often for want of memory,
-    and none loads before it `may_load`."""
+    none loads before it `may_load`, nor ends before it `may_end`."""
 
     def __init__(self, *names: str, **more: object) -> None:
         self.listed = [replace(ModelEntry(name), **more) for name in names]  # type: ignore[arg-type]
@@ -72,6 +73,8 @@ class ScriptedSource:
         self.gates: dict[str, threading.Semaphore] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self.running: list[ScriptedModelEngine] = []
         self.n_loads = 0
         self.is_wrong = False

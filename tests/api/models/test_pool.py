@@ -155,10 +155,12 @@ def test_a_model_that_leaves_is_loaded_again_once_it_is_gone() -> None:
         async with routing(source) as server:
             assert (await server.post("/models/load", {"model": "one"})).status == 200
             await until_status(server, "one", "loaded")
+            source.may_end.clear()
             assert (await server.post("/models/unload", {"model": "one"})).status == 200
             assert (await status_of(server, "one"))["value"] == "unloaded"
-            assert source.running, "its engine has not ended"
             assert (await server.post("/models/load", {"model": "one"})).status == 200
+            assert source.running and source.n_loads == 1, "its engine has not ended"
+            source.may_end.set()
             await until_status(server, "one", "loaded")
             assert source.n_loads == 2
 

@@ -17,13 +17,13 @@ from kernels.arrays import aligned
 from kernels.attention.causal import Scratch, attention
 from kernels.attention.kv_pages import KvPages, padded
 from kernels.attention.latent import store_latents
-from kernels.attention.latent_heads import (
+from kernels.attention.tile import scoring
+from kernels.latent_heads import (
     deal_heads,
     gather_heads,
     join_queries,
     spread_heads,
 )
-from kernels.attention.tile import scoring
 from kernels.matmul.multiply import matmul
 from kernels.norms import add_norm
 from kernels.prepare import activations, prepare

@@ -54,10 +54,12 @@ def test_every_shape_opens_as_it_was_asked_for(tmp_path: Path, name: str) -> Non
         rope_scaling=None if found.rope_factors else shape.rope_scaling,
         rope_factors=found.rope_factors,
         norm_epsilon=found.norm_epsilon,
+        attention_scale=found.attention_scale,
         tokenizer_size=512,
     )
     assert found == expected
     assert found.norm_epsilon == pytest.approx(shape.norm_epsilon)
+    assert found.attention_scale == pytest.approx(shape.attention_scale)
     np.testing.assert_allclose(rope_frequencies(found)[0], rope_frequencies(shape)[0], rtol=1e-6)
     assert source.tensors["embed"].qtype is QType.Q8_0
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import codecs
 import os
+import select
 import stat
+from collections.abc import Callable
 from typing import TextIO
 
 from dllama.errors import RequestError
+
+SILENT_S = 2.0  # after which a pipe is said to be waited for
 
 
 def typed_text(text: str, what: str) -> str:
@@ -53,9 +57,21 @@ def is_piped(stream: TextIO) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def piped_text(stream: TextIO) -> str:
-    """Returns all that a stream holds. Raises RequestError where it is no text."""
+def piped_text(stream: TextIO, tell_waiting: Callable[[], None] | None = None) -> str:
+    """Returns all that a stream holds, and calls `tell_waiting` where nothing comes at first.
+
+    Raises RequestError where it is no text.
+    """
+    if tell_waiting is not None and _is_silent(stream):
+        tell_waiting()
     return decoded_text(stream.buffer.read(), stream.encoding)
+
+
+def _is_silent(stream: TextIO) -> bool:
+    try:
+        return not select.select([stream], [], [], SILENT_S)[0]
+    except (OSError, ValueError):  # a system that cannot tell
+        return False
 
 
 def next_line(stream: TextIO) -> str:

@@ -30,11 +30,15 @@ def prompt_text(args: argparse.Namespace) -> str:
     typed = typed_text(" ".join(word for word in words if word != "-"), "the prompt")
     is_read = "-" in words or is_piped(sys.stdin) or (not words and not sys.stdin.isatty())
     # A piped file may begin with a byte order mark, which is no text.
-    piped = piped_text(sys.stdin).removeprefix("\ufeff").rstrip("\n") if is_read else ""
-    text = "\n".join(part for part in (piped, typed) if part)
+    piped = piped_text(sys.stdin, _tell_waiting).removeprefix("\ufeff") if is_read else ""
+    text = "\n".join(part for part in (piped.rstrip("\n"), typed) if part)
     if not text:
         raise RequestError('there is no prompt; write one: dllama -m MODEL -p "Hello"')
     return text
+
+
+def _tell_waiting() -> None:
+    note("reading standard input up to its end; with < /dev/null there is nothing to read")
 
 
 def encode_prompt(

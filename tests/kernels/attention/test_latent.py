@@ -13,9 +13,9 @@ from kernels.attention.latent import (
     shift_latents,
     store_latents,
 )
-from kernels.attention.latent_heads import deal_heads, gather_heads, join_queries, spread_heads
 from kernels.attention.rope import rope_table
 from kernels.attention.tile import scoring
+from kernels.latent_heads import deal_heads, gather_heads, join_queries, spread_heads
 from kernels.matmul.multiply import matmul
 from kernels.prepare import activations
 from kernels.weights.layout import Needs

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dllama.cli.terminal import text_input
 from dllama.cli.terminal.text_input import decoded_text, next_line, piped_text, typed_text
 from dllama.errors import RequestError
 
@@ -27,6 +29,23 @@ from dllama.errors import RequestError
 def test_bytes_that_are_text(data: bytes, encoding: str, text: str) -> None:
     assert decoded_text(data, encoding) == text
     assert piped_text(io.TextIOWrapper(io.BytesIO(data), encoding)) == text
+
+
+def test_a_pipe_that_says_nothing_is_said_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_input, "SILENT_S", 0.05)
+    read, write = os.pipe()
+
+    def says_at_last() -> None:
+        os.write(write, b"at last")
+        os.close(write)
+
+    with os.fdopen(read) as stream:
+        assert piped_text(stream, says_at_last) == "at last"
+    read, write = os.pipe()
+    os.write(write, b"at once")
+    os.close(write)
+    with os.fdopen(read) as stream:
+        assert piped_text(stream, lambda: pytest.fail("it has said something")) == "at once"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "ascii", "us-ascii"])

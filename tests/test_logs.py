@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def test_a_request_is_found_in_the_logs_of_root_engine_and_workers(tmp_path: Pat
             )
             with urllib.request.urlopen(asked, timeout=60) as answer:
                 assert answer.headers["X-Request-Id"] == "from-the-client"
+            until = time.monotonic() + 60  # it answers before it has said so
+            while "is served at" not in root.program.log.read_text() and time.monotonic() < until:
+                time.sleep(0.05)
     finally:
         worker.stop()
     at_root, at_worker = lines_of(root.program.log), lines_of(worker.log)

@@ -75,6 +75,9 @@ class LayerPages:
     def longest(self, history: History, n_known: int, kept: range = range(0)) -> int:
         """Returns the most tokens, `n_known` at most, after which a row finds all that it sees."""
         n_pages = n_known // PAGE_TOKENS
+        if not self.window:
+            end = len(self.pool.find(history.page_keys(n_pages)))
+            return self._up_to(history, end, n_known)
         is_held = [self.pool.page_of(key) is not None for key in history.page_keys(n_pages)]
         n_held = [0, *accumulate(is_held)]
 
@@ -86,13 +89,18 @@ class LayerPages:
                 continue
             if not holds(self.first_seen((end + 1) * PAGE_TOKENS - 1), end):
                 continue
-            begin = end * PAGE_TOKENS
-            wanted = history.tokens[begin : min(begin + PAGE_TOKENS, n_known)]
-            within = self.pool.find_within(history.key_before(end), wanted)
-            n = begin + (0 if within is None else within.n)
+            n = self._up_to(history, end, n_known)
             if holds(self.first_seen(n), end):
                 return n
         return 0
+
+    def _up_to(self, history: History, end: int, n_known: int) -> int:
+        """Returns the tokens of the first `end` pages and those found at the beginning of the page
+        after them."""
+        begin = end * PAGE_TOKENS
+        wanted = history.tokens[begin : min(begin + PAGE_TOKENS, n_known)]
+        within = self.pool.find_within(history.key_before(end), wanted)
+        return begin + (0 if within is None else within.n)
 
     def found(self, history: History, n: int, kept: range = range(0)) -> Found:
         """Returns the pages of the first `n` tokens, which `longest` has found."""

@@ -10,6 +10,7 @@ from dllama.config import ModelConfig
 from dllama.kv import KvHeld, KvShift
 from dllama.nodes import NodesCall, NodesReply
 from dllama.step import LogitRow, Step
+from dllama.windows import Windows
 
 
 class Runner(Protocol):
@@ -103,3 +104,8 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def windows_of(runner: Runner) -> Windows:
+    """Returns what a runner's layers with a window see, and the pages that they have."""
+    return Windows(runner.config.window, runner.n_window_pages)

@@ -27,12 +27,18 @@ COMPLETING = "_ARGCOMPLETE"  # the shell asks, and sets this
 QUESTIONS = ("-h", "--help", "--version")
 
 
-def run_program(name: str, argv: list[str] | None) -> int:
-    """Runs a command that is a program too, and returns its exit code."""
+def answer_shell(command: str = "") -> None:
+    """Ends the process with an answer where the shell asks how to complete a line. `command` is
+    that of the program, if it has one."""
     if COMPLETING in os.environ:
         from dllama.cli.completing import complete
 
-        complete(name)
+        complete(command)
+
+
+def run_program(name: str, argv: list[str] | None) -> int:
+    """Runs a command that is a program too, and returns its exit code."""
+    answer_shell(name)
     code: int = importlib.import_module(f"dllama.cli.commands.{name}").run(argv)
     return code
 
@@ -40,10 +46,7 @@ def run_program(name: str, argv: list[str] | None) -> int:
 def start(argv: list[str] | None) -> int:
     """Runs the command that the words begin with, or what they mean without one, and returns its
     exit code."""
-    if COMPLETING in os.environ:
-        from dllama.cli.completing import complete
-
-        complete()
+    answer_shell()
     words = sys.argv[1:] if argv is None else argv
     command = SHORT.get(words[0], words[0]) if words else ""
     if command in PROGRAMS:

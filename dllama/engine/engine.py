@@ -24,9 +24,8 @@ from dllama.engine.stats import EngineStats
 from dllama.errors import ClusterError, DllamaError, EngineBusy, RequestError
 from dllama.nodes import NodesAction, NodesCall, NodesReply
 from dllama.requests import FinishReason, Output, SessionCall, SessionReply, Submit
-from dllama.runner import Runner
+from dllama.runner import Runner, windows_of
 from dllama.step import LogitRow
-from dllama.windows import Windows
 
 
 class Engine:
@@ -71,7 +70,7 @@ class Engine:
             max_step_tokens=max_step_tokens,
             max_waiting=max_waiting,
             n_slots=runner.config.n_slots,
-            windows=Windows(runner.config.window, runner.n_window_pages),
+            windows=windows_of(runner),
         )
         self._clock = clock
         self._started_s = clock()
@@ -221,9 +220,9 @@ class Engine:
     def recover(self) -> None:
         """Brings the nodes back. Raises ClusterError where that fails: try again later."""
         self._runner.recover()
-        runner, config = self._runner, self._runner.config
-        windows = Windows(config.window, runner.n_window_pages)
-        for sequence in self._scheduler.resume(runner.n_pages, config.max_seq_len, windows):
+        runner, scheduler = self._runner, self._scheduler
+        max_seq_len, windows = runner.config.max_seq_len, windows_of(runner)
+        for sequence in scheduler.resume(runner.n_pages, max_seq_len, windows):
             self._fail(lost_room(sequence, self.max_len))
         self._stats.add_recovery(self._clock() - self._lost_at_s)
         self._lost, self._has_given_up = None, False

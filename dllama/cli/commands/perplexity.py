@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dllama.cli.command_table import Commands
-from dllama.cli.flags.arguments import add_kv_flag, add_model_flag, positive
+from dllama.cli.flags.arguments import add_kv_flag, add_model_flag, add_tokenizer_flag, positive
 from dllama.cli.flags.cluster import add_cluster_flags
 
 EPILOG = """examples:
@@ -35,9 +35,7 @@ def add_parser(commands: Commands, summary: str) -> None:
                         help="tokens of a window (default: 512)")  # fmt: skip
     parser.add_argument("--windows", type=positive, metavar="N",
                         help="read so many windows at most (default: all)")  # fmt: skip
-    parser.add_argument("--tokenizer", type=Path, metavar="FILE",
-                        help="a .t tokenizer, or a GGUF to take it from (default: the model "
-                        "file's own)")  # fmt: skip
+    add_tokenizer_flag(parser)
     parser.add_argument("--step-tokens", type=positive, default=512, metavar="N",
                         help="tokens of a step (default: 512)")  # fmt: skip
     parser.add_argument("--kl-divergence-base", "--save-all-logits", type=Path, metavar="FILE",

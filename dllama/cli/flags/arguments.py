@@ -147,12 +147,17 @@ def add_keep_flag(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
-def add_text_flags(parser: argparse._ActionsContainer) -> None:
-    """Adds the flags about the text around a model, for the commands that read text."""
+def add_tokenizer_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --tokenizer."""
     parser.add_argument(
         "--tokenizer", metavar="FILE", type=Path,
         help="a .t tokenizer, or a GGUF to take it from (default: the model file's own)",
     )  # fmt: skip
+
+
+def add_text_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags about the text around a model, for the commands that read text."""
+    add_tokenizer_flag(parser)
     parser.add_argument(
         "--chat-template", metavar="FILE|NAME|TEXT",
         help="a Jinja file, a built-in name such as chatml, or Jinja itself (default: the "

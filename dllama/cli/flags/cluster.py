@@ -90,15 +90,20 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_security_flags(parser: argparse._ActionsContainer) -> None:
     """Adds the flags of the links between machines, which every node has."""
-    parser.add_argument(
-        "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
-        help="what `dllama key` printed, or a file that holds it: only nodes with the same key are "
-        "spoken to",
-    )  # fmt: skip
+    add_key_flag(parser)
     parser.add_argument(
         "--no-encrypt", action="store_true",
         help="leave links to other machines plain: prompts, answers and weights can be read on the "
         "network. Every node has to say so",
+    )  # fmt: skip
+
+
+def add_key_flag(parser: argparse._ActionsContainer) -> None:
+    """Adds --cluster-key."""
+    parser.add_argument(
+        "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
+        help="what `dllama key` printed, or a file that holds it: only nodes with the same key are "
+        "spoken to",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dllama.cli.flags.arguments import whole
-from dllama.cli.flags.cluster import cluster_key
+from dllama.cli.flags.cluster import add_key_flag
 from dllama.cli.flags.parser import FlagParser
 
 
@@ -16,11 +16,7 @@ def add_hybrid_flags(parser: FlagParser, n_workers: int) -> None:
         "--n-workers", type=whole, default=n_workers, metavar="N",
         help="workers that are started on this machine and share its cores",
     )  # fmt: skip
-    parser.add_argument(
-        "--cluster-key", metavar="KEY|@FILE", type=cluster_key,
-        help="what `dllama key` printed, or a file that holds it: only nodes with the same key are "
-        "spoken to",
-    )  # fmt: skip
+    add_key_flag(parser)
     parser.add_argument("--no-chat", action="store_true", help="serve until Ctrl-C")
     add_talk_flags(parser)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,7 @@ from dllama.cli.flags.server import add_server_flags, server_settings
 from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import name_models
 from dllama.cli.sources.level import Level
-from dllama.cli.sources.llama_variables import environment_level
+from dllama.cli.sources.reading import SERVER
 from dllama.cli.sources.reading import read_flags as from_sources
 from dllama.cli.sources.resolve import Resolved
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S, DEFAULT_REJOIN_S
@@ -124,7 +123,7 @@ def read_flags(words: Sequence[str]) -> RootFlags:
 def resolved_root(parser: FlagParser, words: Sequence[str]) -> Resolved:
     """Returns the flags from all their sources. Raises ConfigError; argparse ends the process for
     flags that it cannot read."""
-    return from_sources(parser, "root", words, between=[environment_level(parser, os.environ)])
+    return from_sources(parser, SERVER, words)
 
 
 def checked_root(found: Resolved) -> ReadFlags:

@@ -4,7 +4,7 @@ and those that presets describe. Later ones replace earlier ones of the same nam
 from __future__ import annotations
 
 import argparse
-import os
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +23,8 @@ from dllama.cli.router.preset_keys import own_keys, preset_level, words_of_keys
 from dllama.cli.server.api_config import answer_defaults
 from dllama.cli.server.model_facts import model_id
 from dllama.cli.sources.level import Level
-from dllama.cli.sources.llama_variables import environment_level
-from dllama.cli.sources.reading import file_level
+from dllama.cli.sources.reading import SERVER, untyped
 from dllama.cli.sources.resolve import resolve, typed
-from dllama.cli.sources.variables import level_of_variables
 from dllama.errors import ConfigError, DllamaError
 from dllama.hub.found import models_here
 from dllama.hub.local_model import Origin
@@ -77,9 +75,10 @@ class ModelList:
         presets = Presets() if preset_file is None else read_presets(preset_file)
         found = {source.name: source for source in self._found()}
         common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
+        around = functools.cache(self._around_presets)
         sections = {without_hub(name): keys for name, keys in presets.sections.items()}
         listed = [
-            self._listed(name, found.get(name), sections.get(name, {}), common)
+            self._listed(name, found.get(name), sections.get(name, {}), common, around)
             for name in dict.fromkeys((*found, *sections))
         ]
         return without_hidden(listed)
@@ -103,10 +102,13 @@ class ModelList:
         found: _Source | None,
         section: Mapping[str, str],
         common: Mapping[str, str],
+        around: Callable[[], Sequence[Level]],
     ) -> ListedModel:
         own, flags = own_keys({**common, **section})
         try:
-            args = self._flags_of(own_keys(section)[1], own_keys(common)[1])
+            presets = [preset_level(own_keys(keys)[1], self._parser) for keys in (section, common)]
+            *above, below = around()
+            args = resolve(self._parser, [*above, *presets, below]).args
             list(taken_flags(args))
             use_hub_flags(args)
             source = _named_source(name, args) or found
@@ -147,23 +149,13 @@ class ModelList:
             own.dedup_cache_models,
         )
 
-    def _flags_of(
-        self, section: Mapping[str, str], common: Mapping[str, str]
-    ) -> argparse.Namespace:
-        """Returns the flags of a model whose section has these keys."""
+    def _around_presets(self) -> Sequence[Level]:
+        """Returns what is set elsewhere for all models, the last of less weight than presets."""
         parser = self._parser
-        sources = (
-            typed(parser, self._words)[0],
-            level_of_variables(parser, "root", os.environ),
-            environment_level(parser, os.environ),
-            file_level(parser, "root"),
-        )
-        levels: list[Level] = [
+        return [
             {dest: found for dest, found in level.items() if dest not in LIST_FLAGS | MODEL}
-            for level in sources  # only a section names a model of the list
-        ]
-        levels[3:3] = [preset_level(section, parser), preset_level(common, parser)]
-        return resolve(parser, levels).args
+            for level in (typed(parser, self._words)[0], *untyped(parser, SERVER))
+        ]  # only a section names a model of the list
 
 
 def without_hidden(models: Sequence[ListedModel]) -> list[ListedModel]:

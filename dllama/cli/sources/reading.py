@@ -9,10 +9,13 @@ from cluster.security.home import home_folder
 from dllama.cli.command_table import all_parsers, is_command
 from dllama.cli.flags.parser import FlagParser
 from dllama.cli.sources.level import Level
+from dllama.cli.sources.llama_variables import environment_level
 from dllama.cli.sources.resolve import Resolved, resolve, typed
 from dllama.cli.sources.user_file import FILE_NAME, UserFile, level_of_file, read_user_file
 from dllama.cli.sources.variables import level_of_variables
 from dllama.errors import ConfigError
+
+SERVER = "root"
 
 
 def user_file() -> UserFile:
@@ -24,21 +27,17 @@ def user_file() -> UserFile:
     return read_user_file(path, is_command)
 
 
-def read_flags(
-    parser: FlagParser, command: str, words: Sequence[str], between: Sequence[Level] = ()
-) -> Resolved:
-    """Returns the flags of a command. `between` are further sources, of less weight than the
-    environment and of more than the file. Raises ConfigError; argparse ends the process for words
-    that it cannot read."""
+def read_flags(parser: FlagParser, command: str, words: Sequence[str]) -> Resolved:
+    """Returns the flags of a command. Raises ConfigError; argparse ends the process for words that
+    it cannot read."""
     first, rest = typed(parser, words)
-    return resolve(parser, [first, *untyped(parser, command, between)], rest)
+    return resolve(parser, [first, *untyped(parser, command)], rest)
 
 
-def untyped(parser: FlagParser, command: str, between: Sequence[Level] = ()) -> list[Level]:
-    """Returns what is set besides the command line. Raises ConfigError."""
-    return [level_of_variables(parser, command, os.environ), *between, file_level(parser, command)]
-
-
-def file_level(parser: FlagParser, command: str) -> Level:
-    """Returns what the user's file sets for a command. Raises ConfigError."""
-    return level_of_file(parser, command, user_file(), all_parsers)
+def untyped(parser: FlagParser, command: str) -> list[Level]:
+    """Returns what is set besides the command line: by our variables, by llama-server's where the
+    command is a server, and last in the user's file. Raises ConfigError."""
+    levels = [level_of_variables(parser, command, os.environ)]
+    if command == SERVER:
+        levels.append(environment_level(parser, os.environ))
+    return [*levels, level_of_file(parser, command, user_file(), all_parsers)]

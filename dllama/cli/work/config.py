@@ -11,8 +11,7 @@ from typing import NamedTuple
 from cluster.security.home import home_folder
 from dllama.cli.command_table import all_parsers, parser_of
 from dllama.cli.flags.parser import FlagParser, long_names
-from dllama.cli.sources.level import Found, Level
-from dllama.cli.sources.llama_variables import environment_level
+from dllama.cli.sources.level import Found
 from dllama.cli.sources.reading import untyped
 from dllama.cli.sources.resolve import DEFAULT, resolve, typed
 from dllama.cli.sources.user_file import FILE_NAME
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def rows_of(command: str, parser: FlagParser, words: Sequence[str]) -> Iterator[Row]:
     """Yields all flags of a command. Raises ConfigError where one cannot be read."""
     first = [typed(parser, words)[0]] if words else []
-    found = resolve(parser, [*first, *untyped(parser, command, between(command, parser))])
+    found = resolve(parser, [*first, *untyped(parser, command)])
     shown: set[str] = set()
     for action in parser.flags():
         if action.dest in shown or not long_names(action):
@@ -69,11 +68,6 @@ def rows_of(command: str, parser: FlagParser, words: Sequence[str]) -> Iterator[
         where = found.found.get(action.dest, default)
         value = HIDDEN if action.dest in SECRETS and where.value else where.value
         yield Row(f"--{long_names(action)[0]}", value, where.origin, (command,))
-
-
-def between(command: str, parser: FlagParser) -> list[Level]:
-    """Returns the sources that a command has besides those of all. Raises ConfigError."""
-    return [environment_level(parser, os.environ)] if command == "root" else []
 
 
 def set_rows(problems: list[str]) -> Iterator[Row]:

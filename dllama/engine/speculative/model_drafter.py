@@ -20,9 +20,8 @@ from dllama.engine.sequence import Sequence
 from dllama.engine.speculative.draft import Draft, HitRates
 from dllama.engine.speculative.ngram import NgramDrafter
 from dllama.requests import SamplingParams, Submit
-from dllama.runner import Runner
+from dllama.runner import Runner, windows_of
 from dllama.step import PAGE_TOKENS, LogitRow, Step
-from dllama.windows import Windows
 
 DEFAULT_DRAFT = 8  # tokens of a draft: with the row before them a tile of eight, and one
 MIN_CHANCE = 0.4  # of a token after those before it, where a request names none
@@ -159,8 +158,7 @@ class DraftModel:
         self.runner, self._max_rows = runner, max_rows
         self.max_tokens = max_tokens
         self._max_len = min(runner.config.max_seq_len, runner.n_pages * PAGE_TOKENS)
-        windows = Windows(runner.config.window, runner.n_window_pages)
-        self.kv = KvCache(runner.n_pages, self._max_len, windows=windows)
+        self.kv = KvCache(runner.n_pages, self._max_len, windows=windows_of(runner))
         self.n_rounds = 0  # steps of the model for the last drafts
         self.has_read = False  # whether some of them computed prompt tokens
 

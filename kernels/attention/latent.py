@@ -21,6 +21,7 @@ from kernels.attention.kv_pages import (
     put_value,
 )
 from kernels.attention.rope import rope_table
+from kernels.attention.shift_keys import move_of
 from kernels.emit.intrinsics import fma
 from kernels.emit.jit import jitted, kernel
 from kernels.program import launch
@@ -106,18 +107,18 @@ def _shift_layers(thread, team, pages, from_pages, to_pages, n_keep, n_drop, n_a
             return
         # Upwards: a slot is read before a later round of the loop writes it.
         for position in range(n_keep // PAGE * PAGE, n_after):
-            is_kept = position < n_keep
-            origin = position if is_kept else position + n_drop
-            source, target = from_pages[origin // PAGE], to_pages[position // PAGE]
-            if is_kept and source == target:
+            is_kept, source, old, target, new = move_of(
+                position, n_keep, n_drop, from_pages, to_pages
+            )
+            if target < 0:
                 continue
-            old, new = pages[layer, source, 0], pages[layer, target, 0]
+            before, after = pages[layer, source, 0], pages[layer, target, 0]
             if is_kept:
-                copy_value(old, origin % PAGE, new, position % PAGE, row.size)
+                copy_value(before, old, after, new, row.size)
             else:
-                get_value(old, origin % PAGE, row, row.size)
+                get_value(before, old, row, row.size)
                 turn_pairs(row[rank:], cosine, sine, np.float32(-1))
-                put_value(new, position % PAGE, row, row.size)
+                put_value(after, new, row, row.size)
 
 
 @kernel

@@ -25,6 +25,18 @@ def _rotate_back(key, cosine, sine):
         key[j + half] = fma(b, cosine[j], -a * sine[j])
 
 
+@jitted
+def move_of(position, n_keep, n_drop, from_pages, to_pages):
+    """The token that comes to a position: (whether it keeps it, its page and slot before, its page
+    and slot after); the page after is -1 where there is nothing to move."""
+    is_kept = position < n_keep
+    origin = position if is_kept else position + n_drop
+    source, target = from_pages[origin // PAGE], to_pages[position // PAGE]
+    if source < 0 or (is_kept and source == target):
+        target = np.int32(-1)
+    return is_kept, source, origin % PAGE, target, position % PAGE
+
+
 @region
 def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_drop, n_after,
                  cosines, sines, buffers):  # fmt: skip
@@ -37,11 +49,10 @@ def _shift_heads(thread, team, keys, values, from_pages, to_pages, n_keep, n_dro
         layer, head = item // n_kv_heads, item % n_kv_heads
         # Upwards: a slot is read before a later round of the loop writes it.
         for position in range(n_keep // PAGE * PAGE, n_after):
-            is_kept = position < n_keep
-            origin = position if is_kept else position + n_drop
-            source, target = from_pages[origin // PAGE], to_pages[position // PAGE]
-            old, new = origin % PAGE, position % PAGE
-            if source < 0 or target < 0 or (is_kept and source == target):
+            is_kept, source, old, target, new = move_of(
+                position, n_keep, n_drop, from_pages, to_pages
+            )
+            if target < 0:
                 continue
             key_from, key_to = keys[layer, source, head], keys[layer, target, head]
             if is_kept:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-
 from kernels.attention.kv_pages import BLOCK, LANES, PAGE
-from kernels.emit.emitter import Emit, emitted_function
+from kernels.emit.emitter import Emit, call_one_of, emitted_function
 from kernels.emit.jit import intrinsic
 from kernels.emit.later import types
-from kernels.emit.vectors import F32X16, I8X16, I32X16, I64, Value
+from kernels.emit.vectors import F32X16, I8X16, I32X16, Value
 
 QUERIES = 8  # query rows that read a page together: 8 x 2 vectors of sums fit the registers
 SPAN = 4  # pages to a softmax step: its cost hardly grows with them
@@ -175,17 +173,13 @@ def per_query_count(name: str, emitters: dict[int, Any], n_args: int) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             bits = signature.args[1].dtype.bitwidth
             args = [builder.extract_value(values[2], i) for i in range(n_args)]
-            done = builder.append_basic_block(f"{name}.done")
-            switch = builder.switch(values[0], done)
-            for n in range(1, QUERIES + 1):
-                case = builder.append_basic_block(f"{name}.{n}")
-                switch.add_case(ir.Constant(I64, n), case)
-                builder.position_at_end(case)
-                full = f"dllama.{name}{bits}.{n}"
-                emit = partial(emitters[bits], n)
-                builder.call(emitted_function(builder.module, full, n_args, emit), args)
-                builder.branch(done)
-            builder.position_at_end(done)
+            functions = [
+                (n, emitted_function(
+                    builder.module, f"dllama.{name}{bits}.{n}", n_args, partial(emitters[bits], n)
+                ))
+                for n in range(1, QUERIES + 1)
+            ]  # fmt: skip
+            call_one_of(builder, values[0], functions, args)
             return context.get_dummy_value()
 
         return types.void(types.int64, page, types.UniTuple(types.int64, n_args)), codegen

@@ -6,7 +6,7 @@ integer dot product differs by processor family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -209,6 +209,22 @@ def emitted_function(
     emit(Emit(builder, family), function.args)
     builder.ret_void()
     return function
+
+
+def call_one_of(
+    builder: Any, number: Value, functions: Iterable[tuple[int, Any]], args: Sequence[Value]
+) -> None:
+    """Emits a call of the function that belongs to a number (int64), with these arguments; of none
+    where there is none for it."""
+    done = builder.append_basic_block("called")
+    switch = builder.switch(number, done)
+    for n, function in functions:
+        case = builder.append_basic_block(f"call.{n}")
+        switch.add_case(ir.Constant(I64, n), case)
+        builder.position_at_end(case)
+        builder.call(function, args)
+        builder.branch(done)
+    builder.position_at_end(done)
 
 
 class Variable:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from kernels.emit.emitter import Emit, emitted_function
+from kernels.emit.emitter import Emit, call_one_of, emitted_function
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import intrinsic, named
 from kernels.emit.later import types
@@ -167,19 +167,16 @@ def _tile(fmt: BlockType) -> Any:
     def tile(typingctx: Any, tokens: Any, groups: Any, pointers: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             args = [builder.extract_value(values[2], i) for i in range(n_args)]
-            done = builder.append_basic_block("tile.done")
             case = builder.add(builder.mul(values[0], ir.Constant(I64, PAIR + 1)), values[1])
-            switch = builder.switch(case, done)
-            for n in range(NARROWEST, MANY_BLOCK + 1):
-                for g in range(1, PAIR + 1):
-                    at = builder.append_basic_block(f"tile.{n}.{g}")
-                    switch.add_case(ir.Constant(I64, n * (PAIR + 1) + g), at)
-                    builder.position_at_end(at)
-                    name = f"dllama.expanded.{fmt.name}.{n}.{g}"
-                    emit = partial(_emit_tile, fmt, n, g)
-                    builder.call(emitted_function(builder.module, name, n_args, emit), args)
-                    builder.branch(done)
-            builder.position_at_end(done)
+            functions = [
+                (n * (PAIR + 1) + g, emitted_function(
+                    builder.module, f"dllama.expanded.{fmt.name}.{n}.{g}", n_args,
+                    partial(_emit_tile, fmt, n, g),
+                ))
+                for n in range(NARROWEST, MANY_BLOCK + 1)
+                for g in range(1, PAIR + 1)
+            ]  # fmt: skip
+            call_one_of(builder, case, functions, args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.UniTuple(types.int64, n_args)), codegen

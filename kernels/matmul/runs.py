@@ -7,13 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-
-from kernels.emit.emitter import Emit, emitted_function
+from kernels.emit.emitter import Emit, call_one_of, emitted_function
 from kernels.emit.families import Family
 from kernels.emit.jit import intrinsic, jitted
 from kernels.emit.later import types
-from kernels.emit.vectors import I64, Value
+from kernels.emit.vectors import Value
 from kernels.matmul.sums import SumArgs
 from kernels.matmul.tiles import MANY_FROM
 
@@ -74,16 +72,11 @@ def run_of_groups(
     def tile(typingctx: Any, tokens: Any, pointers: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             args = [builder.extract_value(values[1], i) for i in range(Pointers.N_ARGS)]
-            done = builder.append_basic_block("tile.done")
-            switch = builder.switch(values[0], done)
-            for n in range(narrowest, widest + 1):
-                case = builder.append_basic_block(f"tile.{n}")
-                switch.add_case(ir.Constant(I64, n), case)
-                builder.position_at_end(case)
-                run = run_function(builder.module, name, emit_tile, n, at_once.get(n, 1))
-                builder.call(run, args)
-                builder.branch(done)
-            builder.position_at_end(done)
+            functions = [
+                (n, run_function(builder.module, name, emit_tile, n, at_once.get(n, 1)))
+                for n in range(narrowest, widest + 1)
+            ]
+            call_one_of(builder, values[0], functions, args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.UniTuple(types.int64, Pointers.N_ARGS)), codegen

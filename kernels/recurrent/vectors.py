@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-
-from kernels.emit.emitter import Emit, emitted_function
+from kernels.emit.emitter import Emit, call_one_of, emitted_function
 from kernels.emit.jit import intrinsic
 from kernels.emit.later import types
-from kernels.emit.vectors import F32X16, I64, Value
+from kernels.emit.vectors import F32X16, Value
 
 LANES = 16
 WIDTHS = (4, 1)  # vectors of columns that are computed at a time
@@ -107,17 +105,13 @@ def _by_width(name: str) -> Any:
     def call(typingctx: Any, width: Any, arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             args = [builder.extract_value(values[1], i) for i in range(N_ARGS)]
-            done = builder.append_basic_block("delta.done")
-            switch = builder.switch(values[0], done)
-            for n in WIDTHS:
-                case = builder.append_basic_block(f"delta.{n}")
-                switch.add_case(ir.Constant(I64, n), case)
-                builder.position_at_end(case)
-                emit = partial(_FUNCTIONS[name], n)
-                full = f"dllama.delta.{name}.{n}"
-                builder.call(emitted_function(builder.module, full, N_ARGS, emit), args)
-                builder.branch(done)
-            builder.position_at_end(done)
+            functions = [
+                (n, emitted_function(
+                    builder.module, f"dllama.delta.{name}.{n}", N_ARGS, partial(_FUNCTIONS[name], n)
+                ))
+                for n in WIDTHS
+            ]  # fmt: skip
+            call_one_of(builder, values[0], functions, args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.UniTuple(types.int64, N_ARGS)), codegen

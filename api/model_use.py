@@ -10,6 +10,7 @@ from aiohttp import web
 from api.context import CONTEXT
 from api.conversation_streams import ConversationEnded
 from api.errors import ApiError
+from api.requests.generation import GenerationRequest
 from api.requests.stream_options import conversation_of
 from api.served_model import ServedModel
 from api.timeline import TIMELINE
@@ -43,6 +44,11 @@ async def use_model(
     load = models.last_load(model)
     request[TIMELINE].note_model(model.id, asked_s, time.monotonic(), load)
     return model
+
+
+async def use_model_for(request: web.Request, asked: GenerationRequest) -> ServedModel:
+    """Returns the model that a request for an answer names, as `use_model` does."""
+    return await use_model(request, asked.model, streams=asked.stream)
 
 
 def asked_to_load(request: web.Request) -> bool | None:

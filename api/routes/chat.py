@@ -14,7 +14,7 @@ from api.answers.plan import chat_plan, text_plan
 from api.body import json_response, read_object, read_request
 from api.config import ApiConfig
 from api.context import CONTEXT
-from api.model_use import use_model
+from api.model_use import use_model, use_model_for
 from api.replies.anthropic import EVENTS, AnthropicWriter
 from api.replies.event_stream import SSE, ReplyWriter, StreamForm
 from api.replies.made import Made
@@ -43,8 +43,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         asked = parse_chat(body, request.path)
-        streams = asked.generation.stream
-        model = await use_model(request, asked.generation.model, streams=streams)
+        model = await use_model_for(request, asked.generation)
         asked = with_prefill(asked, body, model)
         writer = ChatWriter(new_id("chatcmpl"), model, asked.generation, context.config)
         return await answer_chat(request, model, asked, writer)
@@ -56,8 +55,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         asked = parse_messages(body, request.path)
-        streams = asked.generation.stream
-        model = await use_model(request, asked.generation.model, streams=streams)
+        model = await use_model_for(request, asked.generation)
         asked = with_prefill(asked, body, model)
         writer = AnthropicWriter(f"msg_{uuid.uuid4().hex}", model.id)
         return await answer_chat(request, model, asked, writer, EVENTS)
@@ -123,7 +121,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
                 f"may have {context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
-        model = await use_model(request, wanted.model, streams=wanted.stream)
+        model = await use_model_for(request, wanted)
         wanted = await check_ready(request, model, wanted)
         prompts = [await text_ids(model, text, options=wanted.options) for text in texts]
         samplings = sampling_of(model, wanted)

@@ -11,7 +11,7 @@ from api.answers.plan import text_plan
 from api.body import read_request
 from api.context import CONTEXT
 from api.engines.client import refuse_unless_taken
-from api.model_use import use_model
+from api.model_use import use_model_for
 from api.replies.made import Made
 from api.replies.native import NativeWriter
 from api.requests.native import PREFIX, NativeRequest, parse_infill, parse_native_completion
@@ -33,8 +33,7 @@ async def completion(request: web.Request) -> web.StreamResponse:
                 f"{context.config.max_sequences} in all; send several requests.",
                 param="prompt",
             )
-        asked = wanted.generation
-        model = await use_model(request, asked.model, streams=asked.stream)
+        model = await use_model_for(request, wanted.generation)
         refuse_unless_taken(model.engine.state)
         options = wanted.generation.options
         prompts = [await mixed_ids(model, prompt, options) for prompt in given]
@@ -46,8 +45,7 @@ async def infill(request: web.Request) -> web.StreamResponse:
     with context.generation():
         body = await read_request(request)
         wanted, parts = parse_infill(body, request.path)
-        asked = wanted.generation
-        model = await use_model(request, asked.model, streams=asked.stream)
+        model = await use_model_for(request, wanted.generation)
         ids = await asyncio.to_thread(infill_ids, model, parts)
         check_length(model, ids, PREFIX.names[0])
         return await answer_natively(request, model, wanted, [ids], is_list=wanted.generation.n > 1)

@@ -8,7 +8,7 @@ from api.answers.events import Message
 from api.body import json_response, read_request
 from api.context import CONTEXT
 from api.errors import ApiError
-from api.model_use import use_model
+from api.model_use import use_model_for
 from api.replies.event_stream import Json
 from api.replies.responses import ResponsesWriter, item_id
 from api.requests.responses import PREVIOUS, ResponsesRequest, parse_responses, said_messages
@@ -30,8 +30,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     with context.generation():
         asked = await read(request)
-        wanted = asked.chat.generation
-        model = await use_model(request, wanted.model, streams=wanted.stream)
+        model = await use_model_for(request, asked.chat.generation)
 
         def keep(response: Json, said: Message) -> None:
             context.responses.add(response, asked.messages + said_messages(said))

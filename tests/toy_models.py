@@ -42,6 +42,20 @@ GAIN = {"embed": 3.0, "wcls": 3.0, "wo": 1.5, "w2": 2.0, "expert_w2": 3.0, "rout
 """Standard deviation of a matrix times sqrt(cols), where it is not 1."""
 
 
+GROUPED: dict[str, object] = {
+    "n_experts": 8,
+    "n_active_experts": 3,
+    "has_expert_norm": True,
+    "gating": Gating.SIGMOID,
+    "has_choice_bias": True,
+    "n_expert_groups": 4,
+    "n_active_groups": 2,
+    "expert_scale": 1.5,
+    "n_dense_layers": 1,
+    "dense_hidden_dim": 224,
+}
+"""Experts in groups, weighed by sigmoids, after a dense layer."""
+
 EXPERTS: dict[str, dict[str, object]] = {
     "qwen3moe": {"n_experts": 8, "n_active_experts": 3, "has_expert_norm": True},
     "qwen2moe": {"n_experts": 6, "n_active_experts": 2},
@@ -67,33 +81,13 @@ EXPERTS: dict[str, dict[str, object]] = {
         "query_growth": QueryGrowth(0.5, 13),
     },
     "phimoe": {"n_experts": 8, "n_active_experts": 2, "gating": Gating.SPARSE_MIXER},
-    "glm4moe": {
-        "n_experts": 8,
-        "n_active_experts": 3,
-        "has_expert_norm": True,
-        "gating": Gating.SIGMOID,
-        "has_choice_bias": True,
-        "n_expert_groups": 4,
-        "n_active_groups": 2,
-        "expert_scale": 1.5,
-        "n_dense_layers": 1,
-        "dense_hidden_dim": 224,
+    "glm4moe": GROUPED
+    | {
         "partial_rotary_dim": 8,
         "has_qkv_bias": True,
         "has_qk_norm": True,
     },
-    "deepseek2": {
-        "n_experts": 8,
-        "n_active_experts": 3,
-        "has_expert_norm": True,
-        "gating": Gating.SIGMOID,
-        "has_choice_bias": True,
-        "n_expert_groups": 4,
-        "n_active_groups": 2,
-        "expert_scale": 1.5,
-        "n_dense_layers": 1,
-        "dense_hidden_dim": 224,
-    },
+    "deepseek2": GROUPED,
 }
 """The experts of a toy of two layers, and what comes with them, by its family."""
 

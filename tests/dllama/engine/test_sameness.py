@@ -58,6 +58,15 @@ def answers(
     return told
 
 
+def answers_alone(runner: RanksRunner) -> dict[str, list[int]]:
+    """Every request by itself, in an engine of its own that has nothing in its cache."""
+    told: dict[str, list[int]] = {}
+    for submit in asks():
+        told |= answers(runner, [replace(submit, cache_prompt=False)])
+    assert runner.n_shifts > 0
+    return told
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sameness") / "toy.gguf"
@@ -73,12 +82,7 @@ def runner(toy: Path) -> Iterator[RanksRunner]:
 
 @pytest.fixture(scope="module")
 def alone(runner: RanksRunner) -> dict[str, list[int]]:
-    """Every request by itself, in an engine of its own that has nothing in its cache."""
-    told: dict[str, list[int]] = {}
-    for submit in asks():
-        told |= answers(runner, [replace(submit, cache_prompt=False)])
-    assert runner.n_shifts > 0
-    return told
+    return answers_alone(runner)
 
 
 def test_a_batch_of_sixteen_answers_as_each_alone(

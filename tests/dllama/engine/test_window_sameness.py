@@ -16,7 +16,7 @@ from dllama.engine.engine import Engine
 from dllama.formats import open_model
 from dllama.requests import SamplingParams, SessionAction, SessionCall, Submit
 from dllama.runtime.local_runner import LocalRunner
-from tests.dllama.engine.test_sameness import CONTEXT, N_PAGES, answers, ask, asks
+from tests.dllama.engine.test_sameness import CONTEXT, N_PAGES, answers, answers_alone, ask, asks
 from tests.local_model import make_step
 from tests.ranks_runner import RanksRunner
 from tests.toy_models import write_toy
@@ -47,12 +47,7 @@ def runner(toy: Path) -> Iterator[RanksRunner]:
 
 @pytest.fixture(scope="module")
 def alone(runner: RanksRunner) -> dict[str, list[int]]:
-    """Every request by itself, in an engine of its own that has nothing in its cache."""
-    told: dict[str, list[int]] = {}
-    for submit in asks():
-        told |= answers(runner, [replace(submit, cache_prompt=False)])
-    assert runner.n_shifts > 0
-    return told
+    return answers_alone(runner)
 
 
 def test_pages_that_are_gone_change_no_logit(toy: Path, runner: RanksRunner) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,31 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.formats import open_model
 from dllama.kv import KvType
 from tests.local_model import Ranks, make_step
+
+
+def random_model(
+    model_type: str, sizes: Mapping[str, object], tokens: Sequence[int]
+) -> tuple[Any, np.ndarray]:
+    """Returns a random model of theirs, and its logits after each of the tokens. Needs PyTorch."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **sizes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = model.eval().to(torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from the tame values of a fresh model
+            parameter.copy_(
+                torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+                if parameter.dim() > 1
+                else 1 + 0.1 * torch.randn_like(parameter)
+            )
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.3 * torch.randn_like(buffer))
+        logits: np.ndarray = model(torch.tensor([list(tokens)])).logits[0].numpy()
+    return model, logits
 
 
 def compare(model: Path, expected: np.ndarray, tokens: Sequence[int], n_prompt: int) -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
+pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
 
-from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
-
-from dllama.formats import open_model  # noqa: E402
-from dllama.formats.checkpoint.source import checkpoint_metadata  # noqa: E402
-from dllama.formats.writing.convert import write_gguf  # noqa: E402
-from tests.dllama.models.beside_transformers import compare  # noqa: E402
+from dllama.formats import open_model
+from dllama.formats.checkpoint.source import checkpoint_metadata
+from dllama.formats.writing.convert import write_gguf
+from tests.dllama.models.beside_transformers import compare, random_model
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
 SIZES = {
@@ -50,21 +48,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 
 def saved(folder: Path, model_type: str, more: dict[str, object]) -> np.ndarray:
     """Saves a random model; returns its logits after each of TOKENS."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **{**SIZES, **more})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    model = model.eval().to(torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():  # far from the tame values of a fresh model
-            parameter.copy_(
-                torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
-                if parameter.dim() > 1
-                else 1 + 0.1 * torch.randn_like(parameter)
-            )
-        for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                buffer.copy_(0.3 * torch.randn_like(buffer))
-        expected: np.ndarray = model(torch.tensor([TOKENS])).logits[0].numpy()
+    model, expected = random_model(model_type, {**SIZES, **more}, TOKENS)
     model.save_pretrained(folder)
     return expected
 

@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
+pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
 
-from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
-
-from benchmarks.writers.filler_vocabulary import bpe_metadata  # noqa: E402
-from dllama.config import (  # noqa: E402
+from benchmarks.writers.filler_vocabulary import bpe_metadata
+from dllama.config import (
     FULL_ATTENTION,
     Gating,
     LayerAttention,
@@ -24,21 +22,21 @@ from dllama.config import (  # noqa: E402
     RopeScaling,
     RopeScalingKind,
 )
-from dllama.formats.checkpoint.joint_experts import Turns  # noqa: E402
-from dllama.formats.checkpoint.source import their_name  # noqa: E402
-from dllama.formats.rope_order import RotaryPairs, half_split_order  # noqa: E402
-from dllama.formats.stored_views import by_stored_name  # noqa: E402
-from dllama.formats.writing.encode import encode  # noqa: E402
-from dllama.formats.writing.gguf_export import (  # noqa: E402
+from dllama.formats.checkpoint.joint_experts import Turns
+from dllama.formats.checkpoint.source import their_name
+from dllama.formats.rope_order import RotaryPairs, half_split_order
+from dllama.formats.stored_views import by_stored_name
+from dllama.formats.writing.encode import encode
+from dllama.formats.writing.gguf_export import (
     factor_rows,
     in_file_order,
     model_stream,
 )
-from dllama.models import FAMILIES, model_tensors  # noqa: E402
-from dllama.qtypes import QType  # noqa: E402
-from kernels.gates import Gate  # noqa: E402
-from tests.dllama.models.beside_transformers import compare  # noqa: E402
-from tests.toy_models import DELTA, GRANITE, LONGROPE  # noqa: E402
+from dllama.models import FAMILIES, model_tensors
+from dllama.qtypes import QType
+from kernels.gates import Gate
+from tests.dllama.models.beside_transformers import compare, random_model
+from tests.toy_models import DELTA, GRANITE, LONGROPE
 
 TOKENS = np.random.default_rng(1).integers(0, 352, 40).tolist()
 SIZES = {
@@ -333,21 +331,7 @@ def our_rows(state: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndar
 
 def written(path: Path, case: Case) -> np.ndarray:
     """Writes a random model; returns the logits of theirs after each of TOKENS."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(case.model_type, **{**SIZES, **case.theirs})
-    make = AutoModelForCausalLM.from_config
-    theirs = make(config, attn_implementation="eager").eval().to(torch.float32)
-    with torch.no_grad():
-        for parameter in theirs.parameters():  # far from the tame values of a fresh model
-            parameter.copy_(
-                torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
-                if parameter.dim() > 1
-                else 1 + 0.1 * torch.randn_like(parameter)
-            )
-        for name, buffer in theirs.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                buffer.copy_(0.3 * torch.randn_like(buffer))
-        expected: np.ndarray = theirs(torch.tensor([TOKENS])).logits[0].numpy()
+    theirs, expected = random_model(case.model_type, {**SIZES, **case.theirs}, TOKENS)
     has_experts = "num_experts_per_tok" in case.theirs
     experts = {"n_experts": 8, "n_active_experts": 3} if has_experts else {}
     ours = ModelConfig(

@@ -127,9 +127,10 @@ class TaggedReader:
             return parts
         told: list[Part] = []
         for part in parts:
-            is_text = isinstance(part, Text)
-            told += self._citations.push(part.text) if is_text else self._citations.flush()
-            told += [] if is_text else [part]
+            if isinstance(part, Text):
+                told += self._citations.push(part.text)
+            else:
+                told += [*self._citations.flush(), part]
         return told
 
 

@@ -247,7 +247,6 @@ def test_a_model_that_cannot_be_loaded_is_listed_with_its_reason() -> None:
                 asked = {"model": name}
                 replies = [
                     await server.chat(model=name), await server.get(f"/props?model={name}"),
-                    await server.get(f"/v1/models/{name}"),
                     await server.get(f"/slots?model={name}"),
                     await server.post("/models/load", asked), await server.post("/api/show", asked),
                 ]  # fmt: skip

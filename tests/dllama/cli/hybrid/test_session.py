@@ -155,6 +155,7 @@ def test_a_server_and_a_chat_over_tls(certificate: tuple[Path, Path]) -> None:
             list(ChatClient(ServerAddress(url, None), {}).ask("Hello"))
         with terminal(*flags) as other:
             other.wait_for(f"a dllama serves at {url} already")
+            other.wait_for(">>>")
             other.type("\x04")
             assert other.process.wait(WAIT_S) == 0
         one.type("\x04")

@@ -211,7 +211,8 @@ def test_formulas_fit_the_screen_and_axe_finds_nothing(
     page.keyboard.press("ArrowRight")
     page.evaluate(
         """() => new Promise((done) => {
-            const look = () => document.activeElement.scrollLeft > 0 ? done() : setTimeout(look, 20);
+            const active = document.activeElement;
+            const look = () => active.scrollLeft > 0 ? done() : setTimeout(look, 20);
             look();
         })"""
     )

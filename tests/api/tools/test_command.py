@@ -13,6 +13,7 @@ import pytest
 from api.answers.plan import AnswerPlan, chat_plan
 from api.answers.reasoning import ReasoningFormat, tags_of
 from api.answers.stop import StopScanner, StopTable
+from api.replies.openai import delta_of
 from api.requests.answer_format import AnswerFormat
 from api.requests.openai import parse_conversation
 from api.requests.prompts.conversation import Conversation
@@ -216,6 +217,17 @@ def test_citations_are_told_beside_the_text() -> None:
         {"start": 6, "end": 11, "text": "sunny", "sources": [{"tool_call": 0, "results": [0]}]},
         {"start": 16, "end": 21, "text": "27 °C",
          "sources": [{"tool_call": 0, "results": [0, 2]}, {"tool_call": 1, "results": [0]}]},
+    ]  # fmt: skip
+
+
+def test_a_stream_tells_a_citation_after_its_text() -> None:
+    plan = plan_of(model(), asking(QUESTION, tools=None))
+    reader = plan.reader(0, StopScanner(StopTable(())))
+    assert reader is not None
+    parts = reader.push("It is <co>sunny</co: 0:[0]>.") + reader.finish()
+    cited = {"start": 6, "end": 11, "text": "sunny", "sources": [{"tool_call": 0, "results": [0]}]}
+    assert [delta_of(part) for part in parts] == [
+        {"content": "It is "}, {"content": "sunny"}, {"citations": [cited]}, {"content": "."},
     ]  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_a_cut_inside_a_block_takes_the_whole_block_along() -> None:
     shard = Shard(0, 2, range(1, 2), range(32), range(50))
     cuts = {c.info.name: c for c in cut_manifest(config, source.tensors, shard)}
     wo = cuts["layers.0.wo"]
-    assert wo.cols == range(32) and (wo.info.cols, wo.info.first_own_col) == (32, 16)
+    assert wo.cols == range(32) and (wo.info.cols, wo.info.own_cols) == (32, range(16, 32))
 
 
 def test_a_missing_tensor_is_named() -> None:
@@ -125,17 +125,19 @@ def test_the_largest_tensor_needs_room_twice() -> None:
         assert needed == sum(sizes) + max(sizes) + WIRE_BYTES + PROCESS_BYTES
 
 
-def test_columns_that_come_along_with_blocks_need_memory() -> None:
-    """Two ranks of one KV head each, whose columns are either half of one block."""
-    config = small_config(dim=64, n_heads=8, n_kv_heads=4, head_dim=8)
-    tensors = ArraySource(config, QType.Q8_0).tensors
-    first, second = (
-        memory_needed(
-            config, tensors, Shard(0, 2, heads, range(32), range(50)), n_pages=1, max_step_tokens=64
-        )
-        for heads in (range(1), range(1, 2))
-    )
-    assert first == second
+def test_columns_that_come_along_with_blocks_need_room_until_they_are_packed() -> None:
+    """128 hidden columns either are half of one block or lie in two: as many are kept."""
+    config = small_config(dim=32, hidden_dim=768, n_heads=8, n_kv_heads=4, head_dim=32)
+    tensors = ArraySource(config, QType.Q4_K).tensors
+    quants, scales = 128, 16  # bytes of a block of 256, for 8 runs of columns and for all of it
+    kept, arriving = [], []
+    for hidden in (range(128, 256), range(192, 320)):
+        cuts = cut_manifest(config, tensors, Shard(0, 2, range(0), hidden, range(50)))
+        [down] = [cut.info for cut in cuts if cut.info.name == "layers.0.w2"]
+        kept.append(down.packed_bytes)
+        arriving.append(down.n_bytes)
+    assert kept == [32 * (quants // 2 + scales), 32 * (quants // 2 + 2 * scales)]
+    assert arriving == [32 * 144, 32 * 288]
 
 
 def test_types_that_grow_when_they_are_packed_need_what_they_become() -> None:

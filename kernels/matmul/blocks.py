@@ -108,8 +108,8 @@ class _BlockTile:
             at = e.b.add(stacked, e.b.mul(e.b.sub(number, begin), e.i64(64 * width)))
             here = []
             for g in range(self.groups):
-                first = 64 * g * n * width
-                v = [e.load(F32X16, e.at(at, first + 64 * k), 64) for k in range(width)]
+                of_group = 64 * g * n * width
+                v = [e.load(F32X16, e.at(at, of_group + 64 * k), 64) for k in range(width)]
                 here.append(Scales(v[:n_factors], v[n_factors:]))
             self._block(e.b.sub(number, self.p.first_block), here)
             self.sums.end_step()

@@ -25,12 +25,13 @@ class Packing:
         self, team: np.ndarray, fmt: str, max_rows: int, raw_cols: int, n_matrices: int = 1,
         own: range | None = None,
     ) -> None:  # fmt: skip
-        own = range(raw_cols) if own is None else own
+        is_whole, own = own is None, range(raw_cols) if own is None else own
         self._team, self.format, self.max_rows, self.cols = team, fmt, max_rows, len(own)
         self.raw_cols, self.rows, self.n_matrices = raw_cols, 0, n_matrices  # rows of each
         layout, self._kernel = format_of(fmt).layout, format_of(fmt).pack
         run = BLOCK if isinstance(layout, BlockType) else 1
-        if own.start % run or own.stop % run or not 0 <= own.start <= own.stop <= raw_cols:
+        is_within = 0 <= own.start <= own.stop <= raw_cols
+        if not is_whole and (own.start % run or own.stop % run or not is_within):
             raise ValueError(
                 f"the columns {own.start} to {own.stop} of {raw_cols} values of {fmt} cannot be "
                 f"packed: a matrix begins and ends at multiples of {run} within them"

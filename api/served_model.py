@@ -42,6 +42,8 @@ class TextCodec(Protocol):
 
     def token_bytes(self, token: int, /) -> bytes: ...
 
+    def is_special(self, token: int, /) -> bool: ...
+
 
 class PromptTemplate(Protocol):
     """The part of a dllama.chat.ChatTemplate that the server uses. Raises TemplateError."""

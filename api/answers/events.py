@@ -2,7 +2,7 @@
 and what every API writes its streams and its whole answers from. Knows no API and no JSON.
 
 For each choice: `Start`, then `Progress` where the request wants it, then the parts (`Text`,
-`Thought`, `ToolCall`, `ToolArguments`), then `Finish`. One `Usage` ends the answer.
+`Thought`, `ToolCall`, `ToolArguments`, `Citation`), then `Finish`. One `Usage` ends the answer.
 
 `index` is the number of the choice. `probs` are the tokens whose probabilities can be told by now,
 if they were asked for. `usage` is that of the choice so far, if the request wants it with every
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dllama.requests import FinishReason, TokenProbs
 
@@ -114,6 +115,28 @@ class ToolArguments:
     usage: Usage | None = None
 
 
+class Source(NamedTuple):
+    """The tool call of the conversation that a cited text is from, and which of its results:
+    numbers from 0, as the model counts them. Documents are the results of call 0."""
+
+    call: int
+    results: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The characters `begin` to `end` of the answer's text, `text`, rest on `sources`. It comes
+    after them."""
+
+    index: int
+    begin: int
+    end: int
+    text: str
+    sources: tuple[Source, ...]
+    probs: Probs = ()
+    usage: Usage | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """A choice is complete. `stopping_word` is the stop string that ended it; `has_calls`: it made
@@ -129,7 +152,7 @@ class Finish:
     slot: int | None = None
 
 
-Part = Text | Thought | ToolCall | ToolArguments
+Part = Text | Thought | ToolCall | ToolArguments | Citation
 Event = Start | Progress | Part | Finish | Usage
 
 
@@ -151,6 +174,7 @@ class Message:
     texts: list[str] = field(default_factory=list)
     thought_texts: list[str] = field(default_factory=list)
     made: list[Call] = field(default_factory=list)
+    citations: list[Citation] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     probs: list[AnswerToken] = field(default_factory=list)
     finish: Finish | None = None
@@ -178,6 +202,8 @@ class Message:
         elif isinstance(event, ToolArguments):
             self.made[event.call].arguments += event.text
             self.made[event.call].is_complete = event.is_end
+        elif isinstance(event, Citation):
+            self.citations.append(event)
         elif isinstance(event, Finish):
             self.finish = event
             self.tokens += event.tokens

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from api.answers.events import Part, Text, Thought
+from api.answers.citations import CitationReader
+from api.answers.events import Citation, Part, Text, Thought
 from api.answers.reasoning import ReasoningSplitter
 from api.answers.stop import StopScanner
 from api.tools.call_reader import CallReader
@@ -33,15 +34,48 @@ class PartReader(Protocol):
         ...
 
 
+class TextOpening:
+    """Leaves out the mark that a text may begin with."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark, self._held, self._is_begun = mark, "", not mark
+
+    def push(self, text: str) -> str:
+        """Returns the text that no later text can change."""
+        if self._is_begun:
+            return text
+        self._held += text
+        begun = self._held.lstrip()
+        if self._mark.startswith(begun) and begun != self._mark:
+            return ""
+        self._is_begun = True
+        return begun.removeprefix(self._mark) if begun.startswith(self._mark) else self._held
+
+    def flush(self) -> str:
+        """Returns the text that was held back; no more text comes."""
+        return "" if self._is_begun else self._held
+
+
 class TaggedReader:
-    """Reads thoughts between tags at the beginning, then text with calls in it."""
+    """Reads thoughts between tags at the beginning, then text with calls in it. The text may begin
+    with a mark of its own, `text_opening`. With `has_citations` those of the text are told apart;
+    those of thoughts are left out."""
 
     is_over = False
 
     def __init__(
-        self, index: int, splitter: ReasoningSplitter | None, calls: CallReader | None
+        self,
+        index: int,
+        splitter: ReasoningSplitter | None,
+        calls: CallReader | None,
+        *,
+        text_opening: str = "",
+        has_citations: bool = False,
     ) -> None:
         self._index, self._splitter, self._calls = index, splitter, calls
+        self._opening = TextOpening(text_opening)
+        self._citations = CitationReader(index) if has_citations else None
+        self._cited_thoughts = CitationReader(index) if has_citations else None
 
     @property
     def n_complete(self) -> int:
@@ -54,19 +88,50 @@ class TaggedReader:
 
     def flush(self) -> list[Part]:
         parts = [] if self._splitter is None else self._split(self._splitter.flush())
-        return parts if self._calls is None else parts + self._calls.flush()
+        parts += self._end_thoughts() + self._called(self._opening.flush())
+        parts += [] if self._calls is None else self._cited(self._calls.flush())
+        return parts if self._citations is None else parts + self._citations.flush()
 
     def _split(self, pieces: Iterable[tuple[bool, str]]) -> list[Part]:
         parts: list[Part] = []
         for is_thought, text in pieces:
-            if is_thought:
-                parts.append(Thought(self._index, text))
-            else:
-                parts += self._read(text)
+            parts += self._thought(text) if is_thought else self._end_thoughts() + self._read(text)
         return parts
 
+    def _thought(self, text: str) -> list[Part]:
+        if self._cited_thoughts is None:
+            return [Thought(self._index, text)]
+        return self._as_thoughts(self._cited_thoughts.push(text))
+
+    def _end_thoughts(self) -> list[Part]:
+        return (
+            [] if self._cited_thoughts is None else self._as_thoughts(self._cited_thoughts.flush())
+        )
+
+    def _as_thoughts(self, parts: list[Part]) -> list[Part]:
+        return [Thought(self._index, part.text) for part in parts if isinstance(part, Text)]
+
     def _read(self, text: str) -> list[Part]:
-        return [Text(self._index, text)] if self._calls is None else self._calls.push(text)
+        return self._called(self._opening.push(text))
+
+    def _called(self, text: str) -> list[Part]:
+        if not text:
+            return []
+        return self._cited(
+            [Text(self._index, text)] if self._calls is None else self._calls.push(text)
+        )
+
+    def _cited(self, parts: list[Part]) -> list[Part]:
+        """Returns the parts with the citations in their texts told apart."""
+        if self._citations is None:
+            return parts
+        told: list[Part] = []
+        for part in parts:
+            if isinstance(part, Text):
+                told += self._citations.push(part.text)
+            else:
+                told += [*self._citations.flush(), part]
+        return told
 
 
 class MessageReader:
@@ -106,6 +171,9 @@ class MessageReader:
         for part in parts:
             if self._stops.found is not None:
                 break
+            if isinstance(part, Citation):  # between two pieces of one text
+                certain.append(part)
+                continue
             text = self._stops.push(part.text) if isinstance(part, Text) else self._stops.flush()
             if text:
                 certain.append(Text(self._index, text))

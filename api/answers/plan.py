@@ -18,6 +18,8 @@ from api.tools.channel_grammar import channel_grammar
 from api.tools.channel_reader import ChannelReader
 from api.tools.dialects import GENERIC, ToolDialect
 from api.tools.harmony import MARKS, Opening, opening_of
+from api.tools.lark_lines import Marks
+from api.tools.pythonic_reader import PythonicReader
 from api.tools.tagged_reader import TaggedCallReader
 from api.tools.tool_request import Tool
 from dllama.constraints.grammars import whole_answer
@@ -52,19 +54,26 @@ class AnswerPlan:
                 self.dialect, names, index, self.opening, shows_marks=self.shows_marks
             )
             return MessageReader(index, channels, stops)
-        if not self.is_message or (self.tags is None and not self.tools):
+        dialect = self.dialect
+        is_marked = bool(self.tags or self.tools or dialect.text_opening or dialect.has_citations)
+        if not self.is_message or not is_marked:
             return None
         splitter = None
         if self.tags:
             splitter = ReasoningSplitter(self.tags, is_open=self.is_open, is_begun=self.is_begun)
         calls = self._call_reader(index) if self.tools else None
-        return MessageReader(index, TaggedReader(index, splitter, calls), stops)
+        parts = TaggedReader(
+            index, splitter, calls,
+            text_opening=dialect.text_opening, has_citations=dialect.has_citations,
+        )  # fmt: skip
+        return MessageReader(index, parts, stops)
 
     def _call_reader(self, index: int) -> CallReader:
         if self.dialect.has_tags:
             schemas = {tool.name: tool.schema for tool in self.tools}
             return TaggedCallReader(self.dialect, schemas, index)
-        return CallReader(self.dialect, [tool.name for tool in self.tools], index)
+        reader = PythonicReader if self.dialect.is_pythonic else CallReader
+        return reader(self.dialect, [tool.name for tool in self.tools], index)
 
     def line_rules(self) -> LineRules | None:
         """Returns rules for one sequence, None if every line may stand."""
@@ -94,15 +103,15 @@ def chat_plan(
         tools=tools,
         dialect=dialect,
         thoughts=thoughts,
-        control_id=lambda text: control_id(model, text),
+        marks=marks_of(model),
     )
     asked = conversation.reasoning
     told = model.reasoning if asked is ReasoningFormat.AUTO else asked
     is_split = thoughts is not None and told is not ReasoningFormat.NONE
-    marks = list(dialect.marks) if tools.offered else []
+    shown = list(dialect.marks) if tools.offered else []
     if thoughts is not None:
-        marks += [thoughts.tags.opening, thoughts.tags.closing]
-    kept = (control_id(model, mark) for mark in marks)
+        shown += [thoughts.tags.opening, thoughts.tags.closing]
+    kept = (control_id(model, mark) for mark in shown)
     return AnswerPlan(
         grammar=grammar,
         kept=frozenset(token for token in kept if token is not None),
@@ -124,7 +133,7 @@ def _channel_plan(
         form=None if form is None else form.part,
         tools=tools,
         opening=opening,
-        control_id=lambda text: control_id(model, text),
+        marks=marks_of(model),
     )
     asked = conversation.reasoning
     told = model.reasoning if asked is ReasoningFormat.AUTO else asked
@@ -150,6 +159,17 @@ def thoughts_ahead(conversation: Conversation, prompt: str, tags: ThinkTags) -> 
     if is_open or not prompt.rstrip().endswith(tags.closing):
         return Thoughts(tags, is_open)
     return None
+
+
+def marks_of(model: ServedModel) -> Marks:
+    """Returns what marks are in the model's vocabulary."""
+    return Marks(lambda text: control_id(model, text), lambda text: special_id(model, text))
+
+
+def special_id(model: ServedModel, text: str) -> int | None:
+    """Returns the special token that `text` is, None if it is ordinary text."""
+    ids = model.tokenizer.encode(text, parse_special=True)
+    return ids[0] if len(ids) == 1 and model.tokenizer.is_special(ids[0]) else None
 
 
 def control_id(model: ServedModel, text: str) -> int | None:

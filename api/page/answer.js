@@ -27,11 +27,13 @@ export function addPiece(message, piece) {
   message.finish = choice.finish_reason ?? message.finish;
 }
 
-/** Returns the messages of a conversation as the server takes them. */
-export function asRequest(conversation) {
+/** Returns the messages of a conversation as the server takes them; thoughts are sent only with a
+ * `begun` answer, the last one, which the server continues. */
+export function asRequest(conversation, begun = null) {
   const messages = conversation.messages
-    .filter((message) => message.role === "user" || message.content || message.calls?.length)
-    .map((message) => ({ role: message.role, content: message.content }));
+    .filter((message) => message === begun || message.role === "user" || message.content || message.calls?.length)
+    .map((message) => ({ role: message.role, content: message.content,
+      ...(message === begun && message.thoughts ? { reasoning_content: message.thoughts } : {}) }));
   const system = conversation.system?.trim();
   return system ? [{ role: "system", content: system }, ...messages] : messages;
 }
@@ -42,9 +44,15 @@ function readingOf({ total, cache, processed }) {
   return done < all ? `Reads the prompt: ${Math.round((100 * done) / all)} % of ${all} tokens` : "";
 }
 
-/** Returns whether an answer was cut off where it can be gone on with. */
+/** Returns an answer of the user's own words in the place of another. */
+export function editedAnswer(former, text) {
+  return { ...emptyAnswer(former.model), content: text, edited: true };
+}
+
+/** Returns whether an answer can be continued: it was cut off, or no model has ended it. */
 export function canContinue(message) {
-  return ["length", "stopped"].includes(message.finish) && Boolean(message.content) && !message.calls?.length;
+  const isOpen = [null, "length", "stopped"].includes(message.finish);
+  return message.role === "assistant" && isOpen && Boolean(message.content || message.thoughts) && !message.calls?.length;
 }
 
 /** Returns the speeds of an answer in a line; "" where they are not known. */

@@ -1,11 +1,12 @@
 // The view of one conversation: its messages, and the answer that is being written.
 
-import { addPiece, asRequest, canContinue, emptyAnswer, speedOf } from "./answer.js";
+import { addPiece, asRequest, canContinue, editedAnswer, emptyAnswer, speedOf } from "./answer.js";
 import { titleOf } from "./conversations.js";
 import { byId, el } from "./elements.js";
 import { events } from "./server.js";
 import { requestFields } from "./settings.js";
 import { messageElement } from "./message.js";
+import { addVersion, removeVersion, showVersion } from "./versions.js";
 
 const LOOK_MS = 1000;  // between two looks at how far a model is that is waited for
 const NEAR_END = 80;  // pixels from the end of the messages at which new ones scroll along
@@ -73,51 +74,85 @@ export class Chat {
     await this.#answer(conversation);
   }
 
-  /** Answers the last message of the user once more. */
+  /** Asks for another version of an answer. */
   async retry(index) {
     const conversation = this.#conversation;
-    if (this.isRunning(conversation)) return;
-    conversation.messages.length = index;
-    await this.#answer(conversation);
+    if (!this.isRunning(conversation)) await this.#answer(conversation, { index });
   }
 
-  /** Has the last answer gone on with where it was cut off. */
+  /** Continues the last answer where it ends. */
   async goOn() {
     const conversation = this.#conversation;
-    if (!this.isRunning(conversation)) await this.#answer(conversation, conversation.messages.at(-1));
+    if (!this.isRunning(conversation)) await this.#answer(conversation, { begun: conversation.messages.at(-1) });
   }
 
-  /** Puts another text in a message's place, and answers it. */
+  /** Makes another version of a message. One of the user is answered; what followed an answer
+   * follows its new version too. */
   async edit(index, text) {
     const conversation = this.#conversation;
+    const { messages } = conversation;
+    const former = messages[index];
     if (this.isRunning(conversation) || !text.trim()) return;
-    conversation.messages.length = index;
-    await this.send(text);
+    if (former.role === "user") {
+      addVersion(messages, index, [{ role: "user", content: text }]);
+      await this.#answer(conversation);
+      return;
+    }
+    addVersion(messages, index, [editedAnswer(former, text), ...structuredClone(messages.slice(index + 1))]);
+    await this.#redraw(conversation, index, "[data-act=edit]");
   }
 
+  /** Shows the version `step` away from the one of a message that is shown. */
+  async turn(index, step) {
+    const conversation = this.#conversation;
+    const { messages } = conversation;
+    if (this.isRunning(conversation) || !showVersion(messages, index, messages[index].versions.shown + step)) return;
+    const { shown, tails } = messages[index].versions;
+    await this.#redraw(conversation, index, `[data-step="${step}"]`);
+    byId("announce").textContent = `Version ${shown + 1} of ${tails.length}.`;
+  }
+
+  /** Removes a message; one with other versions goes with all that follows it. */
   async remove(index) {
     const conversation = this.#conversation;
+    const { messages } = conversation;
     if (this.isRunning(conversation)) return;
-    conversation.messages.splice(index, 1);
-    await this.save(conversation);
-    this.#draw();
+    const nAfter = messages.length - index - 1;
+    const question = `Delete this version and ${nAfter === 1 ? "the message" : `the ${nAfter} messages`} after it?`;
+    if (!messages[index].versions) messages.splice(index, 1);
+    else if (!nAfter || confirm(question)) removeVersion(messages, index);
+    else return;
+    await this.#redraw(conversation, Math.min(index, messages.length - 1), "button");
   }
 
-  /** Writes a new answer, or goes on with one that was `begun`. */
-  async #answer(conversation, begun = null) {
+  /** Keeps what has changed and shows it, with the message at `index` where it was on the screen and
+   * the focus on one of its buttons. */
+  async #redraw(conversation, index, button) {
+    const topOf = (shown) => shown?.getBoundingClientRect().top ?? 0;
+    const before = topOf(this.list.children[index]);
+    this.#draw();
+    const shown = this.list.children[index];
+    this.list.scrollTop += topOf(shown) - before;
+    (shown?.querySelector(`.acts ${button}`) ?? this.prompt).focus({ preventScroll: true });
+    await this.save(conversation);
+  }
+
+  /** Writes a new answer at `index`, or continues one that was `begun`. */
+  async #answer(conversation, { begun = null, index = conversation.messages.length } = {}) {
     const model = this.modelOf();
+    const message = begun ?? emptyAnswer(model);
+    if (!begun) addVersion(conversation.messages, index, [message]);
     const body = {
-      messages: asRequest(conversation), stream: true, timings_per_token: true, return_progress: true,
+      messages: asRequest(conversation, begun), stream: true, timings_per_token: true, return_progress: true,
       stream_options: { include_usage: true }, ...requestFields(conversation.settings),
     };
     if (model) body.model = model;
     if (begun) Object.assign(body, { continue_final_message: true });
-    const message = begun ?? emptyAnswer(model);
     message.finish = null;
+    delete message.failed;
     const controller = new AbortController();
     this.#running.set(conversation.id, controller);
     this.#live.set(conversation.id, conversation);
-    if (!begun) conversation.messages.push(message);
     this.#draw();
     this.#toEnd();
     await this.save(conversation);
@@ -172,9 +207,10 @@ export class Chat {
         isWriting: isRunning && isLast,
         acts: isRunning ? {} : {
           retry: message.role === "assistant" ? () => this.retry(index) : null,
-          edit: message.role === "user" ? (text) => this.edit(index, text) : null,
+          edit: message.calls?.length ? null : (text) => this.edit(index, text),
           goOn: isLast && canContinue(message) ? () => this.goOn() : null,
           remove: () => this.remove(index),
+          turn: message.versions ? (step) => this.turn(index, step) : null,
         },
       });
       this.#elements.set(message, made);

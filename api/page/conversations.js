@@ -1,5 +1,7 @@
 // The conversations, kept in this browser (IndexedDB) and nowhere else.
 
+import { allVersions, areMessages } from "./versions.js";
+
 const NAME = "dllama";
 const STORE = "conversations";
 const MAX_TITLE = 60;
@@ -58,11 +60,7 @@ export class Conversations {
 }
 
 function isConversation(value) {
-  return (
-    typeof value?.id === "string" &&
-    Array.isArray(value.messages) &&
-    value.messages.every((m) => typeof m.content === "string" && typeof m.role === "string")
-  );
+  return typeof value?.id === "string" && areMessages(value.messages);
 }
 
 /** Returns a new conversation without messages. */
@@ -80,13 +78,13 @@ export function titleOf(conversation) {
   return line.length > MAX_TITLE ? `${line.slice(0, MAX_TITLE)}…` : line || "New chat";
 }
 
-/** Returns whether words are in a conversation, or in its title. */
+/** Returns whether words are in a conversation, in a version of it that is not shown, or in its title. */
 export function says(conversation, words) {
-  const texts = [titleOf(conversation), ...conversation.messages.map((message) => message.content)];
-  return texts.some((text) => text.toLowerCase().includes(words.trim().toLowerCase()));
+  const texts = Array.from(allVersions(conversation.messages), (message) => message.content);
+  return [titleOf(conversation), ...texts].some((text) => text.toLowerCase().includes(words.trim().toLowerCase()));
 }
 
-/** Returns a conversation as Markdown. */
+/** Returns a conversation as Markdown, in the versions that are shown. */
 export function asMarkdown(conversation) {
   const parts = [`# ${titleOf(conversation)}`];
   if (conversation.system) parts.push(`> ${conversation.system.replaceAll("\n", "\n> ")}`);

@@ -32,7 +32,7 @@ export function messageElement(message, { isWriting, acts }) {
     if (isWriting) thinking.open = Boolean(message.thoughts) && !message.content;
     calls.replaceChildren(...(message.calls ?? []).map(callElement));
     render(body, message.content);
-    about.textContent = isWriting ? "" : speedOf(message);
+    about.textContent = isWriting ? "" : [message.edited && "edited", speedOf(message)].filter(Boolean).join(" · ");
     note.replaceChildren(...noteOf(message));
   };
   update();
@@ -58,8 +58,8 @@ function noteOf(message) {
   return ENDS[message.finish] ? [el("p", { class: "dim" }, ENDS[message.finish])] : [];
 }
 
-function actsOf(message, { retry, goOn, edit, remove }, body) {
-  const button = (text, act, label) => el("button", { type: "button", class: "quiet", onclick: act, "aria-label": label ?? text }, text);
+function actsOf(message, { retry, goOn, edit, remove, turn }, body) {
+  const button = (text, act, label, more) => el("button", { type: "button", class: "quiet", onclick: act, "aria-label": label, ...more }, text);
   const copying = button("Copy", async () => {
     copying.textContent = (await copy(message.content)) ? "Copied" : "Not allowed";
     setTimeout(() => { copying.textContent = "Copy"; }, 1500);
@@ -67,9 +67,27 @@ function actsOf(message, { retry, goOn, edit, remove }, body) {
   const row = el("div", { class: "acts" }, copying);
   if (retry) row.append(button("Retry", retry, "Answer again"));
   if (goOn) row.append(button("Continue", goOn, "Go on with the answer"));
-  if (edit) row.append(button("Edit", () => editor(message, edit, body, row), "Edit the message and ask again"));
-  if (remove) row.append(button("Delete", remove, "Delete the message"));
+  if (edit) {
+    const label = message.role === "user" ? "Edit the message and ask again" : "Edit the answer";
+    row.append(button("Edit", () => editor(message, edit, body, row), label, { "data-act": "edit" }));
+  }
+  if (remove) row.append(button("Delete", remove, turn ? "Delete this version and what follows it" : "Delete the message"));
+  if (turn) row.append(versionsOf(message.versions, turn, button));
   return row;
+}
+
+/** The number of the version that is shown between two buttons; arrow keys turn them too. */
+function versionsOf({ shown, tails }, turn, button) {
+  const stepOf = { ArrowLeft: -1, ArrowRight: 1 };
+  const way = (sign, step, label) => button(sign, () => turn(step), label,
+    { "data-step": step, "aria-disabled": tails[shown + step] ? null : "true" });
+  const onkeydown = (event) => {
+    if (!(event.key in stepOf)) return;
+    event.preventDefault();
+    turn(stepOf[event.key]);
+  };
+  return el("span", { class: "versions", role: "group", "aria-label": "Versions", onkeydown },
+    way("‹", -1, "The version before"), el("span", {}, `${shown + 1} / ${tails.length}`), way("›", 1, "The next version"));
 }
 
 function editor(message, edit, body, row) {
@@ -77,14 +95,18 @@ function editor(message, edit, body, row) {
   const done = () => {
     form.replaceWith(body);
     row.hidden = false;
+    row.querySelector("[data-act=edit]").focus();
   };
   const form = el("form", { class: "editor", onsubmit: (event) => {
     event.preventDefault();
     edit(area.value);
   } }, area, el("div", { class: "sheet-row" },
     el("button", { type: "button", onclick: done }, "Cancel"),
-    el("button", { type: "submit", class: "primary" }, "Ask again")));
-  area.addEventListener("keydown", (event) => { if (event.key === "Escape") done(); });
+    el("button", { type: "submit", class: "primary" }, message.role === "user" ? "Ask again" : "Save")));
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") done();
+    else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
   body.replaceWith(form);
   row.hidden = true;
   area.focus();

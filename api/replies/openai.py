@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from api.answers.events import (
+    Citation,
     Event,
     Finish,
     Message,
@@ -203,13 +204,27 @@ def delta_of(part: Part) -> Json:
         function = {"name": part.name, "arguments": ""}
         opened = {"index": part.call, "id": part.id, "type": "function", "function": function}
         return {"tool_calls": [opened]}
+    if isinstance(part, Citation):
+        return {"citations": [citation_json(part)]}
     return {"tool_calls": [{"index": part.call, "function": {"arguments": part.text}}]}
 
 
 def message_of(choice: Message) -> Json:
     """Returns the assistant's message."""
     told = assistant_message(choice.text, choice.thoughts, choice.calls)
+    if choice.citations:
+        told["citations"] = [citation_json(citation) for citation in choice.citations]
     return {"role": told["role"], "content": told["content"], "refusal": None, **told}
+
+
+def citation_json(citation: Citation) -> Json:
+    """Returns a citation, which OpenAI does not have, with the numbers that the model tells."""
+    sources = [
+        {"tool_call": source.call, "results": list(source.results)} for source in citation.sources
+    ]
+    return {
+        "start": citation.begin, "end": citation.end, "text": citation.text, "sources": sources
+    }  # fmt: skip
 
 
 def reason_of(finish: Finish | None) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from api.answers.reasoning import ThinkTags
 from api.tools.dialects import NAME, NUMBER, ToolDialect
-from api.tools.lark_lines import ANY, ControlId, LarkLines
+from api.tools.lark_lines import ANY, LarkLines, Marks
+from api.tools.pythonic_grammar import add_pythonic_calls
 from api.tools.tagged_grammar import add_tagged_calls
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.compile import grammar_text
@@ -30,13 +31,14 @@ def answer_grammar(
     tools: ToolRequest,
     dialect: ToolDialect,
     thoughts: Thoughts | None,
-    control_id: ControlId,
+    marks: Marks,
 ) -> str | None:
     """Returns the grammar for an engine, None if any text will do."""
     if form is None and not tools.offered:
         return None
-    rules = _Rules(control_id)
+    rules = _Rules(marks)
     begin = rules.thoughts(thoughts)
+    frame = f"({rules.literal(dialect.text_opening)})? " if dialect.text_opening else ""
     parts: list[dict[str, object]] = []
     if tools.offered:
         parts += rules.add_calls(dialect, tools)
@@ -45,9 +47,9 @@ def answer_grammar(
     if tools.is_required:
         options = ["calls"]
     elif form is not None:
-        options = ["@answer", *(["calls"] if tools.offered else [])]
+        options = [f"{frame}@answer", *(["calls"] if tools.offered else [])]
     else:
-        options = rules.add_free_text(dialect, tools)
+        options = [f"{frame}{text}" for text in rules.add_free_text(dialect, tools)]
     rules.lines.insert(0, f"start: {begin}({' | '.join(options)})")
     return grammar_text({"lark_grammar": "\n".join(rules.lines) + "\n"}, *parts)
 
@@ -76,8 +78,13 @@ class _Rules(LarkLines):
         one = f"{literal(dialect.before)} one {literal(dialect.after)}"
         is_parallel = tools.is_parallel and not dialect.is_single
         more = f"({literal(dialect.between)} {one})*" if is_parallel else ""
-        opening = "" if dialect.is_bare else literal(dialect.opening)
-        lines.append(f"calls: {opening} {one} {more} {literal(dialect.closing)}")
+        opening, closing = dialect.opening, dialect.closing
+        if dialect.is_bare:
+            opening, closing = dialect.bare_opening, dialect.bare_closing
+        first = f"{literal(opening)} {one}"
+        if dialect.is_pythonic:
+            first = f"bare_call {literal(dialect.after)}"
+        lines.append(f"calls: {first} {more} {literal(closing)}".rstrip())
         whole = dialect.opening + dialect.before
         assert whole.startswith(dialect.mark), "a dialect's calls begin with its mark"
         rest = literal(whole[len(dialect.mark) :])
@@ -92,6 +99,8 @@ class _Rules(LarkLines):
         """Adds a rule `call_{i}` of each function; returns the grammars that they refer to."""
         if dialect.has_tags:
             return add_tagged_calls(self, names, arguments)
+        if dialect.is_pythonic:
+            return add_pythonic_calls(self, dialect.bare_opening, names, arguments)
         if NUMBER in dialect.frame:
             self.lines.append("NUMBER: /[0-9]{1,9}/")
         for i, name in enumerate(names):
@@ -110,9 +119,10 @@ class _Rules(LarkLines):
         text = "ANY"
         if dialect.is_bare:
             names = "|".join(_regex_text(tool.name) for tool in tools.offered)
-            self.lines.append(
-                rf'TEXT: {ANY} & ~/\s*\{{\s*"name"\s*:\s*"({names})"(.|\n)*/'  # that is a call
-            )
+            call = rf'\{{\s*"name"\s*:\s*"({names})"'
+            if dialect.is_pythonic:
+                call = rf"\[\s*({names})\s*\("
+            self.lines.append(rf"TEXT: {ANY} & ~/\s*{call}(.|\n)*/")
             text = "TEXT"
         self.up_to("text_and_mark", dialect.mark, text)
         options = [text, "text_and_mark marked_calls"]

@@ -27,7 +27,11 @@ class CallReader:
         self.n_complete = 0
         self._index = index
         self._dialect = dialect
-        self._heads = {dialect.head(name): name for name in names} if dialect.is_bare else {}
+        self._heads = (
+            {dialect.bare_opening + dialect.head(name): name for name in names}
+            if dialect.is_bare
+            else {}
+        )
         self._patterns = {name: dialect.head_pattern(name) for name in names}
         self._state = State.BEGIN if dialect.is_bare else State.TEXT
         self._held = ""
@@ -66,7 +70,7 @@ class CallReader:
         begun = self._held.lstrip()
         name = next((self._heads[head] for head in self._heads if begun.startswith(head)), None)
         if name is not None:
-            yield self._open(name, begun)
+            yield self._open(name, begun.removeprefix(self._dialect.bare_opening))
         elif begun and not any(head.startswith(begun) for head in self._heads):
             self._state = State.TEXT
             yield Text(self._index, "")

@@ -17,19 +17,19 @@ from api.tools.harmony import (
     Header,
     Opening,
 )
-from api.tools.lark_lines import ControlId, LarkLines
+from api.tools.lark_lines import LarkLines, Marks
 from api.tools.tool_request import ToolRequest
 from dllama.constraints.compile import grammar_text
 from dllama.constraints.grammars import Part
 
 
 def channel_grammar(
-    *, form: Part | None, tools: ToolRequest, opening: Opening, control_id: ControlId
+    *, form: Part | None, tools: ToolRequest, opening: Opening, marks: Marks
 ) -> str | None:
     """Returns the grammar for an engine, None if any text will do."""
     if form is None and not tools.offered:
         return None
-    rules = _ChannelRules(control_id)
+    rules = _ChannelRules(marks)
     parts: list[dict[str, object]] = []
     if tools.offered:
         rules.add_calls([tool.name for tool in tools.offered])
@@ -52,8 +52,8 @@ def channel_grammar(
 class _ChannelRules(LarkLines):
     """The lines of one Lark grammar. Each message begins in the header, after who speaks."""
 
-    def __init__(self, control_id: ControlId) -> None:
-        super().__init__(control_id)
+    def __init__(self, marks: Marks) -> None:
+        super().__init__(marks)
         self._channel, self._message = self.literal(CHANNEL), self.literal(MESSAGE)
         self.up_to("to_end", END)
         self.lines.append(f"said: to_end {self.literal(START)} {self.literal(ASSISTANT)}")

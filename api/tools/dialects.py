@@ -42,11 +42,25 @@ class ToolDialect:
     describes_tools: bool = True  # the template does, so that the server need not
     has_channels: bool = False  # all of an answer is in Harmony, and so are its calls
     has_tags: bool = False  # a call is no JSON: its arguments stand between tags, see tagged.py
+    is_pythonic: bool = False  # a call is a call of Python with named arguments, see pythonic.py
+    text_opening: str = ""  # a mark before an answer's text, which is no content
+    has_citations: bool = False  # the text tells its sources, see api/answers/citations.py
 
     @property
     def marks(self) -> tuple[str, ...]:
         """The texts of calls by which they are read, any of which may be a control token."""
         return TAGS if self.has_tags else (self.mark, *self.controls)
+
+    @property
+    def bare_opening(self) -> str:
+        """The text before calls that begin an answer without the mark."""
+        return self.opening.removeprefix(self.mark)
+
+    @property
+    def bare_closing(self) -> str:
+        """The text after such calls: no control token stands there."""
+        ends = (mark for mark in self.controls if self.closing.endswith(mark))
+        return self.closing.removesuffix(next(ends, ""))
 
     def head(self, name: str, number: int = 0) -> str:
         """Returns the text of a call up to its arguments; some dialects count calls."""
@@ -62,11 +76,16 @@ class ToolDialect:
     def head_pattern(self, name: str) -> re.Pattern[str]:
         """Returns what `head` may return for any number; its group `id` is the id that a call is
         written with, where there is one."""
-        if NUMBER not in self.frame:
+        if not self.frame:
             return re.compile(re.escape(self.head(name)))
-        before, _, after = self.frame.partition(COUNTED)
-        counted = COUNTED.replace(NAME, re.escape(name)).replace(NUMBER, "[0-9]{1,9}")
-        return re.compile(f"{re.escape(before)}(?P<id>{counted}){re.escape(after)}")
+
+        def pattern(text: str) -> str:
+            return re.escape(text.replace(NAME, name)).replace(re.escape(NUMBER), "[0-9]{1,9}")
+
+        before, counted, after = self.frame.partition(COUNTED)
+        whole = f"(?P<id>{pattern(counted)})" if counted else ""
+        start = WORD_START if self.is_pythonic else ""
+        return re.compile(f"{start}{pattern(before)}{whole}{pattern(after)}")
 
     def new_id(self) -> str:
         """Returns an id for a call, as the dialect's templates take it."""
@@ -78,6 +97,7 @@ class ToolDialect:
 NAME, NUMBER = "{name}", "{number}"
 COUNTED = f"functions.{NAME}:{NUMBER}"
 SHORT_ID_CHARS = 9
+WORD_START = r"(?<![A-Za-z0-9_.:/-])"
 _LETTERS = string.ascii_letters + string.digits
 
 HERMES = ToolDialect(
@@ -168,6 +188,43 @@ KIMI = ToolDialect(
         "<|tool_calls_section_end|>",
     ),
 )  # fmt: skip
+COMMAND = ToolDialect(
+    name="command",  # Command R7B, Command A, Command A Reasoning; the numbers of calls go on
+    # through a conversation, and templates count them anew, so that ids are our own
+    signs=("<|START_ACTION|>",),
+    mark="<|START_ACTION|>",
+    opening="<|START_ACTION|>[\n    ",
+    frame=f'{{"tool_call_id": "{NUMBER}", "tool_name": "{NAME}", "parameters": ',
+    after="}",
+    between=",\n    ",
+    closing="\n]<|END_ACTION|>",
+    controls=("<|END_ACTION|>",),
+    text_opening="<|START_RESPONSE|>",
+    has_citations=True,
+)
+LLAMA4 = ToolDialect(
+    name="llama4",  # Llama 4 by the template of its makers, which writes one call after the other
+    signs=("<|python_start|>", "<|header_start|>"),
+    mark="<|python_start|>",
+    opening="<|python_start|>",
+    closing="<|python_end|>",
+    controls=("<|python_end|>",),
+    arguments_key="parameters",
+    is_bare=True,
+)
+LLAMA4_PYTHONIC = ToolDialect(
+    name="llama4-pythonic",  # Llama 4 and 3.2 by templates that ask for calls of Python
+    signs=("[func_name1(",),
+    mark="<|python_start|>",
+    opening="<|python_start|>[",
+    frame=f"{NAME}(",
+    after=")",
+    between=", ",
+    closing="]<|python_end|>",
+    controls=("<|python_end|>",),
+    is_bare=True,
+    is_pythonic=True,
+)
 GENERIC = ToolDialect(
     name="generic",  # templates that know no tools: told in words, see history.py
     signs=(),
@@ -178,7 +235,8 @@ GENERIC = ToolDialect(
     describes_tools=False,
 )
 OWN_DIALECTS = (
-    GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, DEEPSEEK_R1, DEEPSEEK, KIMI, LLAMA3,
+    GLM, HERMES, MISTRAL, FIREFUNCTION, HARMONY, DEEPSEEK_R1, DEEPSEEK, KIMI, COMMAND,
+    LLAMA4_PYTHONIC, LLAMA4, LLAMA3,
 )  # fmt: skip
 TOOL_DIALECTS = (
     *load_all(

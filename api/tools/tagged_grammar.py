@@ -48,21 +48,31 @@ def _arguments(
     properties = properties_of(schema)
     if properties is None:
         return "any_argument*", []
-    said = schema.get("required")
-    required = set(said) if isinstance(said, list) else set()
-    shared = {key: schema[key] for key in _SHARED if key in schema}
+    required = required_of(schema)
     items, parts = [], []
     for j, (key, inner) in enumerate(properties.items()):
         name = f"args_{tool}_{j}"
         value = f"@{name} {rules.literal(VALUE_END)}"
         if isinstance(inner, Mapping) and kind_of(inner) is ValueKind.JSON:
-            parts.append(Part("json_schema", {**inner, **shared}).named(name))
+            parts.append(Part("json_schema", with_shared(inner, schema)).named(name))
         else:
             value = _text(rules, inner)
         head = f"{rules.literal(KEY)} {rules.literal(key)} {rules.literal(KEY_END)}"
         item = f"{head} line {rules.literal(VALUE)} {value} line"
         items.append(item if key in required else f"({item})?")
     return " ".join(items), parts
+
+
+def required_of(schema: Mapping[str, object]) -> set[object]:
+    """Returns the names of the arguments that a function cannot do without."""
+    said = schema.get("required")
+    return set(said) if isinstance(said, list) else set()
+
+
+def with_shared(inner: object, schema: Mapping[str, object]) -> dict[str, object]:
+    """Returns the schema of one argument with the definitions that it may refer to."""
+    shared = {key: schema[key] for key in _SHARED if key in schema}
+    return {**inner, **shared} if isinstance(inner, Mapping) else shared
 
 
 def _text(rules: LarkLines, schema: object) -> str:

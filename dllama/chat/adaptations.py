@@ -29,12 +29,16 @@ def _rename_roles(messages: Messages, traits: Traits) -> Messages:
 
 
 def _name_reasoning(messages: Messages, traits: Traits) -> Messages:
-    """Reasoning under the names that templates read, whichever one it was sent by."""
+    """Reasoning under the names that templates read, whichever one it was sent by. Before calls of
+    tools Cohere's write a plan: the thoughts, else what was said there."""
     named: Messages = []
     for message in messages:
         found = [message[key] for key in REASONING_KEYS if message.get(key) is not None]
         if found:
             message = {"thinking": found[0], **message, "reasoning_content": found[0]}
+        if message.get("tool_calls"):
+            plan = found[0] if found else _as_text(message.get("content"))
+            message = {"tool_plan": plan, **message}
         named.append(message)
     return named
 

@@ -54,6 +54,7 @@ class CompiledTemplate:
         variables = {
             **self._given,
             **self._always(tools),
+            **self._thinking(more),
             **more,
             "messages": messages,
             "tools": tools,
@@ -86,6 +87,12 @@ class CompiledTemplate:
         if "functions" in self._template.names:  # written only for those that read it
             found["functions"] = json.dumps(tools, ensure_ascii=False, indent=2) if tools else ""
         return found
+
+    def _thinking(self, more: Mapping[str, object]) -> dict[str, object]:
+        """Returns `enable_thinking`, where a caller says it, under the name that the templates of
+        Cohere's models have for it."""
+        is_said = "enable_thinking" in more and "reasoning" in self._template.names
+        return {"reasoning": more["enable_thinking"]} if is_said else {}
 
 
 def _sentence(error: Exception) -> str:

@@ -40,6 +40,7 @@ class SpecialTokens:
 END_TEXTS = frozenset(
     {
         *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),  # Llama 3, Granite
+        *("<|eot|>", "<|eom|>"),  # Llama 4
         *("<|im_end|>", "<|endoftext|>", "<|end|>"),  # ChatML, GPT-2, Phi
         *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),  # Qwen: between files
         *("<end_of_turn>", "<turn|>", "<|tool_response>"),  # Gemma

@@ -158,8 +158,15 @@ class Tokenizer:
 
     def encode_inside(self, text: str) -> list[int]:
         """The ids of a text that stands within another: no space is put before it, no token of
-        its own added, and nothing in it is a special token."""
-        return self._engine.encode(self._prepared(_as_unicode(text), False))
+        its own added, and nothing in it is a control token."""
+        ids: list[int] = []
+        for part in self._user_defined.cut(_as_unicode(text)):
+            ids += (
+                [part]
+                if isinstance(part, int)
+                else self._engine.encode(self._prepared(part, False))
+            )
+        return ids
 
     def decode(
         self, ids: Iterable[int], *, skip_special: bool = False, is_continuation: bool = False

@@ -11,7 +11,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is a test extra")
 
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 from tests.ports import own_worker_port  # noqa: E402
 from tests.programs import Program, Server, root, start_worker  # noqa: E402
@@ -24,6 +24,17 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#prompt", text)
+    page.keyboard.press("Enter")
+
+
+def ended(page: Page) -> None:
+    """Waits for the end of the answer."""
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
+    expect(page.locator(".assistant .acts").last).to_be_visible(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="package")

@@ -12,24 +12,13 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is a test extra")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is a test extra")
 
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from playwright.sync_api import Browser, expect  # noqa: E402
 
-from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched  # noqa: E402
+from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched, ask, ended  # noqa: E402
 from tests.programs import server as server_of  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 QUESTION = "How do I start a worker?"
-
-
-def ask(page: Page, text: str) -> None:
-    page.fill("#prompt", text)
-    page.keyboard.press("Enter")
-
-
-def ended(page: Page) -> None:
-    """Waits for the end of the answer."""
-    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
-    expect(page.locator(".assistant .acts").last).to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_an_answer_is_streamed_and_kept(watched: Watched) -> None:

@@ -14,12 +14,14 @@ from api.answers.stop import StopScanner, StopTable
 from api.replies.openai import message_of, reason_of
 from api.tools.call_reader import CallReader
 from api.tools.dialects import (
+    COMMAND,
     DEEPSEEK,
     DEEPSEEK_R1,
     GENERIC,
     HERMES,
     KIMI,
     LLAMA3,
+    LLAMA4,
     MISTRAL,
     ToolDialect,
 )
@@ -53,7 +55,9 @@ def read(dialect: ToolDialect, pieces: list[str]) -> tuple[str, list[tuple[str, 
 
 
 @given(
-    dialect=st.sampled_from([HERMES, MISTRAL, LLAMA3, GENERIC, DEEPSEEK_R1, DEEPSEEK, KIMI]),
+    dialect=st.sampled_from(
+        [HERMES, MISTRAL, LLAMA3, LLAMA4, GENERIC, DEEPSEEK_R1, DEEPSEEK, KIMI, COMMAND]
+    ),
     said=st.sampled_from(["", "Let me see.\n", 'a { "name" < [', "<tool"]),
     wanted=st.lists(st.tuples(st.sampled_from(NAMES), arguments), min_size=1, max_size=3),
     data=st.data(),
@@ -78,7 +82,7 @@ def test_what_is_written_is_read(
 @pytest.mark.parametrize(
     "text", ["", "<tool_call", "It is { } <tool", '{"name": "other", "parameters": {}}', "a \n"]
 )
-@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3, DEEPSEEK, KIMI])
+@pytest.mark.parametrize("dialect", [HERMES, MISTRAL, LLAMA3, LLAMA4, DEEPSEEK, KIMI, COMMAND])
 def test_text_without_calls_stays_as_it_is(dialect: ToolDialect, text: str) -> None:
     assert read(dialect, list(text)) == (text, [])
 

@@ -6,7 +6,8 @@ happened, what was expected and what to do.
     |  `- UnknownTensorType  a tensor has a type this version cannot compute with
     |- ConfigError           flags or sizes that do not fit each other
     |  |- ShardError         a cut of the model that cannot be made
-    |  `- TooLittleMemory    a model needs more than its nodes have free
+    |  |- TooLittleMemory    a model needs more than its nodes have free
+    |  `- NotDownloaded      a model that is named is not on this machine
     |- TokenizerError        a tokenizer is missing or cannot be built
     |- TemplateError         a chat template is broken or refuses the messages
     |- RequestError          a request that cannot be served as it stands (HTTP 400)
@@ -55,6 +56,15 @@ class ShardError(ConfigError):
 
 class TooLittleMemory(ConfigError):
     """A model needs more memory than its nodes have free; there may be more at another time."""
+
+
+class NotDownloaded(ConfigError):
+    """A model that flags name could be downloaded, and is not on this machine; `name` is what was
+    asked for."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class TokenizerError(DllamaError):

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -112,3 +113,38 @@ def test_what_is_unloaded_leaves_no_process(router: Server) -> None:
         assert time.monotonic() < until_s, engines(router)
         time.sleep(0.05)
     assert not loaded(router)
+
+
+def test_what_is_wrong_with_one_model_takes_no_other_along(tmp_path: Path) -> None:
+    """A section with an unknown flag, one of a model that is not downloaded, and a file that is cut
+    off: the server starts, says so once, and serves the rest."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("good", "cut", "odd"):
+        write_toy(models / f"{name}.gguf", max_seq_len=1024)
+    data = (models / "cut.gguf").read_bytes()
+    (models / "cut.gguf").write_bytes(data[:-1000])
+    preset = tmp_path / "models.ini"
+    preset.write_text(
+        "[odd]\nmagic = 1\nload-on-startup = true\n[coder]\nhf-repo = nobody/nothing:Q8_0\n"
+        f"[gone]\nmodel = {tmp_path / 'gone.gguf'}\nload-on-startup = true\n"
+    )
+    with server(tmp_path, "--models-dir", str(models), "--models-preset", str(preset)) as router:
+        assert complete(router, "good")[0] == 200
+        rows = {row["id"]: row["status"] for row in router.get("/models?reload=1")[1]["data"]}
+        told = {"odd": "magic is no flag", "cut": "It is truncated", "gone": "gone.gguf"}
+        for name, reason in told.items():
+            assert rows[name]["failed"] and reason in rows[name]["reason"]
+            status, answer = complete(router, name)
+            assert status == 503 and reason in answer["error"]["message"]
+        assert rows["coder"]["downloaded"] is False and "failed" not in rows["coder"]
+        status, answer = complete(router, "coder")
+        assert status == 404 and '"hf.co/nobody/nothing:Q8_0"' in answer["error"]["message"]
+        said = router.program.log.read_text()
+        for name in (*told, "coder"):
+            assert said.count(f"the model {name} cannot be loaded: ") == 1, said
+        preset.write_text("")
+        (models / "cut.gguf").write_bytes(data)
+        assert router.get("/models?reload=1")[0] == 200
+        for name in ("good", "odd", "cut"):
+            assert complete(router, name)[0] == 200

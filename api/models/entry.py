@@ -14,7 +14,8 @@ DEFAULT_STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model that can be loaded. Equal entries are loaded in the same way."""
+    """A model of the list. Equal entries are loaded in the same way; one with a `fault` cannot be
+    loaded, for the reason that this sentence gives."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -31,6 +32,8 @@ class ModelEntry:
     stop_s: float = DEFAULT_STOP_S  # that answers may go on after it was unloaded by hand
     idle_s: float | None = None  # without work until it sleeps; None: never
     can_remove: bool = False  # it was downloaded by dllama
+    fault: str = ""
+    is_downloaded: bool = True  # False: that is its fault
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,10 +56,12 @@ class ModelEngine(Protocol):
 
 
 class ModelSource(Protocol):
-    """Where models come from. All methods but `engine` read files, and are called in threads."""
+    """Where models come from. All methods but `engine` read files, and are called in threads; none
+    but `entries` is asked about an entry with a fault."""
 
     def entries(self) -> list[ModelEntry]:
-        """Returns the models that there are now. Raises ConfigError where the list is wrong."""
+        """Returns the models that there are now, also those that cannot be loaded. Raises
+        ConfigError where the list is wrong as a whole."""
         ...
 
     def needed_bytes(self, entry: ModelEntry) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from api.errors import ApiError
 from api.models.entry import ModelEntry
+from api.models.refusals import unusable
 from dllama.errors import ConfigError, ModelNameError
 from dllama.hub.found import means
 from dllama.hub.names import parse_name
@@ -61,6 +62,14 @@ class ModelNames:
                 param="model",
                 code="model_not_found",
             )
+        return found
+
+    def usable(self, name: str | None) -> ModelEntry:
+        """Returns the model that is called so. Raises as `entry`, and where it cannot be loaded as
+        things are."""
+        found = self.entry(name)
+        if found.fault:
+            raise unusable(found)
         return found
 
     def _find(self, name: str) -> ModelEntry | None:

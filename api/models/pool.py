@@ -98,12 +98,14 @@ class ModelPool:
     def look(self, name: str | None) -> ServedModel:
         entry = self.entry(name)
         if not self._is_up(entry):
-            raise not_loaded(entry.name)
+            raise not_loaded(self._names.usable(name).name)
         return self._model_of(entry.name)
 
     async def shown(self, name: str | None, *, is_exact: bool = False) -> ServedModel:
         entry = self.entry(name)
-        return self._model_of(entry.name) if self._is_up(entry) else await self._texts.read(entry)
+        if self._is_up(entry):
+            return self._model_of(entry.name)
+        return await self._texts.read(self._names.usable(name))
 
     def not_serving(self) -> EngineState | None:
         return None  # a router serves, whatever its models do
@@ -140,7 +142,7 @@ class ModelPool:
         """Returns how far a model is."""
         life = self._lives.get(entry.name)
         state = None if life is None else life.engine.client.state
-        return status_of(self._scheduler.resident(entry.name), state)
+        return status_of(entry, self._scheduler.resident(entry.name), state)
 
     def usage(self, entry: ModelEntry) -> dict[str, int]:
         """Returns the memory that a model takes, if it is loaded, and the requests that use it."""
@@ -218,12 +220,12 @@ class ModelPool:
     async def _ask(self, name: str | None, loads: bool, *, only_loads: bool = False) -> Ticket:
         if self._is_stopping:
             raise stopping()
-        entry, n_bytes = self.entry(name), 0
+        entry, n_bytes = self._names.usable(name), 0
         if self._scheduler.resident(entry.name).phase is Phase.UNLOADED:
             if not loads:
                 raise not_loaded(entry.name)
             n_bytes = await asyncio.to_thread(self._source.needed_bytes, entry)
-            entry = self.entry(name)  # the list may be another by now
+            entry = self._names.usable(name)  # the list may be another by now
         return self._scheduler.ask(entry.name, n_bytes, self._clock(), only_loads=only_loads)
 
     async def _settled(self, ticket: Ticket) -> None:

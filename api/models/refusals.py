@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.errors import ApiError
+from api.models.entry import ModelEntry
 from api.models.tickets import Refusal
 from dllama.errors import DllamaError, EngineBusy
 
@@ -18,6 +19,14 @@ def not_loaded(name: str) -> ApiError:
         param="model",
         code="model_not_loaded",
     )
+
+
+def unusable(entry: ModelEntry) -> ApiError:
+    """Returns the error for a model of the list that cannot be loaded as things are."""
+    told = f"The model {entry.name!r:.200} cannot be loaded: {entry.fault}"
+    if entry.is_downloaded:
+        return ApiError(503, told, "unavailable_error", param="model", code="model_failed")
+    return ApiError(404, told, "not_found_error", param="model", code="model_not_downloaded")
 
 
 def refused(refusal: Refusal) -> DllamaError:

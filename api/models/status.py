@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.models.entry import ModelEntry
 from api.models.events import ModelEvents
 from api.models.residents import Phase, Resident
 from dllama.requests import EngineState
@@ -14,17 +15,20 @@ STAGE = "text_model"  # llama-server's name for the load of a model without part
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
     """`value` is "unloaded", "loading", "loaded" or "sleeping"; `reason` says why an unloaded one
-    has failed."""
+    has failed, or that it is not downloaded."""
 
     value: str
     progress: float | None = None  # 0..1 of a load
     detail: str = ""
     reason: str = ""
+    is_downloaded: bool = True
 
     def row(self) -> dict[str, object]:
         """Returns the status as /models shows it."""
         row: dict[str, object] = {"value": self.value}
-        if self.reason:
+        if not self.is_downloaded:
+            row |= {"downloaded": False, "reason": self.reason}
+        elif self.reason:
             row |= {"failed": True, "exit_code": 1, "reason": self.reason}
         if self.progress is not None:
             row |= {"progress": self._progress(), "detail": self.detail}
@@ -45,8 +49,10 @@ class ModelStatus:
         return {"stages": [STAGE], "current": STAGE, "value": self.progress}
 
 
-def status_of(resident: Resident, state: EngineState | None) -> ModelStatus:
+def status_of(entry: ModelEntry, resident: Resident, state: EngineState | None) -> ModelStatus:
     """Returns the status of a model; `state` is that of its engine, if there is one."""
+    if entry.fault and resident.phase is Phase.UNLOADED:
+        return ModelStatus("unloaded", reason=entry.fault, is_downloaded=entry.is_downloaded)
     if resident.phase is Phase.LOADING:
         if state is None:
             return ModelStatus("loading", 0.0)

@@ -129,7 +129,7 @@ export class Models {
 }
 
 function troubleOf(model) {
-  const text = model.trouble ?? (model.status?.failed ? model.status.reason : "");
+  const text = model.trouble ?? model.status?.reason ?? "";
   return text ? el("p", { class: "failed" }, text) : null;
 }
 
@@ -144,7 +144,7 @@ const percent = ({ progress, detail }) => `${Math.round(100 * (progress?.value ?
 function about(model) {
   const { meta = {}, status } = model;
   const parts = [];
-  if (status) parts.push(status.failed ? "failed" : status.value);
+  if (status) parts.push(status.failed ? "failed" : status.downloaded === false ? "not downloaded" : status.value);
   if (meta.n_params) parts.push(`${(meta.n_params / 1e9).toFixed(meta.n_params < 1e9 ? 3 : 1)} B parameters`);
   if (meta.size ?? model.size) parts.push(bytes(meta.size ?? model.size));
   if (meta.ftype) parts.push(meta.ftype);

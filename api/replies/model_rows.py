@@ -60,7 +60,7 @@ def _ollama_row(name: str, tags: Sequence[str], file_type: str) -> Json:
 def pool_rows(pool: ModelPool) -> Json:
     """Returns the list of a router's models, as llama-server's router has it."""
     return {
-        "models": [ollama_entry(entry) for entry in pool.entries()],
+        "models": [ollama_entry(entry) for entry in pool.entries() if entry.is_downloaded],
         "object": "list",
         "data": [pool_row(pool, entry) for entry in pool.entries()],
     }

@@ -129,7 +129,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def tags(request: web.Request) -> web.Response:
     models = request.app[CONTEXT].models
     if isinstance(models, ModelPool):
-        rows = [(models.text_of(entry), entry) for entry in models.entries()]
+        here = [entry for entry in models.entries() if entry.is_downloaded]
+        rows = [(models.text_of(entry), entry) for entry in here]
         return json_response(
             {"models": [listed(m) if m is not None else listed_entry(e) for m, e in rows]}
         )

@@ -25,8 +25,8 @@ class ChatClient:
     """The messages so far, and the server that answers the next one. `fields` go with each request;
     `model` is one of them."""
 
-    def __init__(self, url: str, api_key: str | None, fields: dict[str, object]) -> None:
-        self.server, self.fields = ServerAddress(url, api_key), fields
+    def __init__(self, server: ServerAddress, fields: dict[str, object]) -> None:
+        self.server, self.fields = server, fields
         self.messages: list[dict[str, str]] = []
         self.is_cut_off = False  # the last answer reached the limit of its tokens
         self.timings: dict[str, float] = {}  # of the last answer, where the server tells them

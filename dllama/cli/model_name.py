@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from dllama.cli.terminal.output import is_terminal
-from dllama.errors import ConfigError, ModelNameError
+from dllama.errors import ConfigError, ModelNameError, NotDownloaded
 
 _FLAGS = ("model", "draft_model")
 _ENDINGS = (".gguf", ".m", ".safetensors", ".json", ".t")
@@ -16,8 +16,8 @@ _PLACES = (".", "/", "~", "\\")
 
 def name_models(args: argparse.Namespace) -> None:
     """Replaces the names of models in the flags by their paths; `model_name` is the name of the
-    model then. Raises ConfigError where a model is not here and is not to be pulled, HubError where
-    it cannot be."""
+    model then. Raises NotDownloaded where a model is not here and is not to be pulled, HubError
+    where it cannot be."""
     for flag in _FLAGS:
         text = getattr(args, flag, None)
         if not isinstance(text, str) or not is_name(text):
@@ -53,9 +53,10 @@ def path_of(text: str, *, pulls: bool) -> str | None:
         return None
     found = find_here(settings, name)
     if found is None and not pulls:
-        raise ConfigError(
+        raise NotDownloaded(
             f"{text} is no file here, and no model of this name is here either. Download it with "
-            f"dllama pull {text}, or add --pull."
+            f"dllama pull {text}, or add --pull.",
+            name=text,
         )
     if found is None:
         from dllama.cli.pulling import pull_one

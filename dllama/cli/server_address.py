@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from dllama.cli.trust import Trust, untrusted
 from dllama.errors import ClusterError, ConfigError, DllamaError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -22,6 +25,16 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
         "--api-key", metavar="KEY", type=first_key,
         help="the server's key, if it asks for one",
     )  # fmt: skip
+    parser.add_argument(
+        "--ca-file", metavar="FILE", type=Path,
+        help="believe https servers with a certificate of this PEM file, or signed by one of it, "
+        "and no others",
+    )  # fmt: skip
+
+
+def address_of(args: argparse.Namespace) -> ServerAddress:
+    """Returns the server that the flags name. Raises ConfigError for what is no address."""
+    return ServerAddress(args.url, args.api_key, Trust(args.ca_file))
 
 
 def first_key(text: str) -> str:
@@ -30,9 +43,9 @@ def first_key(text: str) -> str:
 
 
 class ServerAddress:
-    """Where a server listens, and the key that it asks for."""
+    """Where a server listens, the key that it asks for, and which certificate it may show."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, trust: Trust | None = None) -> None:
         """Raises ConfigError for what is no address."""
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -43,6 +56,7 @@ class ServerAddress:
         if not is_address:
             raise ConfigError(f"{url!r} is no address of a server; write {DEFAULT_URL}")
         self._parts = parts
+        self._trust = trust or Trust()
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
@@ -58,10 +72,8 @@ class ServerAddress:
         self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         """Sends a request and yields the response, while its body is read too. Raises ClusterError
-        where the server cannot be reached, or is none."""
-        secure = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._port, timeout=timeout_s)
+        where the server cannot be reached, or is none; Untrusted for its certificate."""
+        connection = self._connection(timeout_s)
         try:
             prefix = self._parts.path.rstrip("/").removesuffix("/v1")
             data = None if body is None else json.dumps(body)
@@ -74,6 +86,13 @@ class ServerAddress:
                 f"{'it hangs up, unless it ended just now' if is_cut else 'it speaks no HTTP'}; "
                 "name the port of dllama-root with --url, not that of a dllama-worker"
             ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise untrusted(str(self), error, self._trust) from error
+        except ssl.SSLError as error:
+            raise ClusterError(
+                f"what answers at {self} speaks no TLS ({error.reason}); write http:// where the "
+                "server has no certificate"
+            ) from error
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"the server at {self} cannot be reached: {error}; start it with dllama-root, or "
@@ -81,6 +100,12 @@ class ServerAddress:
             ) from error
         finally:
             connection.close()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        host = self._parts.hostname or ""
+        if self._parts.scheme == "https":
+            return self._trust.connection(host, self._port, timeout_s)
+        return http.client.HTTPConnection(host, self._port, timeout=timeout_s)
 
     def ask(
         self, method: str, path: str, body: Mapping[str, object] | None, timeout_s: float

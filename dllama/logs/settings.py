@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TextIO
 
 from dllama.logs.lines import JsonLines, TextLines
+from dllama.logs.uncaught import log_uncaught
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -26,13 +29,25 @@ class LogSettings:
 
 
 def set_up_logging(settings: LogSettings, **fields: object) -> None:
-    """Sets up the log of this process. `fields` are told in each line: its model, its rank."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Sets up the log of this process. `fields` are told in each line: its model, its rank. Where
+    lines are JSON, warnings and exceptions that nobody has caught are lines too."""
     is_json = settings.format == LogFormat.JSON
+    handler = JsonHandler(sys.stderr) if is_json else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(fields) if is_json else TextLines(fields))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler])
     if is_json:
         logging.captureWarnings(True)
+        log_uncaught()
+
+
+class JsonHandler(logging.StreamHandler[TextIO]):
+    """Writes lines of JSON, also where a record cannot be made one."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        told = "a line of the log of %s could not be written", (record.name,)
+        failed = logging.LogRecord("dllama", logging.ERROR, "", 0, *told, sys.exc_info())
+        with contextlib.suppress(Exception):  # the stream is gone, say
+            self.stream.write(self.format(failed) + self.terminator)
 
 
 def told_as_json(level: int, text: str) -> bool:

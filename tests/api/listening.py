@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,21 +24,28 @@ def listening(
     engine: ScriptedEngine,
     config: ApiConfig | None = None,
     client: ClientClass = InProcessEngineClient,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[str]:
     """Yields the URL of a server of the model "toy"; the server stops at the end."""
-    with listening_model(served(client(engine), "toy"), config) as url:
+    with listening_model(served(client(engine), "toy"), config, tls) as url:
         yield url
 
 
 @contextmanager
-def listening_model(model: ServedModel, config: ApiConfig | None = None) -> Iterator[str]:
+def listening_model(
+    model: ServedModel, config: ApiConfig | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """Yields the URL; the server stops at the end."""
-    with listening_models(lambda: FixedModels([model]), config) as url:
+    with listening_models(lambda: FixedModels([model]), config, tls) as url:
         yield url
 
 
 @contextmanager
-def listening_models(make: Callable[[], Models], config: ApiConfig | None = None) -> Iterator[str]:
+def listening_models(
+    make: Callable[[], Models],
+    config: ApiConfig | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
     """Yields the URL of a server of the models that `make` makes on its loop."""
     urls: list[str] = []
     is_up = threading.Event()
@@ -52,7 +60,7 @@ def listening_models(make: Callable[[], Models], config: ApiConfig | None = None
         loop = asyncio.get_running_loop()
         ends.append(lambda: loop.call_soon_threadsafe(stop.set))
         app = build_app(make(), config or ApiConfig())
-        await serve(app, ["127.0.0.1"], 0, stop=stop, on_ready=up)
+        await serve(app, ["127.0.0.1"], 0, tls=tls, stop=stop, on_ready=up)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from dllama.cli.flags.arguments import add_length_flag
 from dllama.cli.flags.hybrid import add_talk_flags
 from dllama.cli.flags.parser import HelpFormatter
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
-from dllama.cli.server_address import add_server_flags
+from dllama.cli.server_address import add_server_flags, address_of
 from dllama.cli.terminal.text_input import typed_text
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         fields["max_tokens"] = args.n_predict
     if args.ask:
         fields["model"] = args.ask
-    client = ChatClient(args.url, args.api_key, fields)
+    client = ChatClient(address_of(args), fields)
     if args.system:
         client.system = typed_text(args.system, "--system")
     return talk(client, is_plain=args.plain, keeps_history=not args.no_history)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.parser import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags
+from dllama.cli.server_address import add_server_flags, address_of
 from dllama.cli.terminal.output import count_of, note, show
 from dllama.errors import DllamaError
 
@@ -61,7 +61,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Returns 0 where it was done; errors of the server and of the network are raised."""
     _check(args)
-    server = ServerAddress(args.url, args.api_key)
+    server = address_of(args)
     if args.action == "add":
         body = {"address": args.address, "share": 1.0 if args.share is None else args.share}
         answer = server.ask("POST", PATH, body, TIMEOUT_S)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.parser import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags
+from dllama.cli.server_address import add_server_flags, address_of
 from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import show
 from dllama.errors import DllamaError
@@ -30,7 +30,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    answer = ServerAddress(args.url, args.api_key).ask("GET", "/api/ps", None, TIMEOUT_S)
+    answer = address_of(args).ask("GET", "/api/ps", None, TIMEOUT_S)
     if args.json:
         print(json.dumps(answer, indent=1))
         return 0

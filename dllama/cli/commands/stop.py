@@ -6,7 +6,7 @@ import argparse
 
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.parser import HelpFormatter
-from dllama.cli.server_address import ServerAddress, add_server_flags
+from dllama.cli.server_address import add_server_flags, address_of
 from dllama.cli.terminal.output import note
 from dllama.errors import DllamaError
 
@@ -27,7 +27,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    server = ServerAddress(args.url, args.api_key)
+    server = address_of(args)
     known = server.ask("GET", "/api/ps", None, TIMEOUT_S).get("models")
     rows = known if isinstance(known, list) else []
     names = [str(row.get("name")) for row in rows if isinstance(row, dict)]

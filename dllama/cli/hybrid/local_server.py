@@ -6,20 +6,21 @@ import contextlib
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dllama.cli.flags.arguments import default_threads
 from dllama.cli.hybrid.child import Child
+from dllama.cli.server_address import MAX_ANSWER_BYTES, ServerAddress
 from dllama.cli.terminal.output import loading
+from dllama.cli.trust import Untrusted
 from dllama.errors import ClusterError
 from dllama.host.temporary import temporary_folder
 
 START_S = 600.0  # a first start compiles kernels
 LOOK_S = 0.1
+ASK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class LocalServer:
     """What is started: `words` are flags of dllama-root, and `environment` holds what nobody may
     read on a command line. `splits_threads`: the root and the workers share the cores."""
 
-    url: str
+    address: ServerAddress
     words: Sequence[str]
     n_workers: int = 0
     splits_threads: bool = True
@@ -57,7 +58,7 @@ def running(server: LocalServer) -> Iterator[list[Child]]:
                 "the root", folder, "root", *own_threads, *workers, *server.words,
                 environment=server.environment,
             ))  # fmt: skip
-            wait_until_ready(server.url, children)
+            wait_until_ready(server.address, children)
             yield children
         finally:
             for child in reversed(children):
@@ -71,20 +72,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_ready(url: str, children: Sequence[Child]) -> None:
-    """Shows the progress of loading. Raises ClusterError where a process ends or time runs out."""
+def wait_until_ready(server: ServerAddress, children: Sequence[Child]) -> None:
+    """Shows the progress of loading. Raises ClusterError where a process ends, time runs out, or
+    another server answers."""
     until_s = time.monotonic() + START_S
     with loading("starting") as report:
         while time.monotonic() < until_s:
             for child in children:
                 child.check()
             try:
-                with urllib.request.urlopen(f"{url}/health", timeout=2):
-                    return
-            except urllib.error.HTTPError as error:
-                state = _json(error.read())
+                with server.request("GET", "/health", None, ASK_S) as answer:
+                    if answer.status == 200:
+                        return
+                    state = _json(answer.read(MAX_ANSWER_BYTES))
                 report(_share(state.get("progress")), str(state.get("detail") or ""))
-            except OSError:
+            except Untrusted:  # whoever answers, it is not the server that was started
+                raise
+            except ClusterError:
                 pass
             time.sleep(LOOK_S)
     raise ClusterError(f"the server did not start within {START_S:.0f} s")

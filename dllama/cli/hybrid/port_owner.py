@@ -29,12 +29,11 @@ class Owner:
         return found
 
 
-def owner_of(url: str, host: str, port: int, api_key: str | None) -> Owner | None:
-    """Returns who listens at a port, None where nobody does. Raises DllamaError where a dllama is
-    there and refuses."""
+def owner_of(server: ServerAddress, host: str, port: int) -> Owner | None:
+    """Returns who listens at the port of a server, None where nobody does. Raises DllamaError where
+    a dllama is there and refuses."""
     if not is_taken(host, port):
         return None
-    server = ServerAddress(url, api_key)
     try:
         told = server.ask("GET", "/", None, LOOK_S)
     except DllamaError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.flags.root import build_parser, checked_root, resolved_root
 from dllama.cli.flags.server import all_keys
+from dllama.cli.server_address import ServerAddress
+from dllama.cli.trust import OnlyThis
 from dllama.errors import ConfigError
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -23,7 +26,7 @@ class RootWords:
     host: str
     port: int
     prefix: str
-    is_https: bool
+    cert_file: Path | None
     api_key: str | None
     model: str
     names: frozenset[str]
@@ -33,7 +36,13 @@ class RootWords:
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http{'s' * self.is_https}://{host}:{self.port}{self.prefix}"
+        return f"http{'s' * (self.cert_file is not None)}://{host}:{self.port}{self.prefix}"
+
+    def address(self) -> ServerAddress:
+        """Returns the server for the chat, which believes its certificate and no other. Raises
+        ConfigError where that cannot be read."""
+        trust = None if self.cert_file is None else OnlyThis(self.cert_file)
+        return ServerAddress(self.url, self.api_key, trust)
 
 
 def read_root_words(words: Sequence[str], *, has_default_model: bool, n_workers: int) -> RootWords:
@@ -55,7 +64,7 @@ def read_root_words(words: Sequence[str], *, has_default_model: bool, n_workers:
         host=_host_of(args.host),
         port=args.port,
         prefix=args.api_prefix,
-        is_https=args.ssl_cert_file is not None,
+        cert_file=args.ssl_cert_file,
         api_key=keys[0] if keys else None,
         model=args.model or "",
         names=_names_of(args),

@@ -34,14 +34,14 @@ def run_hybrid(
     root = read_root_words(args.rest, has_default_model=has_default_model, n_workers=args.n_workers)
     if is_private:
         root = replace(root, host="127.0.0.1", port=0, api_key=secrets.token_urlsafe(KEY_BYTES))
-    owner = owner_of(root.url, root.host, root.port, root.api_key) if root.port else None
+    owner = owner_of(root.address(), root.host, root.port) if root.port else None
     if owner is not None:
         if owner.models is not None:
             return _talk(_client_of(root, args, _named_in(root, owner)), args, [])
         root = _beside(root)
     root = replace(root, port=root.port or free_port())
     server = LocalServer(
-        url=root.url,
+        address=root.address(),
         words=_words_of(root, is_private=is_private),
         n_workers=args.n_workers,
         splits_threads=root.splits_threads,
@@ -111,7 +111,7 @@ def _announce(root: RootWords, n_workers: int, child: Child, *, is_private: bool
 
 
 def _client_of(root: RootWords, args: argparse.Namespace, name: str | None) -> ChatClient:
-    client = ChatClient(root.url, root.api_key, {"model": name} if name else {})
+    client = ChatClient(root.address(), {"model": name} if name else {})
     if args.system:
         client.system = typed_text(args.system, "--system")
     return client

@@ -5,18 +5,27 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.models.entry import ModelEntry
-from dllama.cli.flags.arguments import DEFAULT_MODEL
+from dllama.cli.flags.arguments import DEFAULT_MODEL, comma_list
 from dllama.cli.flags.hub import use_hub_flags
 from dllama.cli.flags.llama_server import taken_flags
 from dllama.cli.flags.root import MODEL, build_parser, model_settings
 from dllama.cli.flags.router import LIST_FLAGS, RouterSettings
-from dllama.cli.flags.settings import EngineSettings, ServerSettings
 from dllama.cli.model_name import is_name, path_of
+from dllama.cli.router.file_checks import FileChecks
+from dllama.cli.router.listed_model import (
+    CACHE,
+    AnyModel,
+    FaultyModel,
+    ListedModel,
+    without_clashes,
+    without_hidden,
+)
 from dllama.cli.router.model_folder import FoundModel, file_facts, models_in
 from dllama.cli.router.preset_file import Presets, read_presets, shown
 from dllama.cli.router.preset_keys import own_keys, preset_level, words_of_keys
@@ -25,24 +34,15 @@ from dllama.cli.server.model_facts import model_id
 from dllama.cli.sources.level import Level
 from dllama.cli.sources.reading import SERVER, untyped
 from dllama.cli.sources.resolve import resolve, typed
-from dllama.errors import ConfigError, DllamaError
+from dllama.errors import ConfigError, DllamaError, ModelFileError, NotDownloaded
 from dllama.hub.found import models_here
 from dllama.hub.local_model import Origin
 from dllama.hub.names import without_hub
 from dllama.hub.settings import HubSettings
 
-CACHE = "cache"
 MODEL_KEYS = frozenset({"model", "m", "hf-repo", "hf", "hfr", "hf-file", "hff", "model-url", "mu"})
-
-
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """A model of the list, and the settings that it is loaded with."""
-
-    entry: ModelEntry
-    engine: EngineSettings
-    server: ServerSettings
-    hides_cached: bool = False  # it stands for the model of the cache that has its file
+ALIAS_KEYS = ("alias", "a", "LLAMA_ARG_ALIAS")
+TRUSTED = ("package", CACHE)  # kinds of sources whose files were checked when they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,76 @@ class ModelList:
         self._settings, self._hub = settings, hub
         self._parser = build_parser()
         self._parser.raises = True
+        self._files = FileChecks()
         self._words = tuple(words)
 
-    def read(self) -> list[ListedModel]:
-        """Returns all models there are now. Raises ConfigError where a preset cannot be used, or
-        a folder or file cannot be read."""
+    def read(self) -> list[AnyModel]:
+        """Returns all models there are now; what one of them lacks is said in its entry. Raises
+        ConfigError where a folder or the preset file cannot be read, or flags of all models are
+        wrong."""
         preset_file = self._settings.preset_file
         presets = Presets() if preset_file is None else read_presets(preset_file)
         found = {source.name: source for source in self._found()}
         common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
         around = functools.cache(self._around_presets)
+        self._check_common(common, around)
         sections = {without_hub(name): keys for name, keys in presets.sections.items()}
+        broken = {without_hub(name): line for name, line in presets.broken.items()}
         listed = [
-            self._listed(name, found.get(name), sections.get(name, {}), common, around)
+            self._tried(
+                name, found.get(name), sections.get(name, {}), common, around, broken.get(name, "")
+            )
             for name in dict.fromkeys((*found, *sections))
         ]
-        return without_hidden(listed)
+        return without_clashes(without_hidden(listed))
+
+    def _check_common(
+        self, common: Mapping[str, str], around: Callable[[], Sequence[Level]]
+    ) -> None:
+        """Raises ConfigError where a model without a section could not be loaded: no other could
+        either."""
+        try:
+            args = self._resolved({}, common, around)
+            args.model = str(DEFAULT_MODEL)
+            answer_defaults(model_settings(args)[1].defaults)
+        except DllamaError as error:
+            raise ConfigError(f"A flag of all models is wrong: {error}") from error
+
+    def _tried(
+        self,
+        name: str,
+        found: _Source | None,
+        section: Mapping[str, str],
+        common: Mapping[str, str],
+        around: Callable[[], Sequence[Level]],
+        broken_line: str,
+    ) -> AnyModel:
+        """Returns a model of the list, with its fault where it cannot be loaded."""
+        is_here = True
+        try:
+            if broken_line:
+                raise ConfigError(broken_line)
+            return self._listed(name, found, section, common, around)
+        except NotDownloaded as error:
+            is_here, fault = False, _how_to_download(error.name)
+        except ModelFileError as error:
+            fault = str(error)
+        except DllamaError as error:
+            fault = f"Its section in {self._settings.preset_file} cannot be used: {error}"
+        source = found or _Source(name, Path(), 0, 0.0, "preset")
+        aliases = comma_list(next((section[k] for k in ALIAS_KEYS if k in section), ""))
+        return FaultyModel(ModelEntry(
+            name=name,
+            aliases=_other_names(name, *aliases, source.whole_name),
+            source=source.kind,
+            path="" if found is None else str(source.path),
+            size_bytes=source.size_bytes,
+            modified_s=source.modified_s,
+            preset=shown(name, section) if section else "",
+            can_remove=source.can_remove,
+            fault=fault,
+            is_downloaded=is_here,
+        ))  # fmt: skip
 
     def _found(self) -> Iterator[_Source]:
         yield _Source(
@@ -104,32 +158,22 @@ class ModelList:
         common: Mapping[str, str],
         around: Callable[[], Sequence[Level]],
     ) -> ListedModel:
+        """Returns a model of the list. Raises DllamaError where it cannot be loaded."""
         own, flags = own_keys({**common, **section})
-        try:
-            presets = [preset_level(own_keys(keys)[1], self._parser) for keys in (section, common)]
-            *above, below = around()
-            args = resolve(self._parser, [*above, *presets, below]).args
-            list(taken_flags(args))
-            use_hub_flags(args)
-            source = _named_source(name, args) or found
-            if source is None:
-                raise ConfigError(
-                    f"It names no model that is here; write model = PATH in [{name}]."
-                )
-            args.model, args.model_name = str(source.path), name
-            engine, server = model_settings(args)
-            defaults = answer_defaults(server.defaults)
-        except DllamaError as error:
-            raise ConfigError(f"The model {name!r} has a flag that is wrong: {error}") from error
+        args = self._resolved(section, common, around)
+        source = _named_source(name, args) or found or _source_called(name)
+        args.model, args.model_name = str(source.path), name
+        engine, server = model_settings(args)
+        defaults = answer_defaults(server.defaults)
+        if source.kind not in TRUSTED:
+            fault = self._files.fault_of(source.path, source.size_bytes, source.modified_s)
+            if fault:
+                raise ModelFileError(fault)
         flags = {key: value for key, value in flags.items() if key not in MODEL_KEYS}
         return ListedModel(
             ModelEntry(
                 name=name,
-                aliases=tuple(
-                    alias
-                    for alias in dict.fromkeys((*server.aliases, source.whole_name))
-                    if alias not in ("", name)
-                ),
+                aliases=_other_names(name, *server.aliases, source.whole_name),
                 tags=server.tags,
                 source=source.kind,
                 path=str(source.path),
@@ -149,6 +193,20 @@ class ModelList:
             own.dedup_cache_models,
         )
 
+    def _resolved(
+        self,
+        section: Mapping[str, str],
+        common: Mapping[str, str],
+        around: Callable[[], Sequence[Level]],
+    ) -> argparse.Namespace:
+        """Returns the flags of a model. Raises ConfigError."""
+        presets = [preset_level(own_keys(keys)[1], self._parser) for keys in (section, common)]
+        *above, below = around()
+        args = resolve(self._parser, [*above, *presets, below]).args
+        list(taken_flags(args))
+        use_hub_flags(args)
+        return args
+
     def _around_presets(self) -> Sequence[Level]:
         """Returns what is set elsewhere for all models, the last of less weight than presets."""
         parser = self._parser
@@ -158,28 +216,35 @@ class ModelList:
         ]  # only a section names a model of the list
 
 
-def without_hidden(models: Sequence[ListedModel]) -> list[ListedModel]:
-    """Returns the models without those of the cache that a preset stands for, whose names become
-    further ones of it."""
-    stands = {m.entry.path: m for m in models if m.hides_cached and m.entry.source != CACHE}
-    hidden = [m.entry for m in models if m.entry.source == CACHE and m.entry.path in stands]
-    more = {stands[entry.path].entry.name: entry.names for entry in hidden}
-    return [
-        replace(m, entry=replace(m.entry, aliases=(*m.entry.aliases, *more.get(m.entry.name, ()))))
-        for m in models
-        if m.entry not in hidden
-    ]
-
-
 def _named_source(name: str, args: argparse.Namespace) -> _Source | None:
     """Returns the model that flags name by its path or as it was pulled, None where they name none.
-    Raises ConfigError where it is not here."""
+    Raises NotDownloaded where it is not here."""
     if args.draft_model is not None and is_name(args.draft_model):
         args.draft_model = path_of(args.draft_model, pulls=False) or args.draft_model
     if args.model is None:
         return None
     path = Path((is_name(args.model) and path_of(args.model, pulls=False)) or args.model)
     return _Source(name, path, *file_facts(path), "preset")
+
+
+def _source_called(name: str) -> _Source:
+    """Returns the pulled model that is called as a section is. Raises NotDownloaded where it is not
+    here, ConfigError where no model can be called so."""
+    path = path_of(name, pulls=False)
+    if path is None:
+        raise ConfigError(f"it names no model; write model = PATH in [{name}].")
+    return _Source(name, Path(path), *file_facts(Path(path)), "preset")
+
+
+def _how_to_download(name: str) -> str:
+    return (
+        f"{name} is not on this machine; POST /models {json.dumps({'model': name})} downloads it, "
+        "or run `dllama pull` there and read the list again with GET /models?reload=1."
+    )
+
+
+def _other_names(name: str, *others: str) -> tuple[str, ...]:
+    return tuple(other for other in dict.fromkeys(others) if other not in ("", name))
 
 
 def _of_folder(model: FoundModel) -> _Source:

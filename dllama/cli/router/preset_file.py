@@ -19,14 +19,17 @@ _COMMENT = re.compile(r"\s*[;#].*")
 
 @dataclass(frozen=True, slots=True)
 class Presets:
-    """The keys of all models, and those of each section, in order."""
+    """The keys of all models, and those of each section, in order. `broken` says of sections with
+    a line that cannot be read which one that is, and what was expected."""
 
     common: Mapping[str, str] = field(default_factory=dict)
     sections: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_presets(path: Path) -> Presets:
-    """Returns the sections of a file. Raises ConfigError with the line that cannot be read."""
+    """Returns the sections of a file. Raises ConfigError where it cannot be read, as
+    `parse_presets`."""
     try:
         data = path.read_bytes()
         if len(data) > MAX_PRESET_BYTES:
@@ -41,26 +44,35 @@ def read_presets(path: Path) -> Presets:
 
 
 def parse_presets(text: str, where: str = "the preset file") -> Presets:
-    """Returns the sections of a text. Comments begin with ; or # anywhere in a line."""
+    """Returns the sections of a text. Comments begin with ; or # anywhere in a line. A line that
+    cannot be read breaks its section, and one that seems to begin a section the one of that name.
+    Raises ConfigError for such a line before all sections, or in that of all models."""
     sections: dict[str, dict[str, str]] = {}
-    current = DEFAULT
+    broken: dict[str, str] = {}
+    current, is_named = DEFAULT, False
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = _COMMENT.sub("", line, count=1).strip()
         if not stripped:
             continue
         if found := _SECTION.fullmatch(stripped):
-            current = _upper_tag(found[1].strip())
+            current, is_named = _upper_tag(found[1].strip()), True
             sections.setdefault(current, {})
         elif found := _KEY.fullmatch(stripped):
             if found[1] != "version":  # of the file's form
                 sections.setdefault(current, {})[found[1]] = found[2].strip()
         else:
-            raise ConfigError(
+            fault = (
                 f"Line {number} of {where} is {stripped[:80]!r}; expected [name] of a model or "
                 "key = value."
             )
+            if stripped.startswith("["):
+                current, is_named = _upper_tag(stripped.strip("[] ")), True
+                sections.setdefault(current, {})
+            if not is_named or current in ("", ALL):
+                raise ConfigError(fault)
+            broken.setdefault(current, fault)
     common = sections.pop(ALL, {})
-    return Presets(common, sections)
+    return Presets(common, sections, broken)
 
 
 def _upper_tag(name: str) -> str:

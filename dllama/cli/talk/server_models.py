@@ -16,6 +16,14 @@ TIMEOUT_S = 30.0
 LOAD_S = 1800.0
 LOOK_S = 0.3
 
+NOT_DOWNLOADED = "not downloaded"
+MISSING = (
+    "unloaded",
+    "sleeping",
+    "failed",
+    NOT_DOWNLOADED,
+)  # the server loads them, or says why not
+
 Row = Mapping[str, Any]
 
 
@@ -37,6 +45,8 @@ def state_of(row: Row) -> str:
     status = row.get("status")
     if not isinstance(status, dict):
         return ""
+    if status.get("downloaded") is False:
+        return NOT_DOWNLOADED
     return "failed" if status.get("failed") else str(status.get("value", ""))
 
 
@@ -51,7 +61,7 @@ def choose_model(client: ChatClient, name: str, ask: Callable[[str], str]) -> No
             return
     if name not in names:
         raise ConfigError(f"the server has no model {name!r}; it has {', '.join(names)}")
-    if state_of(rows[names.index(name)]) in ("unloaded", "sleeping", "failed"):
+    if state_of(rows[names.index(name)]) in MISSING:
         load(client.server, name)
     client.fields["model"] = name
     note(f"{name} answers from now on")

@@ -222,6 +222,54 @@ def test_a_model_that_fails_is_told_and_comes_back_after_a_pause() -> None:
     run(body)
 
 
+def test_a_model_that_cannot_be_loaded_is_listed_with_its_reason() -> None:
+    """One that is not downloaded is no failure; the list that is mended serves both."""
+
+    async def body() -> None:
+        source = ScriptedSource("one")
+        broken = ModelEntry("broken", ("b",), fault="Its section is wrong.")
+        missing = ModelEntry("x/y:Q8_0", fault="It is not on this machine.", is_downloaded=False)
+        source.listed += [broken, missing]
+        async with routing(source, 2) as server:
+            rows = {row["id"]: row["status"] for row in (await server.get("/models")).json["data"]}
+            assert rows["broken"] == {
+                "value": "unloaded", "failed": True, "exit_code": 1,
+                "reason": "Its section is wrong.", "args": [],
+            }  # fmt: skip
+            assert rows["x/y:Q8_0"] == {
+                "value": "unloaded", "downloaded": False, "reason": "It is not on this machine.",
+                "args": [],
+            }  # fmt: skip
+            assert (await server.chat(model="one")).status == 200
+            for name, status, code in (
+                ("b", 503, "model_failed"), ("x/y:Q8_0", 404, "model_not_downloaded"),
+            ):  # fmt: skip
+                asked = {"model": name}
+                replies = [
+                    await server.chat(model=name), await server.get(f"/props?model={name}"),
+                    await server.get(f"/slots?model={name}"),
+                    await server.post("/models/load", asked), await server.post("/api/show", asked),
+                ]  # fmt: skip
+                for reply in replies:
+                    assert reply.status == status, reply.json
+                    told = reply.json["error"]
+                    text = told if isinstance(told, str) else told["message"]
+                    assert "cannot be loaded: It" in text
+                assert replies[0].error["code"] == code
+            tags = (await server.get("/api/tags")).json["models"]
+            assert [row["name"] for row in tags] == ["one:latest", "broken:latest"]
+            source.listed[1:] = [ModelEntry("broken"), ModelEntry("x/y:Q8_0")]
+            assert (await server.get("/models?reload=1")).status == 200
+            for name in ("broken", "x/y:Q8_0"):
+                assert (await server.chat(model=name)).status == 200
+            source.listed[1] = broken
+            assert (await server.get("/models?reload=1")).status == 200
+            await until(lambda: len(source.running) < 2)
+            assert (await server.chat(model="broken")).status == 503
+
+    run(body)
+
+
 def test_an_engine_that_dies_takes_no_other_along() -> None:
     gates = {name: threading.Semaphore(3) for name in ("one", "two")}
 

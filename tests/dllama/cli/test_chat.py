@@ -24,7 +24,7 @@ from api.answers.reasoning import TAGS
 from api.engines.in_process import InProcessEngineClient
 from dllama.chat.chat_template import ChatTemplate
 from dllama.cli.chat_client import ChatClient, Piece
-from dllama.cli.server_address import refusal
+from dllama.cli.server_address import ServerAddress, refusal
 from dllama.cli.talk.commands import COMMANDS, command
 from dllama.cli.talk.page import Page
 from dllama.cli.talk.talking import talk
@@ -60,7 +60,7 @@ def text_of(pieces: list[Piece], *, is_thought: bool) -> str:
 
 def test_an_answer_and_its_thoughts_come_apart() -> None:
     with thinker("Hm, what may that be?\n</think>\n\nA toy.") as (url, _):
-        client = ChatClient(url, None, {})
+        client = ChatClient(ServerAddress(url, None), {})
         pieces = list(client.ask("Who are you?"))
     assert text_of(pieces, is_thought=True).strip() == "Hm, what may that be?"
     assert text_of(pieces, is_thought=False) == "A toy."
@@ -73,7 +73,7 @@ def test_an_answer_and_its_thoughts_come_apart() -> None:
 def test_an_exchange_that_ended_in_thoughts_is_kept() -> None:
     """It was cut off by a limit; the next question finds it."""
     with thinker("Hm, what may that be?\n</think>\n\nA toy.") as (url, engine):
-        client = ChatClient(url, None, {"max_tokens": 8})
+        client = ChatClient(ServerAddress(url, None), {"max_tokens": 8})
         thoughts = text_of(list(client.ask("Who are you?")), is_thought=True)
         assert thoughts and client.is_cut_off
         assert client.messages[-1] == {
@@ -85,7 +85,7 @@ def test_an_exchange_that_ended_in_thoughts_is_kept() -> None:
 
 
 def test_a_question_without_an_answer_is_not_kept() -> None:
-    client = ChatClient("127.0.0.1:9", None, {})
+    client = ChatClient(ServerAddress("127.0.0.1:9", None), {})
     with pytest.raises(DllamaError, match="cannot be reached"):
         list(client.ask("Hi"))
     assert client.messages == []
@@ -94,7 +94,7 @@ def test_a_question_without_an_answer_is_not_kept() -> None:
 @pytest.mark.parametrize("url", ["ftp://a", "http://", "http://[::1", "http://a:port"])
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(ConfigError, match="no address of a server"):
-        ChatClient(url, None, {})
+        ChatClient(ServerAddress(url, None), {})
 
 
 def test_an_error_that_is_no_json_is_told_as_text() -> None:
@@ -116,14 +116,14 @@ def test_what_is_no_such_server_is_said() -> None:
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
-        client = ChatClient(f"127.0.0.1:{server.server_port}", None, {})
+        client = ChatClient(ServerAddress(f"127.0.0.1:{server.server_port}", None), {})
         with pytest.raises(DllamaError, match="no OpenAI-compatible server: it sends text/html"):
             list(client.ask("Hi"))
         thread.join()
 
 
 def test_commands_change_the_conversation(capfd: pytest.CaptureFixture[str]) -> None:
-    client = ChatClient("127.0.0.1:9", None, {})
+    client = ChatClient(ServerAddress("127.0.0.1:9", None), {})
     system = {"role": "system", "content": "Be short."}
     turns = [{"role": role, "content": "x"} for role in ("user", "assistant") * 2]
     client.messages = [system, *turns]
@@ -162,7 +162,7 @@ def test_a_piped_line_that_is_no_text_is_passed_over(
     with listening(ScriptedEngine(says("hello"))) as url:
         lines = io.TextIOWrapper(io.BytesIO(b"caf\xe9\nHi\n"), "utf-8")
         monkeypatch.setattr(sys, "stdin", lines)
-        assert talk(ChatClient(url, None, {})) == 1
+        assert talk(ChatClient(ServerAddress(url, None), {})) == 1
     said = capfd.readouterr()
     assert said.out == "hello\n" and "not UTF-8 text: byte 0xe9 at position 3" in said.err
 

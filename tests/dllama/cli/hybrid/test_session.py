@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,6 +26,8 @@ from dllama.cli.flags.arguments import DEFAULT_MODEL
 from dllama.cli.hybrid.port_owner import Owner, free_after, is_taken, owner_of
 from dllama.cli.hybrid.root_words import read_root_words
 from dllama.cli.hybrid.session import _beside, _named_in
+from dllama.cli.server_address import ServerAddress
+from dllama.cli.trust import Untrusted
 from dllama.errors import ConfigError, DllamaError
 from tests.api.listening import listening
 from tests.api.serving import says
@@ -101,7 +104,7 @@ def test_a_server_and_a_chat_begin_and_end_together() -> None:
         one.type("\x03")
         one.type("/help\r")
         one.wait_for("begins a new conversation")
-        client = ChatClient(url, None, {})
+        client = ChatClient(ServerAddress(url, None), {})
         assert list(client.ask("Hello")), "Ctrl-C has not ended the server"
         with terminal("--port", str(port), "--no-history") as other:
             other.wait_for("a dllama serves at .* already")
@@ -129,21 +132,44 @@ def test_a_chat_that_is_killed_leaves_nothing_behind() -> None:
         assert any("worker" in line for line in words) and "--api-key" not in root
         url = f"http://127.0.0.1:{root[root.index('--port') + 1]}"
         with pytest.raises(DllamaError, match=r"(?i)key"):
-            list(ChatClient(url, None, {}).ask("Hello"))
+            list(ChatClient(ServerAddress(url, None), {}).ask("Hello"))
         one.process.send_signal(signal.SIGKILL)
         one.process.wait()
         _, alive = psutil.wait_procs(children, WAIT_S)
     assert alive == []
 
 
+def test_a_server_and_a_chat_over_tls(certificate: tuple[Path, Path]) -> None:
+    """The chat believes the certificate of the flags, and no client believes it by itself; another
+    dllama with the same certificate joins."""
+    cert, key = map(str, certificate)
+    flags = ("--port", str(own_port()), "--no-history", "-m", str(DEFAULT_MODEL),
+             "--ssl-cert-file", cert, "--ssl-key-file", key)  # fmt: skip
+    with terminal(*flags) as one:
+        url = one.wait_for(r"in a browser: (https://127.0.0.1:\d+)/")[1]
+        one.wait_for(">>>")
+        one.type("Hello\r")
+        one.type("/stats\r")
+        one.wait_for("answer: [1-9][0-9]* tokens")
+        with pytest.raises(Untrusted):
+            list(ChatClient(ServerAddress(url, None), {}).ask("Hello"))
+        with terminal(*flags) as other:
+            other.wait_for(f"a dllama serves at {url} already")
+            other.wait_for(">>>")
+            other.type("\x04")
+            assert other.process.wait(WAIT_S) == 0
+        one.type("\x04")
+        assert one.process.wait(WAIT_S) == 0
+
+
 def test_who_has_a_port() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        assert owner_of("http://127.0.0.1:1", "127.0.0.1", port, None) is None, "nobody listens"
+        assert owner_of(ServerAddress("127.0.0.1:1", None), "127.0.0.1", port) is None
     with listening(ScriptedEngine(says("x"))) as url:
         port = int(url.rpartition(":")[2])
-        found = owner_of(url, "127.0.0.1", port, None)
+        found = owner_of(ServerAddress(url, None), "127.0.0.1", port)
         assert found is not None and found.models is not None and found.names()
         nearby = free_after("127.0.0.1", port)
         assert nearby is None or nearby > port

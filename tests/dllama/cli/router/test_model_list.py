@@ -7,31 +7,53 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from api.models.entry import ModelEntry
+from api.models.names import ModelNames
 from benchmarks.peers.llama_server_suite import fill_cache
 from dllama.cli.flags.parser import make_parser
 from dllama.cli.flags.root import build_parser, read_flags
 from dllama.cli.flags.router import RouterSettings
 from dllama.cli.flags.server import add_server_flags
+from dllama.cli.router.listed_model import FaultyModel, ListedModel
 from dllama.cli.router.model_folder import models_in
-from dllama.cli.router.model_list import ListedModel, ModelList
+from dllama.cli.router.model_list import ModelList
+from dllama.cli.router.model_source import CliModelSource
 from dllama.cli.router.preset_file import parse_presets
 from dllama.cli.router.preset_keys import server_dests
 from dllama.errors import ConfigError
 from dllama.hub.settings import HubSettings
+from dllama.logs.settings import LogSettings
+from tests.toy_models import write_toy
 
 OF_A_MODEL = {"alias", "tags", "sleep_idle_seconds"}  # of the flags in the server's group
+
+
+def list_of(tmp_path: Path, preset: str, *words: str, folder: Path | None = None) -> ModelList:
+    file = tmp_path / "models.ini"
+    file.write_text(preset)
+    settings = RouterSettings(models_dir=folder, preset_file=file)
+    return ModelList(
+        settings, words, lambda: HubSettings(tmp_path / "pulled", cache=tmp_path / "hub")
+    )
 
 
 def listed(
     tmp_path: Path, preset: str = "", *words: str, folder: Path | None = None
 ) -> dict[str, ListedModel]:
-    file = tmp_path / "models.ini"
-    file.write_text(preset)
-    settings = RouterSettings(models_dir=folder, preset_file=file)
-    models = ModelList(
-        settings, words, lambda: HubSettings(tmp_path / "pulled", cache=tmp_path / "hub")
-    )
-    return {model.entry.name: model for model in models.read()}
+    """Returns the models of a list of which each can be loaded."""
+    found = {}
+    for model in list_of(tmp_path, preset, *words, folder=folder).read():
+        assert isinstance(model, ListedModel), model.entry.fault
+        found[model.entry.name] = model
+    return found
+
+
+def entries(
+    tmp_path: Path, preset: str, *words: str, folder: Path | None = None
+) -> dict[str, ModelEntry]:
+    found = list_of(tmp_path, preset, *words, folder=folder).read()
+    assert all(isinstance(one, FaultyModel) == bool(one.entry.fault) for one in found)
+    return {model.entry.name: model.entry for model in found}
 
 
 def files(folder: Path, *names: str) -> Path:
@@ -39,6 +61,13 @@ def files(folder: Path, *names: str) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * len(name))
+    return folder
+
+
+def toys(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        write_toy(folder / name)
     return folder
 
 
@@ -69,8 +98,21 @@ def test_a_preset_file_is_read_as_llama_server_reads_it() -> None:
     assert presets.sections == {
         "one": {"temp": "0.5", "pin": "true"}, "user/repo:Q4_K_M": {"model": "x.gguf"},
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="Line 2 of x"):
-        parse_presets("[a]\nwhat is this", "x")
+
+
+def test_a_line_that_cannot_be_read_breaks_its_section() -> None:
+    presets = parse_presets(
+        "[a]\ntemp = 1\nwhat is this\nand this\n[b]\ntop-k = 2\n[user/repo:q8_0\ntemp = 3\n", "x"
+    )
+    assert presets.sections["b"] == {"top-k": "2"}, "keys after a broken header are not of b"
+    assert presets.broken == {
+        "a": "Line 3 of x is 'what is this'; expected [name] of a model or key = value.",
+        "user/repo:Q8_0": "Line 7 of x is '[user/repo:q8_0'; expected [name] of a model or key = "
+        "value.",
+    }
+    for text in ("what is this\n[a]\n", "[*]\nwhat", "[ *\ntemp = 1", "[]\n"):
+        with pytest.raises(ConfigError, match=r"Line [12] of x"):
+            parse_presets(text, "x")
 
 
 PRESET = """
@@ -98,8 +140,11 @@ model = other.gguf
 """
 
 
-def test_presets_become_settings_and_the_command_line_counts_more(tmp_path: Path) -> None:
-    folder = files(tmp_path / "models", "one.gguf", "two.gguf")
+def test_presets_become_settings_and_the_command_line_counts_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = toys(tmp_path / "models", "one.gguf", "two.gguf")
+    monkeypatch.chdir(toys(tmp_path, "other.gguf"))
     found = listed(tmp_path, PRESET, "--threads", "3", folder=folder)
     assert set(found) == {"dllama-demo.q8_0", "one", "two", "other"}
     one = found["one"]
@@ -121,26 +166,119 @@ def test_presets_become_settings_and_the_command_line_counts_more(tmp_path: Path
     assert again["one"].entry != one.entry and again["one"].entry.args == one.entry.args
 
 
-@pytest.mark.parametrize(
-    ("section", "told"),
-    [
-        ("[x]\ntemp = 1", "names no model"),
-        ("[one]\nmagic = 1", "magic is no flag"),
-        ("[one]\ntemp = hot", "temp"),
-        ("[one]\nport = 1", "port is about the server"),
-        ("[one]\napi-key = secret", "api-key is about the server"),
-        ("[one]\nlora = x", "--lora"),
-        ("[one]\npin = perhaps", "true or false"),
-        ("[one]\nstop-timeout = soon", "seconds"),
-        ("[one]\nshares = 1,2", "--shares names 2"),
-        ("[one]\ncontrol-vector-layer-range = 1 2", "2 values"),
-        ("[one]\nrepeat-penalty = 0", "by default"),
-    ],
-)
-def test_presets_that_are_wrong_are_sentences(tmp_path: Path, section: str, told: str) -> None:
-    folder = files(tmp_path / "models", "one.gguf")
+WRONG = [
+    ("temp = 1\nmodel = nothing.gguf", "nothing.gguf"),
+    ("magic = 1", "magic is no flag"),
+    ("temp = hot", "temp"),
+    ("port = 1", "port is about the server"),
+    ("api-key = secret", "api-key is about the server"),
+    ("lora = x", "--lora"),
+    ("pin = perhaps", "true or false"),
+    ("stop-timeout = soon", "seconds"),
+    ("shares = 1,2", "--shares names 2"),
+    ("control-vector-layer-range = 1 2", "2 values"),
+    ("repeat-penalty = 0", "by default"),
+    ("what is this", "Line 5 of"),
+]
+
+
+@pytest.mark.parametrize(("keys", "told"), WRONG)
+def test_a_section_that_is_wrong_takes_no_other_along(tmp_path: Path, keys: str, told: str) -> None:
+    folder = toys(tmp_path / "models", "one.gguf", "two.gguf")
+    found = entries(tmp_path, f"[two]\ntemp = 1\n[one]\nalias = uno\n{keys}", folder=folder)
+    assert {name for name, entry in found.items() if not entry.fault} == {
+        "dllama-demo.q8_0", "two",
+    }  # fmt: skip
+    one = found["one"]
+    assert told in one.fault and one.is_downloaded and one.aliases == ("uno",)
+    assert not one.is_pinned and one.source in ("models_dir", "preset")
+
+
+@pytest.mark.parametrize(("keys", "told"), [row for row in WRONG if "model" not in row[0]])
+def test_what_is_wrong_for_all_models_is_refused(tmp_path: Path, keys: str, told: str) -> None:
+    told = told.replace("5", "2")
     with pytest.raises(ConfigError, match=told):
-        listed(tmp_path, section, folder=folder)
+        listed(tmp_path, f"[*]\n{keys}")
+
+
+def test_a_section_without_a_model_is_told_what_to_write(tmp_path: Path) -> None:
+    fault = entries(tmp_path, "[coder]\ntemp = 1")["coder"].fault
+    assert "it names no model; write model = PATH in [coder]." in fault
+    assert str(tmp_path / "models.ini") in fault
+
+
+def test_models_that_are_not_downloaded_are_listed_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named by a section, or in it, or as the draft of one; a download mends the list."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = toys(tmp_path / "models", "one.gguf")
+    repo = "ggml-org/test-model-stories260K"
+    text = (
+        f"[{repo}:F32]\ntemp = 1\n[story]\nalias = tale\nhf-repo = {repo}:F32\n"
+        "[small]\nmodel = qwen3:0.6b\n[one]\ndraft-model = qwen3:0.6b\n[two]\nmodel = "
+        f"{folder / 'one.gguf'}\n"
+    )
+    models = list_of(tmp_path, text, folder=folder)
+    found = {model.entry.name: model.entry for model in models.read()}
+    missing = {name: entry for name, entry in found.items() if not entry.is_downloaded}
+    assert set(missing) == {f"{repo}:F32", "story", "small", "one"}
+    assert missing["story"].aliases == ("tale",) and not missing["story"].path
+    for name, pulled in {
+        f"{repo}:F32": f"{repo}:F32", "story": f"hf.co/{repo}:F32", "small": "qwen3:0.6b",
+        "one": "qwen3:0.6b",
+    }.items():  # fmt: skip
+        assert f'POST /models {{"model": "{pulled}"}}' in missing[name].fault
+    write_toy(tmp_path / "x.gguf")
+    fill_cache(tmp_path / "hub", tmp_path / "x.gguf")
+    again = {model.entry.name: model.entry for model in models.read()}
+    assert {name for name, entry in again.items() if entry.fault} == {"small", "one"}
+    assert again["story"].path == again[f"{repo}:F32"].path != ""
+
+
+def test_files_that_are_no_models_are_listed_with_what_they_are(tmp_path: Path) -> None:
+    """A file that is mended is read again, one that has not changed is not."""
+    folder = toys(tmp_path / "models", "one.gguf", "cut.gguf")
+    whole = (folder / "cut.gguf").read_bytes()
+    (folder / "cut.gguf").write_bytes(whole[:-100])
+    (folder / "page.gguf").write_text("<html>Not found</html>")
+    (folder / "empty.gguf").touch()
+    files(folder, "folder/config.json", "folder/model.safetensors")
+    models = list_of(tmp_path, "", folder=folder)
+    found = {model.entry.name: model.entry.fault for model in models.read()}
+    assert found["one"] == found["dllama-demo.q8_0"] == ""
+    assert "It is truncated" in found["cut"] and "page.gguf is" in found["page"]
+    assert "empty.gguf" in found["empty"] and "folder" in found["folder"]
+    (folder / "cut.gguf").write_bytes(whole)
+    again = {model.entry.name: model.entry.fault for model in models.read()}
+    assert again == found | {"cut": ""}
+
+
+def test_two_models_with_one_name_leave_the_first(tmp_path: Path) -> None:
+    folder = toys(tmp_path / "models", "one.gguf", "two.gguf", "three.gguf")
+    text = "[one]\nalias = x,y\n[two]\nalias = z,x\n[three]\nalias = two\nload-on-startup = 1"
+    found = entries(tmp_path, text, folder=folder)
+    assert not found["one"].fault and found["one"].aliases == ("x", "y")
+    by_fault = {"two": "'x' is a name of 'one'", "three": "'two' is a name of 'two'"}
+    for name, told in by_fault.items():
+        assert told in found[name].fault
+    assert found["two"].aliases == ("z",) and not found["three"].loads_on_startup
+    ModelNames(found.values())
+
+
+def test_each_fault_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = toys(tmp_path / "models", "one.gguf")
+    models = list_of(tmp_path, "[one]\nmagic = 1\n", folder=folder)
+    source = CliModelSource(models, str(tmp_path), 10**9, LogSettings(), None)
+    for _ in range(2):
+        assert [entry.name for entry in source.entries() if entry.fault] == ["one"]
+    [record] = caplog.records
+    assert record.getMessage().startswith("the model one cannot be loaded: Its section in ")
+    (tmp_path / "models.ini").write_text("[one]\ntemp = hot\n")
+    source.entries()
+    (tmp_path / "models.ini").write_text("")
+    assert not any(entry.fault for entry in source.entries())
+    assert len(caplog.records) == 2, "another reason is told"
 
 
 def test_models_of_the_hub_have_the_names_of_llama_servers_list(
@@ -148,7 +286,7 @@ def test_models_of_the_hub_have_the_names_of_llama_servers_list(
 ) -> None:
     """Sections find them by those names and by ours, and may stand for them."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    write_toy(tmp_path / "x.gguf")
     fill_cache(tmp_path / "hub", tmp_path / "x.gguf")
     tiny, gemma = "ggml-org/test-model-stories260K:F32", "ggml-org/tinygemma3-GGUF:Q8_0"
     sections = f"[{tiny.replace('F32', 'f32')}]\ntemp = 0.5\n[hf.co/{gemma}]\ntop-k = 3\n"

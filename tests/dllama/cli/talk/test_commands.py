@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dllama.cli.chat_client import ChatClient
+from dllama.cli.server_address import ServerAddress
 from dllama.cli.talk.commands import command
 from dllama.cli.talk.line_editor import is_closed
 from dllama.cli.talk.server_models import from_menu
@@ -19,7 +20,7 @@ from tests.scripted_runner import ScriptedEngine
 
 def test_models_stats_and_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with listening(ScriptedEngine(says("A toy."))) as url:
-        client = ChatClient(url, None, {})
+        client = ChatClient(ServerAddress(url, None), {})
         list(client.ask("Hi"))
         command(client, "/stats", input)
         command(client, "/model", lambda prompt: "1")
@@ -40,12 +41,17 @@ def test_models_stats_and_files(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 def test_a_menu_takes_numbers_names_and_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    rows = [{"id": "a", "status": {"value": "loaded"}}, {"id": "b", "status": {"failed": True}}]
+    rows = [
+        {"id": "a", "status": {"value": "loaded"}}, {"id": "b", "status": {"failed": True}},
+        {"id": "c", "status": {"value": "unloaded", "downloaded": False}},
+    ]  # fmt: skip
     answers = {"2": "b", "a": "a", "": "", "9": "9"}
     for answer, name in answers.items():
         assert from_menu(rows, "a", lambda prompt, answer=answer: answer) == name  # type: ignore[misc]
     said = capfd.readouterr().err
-    assert "*  1 a  loaded" in said and "   2 b  failed" in said
+    assert (
+        "*  1 a  loaded" in said and "   2 b  failed" in said and "   3 c  not downloaded" in said
+    )
 
 
 def test_settings_are_numbers_of_their_kind() -> None:

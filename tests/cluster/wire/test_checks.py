@@ -15,19 +15,15 @@ from hypothesis.extra import numpy as hnp
 
 from cluster.root.session_plan import warm_up_steps
 from cluster.wire.checks import (
-    KvRoom,
-    RankLimits,
-    check_config,
-    check_kv_call,
     check_manifest,
     check_pages,
     check_peers,
-    check_shift,
     check_spares,
     check_tilings,
-    checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
+from cluster.wire.model_checks import check_config
+from cluster.wire.step_checks import KvRoom, RankLimits, check_kv_call, check_shift, checked_step
 from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
 from dllama.kv import KvHeld, KvShift, KvType

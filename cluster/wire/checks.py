@@ -70,7 +70,7 @@ def check_manifest(manifest: Sequence[TensorInfo], max_bytes: int) -> None:
     total = 0
     for info in manifest:
         try:
-            is_sound = info.first_own_col < info.cols and info.row_bytes <= MAX_ROW_BYTES
+            is_sound = info.is_cut_between_runs and info.row_bytes <= MAX_ROW_BYTES
             is_sound = is_sound and info.rows % info.n_experts == 0
         except ValueError:
             is_sound = False

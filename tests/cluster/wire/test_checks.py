@@ -337,6 +337,10 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         TensorInfo("x", QType.F32, 1 << 40, 1),
         TensorInfo("x", QType.F32, 1, 32, 32),
         TensorInfo("x", QType.F32, 1, 32, -1),
+        TensorInfo("x", QType.F32, 1, 32, 16, n_own_cols=17),
+        TensorInfo("x", QType.F32, 1, 32, n_own_cols=-1),
+        TensorInfo("x", QType.Q4_K, 1, 512, 16, n_own_cols=256),
+        TensorInfo("x", QType.Q4_K, 1, 512, 32, n_own_cols=250),
     ):
         one, digests = Tiling(False, 1, 1, 1, 0), np.zeros((1, 32), np.uint8)
         load = Load(

@@ -30,7 +30,8 @@ from cluster.wire.checks import (
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
 from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits

@@ -24,14 +24,15 @@ def aligned(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 def huge(shape: tuple[int, ...]) -> np.ndarray:
     """Zeroed bytes for an array that is read from end to end again and again: on huge pages, from
-    the first byte on, where the system has them. Rows that are never written cost no memory."""
+    the first byte on, where the system has them; what fills none of them, at the end, is on small
+    ones. Rows that are never written cost no memory."""
     n_bytes = math.prod(shape)
     if n_bytes < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return aligned(shape, np.uint8)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has other rules
     memory = mmap.mmap(-1, n_bytes + HUGE_PAGE, flags=flags)
-    with suppress(OSError):  # a kernel without them: small pages do
-        memory.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(memory, np.uint8)
     start = -raw.ctypes.data % HUGE_PAGE
+    with suppress(OSError):  # a kernel without them: small pages do
+        memory.madvise(mmap.MADV_HUGEPAGE, start, n_bytes // HUGE_PAGE * HUGE_PAGE)
     return raw[start : start + n_bytes].reshape(shape)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kernels import cache
+from kernels.addresses import address_of
 from kernels.machine_code import load
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,7 @@ def _fields(kind: Any) -> str:
 def _values(args: tuple[Any, ...], into: list[Any]) -> None:
     for arg in args:
         if isinstance(arg, np.ndarray):
-            address = arg.__array_interface__["data"][0]
-            into += (0, 0, arg.size, arg.itemsize, address)
+            into += (0, 0, arg.size, arg.itemsize, address_of(arg))
             into += arg.shape
             into += arg.strides
         elif isinstance(arg, tuple):

@@ -18,6 +18,7 @@ TYPES = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain",
 }
 NAMES = tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in TYPES))
 

@@ -13,5 +13,6 @@ export function showRoutes(routes, server) {
     el("p", {}, el("code", {}, base)),
     el("p", { class: "dim" }, server),
     el("h2", {}, "Routes"),
-    el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "Route"), el("th", {}, "What it does"))), el("tbody", {}, rows)));
+    el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "Route"), el("th", {}, "What it does"))), el("tbody", {}, rows)),
+    el("p", { class: "dim" }, "This page shows formulas with Temml, © Ron Kok, under its ", el("a", { href: "page/temml.licence.txt" }, "MIT licence"), "."));
 }

@@ -1,7 +1,7 @@
 // Starts the page: the list of conversations, which page is shown, colours.
 
 import { showRoutes } from "./about.js";
-import { attach } from "./attachments.js";
+import { attach, takeFiles } from "./attachments.js";
 import { Chat } from "./chat.js";
 import { ClusterPage } from "./cluster.js";
 import { Conversations, asMarkdown, newConversation, says, titleOf } from "./conversations.js";
@@ -122,6 +122,7 @@ byId("attach-files").addEventListener("change", async ({ target }) => {
   target.value = "";
   if (refused) alert(refused);
 });
+takeFiles(byId("page-chat"), chat.prompt, alert);
 byId("main").addEventListener("click", () => openSide(false));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();

@@ -2,6 +2,24 @@
 
 const MAX_BYTES = 1_000_000;
 
+/** Has files that are dropped at a place, or pasted into the text area there, put into the area;
+ * `refused(why)` tells of those that are not. */
+export function takeFiles(place, area, refused) {
+  const take = async (event, { files }) => {
+    if (!files.length) return;
+    event.preventDefault();
+    const why = await attach(area, [...files]);  // the event's own list may be emptied once it is over
+    if (why) refused(why);
+  };
+  place.addEventListener("dragover", (event) => {
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+  });
+  place.addEventListener("drop", (event) => take(event, event.dataTransfer));
+  area.addEventListener("paste", (event) => {  // cells of a table come as a text, and as a picture too
+    if (!event.clipboardData.types.includes("text/plain")) take(event, event.clipboardData);
+  });
+}
+
 /** Puts files at the end of a text area, each in a block of its own; returns why some were not. */
 export async function attach(area, files) {
   const refused = [];
@@ -12,7 +30,10 @@ export async function attach(area, files) {
   }
   area.dispatchEvent(new Event("input"));
   area.focus();
-  return refused.length ? `Only text files of at most 1 MB can be read: not ${refused.join(", ")}.` : "";
+  if (!refused.length) return "";
+  const isPdf = refused.some((name) => /\.pdf$/i.test(name));
+  return `Only text files of at most 1 MB can be read: not ${refused.join(", ")}.` +
+    (isPdf ? " The program pdftotext makes text of a PDF file." : "");
 }
 
 async function textOf(file) {

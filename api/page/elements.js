@@ -16,6 +16,16 @@ export function el(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+const wide = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+
+/** Lets the keyboard reach an element while it is wider than its place, and so scrolls. */
+export const watchWidth = (element) => wide.observe(element);
+
 /** Copies a text; returns whether the browser allowed it. */
 export async function copy(text) {
   try {

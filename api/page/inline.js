@@ -1,12 +1,15 @@
-// Markdown inside of a line: code, links, emphasis.
+// Markdown inside of a line: code, formulas, links, emphasis.
 
 import { el } from "./elements.js";
+import { MATH_PATTERNS } from "./math.js";
 
 const MAX_DEPTH = 8;
 const SAFE = /^(?:https?:|mailto:)/i;
 
-// Tried in this order at every place where one of their first characters stands.
+// Tried in this order at every place where one of their first characters stands. One that makes null
+// of what it found has not found it.
 const PATTERNS = [
+  ...MATH_PATTERNS,
   [/\\([!-/:-@[-`{-~])/y, ([, character]) => [character]],
   [/(`+)(?!`)([\s\S]*?[^`])\1(?!`)/y, ([, , code]) => [el("code", {}, code.replace(/^ (.*\S.*) $/s, "$1"))]],
   [/!\[([^\]]*)\]\(\s*<?([^\s)>]+)>?(?:\s+"[^"]*")?\s*\)/y, ([, text, url]) => [link(url, [text || "picture"])]],
@@ -21,7 +24,7 @@ const PATTERNS = [
   [/_(?=[^\s_])([^_]+?)(?<=\S)_(?!\w)/y, ([, text], depth) => [el("em", {}, inline(text, depth + 1))], true],
   [/ *\n/y, () => [el("br")]],
 ];
-const SPECIAL = /[\\`![<*_~\n]| +\n|https?:\/\//g;
+const SPECIAL = /[\\`![<*_~\n$]| +\n|https?:\/\//g;
 
 function link(url, children) {
   if (!SAFE.test(url)) return el("span", {}, children);
@@ -56,7 +59,8 @@ function matchAt(text, at, depth) {
     if (needsBorder && at > 0 && /\w/.test(text[at - 1])) continue;
     pattern.lastIndex = at;
     const found = pattern.exec(text);
-    if (found) return [make(found, depth), at + found[0].length];
+    const nodes = found && make(found, depth);
+    if (nodes) return [nodes, at + found[0].length];
   }
   return [null, at + 1];
 }

@@ -1,10 +1,12 @@
-// Markdown, as models write it, to elements: CommonMark's blocks, GitHub's tables and task lists.
+// Markdown, as models write it, to elements: CommonMark's blocks, GitHub's tables and task lists, TeX's
+// formulas.
 // Nothing of a text ever becomes HTML; links go to http, https and mailto only, and pictures become
 // links, so that a text cannot make the browser fetch anything.
 
 import { coloured } from "./code_colours.js";
 import { copy, el } from "./elements.js";
 import { inline } from "./inline.js";
+import { formula, mathAt } from "./math.js";
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
@@ -48,6 +50,8 @@ function blockAt(lines, at) {
   if (fence) return fenced(lines, at, fence);
   const heading = HEADING.exec(line);
   if (heading) return [at + 1, { kind: "heading", level: heading[1].length, text: heading[2] }];
+  const math = formulaAt(lines, at);
+  if (math) return [at + math[1], { kind: "math", tex: math[0] }];
   if (RULE.test(line)) return [at + 1, { kind: "rule" }];
   if (QUOTE.test(line)) return quoted(lines, at);
   if (ITEM.test(line)) return listed(lines, at);
@@ -62,8 +66,10 @@ function begins(lines, at) {
   const line = lines[at];
   const item = ITEM.exec(line);
   const isItem = item !== null && item[3] !== "" && !/^\d{2,}/.test(item[2]);
-  return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || isItem || isTable(lines, at);
+  return FENCE.test(line) || formulaAt(lines, at) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || isItem || isTable(lines, at);
 }
+
+const formulaAt = (lines, at) => mathAt(lines, at, (line) => FENCE.test(line));
 
 function fenced(lines, at, [, fence, language]) {
   let end = at + 1;
@@ -142,6 +148,7 @@ function elementOf(block, depth) {
     case "heading": return el(`h${Math.min(block.level + 1, 6)}`, {}, inline(block.text));
     case "rule": return el("hr");
     case "code": return codeOf(block);
+    case "math": return el("div", {}, formula(block.tex, true));
     case "quote": return el("blockquote", {}, within(block.lines, depth));
     case "list": return listOf(block, depth);
     case "table": return tableOf(block);

@@ -1,7 +1,7 @@
 // One message: who wrote it, its text, thoughts and calls, and what can be done with it.
 
 import { speedOf } from "./answer.js";
-import { copy, el } from "./elements.js";
+import { copy, el, watchWidth } from "./elements.js";
 import { render } from "./markdown.js";
 
 const ENDS = {
@@ -36,6 +36,7 @@ export function messageElement(message, { isWriting, acts }) {
     note.replaceChildren(...noteOf(message));
   };
   update();
+  if (!isUser) watchWidth(body);
   if (!isWriting && Object.keys(acts).length) element.append(actsOf(message, acts, body));
   return { element, update };
 }

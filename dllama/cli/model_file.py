@@ -111,9 +111,9 @@ def _n_tokens(settings: EngineSettings) -> int | None:
     if path == Path(settings.model) or not path.exists():
         return None
     if (folder := tokenizer_folder(path)) is not None:
-        from dllama.formats.checkpoint.tokenizer_json import count_tokens as count_json_tokens
+        from dllama.formats.checkpoint.tokenizer_files import count_tokens as count_in_folder
 
-        return count_json_tokens(folder)
+        return count_in_folder(folder)
     if first_bytes(path) == T_MAGIC:
         from dllama.tokenizer.t_file import count_tokens
 
@@ -166,7 +166,7 @@ def load_tokenizer(model: str, tokenizer: Path | None) -> Tokenizer:
         what = describe_foreign(first_bytes(path, HEAD_BYTES))
         raise TokenizerError(
             f"{path} is {what}. Expected a .t tokenizer, a GGUF file, or a folder "
-            "with tokenizer.json."
+            "with tokenizer.json or tiktoken.model."
         )
     return Tokenizer.from_gguf_metadata(metadata_of(model, path))
 

@@ -21,7 +21,7 @@ _PREFERRED = (
 _NO_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-")  # how files begin that help a model
 _CHECKPOINT = re.compile(
     r"(?:config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab|chat_template"
-    r"|model\.safetensors\.index)\.json|merges\.txt|tokenizer\.model|chat_template\.jinja"
+    r"|model\.safetensors\.index)\.json|merges\.txt|(?:tokenizer|tiktoken)\.model|chat_template\.jinja"
     r"|[\w.-]+\.safetensors"
 )
 SAFETENSORS = "safetensors"

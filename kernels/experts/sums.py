@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from kernels.addresses import address_of
 from kernels.emit.emitter import Emit, Variable
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import intrinsic, kernel
@@ -179,10 +180,10 @@ def _launch(
     team: np.ndarray, slots: np.ndarray, n_rows: int, sums: FixedSums, out: np.ndarray | FixedSums,
     weighted: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:  # fmt: skip
-    parts = (sums.low, sums.high.ctypes.data - sums.low.ctypes.data, sums.wide)
+    parts = (sums.low, address_of(sums.high) - address_of(sums.low), sums.wide)
     if isinstance(out, FixedSums):
-        to_high = out.high.ctypes.data - out.low.ctypes.data
-        marks, stride = out.wide.ctypes.data, out.wide.shape[1]
+        to_high = address_of(out.high) - address_of(out.low)
+        marks, stride = address_of(out.wide), out.wide.shape[1]
         into = (out.low.view(np.float32), int(Kind.FIXED), to_high, marks, stride)
     else:
         into = (out, int(Kind.ROUNDED), 0, 0, 0)

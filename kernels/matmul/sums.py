@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 
+from kernels.addresses import address_of
 from kernels.arrays import aligned
 from kernels.emit.emitter import Emit, Variable
 from kernels.emit.vectors import F32X16, I8, I32X16, I64, Value
@@ -97,8 +98,8 @@ class SumArgs(NamedTuple):
         unit, first = -(-units.size // per_step), -(-units.first // per_step)
         if isinstance(out, FixedSums):
             assert column % GROUP == 0, "marks are of whole groups"
-            high = out.high.ctypes.data - out.low.ctypes.data
-            wide = out.wide.ctypes.data + column // GROUP
+            high = address_of(out.high) - address_of(out.low)
+            wide = address_of(out.wide) + column // GROUP
             return cls(unit, first, int(Kind.FIXED), high, wide, out.wide.shape[1])
         kind = Kind.PLAIN if units.size == NO_UNIT else Kind.ROUNDED
         return cls(unit, first, int(kind), 0, 0, 0)

@@ -106,6 +106,52 @@ def test_text_files_are_put_into_the_message(watched: Watched) -> None:
     assert said == ["Only text files of at most 1 MB can be read: not b.bin."]
 
 
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_files_are_dropped_and_pasted(watched: Watched, way: str) -> None:
+    page = watched.open()
+    said: list[str] = []
+    page.once("dialog", lambda asked: (said.append(asked.message), asked.accept()))
+    with page.expect_event("dialog"):
+        taken = page.evaluate(
+            """(way) => {
+                const carried = new DataTransfer();
+                carried.items.add(new File(["one\\ntwo"], "a.txt"));
+                carried.items.add(new File(["%PDF-1.7\\0"], "b.PDF"));
+                const area = document.querySelector("#prompt");
+                const more = { bubbles: true, cancelable: true };
+                if (way === "paste") {
+                    const pasted = new ClipboardEvent(way, { clipboardData: carried, ...more });
+                    return !area.dispatchEvent(pasted);
+                }
+                const place = document.querySelector("#messages");
+                return ["dragover", "drop"].every((name) =>
+                    !place.dispatchEvent(new DragEvent(name, { dataTransfer: carried, ...more })));
+            }""",
+            way,
+        )
+    assert taken
+    expect(page.locator("#prompt")).to_have_value("a.txt:\n```\none\ntwo\n```\n")
+    assert said == [
+        "Only text files of at most 1 MB can be read: not b.PDF. "
+        "The program pdftotext makes text of a PDF file."
+    ]
+
+
+def test_a_text_is_pasted_as_a_text_where_there_is_a_file_beside_it(watched: Watched) -> None:
+    """As spreadsheets copy cells: a text, and a picture of it."""
+    left_to_the_browser = watched.open().evaluate(
+        """() => {
+            const carried = new DataTransfer();
+            carried.setData("text/plain", "1");
+            carried.items.add(new File(["\\x89PNG"], "cells.png"));
+            const more = { bubbles: true, cancelable: true };
+            const pasted = new ClipboardEvent("paste", { clipboardData: carried, ...more });
+            return document.querySelector("#prompt").dispatchEvent(pasted);
+        }"""
+    )
+    assert left_to_the_browser
+
+
 def test_how_far_a_prompt_is_read(watched: Watched) -> None:
     told = watched.open().evaluate(
         """async () => {

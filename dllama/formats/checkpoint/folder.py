@@ -11,6 +11,8 @@ from dllama.formats.safetensors import StoredTensor, read_safetensors
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+RANKS = "tiktoken.model"  # of Kimi-K2's tokenizer, which has no tokenizer.json
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 MAX_JSON_BYTES = 256 << 20  # tokenizer.json of a vocabulary of 256k tokens has 33 MB
@@ -31,11 +33,12 @@ def checkpoint_folder(path: Path) -> Path | None:
 
 def tokenizer_folder(path: Path) -> Path | None:
     """Returns the folder whose tokenizer `path` names: that of a checkpoint, or a folder with no
-    more than a tokenizer, or its tokenizer.json; None where `path` is nothing of the kind."""
+    more than a tokenizer, or the file with it; None where `path` is nothing of the kind."""
+    files = (TOKENIZER, RANKS)
     try:
-        if path.is_dir() and (path / TOKENIZER).is_file():
+        if path.is_dir() and any((path / name).is_file() for name in files):
             return path
-        if path.name == TOKENIZER and path.is_file():
+        if path.name in files and path.is_file():
             return path.parent
     except OSError:
         return None
@@ -53,20 +56,9 @@ def checkpoint_name(folder: Path) -> str:
 
 def read_json(path: Path) -> dict[str, object]:
     """Returns the object in a JSON file. Raises ModelFileError."""
+    content = read_bytes(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelFileError(
-                f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read. "
-                f"Is it the file that its name says?"
-            )
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelFileError(
-            f"{path.parent} has no {path.name}, which belongs to every model in safetensors files; "
-            f"download the whole folder of the model."
-        ) from None
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error.strerror or error}).") from error
+        found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} is no JSON ({str(error)[:200]}); download it again."
@@ -74,6 +66,24 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(found, dict):
         raise ModelFileError(f"{path} holds no JSON object; download it again.")
     return found
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a small file of a model. Raises ModelFileError."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelFileError(
+                f"{path} has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read. "
+                f"Is it the file that its name says?"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{path.parent} has no {path.name}, which belongs to every model in safetensors files; "
+            f"download the whole folder of the model."
+        ) from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 class WeightFiles:

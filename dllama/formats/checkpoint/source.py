@@ -24,7 +24,7 @@ from dllama.formats.checkpoint.generation_keys import generation_metadata
 from dllama.formats.checkpoint.placing import Placing
 from dllama.formats.checkpoint.rope_keys import longrope_tables
 from dllama.formats.checkpoint.text_part import read_config, text_tensors
-from dllama.formats.checkpoint.tokenizer_json import count_tokens
+from dllama.formats.checkpoint.tokenizer_files import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata

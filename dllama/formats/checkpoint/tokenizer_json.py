@@ -58,22 +58,10 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
     path = folder / TOKENIZER
     if not path.exists():
         raise TokenizerError(
-            f"{folder} has no {TOKENIZER}; make one with the tokenizer's `save_pretrained` of "
-            f"transformers, or {_INSTEAD}."
+            f"{folder} has no {TOKENIZER}, and no tiktoken.model; make one with the tokenizer's "
+            f"`save_pretrained` of transformers, or {_INSTEAD}."
         )
     return _Reader(path, read_json(path)).read()
-
-
-def count_tokens(folder: Path) -> int | None:
-    """Returns the number of tokens of the tokenizer in a folder; None where there is none that this
-    version can use."""
-    if not (folder / TOKENIZER).exists():
-        return None
-    try:
-        parts = read_tokenizer_json(folder)
-    except TokenizerError:
-        return None
-    return 1 + max([*parts.vocab.values(), *(token.id for token in parts.added)])
 
 
 class _Reader:

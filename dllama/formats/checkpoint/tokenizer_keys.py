@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from dllama.errors import TokenizerError
-from dllama.formats.checkpoint.folder import read_json
+from dllama.formats.checkpoint.folder import TOKENIZER_CONFIG, read_json
 from dllama.formats.checkpoint.generation_keys import end_ids
 from dllama.formats.checkpoint.merge_scores import merge_scores
-from dllama.formats.checkpoint.tokenizer_json import TokenizerJson, read_tokenizer_json
+from dllama.formats.checkpoint.tokenizer_files import read_tokenizer
+from dllama.formats.checkpoint.tokenizer_json import TokenizerJson
 
-CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -23,8 +23,9 @@ MAX_TEMPLATE_BYTES = 1 << 20
 def tokenizer_metadata(folder: Path) -> dict[str, object]:
     """Returns the metadata of the tokenizer in a folder. Raises TokenizerError where it is of a
     kind that this version does not know; ModelFileError where a file is damaged."""
-    parts = read_tokenizer_json(folder)
-    said = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    parts = read_tokenizer(folder)
+    config = folder / TOKENIZER_CONFIG
+    said = read_json(config) if config.exists() else {}
     tokens, types = _tokens(parts)
     ids = {text: i for i, text in reversed(list(enumerate(tokens)))}
     keys: dict[str, object] = {

@@ -59,7 +59,8 @@ def test_models_of_one_type_go_by_their_files_names() -> None:
 def test_a_checkpoint_comes_with_its_tokenizer_and_nothing_else() -> None:
     index = "model.safetensors.index.json"
     own = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-           index, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]  # fmt: skip
+           index, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+           "tiktoken.model"]  # fmt: skip
     more = ["README.md", "consolidated.safetensors", "pytorch_model.bin", "onnx/model.onnx",
             "original/model.safetensors"]  # fmt: skip
     name, paths, main = chosen("u/r", *own, *more)

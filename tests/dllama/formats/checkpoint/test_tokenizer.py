@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 
 from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.errors import ModelFileError, TokenizerError
-from dllama.formats.checkpoint.tokenizer_json import count_tokens
+from dllama.formats.checkpoint.tokenizer_files import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf import GgufFile
 from dllama.tokenizer import Tokenizer
@@ -259,7 +259,9 @@ def test_merges_that_no_scores_say_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_tokenizer_or_with_a_broken_one_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json; make one with"):
+    with pytest.raises(
+        TokenizerError, match=r"has no tokenizer\.json, and no tiktoken\.model; make one with"
+    ):
         tokenizer_metadata(tmp_path)
     assert count_tokens(tmp_path) is None
     (tmp_path / "tokenizer.json").write_text("{")

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cluster.wire.checks import KvRoom, check_kv_call
 from cluster.wire.messages import KvCall, KvDone
+from cluster.wire.step_checks import KvRoom, check_kv_call
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError

@@ -102,6 +102,32 @@ PACKED_BYTES: dict[QType, int] = {
 }
 """Bytes of a block in memory, where they are more than in a file."""
 
+SCALE_BYTES: dict[QType, int] = {
+    QType.Q2_K: 20,
+    QType.Q3_K: 14,
+    QType.Q4_K: 16,
+    QType.Q5_K: 16,
+    QType.Q6_K: 18,
+    QType.IQ2_XXS: 6,
+    QType.IQ2_XS: 10,
+    QType.IQ3_XXS: 6,
+    QType.IQ1_S: 6,
+    QType.IQ3_S: 6,
+    QType.IQ2_S: 10,
+    QType.IQ4_XS: 8,
+    QType.IQ1_M: 8,
+    QType.TQ1_0: 2,
+    QType.TQ2_0: 2,
+    QType.NVFP4: 4,
+    QType.Q1_0: 2,
+    QType.Q2_0: 2,
+}
+"""Bytes of the scales in a block of several runs of 32 values. Of a block that is cut a rank keeps
+the quants of its own columns, and these."""
+
+RUN = 32
+"""Values of a run: a block in memory is cut between two of them."""
+
 COMPUTABLE: frozenset[QType] = frozenset(QType[name.upper()] for name in ALL_TYPES)
 """The types there are kernels for; a tensor of any other type is refused by name."""
 
@@ -116,3 +142,15 @@ def row_bytes(qtype: QType, cols: int) -> int:
             f"which holds {block.values} values"
         )
     return cols // block.values * block.bytes
+
+
+def packed_row_bytes(qtype: QType, cols: range) -> int:
+    """Returns the bytes in memory of some columns of a row: of quants that lie in runs of 32 whole
+    runs, of scales those of whole blocks."""
+    values, file_bytes = BLOCK[qtype]
+    n_blocks = -(-cols.stop // values) - cols.start // values
+    block_bytes, scales = PACKED_BYTES.get(qtype, file_bytes), SCALE_BYTES.get(qtype)
+    if scales is None:
+        return n_blocks * block_bytes
+    n_runs = -(-cols.stop // RUN) - cols.start // RUN
+    return n_runs * (block_bytes - scales) * RUN // values + n_blocks * scales

@@ -14,7 +14,7 @@ import numpy as np
 
 from dllama.config import ModelConfig
 from dllama.limits import Range
-from dllama.qtypes import BLOCK, PACKED_BYTES, QType, row_bytes
+from dllama.qtypes import BLOCK, RUN, QType, packed_row_bytes, row_bytes
 
 Side = Annotated[int, Range(1, (1 << 28) - 1)]
 
@@ -23,9 +23,9 @@ Side = Annotated[int, Range(1, (1 << 28) - 1)]
 class TensorInfo:
     """One tensor: `rows` x `cols` values of `qtype`, row-major; vectors have one row.
 
-    A rank's cut by columns holds whole blocks, of which some columns may be another rank's: its
-    own begin at `first_own_col`. A tensor of `n_experts` matrices has the rows of all of them,
-    one matrix after the other.
+    A rank's cut by columns travels as whole blocks, of which some columns may be another rank's:
+    its own begin at `first_own_col` and are `n_own_cols`, or all from there on if that is 0. A
+    tensor of `n_experts` matrices has the rows of all of them, one matrix after the other.
     """
 
     name: str
@@ -34,6 +34,21 @@ class TensorInfo:
     cols: Side
     first_own_col: Annotated[int, Range(0, (1 << 28) - 1)] = 0
     n_experts: Annotated[int, Range(1, 1 << 16)] = 1
+    n_own_cols: Annotated[int, Range(0, (1 << 28) - 1)] = 0
+
+    @property
+    def own_cols(self) -> range:
+        """The columns that belong to the rank, of those that travel."""
+        n_own = self.n_own_cols or self.cols - self.first_own_col
+        return range(self.first_own_col, self.first_own_col + n_own)
+
+    @property
+    def is_cut_between_runs(self) -> bool:
+        """Whether the rank's columns are among those that travel, and begin and end where packed
+        blocks may be cut."""
+        own, run = self.own_cols, min(BLOCK[self.qtype].values, RUN)
+        is_within = 0 <= own.start < own.stop <= self.cols
+        return is_within and own.start % run == 0 and own.stop % run == 0
 
     @property
     def layer(self) -> int | None:
@@ -56,13 +71,13 @@ class TensorInfo:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes in a rank's memory, up to whole groups of rows."""
-        file_bytes = BLOCK[self.qtype].bytes
-        return self.n_bytes // file_bytes * PACKED_BYTES.get(self.qtype, file_bytes)
+        """Bytes in a rank's memory, up to whole groups of rows: of its own columns."""
+        return self.rows * packed_row_bytes(self.qtype, self.own_cols)
 
     def read_bytes(self, config: ModelConfig) -> int:
         """Returns the bytes that one token reads: of several experts those that it takes."""
-        return self.n_bytes * min(self.n_experts, config.n_active_experts or 1) // self.n_experts
+        n_read = min(self.n_experts, config.n_active_experts or 1)
+        return self.packed_bytes * n_read // self.n_experts
 
 
 @dataclass(frozen=True, slots=True)

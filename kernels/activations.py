@@ -94,32 +94,27 @@ def gated_row(gate, up, kind, out):
 
 
 @region
-def _swiglu_rows(thread, team, gate_up, a, own, n_tokens, needs, gate):
-    start, hidden = own
+def _swiglu_rows(thread, team, gate_up, a, n_tokens, needs, gate):
+    hidden = a[0].shape[1]
     while True:
         first, end = claim_rows(team, n_tokens, (0, n_tokens), needs)
         for t in range(first, end):
-            out = a[0][t, start : start + hidden]
+            out = a[0][t]
             gated_row(gate_up[t, :hidden], gate_up[t, hidden : 2 * hidden], gate, out)
-            lay_out(a, a[0][t], t, n_tokens, needs)
+            lay_out(a, out, t, n_tokens, needs)
         if first == end:
             return
 
 
 @kernel
-def _swiglu(team, gate_up, a, own, n_tokens, needs, gate):
-    _swiglu_rows(team, (team, gate_up, a, own, n_tokens, needs, gate))
+def _swiglu(team, gate_up, a, n_tokens, needs, gate):
+    _swiglu_rows(team, (team, gate_up, a, n_tokens, needs, gate))
 
 
 def swiglu(
     team: np.ndarray, gate_up: np.ndarray, a: Activations, n_tokens: int, needs: Needs,
-    own: tuple[int, int] | None = None, gate: int = Gate.SILU,
+    gate: int = Gate.SILU,
 ) -> None:  # fmt: skip
-    """a = silu(gate) * up, or with another function of the gate, where gate_up (T, 2 * hidden or
-    wider) holds both side by side.
-
-    `own` = (first, count) are the columns of `a` that gate_up holds, where it does not hold all;
-    the others stay as they are.
-    """
-    own = own or (0, a.rows.shape[1])
-    launch(_swiglu, team, gate_up, tuple(a), own, n_tokens, needs, int(gate))
+    """a (T, hidden) = silu(gate) * up, or with another function of the gate, where gate_up (T, 2 *
+    hidden or wider) holds both side by side."""
+    launch(_swiglu, team, gate_up, tuple(a), n_tokens, needs, int(gate))

@@ -69,7 +69,7 @@ def _experts(team: Team) -> None:
     a, found = activations(1, COLS), routes(1, 1, 1, has_shared=True)
     route(team.state, one, 1, found, Router())
     gather(team.state, one[:, :COLS].copy(), found.rows, found.table, a, EVERY)
-    activate(team.state, one, found.weights, found.table, a, (0, COLS), EVERY)
+    activate(team.state, one, found.weights, found.table, a, EVERY)
     for out in (np.zeros((1, GROUP), np.float32), FixedSums.zeros(1, GROUP)):
         add_slots(team.state, found, 1, sums, out)
 

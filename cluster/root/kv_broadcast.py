@@ -11,8 +11,8 @@ import numpy as np
 
 from cluster.rank import Rank, move_kv
 from cluster.root.worker_links import WorkerLinks
-from cluster.wire.checks import KvRoom
 from cluster.wire.messages import KvCall, KvDone, pack
+from cluster.wire.step_checks import KvRoom
 from dllama.errors import SessionFileError
 from dllama.kv import KvHeld, KvShift
 from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint

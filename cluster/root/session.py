@@ -22,8 +22,8 @@ from cluster.root.session_plan import warm_up_steps
 from cluster.root.session_weights import SessionWeights
 from cluster.root.worker_links import POLL_MS, WorkerLinks
 from cluster.sockets import Context
-from cluster.wire.checks import KvRoom
 from cluster.wire.messages import RankStats, StatsCall, StepCall, Welcome, pack
+from cluster.wire.step_checks import KvRoom
 from dllama.collective import Collective, SoloCollective
 from dllama.runtime.meter import RankFigures, RankMeter
 from dllama.sharding.cut import cut_manifest

@@ -24,16 +24,7 @@ from cluster.security.keys import new_pair
 from cluster.security.links import CONTROL, LinkSecurity
 from cluster.sockets import Context, Socket, parse_address, session_ports
 from cluster.weights.arriving import ArrivingTensors
-from cluster.wire.checks import (
-    KvRoom,
-    RankLimits,
-    check_config,
-    check_keys,
-    check_pages,
-    check_peers,
-    check_shift,
-    checked_step,
-)
+from cluster.wire.checks import check_keys, check_pages, check_peers
 from cluster.wire.messages import (
     Chunk,
     Failed,
@@ -49,6 +40,8 @@ from cluster.wire.messages import (
     StepCall,
     pack,
 )
+from cluster.wire.model_checks import check_config
+from cluster.wire.step_checks import KvRoom, RankLimits, check_shift, checked_step
 from cluster.worker.before_load import next_load
 from cluster.worker.kv_folder import kv_folder
 from cluster.worker.progress import ProgressFile

@@ -21,6 +21,7 @@ from dllama.models.family import Family
 from dllama.models.latent import LOG_MULTIPLIER
 from dllama.models.llama4 import GROWTH_SCALE
 from dllama.models.tensors import Tensor
+from dllama.models.unsupported import GENERAL_TYPES
 from dllama.models.windows import windowed_layers
 from dllama.qtypes import QType
 
@@ -77,7 +78,11 @@ class Described:
 
 
 def described(file: GgufFile) -> Described:
-    """What a GGUF file says of its model. Raises ModelFileError."""
+    """What a GGUF file says of its model. Raises ModelFileError, for a file of another kind too."""
+    kind = GENERAL_TYPES.get(str(file.metadata.get("general.type")))
+    if kind is not None:
+        raise ModelFileError(f"{file.path} is {kind}.")
+    _family(file.metadata, file.path)
     return Described(
         file.path,
         file.metadata,
@@ -103,7 +108,7 @@ def optional_fields(names: Collection[str], called: Callable[[Tensor], str]) -> 
 def model_config(file: Described) -> ModelConfig:
     """The shape of the model that is described. Raises ModelFileError where the architecture is
     unknown, a key is missing or wrong, or asks for something this version does not compute."""
-    family = _family(file)
+    family = _family(file.metadata, file.path)
     arch = family.arch
     keys = ArchKeys(file.metadata, arch, file.path)
     _refuse_foreign_features(keys, family, file)
@@ -165,12 +170,16 @@ def names_layer_norm(family: Family) -> bool:
     return bool(family.always.get("has_layer_norm")) and not family.has_rms_epsilon
 
 
-def _family(file: Described) -> Family:
-    arch = file.metadata.get("general.architecture")
+def _family(metadata: GgufMetadata, path: Path) -> Family:
+    arch = metadata.get("general.architecture")
     if isinstance(arch, str) and arch in FAMILIES:
         return FAMILIES[arch]
-    found = "names no architecture" if arch is None else f"is of the architecture {arch!r}"
-    raise unknown_family(file.path, found, FAMILIES)
+    if arch is None:
+        raise ModelFileError(
+            f"{path} names no architecture (general.architecture); every model has one. Convert it "
+            f"again, or use another model."
+        )
+    raise unknown_family(path, f"is of the architecture {str(arch)[:80]!r}", arch)
 
 
 def _name(file: Described) -> str:

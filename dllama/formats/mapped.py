@@ -85,7 +85,17 @@ def _stamp(path: Path, descriptor: int) -> str:
     return f"{path.resolve()} {facts}"
 
 
+FOREIGN_FOLDERS: dict[str, str] = {
+    "model_index.json": "a model of diffusers, which makes pictures or films; use a language model",
+    "adapter_config.json": "a LoRA adapter, and not a model; merge it into its model",
+}
+"""What a folder without config.json is, by a file in it."""
+
+
 def _directory_sentence(path: Path) -> str:
+    for name, what in FOREIGN_FOLDERS.items():
+        if (path / name).is_file():
+            return f"{path} is {what}."
     found = sorted(p.name for suffix in ("*.gguf", "*.m") for p in path.glob(suffix))
     hint = f", for example {found[0]}" if found else " (there are none of .gguf or .m in it)"
     return (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.command_r import COHERE2, COMMAND_R
@@ -30,6 +28,7 @@ from dllama.models.qwen3next import QWEN3NEXT
 from dllama.models.qwen35 import QWEN35, QWEN35MOE
 from dllama.models.smollm3 import SMOLLM3
 from dllama.models.tensors import Tensor
+from dllama.models.unsupported import KINDS
 from dllama.plugins import MODELS, load_all
 
 FAMILIES: dict[str, Family] = {
@@ -69,12 +68,13 @@ FAMILIES |= {
 }
 
 
-def unknown_family(path: object, found: str, known: Iterable[str]) -> ModelFileError:
-    """Returns the error of a model that `found` tells of, where `known` ones can be computed."""
+def unknown_family(path: object, found: str, name: object) -> ModelFileError:
+    """Returns the error of a model that `found` tells of, which calls its kind `name`."""
     titles = ", ".join(family.title for family in FAMILIES.values())
+    kind = KINDS.get(name, "") if isinstance(name, str) else ""
     return ModelFileError(
-        f"{path} {found}; this version runs {', '.join(known)} ({titles}). Use a model of one of "
-        f"these."
+        f"{path} {found}{f': {kind}' if kind else ', which is unknown here'}. This "
+        f"version runs {titles}; use a model of one of these families."
     )
 
 

@@ -154,7 +154,7 @@ def feed_forward(ops: Ops, layer: Layer) -> None:
         ops.add_nothing()
         return
     ops.matmul(gate_up, ops.normed, ops.gate_up)
-    hidden = ops.swiglu(gate_up.out_dim // 2, reader=w2)
+    hidden = ops.swiglu(reader=w2)
     ops.matmul(w2, hidden, ops.addend)
 
 

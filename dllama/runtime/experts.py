@@ -8,7 +8,7 @@ import numpy as np
 
 from dllama.collective import Addend
 from dllama.config import Gating
-from dllama.runtime.inputs import Inputs, columns_of, inputs
+from dllama.runtime.inputs import inputs
 from dllama.runtime.layer import NO_BIASES
 from dllama.runtime.linear import Linear
 from dllama.runtime.weights import Weights
@@ -31,9 +31,9 @@ class ExpertState:
     logits: np.ndarray  # (T, width): of the experts, and of the shared one
     gathered: Activations  # (S, dim): the input of each slot
     gate_up: np.ndarray  # (S, width)
-    hidden: dict[tuple[int, int], Inputs]  # (S, columns), by `columns_of` its reader
+    hidden: dict[int, Activations]  # (S, columns), by the columns of its reader
     shared_gate_up: np.ndarray  # (T, width)
-    shared_hidden: dict[tuple[int, int], Inputs]  # (T, columns)
+    shared_hidden: dict[int, Activations]  # (T, columns)
     sums: FixedSums  # (S + T, dim up to whole groups)
 
 
@@ -102,17 +102,17 @@ class Experts:
             self._team, normed.rows, found.rows, found.table, state.gathered, gate_up.needs, before
         )
         self._multiply(gate_up, state.gathered, n_slots, state.gate_up, found.table)
-        hidden = state.hidden[columns_of(w2)].activations
-        self._activate(gate_up, w2, state.gate_up, hidden, after, found.table, biases)
+        hidden = state.hidden[w2.cols]
+        self._activate(w2, state.gate_up, hidden, after, found.table, biases)
         self._multiply(w2, hidden, n_slots, state.sums, found.table)
 
     def run_shared(self, gate_up: Linear, w2: Linear, normed: Activations, n_rows: int) -> None:
         """Computes the expert that all rows take: the sums that follow those of the slots."""
         state, found = self._state, self._state.routes
         self._multiply(gate_up, normed, n_rows, state.shared_gate_up, found.shared)
-        hidden = state.shared_hidden[columns_of(w2)].activations
+        hidden = state.shared_hidden[w2.cols]
         self._activate(
-            gate_up, w2, state.shared_gate_up, hidden, found.shared_weights, found.shared, NO_BIASES
+            w2, state.shared_gate_up, hidden, found.shared_weights, found.shared, NO_BIASES
         )
         own = state.sums.rows(slice(found.first_shared, found.first_shared + n_rows))
         self._multiply(w2, hidden, n_rows, own, found.shared)
@@ -129,8 +129,8 @@ class Experts:
             matmul(self._team, part, a, n_rows, out, column, w.units, table)
 
     def _activate(
-        self, gate_up: Linear, w2: Linear, values: np.ndarray, hidden: Activations,
-        weights: np.ndarray, table: np.ndarray, biases: np.ndarray,
+        self, w2: Linear, values: np.ndarray, hidden: Activations, weights: np.ndarray,
+        table: np.ndarray, biases: np.ndarray,
     ) -> None:  # fmt: skip
-        own, gate = (w2.first_own_col, gate_up.out_dim // 2), self._config.gate
-        activate(self._team, values, weights, table, hidden, own, w2.needs, gate, biases)
+        gate = self._config.gate
+        activate(self._team, values, weights, table, hidden, w2.needs, gate, biases)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dllama.config import Latent
-from dllama.runtime.inputs import Inputs, columns_of
 from dllama.runtime.layer import NONE, Layer
 from dllama.runtime.linear import Linear
 from dllama.runtime.rows import Rows
@@ -71,7 +70,7 @@ class LatentAttention:
     kv: KvPages
     tiles: np.ndarray  # (T, 3) int32
     scratch: Scratch
-    mixed: dict[tuple[int, int], Inputs]  # the values of all heads, by `columns_of` their reader
+    mixed: dict[int, Activations]  # the values of all heads, by the columns of their reader
     team: np.ndarray
     rows: Rows
     cosines: np.ndarray  # (T, rope_dim / 2)
@@ -126,13 +125,13 @@ class LatentAttention:
     def values(self, wv_b: Linear, reader: Linear) -> Activations:
         """Returns the values of all heads from what they have mixed, as `reader` reads them: (T,
         columns)."""
-        state, sizes, inputs = self.state, self._sizes, self.mixed[columns_of(reader)]
+        state, sizes, mixed = self.state, self._sizes, self.mixed[reader.cols]
         width, n_rows = padded(sizes.width), self.rows.n
         gather_heads(self.team, state.joined, width, state.table, state.latents, wv_b.needs)
         self._multiply(wv_b, state.latents)
-        spread_heads(self.team, state.products, n_rows, self._n_heads, sizes.value_dim, inputs.own)
-        prepare(self.team, inputs.activations, n_rows, reader.needs)
-        return inputs.activations
+        spread_heads(self.team, state.products, n_rows, self._n_heads, sizes.value_dim, mixed.rows)
+        prepare(self.team, mixed, n_rows, reader.needs)
+        return mixed
 
     def _multiply(self, w: Linear, a: Activations) -> None:
         n_rows, out, table = self.rows.n * self._n_heads, self.state.products, self.state.table

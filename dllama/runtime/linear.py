@@ -22,15 +22,13 @@ class Linear:
 
     Matrices of one type are packed as one; `parts` holds (first output column, matrix). Of several
     experts or heads there are as many of each: a row is multiplied with some of the experts', and
-    with those of all heads (`is_by_head`). The columns that this rank has an input for begin at
-    `first_own_col` (see TensorInfo). Sums over columns are exact from unit to unit of `units`.
-    `needs` is how the input is read.
+    with those of all heads (`is_by_head`). `cols` are this rank's. Sums over columns are exact from
+    unit to unit of `units`. `needs` is how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
     cols: int
     out_dim: int
-    first_own_col: int = 0
     units: Units = WHOLE
     is_by_head: bool = False
     needs: Needs = field(init=False)
@@ -78,30 +76,29 @@ class LinearBuilder:
         self._team, self._expected_rows = team, expected_rows
         self._n_matrices, self._is_by_head = n_matrices, is_by_head
         self._parts: list[tuple[int, Packing]] = []
-        self._rows = self._first_own_col = 0
+        self._rows = 0
 
     def add(self, info: TensorInfo, raw: np.ndarray) -> None:
-        """Packs a matrix, or those of all experts or heads, uint8 (rows, bytes of a row). Raises
-        ModelFileError."""
-        rows = info.rows // self._n_matrices
-        if self._parts and self._parts[0][1].cols != info.cols:
+        """Packs this rank's columns of a matrix, or of those of all experts or heads, uint8 (rows,
+        bytes of a row). Raises ModelFileError."""
+        rows, n_cols = info.rows // self._n_matrices, len(info.own_cols)
+        if self._parts and self._parts[0][1].cols != n_cols:
             raise ModelFileError(
-                f"tensor {info.name} has {info.cols} columns and what reads the same input "
+                f"tensor {info.name} has {n_cols} columns and what reads the same input "
                 f"{self._parts[0][1].cols}; the file does not fit its own header"
             )
         max_cols = format_of(format_name(info.qtype)).max_cols
-        if max_cols is not None and info.cols > max_cols:
+        if max_cols is not None and n_cols > max_cols:
             raise ModelFileError(
-                f"tensor {info.name} has {info.cols} columns; of {info.qtype.name} the kernels "
+                f"tensor {info.name} has {n_cols} columns; of {info.qtype.name} the kernels "
                 f"take {max_cols} at most"
             )
         if not self._continues_last(info, rows):
             room, fmt = max(self._expected_rows - self._rows, rows), format_name(info.qtype)
-            packing = Packing(self._team, fmt, room, info.cols, self._n_matrices)
+            packing = Packing(self._team, fmt, room, info.cols, self._n_matrices, info.own_cols)
             self._parts.append((self._rows, packing))
         self._parts[-1][1].add(raw)
         self._rows += rows
-        self._first_own_col = info.first_own_col
 
     def _continues_last(self, info: TensorInfo, rows: int) -> bool:
         if not self._parts:
@@ -112,9 +109,8 @@ class LinearBuilder:
     def linear(self, unit: int | None = None) -> Linear:
         """Returns the matrices that were added; `unit` is that of their columns' exact sums."""
         parts = tuple((column, packing.packed()) for column, packing in self._parts)
-        units = WHOLE if unit is None else Units(unit, self._first_own_col + unit)
-        cols, first = parts[0][1].cols, self._first_own_col
-        return Linear(parts, cols, self._rows, first, units, self._is_by_head)
+        units = WHOLE if unit is None else Units(unit, unit)
+        return Linear(parts, parts[0][1].cols, self._rows, units, self._is_by_head)
 
 
 def format_name(qtype: QType) -> str:

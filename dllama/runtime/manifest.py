@@ -63,15 +63,19 @@ def _check_layer(config: ModelConfig, table: dict[str, Tensor], infos: list[Tens
             _check_side(config, info, rows, info.rows // info.n_experts, held)
     for info in infos:
         tensor = table[info.short_name]
-        n_own = held.get(tensor.cols)
-        if tensor.is_vector or n_own is None:
-            _check_side(config, info, tensor.cols, info.cols, held)
-        elif info.first_own_col + n_own > info.cols:
-            raise ModelFileError(
-                f"{info.name} has {info.cols} columns, of which this node computes {n_own} from "
-                f"the {info.first_own_col}th on. The model file or the transfer is damaged"
-            )
+        _check_own(info, is_cut=not tensor.is_vector)
+        _check_side(config, info, tensor.cols, len(info.own_cols), held)
     _check_heads(config, held)
+
+
+def _check_own(info: TensorInfo, *, is_cut: bool) -> None:
+    """Checks which columns are this rank's; of vectors they are all that come."""
+    own = info.own_cols
+    if not info.is_cut_between_runs or (not is_cut and len(own) < info.cols):
+        raise ModelFileError(
+            f"{info.name} has {info.cols} columns, of which this node computes those from "
+            f"{own.start} to {own.stop}. The model file or the transfer is damaged"
+        )
 
 
 def _check_heads(config: ModelConfig, held: dict[Axis, int]) -> None:

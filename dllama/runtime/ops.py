@@ -10,7 +10,6 @@ import numpy as np
 from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig, QueryGrowth
 from dllama.runtime.experts import Experts
-from dllama.runtime.inputs import columns_of
 from dllama.runtime.latent import LatentAttention
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
@@ -253,18 +252,18 @@ class Ops:
             growth=self._weights.growth if grows else NONE, growth_length=growth.length,
             growth_first=growth.first,
         )  # fmt: skip
-        inputs = state.mixed[columns_of(reader)]
+        mixed = state.mixed[reader.cols]
         kv, pages = self._pages_of(layer)
         attention(
             self._team, self.qkv, rows.starts, state.tiles, config.group_size, rows.positions,
             pages.pages, kv.keys[layer.place], kv.values[layer.place], config.head_dim,
-            weighed, state.scratch, inputs.own,
+            weighed, state.scratch, mixed.rows,
         )  # fmt: skip
         if config.has_output_gate:
             width = self._weights.n_kv_heads * config.group_size * config.head_dim
-            apply_gates(self._team, state.gates, rows.n, width, inputs.own)
-        prepare(self._team, inputs.activations, rows.n, reader.needs)
-        return inputs.activations
+            apply_gates(self._team, state.gates, rows.n, width, mixed.rows)
+        prepare(self._team, mixed, rows.n, reader.needs)
+        return mixed
 
     @property
     def latent(self) -> LatentAttention:
@@ -296,27 +295,26 @@ class Ops:
         through the rows."""
         rows, sizes = self.rows, self._config.delta
         assert sizes is not None, "only families with gated delta nets compute them"
-        inputs = self._state.mixed_deltas[columns_of(reader)]
+        mixed = self._state.mixed_deltas[reader.cols]
         weights = DeltaWeights(*map(layer.vector, ("delta_decay", "delta_shift", "delta_norm")))
         delta_net(
             self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
-            layer.place, sizes.bundle, sizes.pairs_gates, self._epsilon, inputs.own,
+            layer.place, sizes.bundle, sizes.pairs_gates, self._epsilon, mixed.rows,
         )  # fmt: skip
-        prepare(self._team, inputs.activations, rows.n, reader.needs)
-        return inputs.activations
+        prepare(self._team, mixed, rows.n, reader.needs)
+        return mixed
 
     @property
     def _states(self) -> DeltaStates:
         assert self._state.states is not None, "only families with gated delta nets have states"
         return self._state.states
 
-    def swiglu(self, hidden_dim: int, reader: Linear) -> Activations:
+    def swiglu(self, reader: Linear) -> Activations:
         """silu(gate) * up of `gate_up`'s two halves, or with the model's own function of the gate,
         as `reader` reads it: (T, columns)."""
-        hidden = self._state.hidden[columns_of(reader)].activations
-        own = (reader.first_own_col, hidden_dim)
+        hidden = self._state.hidden[reader.cols]
         gate = self._config.gate
-        swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, own, gate)
+        swiglu(self._team, self.gate_up, hidden, self.rows.n, reader.needs, gate)
         return hidden
 
     def route(self, router: Linear, bias: np.ndarray, choice_bias: np.ndarray) -> None:

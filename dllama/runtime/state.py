@@ -8,7 +8,7 @@ import numpy as np
 
 from dllama.kv_type import KvType
 from dllama.runtime.experts import ExpertState, allocate_experts
-from dllama.runtime.inputs import Inputs, inputs
+from dllama.runtime.inputs import inputs
 from dllama.runtime.latent import LatentState, allocate_latent
 from dllama.runtime.partial_sums import Parts, Squares, allocate_parts, allocate_squares
 from dllama.runtime.weights import Weights
@@ -43,12 +43,12 @@ class RunState:
     qkv: np.ndarray  # (T, width)
     gates: np.ndarray  # (T, q_dim of the rank): of attention, where it has some
     gate_up: np.ndarray  # (T, width)
-    mixed: dict[tuple[int, int], Inputs]  # attention's output, by `columns_of` its reader
-    hidden: dict[tuple[int, int], Inputs]  # the feed-forward's inner state, likewise
+    mixed: dict[int, Activations]  # attention's output, by the columns of its reader
+    hidden: dict[int, Activations]  # the feed-forward's inner state, likewise
     latent: LatentState | None
     states: DeltaStates | None
     delta_rows: np.ndarray  # (T, width)
-    mixed_deltas: dict[tuple[int, int], Inputs]  # results of gated delta nets, likewise
+    mixed_deltas: dict[int, Activations]  # results of gated delta nets, likewise
     experts: ExpertState | None
     partial: np.ndarray  # (T, dim up to whole groups): what all_reduce adds up, and the sum
     fixed: FixedSums | None  # of the same shape: what it adds up where sums are exact

@@ -11,13 +11,9 @@ from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models import FAMILIES
 from dllama.models.tensors import Axis, Tensor
+from dllama.qtypes import BLOCK
 from dllama.sharding.plan import Shard
-from dllama.sharding.units import column_block
 from dllama.weight_source import TensorFeed, TensorInfo, WeightSource
-
-SUMMED = (Axis.HEADS, Axis.HIDDEN, Axis.SHARED, Axis.DENSE, Axis.DELTA_VALUES)
-"""The axes along which the columns of matrices are cut."""
-
 
 _OF_HEADS = {Axis.HEAD, Axis.LATENT, Axis.KV_RANK, Axis.Q_RANK}
 """The axes of what heads read, where it is not cut."""
@@ -39,23 +35,22 @@ def cut_manifest(config: ModelConfig, tensors: Mapping[str, TensorInfo], shard: 
 
     Tensors of which the rank holds nothing are left out. A tied head is cut from `embed` and goes
     by the name `wcls`; the embedding itself is not fed. Columns are cut outward to whole quant
-    blocks: those of another rank that come along are multiplied by zeros
-    (`TensorInfo.first_own_col`). Raises ModelFileError where a tensor is missing.
+    blocks: those of another rank that come along are not kept (`TensorInfo.own_cols`). Raises
+    ModelFileError where a tensor is missing.
     """
     family = FAMILIES[config.arch]
-    blocks = {axis: column_block(config, tensors, axis) for axis in SUMMED}
     cuts = []
     for layer in range(config.n_layers):
         for tensor in family.layer_tensors(config, layer):
             name = f"layers.{layer}.{tensor.name}"
             if _holds_some(config, tensor, shard):
-                cuts.append(_cut(config, _find(tensors, name), tensor, name, shard, blocks))
+                cuts.append(_cut(config, _find(tensors, name), tensor, name, shard))
     outer = {tensor.name: tensor for tensor in family.model_tensors(config)}
     head = "embed" if config.is_tied or "wcls" not in tensors else "wcls"
     biases = [name for name in outer if name not in ("embed", "norm", "wcls")]
     for name in ("norm", "wcls", *biases):
         info = _find(tensors, head if name == "wcls" else name)
-        cuts.append(_cut(config, info, outer.get(name, outer["embed"]), name, shard, blocks))
+        cuts.append(_cut(config, info, outer.get(name, outer["embed"]), name, shard))
     return cuts
 
 
@@ -97,18 +92,16 @@ def _holds_some(config: ModelConfig, tensor: Tensor, shard: Shard) -> bool:
     return all(part is None or len(part) > 0 for part in parts)
 
 
-def _cut(
-    config: ModelConfig, info: TensorInfo, tensor: Tensor, name: str, shard: Shard,
-    blocks: Mapping[Axis, int],
-) -> Cut:  # fmt: skip
+def _cut(config: ModelConfig, info: TensorInfo, tensor: Tensor, name: str, shard: Shard) -> Cut:
     n_rows = info.rows // info.n_experts
     rows = None if tensor.rows is None else shard.part(tensor.rows, config)
     own = shard.part(tensor.cols, config)
-    cols, first_own_col = own, 0
+    cols, first_own_col, n_own_cols = own, 0, 0
     if own is not None and not tensor.is_vector:
-        block = blocks[tensor.cols]
+        block = BLOCK[info.qtype].values
         cols = range(own.start // block * block, -(-own.stop // block) * block)
         first_own_col = own.start - cols.start
+        n_own_cols = len(own) if len(own) < len(cols) else 0
     rows = None if rows is None or len(rows) == n_rows else rows
     cols = None if cols is None or len(cols) == info.cols else cols
     _check_bounds(info, rows, n_rows, "rows")
@@ -116,6 +109,7 @@ def _cut(
     cut = replace(
         info, name=name, rows=info.n_experts * (n_rows if rows is None else len(rows)),
         cols=info.cols if cols is None else len(cols), first_own_col=first_own_col,
+        n_own_cols=n_own_cols,
     )  # fmt: skip
     return Cut(info.name, cut, rows, cols)
 

@@ -80,11 +80,12 @@ def memory_needed(
     """Returns the bytes a rank will hold at its peak: weights, KV pages, states, scratch, and the
     process itself.
 
-    While loading, one tensor exists twice: as it came and as it is packed. KV pages and scratch
-    take no memory before that is over, and only as far as they are used.
+    While loading, one tensor exists twice: as it came, in whole blocks, and as it is packed. KV
+    pages and scratch take no memory before that is over, and only as far as they are used.
     """
     cuts = cut_manifest(config, tensors, shard)
     sizes = [cut.info.packed_bytes for cut in cuts]
+    arriving = max(cut.info.n_bytes for cut in cuts)
     # The residual stream, its normed form, what ranks add up and its sum, and parts of all these.
     stream = (3.5 + _input_values(cuts)) * config.dim
     row = (
@@ -100,7 +101,7 @@ def memory_needed(
         kv_type=kv_type,
     )  # fmt: skip
     kv += config.n_slots * state_bytes(config, len(shard.delta_heads))
-    return sum(sizes) + max(max(sizes) + WIRE_BYTES, kv + scratch) + PROCESS_BYTES
+    return sum(sizes) + max(arriving + WIRE_BYTES, kv + scratch) + PROCESS_BYTES
 
 
 def _input_values(cuts: Sequence[Cut]) -> float:
@@ -157,9 +158,9 @@ def _hidden_values(config: ModelConfig, shard: Shard, cuts: Sequence[Cut]) -> fl
 
 
 def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int:
-    """Returns the columns of the widest input over an axis, with those of shared blocks."""
+    """Returns the columns of the widest input over an axis."""
     widths = (
-        cut.info.cols
+        len(cut.info.own_cols)
         for cut in cuts
         if (tensor := table.get(cut.info.name)) and tensor.cols is axis and not tensor.is_vector
     )

@@ -18,7 +18,8 @@ from kernels.formats import QUANT_TYPES
 
 ACTIVATION_BLOCK = 32
 """Columns of one int8 scale. What is computed as on one node is not cut inside of them; larger
-blocks of weights may be: two ranks hold such a block then (dllama/sharding/cut.py)."""
+blocks of weights may be: each rank holds its own columns of such a block (dllama/sharding/cut.py).
+"""
 HIDDEN_UNITS = (512, 256, 128, 64, 32, 16, 4, 2, 1)
 HIDDEN_PARTS = 32  # units of the hidden columns at least, where blocks allow it: shares are even
 VOCAB_PARTS = 256  # units of the vocabulary at most: a row of logits sends a pair for each
@@ -89,8 +90,8 @@ def units_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> SumUnits
 
 
 def column_block(config: ModelConfig, tensors: Mapping[str, TensorInfo], axis: Axis) -> int:
-    """Returns the number of columns at whose multiples the matrices over an axis can be cut,
-    whatever their types in each layer."""
+    """Returns the columns of the blocks in which the matrices over an axis are stored: a multiple
+    of each layer's."""
     table = model_tensors(config)
     blocks = [
         BLOCK[info.qtype].values

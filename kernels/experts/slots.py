@@ -84,9 +84,9 @@ def gather(
 
 
 @region
-def _activate_rows(thread, team, gate_up, weights, table, a, own, how, needs):
-    column, hidden = own
+def _activate_rows(thread, team, gate_up, weights, table, a, how, needs):
     biases, gate = how
+    hidden = a[0].shape[1]
     batch, before = np.int64(0), np.int64(0)
     while True:
         batch, before, first, n_rows, start, end = claim_tile(team, table, batch, before, needs)
@@ -100,28 +100,26 @@ def _activate_rows(thread, team, gate_up, weights, table, a, own, how, needs):
             if biases.shape[0] > 0:
                 for c in range(row.size):
                     row[c] += biases[expert, c]
-            out = a[0][slot, column : column + hidden]
+            out = a[0][slot]
             gated_row(row[:hidden], row[hidden:], gate, out)
             if weights.size > 0:
                 for c in range(hidden):
                     out[c] *= weights[slot]
-            lay_out(part, a[0][slot], i, n_rows, needs)
+            lay_out(part, out, i, n_rows, needs)
 
 
 @kernel
-def _activate(team, gate_up, weights, table, a, own, how, needs):
-    _activate_rows(team, (team, gate_up, weights, table, a, own, how, needs))
+def _activate(team, gate_up, weights, table, a, how, needs):
+    _activate_rows(team, (team, gate_up, weights, table, a, how, needs))
 
 
 def activate(
     team: np.ndarray, gate_up: np.ndarray, weights: np.ndarray, table: np.ndarray, a: Activations,
-    own: tuple[int, int], needs: Needs, gate: Gate = Gate.SILU, biases: np.ndarray = NO_BIASES,
+    needs: Needs, gate: Gate = Gate.SILU, biases: np.ndarray = NO_BIASES,
 ) -> None:  # fmt: skip
-    """a = weight * silu(gate) * up, or what else `gate` says, where gate_up (S, 2 * hidden or
-    wider) holds both side by side and weights (S,) are those of the slots, or none. To gate_up
-    those of `biases` (E, 2 * hidden or wider) are added that belong to the slot's expert; there may
-    be none.
-    `own` = (first, count) are the columns of `a` that gate_up holds; the others stay as they
-    are."""
+    """a (S, hidden) = weight * silu(gate) * up, or what else `gate` says, where gate_up (S, 2 *
+    hidden or wider) holds both side by side and weights (S,) are those of the slots, or none. To
+    gate_up those of `biases` (E, 2 * hidden or wider) are added that belong to the slot's expert;
+    there may be none."""
     how = (biases, int(gate))
-    launch(_activate, team, gate_up, weights, table, tuple(a), own, how, needs)
+    launch(_activate, team, gate_up, weights, table, tuple(a), how, needs)

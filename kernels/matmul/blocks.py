@@ -69,23 +69,33 @@ class _BlockTile:
         self.sums = TileSums(e, p.sums, tokens, groups)
 
     def emit(self) -> None:
-        e, fmt = self.e, self.fmt
-        loop = self.sums.steps if fmt.unit_blocks == 1 else e.loop
-        with loop(self.p.n_steps) as unit:
-            where = e.b.mul(unit, e.i64(fmt.scale_bytes))
-            with self._turn(unit):
-                for base in self.s_base:
-                    self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
-            found = [fmt.unpack_scales(e, e.b.add(base, where)) for base in self.s_base]
-            if fmt.unit_blocks == 1:
-                self._block(unit, [unit_scales[0] for unit_scales in found])
-            else:
-                self._blocks(unit, found)
-        self.sums.store(self.p.out, self.p.out_stride, self.numbers)
+        e, p, n = self.e, self.p, self.fmt.unit_blocks
+        if n == 1:
+            with self.sums.steps(p.n_steps) as block:
+                self._block(block, [unit_scales[0] for unit_scales in self._scales(block)])
+        else:
+            end = e.b.add(p.first_block, p.n_steps)  # of the matrix, in blocks of its units
+            with e.loop(e.b.sdiv(e.b.add(end, e.i64(n - 1)), e.i64(n))) as unit:
+                begin = e.b.mul(unit, e.i64(n))
+                is_cut = e.b.icmp_signed("<", begin, p.first_block)
+                first = e.b.select(is_cut, p.first_block, begin)
+                stop = e.b.add(begin, e.i64(n))
+                stop = e.b.select(e.b.icmp_signed("<", end, stop), end, stop)
+                self._blocks(begin, first, stop, self._scales(unit))
+        self.sums.store(p.out, p.out_stride, self.numbers)
 
-    def _blocks(self, unit: Value, found: list[list[Scales]]) -> None:
-        """The blocks of a unit in a loop, their scales by way of the stack: unrolled, the code
-        would not fit the instruction cache."""
+    def _scales(self, unit: Value) -> list[list[Scales]]:
+        """The scales of a unit's blocks, of each group."""
+        e, fmt = self.e, self.fmt
+        where = e.b.mul(unit, e.i64(fmt.scale_bytes))
+        with self._turn(unit):
+            for base in self.s_base:
+                self._prefetch(base, where, self.p.scales_ahead, fmt.scale_bytes)
+        return [fmt.unpack_scales(e, e.b.add(base, where)) for base in self.s_base]
+
+    def _blocks(self, begin: Value, first: Value, stop: Value, found: list[list[Scales]]) -> None:
+        """The blocks `first` to `stop` of the unit that begins at block `begin` in a loop, their
+        scales by way of the stack: unrolled, the code would not fit the instruction cache."""
         e, n, n_factors = self.e, self.fmt.unit_blocks, BLOCK // self.fmt.sub
         width = n_factors * (2 if self.fmt.has_min else 1)
         stacked = e.stack(F32X16, self.groups * n * width)
@@ -93,14 +103,15 @@ class _BlockTile:
             for i, s in enumerate(unit_scales):
                 for k, v in enumerate([*s.factors, *s.minima]):
                     e.store(v, e.at(stacked, 64 * ((g * n + i) * width + k)), 64)
-        with e.loop(e.i64(n)) as i:
-            at = e.b.add(stacked, e.b.mul(i, e.i64(64 * width)))
+        with e.loop(e.b.sub(stop, first)) as turn:
+            number = e.b.add(first, turn)
+            at = e.b.add(stacked, e.b.mul(e.b.sub(number, begin), e.i64(64 * width)))
             here = []
             for g in range(self.groups):
-                first = 64 * g * n * width
-                v = [e.load(F32X16, e.at(at, first + 64 * k), 64) for k in range(width)]
+                of_group = 64 * g * n * width
+                v = [e.load(F32X16, e.at(at, of_group + 64 * k), 64) for k in range(width)]
                 here.append(Scales(v[:n_factors], v[n_factors:]))
-            self._block(e.b.add(e.b.mul(unit, e.i64(n)), i), here)
+            self._block(e.b.sub(number, self.p.first_block), here)
             self.sums.end_step()
 
     def _block(self, block: Value, factors: list[Scales]) -> None:
@@ -166,12 +177,12 @@ def _share(number, n_rows):
 def block_matmul(fmt: BlockType) -> Any:
     """A region that multiplies a matrix of one quant type with any number of tokens."""
     tile = run_of_groups(fmt.name, partial(emit_tile, fmt), 1, FEW, ONE_GROUP)
-    quant_bytes, scale_bytes, unit_blocks = fmt.quant_bytes, fmt.scale_bytes, fmt.unit_blocks
+    quant_bytes, scale_bytes = fmt.quant_bytes, fmt.scale_bytes
 
     @region
     @named(f"multiply_rows_{fmt.name}")
     def body(thread, team, w, a, n_tokens, out, column, sums, batches):
-        quants, scales = w
+        quants, scales, first_block = w
         unit, first_unit, kind, high, wide, wide_stride = sums
         a_quants, a_scales, a_sums, a_weighted = a
         table, n_groups, stride = batches
@@ -203,14 +214,14 @@ def block_matmul(fmt: BlockType) -> Any:
                     start, end = first_row + start, first_row + end
                     done = start * n_blocks
                     mask, further = _share(number, n_rows)
-                    tile(end - start, (n_blocks // unit_blocks, n, w_at, s_at, quants.shape[1],
+                    tile(end - start, (n_blocks, n, w_at, s_at, quants.shape[1],
                                   scales.shape[1], address(a_quants) + done * BLOCK,
                                   address(a_scales) + done * 4, address(a_sums) + done * 12,
                                   address(a_weighted) + done * 12,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
                                   quants_ahead + further * quant_bytes,
-                                  scales_ahead + further * scale_bytes, mask, unit, first_unit,
-                                  kind, high, wide + group + start * wide_stride,
+                                  scales_ahead + further * scale_bytes, mask, first_block, unit,
+                                  first_unit, kind, high, wide + group + start * wide_stride,
                                   wide_stride))  # fmt: skip
 
     return body

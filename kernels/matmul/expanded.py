@@ -10,6 +10,7 @@ blocks.py: sums of integers are exact, and the float steps are its own.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,28 +53,42 @@ def _n_subs(fmt: BlockType) -> int:
 
 
 def _emit_expand(fmt: BlockType, e: Emit, args: Any) -> None:
-    """Unpacks one group to a scratch buffer."""
-    n_units, packed, packed_scales, weights, starts, factors, minima = args
-    n_subs = _n_subs(fmt)
-    with e.loop(n_units) as unit:
+    """Unpacks one group to a scratch buffer: the n_blocks blocks of its units that are the
+    matrix's."""
+    n_blocks, first_block, packed, packed_scales, *places = args
+    n = e.i64(fmt.unit_blocks)
+    end = e.b.add(e.b.add(first_block, n_blocks), e.b.sub(n, e.i64(1)))
+    with e.loop(e.b.sdiv(end, n)) as unit:
         found = fmt.unpack_scales(e, e.b.add(packed_scales, e.b.mul(unit, e.i64(fmt.scale_bytes))))
+        before = e.b.sub(e.b.mul(unit, n), first_block)
         for i, of_block in enumerate(found):
-            block = e.b.add(e.b.mul(unit, e.i64(fmt.unit_blocks)), e.i64(i))
-            plane = e.b.mul(block, e.i64(n_subs * VECTOR))
-            for kind, vectors in ((factors, of_block.factors), (minima, of_block.minima)):
-                for part, v in enumerate(vectors):
-                    e.store(v, e.at(e.b.add(kind, plane), part * VECTOR), VECTOR)
-            where = e.b.add(packed, e.b.mul(block, e.i64(fmt.quant_bytes)))
-            e.prefetch(e.at(where, NEAR_BYTES), fmt.quant_bytes)
-            target = e.b.add(weights, e.b.mul(block, e.i64(BLOCK * GROUP)))
-            sums = [e.constant(I32X16, 0)] * n_subs
-            for v, column in quants(e, fmt, where):
-                signed = e.b.sub(v, e.constant(I8X64, fmt.offset)) if fmt.offset else v
-                e.store(signed, e.at(target, column * GROUP), VECTOR)
-                part = column // fmt.sub
-                sums[part] = e.dot(sums[part], e.constant(I8X64, 128), signed)
-            for part, total in enumerate(sums):
-                e.store(e.b.neg(total), e.at(e.b.add(starts, plane), part * VECTOR), VECTOR)
+            block = e.b.add(before, e.i64(i))
+            is_own = e.b.icmp_unsigned("<", block, n_blocks)
+            with e.b.if_then(is_own) if fmt.unit_blocks > 1 else nullcontext():
+                _emit_expand_block(fmt, e, block, of_block, packed, places)
+
+
+def _emit_expand_block(
+    fmt: BlockType, e: Emit, block: Value, of_block: Scales, packed: Value, places: list[Value]
+) -> None:
+    """Unpacks 32 columns of a group to their places in a scratch buffer."""
+    weights, starts, factors, minima = places
+    n_subs = _n_subs(fmt)
+    plane = e.b.mul(block, e.i64(n_subs * VECTOR))
+    for kind, vectors in ((factors, of_block.factors), (minima, of_block.minima)):
+        for part, v in enumerate(vectors):
+            e.store(v, e.at(e.b.add(kind, plane), part * VECTOR), VECTOR)
+    where = e.b.add(packed, e.b.mul(block, e.i64(fmt.quant_bytes)))
+    e.prefetch(e.at(where, NEAR_BYTES), fmt.quant_bytes)
+    target = e.b.add(weights, e.b.mul(block, e.i64(BLOCK * GROUP)))
+    sums = [e.constant(I32X16, 0)] * n_subs
+    for v, column in quants(e, fmt, where):
+        signed = e.b.sub(v, e.constant(I8X64, fmt.offset)) if fmt.offset else v
+        e.store(signed, e.at(target, column * GROUP), VECTOR)
+        part = column // fmt.sub
+        sums[part] = e.dot(sums[part], e.constant(I8X64, 128), signed)
+    for part, total in enumerate(sums):
+        e.store(e.b.neg(total), e.at(e.b.add(starts, plane), part * VECTOR), VECTOR)
 
 
 class _TileArgs(NamedTuple):
@@ -138,11 +153,12 @@ def _emit_tile(fmt: BlockType, tokens: int, groups: int, e: Emit, args: Any) -> 
     sums.store(p.out, p.out_stride, [e.i64(g) for g in range(groups)])
 
 
-N_EXPAND_ARGS = 7
+N_EXPAND_ARGS = 8
 
 
 def _expander(fmt: BlockType) -> Any:
-    """An intrinsic expand(n_units, quants, scales, then the four places in a scratch buffer)."""
+    """An intrinsic expand(n_blocks, first_block, quants, scales, then the four places in a scratch
+    buffer)."""
 
     @intrinsic
     def expand(typingctx: Any, arguments: Any) -> Any:
@@ -187,14 +203,14 @@ def _tile(fmt: BlockType) -> Any:
 def expanded_matmul(fmt: BlockType) -> Any:
     """A region that multiplies a matrix of one quant type with many tokens."""
     expand, tile = _expander(fmt), _tile(fmt)
-    quant_bytes, unit_blocks = fmt.quant_bytes, fmt.unit_blocks
+    quant_bytes = fmt.quant_bytes
     to_starts, to_factors, to_minima, stride_of_block = _places(_n_subs(fmt), fmt.has_min)
 
     @region
     @named(f"multiply_expanded_{fmt.name}")
     def body(thread, team, w, a, n_tokens, out, column, sums, batches):
         unit, first_unit, kind, high, wide, wide_stride = sums
-        packed, packed_scales = w
+        packed, packed_scales, first_block = w
         a_quants, a_scales, a_weighted = a
         table, n_groups, matrix_stride = batches
         n_blocks = packed.shape[1] // quant_bytes
@@ -215,8 +231,7 @@ def expanded_matmul(fmt: BlockType) -> Any:
             count = min(chunk, n_groups - first)
             for g in range(count):
                 at, group = buffer + g * stride, matrix * matrix_stride + first + g
-                expand((n_blocks // unit_blocks,
-                        address(packed) + group * packed.shape[1],
+                expand((n_blocks, first_block, address(packed) + group * packed.shape[1],
                         address(packed_scales) + group * packed_scales.shape[1],
                         at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                         at + n_blocks * to_minima))  # fmt: skip

@@ -106,7 +106,7 @@ def expanded_float_matmul(fmt: FloatType) -> Any:
                 start, end = first_row + start, first_row + end
                 tile(end - start, (n_columns, count, buffer, 0, stride, 0,
                               address(tiles) + start * n_columns * 4, 0, 0, 0,
-                              where + start * out.shape[1] * 4, out.shape[1] * 4, 0, 0, 0,
+                              where + start * out.shape[1] * 4, out.shape[1] * 4, 0, 0, 0, 0,
                               unit * columns, first_unit * columns, kind, high,
                               wide + first + start * wide_stride, wide_stride))  # fmt: skip
 

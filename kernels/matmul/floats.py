@@ -119,7 +119,7 @@ def float_matmul(fmt: FloatType) -> Any:
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * input_bytes, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
-                                  0, pace, unit, first_unit, kind, high,
+                                  0, pace, 0, unit, first_unit, kind, high,
                                   wide + group + start * wide_stride, wide_stride))  # fmt: skip
 
     return body

@@ -40,7 +40,7 @@ def matmul(
     values = out.low.view(np.float32) if isinstance(out, FixedSums) else out
     batches = tuple(Batches(table, n_groups(w.rows), len(w.quants) // w.n_matrices))
     end = n_tokens, values, column, sums, batches
-    weights: Any = (w.quants, w.scales)
+    weights: Any = (w.quants, w.scales, w.first_block)
     few: Any = (a.quants, a.scales, a.sums, a.weighted)
     many: Any = (a.quants, a.scales, a.weighted)
     if w.format in FLOAT_TYPES:

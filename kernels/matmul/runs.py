@@ -22,12 +22,12 @@ ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not ho
 class Pointers:
     """The addresses a tile reads from and writes to, and its sizes, as LLVM values."""
 
-    N_ARGS = 15 + len(SumArgs._fields)
+    N_ARGS = 16 + len(SumArgs._fields)
 
     def __init__(self, args: Any) -> None:
         (self.n_steps, self.n_groups, self.quants, self.scales, self.quant_stride,
          self.scale_stride, self.a_quants, self.a_scales, self.a_sums, self.a_weighted, self.out,
-         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace,
+         self.out_stride, self.quants_ahead, self.scales_ahead, self.pace, self.first_block,
          *sums) = args  # fmt: skip
         self.sums = SumArgs(*sums)
 

@@ -9,7 +9,8 @@ upper bits in vectors of their own, after the lower ones. Scales lie unit after 
 block of the file: 32 or 256 columns) as the file has them, word by word of all 16 rows: nothing is
 widened, so a packed matrix is as large as the file's. Types of fewer bits name runs of quants by
 their numbers (grids.py); where bits of those have to be completed, or lie across 32 columns in the
-file, a matrix is up to 8 % larger.
+file, a matrix is up to 8 % larger. Of units that are cut the quants of the matrix's own columns are
+kept, and the scales of the whole unit.
 
 Activations: tiles of a few tokens (see tiles.py), block after block, token after token: nothing is
 padded and every tile is read front to back.
@@ -107,9 +108,12 @@ class BlockType(NamedTuple):
         """Bytes of a raw row."""
         return cols // self.values * self.raw_bytes
 
-    def group_bytes(self, cols: int) -> tuple[int, int]:
-        """Bytes of a packed group's quants and of its scales."""
-        return cols // BLOCK * self.quant_bytes, self.n_steps(cols) * self.scale_bytes
+    def group_bytes(self, cols: int, first_block: int = 0) -> tuple[int, int]:
+        """Bytes of a packed group's quants and of its scales, where the columns begin at a run of
+        32 of their first unit."""
+        n_blocks = cols // BLOCK
+        n_units = -(-(first_block + n_blocks) // self.unit_blocks)
+        return n_blocks * self.quant_bytes, n_units * self.scale_bytes
 
 
 class FloatType(NamedTuple):
@@ -160,7 +164,7 @@ class FloatType(NamedTuple):
         """Bytes of a raw row."""
         return cols * self.item_bytes
 
-    def group_bytes(self, cols: int) -> tuple[int, int]:
+    def group_bytes(self, cols: int, first_block: int = 0) -> tuple[int, int]:
         """Bytes of a packed group, columns beyond the last being zeros, and none of scales."""
         return -(-cols // self.columns) * self.vector_bytes, 0
 
@@ -174,7 +178,8 @@ class Packed(NamedTuple):
     """A weight matrix as the kernels read it: `rows` x `cols` values of a type. `quants` is the
     plane of quants (or of plain numbers), `scales` the plane of scales, empty for float types.
 
-    It may be several matrices of one shape: they lie in one plane, at equal distances.
+    It may be several matrices of one shape: they lie in one plane, at equal distances. The columns
+    may begin and end inside of a unit: they begin at run `first_block` of 32 of their first unit.
     """
 
     format: str
@@ -183,6 +188,7 @@ class Packed(NamedTuple):
     quants: np.ndarray  # (n_groups, bytes of a group) uint8
     scales: np.ndarray  # (n_groups, bytes of a group) uint8
     n_matrices: int = 1
+    first_block: int = 0
 
     @property
     def n_bytes(self) -> int:

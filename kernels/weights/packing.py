@@ -8,26 +8,41 @@ import numpy as np
 
 from kernels.arrays import huge
 from kernels.formats import format_of
-from kernels.weights.layout import GROUP, Packed, n_groups
+from kernels.weights.layout import BLOCK, GROUP, BlockType, Packed, n_groups
 
 
 class Packing:
     """A matrix on its way into a type of `kernels.formats`: raw rows are packed as they come. Of
     several matrices of one shape, rows of all of them come at once.
 
-    Memory is reserved for `max_rows` rows of `cols` values; rows never filled cost none.
-    Raises ValueError where `cols` values do not end at a block.
+    Raw rows have `raw_cols` values, of which the matrix has the columns `own`: all if None, else
+    whole runs of 32 where the type is one of blocks. Memory is reserved for `max_rows` rows; rows
+    never filled cost none. Raises ValueError where columns of the matrix are not in a raw row, or
+    begin or end inside of a run.
     """
 
     def __init__(
-        self, team: np.ndarray, fmt: str, max_rows: int, cols: int, n_matrices: int = 1
-    ) -> None:
-        self._team, self.format, self.max_rows, self.cols = team, fmt, max_rows, cols
-        self.rows, self.n_matrices = 0, n_matrices  # rows of each
+        self, team: np.ndarray, fmt: str, max_rows: int, raw_cols: int, n_matrices: int = 1,
+        own: range | None = None,
+    ) -> None:  # fmt: skip
+        is_whole, own = own is None, range(raw_cols) if own is None else own
+        self._team, self.format, self.max_rows, self.cols = team, fmt, max_rows, len(own)
+        self.raw_cols, self.rows, self.n_matrices = raw_cols, 0, n_matrices  # rows of each
         layout, self._kernel = format_of(fmt).layout, format_of(fmt).pack
-        self._n_steps = layout.n_steps(cols)
-        self._row_bytes = -1 if cols % layout.values else layout.row_bytes(cols)
-        self._stride, (quant_bytes, scale_bytes) = n_groups(max_rows), layout.group_bytes(cols)
+        run = BLOCK if isinstance(layout, BlockType) else 1
+        is_within = 0 <= own.start <= own.stop <= raw_cols
+        if not is_whole and (own.start % run or own.stop % run or not is_within):
+            raise ValueError(
+                f"the columns {own.start} to {own.stop} of {raw_cols} values of {fmt} cannot be "
+                f"packed: a matrix begins and ends at multiples of {run} within them"
+            )
+        self._row_bytes = -1 if raw_cols % layout.values else layout.row_bytes(raw_cols)
+        first_unit = own.start // layout.values
+        self._skipped_bytes = layout.row_bytes(first_unit * layout.values)
+        self._first_block = (own.start - first_unit * layout.values) // run
+        self._n_steps = -(-own.stop // layout.values) - first_unit
+        self._stride = n_groups(max_rows)
+        quant_bytes, scale_bytes = layout.group_bytes(len(own), self._first_block)
         self._quants = huge((n_matrices * self._stride, quant_bytes))
         self._scales = huge((n_matrices * self._stride, scale_bytes))
 
@@ -39,7 +54,7 @@ class Packing:
         """
         if raw.shape[1] != self._row_bytes:
             raise ValueError(
-                f"rows of {raw.shape[1]} bytes are not {self.cols} values of {self.format}"
+                f"rows of {raw.shape[1]} bytes are not {self.raw_cols} values of {self.format}"
             )
         n_rows = len(raw) // self.n_matrices
         if n_rows * self.n_matrices != len(raw):
@@ -53,11 +68,12 @@ class Packing:
             )
         if raw.strides[1] != 1 or raw.dtype != np.uint8:
             raw = np.ascontiguousarray(raw, np.uint8)
-        begin, row_bytes = raw.__array_interface__["data"][0], raw.strides[0]
+        begin = raw.__array_interface__["data"][0] + self._skipped_bytes
+        row_bytes, columns = raw.strides[0], (self._n_steps, self._first_block)
         for matrix in range(self.n_matrices):
             rows = begin + matrix * n_rows * row_bytes, row_bytes, n_rows
             at = matrix * self._stride * GROUP + self.rows
-            args = (self._team, rows, self._n_steps, self._quants, self._scales, at)
+            args = (self._team, rows, columns, self._quants, self._scales, at)
             self._kernel(self._team, args)
         self.rows += n_rows
 
@@ -65,15 +81,19 @@ class Packing:
         """The matrix of the rows so far. Rows beyond the last, up to whole groups, are zeros."""
         groups = n_groups(self.rows) if self.n_matrices == 1 else len(self._quants)
         quants, scales = self._quants[:groups], self._scales[:groups]
-        return Packed(self.format, self.rows, self.cols, quants, scales, self.n_matrices)
+        return Packed(
+            self.format, self.rows, self.cols, quants, scales, self.n_matrices, self._first_block
+        )
 
 
-def pack(team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], cols: int) -> Packed:
-    """Packs raw rows, uint8 (rows, bytes of a row) each, one below the other.
+def pack(
+    team: np.ndarray, fmt: str, raws: Sequence[np.ndarray], raw_cols: int, own: range | None = None
+) -> Packed:
+    """Packs raw rows, uint8 (rows, bytes of a row) each, one below the other: their columns `own`.
 
-    Raises ValueError where the bytes do not fit `cols`.
+    Raises ValueError where the bytes do not fit `raw_cols`, or the columns a matrix.
     """
-    packing = Packing(team, fmt, sum(len(raw) for raw in raws), cols)
+    packing = Packing(team, fmt, sum(len(raw) for raw in raws), raw_cols, own=own)
     for raw in raws:
         packing.add(raw)
     return packing.packed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -47,8 +48,10 @@ class _Tile(NamedTuple):
     first: Value
     last: Value
     n_steps: Value
+    first_block: Value
     quants: Value
     scales: Value
+    n_blocks: Value
 
 
 def _row_addresses(e: Emit, p: _Tile) -> list[Value]:
@@ -76,11 +79,15 @@ def _emit_block_tile(
     with e.loop(p.n_steps) as unit:
         begin = e.b.mul(unit, e.i64(fmt.raw_bytes))
         rows = Rows(e, [e.b.add(a, begin) for a in addresses])
-        place = e.b.mul(unit, e.i64(fmt.quant_bytes * fmt.unit_blocks))
-        out = _Output(e, is_ours, e.b.add(p.quants, place), math.gcd(fmt.quant_bytes, VECTOR))
-        for vectors in fmt.sort_quants(rows):
-            for v in vectors:
-                out.write(v)
+        before = e.b.sub(e.b.mul(unit, e.i64(fmt.unit_blocks)), p.first_block)
+        for i, vectors in enumerate(fmt.sort_quants(rows)):
+            block = e.b.add(before, e.i64(i))
+            is_own = e.b.icmp_unsigned("<", block, p.n_blocks)
+            with e.b.if_then(is_own) if fmt.unit_blocks > 1 else nullcontext():
+                place = e.b.add(p.quants, e.b.mul(block, e.i64(fmt.quant_bytes)))
+                out = _Output(e, is_ours, place, math.gcd(fmt.quant_bytes, VECTOR))
+                for v in vectors:
+                    out.write(v)
         place = e.b.mul(unit, e.i64(fmt.scale_bytes))
         _emit_scales(rows, fmt, _Output(e, is_ours, e.b.add(p.scales, place), HALVES))
 
@@ -153,11 +160,11 @@ def _emit_tile(e: Emit, fmt: BlockType | FloatType, p: _Tile) -> None:
 
 
 def _packing_tile(fmt: BlockType | FloatType) -> Any:
-    """An intrinsic tile(raw, stride, first, last, n_steps, quants, scales), all int64, that packs
-    the rows first .. last of one group of 16.
+    """An intrinsic tile(<_Tile>), all int64, that packs the rows first .. last of one group of 16.
 
     `raw` is where row 0 of the group is or would be, `stride` the bytes from row to row; `n_steps`
-    counts units, or columns of plain numbers; `quants` and `scales` are the group's addresses.
+    counts units, or columns of plain numbers; of the units `n_blocks` runs of 32 columns belong to
+    the matrix, from `first_block` on; `quants` and `scales` are the group's addresses.
     """
     n = len(_Tile._fields)
 
@@ -179,13 +186,17 @@ def _packing_tile(fmt: BlockType | FloatType) -> Any:
 
 def packer(fmt: BlockType | FloatType) -> Any:
     """A region that packs `rows` = (address, bytes from row to row, how many) of one type; the
-    first becomes row first_row of the matrix."""
+    first becomes row first_row of the matrix. `columns` = (units, or columns of plain numbers; the
+    run of 32 columns of the first unit at which the matrix begins)."""
     tile = _packing_tile(fmt)
+    block_bytes = fmt.quant_bytes if isinstance(fmt, BlockType) else 1
 
     @region
     @named(f"pack_rows_{fmt.name}")
-    def body(thread, team, rows, n_steps, quants, scales, first_row):
+    def body(thread, team, rows, columns, quants, scales, first_row):
         raw, stride, n_rows = rows
+        n_steps, first_block = columns
+        n_blocks = quants.shape[1] // block_bytes
         first_group, end = first_row // GROUP, first_row + n_rows
         while True:
             group = first_group + claim(team, 1)
@@ -193,8 +204,8 @@ def packer(fmt: BlockType | FloatType) -> Any:
             if start >= end:
                 return
             first, last = max(first_row - start, 0), min(end - start, GROUP) - 1
-            tile((raw + (start - first_row) * stride, stride, first, last, n_steps,
+            tile((raw + (start - first_row) * stride, stride, first, last, n_steps, first_block,
                   address(quants) + group * quants.shape[1],
-                  address(scales) + group * scales.shape[1]))  # fmt: skip
+                  address(scales) + group * scales.shape[1], n_blocks))  # fmt: skip
 
     return body

@@ -15,7 +15,6 @@ import numpy as np
 
 from kernels.arrays import aligned
 from kernels.cpu import available_isas, isa
-from kernels.formats import format_of
 from kernels.matmul.runs import Pointers
 from kernels.matmul.sums import NO_UNIT, Kind, SumArgs
 from kernels.team import Team
@@ -114,9 +113,10 @@ def product(run: Any, fmt: str, case: Case, kind: str) -> np.ndarray:
         copy[...] = plane
     unit, how = KINDS[kind]
     run(
-        format_of(fmt).layout.n_steps(COLS), GROUPS, at[0].ctypes.data, at[1].ctypes.data,
+        BLOCKS, GROUPS, at[0].ctypes.data, at[1].ctypes.data,
         case.quants.shape[1], case.scales.shape[1], *(plane.ctypes.data for plane in at[2:]),
-        out.ctypes.data, out.strides[0], AHEAD, AHEAD, 0, *SumArgs(unit, unit, int(how), 0, 0, 0),
+        out.ctypes.data, out.strides[0], AHEAD, AHEAD, 0, 0,
+        *SumArgs(unit, unit, int(how), 0, 0, 0),
     )  # fmt: skip
     return out
 

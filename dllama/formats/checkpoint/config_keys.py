@@ -108,9 +108,18 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
         families = [family for family in families if family.keys.issuperset(KEYS) == is_mixture]
     if families:
         return families[0]
-    said = "names no `model_type`" if found is None else f"is of the model_type {found!r}"
-    known = dict.fromkeys(kind for family in FAMILIES.values() for kind in family.hf_types)
-    raise unknown_family(path, said, known)
+    if found is not None:
+        raise unknown_family(path, f"is of the model_type {str(found)[:80]!r}", found)
+    part = config.get("_class_name")  # as `diffusers` has it
+    raise ModelFileError(
+        f"{path} names no `model_type`; every language model has one. "
+        + (
+            f"It is of diffusers' class {str(part)[:80]!r}, a part of a model that makes pictures. "
+            f"Use a language model."
+            if part is not None
+            else "Download it again, or use another model."
+        )
+    )
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dllama.errors import ModelFileError
-from dllama.formats.mapped import MappedFile
+from dllama.formats.mapped import FOREIGN_FOLDERS, MappedFile
 from dllama.formats.safetensors import StoredTensor, read_safetensors
 
 CONFIG = "config.json"
@@ -78,6 +78,9 @@ def read_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
+        for name, what in FOREIGN_FOLDERS.items() if path.name == CONFIG else ():
+            if (path.parent / name).is_file():
+                raise ModelFileError(f"{path.parent} is {what}.") from None
         raise ModelFileError(
             f"{path.parent} has no {path.name}, which belongs to every model in safetensors files; "
             f"download the whole folder of the model."

@@ -29,7 +29,9 @@ from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf_config import Described, model_config, optional_fields
 from dllama.formats.gguf_metadata import GgufMetadata
 from dllama.formats.kept_tensors import KeptTensors
+from dllama.formats.mapped import MappedFile
 from dllama.formats.mapped_source import MappedSource, Stored, checked_cut, cut_of
+from dllama.formats.safetensors import read_safetensors
 from dllama.formats.stored_views import by_stored_name
 from dllama.models import FAMILIES
 from dllama.models.tensors import Tensor
@@ -40,6 +42,11 @@ log = logging.getLogger(__name__)
 HEAD = "lm_head.weight"
 UNUSED = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 """Tensors that hold what every reader computes for itself."""
+DIFFUSION = (
+    "model.diffusion_model.", "first_stage_model.", "double_blocks.", "down_blocks.",
+    "transformer_blocks.", "joint_blocks.",
+)  # fmt: skip
+"""How tensors of diffusion models begin, and those of no language model."""
 LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 FURTHER = ("num_nextn_predict_layers", "num_mtp_layers")
 """Keys of the number of layers after the last one, which predict further tokens."""
@@ -58,6 +65,7 @@ class CheckpointSource(MappedSource):
         if folder is None:
             raise ModelFileError(f"{path} is no folder of a model in safetensors files.")
         self.folder = folder
+        refuse_pictures(path)
         self.config_json = read_config(folder)
         self.files = WeightFiles(folder, path)
         self.files.tensors = text_tensors(self.files.tensors)
@@ -91,6 +99,23 @@ class CheckpointSource(MappedSource):
     def metadata(self) -> GgufMetadata:
         """The metadata under GGUF's keys, with those of the tokenizer where it can be used."""
         return checkpoint_metadata(self.folder)
+
+
+def refuse_pictures(path: Path) -> None:
+    """Raises ModelFileError for a file of a diffusion model, which mostly lies alone."""
+    if path.suffix != ".safetensors" or (path.parent / CONFIG).exists():
+        return
+    file = MappedFile(path)
+    try:
+        names = read_safetensors(file)
+    finally:
+        file.close()
+    found = next((name for name in names if name.startswith(DIFFUSION)), None)
+    if found is not None:
+        raise ModelFileError(
+            f"{path} is a diffusion model, which makes pictures or films: it has the tensor "
+            f"{found[:80]!r}. Use a language model, whose folder has a {CONFIG} too."
+        )
 
 
 def checkpoint_metadata(folder: Path) -> GgufMetadata:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dllama.formats.checkpoint.folder import CONFIG, read_json
 from dllama.formats.safetensors import StoredTensor
+from dllama.models import unknown_family
+from dllama.models.unsupported import REFUSED_WHOLE
 
 TEXT = "text_config"
 _OF_TEXT = {
@@ -25,9 +27,11 @@ _WHOLE = ("tie_word_embeddings", "quantization_config")
 def read_config(folder: Path) -> dict[str, object]:
     """Returns what a folder's config.json says of text. Raises ModelFileError."""
     said = read_json(folder / CONFIG)
-    text = said.get(TEXT)
+    text, kind = said.get(TEXT), said.get("model_type")
     if not isinstance(text, dict):
         return said
+    if kind in REFUSED_WHOLE:
+        raise unknown_family(folder / CONFIG, f"is of the model_type {kind!r}", kind)
     return {**{key: said[key] for key in _WHOLE if key in said}, **text}
 
 

@@ -18,17 +18,11 @@ from cluster.mesh.links import HEADER, MAGIC, MeshLinks
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.wire import engine_messages
 from cluster.wire import messages as node_messages
-from cluster.wire.checks import (
-    KvRoom,
-    RankLimits,
-    check_config,
-    check_kv_call,
-    check_manifest,
-    check_shift,
-    checked_step,
-)
+from cluster.wire.checks import check_manifest
 from cluster.wire.codec import Codec, epoch_of
 from cluster.wire.messages import KvCall, Load, StepCall
+from cluster.wire.model_checks import check_config
+from cluster.wire.step_checks import KvRoom, RankLimits, check_kv_call, check_shift, checked_step
 from dllama.errors import DllamaError
 from dllama.kv import KvShift
 from dllama.requests import EngineState, FromEngine, ToEngine

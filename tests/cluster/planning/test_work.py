@@ -51,6 +51,23 @@ def test_dense_layers_of_a_mixture_are_cut_like_its_experts(shares: list[float])
 
 
 @pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_experts_are_work_in_proportion_where_blocks_are_cut(shares: list[float]) -> None:
+    """Experts of three blocks of Q4_K: a node keeps more than its columns of the scales alone, a
+    ninth of each block that is cut, in one of three matrices."""
+    config = llama_1b(arch="qwen3moe", hidden_dim=768, n_experts=8, n_active_experts=2)
+    work = work_of(config, QType.Q4_K)
+    for shard in work.shards(shares):
+        cuts = cut_manifest(config, work.tensors, shard)
+        kept = sum(c.info.packed_bytes for c in cuts if ".expert_" in c.info.name)
+        found = work.amounts["experts"][:, 0].sum() * len(shard.hidden)
+        [down] = [c.info for c in cuts if c.info.name == "layers.0.expert_w2"]
+        n_more = down.cols / 256 - len(shard.hidden) / 256  # blocks' worth of scales, of a row
+        assert kept - found == pytest.approx(config.n_layers * down.rows * 16 * n_more)
+        assert found <= kept < 1.1 * found
+        assert work.memory_about(shard) == pytest.approx(work.memory(shard), rel=0.03)
+
+
+@pytest.mark.parametrize("shares", SHARES, ids=str)
 def test_rows_of_latent_attention_are_on_every_node(shares: list[float]) -> None:
     """A node reads them once for all its heads; what heads read in common is counted as whole."""
     config = llama_1b(

@@ -15,19 +15,15 @@ from hypothesis.extra import numpy as hnp
 
 from cluster.root.session_plan import warm_up_steps
 from cluster.wire.checks import (
-    KvRoom,
-    RankLimits,
-    check_config,
-    check_kv_call,
     check_manifest,
     check_pages,
     check_peers,
-    check_shift,
     check_spares,
     check_tilings,
-    checked_step,
 )
 from cluster.wire.messages import KvCall, Load, Message, Spares, StepCall, pack, unpack
+from cluster.wire.model_checks import check_config
+from cluster.wire.step_checks import KvRoom, RankLimits, check_kv_call, check_shift, checked_step
 from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
 from dllama.kv import KvHeld, KvShift
@@ -342,6 +338,10 @@ def test_a_manifest_is_checked_before_memory_is_taken() -> None:
         TensorInfo("x", QType.F32, 1 << 40, 1),
         TensorInfo("x", QType.F32, 1, 32, 32),
         TensorInfo("x", QType.F32, 1, 32, -1),
+        TensorInfo("x", QType.F32, 1, 32, 16, n_own_cols=17),
+        TensorInfo("x", QType.F32, 1, 32, n_own_cols=-1),
+        TensorInfo("x", QType.Q4_K, 1, 512, 16, n_own_cols=256),
+        TensorInfo("x", QType.Q4_K, 1, 512, 32, n_own_cols=250),
     ):
         one, digests = Tiling(False, 1, 1, 1, 0), np.zeros((1, 32), np.uint8)
         load = Load(

@@ -247,9 +247,10 @@ def test_alignment_of_the_file_is_honoured(tmp_path: Path) -> None:
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy")
     odd = rewrite(toy, tmp_path / "odd", metadata={"general.architecture": "mamba"})
-    with pytest.raises(ModelFileError, match=r"'mamba'; this version runs llama, qwen2") as found:
+    with pytest.raises(
+        ModelFileError, match=r"'mamba': a model with states .* This version runs Llama 2 and 3"
+    ) as found:
         open_model(odd)
-    assert all(name in str(found.value) for name in FAMILIES)
     assert all(family.title in str(found.value) for family in FAMILIES.values())
     with pytest.raises(ModelFileError, match="names no architecture"):
         open_model(rewrite(toy, tmp_path / "none", drop=("general.architecture",)))

@@ -40,6 +40,12 @@ GPT_OSS = replace(
     max_seq_len=256, n_experts=6, n_active_experts=2, has_expert_norm=True, gate=Gate.CLAMPED,
     has_qkv_bias=True, attention_layers=(LayerAttention(window=40), FULL_ATTENTION),
 )  # fmt: skip
+THREE_BLOCKS = replace(LARGE_BLOCKS, hidden_dim=768)
+CUT_INSIDE = {
+    "few-rows-each": replace(THREE_BLOCKS, n_experts=6),
+    "many-rows-each": THREE_BLOCKS,
+    "gpt-oss": replace(GPT_OSS, dim=256, hidden_dim=768, n_experts=4),
+}
 RANDOM = {"in-large-blocks": (LARGE_BLOCKS, QType.Q4_K), "gpt-oss": (GPT_OSS, QType.MXFP4)}
 
 
@@ -64,6 +70,35 @@ def test_a_batch_equals_singles(model: Path) -> None:
 @pytest.mark.parametrize("shares", [[1.0, 1.0], [1.0, 5.0, 2.0]], ids=str)
 def test_many_nodes_equal_one(model: Path, shares: list[float]) -> None:
     assert bits(model, shares) == bits(model, [1.0])
+
+
+@pytest.mark.parametrize("qtype", [QType.Q4_K, QType.Q6_K, QType.IQ4_XS], ids=lambda t: t.name)
+@pytest.mark.parametrize("name", CUT_INSIDE)
+def test_experts_of_three_blocks_are_cut_inside_of_them(
+    tmp_path: Path, name: str, qtype: QType
+) -> None:
+    """As those of Qwen3-30B-A3B: 768 columns of 256 a block, on nodes that are no divisor of 3."""
+    path = tmp_path / "toy.gguf"
+    write_random(path, CUT_INSIDE[name], qtype)
+    whole = bits(path, [1.0])
+    for shares in ([1.0] * 2, [1.0] * 3, [1.0] * 4, [1.0, 5.0, 2.0]):
+        assert bits(path, shares) == whole
+
+
+def test_each_rank_computes_its_columns_of_an_expert_and_no_more(tmp_path: Path) -> None:
+    """An expert of three blocks on two ranks, half of the middle one each, in both products."""
+    path = tmp_path / "toy.gguf"
+    write_random(path, THREE_BLOCKS, QType.Q4_K)
+    group = ThreadGroup(2)
+    ranks = Ranks(path, [1.0] * 2, [ThreadCollective(group, rank) for rank in range(2)])
+    dim, n_experts = THREE_BLOCKS.dim, THREE_BLOCKS.n_experts
+    for model in ranks.models:
+        [gate_up, *_], [down, *_] = map(model.weights.linears, ("expert_gate_up", "expert_w2"))
+        assert gate_up.out_dim == 2 * 384 and down.cols == 384
+        [(_, packed)] = down.parts
+        assert packed.quants.size == n_experts * dim * 384 // 2
+        assert packed.scales.size == n_experts * dim * 2 * 16  # of the middle block too
+    ranks.close()
 
 
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 2.0]], ids=str)

@@ -1,5 +1,5 @@
-"""Blocks of 256 columns that two ranks share: n ranks compute what one computes, and what comes
-along of another rank's columns counts for nothing."""
+"""Blocks of 256 columns that two ranks share: n ranks compute what one computes, and keep nothing
+of another rank's columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from dllama.errors import ModelFileError
 from dllama.qtypes import BLOCK, QType
 from dllama.runtime.weights import build_weights
 from dllama.sharding.cut import cut_manifest, cut_tensors
-from dllama.sharding.memory import memory_needed
 from dllama.sharding.plan import plan_for
 from dllama.sharding.units import units_of
 from dllama.weight_source import TensorFeed, TensorInfo
@@ -124,9 +123,10 @@ def test_awkward_heads_are_cut_too(name: str) -> None:
         assert_equal(sums_of(source, n_ranks)[0], expected)
 
 
-def test_layers_may_differ_in_type() -> None:
+@pytest.mark.parametrize("other", [QType.Q8_0, QType.F16], ids=lambda t: t.name)
+def test_layers_may_differ_in_type(other: QType) -> None:
     config = shape("8 KV heads of 64 columns", n_layers=2)
-    source = BlockSource(config, [QType.Q8_0, QType.Q6_K], norm=0.01)
+    source = BlockSource(config, [other, QType.Q6_K], norm=0.01)
     for got, want in zip(sums_of(source, 3), sums_of(source, 1), strict=True):
         assert_equal(got, want)
 
@@ -157,27 +157,38 @@ def test_cuts_hold_the_blocks_of_their_columns_and_no_more(qtype: QType) -> None
             name = info.name.rpartition(".")[2]
             assert cut.info == info and raw.nbytes == info.n_bytes
             if name not in own:
-                assert info.first_own_col == 0
+                assert info.own_cols == range(info.cols)
                 continue
             start = cut.cols.start if cut.cols else 0
-            assert start + info.first_own_col == ends[name][-1]
+            assert start + info.own_cols.start == ends[name][-1]
             ends[name].append(ends[name][-1] + own[name])
-            assert info.first_own_col < block
-            assert info.cols - info.first_own_col - own[name] < block
+            assert len(info.own_cols) == own[name]
+            assert info.own_cols.start < block and info.cols - info.own_cols.stop < block
     assert ends["wo"][-1] == config.q_dim and ends["w2"][-1] == config.hidden_dim
     assert all(a < b for e in ends.values() for a, b in pairwise(e))
 
 
-def test_memory_counts_what_comes_along() -> None:
+@pytest.mark.parametrize("n_ranks", [2, 3, 5])
+def test_ranks_hold_their_share_and_no_more(n_ranks: int) -> None:
+    """Of a block that is cut they hold each column once, and its scales as often as there are
+    parts; memory needs count just that."""
     config = shape("8 KV heads of 64 columns")
-    needs = []
-    for qtype in (QType.Q4_0, QType.Q4_K):  # 4.5 bits a weight, both of them
-        tensors = ArraySource(config, qtype).tensors
-        shard = plan_for(config, tensors, [1.0] * 5)[1]
-        needs.append(memory_needed(config, tensors, shard, n_pages=1, max_step_tokens=64))
-        held = sum(c.info.n_bytes for c in cut_manifest(config, tensors, shard))
-        assert needs[-1] > held
-    assert needs[1] > needs[0]
+    source = BlockSource(config, [QType.Q4_K])
+    units = units_of(config, source.tensors)
+    held = n_blocks = 0
+    for shard in plan_for(config, source.tensors, [1.0] * n_ranks):
+        infos = [cut.info for cut in cut_manifest(config, source.tensors, shard)]
+        with Team(1) as team:
+            feed = cut_tensors(source, shard)
+            layer = build_weights(config, feed, team.state, 0, units, Kind.FIXED).layers[0]
+        for info in infos:
+            if info.short_name in ("wo", "w2"):
+                assert layer.matrices[info.short_name].n_bytes == info.packed_bytes
+                held += info.packed_bytes
+                n_blocks += info.cols // 256
+    whole = config.dim * (config.q_dim + config.hidden_dim) // 256 * 144
+    n_more = n_blocks - (config.q_dim + config.hidden_dim) // 256
+    assert n_more > 0 and held == whole + n_more * config.dim * 16
 
 
 def test_an_input_that_would_reach_beyond_its_buffer_is_refused() -> None:

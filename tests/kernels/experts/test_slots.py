@@ -49,15 +49,14 @@ def test_rows_are_gathered(team: np.ndarray, needs: Needs) -> None:
 
 @pytest.mark.parametrize("needs", FORMS, ids=["quants", "tiles", "all"])
 def test_activations_are_weighted(team: np.ndarray, needs: Needs) -> None:
-    """A rank has its own columns of them, 64 from the 32nd on; the others stay zero."""
+    """`gate_up` may be wider than both halves."""
     rng = np.random.default_rng(1)
-    gate_up = rng.standard_normal((N_SLOTS, 2 * 64 + 16)).astype(np.float32)
+    gate_up = rng.standard_normal((N_SLOTS, 2 * COLS + 16)).astype(np.float32)
     weights = rng.uniform(0, 1, N_SLOTS).astype(np.float32)
     a = activations(N_SLOTS, COLS)
-    activate(team, gate_up, weights, table_of(BATCHES), a, (32, 64), needs)
-    gate, up = gate_up[:, :64].astype(np.float64), gate_up[:, 64:128]
-    wanted = np.zeros((N_SLOTS, COLS))
-    wanted[:, 32:] = weights[:, None] * gate / (1 + np.exp(-gate)) * up
+    activate(team, gate_up, weights, table_of(BATCHES), a, needs)
+    gate, up = gate_up[:, :COLS].astype(np.float64), gate_up[:, COLS : 2 * COLS]
+    wanted = weights[:, None] * gate / (1 + np.exp(-gate)) * up
     np.testing.assert_allclose(a.rows, wanted, rtol=1e-5, atol=1e-6)
     assert_laid_out(team, a, a.rows, needs)
 
@@ -74,7 +73,7 @@ def test_biases_are_added_and_gates_cut_off(team: np.ndarray) -> None:
     assert (gate == 7).any() and (up == 7).any() and (up == -7).any()
     a = activations(N_SLOTS, COLS)
     needs = Needs(True, True, True)
-    activate(team, gate_up, weights, table_of(BATCHES), a, (0, COLS), needs, Gate.CLAMPED, biases)
+    activate(team, gate_up, weights, table_of(BATCHES), a, needs, Gate.CLAMPED, biases)
     wanted = weights[:, None] * gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
     np.testing.assert_allclose(a.rows, wanted, rtol=1e-5, atol=1e-6)
     assert_laid_out(team, a, a.rows, needs)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dllama.qtypes import BLOCK, COMPUTABLE, PACKED_BYTES, QType
+from dllama.qtypes import BLOCK, COMPUTABLE, PACKED_BYTES, QType, packed_row_bytes
 from kernels.formats import ALL_TYPES, QUANT_TYPES, format_of
 from kernels.weights.layout import WORD_BYTES, BlockType
 
@@ -36,6 +36,15 @@ def test_a_packed_unit_is_as_large_as_the_block(name: str) -> None:
     assert layout.raw_bytes <= packed_bytes <= 1.1 * layout.raw_bytes
     sizes = [WORD_BYTES[kind] for _, kind in layout.words]
     assert sizes == sorted(sizes, reverse=True)  # each word lies at a multiple of its size
+
+
+@pytest.mark.parametrize("own", [range(512), range(256, 512), range(32, 480), range(96)], ids=str)
+@pytest.mark.parametrize("name", ALL_TYPES)
+def test_memory_needs_know_what_is_kept_of_cut_units(name: str, own: range) -> None:
+    layout = format_of(name).layout
+    first_block = own.start % layout.values // 32
+    kept = sum(layout.group_bytes(len(own), first_block))
+    assert 16 * packed_row_bytes(QType[name.upper()], own) == kept
 
 
 def test_what_can_be_computed_follows_from_the_registry() -> None:

@@ -47,7 +47,7 @@ def product(fmt: FloatType, weights: np.ndarray, inputs: np.ndarray) -> np.ndarr
     w[...] = weights
     sums = SumArgs(NO_UNIT, NO_UNIT, int(Kind.PLAIN), 0, 0, 0)
     run(PAIRS, 1, w.ctypes.data, 0, w.nbytes, 0, inputs.ctypes.data, 0, 0, 0, out.ctypes.data,
-        out.strides[0], 0, 0, 0, *sums)  # fmt: skip
+        out.strides[0], 0, 0, 0, 0, *sums)  # fmt: skip
     return out
 
 

@@ -122,6 +122,34 @@ def test_a_cut_of_wider_rows_needs_no_copy(team: np.ndarray, fmt: str) -> None:
     assert_packed(team, fmt, [cut], 256)
 
 
+@pytest.mark.parametrize("own", [range(256, 512), range(32, 480), range(224, 288)], ids=str)
+@pytest.mark.parametrize("fmt", ALL_TYPES)
+def test_own_columns_are_packed_as_in_the_whole(team: np.ndarray, fmt: str, own: range) -> None:
+    """The quants of these alone, and the scales of all units that they have a part of. Nothing is
+    written beside them: other columns' bits may be anything."""
+    raw, layout = random_rows(fmt, 37, 768), format_of(fmt).layout
+    whole, part = pack(team, fmt, [raw], 768), pack(team, fmt, [raw], 768, own)
+    assert (part.rows, part.cols) == (37, len(own))
+    if isinstance(layout, FloatType):
+        per_column = whole.quants.shape[1] // 768
+        mine = whole.quants[:, own.start * per_column : own.stop * per_column]
+        assert np.array_equal(part.quants, mine) and part.first_block == 0
+        return
+    runs, unit = range(own.start // 32, own.stop // 32), layout.unit_blocks
+    mine = whole.quants[:, runs.start * layout.quant_bytes : runs.stop * layout.quant_bytes]
+    units = range(runs.start // unit, -(-runs.stop // unit))
+    scales = whole.scales[:, units.start * layout.scale_bytes : units.stop * layout.scale_bytes]
+    assert np.array_equal(part.quants, mine) and np.array_equal(part.scales, scales)
+    assert part.first_block == runs.start % unit
+
+
+def test_columns_that_cannot_be_cut_are_refused(team: np.ndarray) -> None:
+    raw = random_rows("q4_k", 16, 512)
+    for own in (range(16, 256), range(48), range(256, 544), range(-32, 64)):
+        with pytest.raises(ValueError, match="begins and ends at multiples of 32 within them"):
+            pack(team, "q4_k", [raw], 512, own)
+
+
 def test_rows_may_be_fewer_than_there_is_room_for(team: np.ndarray) -> None:
     raw = random_rows("q4_k", 21, 256)
     packing = Packing(team, "q4_k", 100, 256)

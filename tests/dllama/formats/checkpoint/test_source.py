@@ -355,7 +355,7 @@ def test_what_may_be_missing_has_its_usual_value(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, dict[str, object]] = {
-    r"model_type 'gemma9'; this version runs llama, mistral, ministral, mixtral, qwen2": {
+    r"model_type 'gemma9', which is unknown here. This version runs Llama 2 and 3": {
         "model_type": "gemma9"
     },
     "names no `model_type`": {"model_type": None},

@@ -13,7 +13,8 @@ from cluster.wire.step_checks import KvRoom, check_kv_call
 from dllama.collective import Collective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.kv_files import Tick
 from dllama.sharding.units import SumUnits

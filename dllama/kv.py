@@ -1,26 +1,16 @@
-"""The storage type of keys and values, their move when a sequence's context is full, and what is
-saved of a session."""
+"""The move of keys and values when a sequence's context is full, and what is saved of a session."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Annotated
 
 import numpy as np
 
-from dllama.limits import Int32s, Range
+from dllama.array_limits import Int32s
+from dllama.limits import Range
 from dllama.step import NO_ROWS, NO_SLOT
-
-
-class KvType(StrEnum):
-    """Storage types of keys and values, named as in file formats; see
-    kernels.attention.kv_pages."""
-
-    F16 = "f16"
-    Q8_0 = "q8_0"  # blocks of 32 with one scale: 0.53 of the memory
-    F32 = "f32"  # as they are computed: twice the memory
 
 
 @dataclass(frozen=True, slots=True)

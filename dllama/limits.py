@@ -1,15 +1,14 @@
 """Limits that a field of a message carries in its type: `Annotated[int, Range(0, 9)]`.
 
 The dataclasses that cross a process or a machine say here what a receiver may accept;
-cluster/wire/codec.py checks it. Nothing is checked when a dataclass is built in a program.
+cluster/wire/codec.py checks it. Nothing is checked when a dataclass is built in a program. Limits
+of arrays are in dllama/array_limits.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
-
-import numpy as np
 
 MAX_TEXT_CHARS = 1 << 20  # of a text without a limit of its own
 MAX_ENTRIES = 1 << 20  # of a list or map without a limit of its own: no vocabulary is that large
@@ -38,18 +37,8 @@ class MultipleOf:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
-    """A NumPy array of this type and number of dimensions, with at most `max_len` rows."""
-
-    dtype: type[np.generic]
-    ndim: int = 1
-    max_len: int = 1 << 30
-
-
 Token = Annotated[int, Range(0, (1 << 31) - 1)]
 Id = Annotated[str, MaxLength(256)]
 Tokens = Annotated[list[Token], MaxLength(MAX_ENTRIES)]
 Prompt = Annotated[list[Token], MaxLength(1 << 22)]  # no context is that long
-Int32s = Annotated[np.ndarray, Array(np.int32)]
 Count = Annotated[int, Range(0, (1 << 63) - 1)]

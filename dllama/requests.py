@@ -10,8 +10,8 @@ from enum import StrEnum
 from math import inf
 from typing import Annotated
 
+from dllama.engine.sampling.names import DEFAULT_ORDER
 from dllama.engine.sampling.parameters import Bounds, numbers_of
-from dllama.engine.sampling.table import DEFAULT_ORDER
 from dllama.limits import MAX_ENTRIES, Id, MaxLength, MultipleOf, Prompt, Token, Tokens
 from dllama.nodes import NodesCall, NodesReply
 

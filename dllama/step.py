@@ -7,7 +7,8 @@ from typing import Annotated
 
 import numpy as np
 
-from dllama.limits import Array, Id, Int32s, MaxLength
+from dllama.array_limits import Array, Int32s
+from dllama.limits import Id, MaxLength
 
 NO_ROWS = np.zeros(0, np.int32)
 NO_PAIRS = np.zeros((0, 2), np.int32)

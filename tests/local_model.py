@@ -11,7 +11,7 @@ import numpy as np
 from dllama.collective import Collective
 from dllama.formats import open_model
 from dllama.formats.quantized import open_weights
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.local_runner import LocalRunner
 from dllama.runtime.rank import RankModel

@@ -9,7 +9,8 @@ import numpy as np
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.step import LogitRow, Step
 from dllama.windows import window_pages
 from tests.fixed_nodes import FixedNodes

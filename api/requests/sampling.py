@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from api.requests.fields import SAMPLING, Body, Field, boolean, integer, wrong
-from dllama.engine.sampling.table import (
+from dllama.engine.sampling.names import (
     DEFAULT_ORDER,
     LETTERS,
     MAX_CHAIN,

@@ -26,7 +26,7 @@ from dllama.bench import Bench, Test
 from dllama.cli.build import build_runner, cluster_config
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import open_source
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 
 STEP_TOKENS = 512
 

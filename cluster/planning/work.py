@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.models import FAMILIES, model_tensors
 from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor

@@ -14,7 +14,7 @@ from cluster.security.settings import Security
 from cluster.sockets import DEFAULT_PORT, Address, endpoint, is_loopback, session_ports
 from dllama.engine.recovery import DEFAULT_REJOIN_S
 from dllama.errors import ConfigError
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.step import PAGE_TOKENS, Step
 
 WARM_UP_TOKENS = 9  # rows of the first warm-up step: a tile and one more; 64 need no other kernel

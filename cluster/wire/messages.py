@@ -13,9 +13,11 @@ import numpy as np
 
 from cluster.wire.codec import Codec
 from cluster.wire.measure_messages import Measure, Measured
+from dllama.array_limits import Array, Int32s
 from dllama.config import ModelConfig
-from dllama.kv import KvHeld, KvShift, KvType
-from dllama.limits import Array, Count, Int32s, MaxLength, Range
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
+from dllama.limits import Count, MaxLength, Range
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling

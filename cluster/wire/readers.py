@@ -13,16 +13,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
+from dllama.array_limits import Array
 from dllama.errors import ProtocolError
-from dllama.limits import (
-    MAX_ENTRIES,
-    MAX_TEXT_CHARS,
-    MAX_TREE_DEPTH,
-    Array,
-    MaxLength,
-    MultipleOf,
-    Range,
-)
+from dllama.limits import MAX_ENTRIES, MAX_TEXT_CHARS, MAX_TREE_DEPTH, MaxLength, MultipleOf, Range
 
 Reader = Callable[[Any], Any]
 """Makes a field's value of what msgpack or a frame brought, or raises ProtocolError."""

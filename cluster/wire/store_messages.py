@@ -7,7 +7,8 @@ from typing import get_args
 
 from cluster.wire.codec import Codec
 from cluster.wire.messages import Bytes, Digests
-from dllama.limits import Count, Int32s
+from dllama.array_limits import Int32s
+from dllama.limits import Count
 
 MAX_HEAD_BYTES = 4 << 10
 

@@ -20,7 +20,7 @@ from dllama.engine.speculative.model_drafter import DraftModel
 from dllama.errors import ConfigError
 from dllama.formats import open_model
 from dllama.host.container import available_memory
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.runner import Runner
 from dllama.runtime.local_runner import LocalRunner
 from dllama.weight_source import WeightSource
@@ -34,16 +34,19 @@ log = logging.getLogger(__name__)
 Report = Callable[[float, str], None]  # how far loading is, 0..1, and a line of text
 
 
-def build_runner(settings: EngineSettings, report: Report, n_pages: int | None = None) -> Runner:
-    """Loads the model, here or over the cluster. Raises ConfigError before anything is loaded
-    where it does not fit the memory; ModelFileError; ClusterError."""
+def build_runner(
+    settings: EngineSettings, report: Report, n_pages: int | None = None, *, serves: bool = False
+) -> Runner:
+    """Loads the model, here or over the cluster; `serves`: requests may ask for what the settings
+    leave out. Raises ConfigError before anything is loaded where it does not fit the memory;
+    ModelFileError; ClusterError."""
     source = open_source(settings)
     if n_pages is None:
         n_pages = count_pages(source.config, settings, available_memory())
     with compiling(report):
         if settings.workers:
             return _cluster_runner(source, settings, n_pages, report)
-        return _local_runner(source, settings, n_pages, report)
+        return _local_runner(source, settings, n_pages, report, serves=serves)
 
 
 def build_engine(
@@ -54,7 +57,7 @@ def build_engine(
     draft_model = build_draft_model(settings, report)
     runner: Runner | None = None
     try:
-        runner = build_runner(settings, report)
+        runner = build_runner(settings, report, serves=with_grammars)
         if runner.config.delta is not None:
             tell_undrafted(settings)
         vocab_size = runner.config.n_tokens
@@ -138,12 +141,13 @@ def _session_dir(settings: EngineSettings) -> Path | None:
 
 
 def _local_runner(
-    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report
+    source: WeightSource, settings: EngineSettings, n_pages: int, report: Report, *, serves: bool
 ) -> Runner:
     return LocalRunner.load(
         source, n_pages=n_pages, max_step_tokens=step_rows(settings),
         n_threads=settings.threads, kv_type=KvType(settings.kv_type),
         kv_dir=_session_dir(settings), available_bytes=available_memory(), on_progress=report,
+        may_shift=serves or settings.context_shift,
     )  # fmt: skip
 
 

@@ -8,14 +8,14 @@ import functools
 import importlib
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import EntryPoint
 from types import ModuleType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from dllama.cli.flags.parser import FlagParser, make_parser
 from dllama.errors import ConfigError
-from dllama.plugins import COMMANDS as PLUGINS
-from dllama.plugins import leave_out, load, package_of, plugins_of
+
+if TYPE_CHECKING:  # dllama.plugins looks at all that is installed: imported where it is needed
+    from importlib.metadata import EntryPoint
 
 DESCRIPTION = """Run large language models on the computers you already have.
 
@@ -59,8 +59,15 @@ SHORT = {"ls": "list"}  # as users of other programs type it
 PROGRAMS = ("root", "worker")  # commands that are programs too, and read their flags themselves
 
 
+def version_parser() -> FlagParser:
+    """Returns a parser that knows nothing but --version, which needs to know of no commands."""
+    return make_parser("dllama", DESCRIPTION, EPILOG)
+
+
 def build_parser(only: str | None = None) -> FlagParser:
     """Returns the parser of all commands, or of one among the names of the others."""
+    from dllama.plugins import package_of
+
     parser = make_parser("dllama", DESCRIPTION, EPILOG)
     parser.usage = "dllama [FLAGS]\n       dllama COMMAND [FLAGS]"
     add_mode_flags(parser)
@@ -135,6 +142,8 @@ def is_command(name: str) -> bool:
 def plugin_parser(point: EntryPoint) -> FlagParser:
     """Returns the parser of a command that a plugin brings. Raises ConfigError where the plugin is
     broken, which was told."""
+    from dllama.plugins import leave_out, load
+
     module = load(point, ModuleType)
     if module is not None:
         commands = make_parser("dllama", DESCRIPTION).add_subparsers()
@@ -148,9 +157,11 @@ def plugin_parser(point: EntryPoint) -> FlagParser:
 
 def plugin_commands() -> dict[str, EntryPoint]:
     """Returns the commands that plugins bring, but for those that are called as one of ours."""
-    found = plugins_of(PLUGINS)
+    from dllama import plugins
+
+    found = plugins.plugins_of(plugins.COMMANDS)
     for name in [name for name in found if name in (*COMMANDS, *SHORT, NAME)]:
-        leave_out(found.pop(name), f"there is a {name} already")
+        plugins.leave_out(found.pop(name), f"there is a {name} already")
     return found
 
 

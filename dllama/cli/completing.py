@@ -24,6 +24,28 @@ ENDINGS = ("gguf", "m")
 MODELS = ("model", "draft_model")  # dests of flags that take a model
 PULLED = ("show", "rm")  # commands whose words are models that were pulled
 
+ZSH = r"""#compdef %(programs)s
+_dllama_complete() {
+    local -a found
+    local line="${(j: :)words[1,CURRENT-1]} $PREFIX"
+    found=("${(@ps:\v:)$(_ARGCOMPLETE=1 _ARGCOMPLETE_SHELL=zsh _ARGCOMPLETE_SUPPRESS_SPACE=1 \
+        _ARGCOMPLETE_IFS=$'\v' COMP_LINE="$line" COMP_POINT=${#line} \
+        "${(Q)~words[1]}" 8>&1 9>/dev/null 1>/dev/null 2>&1 </dev/null)}")
+    found=(${found:#})
+    local -a ends
+    [[ ${#found} == 1 && $found[1] == *[=/] ]] && ends=(-S '')
+    _describe dllama found -o nosort $ends
+}
+if [[ $zsh_eval_context == *func ]]; then
+    _dllama_complete "$@"
+else
+    (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
+    compdef _dllama_complete %(programs)s
+fi
+"""
+"""Our own for zsh: argcomplete's asks about the whole line, also where it begins with another
+command, and needs a `compinit` that a new user's .zshrc does not have."""
+
 
 def complete(command: str = "") -> NoReturn:
     """Answers the shell, and ends the process. `command` is that of the program, if it has one."""
@@ -40,7 +62,7 @@ def complete(command: str = "") -> NoReturn:
 def command_of_line() -> str:
     """Returns the command of the line so far, "" for none, and has the line begin with it."""
     line = os.environ.get(LINE, "")
-    _, _, rest = line.partition(" ")
+    _, _, rest = line.lstrip().partition(" ")  # fish keeps the space after `;`
     command, space, _ = rest.lstrip().partition(" ")
     command = SHORT.get(command, command)
     if not space or not is_command(command) or command == NAME:
@@ -72,6 +94,8 @@ def shell_code(shell: str) -> str:
     import argcomplete
 
     programs = ["dllama", *(f"dllama-{name}" for name in PROGRAMS)]
+    if shell == "zsh":
+        return ZSH % {"programs": " ".join(programs)}
     text: str = argcomplete.shellcode(programs, shell=shell)
     return text
 

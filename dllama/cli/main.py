@@ -16,12 +16,12 @@ from dllama.cli.command_table import (
     hybrid_parser,
     parser_of,
     plugin_commands,
+    version_parser,
 )
 from dllama.cli.flags.parser import FlagParser
 from dllama.cli.mode import FORCED, Mode, mode_of
 from dllama.cli.terminal.guarded import guarded
 from dllama.host.garbage import collector_paused
-from dllama.logs.settings import LogSettings, set_up_logging
 
 COMPLETING = "_ARGCOMPLETE"  # the shell asks, and sets this
 QUESTIONS = ("-h", "--help", "--version")
@@ -56,9 +56,11 @@ def start(argv: list[str] | None) -> int:
             parser = parser_of(command)
         return run_command(command, parser, words[1:])
     if command and not command.startswith("-") and command in plugin_commands():
-        set_up_logging(LogSettings())
+        log_for_people()
         return run_command(command, parser_of(command), words[1:])
     if is_about_all(words):
+        if words[0] == "--version":
+            version_parser().parse_args(words[:1])
         build_parser(command).parse_args(words)  # which says what there is, and ends the process
     return start_mode(words)
 
@@ -85,6 +87,12 @@ def start_mode(words: list[str]) -> int:
     return run_command(NAME, hybrid_parser(is_private=mode is Mode.CHAT), rest)
 
 
+def log_for_people() -> None:
+    from dllama.logs.settings import LogSettings, set_up_logging
+
+    set_up_logging(LogSettings())
+
+
 def run_command(command: str, parser: FlagParser, words: list[str]) -> int:
     """Runs a command with its flags, and returns its exit code."""
     from dllama.cli.sources.reading import read_flags
@@ -92,7 +100,7 @@ def run_command(command: str, parser: FlagParser, words: list[str]) -> int:
     found = read_flags(parser, command, words)
     args = found.args
     args.rest = found.rest
-    set_up_logging(LogSettings())
+    log_for_people()
     if getattr(args, "model", None) is not None:
         from dllama.cli.model_name import name_models
 

@@ -10,7 +10,7 @@ from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.model_file import open_source
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.sharding.memory import PROCESS_BYTES, WIRE_BYTES, kv_bytes, memory_needed
 from dllama.sharding.plan import plan_for
 from dllama.step import MAX_LOGIT_ROWS, PAGE_TOKENS

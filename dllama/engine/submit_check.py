@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from dllama.engine.sampling.names import DEFAULT_ORDER, MAX_CHAIN
 from dllama.engine.sampling.parameters import Bounds
-from dllama.engine.sampling.table import DEFAULT_ORDER, MAX_CHAIN
 from dllama.engine.sequence import POOLINGS
 from dllama.errors import RequestError
 from dllama.requests import MAX_PROBS, SAMPLING_NUMBERS, Resume, SamplingParams, Submit

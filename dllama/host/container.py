@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
-
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
@@ -16,11 +14,15 @@ _UNLIMITED = 1 << 60  # version 1 spells "no limit" as a number near 2^63
 
 def total_memory() -> int:
     """Returns the bytes of memory that this machine has."""
+    import psutil  # here: who only asks for the cores need not wait for it
+
     return int(psutil.virtual_memory().total)
 
 
 def available_memory() -> int:
     """Returns the bytes that can be allocated without swapping and within a container's limit."""
+    import psutil
+
     free = int(psutil.virtual_memory().available)
     left = memory_left()
     return free if left is None else min(free, left)

@@ -12,7 +12,8 @@ from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import SessionFileError
 from dllama.host.container import total_memory
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.nodes import NodeRow, NodesAction, NodesCall, NodesReply
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.kv_files import file_name, mark_of, model_fingerprint
@@ -50,9 +51,10 @@ class LocalRunner:
         cls, source: WeightSource, *, n_pages: int, max_step_tokens: int, n_threads: int,
         kv_type: KvType = KvType.F16, kv_dir: Path | None = None,
         available_bytes: int | None = None, on_progress: Callable[[float, str], None] | None = None,
+        may_shift: bool = True,
     ) -> LocalRunner:  # fmt: skip
         """Packs the whole model. `on_progress` gets the part that is loaded, 0..1, and the name of
-        what is loading.
+        what is loading; `may_shift` as RankModel.load has it.
 
         Raises ConfigError before anything is loaded where the model does not fit in
         `available_bytes` (None: not checked); ModelFileError.
@@ -71,6 +73,7 @@ class LocalRunner:
             n_pages=n_pages, max_step_tokens=max_step_tokens, n_threads=n_threads,
             vocab_start=shard.vocab.start, embed_qtype=source.tensors["embed"].qtype,
             kv_type=kv_type, units=units_of(config, source.tensors), kind=Kind.ROUNDED,
+            may_shift=may_shift,
         )  # fmt: skip
         return cls(
             model, EmbeddingTable(source), fingerprint=model_fingerprint(source, "whole"),

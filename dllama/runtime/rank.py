@@ -9,7 +9,8 @@ import numpy as np
 from dllama.collective import Collective, SoloCollective
 from dllama.config import ModelConfig
 from dllama.errors import ConfigError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.qtypes import QType, row_bytes
 from dllama.runtime.executor import Executor
 from dllama.runtime.forward import forward
@@ -46,7 +47,7 @@ class RankModel:
         cls, config: ModelConfig, tensors: TensorFeed, *, n_pages: int,
         max_step_tokens: int, n_threads: int, vocab_start: int, embed_qtype: QType,
         units: SumUnits, kind: Kind, kv_type: KvType = KvType.F16,
-        progress: np.ndarray | None = None,
+        progress: np.ndarray | None = None, may_shift: bool = True,
     ) -> RankModel:  # fmt: skip
         """Packs this rank's cut and allocates its state and thread team.
 
@@ -54,7 +55,8 @@ class RankModel:
         rounded for a single rank or not, or in float32.
 
         `progress`, int64 (kernels.team.STATE_WORDS,) aligned to 64 bytes, may lie in shared memory:
-        its first word grows with every kernel, for a watchdog to read.
+        its first word grows with every kernel, for a watchdog to read. Where no sequence is said to
+        outgrow its context (`may_shift`), the kernel for that is compiled when one does.
         """
         if n_pages < 1 or max_step_tokens < 1:
             raise ConfigError(
@@ -69,13 +71,13 @@ class RankModel:
                 max_logits=MAX_LOGIT_ROWS, n_threads=n_threads, kind=kind,
             )  # fmt: skip
             model = cls(weights, state, team, embed_qtype)
-            model._warm_up()
+            model._warm_up(may_shift=may_shift)
         except BaseException:
             team.close()
             raise
         return model
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, *, may_shift: bool) -> None:
         """Runs one token through the whole model, so that kernels are compiled or read from the
         cache now and not inside the first request, and the most frequent step is recorded. No
         sequence owns the page it writes."""
@@ -85,7 +87,7 @@ class RankModel:
         settled, self.executor.alike_before = self.executor.alike_before, 0
         self.forward(step, row, SoloCollective())
         self.executor.alike_before = settled
-        if self.weights.config.delta is None:
+        if may_shift and self.weights.config.delta is None:
             self.shift(KvShift(2, 0, 1, one, one, one, one))
 
     def forward(

@@ -36,7 +36,10 @@ class Rows:
     def wanted(self) -> np.ndarray:
         """The rows whose last states are read, in rising order. Not for short steps, all rows of
         which are computed to the end."""
-        return np.union1d(self.logits_at, self.hidden_at)
+        rows = np.sort(np.concatenate((self.logits_at, self.hidden_at)))
+        is_new = np.ones(len(rows), np.bool_)  # np.unique would import numpy.ma, in the first step
+        is_new[1:] = rows[1:] != rows[:-1]
+        return rows[is_new]
 
 
 def rows_of(step: Step) -> Rows:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.runtime.experts import ExpertState, allocate_experts
 from dllama.runtime.inputs import inputs
 from dllama.runtime.latent import LatentState, allocate_latent

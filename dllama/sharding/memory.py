@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dllama.config import Latent, ModelConfig
 from dllama.errors import TooLittleMemory
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.models import model_tensors
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType

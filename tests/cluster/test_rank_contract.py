@@ -15,7 +15,8 @@ from cluster.rank import LoadRank, Rank
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.errors import SessionFileError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel

@@ -17,7 +17,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from cluster.worker.launcher import SESSION_COMMAND
 from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.formats import open_model
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
 from dllama.runtime.rank import RankModel

@@ -14,6 +14,7 @@ from dllama.cli.flags.arguments import (
 )
 from dllama.cli.flags.cluster import add_cluster_flags
 from dllama.cli.flags.settings import MAX_BATCH
+from dllama.host.garbage import collector_paused
 
 EPILOG = """examples:
   dllama bench -m model.gguf
@@ -70,6 +71,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import bench
+    with collector_paused():
+        from dllama.cli.work import bench
 
     return bench.run(args)

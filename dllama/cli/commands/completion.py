@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 EXAMPLES = """examples:
   dllama completion bash >> ~/.bashrc
   dllama completion zsh >> ~/.zshrc
-  dllama completion fish > ~/.config/fish/completions/dllama.fish"""
+  dllama completion fish > ~/.config/fish/conf.d/dllama.fish"""
 
 
 def add_parser(commands: Commands, summary: str) -> None:

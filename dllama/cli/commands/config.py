@@ -6,6 +6,7 @@ import argparse
 
 from dllama.cli.command_table import COMMANDS, NAME, Commands
 from dllama.cli.flags.parser import HelpFormatter
+from dllama.host.garbage import collector_paused
 
 EXAMPLES = """examples:
   dllama config                    what variables and config.toml set, for all commands
@@ -36,6 +37,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import config
+    with collector_paused():
+        from dllama.cli.work import config
 
     return config.run(args)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.parser import HelpFormatter
-from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import note, show
+from dllama.cli.terminal.sizes import size_of
 from dllama.hub.found import models_here
 from dllama.hub.local_model import LocalModel
 from dllama.hub.settings import hub_settings

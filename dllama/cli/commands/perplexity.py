@@ -8,6 +8,7 @@ from pathlib import Path
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.arguments import add_kv_flag, add_model_flag, add_tokenizer_flag, positive
 from dllama.cli.flags.cluster import add_cluster_flags
+from dllama.host.garbage import collector_paused
 
 EPILOG = """examples:
   dllama perplexity -m model.gguf -f wiki.test.raw
@@ -51,6 +52,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import perplexity
+    with collector_paused():
+        from dllama.cli.work import perplexity
 
     return perplexity.run(args)

@@ -8,6 +8,7 @@ from pathlib import Path
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.engine import add_engine_flags
 from dllama.cli.flags.parser import HelpFormatter
+from dllama.host.garbage import collector_paused
 
 EXAMPLES = """examples:
   dllama plan -m model.gguf --workers 10.0.0.2,10.0.0.3
@@ -36,6 +37,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import plan
+    with collector_paused():
+        from dllama.cli.work import plan
 
     return plan.run(args)

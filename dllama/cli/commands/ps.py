@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.parser import HelpFormatter
 from dllama.cli.server_address import add_server_flags, address_of
-from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import show
+from dllama.cli.terminal.sizes import size_of
 from dllama.errors import DllamaError
 
 TIMEOUT_S = 30.0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dllama.cli.command_table import Commands
 from dllama.cli.flags.arguments import default_threads, positive
+from dllama.host.garbage import collector_paused
 from dllama.quantizing.mixes import ALIASES, MIXES
 
 EPILOG = f"""types: {", ".join(list(MIXES)[:14])},
@@ -70,6 +71,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import quantize
+    with collector_paused():
+        from dllama.cli.work import quantize
 
     return quantize.run(args)

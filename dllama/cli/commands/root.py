@@ -13,12 +13,16 @@ from dllama.cli.server.engine_process import end_engine, start_engine
 from dllama.cli.terminal.guarded import guarded
 from dllama.host.garbage import collector_paused
 
-QUESTIONS = ("-h", "--help", "--version")  # answered without an engine
+QUESTIONS = ("-h", "--help", "--version")  # answered without what serves
 
 
 def run(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    started = None if any(word in QUESTIONS for word in words) else _started_early()
+    if any(word in QUESTIONS for word in words):
+        from dllama.cli.flags.root import build_parser
+
+        build_parser().parse_args(words)  # which answers, and ends the process
+    started = _started_early()
     try:
         with collector_paused():
             import api.http.lean_aiohttp  # noqa: F401  (before what imports aiohttp itself)

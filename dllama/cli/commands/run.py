@@ -8,6 +8,7 @@ from dllama.cli.command_table import Commands
 from dllama.cli.flags.arguments import add_keep_flag, add_length_flag, add_text_flags
 from dllama.cli.flags.engine import add_engine_flags
 from dllama.cli.flags.sampling import add_sampling_flags
+from dllama.host.garbage import collector_paused
 
 EPILOG = """examples:
   dllama run -m model.gguf "What is a tensor?"
@@ -43,6 +44,7 @@ def add_parser(commands: Commands, summary: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dllama.cli.work import run
+    with collector_paused():
+        from dllama.cli.work import run
 
     return run.run(args)

@@ -8,8 +8,8 @@ import json
 from dllama.cli.command_table import Commands
 from dllama.cli.commands.list import as_json
 from dllama.cli.flags.parser import HelpFormatter
-from dllama.cli.terminal.download_view import size_of
 from dllama.cli.terminal.output import show
+from dllama.cli.terminal.sizes import size_of
 from dllama.errors import HubError
 from dllama.hub.found import find_here
 from dllama.hub.local_model import LocalModel

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from cluster.security.settings import security_of, warn_if_plain
-from cluster.weights.files import weights_folder
-from cluster.worker.daemon import Worker
-from cluster.worker.worker_config import WorkerConfig
 from dllama.cli.flags.logs import log_settings
 from dllama.cli.flags.worker import build_parser
 from dllama.cli.sources.reading import read_flags
 from dllama.cli.terminal.guarded import guarded
-from dllama.host.descriptors import check_free, raise_limit
-from dllama.logs.settings import set_up_logging
 
 WORKER_DESCRIPTORS = 20  # ZeroMQ's, a root's link, and a session's pipe and counters
 
 
 def run(argv: list[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    args = read_flags(build_parser(), "worker", words).args
+    return run_worker(read_flags(build_parser(), "worker", words).args)
+
+
+def run_worker(args: argparse.Namespace) -> int:
+    """Runs a daemon until a signal. Raises ConfigError before it listens. What it needs is imported
+    here: questions about the flags are answered without it."""
+    from cluster.security.settings import security_of, warn_if_plain
+    from cluster.weights.files import weights_folder
+    from cluster.worker.daemon import Worker
+    from cluster.worker.worker_config import WorkerConfig
+    from dllama.host.descriptors import check_free, raise_limit
+    from dllama.logs.settings import set_up_logging
+
     logs = log_settings(args)
     set_up_logging(logs)
     raise_limit()

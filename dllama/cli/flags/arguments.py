@@ -179,7 +179,7 @@ def add_quantize_flag(parser: argparse._ActionsContainer) -> None:
 
 def add_kv_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --kv-type, for the commands that compute."""
-    from dllama.kv import KvType  # brings in numpy
+    from dllama.kv_type import KvType
 
     parser.add_argument(
         "--kv-type", choices=[str(kind) for kind in KvType], default=str(KvType.F16),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from dllama.cli.flags.arguments import positive
 from dllama.cli.flags.settings import EngineSettings
 from dllama.errors import ConfigError
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 
 
 def slots(text: str) -> int:

@@ -7,7 +7,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dllama.engine.sampling.table import (
+from dllama.engine.sampling.names import (
     DEFAULT_ORDER,
     LETTERS,
     samplers_of_letters,

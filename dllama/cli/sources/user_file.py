@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from dllama.cli.flags.parser import FlagParser
@@ -37,6 +35,8 @@ def read_user_file(path: Path, is_command: Callable[[str], bool]) -> UserFile:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} has more than {MAX_BYTES} bytes; is it the file that was meant?")
+    import tomllib
+
     try:
         found = tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -98,6 +98,8 @@ def _check_known(
 
 
 def _unknown(origin: str, key: str, whose: str, names: list[str]) -> ConfigError:
+    from difflib import get_close_matches
+
     near = get_close_matches(key, names, n=1)
     hint = f"is {near[0]} meant?" if near else "dllama COMMAND --help lists the flags."
     return ConfigError(f"{origin} is no flag of {whose}, written without its dashes; {hint}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from dllama.cli.terminal.output import complain, count_of, is_terminal, note, stderr
+from dllama.cli.terminal.sizes import size_of
 from dllama.hub.task import Event, EventType, Json
 
 _LINE_EVERY = 0.1  # of a model, without a terminal
@@ -46,15 +47,6 @@ def download_view() -> Iterator[DownloadView]:
     )  # fmt: skip
     with Progress(*columns, console=stderr()) as progress:
         yield Bars(progress)
-
-
-def size_of(n_bytes: object) -> str:
-    """Returns a number of bytes for people, in units of 1000."""
-    value = float(n_bytes) if isinstance(n_bytes, int | float) else 0.0
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.{1 if value < 100 * size else 0}f} {unit}"
-    return f"{value:.0f} B"
 
 
 def ending(event: Event) -> str:

@@ -23,7 +23,7 @@ from dllama.cli.memory_need import count_pages
 from dllama.cli.model_file import open_source
 from dllama.cli.terminal.output import loading, show
 from dllama.host.container import available_memory
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.step import PAGE_TOKENS
 
 

@@ -1,6 +1,6 @@
 """The samplers: one table, and the functions of those that work on a pool of tokens.
 
-A sampler is a row of SAMPLERS; the API, the command line and the plan of a sequence read the table.
+A sampler is a row of SAMPLERS, under its name in names.py, which the API and the command line read.
 Logits processors change single logits by earlier tokens (penalties.py, dry.py). Filters remove
 tokens from a pool and leave at least one; their probabilities are those of the pool they get, and
 they keep `min_keep` tokens where they can. Sources: llama.cpp (src/llama-sampling.cpp) for all of
@@ -11,7 +11,7 @@ al. 2024 (top_n_sigma), Zhu et al. 2023 (dynamic temperature).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from dllama.engine.sampling.processors import LogitsProcessor
 if TYPE_CHECKING:  # SamplingParams has the table's order for a default
     from dllama.requests import SamplingParams
 
-MAX_CHAIN = 64  # samplers of one request; each runs once for every time it is named
 _MAX_INVERSE = 1e30  # keeps logit / temperature finite for any temperature above 0
 _MAX_XTC_THRESHOLD = 0.5  # above it no two tokens can be likely enough
 
@@ -172,15 +171,14 @@ def _at_least(pool: TokenPool, floor: float, min_keep: int) -> TokenPool:
 
 @dataclass(frozen=True, slots=True)
 class SamplerSpec:
-    """A sampler: its name in `samplers`, its letter (llama.cpp's), when it does anything, and one
-    of `processor`, `filter` and `random_filter`, which gets a random number in [0, 1) too.
+    """A sampler: its name, when it does anything, and one of `processor`, `filter` and
+    `random_filter`, which gets a random number in [0, 1) too.
 
     `keeps_best`: it never removes the most likely token. `n_best`: it keeps exactly that many of
     the most likely tokens. `only_best`: whether it leaves the most likely token only.
     """
 
     name: str
-    letter: str
     is_active: Callable[[SamplingParams], bool]
     processor: Callable[[SamplingParams], LogitsProcessor] | None = None
     filter: Filter | None = None
@@ -188,54 +186,23 @@ class SamplerSpec:
     keeps_best: bool = False
     n_best: Callable[[SamplingParams], int] | None = None
     only_best: Callable[[SamplingParams], bool] | None = None
-    aliases: tuple[str, ...] = ()
 
 
-# Every sampler, in the order in which they are applied by default.
+# Every sampler, in the order of names.py.
 SAMPLERS = (
-    SamplerSpec("penalties", "e", has_penalties, processor=Penalties),
-    SamplerSpec("dry", "d", has_dry, processor=DryPenalties),
-    SamplerSpec("top_n_sigma", "s", lambda params: params.top_n_sigma > 0.0, filter=top_n_sigma,
+    SamplerSpec("penalties", has_penalties, processor=Penalties),
+    SamplerSpec("dry", has_dry, processor=DryPenalties),
+    SamplerSpec("top_n_sigma", lambda params: params.top_n_sigma > 0.0, filter=top_n_sigma,
                 keeps_best=True),
-    SamplerSpec("top_k", "k", lambda params: params.top_k > 0, filter=top_k, keeps_best=True,
+    SamplerSpec("top_k", lambda params: params.top_k > 0, filter=top_k, keeps_best=True,
                 n_best=lambda params: params.top_k),
-    SamplerSpec("typ_p", "y", lambda params: params.typical_p < 1.0, filter=typ_p,
-                aliases=("typ", "typical", "typical_p", "typical-p")),
-    SamplerSpec("top_p", "p", lambda params: params.top_p < 1.0, filter=top_p, keeps_best=True,
-                aliases=("nucleus",)),
-    SamplerSpec("min_p", "m", lambda params: params.min_p > 0.0, filter=min_p, keeps_best=True),
-    SamplerSpec("eta_cutoff", "h", lambda params: params.eta_cutoff > 0.0, filter=eta_cutoff,
-                keeps_best=True, aliases=("eta",)),
-    SamplerSpec("xtc", "x", has_xtc, random_filter=xtc),
-    SamplerSpec("temperature", "t", has_temperature, filter=temperature, keeps_best=True,
-                only_best=is_greedy, aliases=("temp",)),
+    SamplerSpec("typ_p", lambda params: params.typical_p < 1.0, filter=typ_p),
+    SamplerSpec("top_p", lambda params: params.top_p < 1.0, filter=top_p, keeps_best=True),
+    SamplerSpec("min_p", lambda params: params.min_p > 0.0, filter=min_p, keeps_best=True),
+    SamplerSpec("eta_cutoff", lambda params: params.eta_cutoff > 0.0, filter=eta_cutoff,
+                keeps_best=True),
+    SamplerSpec("xtc", has_xtc, random_filter=xtc),
+    SamplerSpec("temperature", has_temperature, filter=temperature, keeps_best=True,
+                only_best=is_greedy),
 )  # fmt: skip
 BY_NAME = {sampler.name: sampler for sampler in SAMPLERS}
-DEFAULT_ORDER = tuple(BY_NAME)
-LETTERS = {sampler.letter: sampler.name for sampler in SAMPLERS}
-_SPELLINGS = {
-    spelling: sampler.name
-    for sampler in SAMPLERS
-    for spelling in (
-        sampler.name,
-        sampler.name.replace("_", "-"),
-        sampler.name.replace("_", ""),
-        *sampler.aliases,
-    )
-}
-
-
-def samplers_of_letters(letters: str) -> tuple[str, ...] | None:
-    """The names of the samplers that `letters` stand for, in order; None if one is unknown."""
-    return _all_of(LETTERS, list(letters))
-
-
-def samplers_of_names(names: Sequence[object]) -> tuple[str, ...] | None:
-    """The names of the samplers under any of their spellings; None if one is unknown."""
-    return _all_of(_SPELLINGS, names)
-
-
-def _all_of(table: dict[str, str], keys: Sequence[object]) -> tuple[str, ...] | None:
-    found = [table.get(key) if isinstance(key, str) else None for key in keys]
-    known = tuple(name for name in found if name is not None)
-    return known if len(known) == len(keys) else None

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from cluster.wire.codec import Codec, Frame
-from dllama.limits import Array, MaxLength, MultipleOf, Range
+from dllama.array_limits import Array
+from dllama.limits import MaxLength, MultipleOf, Range
 
 WORDS = ["", "x", "f32", "llama", "127.0.0.1", "a\0b", "ä", "../../etc", "tcp://127.0.0.1:1"]
 NUMBERS = [0.0, -1.0, 0.8, 1e9, 1e-9, math.inf, -math.inf, math.nan]

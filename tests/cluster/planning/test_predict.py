@@ -8,7 +8,7 @@ from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import LinkPoint, LinkSpeed, Network
 from cluster.planning.predict import Predictor, SyncTime
 from cluster.planning.work import ModelWork
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from tests.cluster.planning.clusters import GIGABIT, SLOW, llama_1b, node, predictor, work_of
 
 NO_LINK = LinkSpeed.rated(0.0, 1e9)

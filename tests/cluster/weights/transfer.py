@@ -15,7 +15,7 @@ from cluster.weights.exchange import PeerPieces
 from cluster.weights.store import WeightStore
 from cluster.wire.checks import check_tilings
 from cluster.wire.messages import Chunk, Credit, Load, Loaded, Message, Want, pack, unpack
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.sharding.pieces import tiled_cuts
 from dllama.sharding.plan import Shard

@@ -26,7 +26,8 @@ from cluster.wire.model_checks import check_config
 from cluster.wire.step_checks import KvRoom, RankLimits, check_kv_call, check_shift, checked_step
 from dllama.config import DeltaSizes, Latent, LayerAttention, QueryGrowth
 from dllama.errors import ProtocolError
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.sharding.pieces import Tiling
 from dllama.sharding.units import SumUnits

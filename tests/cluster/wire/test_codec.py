@@ -31,7 +31,7 @@ from cluster.wire.messages import (
 )
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.errors import ProtocolError
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from dllama.runtime.meter import RankFigures
 from dllama.sharding.pieces import Tiling

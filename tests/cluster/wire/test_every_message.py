@@ -18,8 +18,9 @@ from hypothesis.extra import numpy as hnp
 from cluster.wire import engine_messages, messages, store_messages
 from cluster.wire.codec import Codec
 from cluster.wire.records import record_of
+from dllama.array_limits import Array
 from dllama.errors import ProtocolError
-from dllama.limits import Array, MaxLength, MultipleOf, Range
+from dllama.limits import MaxLength, MultipleOf, Range
 
 CODECS: list[Codec[Any]] = [messages.CODEC, engine_messages.CODEC, store_messages.CODEC]
 KINDS = [(codec, record.cls) for codec in CODECS for record in codec.kinds.values()]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dllama.engine.engine import Engine
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.requests import SamplingParams, Submit
 from dllama.step import PAGE_TOKENS
 from tests.ranks_runner import RanksRunner

@@ -116,7 +116,8 @@ def programs() -> dict[str, tuple[str, bytes, tuple[str, ...]]]:
             json.dumps(told).encode() + b"\n", (),
         ),
         "session": (
-            "from cluster.worker.session import WorkerSession; WorkerSession.__init__ = boom\n"
+            "from cluster.worker import session; session.WorkerSession.__init__ = boom\n"
+            "session.end_with_daemon = lambda lifeline: None  # there is no daemon here\n"
             "from dllama.cli.worker_session import main\n" + end.format("main"),
             session.to_line(), (),
         ),

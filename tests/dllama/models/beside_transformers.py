@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.formats import open_model
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from tests.local_model import Ranks, make_step
 
 

@@ -12,7 +12,7 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import SoloCollective
 from dllama.config import LayerAttention, QueryGrowth, RopeScaling, RopeScalingKind
 from dllama.formats import open_model
-from dllama.kv import KvType
+from dllama.kv_type import KvType
 from dllama.qtypes import QType
 from tests.cluster.array_source import ArraySource, small_config
 from tests.dllama.runtime.same_logits import batches_equal_singles, chunks_equal_the_whole

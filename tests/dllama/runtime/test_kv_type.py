@@ -17,7 +17,8 @@ from dllama.engine.engine import Engine
 from dllama.errors import SessionFileError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile
-from dllama.kv import KvHeld, KvType
+from dllama.kv import KvHeld
+from dllama.kv_type import KvType
 from dllama.requests import SamplingParams, Submit
 from dllama.tokenizer import Tokenizer
 from tests.local_model import load_whole, local_runner, make_step

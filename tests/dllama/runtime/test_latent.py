@@ -13,7 +13,8 @@ import pytest
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.errors import ModelFileError
 from dllama.formats import open_model
-from dllama.kv import KvHeld, KvShift, KvType
+from dllama.kv import KvHeld, KvShift
+from dllama.kv_type import KvType
 from dllama.rope import rope_frequencies
 from dllama.runtime.manifest import manifest_by_layer
 from dllama.sharding.cut import cut_manifest

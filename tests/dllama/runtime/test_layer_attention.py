@@ -12,7 +12,8 @@ import pytest
 
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.config import LayerAttention, RopeScaling, RopeScalingKind
-from dllama.kv import KvShift, KvType
+from dllama.kv import KvShift
+from dllama.kv_type import KvType
 from dllama.rope import rotations
 from kernels.gates import Gate
 from tests.cluster.array_source import ArraySource, small_config

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from dllama.cli.terminal.download_view import MAX_BARS, Bars, Lines, size_of
+from dllama.cli.terminal.download_view import MAX_BARS, Bars, Lines
+from dllama.cli.terminal.sizes import size_of
 from dllama.hub.repository import RemoteFile, Selection
 from dllama.hub.task import DownloadTask, Event, new_task
 

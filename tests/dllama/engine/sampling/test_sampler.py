@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dllama.engine.sampling.names import DEFAULT_ORDER
 from dllama.engine.sampling.sampler import Sampler
-from dllama.engine.sampling.table import DEFAULT_ORDER
 from dllama.errors import DllamaError, RequestError
 from dllama.requests import SamplingParams
 from dllama.step import MAX_CANDIDATES, LogitRow

@@ -11,8 +11,15 @@ import pytest
 from api.requests.sampling import sampling_of_body
 from cluster.wire.engine_messages import decode_message, encode_message
 from dllama.cli.flags.sampling import add_sampling_flags, given_fields
+from dllama.engine.sampling.names import (
+    DEFAULT_ORDER,
+    LETTERS,
+    SAMPLER_NAMES,
+    samplers_of_letters,
+    samplers_of_names,
+)
 from dllama.engine.sampling.parameters import Number
-from dllama.engine.sampling.table import SAMPLERS, samplers_of_letters, samplers_of_names
+from dllama.engine.sampling.table import SAMPLERS
 from dllama.engine.submit_check import check_sampling
 from dllama.errors import RequestError
 from dllama.requests import SAMPLING_NUMBERS, SamplingParams, Submit
@@ -65,8 +72,9 @@ def test_a_requested_number_out_of_its_range_means_the_nearest(number: Number) -
 
 
 def test_names_letters_and_spellings_are_unique() -> None:
-    assert len({sampler.letter for sampler in SAMPLERS}) == len(SAMPLERS)
-    for sampler in SAMPLERS:
+    assert tuple(sampler.name for sampler in SAMPLERS) == DEFAULT_ORDER
+    assert len(LETTERS) == len(SAMPLER_NAMES) == len(set(DEFAULT_ORDER))
+    for sampler in SAMPLER_NAMES:
         assert samplers_of_letters(sampler.letter) == (sampler.name,)
         for spelling in (sampler.name, sampler.name.replace("_", "-"), *sampler.aliases):
             assert samplers_of_names([spelling]) == (sampler.name,)

@@ -95,4 +95,4 @@ def test_nothing_of_this_machine_is_in_the_image() -> None:
             assert not strange, (folder, strange)
 
 
-KINDS = ("*.py", "py.typed", "*.gguf", "*.html", "*.css", "*.js", "*.svg")
+KINDS = ("*.py", "py.typed", "*.gguf", "*.html", "*.css", "*.js", "*.svg", "*.licence.txt")

@@ -57,7 +57,7 @@ class ModelNames:
         if found is None:
             raise ApiError(
                 404,
-                f"The model {name!r:.200} does not exist here; this server has "
+                f"The model {name!r:.200} was not found: it does not exist here; this server has "
                 f"{_listed(self._entries)}. Name one of these; GET /v1/models lists them.",
                 param="model",
                 code="model_not_found",

@@ -46,7 +46,7 @@ async def load(request: web.Request) -> web.Response:
     """{"success": true} as soon as the model loads, or waits for its turn to."""
     pool, name = await named_model(request)
     if not await pool.load(name):
-        raise RequestError(f"The model {name!r:.200} is loaded already, or loads.", param="model")
+        raise RequestError(f"The model {name!r:.200} is already running, or loads.", param="model")
     return json_response({"success": True})
 
 
@@ -57,7 +57,9 @@ async def unload(request: web.Request) -> web.Response:
     if request.app[DOWNLOADS].stop(name):
         return json_response({"success": True})
     if not pool.unload(name):
-        raise RequestError(f"The model {name!r:.200} is not loaded.", param="model")
+        raise RequestError(
+            f"The model {name!r:.200} is not running: it is not loaded.", param="model"
+        )
     return json_response({"success": True})
 
 

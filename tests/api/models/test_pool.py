@@ -134,13 +134,15 @@ def test_load_unload_and_the_list() -> None:
             assert (await status_of(server, "one"))["value"] == "loading"
             progress = (await status_of(server, "one"))["progress"]
             assert progress["current"] in progress["stages"] and 0 <= progress["value"] <= 1
-            assert (await server.post("/models/load", {"model": "one"})).status == 400
+            again = await server.post("/models/load", {"model": "one"})
+            assert again.status == 400 and "already running" in again.json["error"]["message"]
             source.may_load.set()
             await until_status(server, "one", "loaded")
             for path in ("/models/load", "/models/unload"):
                 assert (await server.post(path, {"model": "four"})).status == 404
                 assert (await server.post(path, {})).status == 400
-            assert (await server.post("/models/unload", {"model": "two"})).status == 400
+            idle = await server.post("/models/unload", {"model": "two"})
+            assert idle.status == 400 and "is not running" in idle.json["error"]["message"]
             assert (await server.post("/models/unload", {"model": "one"})).status == 200
             await until_status(server, "one", "unloaded")
             await until(lambda: not source.running)

@@ -168,14 +168,19 @@ def marks_of(model: ServedModel) -> Marks:
 
 def special_id(model: ServedModel, text: str) -> int | None:
     """Returns the special token that `text` is, None if it is ordinary text."""
-    ids = model.tokenizer.encode(text, parse_special=True)
-    return ids[0] if len(ids) == 1 and model.tokenizer.is_special(ids[0]) else None
+    token = _only_token(model, text)
+    return token if token is not None and model.tokenizer.is_special(token) else None
 
 
 def control_id(model: ServedModel, text: str) -> int | None:
     """Returns the control token that `text` is, None if it is ordinary text."""
-    ids = model.tokenizer.encode(text, parse_special=True)
-    if len(ids) != 1:
+    token = _only_token(model, text)
+    if token is None or model.tokenizer.decoder(skip_special=True).push([token]):
         return None
-    shown = model.tokenizer.decoder(skip_special=True).push(ids)
-    return ids[0] if not shown else None
+    return token
+
+
+def _only_token(model: ServedModel, text: str) -> int | None:
+    """Returns the token that a text is as a whole, None where it is several or none."""
+    ids = model.tokenizer.encode(text, parse_special=True)
+    return ids[0] if len(ids) == 1 else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from api.tools.lark_lines import LarkLines
 from api.tools.tagged import properties_of
-from api.tools.tagged_grammar import required_of, with_shared
+from api.tools.tagged_grammar import required_of, schemas_of, with_shared
 from dllama.constraints.grammars import Part
 
 BETWEEN = '", "'
@@ -23,9 +23,8 @@ def add_pythonic_calls(
     arguments as JSON."""
     parts: list[dict[str, object]] = []
     bare: list[str] = []
-    for i, (name, part) in enumerate(zip(names, arguments, strict=True)):
-        assert isinstance(part.value, Mapping), "the arguments of functions are held by schemas"
-        body, more = _arguments(rules, i, part.value)
+    for i, name, schema in schemas_of(names, arguments):
+        body, more = _arguments(rules, i, schema)
         rules.lines.append(f"call_{i}: {rules.literal(f'{name}(')} {body}".rstrip())
         bare.append(f"{rules.literal(f'{opening}{name}(')} {body}".rstrip())
         parts += more

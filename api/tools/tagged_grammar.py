@@ -4,7 +4,7 @@ are not held."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from api.tools.lark_lines import LarkLines
 from api.tools.tagged import (
@@ -33,9 +33,8 @@ def add_tagged_calls(
     rules.lines.append(r"line: /\n?/")
     rules.lines.append(f"any_argument: {literal(KEY)} key_end line {literal(VALUE)} value_end line")
     parts: list[dict[str, object]] = []
-    for i, (name, part) in enumerate(zip(names, arguments, strict=True)):
-        assert isinstance(part.value, Mapping), "the arguments of functions are held by schemas"
-        body, more = _arguments(rules, i, part.value)
+    for i, name, schema in schemas_of(names, arguments):
+        body, more = _arguments(rules, i, schema)
         rules.lines.append(f"call_{i}: {literal(name)} line {body}".rstrip())
         parts += more
     return parts
@@ -61,6 +60,15 @@ def _arguments(
         item = f"{head} line {rules.literal(VALUE)} {value} line"
         items.append(item if key in required else f"({item})?")
     return " ".join(items), parts
+
+
+def schemas_of(
+    names: Sequence[str], arguments: Sequence[Part]
+) -> Iterator[tuple[int, str, Mapping[str, object]]]:
+    """Yields the number of each function, its name, and the schema of its arguments."""
+    for i, (name, part) in enumerate(zip(names, arguments, strict=True)):
+        assert isinstance(part.value, Mapping), "the arguments of functions are held by schemas"
+        yield i, name, part.value
 
 
 def required_of(schema: Mapping[str, object]) -> set[object]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cluster.mesh.links import HEADER_BYTES
 from dllama.collective import RowShares
+from kernels.addresses import address_of
 
 BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
 SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
@@ -105,7 +106,7 @@ class Layouts:
     def _of(
         self, use: str, rows: np.ndarray, edges: tuple[int, ...], cut: Callable[[], list[Block]]
     ) -> list[Block]:
-        place = use, rows.__array_interface__["data"][0], rows.shape, edges
+        place = use, address_of(rows), rows.shape, edges
         blocks = self._kept.get(place)
         if blocks is None:
             while len(self._kept) >= KEPT:

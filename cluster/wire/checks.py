@@ -118,10 +118,13 @@ def check_spares(spares: Spares, max_bytes: int) -> None:
     takes more than `max_bytes`."""
     n_pieces = len(spares.sizes)
     is_sound = spares.digests.shape == (n_pieces, DIGEST_BYTES)
-    if not is_sound or (
-        n_pieces and not 0 < spares.sizes.min() <= spares.sizes.max() < min(max_bytes, 1 << 31)
-    ):
+    if not is_sound or not within(spares.sizes, 1, min(max_bytes, 1 << 31)):
         raise ProtocolError(
             f"the root announced {n_pieces} pieces of weights with digests of the shape "
             f"{spares.digests.shape}, or of sizes that cannot be"
         )
+
+
+def within(values: np.ndarray, low: int, high: int) -> bool:
+    """Returns whether all values are `low` at least and less than `high`."""
+    return values.size == 0 or bool(values.min() >= low and values.max() < high)

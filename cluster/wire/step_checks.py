@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cluster.wire.checks import within
 from cluster.wire.messages import KvCall, StepCall
 from dllama.config import ModelConfig
 from dllama.errors import ProtocolError
@@ -59,15 +60,15 @@ def checked_step(call: StepCall, limits: RankLimits) -> Step:
         call.embed_rows.shape == (n_tokens, limits.embed_row_bytes),
         f"every token brings {limits.embed_row_bytes} bytes of embedding",
     )
-    _check(_within(step.tokens, 0, limits.vocab_size), "tokens are in the vocabulary")
-    _check(_within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
-    _check(_within(step.hidden_at, 0, n_tokens), "states are asked of rows that exist")
+    _check(within(step.tokens, 0, limits.vocab_size), "tokens are in the vocabulary")
+    _check(within(step.logits_at, 0, n_tokens), "logits are asked of rows that exist")
+    _check(within(step.hidden_at, 0, n_tokens), "states are asked of rows that exist")
     _check(len(step.candidates) == len(step.logits_at), "every logits row has a count")
-    _check(_within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
+    _check(within(step.candidates, 0, MAX_CANDIDATES + 1), "counts of logits are in range")
     _check(step.copies.shape[1] == 2, "a copy names two pages")
-    _check(_within(step.copies, 0, limits.n_pages), "copied pages exist")
+    _check(within(step.copies, 0, limits.n_pages), "copied pages exist")
     _check(step.window_copies.shape[1] == 2, "a copy names two pages")
-    _check(_within(step.window_copies, 0, limits.n_window_pages), "copied pages exist")
+    _check(within(step.window_copies, 0, limits.n_window_pages), "copied pages exist")
     _check_pages(step, limits)
     _check_window_pages(step, limits)
     _check_slots(step, limits)
@@ -79,10 +80,10 @@ def _check_pages(step: Step, limits: RankLimits) -> None:
     starts = step.starts
     _check(starts[0] == 0 and starts[-1] == step.n_tokens, "sequences cover the tokens")
     _check(bool((np.diff(starts) > 0).all()), "every sequence has a token")
-    _check(_within(step.positions, 0, limits.max_seq_len), "positions are within the context")
-    _check(_within(step.pages, -1, limits.n_pages), "pages exist")
+    _check(within(step.positions, 0, limits.max_seq_len), "positions are within the context")
+    _check(within(step.pages, -1, limits.n_pages), "pages exist")
     last_pages = np.maximum.reduceat(step.positions, starts[:-1]) // PAGE_TOKENS  # (S,)
-    _check(_within(last_pages, 0, step.pages.shape[1]), "every position has a page")
+    _check(within(last_pages, 0, step.pages.shape[1]), "every position has a page")
     used = np.arange(step.pages.shape[1])[None, :] <= last_pages[:, None]  # (S, max_pages)
     _check(not (used & (step.pages < 0)).any(), "every position has a page")
 
@@ -90,18 +91,18 @@ def _check_pages(step: Step, limits: RankLimits) -> None:
 def _check_window_pages(step: Step, limits: RankLimits) -> None:
     """Every position that a row sees in a window has a page of layers with one."""
     if len(step.window_pages) == 0:
-        is_told = limits.n_window_pages == 0 or _within(step.pages, -1, limits.n_window_pages)
+        is_told = limits.n_window_pages == 0 or within(step.pages, -1, limits.n_window_pages)
         _check(is_told, "pages of layers with a window exist")
         return
     pages, starts = step.window_pages, step.starts
     _check(len(pages) == len(starts) - 1, "every sequence has pages")
-    _check(_within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
+    _check(within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
     firsts, lasts = (
         reduce.reduceat(step.positions, starts[:-1]) for reduce in (np.minimum, np.maximum)
     )
     begin = np.maximum(0, firsts - limits.window + 1) // PAGE_TOKENS
     end = lasts // PAGE_TOKENS
-    _check(_within(end, 0, pages.shape[1]), "every position in a window has a page")
+    _check(within(end, 0, pages.shape[1]), "every position in a window has a page")
     places = np.arange(pages.shape[1])[None, :]  # (S, max_pages)
     seen = (places >= begin[:, None]) & (places <= end[:, None])
     _check(not (seen & (pages < 0)).any(), "every position in a window has a page")
@@ -115,10 +116,10 @@ def _check_slots(step: Step, limits: RankLimits) -> None:
     _check(
         limits.n_slots == 0 or n_sequences <= limits.n_slots, "there is a slot for each sequence"
     )
-    _check(_within(step.slots, 0, limits.n_slots), "slots exist")
+    _check(within(step.slots, 0, limits.n_slots), "slots exist")
     _check(len(step.kept) == 0 or len(step.slots) > 0, "states are kept of sequences with slots")
-    _check(_within(step.kept[:, 0], 0, step.n_tokens), "states are kept of rows that exist")
-    _check(_within(step.kept[:, 1], 0, limits.n_slots), "slots of kept states exist")
+    _check(within(step.kept[:, 0], 0, step.n_tokens), "states are kept of rows that exist")
+    _check(within(step.kept[:, 1], 0, limits.n_slots), "slots of kept states exist")
     written = np.concatenate([step.slots[:, 1], step.kept[:, 1]])
     _check(len(np.unique(written)) == len(written), "no slot is written twice")
     others = step.slots[step.slots[:, 0] != step.slots[:, 1], 0]
@@ -135,7 +136,7 @@ def check_shift(shift: KvShift, limits: RankLimits) -> None:
     n_to = -(-(shift.n_tokens - shift.n_drop) // PAGE_TOKENS)
     for pages, n in ((shift.from_pages, n_from), (shift.to_pages, n_to)):
         _check(len(pages) == n, f"{n} pages hold the tokens")
-        _check(_within(pages, 0, limits.n_pages), "pages exist")
+        _check(within(pages, 0, limits.n_pages), "pages exist")
         _check(len(np.unique(pages)) == n, "no page is named twice")
     is_new = shift.to_pages != shift.from_pages[:n_to]
     _check(not is_new[: shift.n_keep // PAGE_TOKENS].any(), "whole pages that stay stay in place")
@@ -149,7 +150,7 @@ def _check_window_shift(shift: KvShift, limits: RankLimits, n_from: int, n_to: i
     sizes = (n_from, n_to) if limits.n_window_pages else (0, 0)
     _check((len(before), len(after)) == sizes, "pages of layers with a window hold the tokens")
     for pages in (before, after):
-        _check(_within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
+        _check(within(pages, -1, limits.n_window_pages), "pages of layers with a window exist")
         held = pages[pages >= 0]
         _check(len(np.unique(held)) == len(held), "no page is named twice")
     n_whole = shift.n_keep // PAGE_TOKENS
@@ -168,7 +169,7 @@ def check_kv_call(call: KvCall, room: KvRoom) -> None:
     if not 0 < len(held.pages) <= room.n_pages:
         raise ProtocolError("the root asks for KV pages that this rank does not have")
     for pages, n_pages in ((held.pages, room.n_pages), (held.window_pages, room.n_window_pages)):
-        if not _within(pages, 0, n_pages):
+        if not within(pages, 0, n_pages):
             raise ProtocolError("the root asks for KV pages that this rank does not have")
         if len(np.unique(pages)) != len(pages):
             raise ProtocolError("the root names a KV page twice in one call")
@@ -178,10 +179,6 @@ def check_kv_call(call: KvCall, room: KvRoom) -> None:
         raise ProtocolError(f"the root's mark of saved pages has not {MARK_BYTES} bytes")
     if not _FILE_NAME.fullmatch(call.name):
         raise ProtocolError(f"the root sent {call.name!r:.40} as the name of a file")
-
-
-def _within(values: np.ndarray, low: int, high: int) -> bool:
-    return values.size == 0 or bool(values.min() >= low and values.max() < high)
 
 
 def _check(holds: bool | np.bool_, rule: str) -> None:

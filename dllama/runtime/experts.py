@@ -126,7 +126,7 @@ class Experts:
         self, w: Linear, a: Activations, n_rows: int, out: Addend, table: np.ndarray
     ) -> None:
         for column, part in w.parts:
-            matmul(self._team, part, a, n_rows, out, column, w.units, table)
+            matmul(self._team, part, a, n_rows, out, column, w.unit, table)
 
     def _activate(
         self, w2: Linear, values: np.ndarray, hidden: Activations, weights: np.ndarray,

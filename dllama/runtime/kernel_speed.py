@@ -25,8 +25,8 @@ from kernels.attention.causal import attention, scratch
 from kernels.attention.kv_pages import PAGE, kv_pages
 from kernels.attention.tile import scoring
 from kernels.formats import format_of
-from kernels.matmul.multiply import WHOLE, matmul
-from kernels.matmul.sums import Units
+from kernels.matmul.multiply import matmul
+from kernels.matmul.sums import NO_UNIT
 from kernels.norms import add_norm
 from kernels.prepare import activations
 from kernels.team import Team
@@ -38,7 +38,7 @@ MANY_GROUPS = 64  # of the matrix that they are multiplied with
 SLICE_BYTES = 8 << 20  # of weights between two looks at the clock
 LEAST_BYTES, MOST_BYTES = 64 << 20, 256 << 20  # of weights that are read: more than a cache holds
 READ_S, MULTIPLY_S, VECTOR_S = 0.2, 0.2, 0.03  # each measurement, about; the first two of all types
-EXACT = Units(256, 256)  # columns of exact sums
+EXACT = 256  # columns of exact sums
 FILL = 0x11  # every type reads it as small plain numbers
 HEAD_DIM, GROUP_SIZE, N_KV_HEADS = 64, 4, 2
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
@@ -129,10 +129,10 @@ def _reading(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> l
     a, out = activations(1, COLS), np.zeros((1, n_groups * GROUP), np.float32)
     turn = cycle(_matrices(qtype, memory, n_groups))
 
-    def product(units: Units) -> Callable[[], None]:
-        return lambda: matmul(team.state, next(turn), a, 1, out, 0, units)
+    def product(unit: int) -> Callable[[], None]:
+        return lambda: matmul(team.state, next(turn), a, 1, out, 0, unit)
 
-    return [_Probe(product(units), n_bytes, budget_s / 2) for units in (WHOLE, EXACT)]
+    return [_Probe(product(unit), n_bytes, budget_s / 2) for unit in (NO_UNIT, EXACT)]
 
 
 def _multiplying(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> list[_Probe]:
@@ -142,10 +142,10 @@ def _multiplying(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) 
     n_ops = 2.0 * MANY * n_groups * GROUP * COLS
     turn = cycle(_matrices(qtype, memory, n_groups))  # a step's weights are in no cache
 
-    def product(units: Units) -> Callable[[], None]:
-        return lambda: matmul(team.state, next(turn), a, MANY, out, 0, units)
+    def product(unit: int) -> Callable[[], None]:
+        return lambda: matmul(team.state, next(turn), a, MANY, out, 0, unit)
 
-    return [_Probe(product(units), n_ops, budget_s / 2) for units in (WHOLE, EXACT)]
+    return [_Probe(product(unit), n_ops, budget_s / 2) for unit in (NO_UNIT, EXACT)]
 
 
 def _vectors(team: Team) -> _Probe:

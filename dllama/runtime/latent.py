@@ -136,7 +136,7 @@ class LatentAttention:
     def _multiply(self, w: Linear, a: Activations) -> None:
         n_rows, out, table = self.rows.n * self._n_heads, self.state.products, self.state.table
         for column, part in w.parts:
-            matmul(self.team, part, a, n_rows, out, column, w.units, table)
+            matmul(self.team, part, a, n_rows, out, column, w.unit, table)
 
     @property
     def _n_heads(self) -> int:

@@ -10,8 +10,7 @@ from dllama.errors import ModelFileError
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 from kernels.formats import QUANT_TYPES, format_of
-from kernels.matmul.multiply import WHOLE
-from kernels.matmul.sums import Units
+from kernels.matmul.sums import NO_UNIT
 from kernels.weights.layout import GROUP, Needs, Packed
 from kernels.weights.packing import Packing
 
@@ -23,13 +22,13 @@ class Linear:
     Matrices of one type are packed as one; `parts` holds (first output column, matrix). Of several
     experts or heads there are as many of each: a row is multiplied with some of the experts', and
     with those of all heads (`is_by_head`). `cols` are this rank's. Sums over columns are exact from
-    unit to unit of `units`. `needs` is how the input is read.
+    unit to unit of `unit` columns. `needs` is how the input is read.
     """
 
     parts: tuple[tuple[int, Packed], ...]
     cols: int
     out_dim: int
-    units: Units = WHOLE
+    unit: int = NO_UNIT
     is_by_head: bool = False
     needs: Needs = field(init=False)
 
@@ -109,8 +108,8 @@ class LinearBuilder:
     def linear(self, unit: int | None = None) -> Linear:
         """Returns the matrices that were added; `unit` is that of their columns' exact sums."""
         parts = tuple((column, packing.packed()) for column, packing in self._parts)
-        units = WHOLE if unit is None else Units(unit, unit)
-        return Linear(parts, parts[0][1].cols, self._rows, units, self._is_by_head)
+        unit = NO_UNIT if unit is None else unit
+        return Linear(parts, parts[0][1].cols, self._rows, unit, self._is_by_head)
 
 
 def format_name(qtype: QType) -> str:

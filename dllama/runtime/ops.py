@@ -210,7 +210,7 @@ class Ops:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
         for column, part in w.parts:
             n_rows = self.rows.n if n is None else n
-            matmul(self._team, part, a, n_rows, out, column, w.units)
+            matmul(self._team, part, a, n_rows, out, column, w.unit)
 
     def add_nothing(self) -> None:
         """Makes this rank's part of the sum zero: it has no columns of the matrix."""

@@ -183,7 +183,7 @@ def block_matmul(fmt: BlockType) -> Any:
     @named(f"multiply_rows_{fmt.name}")
     def body(thread, team, w, a, n_tokens, out, column, sums, batches):
         quants, scales, first_block = w
-        unit, first_unit, kind, high, wide, wide_stride = sums
+        unit, kind, high, wide, wide_stride = sums
         a_quants, a_scales, a_sums, a_weighted = a
         table, n_groups, stride = batches
         n_blocks = quants.shape[1] // quant_bytes
@@ -221,7 +221,7 @@ def block_matmul(fmt: BlockType) -> Any:
                                   where + start * out.shape[1] * 4, out.shape[1] * 4,
                                   quants_ahead + further * quant_bytes,
                                   scales_ahead + further * scale_bytes, mask, first_block, unit,
-                                  first_unit, kind, high, wide + group + start * wide_stride,
+                                  kind, high, wide + group + start * wide_stride,
                                   wide_stride))  # fmt: skip
 
     return body

@@ -104,7 +104,6 @@ class _TileArgs(NamedTuple):
     out: Any
     out_stride: Any
     unit: Any  # from here on SumArgs
-    first_unit: Any
     kind: Any
     high: Any
     wide: Any
@@ -209,7 +208,7 @@ def expanded_matmul(fmt: BlockType) -> Any:
     @region
     @named(f"multiply_expanded_{fmt.name}")
     def body(thread, team, w, a, n_tokens, out, column, sums, batches):
-        unit, first_unit, kind, high, wide, wide_stride = sums
+        unit, kind, high, wide, wide_stride = sums
         packed, packed_scales, first_block = w
         a_quants, a_scales, a_weighted = a
         table, n_groups, matrix_stride = batches
@@ -246,8 +245,8 @@ def expanded_matmul(fmt: BlockType) -> Any:
                          (n_blocks, at, at + n_blocks * to_starts, at + n_blocks * to_factors,
                           at + n_blocks * to_minima, stride, address(a_quants) + done * BLOCK,
                           address(a_scales) + done * 4, address(a_weighted) + done * 12,
-                          where + start * out.shape[1] * 4, out.shape[1] * 4, unit, first_unit,
-                          kind, high, wide + first + g + start * wide_stride,
+                          where + start * out.shape[1] * 4, out.shape[1] * 4, unit, kind, high,
+                          wide + first + g + start * wide_stride,
                           wide_stride))  # fmt: skip
 
     return body

@@ -79,7 +79,7 @@ def expanded_float_matmul(fmt: FloatType) -> Any:
     @region
     @named(f"multiply_expanded_{fmt.name}")
     def body(thread, team, packed, tiles, n_tokens, out, column, sums, batches):
-        unit, first_unit, kind, high, wide, wide_stride = sums
+        unit, kind, high, wide, wide_stride = sums
         table, n_groups, matrix_stride = batches
         n_vectors = packed.shape[1] // vector_bytes
         n_columns = n_vectors * columns
@@ -107,7 +107,7 @@ def expanded_float_matmul(fmt: FloatType) -> Any:
                 tile(end - start, (n_columns, count, buffer, 0, stride, 0,
                               address(tiles) + start * n_columns * 4, 0, 0, 0,
                               where + start * out.shape[1] * 4, out.shape[1] * 4, 0, 0, 0, 0,
-                              unit * columns, first_unit * columns, kind, high,
+                              unit * columns, kind, high,
                               wide + first + start * wide_stride, wide_stride))  # fmt: skip
 
     return body

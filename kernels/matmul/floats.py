@@ -91,7 +91,7 @@ def float_matmul(fmt: FloatType) -> Any:
     @region
     @named(f"multiply_rows_{fmt.name}")
     def body(thread, team, quants, tiles, n_tokens, out, column, sums, batches):
-        unit, first_unit, kind, high, wide, wide_stride = sums
+        unit, kind, high, wide, wide_stride = sums
         table, n_groups, stride = batches
         n_vectors = quants.shape[1] // vector_bytes
         chunk = chunk_of_groups(n_groups * n_batches(table), team[10], n_tokens)
@@ -119,7 +119,7 @@ def float_matmul(fmt: FloatType) -> Any:
                     tile(end - start, (n_vectors, n, w, 0, quants.shape[1], 0,
                                   address(tiles) + start * n_vectors * input_bytes, 0, 0, 0,
                                   where + start * out.shape[1] * 4, out.shape[1] * 4, ahead,
-                                  0, pace, 0, unit, first_unit, kind, high,
+                                  0, pace, 0, unit, kind, high,
                                   wide + group + start * wide_stride, wide_stride))  # fmt: skip
 
     return body

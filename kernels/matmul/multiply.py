@@ -14,28 +14,27 @@ import numpy as np
 
 from kernels.formats import FLOAT_TYPES, format_of
 from kernels.matmul.batches import NO_TABLE, Batches
-from kernels.matmul.sums import FixedSums, SumArgs, Units
+from kernels.matmul.sums import NO_UNIT, FixedSums, SumArgs
 from kernels.matmul.tiles import MANY_FROM
 from kernels.program import launch
 from kernels.weights.layout import Activations, Packed, n_groups
 
-WHOLE = Units()
-
 
 def matmul(
     team: np.ndarray, w: Packed, a: Activations, n_tokens: int, out: np.ndarray | FixedSums,
-    column: int = 0, units: Units = WHOLE, table: np.ndarray = NO_TABLE,
+    column: int = 0, unit: int = NO_UNIT, table: np.ndarray = NO_TABLE,
 ) -> None:  # fmt: skip
     """out[:n_tokens, column : column + w.rows] = activations @ weights.T.
 
     `out` (T, width) float32 must be wide enough for whole groups of 16 rows from `column` on: the
-    columns after w.rows are overwritten with zeros. FixedSums take exact sums of units unrounded.
+    columns after w.rows are overwritten with zeros. Sums are exact from unit to unit of `unit`
+    columns, of which the last may be short; FixedSums take them unrounded.
 
     Of several matrices (`w.n_matrices`) each is multiplied with its own rows, which `table` gives
     (Batches); the activations of a batch are laid out as those of a product of their own.
     """
     kernels = format_of(w.format)
-    sums = tuple(SumArgs.of(out, column, units, kernels.layout.step_columns))
+    sums = tuple(SumArgs.of(out, column, unit, kernels.layout.step_columns))
     # Kernels only ask where the sums go: as float32 both kinds of sums share a type's machine code.
     values = out.low.view(np.float32) if isinstance(out, FixedSums) else out
     batches = tuple(Batches(table, n_groups(w.rows), len(w.quants) // w.n_matrices))

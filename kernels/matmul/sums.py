@@ -73,36 +73,27 @@ class FixedSums(NamedTuple):
         return FixedSums(*(plane[rows] for plane in self))
 
 
-class Units(NamedTuple):
-    """The units of a matrix's columns, in columns: the first ends after `first`, the others are
-    `size` long, the last one may be short."""
-
-    size: int = NO_UNIT
-    first: int = NO_UNIT
-
-
 class SumArgs(NamedTuple):
     """How a tile's sums are added up and where they go beside `out`, int64 each."""
 
     unit: Any  # steps (blocks, or vectors of plain numbers) of a unit
-    first: Any  # steps until the first unit ends
     kind: Any
     high: Any  # from a sum in `out` to its upper half, bytes
     wide: Any  # the mark of the first token's first group
     wide_stride: Any  # from token to token
 
     @classmethod
-    def of(cls, out: np.ndarray | FixedSums, column: int, units: Units, per_step: int) -> SumArgs:
+    def of(cls, out: np.ndarray | FixedSums, column: int, unit: int, per_step: int) -> SumArgs:
         """The arguments of a matmul that writes `out` from `column` on, in steps of `per_step`
         columns."""
-        unit, first = -(-units.size // per_step), -(-units.first // per_step)
+        steps = -(-unit // per_step)
         if isinstance(out, FixedSums):
             assert column % GROUP == 0, "marks are of whole groups"
             high = address_of(out.high) - address_of(out.low)
             wide = address_of(out.wide) + column // GROUP
-            return cls(unit, first, int(Kind.FIXED), high, wide, out.wide.shape[1])
-        kind = Kind.PLAIN if units.size == NO_UNIT else Kind.ROUNDED
-        return cls(unit, first, int(kind), 0, 0, 0)
+            return cls(steps, int(Kind.FIXED), high, wide, out.wide.shape[1])
+        kind = Kind.PLAIN if unit == NO_UNIT else Kind.ROUNDED
+        return cls(steps, int(kind), 0, 0, 0)
 
 
 class TileSums:
@@ -113,7 +104,7 @@ class TileSums:
         self.e, self.args = e, args
         zero = e.constant(F32X16, 0.0)
         self.acc = [[e.variable(zero) for _ in range(tokens)] for _ in range(groups)]
-        self._left = e.variable(args.first)  # steps of the unit that are still to come
+        self._left = e.variable(args.unit)  # steps of the unit that are still to come
         self._counts_steps = False
         self._n_units = e.variable(e.i64(0))
         self._fixed = e.stack(I64X16, groups * tokens)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kernels.addresses import address_of
 from kernels.arrays import huge
 from kernels.formats import format_of
 from kernels.weights.layout import BLOCK, GROUP, BlockType, Packed, n_groups
@@ -68,7 +69,7 @@ class Packing:
             )
         if raw.strides[1] != 1 or raw.dtype != np.uint8:
             raw = np.ascontiguousarray(raw, np.uint8)
-        begin = raw.__array_interface__["data"][0] + self._skipped_bytes
+        begin = address_of(raw) + self._skipped_bytes
         row_bytes, columns = raw.strides[0], (self._n_steps, self._first_block)
         for matrix in range(self.n_matrices):
             rows = begin + matrix * n_rows * row_bytes, row_bytes, n_rows

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from kernels.addresses import address_of
 from kernels.emit.emitter import Emit
 from kernels.emit.intrinsics import address
 from kernels.emit.jit import intrinsic, kernel
@@ -67,8 +68,8 @@ class FixedAdder:
     def add(self, lows: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Writes the sums of `lows`, whole groups of int32 of one size each, rounded once, to out
         float32 of the same size. All of them are contiguous."""
-        where = [low.__array_interface__["data"][0] for low in lows]
-        into = out.__array_interface__["data"][0]
+        where = [address_of(low) for low in lows]
+        into = address_of(out)
         self._call[: 3 + len(where)] = [len(where), out.size // GROUP, into, *where]
         self._add()
 

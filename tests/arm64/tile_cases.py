@@ -116,7 +116,7 @@ def product(run: Any, fmt: str, case: Case, kind: str) -> np.ndarray:
         BLOCKS, GROUPS, at[0].ctypes.data, at[1].ctypes.data,
         case.quants.shape[1], case.scales.shape[1], *(plane.ctypes.data for plane in at[2:]),
         out.ctypes.data, out.strides[0], AHEAD, AHEAD, 0, 0,
-        *SumArgs(unit, unit, int(how), 0, 0, 0),
+        *SumArgs(unit, int(how), 0, 0, 0),
     )  # fmt: skip
     return out
 

@@ -95,6 +95,15 @@ class Watched:
         return self.page
 
 
+def on_screen(browser: Browser, url: str, scheme: str, width: int, height: int) -> Watched:
+    """A fresh profile that wants "light" or "dark", on a screen of this size."""
+    context = browser.new_context(
+        color_scheme=scheme,  # type: ignore[arg-type]
+        viewport={"width": width, "height": height},
+    )
+    return Watched(context.new_page(), url)
+
+
 @pytest.fixture
 def watched(browser: Browser, cluster: Cluster) -> Iterator[Watched]:
     """A fresh profile; the test fails with whatever went wrong on the page."""

@@ -15,7 +15,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 from playwright.sync_api import Browser, Page, Request, expect  # noqa: E402
 
 from dllama.cli.talk.kept import load_conversation, save_conversation  # noqa: E402
-from tests.page.conftest import Cluster, Watched, ask, ended  # noqa: E402
+from tests.page.conftest import Cluster, Watched, ask, ended, on_screen  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 QUESTION, OTHER = "How do I start a worker?", "What is a root?"
@@ -72,6 +72,17 @@ def rewrite(page: Page, button: str, text: str) -> None:
     page.keyboard.press("Control+Enter")
 
 
+def asked_otherwise(watched: Watched) -> Page:
+    """A conversation whose question has two versions, with an answer to each."""
+    page = watched.open()
+    with_settings(page, max_tokens="4")
+    ask(page, QUESTION)
+    ended(page)
+    rewrite(page, "Edit the message and ask again", OTHER)
+    ended(page)
+    return page
+
+
 def turns(page: Page) -> list[str]:
     return page.locator(".versions > span").all_inner_texts()
 
@@ -122,12 +133,7 @@ def test_versions_of_answers_and_questions_are_kept_and_shown_again(watched: Wat
 
 
 def test_versions_are_turned_and_removed_by_keyboard(watched: Watched) -> None:
-    page = watched.open()
-    with_settings(page, max_tokens="4")
-    ask(page, QUESTION)
-    ended(page)
-    rewrite(page, "Edit the message and ask again", OTHER)
-    ended(page)
+    page = asked_otherwise(watched)
     page.locator("#messages").focus()
     for _ in range(9):
         page.keyboard.press("Tab")
@@ -225,12 +231,7 @@ def test_an_answer_that_failed_makes_no_version(watched: Watched) -> None:
 
 
 def test_versions_are_exported_and_imported(watched: Watched, tmp_path: Path) -> None:
-    page = watched.open()
-    with_settings(page, max_tokens="4")
-    ask(page, QUESTION)
-    ended(page)
-    rewrite(page, "Edit the message and ask again", OTHER)
-    ended(page)
+    page = asked_otherwise(watched)
     with page.expect_download() as got:
         page.click("#export-all")
     got.value.save_as(tmp_path / "all.json")
@@ -274,11 +275,7 @@ def test_damaged_versions_are_refused(watched: Watched, damage: object, tmp_path
 def test_versions_fit_the_screen_and_axe_finds_nothing(
     browser: Browser, cluster: Cluster, scheme: str, width: int, height: int
 ) -> None:
-    context = browser.new_context(
-        color_scheme=scheme,  # type: ignore[arg-type]
-        viewport={"width": width, "height": height},
-    )
-    page = Watched(context.new_page(), cluster.url).open()
+    page = on_screen(browser, cluster.url, scheme, width, height).open()
     with_settings(page, max_tokens="4")
     ask(page, QUESTION)
     ended(page)
@@ -296,4 +293,4 @@ def test_versions_fit_the_screen_and_axe_finds_nothing(
         )
         found = axe.Axe().run(page)
         assert not found.response["violations"], (at, found.generate_report())
-    context.close()
+    page.context.close()

@@ -15,7 +15,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from api.http.page import FOLDER  # noqa: E402
-from tests.page.conftest import Cluster, Watched  # noqa: E402
+from tests.page.conftest import Cluster, Watched, on_screen  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 # Of temml 0.13.5's dist/temml.min.js, as npm has it.
@@ -193,11 +193,7 @@ def test_it_is_loaded_with_the_first_formula(watched: Watched, tmp_path: Path) -
 def test_formulas_fit_the_screen_and_axe_finds_nothing(
     browser: Browser, cluster: Cluster, scheme: str, width: int, height: int, tmp_path: Path
 ) -> None:
-    context = browser.new_context(
-        color_scheme=scheme,  # type: ignore[arg-type]
-        viewport={"width": width, "height": height},
-    )
-    page = Watched(context.new_page(), cluster.url).open()
+    page = on_screen(browser, cluster.url, scheme, width, height).open()
     row = " + ".join(f"\\frac{{x_{{{i}}}}}{{{i}}}" for i in range(1, 40))
     take(page, tmp_path, f"Short $x$, long $y = {row}$:\n\n$$\ny = {row}\n$$\n\n$$x$$")
     expect(page.locator("math")).to_have_count(4)
@@ -225,4 +221,4 @@ def test_formulas_fit_the_screen_and_axe_finds_nothing(
     assert not page.evaluate(outgrown)
     found = axe.Axe().run(page)
     assert not found.response["violations"], found.generate_report()
-    context.close()
+    page.context.close()

@@ -14,7 +14,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 
 from playwright.sync_api import Browser, expect  # noqa: E402
 
-from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched, ask, ended  # noqa: E402
+from tests.page.conftest import DEMO, PATIENCE_MS, Cluster, Watched, ask, ended, on_screen  # noqa: E402
 from tests.programs import server as server_of  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
@@ -185,11 +185,7 @@ def test_all_of_it_without_a_mouse(watched: Watched) -> None:
 def test_it_fits_the_screen_and_axe_finds_nothing(
     browser: Browser, cluster: Cluster, scheme: str, width: int, height: int
 ) -> None:
-    context = browser.new_context(
-        color_scheme=scheme,  # type: ignore[arg-type]
-        viewport={"width": width, "height": height},
-    )
-    page = Watched(context.new_page(), cluster.url).open()
+    page = on_screen(browser, cluster.url, scheme, width, height).open()
     ask(page, QUESTION)
     ended(page)
     for at in ("chat", "#settings", "#model", "cluster", "about"):
@@ -203,7 +199,7 @@ def test_it_fits_the_screen_and_axe_finds_nothing(
         found = axe.Axe().run(page)
         assert not found.response["violations"], (at, found.generate_report())
         page.keyboard.press("Escape")
-    context.close()
+    page.context.close()
 
 
 def test_nothing_of_a_text_runs_or_loads(watched: Watched) -> None:

@@ -7,7 +7,7 @@ import argparse
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api.models.entry import ModelEntry
@@ -56,6 +56,16 @@ class _Source:
     can_remove: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """What is set for a model: its section of the presets, the section of all, and what is set
+    elsewhere, the last of less weight than presets."""
+
+    section: Mapping[str, str]
+    common: Mapping[str, str]
+    around: Callable[[], Sequence[Level]]
+
+
 class ModelList:
     """Reads the list whenever it is asked. `words` are those of the command line, which count more
     than presets do; `hub` is where pulled models are."""
@@ -77,45 +87,38 @@ class ModelList:
         presets = Presets() if preset_file is None else read_presets(preset_file)
         found = {source.name: source for source in self._found()}
         common = {key: value for key, value in presets.common.items() if key not in MODEL_KEYS}
-        around = functools.cache(self._around_presets)
-        self._check_common(common, around)
+        of_all = _Flags({}, common, functools.cache(self._around_presets))
+        self._check_common(of_all)
         sections = {without_hub(name): keys for name, keys in presets.sections.items()}
         broken = {without_hub(name): line for name, line in presets.broken.items()}
         listed = [
             self._tried(
-                name, found.get(name), sections.get(name, {}), common, around, broken.get(name, "")
+                name,
+                found.get(name),
+                replace(of_all, section=sections.get(name, {})),
+                broken.get(name, ""),
             )
             for name in dict.fromkeys((*found, *sections))
         ]
         return without_clashes(without_hidden(listed))
 
-    def _check_common(
-        self, common: Mapping[str, str], around: Callable[[], Sequence[Level]]
-    ) -> None:
+    def _check_common(self, of_all: _Flags) -> None:
         """Raises ConfigError where a model without a section could not be loaded: no other could
         either."""
         try:
-            args = self._resolved({}, common, around)
+            args = self._resolved(of_all)
             args.model = str(DEFAULT_MODEL)
             answer_defaults(model_settings(args)[1].defaults)
         except DllamaError as error:
             raise ConfigError(f"A flag of all models is wrong: {error}") from error
 
-    def _tried(
-        self,
-        name: str,
-        found: _Source | None,
-        section: Mapping[str, str],
-        common: Mapping[str, str],
-        around: Callable[[], Sequence[Level]],
-        broken_line: str,
-    ) -> AnyModel:
+    def _tried(self, name: str, found: _Source | None, flags: _Flags, broken_line: str) -> AnyModel:
         """Returns a model of the list, with its fault where it cannot be loaded."""
         is_here = True
         try:
             if broken_line:
                 raise ConfigError(broken_line)
-            return self._listed(name, found, section, common, around)
+            return self._listed(name, found, flags)
         except NotDownloaded as error:
             is_here, fault = False, _how_to_download(error.name)
         except ModelFileError as error:
@@ -123,7 +126,7 @@ class ModelList:
         except DllamaError as error:
             fault = f"Its section in {self._settings.preset_file} cannot be used: {error}"
         source = found or _Source(name, Path(), 0, 0.0, "preset")
-        aliases = comma_list(next((section[k] for k in ALIAS_KEYS if k in section), ""))
+        aliases = comma_list(next((flags.section[k] for k in ALIAS_KEYS if k in flags.section), ""))
         return FaultyModel(ModelEntry(
             name=name,
             aliases=_other_names(name, *aliases, source.whole_name),
@@ -131,7 +134,7 @@ class ModelList:
             path="" if found is None else str(source.path),
             size_bytes=source.size_bytes,
             modified_s=source.modified_s,
-            preset=shown(name, section) if section else "",
+            preset=shown(name, flags.section) if flags.section else "",
             can_remove=source.can_remove,
             fault=fault,
             is_downloaded=is_here,
@@ -150,17 +153,10 @@ class ModelList:
             for model in models_in(self._settings.models_dir):
                 yield _of_folder(model)
 
-    def _listed(
-        self,
-        name: str,
-        found: _Source | None,
-        section: Mapping[str, str],
-        common: Mapping[str, str],
-        around: Callable[[], Sequence[Level]],
-    ) -> ListedModel:
+    def _listed(self, name: str, found: _Source | None, flags: _Flags) -> ListedModel:
         """Returns a model of the list. Raises DllamaError where it cannot be loaded."""
-        own, flags = own_keys({**common, **section})
-        args = self._resolved(section, common, around)
+        own, keys = own_keys({**flags.common, **flags.section})
+        args = self._resolved(flags)
         source = _named_source(name, args) or found or _source_called(name)
         args.model, args.model_name = str(source.path), name
         engine, server = model_settings(args)
@@ -169,7 +165,7 @@ class ModelList:
             fault = self._files.fault_of(source.path, source.size_bytes, source.modified_s)
             if fault:
                 raise ModelFileError(fault)
-        flags = {key: value for key, value in flags.items() if key not in MODEL_KEYS}
+        keys = {key: value for key, value in keys.items() if key not in MODEL_KEYS}
         return ListedModel(
             ModelEntry(
                 name=name,
@@ -179,8 +175,8 @@ class ModelList:
                 path=str(source.path),
                 size_bytes=source.size_bytes,
                 modified_s=source.modified_s,
-                args=("--model", str(source.path), *words_of_keys(flags, self._parser)),
-                preset=shown(name, {"model": str(source.path), **flags}),
+                args=("--model", str(source.path), *words_of_keys(keys, self._parser)),
+                preset=shown(name, {"model": str(source.path), **keys}),
                 defaults=defaults,
                 is_pinned=own.pin,
                 loads_on_startup=own.load_on_startup,
@@ -193,15 +189,11 @@ class ModelList:
             own.dedup_cache_models,
         )
 
-    def _resolved(
-        self,
-        section: Mapping[str, str],
-        common: Mapping[str, str],
-        around: Callable[[], Sequence[Level]],
-    ) -> argparse.Namespace:
+    def _resolved(self, flags: _Flags) -> argparse.Namespace:
         """Returns the flags of a model. Raises ConfigError."""
-        presets = [preset_level(own_keys(keys)[1], self._parser) for keys in (section, common)]
-        *above, below = around()
+        sections = (flags.section, flags.common)
+        presets = [preset_level(own_keys(keys)[1], self._parser) for keys in sections]
+        *above, below = flags.around()
         args = resolve(self._parser, [*above, *presets, below]).args
         list(taken_flags(args))
         use_hub_flags(args)
@@ -224,7 +216,7 @@ def _named_source(name: str, args: argparse.Namespace) -> _Source | None:
     if args.model is None:
         return None
     path = Path((is_name(args.model) and path_of(args.model, pulls=False)) or args.model)
-    return _Source(name, path, *file_facts(path), "preset")
+    return _of_path(name, path)
 
 
 def _source_called(name: str) -> _Source:
@@ -233,7 +225,11 @@ def _source_called(name: str) -> _Source:
     path = path_of(name, pulls=False)
     if path is None:
         raise ConfigError(f"it names no model; write model = PATH in [{name}].")
-    return _Source(name, Path(path), *file_facts(Path(path)), "preset")
+    return _of_path(name, Path(path))
+
+
+def _of_path(name: str, path: Path) -> _Source:
+    return _Source(name, path, *file_facts(path), "preset")
 
 
 def _how_to_download(name: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kernels.experts.slots import gather
-from kernels.matmul.multiply import WHOLE, matmul
-from kernels.matmul.sums import FixedSums, Units
+from kernels.matmul.multiply import matmul
+from kernels.matmul.sums import FixedSums
 from kernels.prepare import activations
 from kernels.weights.layout import Needs, Packed
 from kernels.weights.packing import Packing
@@ -44,15 +44,14 @@ def test_each_batch_is_a_product_of_its_own(
     a, needs = activations(n_rows, COLS), Needs(True, True, True)
     gather(team, x, np.arange(n_rows, dtype=np.int32), table_of(deal), a, needs)
     out, sums = np.full((n_rows, 48), np.nan, np.float32), FixedSums.zeros(n_rows, 48)
-    units = Units(64, 64)
     matmul(team, together, a, n_rows, out, table=table_of(deal))
-    matmul(team, together, a, n_rows, sums, 0, units, table_of(deal))
+    matmul(team, together, a, n_rows, sums, 0, 64, table_of(deal))
     for matrix, first, count in deal:
         alone = packed(team, fmt, raw[matrix * ROWS : (matrix + 1) * ROWS], 1)
         own = _input(team, x[first : first + count])
         wanted, exact = np.zeros((count, 48), np.float32), FixedSums.zeros(count, 48)
-        matmul(team, alone, own, count, wanted, 0, WHOLE)
-        matmul(team, alone, own, count, exact, 0, units)
+        matmul(team, alone, own, count, wanted)
+        matmul(team, alone, own, count, exact, 0, 64)
         assert np.array_equal(out[first : first + count], wanted)
         part = sums.rows(slice(first, first + count))
         assert np.array_equal(values_of(part), values_of(exact))

@@ -45,7 +45,7 @@ def product(fmt: FloatType, weights: np.ndarray, inputs: np.ndarray) -> np.ndarr
     run: Any = kind(engine.get_function_address(function.name))
     w, out = aligned(weights.shape, np.uint16), np.zeros((TOKENS, GROUP), np.float32)
     w[...] = weights
-    sums = SumArgs(NO_UNIT, NO_UNIT, int(Kind.PLAIN), 0, 0, 0)
+    sums = SumArgs(NO_UNIT, int(Kind.PLAIN), 0, 0, 0)
     run(PAIRS, 1, w.ctypes.data, 0, w.nbytes, 0, inputs.ctypes.data, 0, 0, 0, out.ctypes.data,
         out.strides[0], 0, 0, 0, 0, *sums)  # fmt: skip
     return out

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kernels.formats import ALL_TYPES, format_of
 from kernels.kernel import kind_of
 from kernels.matmul.multiply import matmul
-from kernels.matmul.sums import QUANTUM, FixedSums, Units
+from kernels.matmul.sums import QUANTUM, FixedSums
 from kernels.program import recording
 from kernels.weights.packing import pack
 from kernels.wire.fixed import add_fixed
@@ -27,14 +27,14 @@ CUTS = {
 
 def rounded(team, w, x, unit: int) -> np.ndarray:
     out = np.full((len(x), 48), np.nan, np.float32)
-    matmul(team, w, _input(team, x), len(x), out, units=Units(unit, unit))
+    matmul(team, w, _input(team, x), len(x), out, unit=unit)
     return out
 
 
 def fixed(team, w, x, unit: int) -> FixedSums:
     sums = FixedSums.zeros(len(x), 48)
     sums.low[:], sums.wide[:] = 77, 1
-    matmul(team, w, _input(team, x), len(x), sums, units=Units(unit, unit))
+    matmul(team, w, _input(team, x), len(x), sums, unit=unit)
     return sums
 
 

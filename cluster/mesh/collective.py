@@ -17,16 +17,18 @@ import numpy as np
 from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
+from cluster.mesh.line_making import make_lines, uses_lines
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
+from cluster.security.links import LinkSecurity
 from cluster.sockets import Context
 from dllama.collective import Addend, Pending, RowShares
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.meter import SyncTimes
 from kernels.matmul.sums import FixedSums
 from kernels.program import Call
-from kernels.wire.exchange import (
+from kernels.wire.places import (
     COMPUTE_NS,
     NETWORK_NS,
     SINCE_NS,
@@ -70,6 +72,8 @@ class MeshCollective:
         self._layouts = Layouts(rank, world_size)
         self._counters = self.links.counters
         self._compiled: CompiledSums | None = None
+        self._is_encrypted = False
+        self._listen: tuple[str, list[int]] = ("", [])
         self.begin_step()
 
     @property
@@ -81,7 +85,9 @@ class MeshCollective:
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
-        return self.links.bind(host, ports, security)
+        self._is_encrypted = isinstance(security, LinkSecurity)
+        self._listen = host, list(ports)
+        return self.links.bind(host, self._listen[1], security)
 
     def connect(self, peers: Sequence[str], timeout_s: float, keys: Sequence[str] = ()) -> None:
         """Connects to every peer and hears each once; `keys` are their public keys by rank.
@@ -112,9 +118,19 @@ class MeshCollective:
                 self.links.greet(current[0])
             for current[0] in self._others:
                 self.links.await_greeting(current[0])
+            self._make_lines()
         finally:
             self.links.watch = watch
         self._compiled = CompiledSums(self.links, self.world_size)
+
+    def _make_lines(self) -> None:
+        """Makes lines to ranks on other machines."""
+        wanted = [r for r in self._others if uses_lines() and not self.links.has_ring_from(r)]
+        host, ports = self._listen
+        lines = make_lines(
+            self.links, wanted, self._others, host, ports, is_encrypted=self._is_encrypted
+        )
+        self.links.add_lines(lines)
 
     def begin_step(self) -> None:
         """Starts the clock of this rank's computing: called when a step's work begins."""

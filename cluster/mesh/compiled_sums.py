@@ -8,19 +8,19 @@ libzmq that pyzmq brings along.
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from zmq.backend import cython
+import zmq
 
 from cluster.mesh.filing import Phase
+from cluster.mesh.libraries import address_of_function, has_functions, load_library
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
 from dllama.collective import Addend
 from kernels.matmul.sums import FixedSums
 from kernels.program import Call
 from kernels.weights.layout import GROUP
-from kernels.wire import exchange as places
+from kernels.wire import places
 from kernels.wire.exchange import exchange
 from kernels.wire.fixed import NO_MARKS
 
@@ -31,21 +31,16 @@ _FUNCTIONS = {
     places.DATA: "zmq_msg_data",
     places.SIZE: "zmq_msg_size",
     places.MORE: "zmq_msg_more",
+    places.POLL: "zmq_poll",
 }
 
 Key = tuple[int, int, tuple[int, ...]]
 
 
-def _load_libzmq() -> ctypes.CDLL | None:
-    """Returns the libzmq that pyzmq uses; None where its functions cannot be found, or where the
-    clock of compiled code is not Python's."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        library = ctypes.CDLL(str(cython._zmq.__file__))
-        for name in (*_FUNCTIONS.values(), "zmq_msg_init", "zmq_msg_close"):
-            getattr(library, name)
-    except (AttributeError, OSError):
+def _libzmq() -> ctypes.CDLL | None:
+    """Returns libzmq; None where its functions cannot be found."""
+    library, others = load_library(), ("zmq_msg_init", "zmq_msg_close")
+    if library is None or not has_functions(library, (*_FUNCTIONS.values(), *others)):
         return None
     return library
 
@@ -57,7 +52,7 @@ class CompiledSums:
         self._links, self._world_size = links, world_size
         self._session, self._calls = links.counters, dict[Key, Call]()
         self._messages: dict[Key, np.ndarray] = {}  # with their headers, uint8
-        self._library = _load_libzmq()
+        self._library = _libzmq()
         self._zmq_messages = np.zeros((world_size, places.ZMQ_MSG_BYTES), np.uint8)
         self._peers = np.zeros((world_size, places.PEER_WORDS), np.int64)
         if self._library is not None:
@@ -112,7 +107,7 @@ class CompiledSums:
     def _fill_in(self, library: ctypes.CDLL) -> None:
         session, links = self._session, self._links
         for place, name in _FUNCTIONS.items():
-            session[place] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+            session[place] = address_of_function(library, name)
         library.zmq_msg_data.restype = ctypes.c_void_p
         library.zmq_msg_size.restype = ctypes.c_size_t
         session[places.RANK], session[places.WORLD_SIZE] = links.rank, self._world_size
@@ -122,6 +117,11 @@ class CompiledSums:
             library.zmq_msg_init(self._message_at(rank))
             if rank != links.rank:
                 self._peers[rank, : places.FROM] = links.ways_to(rank)
+        n_lines = int(np.count_nonzero(self._peers[:, places.LINE]))
+        if n_lines:
+            self._items = np.zeros((1 + n_lines, 2), np.int64)
+            self._items[0] = links.inbox.underlying, zmq.POLLIN << 32
+            session[places.ITEMS], session[places.N_ITEMS] = self._items.ctypes.data, 1 + n_lines
 
     def _new_call(self, key: Key, x: Addend, out: np.ndarray) -> Call:
         is_exact = isinstance(x, FixedSums)

@@ -4,7 +4,8 @@ sums.
 A message is one ZeroMQ frame: a fixed header and a payload. One frame costs 20 us less a round
 trip than two, and a fixed header less than msgpack: on this link microseconds count. Between ranks
 of one machine the same bytes go through shared memory (see shared_ring) as long as there is room,
-and by ZeroMQ otherwise: messages are filed by what they are, not by when they came.
+and between machines short ones have connections of their own (see line). All else goes by ZeroMQ:
+messages are filed by what they are, not by when they came.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
 import zmq
 
 from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
+from cluster.mesh.line import Line
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
 from cluster.repeats import Repeats
@@ -34,7 +36,7 @@ from cluster.sockets import (
     make_socket,
 )
 from dllama.errors import PeerLost
-from kernels.wire import exchange as places
+from kernels.wire import places
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class MeshLinks:
         self._receiver = BusyPollReceiver()
         self._rings: dict[int, RingWriter] = {}
         self._ring_readers: dict[int, RingReader] = {}
+        self._lines: dict[int, Line] = {}
 
     @property
     def sent_bytes(self) -> int:
@@ -90,14 +93,15 @@ class MeshLinks:
         assert self._inbox is not None, "bind() comes before receiving"
         return self._inbox
 
-    def ways_to(self, rank: int) -> tuple[int, int, int]:
-        """Returns the addresses of a rank's outgoing socket, and of the rings to and from it; 0
-        where there is none."""
+    def ways_to(self, rank: int) -> tuple[int, int, int, int]:
+        """Returns the addresses of a rank's outgoing socket, of the rings to and from it, and of
+        the line to it; 0 where there is none."""
         to, back = self._rings.get(rank), self._ring_readers.get(rank)
         return (
             self._outs[rank].underlying,
             0 if to is None else to.address,
             0 if back is None else back.address,
+            self._lines[rank].address if rank in self._lines else 0,
         )
 
     @property
@@ -170,6 +174,22 @@ class MeshLinks:
             self._ring_readers[rank] = ring
             self._receiver.add(ring)
 
+    def tell(self, rank: int, block: int, payload: bytes) -> None:
+        """Tells a rank something about the line that they come to."""
+        message = bytearray(HEADER_BYTES) + payload
+        self.pack_header(message, Phase.LINE, block, 0, 0)
+        self.send(rank, message)
+
+    def hear(self, rank: int, block: int) -> memoryview:
+        """Waits for what a rank tells about the line to it. Raises as `take` does."""
+        return self.take(Key(0, Phase.LINE, block, rank)).payload
+
+    def add_lines(self, lines: Mapping[int, Line]) -> None:
+        """Sends short messages by these lines from now on, by rank; they are this object's now."""
+        for rank, line in lines.items():
+            self._lines[rank] = line
+            self._receiver.add_line(line)
+
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int
     ) -> None:
@@ -184,6 +204,9 @@ class MeshLinks:
             if not sleeps:
                 return
             message = WAKE_UP
+        elif rank in self._lines and self._lines[rank].write(message):
+            self.counters[places.SENT_BYTES] += len(message)
+            return
         while True:
             try:
                 out.send(message)
@@ -208,7 +231,14 @@ class MeshLinks:
         ring = self._rings.get(rank)
         return ring is not None and ring.has_reader
 
+    def has_ring_from(self, rank: int) -> bool:
+        """Returns whether a rank's messages come through shared memory."""
+        return rank in self._ring_readers
+
     def close(self) -> None:
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
         for watch in self._watches.values():
             watch.close()
         for out in self._outs.values():
@@ -251,12 +281,14 @@ class MeshLinks:
         lost = self.lost_rank()
         if lost is not None:
             self.drain()  # what it still sent is not needed, but its inbox should not block it
-            raise PeerLost(
-                f"rank {lost} at {self.hosts[lost]} closed its link to rank {self.rank}, or did "
-                "not answer on it for seconds",
-                rank=lost,
-                host=self.hosts[lost],
-            )
+            raise self._loss(lost, "closed its link to {}, or did not answer on it for seconds")
+        for rank, line in self._lines.items():
+            if line.why_broken:
+                raise self._loss(rank, f"has lost its direct connection to {{}}: {line.why_broken}")
+
+    def _loss(self, rank: int, what: str) -> PeerLost:
+        host, own = self.hosts[rank], f"rank {self.rank}"
+        return PeerLost(f"rank {rank} at {host} {what.format(own)}", rank=rank, host=host)
 
     def keep(self, frames: Sequence[bytes]) -> None:
         """Files a message, and drops those of strangers, who do not know the epoch. Raises

@@ -9,17 +9,20 @@ from collections.abc import Callable
 import numpy as np
 import zmq
 
+from cluster.mesh.line import Line
 from cluster.mesh.shared_ring import RingReader
-from cluster.sockets import Socket
+from cluster.sockets import SLICE_MS, Socket
 from kernels.kernel import Bound
+from kernels.wire import lines
 from kernels.wire import rings as kernels
-from kernels.wire.exchange import AWAY_NS, N_RESTS, RING_LOOKS, SPIN_NS
+from kernels.wire.places import AWAY_NS, N_RESTS, RING_LOOKS, SPIN_NS
 
 yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class BusyPollReceiver:
-    """Receives from one socket and any number of shared rings, polling first and blocking later.
+    """Receives from one socket and any number of shared rings and lines, polling first and blocking
+    later.
 
     It backs off where other threads need the core: for the next messages it blocks at once.
     """
@@ -28,6 +31,14 @@ class BusyPollReceiver:
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
         self._waits: dict[int, Bound] = {}  # by the number of polls
+        self._lines: list[Line] = []
+        self._read_lines: Bound | None = None
+
+    def add_line(self, line: Line) -> None:
+        """Looks at one more line from now on, which stays its owner's."""
+        self._lines.append(line)
+        addresses = np.array([each.address for each in self._lines], np.int64)
+        self._read_lines = lines.read_lines.bind(addresses)
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
@@ -57,7 +68,7 @@ class BusyPollReceiver:
 
     def look(self, receiver: Socket, n_looks: int = RING_LOOKS) -> list[bytes] | None:
         """Returns the frames of a message that has arrived, or None. n_looks is RING_LOOKS or 1."""
-        message = self._look_at_rings(n_looks)
+        message = self._look_at_rings(n_looks) or self._look_at_lines()
         if message is not None:
             return [message]
         try:
@@ -66,6 +77,7 @@ class BusyPollReceiver:
             return None
 
     def close(self) -> None:
+        self._lines, self._read_lines = [], None
         for ring in self._rings:
             ring.close()
         self._rings.clear()
@@ -78,15 +90,30 @@ class BusyPollReceiver:
             return None
         return self._rings[i].take()
 
+    def _look_at_lines(self) -> bytes | None:
+        if self._read_lines is None or (i := self._read_lines()) < 0:
+            return None
+        return self._lines[i].take() or None
+
     def _sleep(self, receiver: Socket) -> list[bytes]:
         for ring in self._rings:
             kernels.fall_asleep(ring.address, 1)
         try:
             message = self._look_at_rings(1)  # it may have come before the writer knew
-            return sleep_for_message(receiver) if message is None else [message]
+            if message is not None:
+                return [message]
+            return self._sleep_beside_lines(receiver) if self._lines else sleep_for_message(receiver)
         finally:
             for ring in self._rings:
                 kernels.fall_asleep(ring.address, 0)
+
+    def _sleep_beside_lines(self, receiver: Socket) -> list[bytes]:
+        waiting = [
+            (line.fd, zmq.POLLIN | (zmq.POLLOUT if line.is_sending else 0)) for line in self._lines
+        ]
+        zmq.zmq_poll([(receiver, zmq.POLLIN), *waiting], SLICE_MS)
+        message = self._look_at_lines()
+        return receiver.recv_multipart(zmq.NOBLOCK) if message is None else [message]
 
 
 def sleep_for_message(receiver: Socket) -> list[bytes]:

@@ -42,6 +42,41 @@ def sched_yield(typingctx: Any) -> Any:
 
 
 @intrinsic
+def send(typingctx: Any, fd: Any, data: Any, n_bytes: Any, flags: Any) -> Any:
+    """Sends bytes at an address through a socket; returns how many were taken, -1 for an error."""
+    return types.int64(*[types.int64] * 4), _socket_call("send")
+
+
+@intrinsic
+def recv(typingctx: Any, fd: Any, data: Any, n_bytes: Any, flags: Any) -> Any:
+    """Reads bytes from a socket to an address; returns how many, 0 at the end, -1 for an error."""
+    return types.int64(*[types.int64] * 4), _socket_call("recv")
+
+
+def _socket_call(name: str) -> Any:
+    call = _calls(name, I64, [I32, I64, I64, I32])
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        fd, data, n_bytes, flags = values
+        ints = builder.trunc(fd, I32), builder.trunc(flags, I32)
+        return call(context, builder, signature, [ints[0], data, n_bytes, ints[1]])
+
+    return codegen
+
+
+@intrinsic
+def errno(typingctx: Any) -> Any:
+    """The error of this thread's last call that failed; Linux only."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(I32.as_pointer(), [])
+        function = cgutils.get_or_insert_function(builder.module, kind, "__errno_location")
+        return builder.sext(builder.load(builder.call(function, [])), I64)
+
+    return types.int64(), codegen
+
+
+@intrinsic
 def clock_ns(typingctx: Any) -> Any:
     """Nanoseconds of a clock that only goes forward; Linux only."""
 

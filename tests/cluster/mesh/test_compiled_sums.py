@@ -21,7 +21,7 @@ from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
 from dllama.runtime.executor import Replay, Sum
 from kernels.matmul.sums import FixedSums
-from kernels.wire import exchange as places
+from kernels.wire import places
 from tests.fixed_sums import fixed_sums
 
 EPOCH, WIDTH = 7, 64

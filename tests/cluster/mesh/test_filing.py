@@ -9,7 +9,7 @@ import pytest
 from cluster.mesh import filing
 from cluster.mesh.filing import MAX_AHEAD, MAX_BLOCK_BYTES, MAX_BLOCKS, Arrived, Filing, Key, Phase
 from dllama.errors import ProtocolError
-from kernels.wire.exchange import SESSION_WORDS
+from kernels.wire.places import SESSION_WORDS
 
 
 def arrived(n_bytes: int = 4) -> Arrived:

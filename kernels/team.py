@@ -51,8 +51,8 @@ SPINS_BEFORE_YIELDING = 2_000
 NAP_US = 50  # where there is no futex
 
 _ON_LINUX = sys.platform.startswith("linux")
-_SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98}.get(platform.machine(), -1)
-HAS_FUTEX = _ON_LINUX and _SYS_FUTEX > 0
+SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98}.get(platform.machine(), -1)
+HAS_FUTEX = _ON_LINUX and SYS_FUTEX > 0
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 
 
@@ -144,7 +144,7 @@ def region(body: Any) -> Any:
         atomic_store(base + JOIN, epoch << 16)
         atomic_store(base + EPOCH, epoch)
         if HAS_FUTEX and atomic_load(base + PARKED) > 0:
-            syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
+            syscall(SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
         _run_job(job, 0, packed)
         joined = atomic_exchange(base + JOIN, CLOSED) & 0xFFFF
         spins = 0
@@ -183,7 +183,7 @@ def _help(team, thread):
                 if HAS_FUTEX:
                     atomic_add(base + PARKED, 1)
                     # Sleeps only while the counter's low word is still what was seen.
-                    syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
+                    syscall(SYS_FUTEX, base + EPOCH, FUTEX_WAIT_PRIVATE, seen & 0xFFFFFFFF, 0, 0)
                     atomic_add(base + PARKED, -1)
                 else:
                     usleep(np.uint32(NAP_US))
@@ -205,7 +205,7 @@ def _stop(team):
     atomic_store(base + STOP, 1)
     atomic_add(base + EPOCH, 1)
     if HAS_FUTEX:
-        syscall(_SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
+        syscall(SYS_FUTEX, base + EPOCH, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0)
 
 
 class Team:

@@ -17,8 +17,8 @@ import numpy as np
 from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
-from cluster.mesh.line_making import make_lines, uses_lines
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
+from cluster.mesh.meeting import meet, uses_connections
 from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
 from cluster.security.links import LinkSecurity
@@ -118,19 +118,20 @@ class MeshCollective:
                 self.links.greet(current[0])
             for current[0] in self._others:
                 self.links.await_greeting(current[0])
-            self._make_lines()
+            self._meet()
         finally:
             self.links.watch = watch
         self._compiled = CompiledSums(self.links, self.world_size)
 
-    def _make_lines(self) -> None:
-        """Makes lines to ranks on other machines."""
-        wanted = [r for r in self._others if uses_lines() and not self.links.has_ring_from(r)]
+    def _meet(self) -> None:
+        """Makes connections to ranks on other machines."""
+        uses = uses_connections()
+        wanted = [r for r in self._others if uses and not self.links.has_ring_from(r)]
         host, ports = self._listen
-        lines = make_lines(
-            self.links, wanted, self._others, host, ports, is_encrypted=self._is_encrypted
+        is_encrypted = self._is_encrypted
+        self.links.use(
+            meet(self.links, wanted, self._others, host, ports, is_encrypted=is_encrypted)
         )
-        self.links.add_lines(lines)
 
     def begin_step(self) -> None:
         """Starts the clock of this rank's computing: called when a step's work begins."""
@@ -271,8 +272,9 @@ class MeshCollective:
         self, message: bytearray, phase: Phase, block: Block, sequence: int, compute_ns: int
     ) -> None:
         self.links.pack_header(message, phase, block.number, sequence, compute_ns)
+        is_awaited = phase == Phase.PARTIAL and block.owner is None  # of a sum to all
         for rank in block.receivers:
-            self.links.send(rank, message)
+            self.links.send(rank, message, is_awaited=is_awaited)
 
     def _add_up_all(
         self, codec: SyncCodec, sequence: int, blocks: Iterable[Block], own: Iterable[np.ndarray],

@@ -19,8 +19,8 @@ MAX_AHEAD = 64  # collectives a peer may be ahead: gathers do not wait, all else
 MAX_PART_BYTES = 256 << 20  # a piece for rank 0: whole rows of logits
 MAX_BLOCK_BYTES = 4 << 20  # of partials and sums, which are cut: 1 MiB as float32
 MAX_BLOCKS = 1 << 12
-MAX_OFFER_BYTES = 64
-MAX_LINE_BLOCKS = 2  # an offer of a line, and whether it stands
+MAX_OFFER_BYTES = 128
+MAX_MEETING_BLOCKS = 2  # an offer of connections, and whether they stand
 MAX_EARLY_BYTES = 512 << 20  # of one rank: a few payloads
 
 
@@ -29,7 +29,7 @@ class Phase(IntEnum):
     PARTIAL = 1  # a rank's own addend
     ROWS = 2  # rows that their owner has finished
     PART = 3  # a piece for rank 0
-    LINE = 4  # how two ranks come to a line
+    MEETING = 4  # how two ranks come to connections of their own
 
 
 _LIMITS = {  # the longest payload, and how many blocks
@@ -37,7 +37,7 @@ _LIMITS = {  # the longest payload, and how many blocks
     int(Phase.PARTIAL): (MAX_BLOCK_BYTES, MAX_BLOCKS),
     int(Phase.ROWS): (MAX_BLOCK_BYTES, MAX_BLOCKS),
     int(Phase.PART): (MAX_PART_BYTES, 1),
-    int(Phase.LINE): (MAX_OFFER_BYTES, MAX_LINE_BLOCKS),
+    int(Phase.MEETING): (MAX_OFFER_BYTES, MAX_MEETING_BLOCKS),
 }
 
 
@@ -125,7 +125,7 @@ class Filing:
             )
         max_bytes, max_blocks = _LIMITS.get(phase, (-1, 0))
         is_sound = n_bytes <= max_bytes and block < max_blocks
-        is_sound = is_sound and (sequence == 0) == (phase in (Phase.HELLO, Phase.LINE))
+        is_sound = is_sound and (sequence == 0) == (phase in (Phase.HELLO, Phase.MEETING))
         if not is_sound or (phase == Phase.PART and self._rank != 0):
             raise ProtocolError(
                 f"{self._named(rank)} sent {n_bytes} bytes as block {block} of phase {phase} in "

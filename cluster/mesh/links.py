@@ -4,8 +4,9 @@ sums.
 A message is one ZeroMQ frame: a fixed header and a payload. One frame costs 20 us less a round
 trip than two, and a fixed header less than msgpack: on this link microseconds count. Between ranks
 of one machine the same bytes go through shared memory (see shared_ring) as long as there is room,
-and between machines short ones have connections of their own (see line). All else goes by ZeroMQ:
-messages are filed by what they are, not by when they came.
+and between machines through TCP connections of their own, a line for short ones and a stream for
+long ones (see meeting). All else goes by ZeroMQ: messages are filed by what they are, not by when
+they came.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import zmq
 
 from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
 from cluster.mesh.line import Line
+from cluster.mesh.meeting import Met
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
+from cluster.mesh.stream import Bell, Stream
 from cluster.repeats import Repeats
 from cluster.security.epoch_links import SessionLinks
 from cluster.security.links import MESH
@@ -78,6 +81,8 @@ class MeshLinks:
         self._rings: dict[int, RingWriter] = {}
         self._ring_readers: dict[int, RingReader] = {}
         self._lines: dict[int, Line] = {}
+        self._streams: dict[int, Stream] = {}
+        self._bell: Bell | None = None
 
     @property
     def sent_bytes(self) -> int:
@@ -175,28 +180,36 @@ class MeshLinks:
             self._receiver.add(ring)
 
     def tell(self, rank: int, block: int, payload: bytes) -> None:
-        """Tells a rank something about the line that they come to."""
+        """Tells a rank something about the connections that they come to."""
         message = bytearray(HEADER_BYTES) + payload
-        self.pack_header(message, Phase.LINE, block, 0, 0)
+        self.pack_header(message, Phase.MEETING, block, 0, 0)
         self.send(rank, message)
 
     def hear(self, rank: int, block: int) -> memoryview:
-        """Waits for what a rank tells about the line to it. Raises as `take` does."""
-        return self.take(Key(0, Phase.LINE, block, rank)).payload
+        """Waits for what a rank tells about the connections to it. Raises as `take` does."""
+        return self.take(Key(0, Phase.MEETING, block, rank)).payload
 
-    def add_lines(self, lines: Mapping[int, Line]) -> None:
-        """Sends short messages by these lines from now on, by rank; they are this object's now."""
-        for rank, line in lines.items():
-            self._lines[rank] = line
-            self._receiver.add_line(line)
+    def use(self, met: Mapping[int, Met]) -> None:
+        """Sends short messages by lines and long ones by streams over these connections from now
+        on, by rank; they are this object's now."""
+        if not met:
+            return
+        self._bell = self._receiver.bell = Bell()
+        for rank, ((for_line, for_stream), keys) in met.items():
+            line = self._lines[rank] = Line(for_line, keys[0])
+            stream = self._streams[rank] = Stream(for_stream, self._bell, keys[1])
+            self._receiver.add_connections(line, stream)
 
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int
     ) -> None:
         HEADER.pack_into(buffer, 0, MAGIC, phase, self.rank, block, self.epoch, sequence, compute)
 
-    def send(self, rank: int, message: bytes | bytearray | memoryview) -> None:
-        """Sends a whole message (header and payload), which is copied."""
+    def send(
+        self, rank: int, message: bytes | bytearray | memoryview, *, is_awaited: bool = True
+    ) -> None:
+        """Sends a whole message (header and payload), which is copied. The receiver may wait in
+        compiled code for one that `is_awaited`; others may take the way for long ones."""
         out, ring = self._outs[rank], self._rings.get(rank)
         sleeps = None if ring is None else ring.write(message)
         if sleeps is not None:
@@ -204,9 +217,11 @@ class MeshLinks:
             if not sleeps:
                 return
             message = WAKE_UP
-        elif rank in self._lines and self._lines[rank].write(message):
-            self.counters[places.SENT_BYTES] += len(message)
-            return
+        elif rank in self._lines:
+            way = self._lines[rank] if is_awaited else self._streams[rank]
+            if way.write(message):
+                self.counters[places.SENT_BYTES] += len(message)
+                return
         while True:
             try:
                 out.send(message)
@@ -236,9 +251,16 @@ class MeshLinks:
         return rank in self._ring_readers
 
     def close(self) -> None:
+        self._receiver.close()
         for line in self._lines.values():
             line.close()
+        for stream in self._streams.values():
+            stream.close()
         self._lines.clear()
+        self._streams.clear()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
         for watch in self._watches.values():
             watch.close()
         for out in self._outs.values():
@@ -247,7 +269,6 @@ class MeshLinks:
             ring.close()
         self._rings.clear()
         self._ring_readers.clear()
-        self._receiver.close()
         if self._inbox is not None:
             self._inbox.close()
         self._watches.clear()
@@ -283,8 +304,9 @@ class MeshLinks:
             self.drain()  # what it still sent is not needed, but its inbox should not block it
             raise self._loss(lost, "closed its link to {}, or did not answer on it for seconds")
         for rank, line in self._lines.items():
-            if line.why_broken:
-                raise self._loss(rank, f"has lost its direct connection to {{}}: {line.why_broken}")
+            why = line.why_broken or self._streams[rank].why_broken
+            if why:
+                raise self._loss(rank, f"has lost its direct connection to {{}}: {why}")
 
     def _loss(self, rank: int, what: str) -> PeerLost:
         host, own = self.hosts[rank], f"rank {self.rank}"

@@ -22,6 +22,7 @@ from dllama.limits import Range
 
 SIZES = (2 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20)  # bytes: a row's sums, and a prompt's
 ROW_BYTES = SIZES[1]  # of a row's sums, of models of 1B
+LONG_FROM = 3  # of a long step, which travel as its messages do
 LAST = len(SIZES)  # follows the last exchange
 WARM = 3  # first exchanges of a size, which do not count
 BUDGET_S = 0.012  # of a size, where exchanges are short
@@ -74,7 +75,7 @@ class _Exchange:
         links, message = self._links, self._messages[size]
         message[HEADER_BYTES] = following
         links.pack_header(message, Phase.PARTIAL, self._number, links.sequence, 0)
-        links.send(self._peer, message)
+        links.send(self._peer, message, is_awaited=size < LONG_FROM)
         key = Key(links.sequence, Phase.PARTIAL, self._number, self._peer)
         payload = links.take(key).payload
         self._number += 1

@@ -11,9 +11,10 @@ import zmq
 
 from cluster.mesh.line import Line
 from cluster.mesh.shared_ring import RingReader
+from cluster.mesh.stream import Bell, Stream
 from cluster.sockets import SLICE_MS, Socket
 from kernels.kernel import Bound
-from kernels.wire import lines
+from kernels.wire import lines, streams
 from kernels.wire import rings as kernels
 from kernels.wire.places import AWAY_NS, N_RESTS, RING_LOOKS, SPIN_NS
 
@@ -21,8 +22,8 @@ yield_core: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0
 
 
 class BusyPollReceiver:
-    """Receives from one socket and any number of shared rings and lines, polling first and blocking
-    later.
+    """Receives from one socket and any number of shared rings, lines and streams, polling first and
+    blocking later.
 
     It backs off where other threads need the core: for the next messages it blocks at once.
     """
@@ -32,13 +33,18 @@ class BusyPollReceiver:
         self._rings: list[RingReader] = []
         self._waits: dict[int, Bound] = {}  # by the number of polls
         self._lines: list[Line] = []
-        self._read_lines: Bound | None = None
+        self._streams: list[Stream] = []
+        self._find_line: Bound | None = None
+        self._find_stream: Bound | None = None
+        self.bell: Bell | None = None  # of the streams
 
-    def add_line(self, line: Line) -> None:
-        """Looks at one more line from now on, which stays its owner's."""
+    def add_connections(self, line: Line, stream: Stream) -> None:
+        """Looks at these too from now on, which stay their owner's."""
         self._lines.append(line)
-        addresses = np.array([each.address for each in self._lines], np.int64)
-        self._read_lines = lines.read_lines.bind(addresses)
+        self._streams.append(stream)
+        addresses = [np.array([x.address for x in xs]) for xs in (self._lines, self._streams)]
+        self._find_line = lines.read_lines.bind(addresses[0])
+        self._find_stream = streams.find.bind(addresses[1])
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
@@ -68,7 +74,7 @@ class BusyPollReceiver:
 
     def look(self, receiver: Socket, n_looks: int = RING_LOOKS) -> list[bytes] | None:
         """Returns the frames of a message that has arrived, or None. n_looks is RING_LOOKS or 1."""
-        message = self._look_at_rings(n_looks) or self._look_at_lines()
+        message = self._look_at_rings(n_looks) or self._look_at_connections()
         if message is not None:
             return [message]
         try:
@@ -77,7 +83,8 @@ class BusyPollReceiver:
             return None
 
     def close(self) -> None:
-        self._lines, self._read_lines = [], None
+        self._lines, self._streams, self.bell = [], [], None
+        self._find_line = self._find_stream = None
         for ring in self._rings:
             ring.close()
         self._rings.clear()
@@ -90,10 +97,12 @@ class BusyPollReceiver:
             return None
         return self._rings[i].take()
 
-    def _look_at_lines(self) -> bytes | None:
-        if self._read_lines is None or (i := self._read_lines()) < 0:
+    def _look_at_connections(self) -> bytes | None:
+        if self._find_line is None or self._find_stream is None:
             return None
-        return self._lines[i].take() or None
+        if (i := self._find_line()) >= 0 and (message := self._lines[i].take()):
+            return message
+        return self._streams[i].take() or None if (i := self._find_stream()) >= 0 else None
 
     def _sleep(self, receiver: Socket) -> list[bytes]:
         for ring in self._rings:
@@ -102,17 +111,27 @@ class BusyPollReceiver:
             message = self._look_at_rings(1)  # it may have come before the writer knew
             if message is not None:
                 return [message]
-            return self._sleep_beside_lines(receiver) if self._lines else sleep_for_message(receiver)
+            if self.bell is not None:
+                return self._sleep_beside_connections(receiver, self.bell)
+            return sleep_for_message(receiver)
         finally:
             for ring in self._rings:
                 kernels.fall_asleep(ring.address, 0)
 
-    def _sleep_beside_lines(self, receiver: Socket) -> list[bytes]:
-        waiting = [
-            (line.fd, zmq.POLLIN | (zmq.POLLOUT if line.is_sending else 0)) for line in self._lines
-        ]
-        zmq.zmq_poll([(receiver, zmq.POLLIN), *waiting], SLICE_MS)
-        message = self._look_at_lines()
+    def _sleep_beside_connections(self, receiver: Socket, bell: Bell) -> list[bytes]:
+        bell.is_needed(True)
+        try:
+            message = self._look_at_connections()  # it may have come before the threads knew
+            if message is None:
+                waiting = [
+                    (line.fd, zmq.POLLIN | (zmq.POLLOUT if line.is_sending else 0))
+                    for line in self._lines
+                ]
+                zmq.zmq_poll([(receiver, zmq.POLLIN), (bell.fd, zmq.POLLIN), *waiting], SLICE_MS)
+                bell.silence()
+                message = self._look_at_connections()
+        finally:
+            bell.is_needed(False)
         return receiver.recv_multipart(zmq.NOBLOCK) if message is None else [message]
 
 

@@ -53,6 +53,17 @@ def recv(typingctx: Any, fd: Any, data: Any, n_bytes: Any, flags: Any) -> Any:
     return types.int64(*[types.int64] * 4), _socket_call("recv")
 
 
+@intrinsic
+def write(typingctx: Any, fd: Any, data: Any, n_bytes: Any) -> Any:
+    """Writes bytes at an address to a file; returns how many were taken, -1 for an error."""
+    call = _calls("write", I64, [I32, I64, I64])
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return call(context, builder, signature, [builder.trunc(values[0], I32), *values[1:]])
+
+    return types.int64(*[types.int64] * 3), codegen
+
+
 def _socket_call(name: str) -> Any:
     call = _calls(name, I64, [I32, I64, I64, I32])
 

@@ -15,7 +15,8 @@ from kernels.emit.intrinsics import (
 from kernels.emit.jit import jitted
 from kernels.emit.system import clock_ns, sched_yield
 from kernels.wire import places as at
-from kernels.wire.lines import FD, N_LEFT, free_line, look_at_line, message_of
+from kernels.wire.frames import FD
+from kernels.wire.lines import N_LEFT, free_line, look_at_line, message_of
 from kernels.wire.rings import ASLEEP, HEADER_BYTES, N_SLOTS, READ, SLOT_BYTES, WRITTEN
 
 _ALL_BUT_RANK = (1 << 48) - 1  # bits of a message's first word

@@ -39,6 +39,7 @@ from cluster.sockets import (
     make_socket,
 )
 from dllama.errors import PeerLost
+from dllama.host.container import is_throttled
 from kernels.wire import places
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class MeshLinks:
         self.counters = np.zeros(places.SESSION_WORDS, np.int64)  # compiled code counts there too
         self.peers: Sequence[str] = ()  # endpoints by rank
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
+        # Polling uses up what a container may compute in: the rank would be paused for it.
+        self.counters[places.POLL_NS] = 0 if is_throttled() else places.SPIN_NS
         self._context = context
         self._inbox: Socket | None = None
         self._security: SessionLinks | None = None
@@ -77,7 +80,7 @@ class MeshLinks:
         self._filing = Filing(rank, self.counters)
         self._repeats = Repeats()
         self._useless_since: float | None = None  # messages that bring nothing keep coming
-        self._receiver = BusyPollReceiver()
+        self._receiver = BusyPollReceiver(int(self.counters[places.POLL_NS]))
         self._rings: dict[int, RingWriter] = {}
         self._ring_readers: dict[int, RingReader] = {}
         self._lines: dict[int, Line] = {}

@@ -28,7 +28,8 @@ class BusyPollReceiver:
     It backs off where other threads need the core: for the next messages it blocks at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, poll_ns: int = SPIN_NS) -> None:
+        self._poll_ns = poll_ns
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
         self._waits: dict[int, Bound] = {}  # by the number of polls
@@ -60,7 +61,7 @@ class BusyPollReceiver:
             self.n_resting -= 1
             return self._sleep(receiver)
         now = time.perf_counter_ns()
-        until = now + SPIN_NS
+        until = now + self._poll_ns
         while now < until:
             message = self.look(receiver)
             if message is not None:

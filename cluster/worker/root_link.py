@@ -26,6 +26,8 @@ from cluster.sockets import (
 from cluster.wire.codec import epoch_of
 from cluster.wire.messages import Message, pack, unpack
 from dllama.errors import ClusterError, PeerLost, ProtocolError
+from dllama.host.container import is_throttled
+from kernels.wire.places import SPIN_NS
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class RootLink:
         )
         self._socket.setsockopt(zmq.LINGER, 1_000)  # a last message may leave
         self._root: bytes | None = None  # its identity, once it has spoken
-        self._receiver = BusyPollReceiver()
+        self._receiver = BusyPollReceiver(0 if is_throttled() else SPIN_NS)
         self._repeats = Repeats()
         self._idled_at = 0.0  # when strangers' messages last kept this rank from being idle
 

@@ -4,7 +4,6 @@ or is sent has the type that was asked for."""
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +19,7 @@ from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.kept_tensors import KeptTensors
 from dllama.formats.mapped_source import checked_cut, cut_bytes, cut_of
 from dllama.formats.writing.encode import ENCODABLE, encode
+from dllama.host.container import n_cores
 from dllama.qtypes import BLOCK, QType, row_bytes
 from dllama.quantizing.choice import fitting
 from dllama.weight_source import TensorInfo, WeightSource
@@ -54,7 +54,7 @@ class QuantizedSource:
         `keeps_bytes` of what was made are kept, so that it is not made for each of them."""
         self._source, self._qtype = source, qtype
         self._tensors = {name: self._made(info) for name, info in source.tensors.items()}
-        self._pool = ThreadPoolExecutor(_n_threads(), "quantize")
+        self._pool = ThreadPoolExecutor(n_cores(), "quantize")
         self._kept = KeptTensors(keeps_bytes)
         odd = [
             name
@@ -138,11 +138,6 @@ class QuantizedSource:
 def _bits(qtype: QType) -> float:
     """Returns the bits of a value."""
     return 8 * BLOCK[qtype].bytes / BLOCK[qtype].values
-
-
-def _n_threads() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_weights(path: str | Path, type_name: str | None, *, keeps_bytes: int = 0) -> WeightSource:

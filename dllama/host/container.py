@@ -5,6 +5,7 @@ Both versions of cgroups are read; without a limit, or on other systems than Lin
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -53,6 +54,20 @@ def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:
         if quota and period:
             limits.append(quota / period)
     return min(limits, default=None)
+
+
+def is_throttled(root: Path = _ROOT, own: Path = _OWN) -> bool:
+    """Returns whether this process is paused where it uses all its cores all the time: its
+    container has less processor time than they."""
+    limit = cpu_limit(root, own)
+    return limit is not None and limit < n_cores()
+
+
+def n_cores() -> int:
+    """Returns the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _folders(root: Path, own: Path, controller: str) -> list[Path]:

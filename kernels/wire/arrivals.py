@@ -173,7 +173,7 @@ def await_all(session, peers, call, n_looks):
     """Waits for the messages of all peers; returns whether they have come."""
     n_left = session[at.WORLD_SIZE] - 1
     now = clock_ns()
-    until = now + at.SPIN_NS
+    until = now + session[at.POLL_NS]
     while n_left > 0:
         if session[at.RESTING] > 0 or now >= until:
             found = _sleep(session, peers, call)

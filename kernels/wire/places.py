@@ -13,12 +13,13 @@ from __future__ import annotations
     STARTED_NS, SLOWEST_NS,  # of this exchange
     N_SENT,  # peers that have been sent to
     RESTING,  # messages to sleep for at once
+    POLL_NS,  # how long to poll for a message before sleeping
     RANK, WORLD_SIZE, INBOX,
     MESSAGES,  # the address of a zmq_msg_t for each rank, for what it sent; this rank's is spare
     SEND, RECEIVE, MOVE, DATA, SIZE, MORE, POLL,  # the addresses of libzmq's functions
     ITEMS, N_ITEMS,  # what zmq_poll waits for: the inbox, then the lines; none without lines
     SESSION_WORDS,
-) = range(27)  # fmt: skip
+) = range(28)  # fmt: skip
 
 # of each rank; LINE is the address of a line's words, 0 where there is none
 OUT, RING_OUT, RING_IN, LINE, FROM, PAYLOAD, PEER_WORDS = range(7)

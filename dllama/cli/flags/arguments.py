@@ -12,7 +12,7 @@ from dllama.cli.flags.settings import (
     MAX_SPECULATE,
 )
 from dllama.errors import ConfigError
-from dllama.host.container import cpu_limit
+from dllama.host.container import cpu_limit, n_cores
 
 DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"
 """Trained by examples/demo_model; what answers where no model is named."""
@@ -101,11 +101,10 @@ def default_threads() -> int:
     adds noise, and a thread beyond a container's processor time only waits."""
     import psutil  # which few commands need
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = cpu_limit()
     share = physical if quota is None else int(quota)
-    return max(1, min(physical, allowed or physical, share))
+    return max(1, min(physical, n_cores(), share))
 
 
 def add_model_flag(parser: argparse._ActionsContainer) -> None:

@@ -15,6 +15,7 @@ OTHERS = {
     "DLLAMA_SESSIONS": "the folder of saved sessions on a worker",
     "DLLAMA_ISA": "the instructions that kernels may use",
     "DLLAMA_SHARED_MEMORY": "0: ranks of one machine share no memory",
+    "DLLAMA_LINES": "0: sums of ranks on several machines go by ZeroMQ alone",
     "DLLAMA_ENCRYPT_LOOPBACK": "1: encrypts links within one machine too",
     "DLLAMA_SHARED": "the folder of the data of tests",
     "DLLAMA_TESTS": "which tests are run",

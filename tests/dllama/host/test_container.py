@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dllama.host.container import cpu_limit, memory_left
+from dllama.host.container import cpu_limit, is_throttled, memory_left, n_cores
 
 
 def write(folder: Path, **files: str) -> None:
@@ -56,3 +56,10 @@ def test_no_limit_is_none(tmp_path: Path, own: Path, limit: str) -> None:
 def test_no_linux_is_none(tmp_path: Path) -> None:
     assert memory_left(tmp_path / "none", tmp_path / "nothing") is None
     assert cpu_limit(tmp_path / "none", tmp_path / "nothing") is None
+
+
+def test_a_group_with_less_time_than_its_cores_is_throttled(tmp_path: Path, own: Path) -> None:
+    own.write_text("0::/box\n")
+    for quota, expected in ((50_000, True), (100_000 * n_cores(), False), ("max", False)):
+        write(tmp_path / "cg/box", cpu__max=f"{quota} 100000")
+        assert is_throttled(tmp_path / "cg", own) is expected

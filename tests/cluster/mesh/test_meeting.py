@@ -1,0 +1,233 @@
+"""Ranks of several machines come to connections of their own, whoever else knocks; where they do
+not, everything goes by ZeroMQ and the sums are the same."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zmq
+
+from cluster.mesh import libraries, meeting
+from cluster.mesh.collective import MeshCollective
+from cluster.mesh.meeting import OFFER_BYTES, Offer, uses_connections
+from cluster.mesh.sync_type import SyncType
+from cluster.security.keys import new_pair
+from cluster.security.links import LinkSecurity
+from cluster.sockets import endpoint
+from dllama.errors import PeerLost, ProtocolError
+from tests.ports import own_port
+
+EPOCH = 11
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks"),
+    pytest.mark.timeout(200),
+    pytest.mark.skipif(not uses_connections(), reason="connections of ranks need Linux"),
+]
+
+
+class Mesh:
+    """Ranks in threads, which share no memory, encrypted or plain."""
+
+    def __init__(self, n: int, *, encrypts: bool = False, ports: list[int] | None = None) -> None:
+        self.context = zmq.Context()
+        self.security = []
+        if encrypts:
+            for _ in range(n):
+                context = zmq.Context()  # a gate has the one endpoint of its context
+                self.security.append((context, LinkSecurity(context, new_pair())))
+        self.ranks = [
+            MeshCollective(
+                r, n, EPOCH, sync_type=SyncType.F32,
+                context=self.security[r][0] if encrypts else self.context,
+            )
+            for r in range(n)
+        ]  # fmt: skip
+        for _, each in self.security:
+            each.start()
+        ways = [each for _, each in self.security] or [None] * n
+        self.peers = [
+            endpoint("127.0.0.1", rank.bind("127.0.0.1", ports or [0], way))
+            for rank, way in zip(self.ranks, ways, strict=True)
+        ]
+        self.keys = [each.public_key for _, each in self.security]
+
+    def each(self, body: Callable[[MeshCollective], object]) -> list[object]:
+        with ThreadPoolExecutor(len(self.ranks)) as pool:
+            return list(pool.map(body, self.ranks, timeout=60))
+
+    def connect(self) -> None:
+        self.each(lambda rank: rank.connect(self.peers, 30.0, self.keys))
+
+    def n_met(self) -> list[int]:
+        return [len(rank.links._lines) for rank in self.ranks]
+
+    def check_sums(self) -> None:
+        """Short and long ones, which are those of one rank."""
+        n = len(self.ranks)
+        for n_rows in (1, 8, 300):
+            xs = [
+                np.random.default_rng(10 * n_rows + r).standard_normal((n_rows, 1024), np.float32)
+                for r in range(n)
+            ]
+            expected = xs[0].copy()
+            for x in xs[1:]:
+                expected += x
+
+            def add(rank: MeshCollective, xs: list[np.ndarray] = xs) -> np.ndarray:
+                out = np.zeros_like(xs[rank.rank])
+                rank.all_reduce(xs[rank.rank], out)
+                return out
+
+            for out in self.each(add):
+                assert np.array_equal(out, expected)  # type: ignore[arg-type]
+        assert self.each(lambda rank: rank.gather(bytes([rank.rank])))[0] == [
+            bytes([r]) for r in range(n)
+        ]
+
+    def close(self) -> None:
+        for rank in self.ranks:
+            rank.close()
+        for context, each in self.security:
+            each.close()
+            context.destroy(linger=0)
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def make_mesh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Mesh]]:
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
+    made: list[Mesh] = []
+
+    def make(n: int, **more: object) -> Mesh:
+        made.append(Mesh(n, **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for mesh in made:
+        mesh.close()
+
+
+@pytest.mark.parametrize("encrypts", [False, True], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_all_ranks_meet_all_others(make_mesh: Callable[..., Mesh], n: int, encrypts: bool) -> None:
+    mesh = make_mesh(n, encrypts=encrypts)
+    mesh.connect()
+    assert mesh.n_met() == [n - 1] * n
+    mesh.check_sums()
+    sealed = {bool(line._words[1]) for rank in mesh.ranks for line in rank.links._lines.values()}
+    assert sealed == {encrypts}
+
+
+def test_ranks_that_share_memory_need_none(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "1")
+    mesh = make_mesh(3)
+    mesh.connect()
+    assert mesh.n_met() == [0, 0, 0]
+    mesh.check_sums()
+
+
+def test_a_rank_that_wants_none_is_talked_to_by_zeromq(make_mesh: Callable[..., Mesh]) -> None:
+    mesh = make_mesh(3)
+    mesh.ranks[1].links.has_ring_from = lambda rank: True  # type: ignore[method-assign]
+    mesh.connect()
+    assert mesh.n_met() == [1, 0, 1]
+    mesh.check_sums()
+
+
+def test_where_none_can_be_made_a_sentence_says_so_and_sums_are_the_same(
+    make_mesh: Callable[..., Mesh],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As behind a firewall that lets no further port through."""
+    monkeypatch.setattr(meeting, "WITHIN_S", 1.0)
+
+    def refuse(*args: object) -> socket.socket:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(meeting._Meeting, "_connected", refuse)
+    mesh = make_mesh(2)
+    with caplog.at_level(logging.WARNING):
+        mesh.connect()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("take the longer way by ZeroMQ" in each for each in said)
+    assert any("timed out" in each for each in said)
+    assert any("did not connect within 1 s" in each for each in said)
+    assert mesh.n_met() == [0, 0]
+    mesh.check_sums()
+
+
+def test_strangers_at_the_port_get_nothing_and_hold_nobody_up(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are silent, some show a wrong ticket, some more than fit."""
+    port = own_port()
+    listen, knockers = meeting._listen, []
+
+    def listen_and_be_called(host: str, ports: object) -> socket.socket | None:
+        made = listen(host, [port])
+        for i in range(meeting.MAX_STRANGERS):
+            knocker = socket.create_connection(("127.0.0.1", port))
+            knockers.append(knocker)
+            if i % 2:
+                knocker.sendall(bytes([i]) * (i if i % 3 else 200))
+        return made
+
+    monkeypatch.setattr(meeting, "_listen", listen_and_be_called)
+    mesh = make_mesh(2)
+    started = time.monotonic()
+    mesh.connect()
+    assert time.monotonic() - started < 10
+    assert mesh.n_met() == [1, 1]
+    mesh.check_sums()
+    for knocker in knockers:
+        knocker.close()
+    with pytest.raises(ConnectionRefusedError):  # nothing listens any more
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_rank_whose_connection_is_cut_is_lost(make_mesh: Callable[..., Mesh]) -> None:
+    mesh = make_mesh(2)
+    mesh.connect()
+    mesh.ranks[1].links._lines[0]._socket.shutdown(socket.SHUT_RDWR)
+    out = np.zeros((1, 1024), np.float32)
+    with pytest.raises(PeerLost, match=r"rank 1 .* has lost its direct connection to rank 0"):
+        mesh.ranks[0].all_reduce(np.ones((1, 1024), np.float32), out)
+
+
+@pytest.mark.parametrize("lacks", [libraries.AEGIS, libraries.CHACHA])
+def test_both_use_a_cipher_that_both_can(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch, lacks: libraries.Cipher
+) -> None:
+    mesh = make_mesh(2, encrypts=True)
+    number = libraries.CIPHERS.index(lacks)
+    own = meeting._own_ciphers()
+    if own & ~(1 << number) == 0:
+        pytest.skip("this machine has one cipher only")
+    told = iter([own & ~(1 << number), own])
+    monkeypatch.setattr(meeting, "_own_ciphers", lambda: next(told))
+    mesh.connect()
+    assert mesh.n_met() == [1, 1]
+    mesh.check_sums()
+    other = libraries.CIPHERS[1 - number]
+    tags = {int(r.links._lines[1 - r.rank]._words[3]) for r in mesh.ranks}
+    assert tags == {other.tag_bytes}
+
+
+def test_offers_are_checked() -> None:
+    offer = Offer.new(9_999, 3)
+    assert Offer.unpack(offer.pack()) == offer and len(offer.pack()) == OFFER_BYTES
+    assert len(set(offer.tickets + offer.keys)) == 4
+    assert Offer.unpack(b"") is None
+    assert set(Offer.new(0, 0).keys) == {bytes(32)}
+    for size in (1, OFFER_BYTES - 1, OFFER_BYTES + 1):
+        with pytest.raises(ProtocolError, match="an offer of connections has"):
+            Offer.unpack(bytes(size))

@@ -207,11 +207,23 @@ class MeshCollective:
         compute_ns = int(self._counters[STARTED_NS] - self._counters[SINCE_NS])
         own = []
         for block in blocks:
+            ready = self._codec_of(x).ready(x, block.rows) if block.owner is not None else None
+            if ready is not None:
+                own.append(ready)
+                self._send_ready(ready, block, compute_ns)
+                continue
             more = self._codec_of(x).encode(x, block.rows, block.wire)
             message = block.message + more if more else block.message
             own.append(np.frombuffer(message, np.uint8, -1, HEADER_BYTES))
             self._send(message, Phase.PARTIAL, block, self.links.sequence, compute_ns)
         return own
+
+    def _send_ready(self, payload: np.ndarray, block: Block, compute_ns: int) -> None:
+        """Sends rows from where they are."""
+        header, sequence = bytearray(HEADER_BYTES), self.links.sequence
+        self.links.pack_header(header, Phase.PARTIAL, block.number, sequence, compute_ns)
+        for rank in block.receivers:
+            self.links.send_parts(rank, header, payload)
 
     def _finish_compiled(self, compiled: CompiledSums, x: Addend, out: np.ndarray) -> None:
         """Finishes a sum that compiled code has begun."""

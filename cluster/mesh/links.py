@@ -234,6 +234,14 @@ class MeshLinks:
                 self._look_around()
         self.counters[places.SENT_BYTES] += len(message)
 
+    def send_parts(self, rank: int, header: bytearray, payload: np.ndarray) -> None:
+        """Sends a long message, whose payload (n,) uint8 is copied once where there is a stream."""
+        stream = self._streams.get(rank)
+        if stream is not None and stream.write_parts(np.frombuffer(header, np.uint8), payload):
+            self.counters[places.SENT_BYTES] += len(header) + len(payload)
+        else:
+            self.send(rank, header + payload.tobytes(), is_awaited=False)
+
     def take(self, key: Key) -> Arrived:
         """Waits for one message. Raises PeerLost when a peer leaves, or what `watch` raises."""
         while key not in self._filing:

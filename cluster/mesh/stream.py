@@ -20,6 +20,8 @@ from kernels.arrays import aligned
 from kernels.wire import frames
 from kernels.wire import streams as kernels
 
+_NOTHING = np.zeros(0, np.uint8)
+
 
 class Bell:
     """Wakes a rank that sleeps when something has come by one of its streams."""
@@ -75,8 +77,12 @@ class Stream:
     def write(self, message: bytes | bytearray | memoryview) -> bool:
         """Lets a message be sent, which is copied; returns False where it has to go another way: it
         is too long, others wait, or the stream is broken."""
-        data = np.frombuffer(message, np.uint8)
-        return bool(kernels.queue(self.address, address_of(data), len(data)))
+        return self.write_parts(np.frombuffer(message, np.uint8), _NOTHING)
+
+    def write_parts(self, header: np.ndarray, payload: np.ndarray) -> bool:
+        """Lets a message of two parts (n,) uint8 be sent, as `write` does."""
+        parts = (address_of(header), len(header), address_of(payload), len(payload))
+        return bool(kernels.queue(self.address, *parts))
 
     def take(self) -> bytes:
         """Returns the next message, b"" where none has come."""

@@ -53,14 +53,15 @@ def is_later():
 
 @jitted
 def seal(connection, message, n_bytes, frame):
-    """Writes the frame of the message at an address to another one; returns its bytes."""
-    n_body = n_bytes + word(connection, TAG_BYTES)
+    """Writes the frame of the message at an address to another one; returns its bytes. The message
+    may be where the frame's body begins."""
+    n_body, to = n_bytes + word(connection, TAG_BYTES), frame + LENGTH_BYTES
     store_i64(frame, n_body)
     if word(connection, SEAL) == 0:
-        copy_bytes(frame + LENGTH_BYTES, message, n_bytes)
+        if message != to:
+            copy_bytes(to, message, n_bytes)
         return LENGTH_BYTES + n_body
     nonce, key = word(connection, SEAL_NONCE), word(connection, SEAL_KEY)
-    to = frame + LENGTH_BYTES
     call_c_int(word(connection, SEAL), (to, 0, message, n_bytes, 0, 0, 0, nonce, key))
     store_i64(nonce, load_i64(nonce) + 1)
     return LENGTH_BYTES + n_body

@@ -8,7 +8,7 @@ its frame's modulo the number of slots.
 
 from __future__ import annotations
 
-from kernels.emit.intrinsics import atomic_load, atomic_store
+from kernels.emit.intrinsics import atomic_load, atomic_store, copy_bytes
 from kernels.emit.jit import jitted, kernel
 from kernels.emit.system import errno, recv, send, syscall, write
 from kernels.team import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE, SYS_FUTEX
@@ -63,14 +63,18 @@ def _wake(where):
 
 
 @kernel
-def queue(stream, message, n_bytes):
-    """Lets the message at an address be sent; returns 1, or 0 where it is not: it is too long, the
-    ring is full, or the stream is broken."""
+def queue(stream, header, n_header, payload, n_payload):
+    """Lets a message be sent whose header and payload are at two addresses; returns 1, or 0 where
+    it is not: it is too long, the ring is full, or the stream is broken."""
+    n_bytes = n_header + n_payload
     n_queued, counter = atomic_load(stream + 8 * N_QUEUED), stream + 8 * N_QUEUED
     is_full = n_queued - atomic_load(stream + 8 * N_SENT) >= N_SLOTS
     if is_full or n_bytes > MAX_MESSAGE_BYTES or atomic_load(stream + 8 * BROKEN) != 0:
         return 0
-    seal(stream, message, n_bytes, _slot(stream, OUT, n_queued))
+    frame = _slot(stream, OUT, n_queued)
+    copy_bytes(frame + LENGTH_BYTES, header, n_header)
+    copy_bytes(frame + LENGTH_BYTES + n_header, payload, n_payload)
+    seal(stream, frame + LENGTH_BYTES, n_bytes, frame)
     atomic_store(counter, n_queued + 1)
     _wake(counter)
     return 1

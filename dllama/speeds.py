@@ -17,6 +17,7 @@ class TypeSpeed:
     qtype: QType
     read_gb_per_s: float
     multiply_gop_per_s: float
+    expand_ns: float = 0.0  # of a weight, once for each group of many rows, beside the products
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,23 @@ class KernelSpeeds:
     vector_gvalue_per_s: float  # norms, activations, rotations
     attention_gop_per_s: float
     sum_gb_per_s: float  # partial sums that are encoded, and added up
+    long_half_layer_us: float = 0.0  # of a group of more rows than are captured, apart from kernels
 
     def slowed(self, part: float) -> KernelSpeeds:
         """Returns the speeds of a node that has this part of its processors' time."""
         types = [
-            TypeSpeed(each.qtype, each.read_gb_per_s * part, each.multiply_gop_per_s * part)
+            TypeSpeed(
+                each.qtype,
+                each.read_gb_per_s * part,
+                each.multiply_gop_per_s * part,
+                each.expand_ns / part,
+            )
             for each in self.types
         ]
         return KernelSpeeds(
             types, self.step_us / part, self.half_layer_us / part, self.vector_gvalue_per_s * part,
             self.attention_gop_per_s * part, self.sum_gb_per_s * part,
+            self.long_half_layer_us / part,
         )  # fmt: skip
 
     def of(self, qtype: QType) -> TypeSpeed | None:

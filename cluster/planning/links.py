@@ -84,10 +84,10 @@ class LinkSpeed:
         return (last.p50_us + (n_bytes - last.n_bytes) * self._us_per_byte) / 1e6
 
     def cpu_seconds(self, n_bytes: float) -> float:
-        """Returns the processor time that the sockets of one node take of an exchange, as the
-        largest payload tells it."""
-        last = self.points[-1]
-        return last.cpu_us / 1e6 * n_bytes / last.n_bytes if last.n_bytes else 0.0
+        """Returns the processor time that the sockets of one node take of an exchange: that of the
+        measured payload that is no shorter, in proportion, else of the longest."""
+        point = next((p for p in self.points if p.n_bytes >= n_bytes), self.points[-1])
+        return point.cpu_us / 1e6 * n_bytes / point.n_bytes if point.n_bytes else 0.0
 
     def wire_seconds(self, n_bytes: float) -> float:
         """Returns the part of an exchange that grows with its bytes."""

@@ -63,6 +63,7 @@ class SyncTime(NamedTuple):
 
 
 NO_SYNC = SyncTime(0.0, 0.0, 1)
+EXPANDED_FROM = 96  # rows of a group, for which weights are expanded (kernels/matmul/tiles.py)
 SQUARES_BYTES = 64  # of a row, where norms are over the heads of all ranks
 
 
@@ -106,7 +107,7 @@ class Predictor:
     ) -> None:
         self.work, self.nodes, self.network = work, nodes, network
         self._sync_type = sync_type
-        self._unit_s: dict[tuple[int, str, int], float] = {}
+        self._unit_s: dict[tuple[int, str, int, int], float] = {}
         self._rates = [_rates(work, node.speeds) for node in nodes]
 
     def predict(
@@ -130,9 +131,9 @@ class Predictor:
         self, chosen: Sequence[int], shards: Sequence[Shard], n_rows: int, depth: int
     ) -> StepTime:
         """Returns the time of a step of `n_rows` after `depth` tokens of context."""
-        normed_rows = self._exchanged(len(chosen), n_rows).normed_rows
+        sent = self._exchanged(len(chosen), n_rows)
         ranks = tuple(
-            self._rank(node, shard, n_rows, normed_rows, depth)
+            self._rank(node, shard, n_rows, sent, depth)
             for node, shard in zip(chosen, shards, strict=True)
         )
         *half_layers, head = (max(column) for column in zip(*ranks, strict=True))
@@ -154,8 +155,9 @@ class Predictor:
         if n < 2:
             return NO_SYNC
         sent = self._exchanged(n, n_rows)
-        whole = sum(self.network.exchange_s(chosen, n_bytes) for n_bytes in sent.hops)
-        sockets = sum(self.network.cpu_s(chosen, n_bytes) for n_bytes in sent.hops)
+        messages = [n_bytes / sent.n_groups for n_bytes in sent.hops]
+        whole = sent.n_groups * sum(self.network.exchange_s(chosen, each) for each in messages)
+        sockets = sent.n_groups * sum(self.network.cpu_s(chosen, each) for each in messages)
         rate = min(self.nodes[i].speeds.sum_gb_per_s for i in chosen) * 1e9
         return SyncTime(
             sockets + n * sent.added_bytes / rate, max(0.0, whole - sockets), sent.n_groups
@@ -173,25 +175,26 @@ class Predictor:
         wire = sum(self.network.between(chosen[0], i).wire_seconds(n_bytes) for i in others)
         return wire + self.network.slowest_latency_s(chosen)
 
-    def _rank(
-        self, node: int, shard: Shard, n_rows: int, normed_rows: float, depth: int
-    ) -> RankTime:
+    def _rank(self, node: int, shard: Shard, n_rows: int, sent: Exchanged, depth: int) -> RankTime:
         config, speeds = self.work.config, self.nodes[node].speeds
         heads, hidden, dense = len(shard.kv_heads), len(shard.hidden), len(shard.dense)
         value_s = 1 / speeds.vector_gvalue_per_s / 1e9
         vector_s = config.n_layers * value_s
-        norm_s = vector_s * normed_rows * 2 * config.dim
-        half_s = config.n_layers * speeds.half_layer_us / 1e6
+        norm_s = vector_s * sent.normed_rows * 2 * config.dim
+        half_us = speeds.half_layer_us
+        if n_rows > FEW_ROWS:
+            half_us = max(half_us, sent.n_groups * speeds.long_half_layer_us)
+        half_s = config.n_layers * half_us / 1e6
         in_heads = heads * config.attended_dim * (2 * config.group_size + 2)
         in_heads = in_heads * config.n_kv_layers // config.n_layers  # of an average layer
-        attention = self._products(node, "heads", heads, n_rows) + half_s
+        attention = self._products(node, "heads", heads, n_rows, sent.n_groups) + half_s
         attention += norm_s + vector_s * n_rows * in_heads
         attention += self._attend(node, heads, n_rows, depth)
-        attention += self._delta_nets(node, len(shard.delta_heads), n_rows)
-        feed_forward = self._products(node, "hidden", hidden, n_rows) + half_s
-        feed_forward += self._products(node, "experts", hidden, n_rows)
-        feed_forward += self._products(node, "dense", dense, n_rows)
-        feed_forward += self._products(node, "whole", 1, n_rows)
+        attention += self._delta_nets(node, len(shard.delta_heads), n_rows, sent.n_groups)
+        feed_forward = self._products(node, "hidden", hidden, n_rows, sent.n_groups) + half_s
+        feed_forward += self._products(node, "experts", hidden, n_rows, sent.n_groups)
+        feed_forward += self._products(node, "dense", dense, n_rows, sent.n_groups)
+        feed_forward += self._products(node, "whole", 1, n_rows, sent.n_groups)
         values = hidden * config.active_blocks + dense * config.n_other_layers
         feed_forward += norm_s + value_s * n_rows * 2 * values
         if n_rows > FEW_ROWS and self.work.family.feed_forward is not None:
@@ -200,22 +203,27 @@ class Predictor:
         head = self._products(node, "vocab", len(shard.vocab), 1) + speeds.step_us / 1e6
         return RankTime(attention, feed_forward, head)
 
-    def _products(self, node: int, part: str, n_units: int, n_rows: int) -> float:
-        """The products with some units of a part, for which time grows in proportion."""
-        key = (node, part, n_rows)
+    def _products(
+        self, node: int, part: str, n_units: int, n_rows: int, n_groups: int = 1
+    ) -> float:
+        """The products with some units of a part, for which time grows in proportion; each group
+        of many rows expands the weights anew."""
+        key = (node, part, n_rows, n_groups)
         if key not in self._unit_s:
-            read, multiply = self._rates[node]
+            read, multiply, expand_s = self._rates[node]
             n_bytes, values = self.work.read(part, n_rows).T
             times = np.maximum(n_bytes / read, 2 * n_rows * values / multiply)
+            if n_rows / n_groups >= EXPANDED_FROM and part != "experts":  # those have few rows each
+                times += n_groups * values * expand_s
             self._unit_s[key] = float(times.sum())
         return self._unit_s[key] * n_units
 
-    def _delta_nets(self, node: int, n_heads: int, n_rows: int) -> float:
+    def _delta_nets(self, node: int, n_heads: int, n_rows: int, n_groups: int) -> float:
         """Gated delta nets: their products, and states that are read and written with every row."""
         if not n_heads:
             return 0.0
         moved = 2 * n_heads * self.work.state_head_bytes * n_rows
-        return self._products(node, "delta", n_heads, n_rows) + moved / float(
+        return self._products(node, "delta", n_heads, n_rows, n_groups) + moved / float(
             self._rates[node][0].max()
         )
 
@@ -230,10 +238,11 @@ class Predictor:
         return max(products, read / float(self._rates[node][0].max()))
 
 
-def _rates(work: ModelWork, speeds: KernelSpeeds) -> tuple[np.ndarray, np.ndarray]:
-    """Returns bytes a second and operations a second, (types,) each. A type that was not measured
-    counts as the slowest that was."""
+def _rates(work: ModelWork, speeds: KernelSpeeds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns bytes a second, operations a second, and seconds of expanding a weight, (types,)
+    each. A type that was not measured counts as the slowest that was."""
     slowest = min(speeds.types, key=lambda each: each.multiply_gop_per_s)
     found = [speeds.of(qtype) or slowest for qtype in work.types]
     read = np.array([each.read_gb_per_s for each in found]) * 1e9
-    return read, np.array([each.multiply_gop_per_s for each in found]) * 1e9
+    multiply = np.array([each.multiply_gop_per_s for each in found]) * 1e9
+    return read, multiply, np.array([each.expand_ns for each in found]) / 1e9

@@ -46,9 +46,11 @@ def check_measured(found: Measured, rank: int, world_size: int, types: Iterable[
                speeds.attention_gop_per_s, speeds.sum_gb_per_s]  # fmt: skip
     if world_size > 1:
         numbers.append(found.row_sum_us)
+    once = [speeds.long_half_layer_us, *(each.expand_ns for each in speeds.types)]
     for each in speeds.types:
         numbers += [each.read_gb_per_s, each.multiply_gop_per_s]
     is_sound = [each.qtype for each in speeds.types] == sorted(set(types))
+    is_sound = is_sound and all(0 <= n < math.inf for n in once)
     is_sound = is_sound and [link.rank for link in found.links] == [*range(rank + 1, world_size)]
     for link in found.links:
         sizes = [point.n_bytes for point in link.speed.points]

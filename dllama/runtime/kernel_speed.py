@@ -34,6 +34,7 @@ from kernels.weights.layout import GROUP, Needs, Packed
 
 COLS = 2048
 MANY = 256  # rows of a step that reads a prompt
+FEWER = 96  # rows, of which the time that does not grow with them is told apart
 MANY_GROUPS = 64  # of the matrix that they are multiplied with
 SLICE_BYTES = 8 << 20  # of weights between two looks at the clock
 LEAST_BYTES, MOST_BYTES = 64 << 20, 256 << 20  # of weights that are read: more than a cache holds
@@ -65,15 +66,20 @@ def measure_kernels(
         memory.fill(FILL)
         probes = [_vectors(team), _attending(team), _summing()]
         for qtype in found:
-            probes += [*_reading(team, qtype, memory, READ_S / len(found)),
-                       *_multiplying(team, qtype, memory, MULTIPLY_S / len(found))]  # fmt: skip
+            probes += _reading(team, qtype, memory, READ_S / len(found))
+            for rows in (MANY, FEWER):
+                probes += _multiplying(team, qtype, memory, rows, MULTIPLY_S / 2 / len(found))
         times = lower_quartiles([Timed(probe.run, probe.budget_s) for probe in probes])
     speeds = [probe.amount / taken / 1e9 for probe, taken in zip(probes, times, strict=True)]
     vector, attention_, sums, *products = speeds
     pairs = [_of_layer(*products[i : i + 2]) for i in range(0, len(products), 2)]
-    of_types = [TypeSpeed(q, *pairs[2 * i : 2 * i + 2]) for i, q in enumerate(found)]
+    of_types = [
+        TypeSpeed(q, pairs[3 * i], *_by_rows(*pairs[3 * i + 1 : 3 * i + 3]))
+        for i, q in enumerate(found)
+    ]
     step_us, half_layer_us = overheads.step_s * 1e6, overheads.half_layer_s * 1e6
-    whole = KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums)
+    long_us = overheads.long_half_layer_s * 1e6
+    whole = KernelSpeeds(of_types, step_us, half_layer_us, vector, attention_, sums, long_us)
     return whole.slowed(_part_of_time(n_threads, cpu_limit()))
 
 
@@ -87,6 +93,15 @@ def _of_layer(plain: float, exact: float) -> float:
     """Returns the speed of products over a layer's matrices: two of three parts have plain
     sums, and those before a collective exact ones."""
     return 3 / (2 / plain + 1 / exact)
+
+
+def _by_rows(many: float, fewer: float) -> tuple[float, float]:
+    """Returns Gop/s without what the weights take once, and the nanoseconds of a weight that this
+    is, of the Gop/s with MANY and with FEWER rows."""
+    many_ns, fewer_ns = 2 * MANY / many, 2 * FEWER / fewer  # of a weight
+    row_ns = (many_ns - fewer_ns) / (MANY - FEWER)
+    once_ns = min(max(0.0, fewer_ns - FEWER * row_ns), fewer_ns / 2, many_ns / 2)
+    return 2 * MANY / (many_ns - once_ns), once_ns
 
 
 def _beyond_caches() -> int:
@@ -135,15 +150,17 @@ def _reading(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> l
     return [_Probe(product(unit), n_bytes, budget_s / 2) for unit in (NO_UNIT, EXACT)]
 
 
-def _multiplying(team: Team, qtype: QType, memory: np.ndarray, budget_s: float) -> list[_Probe]:
+def _multiplying(
+    team: Team, qtype: QType, memory: np.ndarray, rows: int, budget_s: float
+) -> list[_Probe]:
     """Returns products with many rows, of plain and of exact sums: operations."""
     n_groups = min(MANY_GROUPS, len(memory) // _group_bytes(qtype))
-    a, out = activations(MANY, COLS), np.zeros((MANY, n_groups * GROUP), np.float32)
-    n_ops = 2.0 * MANY * n_groups * GROUP * COLS
+    a, out = activations(rows, COLS), np.zeros((rows, n_groups * GROUP), np.float32)
+    n_ops = 2.0 * rows * n_groups * GROUP * COLS
     turn = cycle(_matrices(qtype, memory, n_groups))  # a step's weights are in no cache
 
     def product(unit: int) -> Callable[[], None]:
-        return lambda: matmul(team.state, next(turn), a, MANY, out, 0, unit)
+        return lambda: matmul(team.state, next(turn), a, rows, out, 0, unit)
 
     return [_Probe(product(unit), n_ops, budget_s / 2) for unit in (NO_UNIT, EXACT)]
 

@@ -1,4 +1,4 @@
-"""Measures what a step of one row takes beside its products: by models whose matrices are next to
+"""Measures what a step of few rows takes beside its products: by models whose matrices are next to
 nothing, of few and of many layers."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dllama.collective import SoloCollective
 from dllama.config import ModelConfig
 from dllama.models import model_tensors
 from dllama.qtypes import QType, row_bytes
+from dllama.runtime.executor import FEW_ROWS
 from dllama.runtime.rank import RankModel
 from dllama.runtime.timing import Timed, lower_quartiles
 from dllama.sharding.units import sum_units
@@ -21,6 +22,7 @@ from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
 
 FEW, MANY = 2, 10  # layers
+LONG = 2 * FEW_ROWS  # rows of a step that is not captured
 DIM = 256  # the longest block of weights
 BUDGET_S = 0.02  # of each model
 
@@ -30,6 +32,7 @@ class StepOverheads(NamedTuple):
 
     step_s: float
     half_layer_s: float
+    long_half_layer_s: float  # of more rows than are captured
 
 
 def measure_steps(qtype: QType, n_threads: int) -> StepOverheads:
@@ -37,18 +40,29 @@ def measure_steps(qtype: QType, n_threads: int) -> StepOverheads:
     threads that wait for each other, the norms of one short row. Matrices are of `qtype`: kernels
     of another type would have to be compiled for this alone."""
     few, many = (_seconds_of(_tiny(n, qtype, n_threads)) for n in (FEW, MANY))
-    half_layer_s = max(1e-7, (many - few) / (2 * (MANY - FEW)))
-    return StepOverheads(max(1e-7, few - 2 * FEW * half_layer_s), half_layer_s)
+    half_layer_s = _of_half_layer(few[0], many[0])
+    step_s = max(1e-7, few[0] - 2 * FEW * half_layer_s)
+    return StepOverheads(step_s, half_layer_s, _of_half_layer(few[1], many[1]))
 
 
-def _seconds_of(model: RankModel) -> float:
+def _of_half_layer(few: float, many: float) -> float:
+    return max(1e-7, (many - few) / (2 * (MANY - FEW)))
+
+
+def _seconds_of(model: RankModel) -> tuple[float, float]:
+    """Returns the seconds of a step of one row, and of a longer one."""
     with closing(model):
-        return lower_quartiles([Timed(_one_step(model), BUDGET_S)])[0]
+        short, long = lower_quartiles([Timed(_step_of(model, n), BUDGET_S) for n in (1, LONG)])
+        return short, long
 
 
-def _one_step(model: RankModel) -> Callable[[], object]:
-    one, row = np.zeros(1, np.int32), np.zeros((1, 4 * DIM), np.uint8)
-    step = Step(one, one, np.array([0, 1], np.int32), one[None], one, np.array([1], np.int32))
+def _step_of(model: RankModel, n_rows: int) -> Callable[[], object]:
+    tokens, row = np.zeros(n_rows, np.int32), np.zeros((n_rows, 4 * DIM), np.uint8)
+    one, last = np.zeros(1, np.int32), np.array([n_rows - 1], np.int32)
+    step = Step(
+        tokens, np.arange(n_rows, dtype=np.int32), np.array([0, n_rows], np.int32), one[None],
+        last, np.array([1], np.int32),
+    )  # fmt: skip
     alone = SoloCollective()  # one for all: a captured step belongs to a collective
     return lambda: model.forward(step, row, alone)
 
@@ -60,7 +74,7 @@ def _tiny(n_layers: int, qtype: QType, n_threads: int) -> RankModel:
     )  # fmt: skip
     units = sum_units(config, head_align=DIM, hidden_align=DIM)
     return RankModel.load(
-        config, _zeros(config, qtype), n_pages=2, max_step_tokens=1, n_threads=n_threads,
+        config, _zeros(config, qtype), n_pages=2, max_step_tokens=LONG, n_threads=n_threads,
         vocab_start=0, embed_qtype=QType.F32, units=units, kind=Kind.ROUNDED,
     )  # fmt: skip
 

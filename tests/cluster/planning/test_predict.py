@@ -145,3 +145,38 @@ def test_a_type_that_was_not_measured_counts_as_the_slowest() -> None:
     found = predictor([node("a")], work=work_of(qtype=QType.Q8_0))
     step = found.predict([0], found.work.shards([1.0]), 512).decode
     assert step.compute > found.work.weight_bytes() / 25e9
+
+
+def test_each_group_of_a_prompt_expands_the_weights_anew() -> None:
+    """Of 512 rows two nodes compute three groups, of 64 none is large enough."""
+    plain = [node("a"), node("b")]
+    costly = [
+        replace(
+            n, speeds=replace(n.speeds, types=[replace(t, expand_ns=0.1) for t in n.speeds.types])
+        )
+        for n in plain
+    ]
+    work = work_of()
+    values = sum(work.amounts[part][0, 1] * n for part, n in work._units.items() if part != "vocab")
+    last = work.amounts["hidden"][0, 1] * work.config.hidden_dim / work.config.n_layers
+    for n_rows, n_groups in ((512, 3), (64, 0)):
+        more = [
+            predictor(nodes, NO_LINK).step([0, 1], work.shards([1.0, 1.0]), n_rows, 0).compute
+            for nodes in (plain, costly)
+        ]
+        expected = n_groups * (values - last) / 2 * 0.1e-9
+        assert more[1] - more[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_a_long_step_takes_a_while_of_each_group_whatever_it_computes() -> None:
+    slow = [
+        replace(n, speeds=replace(n.speeds, long_half_layer_us=1000.0))
+        for n in (node("a"), node("b"))
+    ]
+    found, work = predictor(slow, NO_LINK), work_of()
+    plain = predictor([node("a"), node("b")], NO_LINK)
+    for n_rows, expected in ((1, 0.0), (512, 3 * 31 * 1e-3 - 31 * 8e-6)):
+        both = [
+            each.step([0, 1], work.shards([1.0, 1.0]), n_rows, 0).compute for each in (found, plain)
+        ]
+        assert both[0] - both[1] == pytest.approx(expected, abs=2e-5)

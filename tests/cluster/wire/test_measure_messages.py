@@ -26,6 +26,10 @@ WRONG = {
     "another type": replace(SPEEDS, types=[TypeSpeed(QType.F16, 20.0, 300.0)]),
     "no type": replace(SPEEDS, types=[]),
     "twice": replace(SPEEDS, types=SPEEDS.types * 2),
+    "weights that take less than no time": replace(
+        SPEEDS, types=[TypeSpeed(QType.Q4_0, 20.0, 300.0, -0.1)]
+    ),
+    "half layers without an end": replace(SPEEDS, long_half_layer_us=float("inf")),
     "no speed": replace(SPEEDS, types=[TypeSpeed(QType.Q4_0, 0.0, 300.0)]),
     "endless": replace(SPEEDS, half_layer_us=float("inf")),
     "not a number": replace(SPEEDS, sum_gb_per_s=float("nan")),

@@ -36,6 +36,8 @@ def test_every_figure_is_a_speed(n_threads: int, no_leaks: None) -> None:
     for each in found.types:
         figures += [each.read_gb_per_s, each.multiply_gop_per_s]
     assert all(math.isfinite(figure) and figure > 0 for figure in figures)
+    assert found.long_half_layer_us > 0
+    assert all(0 <= each.expand_ns < math.inf for each in found.types)
 
 
 def test_all_types_can_be_measured() -> None:
@@ -51,8 +53,9 @@ def test_amounts_are_those_of_the_type() -> None:
         reading = kernel_speed._reading(team, QType.Q4_0, memory, 1.0)
         groups = (8 << 20) // (16 * 2048 // 32 * 18)
         assert {probe.amount for probe in reading} == {groups * 16 * 2048 // 32 * 18}
-        multiplying = kernel_speed._multiplying(team, QType.Q8_0, memory, 1.0)
-        assert {probe.amount for probe in multiplying} == {2 * 256 * 2048 * 16 * 64}
+        for rows in (96, 256):
+            multiplying = kernel_speed._multiplying(team, QType.Q8_0, memory, rows, 1.0)
+            assert {probe.amount for probe in multiplying} == {2 * rows * 2048 * 16 * 64}
     finally:
         team.close()
 
@@ -60,14 +63,25 @@ def test_amounts_are_those_of_the_type() -> None:
 def test_a_container_has_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel_speed._part_of_time(2, None) == 1.0 == kernel_speed._part_of_time(2, 3.0)
     assert kernel_speed._part_of_time(2, 0.5) == 0.25
-    whole = KernelSpeeds([TypeSpeed(QType.F32, 8.0, 4.0)], 100.0, 10.0, 2.0, 6.0, 12.0)
-    quarter = KernelSpeeds([TypeSpeed(QType.F32, 2.0, 1.0)], 400.0, 40.0, 0.5, 1.5, 3.0)
+    whole = KernelSpeeds([TypeSpeed(QType.F32, 8.0, 4.0, 0.5)], 100.0, 10.0, 2.0, 6.0, 12.0, 50.0)
+    quarter = KernelSpeeds([TypeSpeed(QType.F32, 2.0, 1.0, 2.0)], 400.0, 40.0, 0.5, 1.5, 3.0, 200.0)
     assert whole.slowed(0.25) == quarter
     parts = []
     monkeypatch.setattr(kernel_speed, "cpu_limit", lambda: 0.5)
     monkeypatch.setattr(KernelSpeeds, "slowed", lambda speeds, part: parts.append(part))
     measure_kernels([QType.F32], 1, MEMORY)
     assert parts == [0.5]
+
+
+def test_what_weights_take_once_is_told_apart_from_what_each_row_takes() -> None:
+    """0.5 ns a weight and 0.01 ns a weight and row."""
+    speeds = [2 * rows / (0.5 + 0.01 * rows) for rows in (256, 96)]
+    multiply, once_ns = kernel_speed._by_rows(*speeds)
+    assert (multiply, once_ns) == pytest.approx((200.0, 0.5))
+    assert kernel_speed._by_rows(100.0, 100.0) == pytest.approx((100.0, 0.0))
+    assert kernel_speed._by_rows(100.0, 110.0) == pytest.approx((100.0, 0.0))  # noise
+    multiply, once_ns = kernel_speed._by_rows(100.0, 10.0)  # more than it can be
+    assert multiply > 0 and once_ns == pytest.approx(2.56)
 
 
 def test_two_of_three_parts_have_plain_sums() -> None:

@@ -21,7 +21,7 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Replay, "__init__", counted)
     with closing(step_speed._tiny(2, QType.Q4_K, 1)) as model:
-        run = step_speed._one_step(model)
+        run = step_speed._step_of(model, 1)
         for _ in range(5):
             run()
         assert model.executor.n_graphs == 1
@@ -30,8 +30,10 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
 
 def test_layers_and_steps_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_speed, "_tiny", lambda n_layers, qtype, n_threads: n_layers)
-    monkeypatch.setattr(step_speed, "_seconds_of", lambda n_layers: 5.0 + 2 * n_layers)
-    assert step_speed.measure_steps(QType.Q4_0, 1) == pytest.approx((5.0, 1.0))
+    monkeypatch.setattr(
+        step_speed, "_seconds_of", lambda n_layers: (5.0 + 2 * n_layers, 9.0 + 6 * n_layers)
+    )
+    assert step_speed.measure_steps(QType.Q4_0, 1) == pytest.approx((5.0, 1.0, 3.0))
 
 
 def test_no_kernel_is_compiled_that_the_model_has_no_use_for(

@@ -1,84 +1,117 @@
-"""llama.cpp's side of benchmarks.perplexity, for an interpreter that has llama-cpp-python.
-
-`score MODEL THREADS` reads windows of token ids as JSON on stdin and prints the sum of -log p of
-the tokens that count (dllama/perplexity.py); `quantize MODEL OUT TYPE` writes a file whose matrices
-are of another type, its embedding and head Q8_0.
-"""
+"""llama.cpp's side of benchmarks.perplexity: its programs llama-quantize and llama-perplexity."""
 
 from __future__ import annotations
 
-import ctypes
-import json
-import sys
-from typing import Any
+import math
+import os
+import re
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
-import llama_cpp as ll
 import numpy as np
-from gguf import GGUFReader
+
+from dllama.formats.gguf import GgufFile
+
+PROGRAMS = ("llama-quantize", "llama-perplexity")
+EMBEDDING = "Q8_0"  # of the embedding, which is the head too where a model has no other
+TRIES = 3  # it may end before a thread of its own has written the last lines
+_NUMBER = r"(-?[\d.]+(?:e[-+]?\d+)?|-?nan|-?inf)"
+_RUNNING = re.compile(rf"^\s*\d+\s+{_NUMBER} ±", re.MULTILINE)  # of all windows so far
+_PERPLEXITY = re.compile(rf"^Mean PPL\(Q\)\s*:\s*{_NUMBER} ±", re.MULTILINE)
+_DIVERGENCE = re.compile(rf"^Mean\s+KLD:\s*{_NUMBER} ±", re.MULTILINE)
 
 
-def score(path: str, threads: int, windows: list[list[int]]) -> float:
-    width = max(map(len, windows))
-    params: Any = ll.llama_model_default_params()
-    model = ll.llama_model_load_from_file(path.encode(), params)
-    if not model:
-        raise SystemExit(f"llama.cpp does not load {path}")
-    config: Any = ll.llama_context_default_params()
-    config.n_ctx = config.n_batch = config.n_ubatch = -(-width // 256) * 256
-    config.n_threads = config.n_threads_batch = threads
-    context = ll.llama_init_from_model(model, config)
-    n_vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
-    batch: Any = ll.llama_batch_init(width, 0, 1)
-    total = 0.0
-    for ids in windows:
-        ll.llama_memory_clear(ll.llama_get_memory(context), True)
-        batch.n_tokens = len(ids)
-        for i, token in enumerate(ids):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, i, 1
-            batch.seq_id[i][0], batch.logits[i] = 0, True
-        assert ll.llama_decode(context, batch) == 0
-        for at in range(len(ids) - 1):
-            if at >= len(ids) // 2:
-                raw = ll.llama_get_logits_ith(context, at)
-                row = np.ctypeslib.as_array(raw, (n_vocab,)).astype(np.float64)
-                top = row.max()
-                total += top + np.log(np.exp(row - top).sum()) - row[ids[at + 1]]
-    return float(total)
+class CannotWrite(Exception):
+    """llama.cpp does not write a type of weights."""
 
 
-def quantize(source: str, path: str, kind: str) -> None:
-    params: Any = ll.llama_model_quantize_default_params()
-    params.ftype = getattr(ll, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    params.allow_requantize = params.pure = True
-    params.token_embedding_type = params.output_tensor_type = ll.GGML_TYPE_Q8_0
-    matrices = [t for t in GGUFReader(source).tensors if len(t.shape) == 2]
-    params.imatrix = ctypes.cast(_all_alike(matrices), type(params.imatrix))
-    code = ll.llama_model_quantize(source.encode(), path.encode(), ctypes.byref(params))
-    if code:
-        raise SystemExit(f"llama.cpp could not make {kind} of {source}: {code}")
+@dataclass(frozen=True, slots=True)
+class PeerEstimate:
+    """llama.cpp's perplexity, the one after each window, which has four decimals, and the mean KL
+    divergence of its probabilities from those of the base."""
+
+    perplexity: float
+    running: list[float]
+    divergence: float
 
 
-def _all_alike(matrices: list[Any]) -> Any:
-    """An importance matrix, without which there are no types of less than 3 bits: all columns
-    count alike. A row without a name ends it."""
-    rows = (ll.llama_model_imatrix_data * (len(matrices) + 1))()
-    for row, matrix in zip(rows, matrices, strict=False):
-        n_cols = int(matrix.shape[0])
-        row.name, row.size = matrix.name.encode(), n_cols
-        row.data = (ctypes.c_float * n_cols)(*[1.0] * n_cols)
-    return rows
+class LlamaPrograms:
+    """The programs in a folder, each run with a number of threads. Raises SystemExit where one is
+    not there."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder.resolve(), threads
+        for name in PROGRAMS:
+            if not os.access(self._folder / name, os.X_OK):
+                raise SystemExit(
+                    f"{self._folder / name} is no program; docs/benchmarks.md says how it is built"
+                )
+
+    def quantize(self, source: Path, path: Path, kind: str) -> None:
+        """Writes a file whose matrices of layers are of a type, the embedding and the head Q8_0.
+        All columns weigh alike in the search for scales. Raises CannotWrite."""
+        weights = path.with_suffix(".imatrix")
+        weights.write_bytes(b"".join(_importance_of_ones(source)))
+        try:
+            self._written(
+                path, "--allow-requantize", "--pure", "--imatrix", weights,
+                "--token-embedding-type", EMBEDDING, "--output-tensor-type", EMBEDDING,
+                "--tensor-type", rf"^blk\.={kind}", source, path, EMBEDDING,
+            )  # fmt: skip
+        finally:
+            weights.unlink()
+
+    def dequantize(self, source: Path, path: Path) -> None:
+        """Writes the values of all tensors as float32. Raises CannotWrite."""
+        self._written(path, "--allow-requantize", source, path, "F32")
+
+    def _written(self, path: Path, *words: str | Path) -> None:
+        run = self._run("llama-quantize", *words, str(self._threads))
+        if run.returncode or not path.exists():
+            path.unlink(missing_ok=True)
+            raise CannotWrite(_last_line(run))
+
+    def estimate(self, path: Path, base: Path, width: int, kv_type: str) -> PeerEstimate:
+        """Reads the windows of a base model's file (dllama/divergence/base_file.py), which has
+        100 counted tokens or more. Raises SystemExit where it does not read the model."""
+        for _ in range(TRIES):
+            run = self._run(
+                "llama-perplexity", "-m", path, "--kl-divergence", "--kl-divergence-base", base,
+                "-c", str(width), "-b", str(width), "-t", str(self._threads),
+                "-ctk", kv_type, "-ctv", kv_type,
+            )  # fmt: skip
+            perplexity = _PERPLEXITY.search(run.stdout)
+            divergence = _DIVERGENCE.search(run.stdout)
+            if run.returncode:
+                break
+            if perplexity is not None and divergence is not None:
+                running = [float(found[1]) for found in _RUNNING.finditer(run.stdout)]
+                return PeerEstimate(float(perplexity[1]), running, float(divergence[1]))
+        raise SystemExit(f"llama-perplexity tells nothing of {path}: {_last_line(run)}")
+
+    def _run(self, name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self._folder / name, *words], capture_output=True, text=True, errors="replace"
+        )
 
 
-def main() -> int:
-    silent = ll.llama_log_callback(lambda *args: None)
-    ll.llama_log_set(silent, ctypes.c_void_p(0))
-    ll.llama_backend_init()
-    if sys.argv[1] == "quantize":
-        quantize(*sys.argv[2:5])
-    else:
-        print(score(sys.argv[2], int(sys.argv[3]), json.load(sys.stdin)))
-    return 0
+def _importance_of_ones(source: Path) -> Iterator[bytes]:
+    """Yields an importance matrix in llama-imatrix's older format, without which there are no types
+    of less than 3 bits: an entry for each matrix, all columns alike."""
+    with closing(GgufFile(source)) as model:
+        matrices = [tensor for tensor in model.tensors.values() if len(tensor.dims) > 1]
+    yield struct.pack("<i", len(matrices))
+    for tensor in matrices:
+        name = tensor.name.encode()
+        n_columns = tensor.cols * math.prod(tensor.dims[2:])  # of every expert
+        yield struct.pack(f"<i{len(name)}sii", len(name), name, 1, n_columns)
+        yield np.ones(n_columns, "<f4").tobytes()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _last_line(run: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in (run.stderr + run.stdout).splitlines() if line.strip()]
+    return f"{lines[-1] if lines else 'no word'} (status {run.returncode})"

@@ -40,7 +40,7 @@ from kernels.wire.frames import (
 N_QUEUED, N_SENT, N_CAME, N_TAKEN = 16, 24, 32, 40
 STREAM_WORDS = 48
 
-N_SLOTS = 16  # a power of two
+N_SLOTS = 8  # a power of two; a long step has six messages under way
 MAX_MESSAGE_BYTES = (1 << 20) + 4096  # the mesh's longest block, and its header
 SLOT_BYTES = (LENGTH_BYTES + MAX_MESSAGE_BYTES + MAX_TAG_BYTES + 63) // 64 * 64
 LEAST_BYTES = 64 << 10  # of a message that is worth waking a thread for

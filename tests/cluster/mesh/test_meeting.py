@@ -15,12 +15,18 @@ import zmq
 
 from cluster.mesh import libraries, meeting
 from cluster.mesh.collective import MeshCollective
+from cluster.mesh.filing import Key, Phase
+from cluster.mesh.links import HEADER_BYTES
 from cluster.mesh.meeting import OFFER_BYTES, Offer, uses_connections
 from cluster.mesh.sync_type import SyncType
 from cluster.security.keys import new_pair
 from cluster.security.links import LinkSecurity
 from cluster.sockets import endpoint
+from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
+from kernels.wire.fixed import add_fixed
+from kernels.wire.streams import N_SLOTS
+from tests.fixed_sums import fixed_sums
 from tests.ports import own_port
 
 EPOCH = 11
@@ -34,7 +40,10 @@ pytestmark = [
 class Mesh:
     """Ranks in threads, which share no memory, encrypted or plain."""
 
-    def __init__(self, n: int, *, encrypts: bool = False, ports: list[int] | None = None) -> None:
+    def __init__(
+        self, n: int, *, encrypts: bool = False, sync_type: SyncType = SyncType.F32
+    ) -> None:
+        self.sync_type = sync_type
         self.context = zmq.Context()
         self.security = []
         if encrypts:
@@ -43,7 +52,7 @@ class Mesh:
                 self.security.append((context, LinkSecurity(context, new_pair())))
         self.ranks = [
             MeshCollective(
-                r, n, EPOCH, sync_type=SyncType.F32,
+                r, n, EPOCH, sync_type=sync_type,
                 context=self.security[r][0] if encrypts else self.context,
             )
             for r in range(n)
@@ -52,7 +61,7 @@ class Mesh:
             each.start()
         ways = [each for _, each in self.security] or [None] * n
         self.peers = [
-            endpoint("127.0.0.1", rank.bind("127.0.0.1", ports or [0], way))
+            endpoint("127.0.0.1", rank.bind("127.0.0.1", [0], way))
             for rank, way in zip(self.ranks, ways, strict=True)
         ]
         self.keys = [each.public_key for _, each in self.security]
@@ -68,20 +77,24 @@ class Mesh:
         return [len(rank.links._lines) for rank in self.ranks]
 
     def check_sums(self) -> None:
-        """Short and long ones, which are those of one rank."""
-        n = len(self.ranks)
-        for n_rows in (1, 8, 300):
+        """Short and long ones, some of which need more than 32 bits, are those of one rank."""
+        n, is_exact = len(self.ranks), self.sync_type is SyncType.EXACT
+        for n_rows, scale in ((1, 1.0), (8, 1.0), (300, 1.0), (300, 1e4)):
+            rng = np.random.default_rng(n_rows)
             xs = [
-                np.random.default_rng(10 * n_rows + r).standard_normal((n_rows, 1024), np.float32)
-                for r in range(n)
+                (scale * rng.standard_normal((n_rows, 1024))).astype(np.float32) for _ in range(n)
             ]
-            expected = xs[0].copy()
-            for x in xs[1:]:
-                expected += x
+            addends: list[Addend] = [fixed_sums(x) if is_exact else x for x in xs]
+            expected = np.zeros_like(xs[0])
+            if is_exact:
+                add_fixed(addends, expected)  # type: ignore[arg-type]
+            else:
+                for x in xs:
+                    expected += x
 
-            def add(rank: MeshCollective, xs: list[np.ndarray] = xs) -> np.ndarray:
-                out = np.zeros_like(xs[rank.rank])
-                rank.all_reduce(xs[rank.rank], out)
+            def add(rank: MeshCollective, addends: list[Addend] = addends) -> np.ndarray:
+                out = np.zeros((len(addends[0][0]) if is_exact else len(addends[0]), 1024), "f4")
+                rank.all_reduce(addends[rank.rank], out)
                 return out
 
             for out in self.each(add):
@@ -114,9 +127,12 @@ def make_mesh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Mesh]]:
 
 
 @pytest.mark.parametrize("encrypts", [False, True], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("sync_type", [SyncType.EXACT, SyncType.F32])
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_all_ranks_meet_all_others(make_mesh: Callable[..., Mesh], n: int, encrypts: bool) -> None:
-    mesh = make_mesh(n, encrypts=encrypts)
+def test_all_ranks_meet_all_others(
+    make_mesh: Callable[..., Mesh], n: int, sync_type: SyncType, encrypts: bool
+) -> None:
+    mesh = make_mesh(n, encrypts=encrypts, sync_type=sync_type)
     mesh.connect()
     assert mesh.n_met() == [n - 1] * n
     mesh.check_sums()
@@ -140,6 +156,33 @@ def test_a_rank_that_wants_none_is_talked_to_by_zeromq(make_mesh: Callable[..., 
     mesh.connect()
     assert mesh.n_met() == [1, 0, 1]
     mesh.check_sums()
+
+
+def test_a_variable_keeps_all_on_zeromq(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLLAMA_LINES", "0")
+    mesh = make_mesh(2)
+    mesh.connect()
+    assert mesh.n_met() == [0, 0]
+    mesh.check_sums()
+
+
+def test_what_a_stream_does_not_take_goes_by_zeromq(make_mesh: Callable[..., Mesh]) -> None:
+    """More messages than a ring holds, before anybody reads them, and one that is too long."""
+    mesh = make_mesh(2)
+    mesh.connect()
+    first, second = (rank.links for rank in mesh.ranks)
+    n_bytes = [1 << 20] * (3 * N_SLOTS) + [2 << 20]
+    for block, size in enumerate(n_bytes):
+        message = bytearray(HEADER_BYTES) + bytes([block]) * size
+        first.pack_header(message, Phase.PARTIAL, block, 1, 0)
+        first.send(1, message, is_awaited=False)
+    second.sequence = 1
+    for block, size in enumerate(n_bytes):
+        payload = second.take(Key(1, Phase.PARTIAL, block, 0)).payload
+        assert bytes(payload) == bytes([block]) * size
+    assert first.sent_bytes == second.received_bytes
 
 
 def test_where_none_can_be_made_a_sentence_says_so_and_sums_are_the_same(

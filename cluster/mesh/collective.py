@@ -18,10 +18,8 @@ from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
-from cluster.mesh.meeting import meet, uses_connections
 from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec
 from cluster.security.epoch_links import SessionLinks
-from cluster.security.links import LinkSecurity
 from cluster.sockets import Context
 from dllama.collective import Addend, Pending, RowShares
 from dllama.errors import PeerLost, ProtocolError
@@ -62,18 +60,18 @@ class MeshCollective:
         sync_type: SyncType,
         context: Context,
         watch: Callable[[], None] | None = None,
+        polls: bool = True,
     ) -> None:
+        """With `polls` the rank polls for messages a while before it sleeps."""
         self.rank = rank
         self.world_size = world_size
         self.sync_type = sync_type
-        self.links = MeshLinks(rank, epoch, context, watch)
+        self.links = MeshLinks(rank, epoch, context, watch, polls=polls)
         self._codec, self._exact = make_codec(sync_type), make_codec(SyncType.EXACT)
         self._others = [r for r in range(world_size) if r != rank]
         self._layouts = Layouts(rank, world_size)
         self._counters = self.links.counters
         self._compiled: CompiledSums | None = None
-        self._is_encrypted = False
-        self._listen: tuple[str, list[int]] = ("", [])
         self.begin_step()
 
     @property
@@ -85,9 +83,7 @@ class MeshCollective:
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
-        self._is_encrypted = isinstance(security, LinkSecurity)
-        self._listen = host, list(ports)
-        return self.links.bind(host, self._listen[1], security)
+        return self.links.bind(host, ports, security)
 
     def connect(self, peers: Sequence[str], timeout_s: float, keys: Sequence[str] = ()) -> None:
         """Connects to every peer and hears each once; `keys` are their public keys by rank.
@@ -118,20 +114,10 @@ class MeshCollective:
                 self.links.greet(current[0])
             for current[0] in self._others:
                 self.links.await_greeting(current[0])
-            self._meet()
+            self.links.meet(self._others)
         finally:
             self.links.watch = watch
         self._compiled = CompiledSums(self.links, self.world_size)
-
-    def _meet(self) -> None:
-        """Makes connections to ranks on other machines."""
-        uses = uses_connections()
-        wanted = [r for r in self._others if uses and not self.links.has_ring_from(r)]
-        host, ports = self._listen
-        is_encrypted = self._is_encrypted
-        self.links.use(
-            meet(self.links, wanted, self._others, host, ports, is_encrypted=is_encrypted)
-        )
 
     def begin_step(self) -> None:
         """Starts the clock of this rank's computing: called when a step's work begins."""

@@ -70,8 +70,12 @@ def sealings() -> tuple[Sealing | None, ...]:
 def _sealing(cipher: Cipher) -> Sealing | None:
     library = load_library()
     names = [f"crypto_aead_{cipher.name}_{what}" for what in ("encrypt", "decrypt")]
-    needed = (*names, "sodium_init", "crypto_aead_aes256gcm_is_available")
+    sizes_of = [f"crypto_aead_{cipher.name}_{which}bytes" for which in ("key", "npub", "a")]
+    needed = (*names, *sizes_of, "sodium_init", "crypto_aead_aes256gcm_is_available")
     if library is None or not has_functions(library, needed) or library.sodium_init() < 0:
+        return None
+    sizes = [int(getattr(library, name)()) for name in sizes_of]
+    if sizes != [cipher.key_bytes, cipher.nonce_bytes, cipher.tag_bytes]:
         return None
     if cipher is AEGIS and not library.crypto_aead_aes256gcm_is_available():  # in hardware
         return None

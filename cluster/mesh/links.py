@@ -15,21 +15,21 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
 import zmq
 
+from cluster.mesh.connections import Connections
 from cluster.mesh.filing import MAX_PART_BYTES, Arrived, Filing, Key, Phase
-from cluster.mesh.line import Line
-from cluster.mesh.meeting import Met
+from cluster.mesh.meeting import meet, uses_connections
 from cluster.mesh.receiver import BusyPollReceiver
 from cluster.mesh.shared_ring import IS_SUPPORTED, RingReader, RingWriter
-from cluster.mesh.stream import Bell, Stream
+from cluster.mesh.stream import Bell
 from cluster.repeats import Repeats
 from cluster.security.epoch_links import SessionLinks
-from cluster.security.links import MESH
+from cluster.security.links import MESH, LinkSecurity
 from cluster.sockets import (
     SLICE_MS,
     Context,
@@ -39,7 +39,6 @@ from cluster.sockets import (
     make_socket,
 )
 from dllama.errors import PeerLost
-from dllama.host.container import is_throttled
 from kernels.wire import places
 
 log = logging.getLogger(__name__)
@@ -62,16 +61,17 @@ class MeshLinks:
     """Sends to and receives from every other rank of one epoch."""
 
     def __init__(
-        self, rank: int, epoch: int, context: Context, watch: Callable[[], None] | None = None
-    ) -> None:
+        self, rank: int, epoch: int, context: Context, watch: Callable[[], None] | None = None,
+        *, polls: bool = True,
+    ) -> None:  # fmt: skip
+        """With `polls` it polls for messages a while before it sleeps."""
         self.rank = rank
         self.epoch = epoch
         self.watch = watch  # called about four times a second while waiting; may raise
         self.counters = np.zeros(places.SESSION_WORDS, np.int64)  # compiled code counts there too
         self.peers: Sequence[str] = ()  # endpoints by rank
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
-        # Polling uses up what a container may compute in: the rank would be paused for it.
-        self.counters[places.POLL_NS] = 0 if is_throttled() else places.SPIN_NS
+        self.counters[places.POLL_NS] = places.SPIN_NS if polls else 0
         self._context = context
         self._inbox: Socket | None = None
         self._security: SessionLinks | None = None
@@ -83,9 +83,8 @@ class MeshLinks:
         self._receiver = BusyPollReceiver(int(self.counters[places.POLL_NS]))
         self._rings: dict[int, RingWriter] = {}
         self._ring_readers: dict[int, RingReader] = {}
-        self._lines: dict[int, Line] = {}
-        self._streams: dict[int, Stream] = {}
-        self._bell: Bell | None = None
+        self._listen: tuple[str, list[int]] = ("", [])
+        self._connections: Connections | None = None
 
     @property
     def sent_bytes(self) -> int:
@@ -109,7 +108,7 @@ class MeshLinks:
             self._outs[rank].underlying,
             0 if to is None else to.address,
             0 if back is None else back.address,
-            self._lines[rank].address if rank in self._lines else 0,
+            0 if self._connections is None else self._connections.address_of_line(rank),
         )
 
     @property
@@ -132,13 +131,13 @@ class MeshLinks:
     def bind(self, host: str, ports: Iterable[int], security: SessionLinks | None = None) -> int:
         """Opens the inbox on the first free port and returns it; with `security`, all links are
         encrypted."""
-        self._security = security
+        self._security, self._listen = security, (host, list(ports))
         self._inbox = make_socket(
             self._context, zmq.PULL, host=host, max_message_bytes=MAX_MESSAGE_BYTES
         )
         if security is not None:
             security.listen(self._inbox, MESH)
-        return bind_first_free(self._inbox, host, ports)
+        return bind_first_free(self._inbox, *self._listen)
 
     def connect(self, peers: Sequence[str], keys: Sequence[str] = ()) -> None:
         """Opens the outgoing links and lets the other ranks in; `peers` are endpoints and `keys`
@@ -192,16 +191,25 @@ class MeshLinks:
         """Waits for what a rank tells about the connections to it. Raises as `take` does."""
         return self.take(Key(0, Phase.MEETING, block, rank)).payload
 
-    def use(self, met: Mapping[int, Met]) -> None:
-        """Sends short messages by lines and long ones by streams over these connections from now
-        on, by rank; they are this object's now."""
-        if not met:
-            return
-        self._bell = self._receiver.bell = Bell()
-        for rank, ((for_line, for_stream), keys) in met.items():
-            line = self._lines[rank] = Line(for_line, keys[0])
-            stream = self._streams[rank] = Stream(for_stream, self._bell, keys[1])
-            self._receiver.add_connections(line, stream)
+    def meet(self, others: Sequence[int]) -> None:
+        """Makes connections to ranks on other machines, and sends by these from now on. Raises as
+        `take` does, and OSError where this machine gives no more threads or descriptors."""
+        bell, wanted = None, []
+        if uses_connections():
+            wanted = [rank for rank in others if rank not in self._ring_readers]
+            with suppress(OSError):
+                bell = Bell() if wanted else None
+        is_encrypted = isinstance(self._security, LinkSecurity)
+        try:
+            met = meet(
+                self, wanted if bell else [], others, *self._listen, is_encrypted=is_encrypted
+            )
+        except BaseException:
+            if bell is not None:
+                bell.close()
+            raise
+        if bell is not None:
+            self._connections = self._receiver.connections = Connections(met, bell)
 
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int
@@ -220,11 +228,11 @@ class MeshLinks:
             if not sleeps:
                 return
             message = WAKE_UP
-        elif rank in self._lines:
-            way = self._lines[rank] if is_awaited else self._streams[rank]
-            if way.write(message):
-                self.counters[places.SENT_BYTES] += len(message)
-                return
+        elif self._connections is not None and self._connections.write(
+            rank, message, is_long=not is_awaited
+        ):
+            self.counters[places.SENT_BYTES] += len(message)
+            return
         while True:
             try:
                 out.send(message)
@@ -236,8 +244,8 @@ class MeshLinks:
 
     def send_parts(self, rank: int, header: bytearray, payload: np.ndarray) -> None:
         """Sends a long message, whose payload (n,) uint8 is copied once where there is a stream."""
-        stream = self._streams.get(rank)
-        if stream is not None and stream.write_parts(np.frombuffer(header, np.uint8), payload):
+        own, parts = self._connections, (np.frombuffer(header, np.uint8), payload)
+        if own is not None and own.write_parts(rank, *parts):
             self.counters[places.SENT_BYTES] += len(header) + len(payload)
         else:
             self.send(rank, header + payload.tobytes(), is_awaited=False)
@@ -257,21 +265,11 @@ class MeshLinks:
         ring = self._rings.get(rank)
         return ring is not None and ring.has_reader
 
-    def has_ring_from(self, rank: int) -> bool:
-        """Returns whether a rank's messages come through shared memory."""
-        return rank in self._ring_readers
-
     def close(self) -> None:
         self._receiver.close()
-        for line in self._lines.values():
-            line.close()
-        for stream in self._streams.values():
-            stream.close()
-        self._lines.clear()
-        self._streams.clear()
-        if self._bell is not None:
-            self._bell.close()
-            self._bell = None
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
         for watch in self._watches.values():
             watch.close()
         for out in self._outs.values():
@@ -314,10 +312,9 @@ class MeshLinks:
         if lost is not None:
             self.drain()  # what it still sent is not needed, but its inbox should not block it
             raise self._loss(lost, "closed its link to {}, or did not answer on it for seconds")
-        for rank, line in self._lines.items():
-            why = line.why_broken or self._streams[rank].why_broken
-            if why:
-                raise self._loss(rank, f"has lost its direct connection to {{}}: {why}")
+        if self._connections is not None and (found := self._connections.broken()) is not None:
+            rank, why = found
+            raise self._loss(rank, f"has lost its direct connection to {{}}: {why}")
 
     def _loss(self, rank: int, what: str) -> PeerLost:
         host, own = self.hosts[rank], f"rank {self.rank}"

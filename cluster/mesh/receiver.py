@@ -9,12 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import zmq
 
-from cluster.mesh.line import Line
+from cluster.mesh.connections import Connections
 from cluster.mesh.shared_ring import RingReader
-from cluster.mesh.stream import Bell, Stream
-from cluster.sockets import SLICE_MS, Socket
+from cluster.sockets import Socket
 from kernels.kernel import Bound
-from kernels.wire import lines, streams
 from kernels.wire import rings as kernels
 from kernels.wire.places import AWAY_NS, N_RESTS, RING_LOOKS, SPIN_NS
 
@@ -33,19 +31,7 @@ class BusyPollReceiver:
         self.n_resting = 0  # messages to block for before polling again
         self._rings: list[RingReader] = []
         self._waits: dict[int, Bound] = {}  # by the number of polls
-        self._lines: list[Line] = []
-        self._streams: list[Stream] = []
-        self._find_line: Bound | None = None
-        self._find_stream: Bound | None = None
-        self.bell: Bell | None = None  # of the streams
-
-    def add_connections(self, line: Line, stream: Stream) -> None:
-        """Looks at these too from now on, which stay their owner's."""
-        self._lines.append(line)
-        self._streams.append(stream)
-        addresses = [np.array([x.address for x in xs]) for xs in (self._lines, self._streams)]
-        self._find_line = lines.read_lines.bind(addresses[0])
-        self._find_stream = streams.find.bind(addresses[1])
+        self.connections: Connections | None = None  # looked at too; their owner's
 
     def add(self, ring: RingReader) -> None:
         """Polls one more ring from now on, and closes it at the end."""
@@ -84,8 +70,7 @@ class BusyPollReceiver:
             return None
 
     def close(self) -> None:
-        self._lines, self._streams, self.bell = [], [], None
-        self._find_line = self._find_stream = None
+        self.connections = None
         for ring in self._rings:
             ring.close()
         self._rings.clear()
@@ -99,11 +84,7 @@ class BusyPollReceiver:
         return self._rings[i].take()
 
     def _look_at_connections(self) -> bytes | None:
-        if self._find_line is None or self._find_stream is None:
-            return None
-        if (i := self._find_line()) >= 0 and (message := self._lines[i].take()):
-            return message
-        return self._streams[i].take() or None if (i := self._find_stream()) >= 0 else None
+        return None if self.connections is None else self.connections.take()
 
     def _sleep(self, receiver: Socket) -> list[bytes]:
         for ring in self._rings:
@@ -112,28 +93,13 @@ class BusyPollReceiver:
             message = self._look_at_rings(1)  # it may have come before the writer knew
             if message is not None:
                 return [message]
-            if self.bell is not None:
-                return self._sleep_beside_connections(receiver, self.bell)
-            return sleep_for_message(receiver)
+            if self.connections is None:
+                return sleep_for_message(receiver)
+            message = self.connections.sleep(receiver)
+            return receiver.recv_multipart(zmq.NOBLOCK) if message is None else [message]
         finally:
             for ring in self._rings:
                 kernels.fall_asleep(ring.address, 0)
-
-    def _sleep_beside_connections(self, receiver: Socket, bell: Bell) -> list[bytes]:
-        bell.is_needed(True)
-        try:
-            message = self._look_at_connections()  # it may have come before the threads knew
-            if message is None:
-                waiting = [
-                    (line.fd, zmq.POLLIN | (zmq.POLLOUT if line.is_sending else 0))
-                    for line in self._lines
-                ]
-                zmq.zmq_poll([(receiver, zmq.POLLIN), (bell.fd, zmq.POLLIN), *waiting], SLICE_MS)
-                bell.silence()
-                message = self._look_at_connections()
-        finally:
-            bell.is_needed(False)
-        return receiver.recv_multipart(zmq.NOBLOCK) if message is None else [message]
 
 
 def sleep_for_message(receiver: Socket) -> list[bytes]:

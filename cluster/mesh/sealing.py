@@ -1,4 +1,4 @@
-"""What both ends of a connection between two ranks seal and open their frames with
+"""The keys that both ends of a connection between two ranks seal and open their frames with
 (kernels/wire/frames.py)."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ _WHY = {
     frames.CLOSED: "it was closed",
     frames.FORGED: "what came on it was changed on the way",
     frames.TOO_LONG: "what came on it is no message of a rank",
+    frames.NOT_SEALED: "libsodium could not seal a message",
 }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from cluster.mesh.sealing import Keys, Secrets, why_broken
 from kernels.addresses import address_of
 from kernels.arrays import aligned
+from kernels.kernel import Bound
 from kernels.wire import frames
 from kernels.wire import streams as kernels
 
@@ -60,14 +61,19 @@ class Stream:
         words[kernels.OUT], words[kernels.IN] = map(address_of, self._rings)
         words[kernels.EVENT_FD], words[kernels.ANNOUNCED] = bell.fd, bell.address
         self.address = address_of(words)
-        self._threads = [
-            threading.Thread(target=serve.bind(self.address), name=name, daemon=True)
-            for serve, name in (
-                (kernels.serve_sending, "mesh-sends"), (kernels.serve_receiving, "mesh-receives"),
-            )
-        ]  # fmt: skip
-        for thread in self._threads:
-            thread.start()
+        serves = (
+            (kernels.serve_sending, "mesh-sends"), (kernels.serve_receiving, "mesh-receives"),
+        )  # fmt: skip
+        self._threads: list[threading.Thread] = []
+        try:
+            for serve, name in serves:
+                bound = serve.bind(self.address)
+                thread = threading.Thread(target=_run, args=(bound, self), name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def why_broken(self) -> str:
@@ -75,12 +81,12 @@ class Stream:
         return why_broken(self._words)
 
     def write(self, message: bytes | bytearray | memoryview) -> bool:
-        """Lets a message be sent, which is copied; returns False where it has to go another way: it
-        is too long, others wait, or the stream is broken."""
+        """Queues a message to be sent, which is copied; returns False where it has to go another
+        way: it is too long, the queue is full, or the stream is broken."""
         return self.write_parts(np.frombuffer(message, np.uint8), _NOTHING)
 
     def write_parts(self, header: np.ndarray, payload: np.ndarray) -> bool:
-        """Lets a message of two parts (n,) uint8 be sent, as `write` does."""
+        """Queues a message of two parts (n,) uint8, as `write` does."""
         parts = (address_of(header), len(header), address_of(payload), len(payload))
         return bool(kernels.queue(self.address, *parts))
 
@@ -95,7 +101,7 @@ class Stream:
         n_body = int(ring[first:body].view("<i8")[0])
         n_bytes = n_body - int(self._words[frames.TAG_BYTES])
         message = ring[body : body + n_bytes].tobytes()
-        kernels.take(self.address)
+        kernels.free(self.address)
         return message
 
     def close(self) -> None:
@@ -107,3 +113,8 @@ class Stream:
             thread.join()
         self._secrets.clear()
         self._socket.close()
+
+
+def _run(serve: Bound, stream: Stream) -> None:
+    """Runs a thread of a stream, whose memory stays there for as long as it does."""
+    serve()

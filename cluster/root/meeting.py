@@ -16,6 +16,7 @@ from cluster.security.links import LinkSecurity
 from cluster.sockets import Context
 from cluster.wire.checks import check_keys
 from cluster.wire.messages import Join, Joined, OpenSession, SessionReady, Welcome
+from dllama.host.container import is_throttled
 
 START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
 MESH_TIMEOUT_S = 15.0
@@ -64,6 +65,7 @@ class Meeting:
             sync_type=sync_type,
             context=self._context,
             watch=self._links.watch,
+            polls=not is_throttled(self._config.threads),
         )
 
     def _open_sessions(

@@ -51,7 +51,7 @@ class SessionOpener:
         """Brings up the ranks of a session whose workers were greeted. Raises what
         ClusterSession.open does."""
         n_workers = len(config.workers)
-        check_free(16 + 12 * n_workers, f"a cluster of {n_workers + 1} machines")
+        check_free(24 + 22 * n_workers, f"a cluster of {n_workers + 1} machines")
         self._free_other_rank(config, session.kind)
         rank = session.open(None if self.own is None else self.own.rank)
         self.own = OwnRank(rank, session.shards[0], config.n_pages, session.kind)

@@ -26,7 +26,6 @@ from cluster.sockets import (
 from cluster.wire.codec import epoch_of
 from cluster.wire.messages import Message, pack, unpack
 from dllama.errors import ClusterError, PeerLost, ProtocolError
-from dllama.host.container import is_throttled
 from kernels.wire.places import SPIN_NS
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,10 @@ class RootLink:
     `idle` is called whenever nothing has come for a while; it may raise.
     """
 
-    def __init__(self, context: Context, host: str, epoch: int, idle: Callable[[], None]) -> None:
+    def __init__(
+        self, context: Context, host: str, epoch: int, idle: Callable[[], None], *,
+        polls: bool = True,
+    ) -> None:  # fmt: skip
         self._epoch = epoch
         self._idle = idle
         self._host = host
@@ -78,7 +80,7 @@ class RootLink:
         )
         self._socket.setsockopt(zmq.LINGER, 1_000)  # a last message may leave
         self._root: bytes | None = None  # its identity, once it has spoken
-        self._receiver = BusyPollReceiver(0 if is_throttled() else SPIN_NS)
+        self._receiver = BusyPollReceiver(SPIN_NS if polls else 0)
         self._repeats = Repeats()
         self._idled_at = 0.0  # when strangers' messages last kept this rank from being idle
 

@@ -49,7 +49,7 @@ from cluster.worker.rank_weights import RankWeights
 from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
 from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
-from dllama.host.container import available_memory
+from dllama.host.container import available_memory, is_throttled
 from dllama.host.descriptors import check_free
 from dllama.kv import KvShift
 from dllama.logs.context import about_model
@@ -73,7 +73,11 @@ class WorkerSession:
         self._load_rank = load_rank
         self._context: Context = zmq.Context()
         self._progress = ProgressFile(Path(config.progress_path), is_owner=False)
-        self._root = RootLink(self._context, config.host, config.epoch, self._check_peers)
+        # Polling uses up what a container may compute in: the rank would be paused for it.
+        polls = not is_throttled(config.threads)
+        self._root = RootLink(
+            self._context, config.host, config.epoch, self._check_peers, polls=polls
+        )
         self._daemon: Socket = self._context.socket(zmq.PUSH)
         self._daemon.setsockopt(zmq.LINGER, 1_000)
         self._mesh = MeshCollective(
@@ -83,6 +87,7 @@ class WorkerSession:
             sync_type=SyncType(config.sync_type),
             context=self._context,
             watch=self._progress.beat,
+            polls=polls,
         )
         self._security: SessionLinks = (
             LinkSecurity(self._context, new_pair())
@@ -227,10 +232,7 @@ class WorkerSession:
         self._progress.beat()
         self._weights.tell()
         self._mesh.links.drain()
-        lost = self._mesh.links.lost_rank()
-        if lost is not None:
-            host = self._mesh.links.peers[lost]
-            raise PeerLost(f"rank {lost} at {host} closed its link", rank=lost, host=host)
+        self._mesh.links.check()
 
     def _fail(self, reason: str, lost_rank: int = -1) -> None:
         """Tells the root and the daemon why this session ends."""
@@ -281,5 +283,5 @@ def main(load_rank: LoadRank) -> int:
     config = SessionConfig(**json.loads(line))
     set_up_logging(LogSettings(config.log_level, config.log_format), rank=config.rank)
     end_with_daemon(sys.stdin.fileno())
-    check_free(8 + 8 * config.world_size, f"a rank of {config.world_size}")
+    check_free(24 + 16 * config.world_size, f"a rank of {config.world_size}")
     return WorkerSession(config, load_rank).run()

@@ -56,11 +56,11 @@ def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:
     return min(limits, default=None)
 
 
-def is_throttled(root: Path = _ROOT, own: Path = _OWN) -> bool:
-    """Returns whether this process is paused where it uses all its cores all the time: its
-    container has less processor time than they."""
+def is_throttled(n_threads: int, root: Path = _ROOT, own: Path = _OWN) -> bool:
+    """Returns whether this process may be paused where so many threads and the system's own work
+    for it are busy all the time: its container has less processor time."""
     limit = cpu_limit(root, own)
-    return limit is not None and limit < n_cores()
+    return limit is not None and limit < n_threads + 1
 
 
 def n_cores() -> int:

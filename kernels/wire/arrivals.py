@@ -1,5 +1,5 @@
-"""What comes for an exchange of kernels/wire/exchange.py: by rings of shared memory, by lines, or
-by ZeroMQ. A rank polls for it, and sleeps where that takes long."""
+"""Receives the messages of an exchange (kernels/wire/exchange.py): by rings of shared memory, by
+lines, or by ZeroMQ. A rank polls for them, and sleeps where that takes long."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from kernels.emit.intrinsics import (
 from kernels.emit.jit import jitted
 from kernels.emit.system import clock_ns, sched_yield
 from kernels.wire import places as at
-from kernels.wire.frames import FD
-from kernels.wire.lines import N_LEFT, free_line, look_at_line, message_of
+from kernels.wire.frames import BROKEN, FD, word
+from kernels.wire.lines import N_LEFT, flush_line, free_line, look_at_line, message_of
 from kernels.wire.rings import ASLEEP, HEADER_BYTES, N_SLOTS, READ, SLOT_BYTES, WRITTEN
 
 _ALL_BUT_RANK = (1 << 48) - 1  # bits of a message's first word
 _DONTWAIT = 1  # of ZeroMQ
 _POLL_IN, _POLL_OUT, _ITEM_BYTES = 1, 2, 16  # of zmq_poll: a socket, and fd, events, what came
-_POLL_MS = 250  # after which Python looks around
+_POLL_MS = 250
+_SILENCE_NS = 250_000_000  # after which Python looks around
 
 
 @jitted
@@ -80,7 +81,10 @@ def _look_at_lines(session, peers, call):
     n_found = 0
     for rank in range(session[at.WORLD_SIZE]):
         line = peers[rank, at.LINE]
-        if line == 0 or peers[rank, at.FROM] != at.NOT_YET:
+        if line == 0:
+            continue
+        if peers[rank, at.FROM] != at.NOT_YET:
+            flush_line(line)
             continue
         n_bytes = look_at_line(line)
         if n_bytes == 0:
@@ -130,11 +134,12 @@ def _block(session, peers, call):
         line = peers[rank, at.LINE]
         if line == 0:
             continue
-        is_waiting = peers[rank, at.FROM] == at.NOT_YET  # what it sends next is for later
-        events = _POLL_IN if is_waiting else 0
-        if load_i64(line + 8 * N_LEFT) > 0:
+        events = _POLL_IN if peers[rank, at.FROM] == at.NOT_YET else 0  # else what comes can wait
+        if word(line, N_LEFT) > 0:
             events |= _POLL_OUT
-        store_i64(item + 8, load_i64(line + 8 * FD) | (events << 32))
+        # A connection that is gone would end the sleep at once, each time.
+        fd = word(line, FD) if events != 0 and word(line, BROKEN) == 0 else -1
+        store_i64(item + 8, (fd & 0xFFFFFFFF) | (events << 32))
         item += _ITEM_BYTES
     if call_c_int(session[at.POLL], (session[at.ITEMS], session[at.N_ITEMS], _POLL_MS)) <= 0:
         return -2
@@ -149,6 +154,8 @@ def _sleep(session, peers, call):
     """Blocks until something comes; returns as `_receive` does."""
     _mark_asleep(session, peers, 1)
     found = _look_at_rings(session, peers, call)  # it may have come before the writer knew
+    if found == 0:
+        found = _look_at_lines(session, peers, call)  # with what was read with the message before
     if found == 0:
         found = _block(session, peers, call)
     _mark_asleep(session, peers, 0)
@@ -170,15 +177,15 @@ def _look(session, peers, call, n_looks):
 
 @jitted
 def await_all(session, peers, call, n_looks):
-    """Waits for the messages of all peers; returns whether they have come."""
+    """Waits for the messages of all peers; returns whether they have come. Where none comes for a
+    while, Python looks around."""
     n_left = session[at.WORLD_SIZE] - 1
     now = clock_ns()
-    until = now + session[at.POLL_NS]
+    until, silent_until = now + session[at.POLL_NS], now + _SILENCE_NS
     while n_left > 0:
         if session[at.RESTING] > 0 or now >= until:
             found = _sleep(session, peers, call)
-            if found == -2:
-                return False
+            now = clock_ns()
         else:
             found = _look(session, peers, call, n_looks)
             if found == -2:
@@ -188,6 +195,10 @@ def await_all(session, peers, call, n_looks):
                     session[at.RESTING] = at.N_RESTS
                 found = 0
         if found < 0:
+            return False
+        if found > 0:
+            silent_until = now + _SILENCE_NS
+        elif now > silent_until:
             return False
         n_left -= found
     return True

@@ -87,12 +87,13 @@ def _send(session, peers, rank, message, n_bytes):
     """Sends to a rank; returns whether it was taken."""
     out, ring, line = peers[rank, at.OUT], peers[rank, at.RING_OUT], peers[rank, at.LINE]
     sleeps = -1 if ring == 0 else _write_to_ring(ring, message, n_bytes)
-    if sleeps == 0:
+    if sleeps >= 0:
+        if sleeps > 0:  # a queue that is full wakes it as well
+            call_c_int(session[at.SEND], (out, message, 0, _DONTWAIT))
         return True
-    if sleeps < 0 and line != 0 and send_by_line(line, message, n_bytes) > 0:
+    if line != 0 and send_by_line(line, message, n_bytes) > 0:
         return True
-    length = n_bytes if sleeps < 0 else 0  # nothing but a wake-up
-    return call_c_int(session[at.SEND], (out, message, length, _DONTWAIT)) == length
+    return call_c_int(session[at.SEND], (out, message, n_bytes, _DONTWAIT)) == n_bytes
 
 
 @jitted

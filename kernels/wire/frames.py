@@ -21,7 +21,12 @@ from kernels.emit.system import errno
     FRAME_WORDS,
 ) = range(10)  # fmt: skip
 
-CLOSED, FORGED, TOO_LONG = -1, -2, -3  # in BROKEN, where it is no error of the system
+CLOSED, FORGED, TOO_LONG, NOT_SEALED = (
+    -1,
+    -2,
+    -3,
+    -4,
+)  # in BROKEN, beside the system's errors
 MAX_TAG_BYTES = 32
 LENGTH_BYTES = 8
 NO_SIGNAL, DONT_WAIT, WAIT_ALL = 0x4000, 0x40, 0x100  # flags of Linux
@@ -47,14 +52,14 @@ def break_off(connection, why):
 
 @jitted
 def is_later():
-    """Whether the last call of the system failed only for now."""
+    """Returns whether the last call of the system failed only for now."""
     return errno() in (_EAGAIN, _EINTR)
 
 
 @jitted
 def seal(connection, message, n_bytes, frame):
-    """Writes the frame of the message at an address to another one; returns its bytes. The message
-    may be where the frame's body begins."""
+    """Writes the frame of the message at an address to another one; returns its bytes, -1 where it
+    cannot be sealed. The message may be where the frame's body begins."""
     n_body, to = n_bytes + word(connection, TAG_BYTES), frame + LENGTH_BYTES
     store_i64(frame, n_body)
     if word(connection, SEAL) == 0:
@@ -62,7 +67,8 @@ def seal(connection, message, n_bytes, frame):
             copy_bytes(to, message, n_bytes)
         return LENGTH_BYTES + n_body
     nonce, key = word(connection, SEAL_NONCE), word(connection, SEAL_KEY)
-    call_c_int(word(connection, SEAL), (to, 0, message, n_bytes, 0, 0, 0, nonce, key))
+    if call_c_int(word(connection, SEAL), (to, 0, message, n_bytes, 0, 0, 0, nonce, key)) != 0:
+        return break_off(connection, NOT_SEALED)
     store_i64(nonce, load_i64(nonce) + 1)
     return LENGTH_BYTES + n_body
 

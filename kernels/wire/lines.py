@@ -40,7 +40,7 @@ IN_BYTES = 2 * FRAME_BYTES  # a peer may be one message ahead
 
 
 @jitted
-def _flush(line):
+def flush_line(line):
     """Sends what is left of the last frame; returns the bytes that still are, -1 for a broken
     line."""
     n_left = word(line, N_LEFT)
@@ -62,12 +62,15 @@ def send_by_line(line, message, n_bytes):
         return -1
     if n_bytes > MAX_MESSAGE_BYTES:
         return 0
-    if word(line, N_LEFT) > 0 and _flush(line) != 0:
+    if word(line, N_LEFT) > 0 and flush_line(line) != 0:
         return -1 if word(line, BROKEN) != 0 else 0
     frame = word(line, OUT)
-    put(line, N_LEFT, seal(line, message, n_bytes, frame))
+    n_frame = seal(line, message, n_bytes, frame)
+    if n_frame < 0:
+        return -1
+    put(line, N_LEFT, n_frame)
     put(line, LEFT_AT, frame)
-    return -1 if _flush(line) < 0 else 1
+    return -1 if flush_line(line) < 0 else 1
 
 
 @jitted
@@ -90,7 +93,7 @@ def look_at_line(line):
     `message_of(line)`, 0 if it is not, and -1 for a broken line."""
     if word(line, N_READY) > 0:
         return word(line, N_READY)
-    if word(line, BROKEN) != 0 or (word(line, N_LEFT) > 0 and _flush(line) < 0):
+    if word(line, BROKEN) != 0 or (word(line, N_LEFT) > 0 and flush_line(line) < 0):
         return -1
     if not _read(line, LENGTH_BYTES):
         return -1 if word(line, BROKEN) != 0 else 0
@@ -113,7 +116,7 @@ def message_of(line):
 
 @jitted
 def free_line(line):
-    """Lets go of the message that is ready."""
+    """Frees the buffer of the message that is ready, for the next one."""
     used = LENGTH_BYTES + word(line, N_READY) + word(line, TAG_BYTES)
     first, n_rest = word(line, IN), word(line, N_READ) - used
     for i in range(0, n_rest, 8):  # from front to back; the buffer is longer than what it holds

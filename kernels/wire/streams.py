@@ -43,11 +43,11 @@ STREAM_WORDS = 48
 N_SLOTS = 8  # a power of two; a long step has six messages under way
 MAX_MESSAGE_BYTES = (1 << 20) + 4096  # the mesh's longest block, and its header
 SLOT_BYTES = (LENGTH_BYTES + MAX_MESSAGE_BYTES + MAX_TAG_BYTES + 63) // 64 * 64
-LEAST_BYTES = 64 << 10  # of a message that is worth waking a thread for
 
 
 @jitted
 def _slot(stream, ring, number):
+    """The address of a frame's slot in a ring."""
     return word(stream, ring) + (number & (N_SLOTS - 1)) * SLOT_BYTES
 
 
@@ -64,8 +64,9 @@ def _wake(where):
 
 @kernel
 def queue(stream, header, n_header, payload, n_payload):
-    """Lets a message be sent whose header and payload are at two addresses; returns 1, or 0 where
-    it is not: it is too long, the ring is full, or the stream is broken."""
+    """Copies a message, whose header and payload are at two addresses, to the ring of those to be
+    sent; returns 1, or 0 where it was not: it is too long, the ring is full, or the stream is
+    broken."""
     n_bytes = n_header + n_payload
     n_queued, counter = atomic_load(stream + 8 * N_QUEUED), stream + 8 * N_QUEUED
     is_full = n_queued - atomic_load(stream + 8 * N_SENT) >= N_SLOTS
@@ -74,7 +75,8 @@ def queue(stream, header, n_header, payload, n_payload):
     frame = _slot(stream, OUT, n_queued)
     copy_bytes(frame + LENGTH_BYTES, header, n_header)
     copy_bytes(frame + LENGTH_BYTES + n_header, payload, n_payload)
-    seal(stream, frame + LENGTH_BYTES, n_bytes, frame)
+    if seal(stream, frame + LENGTH_BYTES, n_bytes, frame) < 0:
+        return 0
     atomic_store(counter, n_queued + 1)
     _wake(counter)
     return 1
@@ -171,8 +173,8 @@ def find(streams):
 
 
 @kernel
-def take(stream):
-    """Lets go of the first message that has come."""
+def free(stream):
+    """Frees the slot of the first message that has come."""
     n_taken = atomic_load(stream + 8 * N_TAKEN) + 1
     atomic_store(stream + 8 * N_TAKEN, n_taken)
     _wake(stream + 8 * N_TAKEN)

@@ -3,10 +3,13 @@ from one to the other without a loss."""
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ import zmq
 
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.filing import Phase
+from cluster.mesh.line import Line
 from cluster.mesh.links import HEADER_BYTES
+from cluster.mesh.meeting import uses_connections
 from cluster.mesh.sync_type import SyncType
 from cluster.sockets import endpoint
 from dllama.collective import Addend
@@ -25,6 +30,7 @@ from kernels.wire import places
 from tests.fixed_sums import fixed_sums
 
 EPOCH, WIDTH = 7, 64
+needs_lines = pytest.mark.skipif(not uses_connections(), reason="lines need Linux")
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
 
@@ -230,3 +236,74 @@ def test_what_is_no_small_sum_of_integers_or_floats_is_pythons(
     assert all(np.array_equal(total, expected) for total in ranks.totals)
     large = make_ranks(2, SyncType.F32, n_rows=5000)
     assert large.meshes[0].all_reduce_call(large.addends[0], large.totals[0]) is None
+
+
+def lines_of(ranks: Ranks, rank: int) -> dict[int, Line]:
+    found = ranks.meshes[rank].links._connections
+    assert found is not None, "ranks without shared memory have lines"
+    return found._lines
+
+
+@needs_lines
+@pytest.mark.parametrize("how", ["polling", "resting", "throttled"])
+def test_a_message_that_was_read_with_the_one_before_is_not_slept_over(
+    make_ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A peer may be one message ahead, and a rank that sleeps at once finds its socket empty."""
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
+    ranks = make_ranks(2)
+    session = ranks.meshes[0].links.counters
+    ranks.put(addends(2, 3))
+    ranks.each(lambda rank: ranks.replays[rank].run())
+    ahead = threading.Thread(target=lambda: [ranks.replays[1].run() for _ in range(2)])
+    ahead.start()
+    time.sleep(0.05)  # rank 1 waits in the first of its two sums
+    message, links = bytearray(HEADER_BYTES + 4 * 2 * WIDTH), ranks.meshes[1].links
+    links.pack_header(message, Phase.PARTIAL, 0, links.sequence + 1, 0)
+    assert lines_of(ranks, 1)[0].write(message)  # and its second message is there as well
+    ranks.replays[0].run()
+    if how == "throttled":
+        session[places.POLL_NS] = 0
+    session[places.RESTING] = 10 if how == "resting" else 0
+    started = time.perf_counter()
+    ranks.replays[0].run()
+    assert time.perf_counter() - started < 0.2
+    with suppress(ProtocolError, PeerLost):  # rank 0 gets it twice: it was sent by hand as well
+        ahead.join(20)
+    assert not ahead.is_alive()
+
+
+@needs_lines
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_wait_among_several_looks_around_whatever_the_others_connections_do(
+    make_ranks: Callable[..., Ranks], monkeypatch: pytest.MonkeyPatch, polls: bool
+) -> None:
+    """Rank 1 has sent and is gone, its connection reset; rank 2 says nothing for a while."""
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
+    ranks = make_ranks(3)
+    ranks.put(addends(3, 3))
+    looked: list[float] = []
+
+    def look() -> None:
+        looked.append(time.thread_time())
+        if len(looked) == 4:
+            raise KeyboardInterrupt
+
+    links = ranks.meshes[0].links
+    links.watch = look
+    links.counters[places.POLL_NS] = places.SPIN_NS if polls else 0
+    message = bytearray(HEADER_BYTES + 4 * 2 * WIDTH)
+    sender = ranks.meshes[1].links
+    sender.pack_header(message, Phase.PARTIAL, 0, sender.sequence + 1, 0)
+    line = lines_of(ranks, 1)[0]
+    assert line.write(message)
+    line._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    lines_of(ranks, 0)[1]._socket.send(b"never read, so that the end is a reset")
+    time.sleep(0.05)
+    line._socket.close()
+    began = time.thread_time()
+    with pytest.raises((KeyboardInterrupt, PeerLost)):
+        ranks.replays[0].run()
+    assert (
+        looked and time.thread_time() - began < 0.5
+    )  # seconds of waiting, hardly any of computing

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import zmq
 
-from cluster.mesh import libraries, meeting
+from cluster.mesh import libraries, meeting, tickets
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.filing import Key, Phase
+from cluster.mesh.line import Line
 from cluster.mesh.links import HEADER_BYTES
-from cluster.mesh.meeting import OFFER_BYTES, Offer, uses_connections
+from cluster.mesh.meeting import uses_connections
+from cluster.mesh.offer import OFFER_BYTES, Offer
 from cluster.mesh.sync_type import SyncType
 from cluster.security.keys import new_pair
 from cluster.security.links import LinkSecurity
@@ -35,6 +37,11 @@ pytestmark = [
     pytest.mark.timeout(200),
     pytest.mark.skipif(not uses_connections(), reason="connections of ranks need Linux"),
 ]
+
+
+def lines_of(rank: MeshCollective) -> dict[int, Line]:
+    found = rank.links._connections
+    return {} if found is None else found._lines
 
 
 class Mesh:
@@ -74,7 +81,7 @@ class Mesh:
         self.each(lambda rank: rank.connect(self.peers, 30.0, self.keys))
 
     def n_met(self) -> list[int]:
-        return [len(rank.links._lines) for rank in self.ranks]
+        return [len(lines_of(rank)) for rank in self.ranks]
 
     def check_sums(self) -> None:
         """Short and long ones, some of which need more than 32 bits, are those of one rank."""
@@ -136,7 +143,7 @@ def test_all_ranks_meet_all_others(
     mesh.connect()
     assert mesh.n_met() == [n - 1] * n
     mesh.check_sums()
-    sealed = {bool(line._words[1]) for rank in mesh.ranks for line in rank.links._lines.values()}
+    sealed = {bool(line._words[1]) for rank in mesh.ranks for line in lines_of(rank).values()}
     assert sealed == {encrypts}
 
 
@@ -150,9 +157,19 @@ def test_ranks_that_share_memory_need_none(
     mesh.check_sums()
 
 
+class AllRanks(dict[int, object]):
+    """Stands for rings from all ranks."""
+
+    def __contains__(self, rank: object) -> bool:
+        return True
+
+    def get(self, *args: object) -> None:  # type: ignore[override]
+        return None
+
+
 def test_a_rank_that_wants_none_is_talked_to_by_zeromq(make_mesh: Callable[..., Mesh]) -> None:
     mesh = make_mesh(3)
-    mesh.ranks[1].links.has_ring_from = lambda rank: True  # type: ignore[method-assign]
+    mesh.ranks[1].links._ring_readers = AllRanks()  # type: ignore[assignment]
     mesh.connect()
     assert mesh.n_met() == [1, 0, 1]
     mesh.check_sums()
@@ -201,7 +218,7 @@ def test_where_none_can_be_made_a_sentence_says_so_and_sums_are_the_same(
     with caplog.at_level(logging.WARNING):
         mesh.connect()
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and all("take the longer way by ZeroMQ" in each for each in said)
+    assert len(said) == 2 and all("go by ZeroMQ, which is slower" in each for each in said)
     assert any("timed out" in each for each in said)
     assert any("did not connect within 1 s" in each for each in said)
     assert mesh.n_met() == [0, 0]
@@ -213,18 +230,18 @@ def test_strangers_at_the_port_get_nothing_and_hold_nobody_up(
 ) -> None:
     """Some are silent, some show a wrong ticket, some more than fit."""
     port = own_port()
-    listen, knockers = meeting._listen, []
+    listen, knockers = tickets._listening, []
 
-    def listen_and_be_called(host: str, ports: object) -> socket.socket | None:
+    def listen_and_be_called(host: str, ports: object) -> socket.socket:
         made = listen(host, [port])
-        for i in range(meeting.MAX_STRANGERS):
+        for i in range(tickets.MAX_STRANGERS):
             knocker = socket.create_connection(("127.0.0.1", port))
             knockers.append(knocker)
             if i % 2:
                 knocker.sendall(bytes([i]) * (i if i % 3 else 200))
         return made
 
-    monkeypatch.setattr(meeting, "_listen", listen_and_be_called)
+    monkeypatch.setattr(tickets, "_listening", listen_and_be_called)
     mesh = make_mesh(2)
     started = time.monotonic()
     mesh.connect()
@@ -240,7 +257,7 @@ def test_strangers_at_the_port_get_nothing_and_hold_nobody_up(
 def test_a_rank_whose_connection_is_cut_is_lost(make_mesh: Callable[..., Mesh]) -> None:
     mesh = make_mesh(2)
     mesh.connect()
-    mesh.ranks[1].links._lines[0]._socket.shutdown(socket.SHUT_RDWR)
+    lines_of(mesh.ranks[1])[0]._socket.shutdown(socket.SHUT_RDWR)
     out = np.zeros((1, 1024), np.float32)
     with pytest.raises(PeerLost, match=r"rank 1 .* has lost its direct connection to rank 0"):
         mesh.ranks[0].all_reduce(np.ones((1, 1024), np.float32), out)
@@ -261,7 +278,7 @@ def test_both_use_a_cipher_that_both_can(
     assert mesh.n_met() == [1, 1]
     mesh.check_sums()
     other = libraries.CIPHERS[1 - number]
-    tags = {int(r.links._lines[1 - r.rank]._words[3]) for r in mesh.ranks}
+    tags = {int(lines_of(r)[1 - r.rank]._words[3]) for r in mesh.ranks}
     assert tags == {other.tag_bytes}
 
 
@@ -274,3 +291,61 @@ def test_offers_are_checked() -> None:
     for size in (1, OFFER_BYTES - 1, OFFER_BYTES + 1):
         with pytest.raises(ProtocolError, match="an offer of connections has"):
             Offer.unpack(bytes(size))
+
+
+def test_no_port_for_them_is_said(
+    make_mesh: Callable[..., Mesh],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(host: str, ports: object) -> socket.socket:
+        raise OSError("cannot listen on port 7: it is in use")
+
+    monkeypatch.setattr(tickets, "_listening", refuse)
+    mesh = make_mesh(3)
+    with caplog.at_level(logging.WARNING):
+        mesh.connect()
+    assert mesh.n_met() == [0, 0, 0]
+    said = [record.getMessage() for record in caplog.records]
+    assert said and all("cannot listen on port 7" in each for each in said)
+    mesh.check_sums()
+
+
+def test_nothing_is_left_of_a_meeting_that_a_rank_leaves(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`no_leaks` counts descriptors and threads afterwards."""
+    hear = meeting._Meeting.agree
+
+    def leave(own: meeting._Meeting) -> object:
+        if own._messenger.rank == 2:
+            raise PeerLost("rank 2 is gone", rank=2, host="c")
+        own._messenger.watch = leave_soon  # type: ignore[misc]
+        return hear(own)
+
+    def leave_soon() -> None:
+        raise PeerLost("rank 2 does not answer", rank=2, host="c")
+
+    monkeypatch.setattr(meeting._Meeting, "agree", leave)
+    mesh = make_mesh(3)
+
+    def connect(rank: MeshCollective) -> str:
+        with pytest.raises(PeerLost) as caught:
+            rank.connect(mesh.peers, 30.0)
+        return str(caught.value)
+
+    assert len(mesh.each(connect)) == 3
+
+
+def test_connections_stay_alive_through_firewalls_that_forget(
+    make_mesh: Callable[..., Mesh],
+) -> None:
+    mesh = make_mesh(2)
+    mesh.connect()
+    for rank in mesh.ranks:
+        found = rank.links._connections
+        assert found is not None
+        for each in (*found._lines.values(), *found._streams.values()):
+            assert each._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert each._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+            assert each._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

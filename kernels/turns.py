@@ -28,15 +28,14 @@ def turn(file: Path, wait_s: float) -> Iterator[None]:
     """A context that one process at a time is in for a file, unless another stays there for
     `wait_s`. Where files cannot be locked, all are."""
     lock = file.with_name(f"{TEMPORARY}{file.name}")
+    until_s = time.monotonic() + wait_s
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        handle, has_turn = _locked(lock, until_s)
     except OSError:
         yield
         return
-    has_turn = False
     try:
-        has_turn = _wait(handle, wait_s)
         yield
     finally:
         if has_turn:
@@ -44,9 +43,29 @@ def turn(file: Path, wait_s: float) -> Iterator[None]:
         os.close(handle)
 
 
-def _wait(handle: int, wait_s: float) -> bool:
-    """Locks an open file; returns whether it could."""
-    until_s = time.monotonic() + wait_s
+def _locked(lock: Path, until_s: float) -> tuple[int, bool]:
+    """Returns a handle of the lock's file, and whether it is locked. Raises OSError.
+
+    Who had the turn removes the file: a lock on one that is gone keeps nobody out who comes later,
+    and so another one is opened."""
+    while True:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        has_turn = _wait(handle, until_s)
+        if not has_turn or _is_at(handle, lock):
+            return handle, has_turn
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Returns whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def _wait(handle: int, until_s: float) -> bool:
+    """Locks an open file; returns whether it could before the clock said `until_s`."""
     while flock is not None:
         try:
             flock(handle, LOCK_EX | LOCK_NB)

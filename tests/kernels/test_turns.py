@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from kernels.turns import turn
@@ -39,6 +40,27 @@ def test_one_is_in_its_turn_at_a_time(tmp_path: Path) -> None:
         thread.join()
     assert most == [1] * 8
     assert list(made.parent.iterdir()) == [made], "nothing is left of the turns"
+
+
+def test_who_waited_for_a_turn_that_has_ended_is_alone_in_the_next(tmp_path: Path) -> None:
+    """The lock's file is removed with the turn: one who waited holds a lock on nothing, and who
+    comes then makes the file anew. Short turns, so that many end while others wait."""
+    made, inside, most = tmp_path / "file", list[int](), list[int]()
+
+    def take(i: int) -> None:
+        for _ in range(20):
+            with turn(made, WAIT_S):
+                inside.append(i)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.remove(i)
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 120
 
 
 def test_a_process_keeps_its_turn_until_it_ends_and_others_wait_so_long_at_most(

@@ -18,7 +18,7 @@ from cluster.mesh.compiled_sums import CompiledSums
 from cluster.mesh.filing import Key, Phase
 from cluster.mesh.layout import BLOCK_BYTES, Block, Layouts, n_groups
 from cluster.mesh.links import HEADER_BYTES, MeshLinks
-from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec
+from cluster.mesh.sync_type import SyncCodec, SyncType, make_codec, rows_in_place
 from cluster.security.epoch_links import SessionLinks
 from cluster.sockets import Context
 from dllama.collective import Addend, Pending, RowShares
@@ -191,20 +191,20 @@ class MeshCollective:
         if isinstance(x, np.ndarray):
             x = np.ascontiguousarray(x, np.float32)
         compute_ns = int(self._counters[STARTED_NS] - self._counters[SINCE_NS])
-        own = []
+        own, codec = [], self._codec_of(x)
         for block in blocks:
-            ready = self._codec_of(x).ready(x, block.rows) if block.owner is not None else None
-            if ready is not None:
-                own.append(ready)
-                self._send_ready(ready, block, compute_ns)
+            in_place = rows_in_place(x, block.rows) if block.owner is not None else None
+            if in_place is not None:
+                own.append(in_place)
+                self._send_in_place(in_place, block, compute_ns)
                 continue
-            more = self._codec_of(x).encode(x, block.rows, block.wire)
+            more = codec.encode(x, block.rows, block.wire)
             message = block.message + more if more else block.message
             own.append(np.frombuffer(message, np.uint8, -1, HEADER_BYTES))
             self._send(message, Phase.PARTIAL, block, self.links.sequence, compute_ns)
         return own
 
-    def _send_ready(self, payload: np.ndarray, block: Block, compute_ns: int) -> None:
+    def _send_in_place(self, payload: np.ndarray, block: Block, compute_ns: int) -> None:
         """Sends rows from where they are."""
         header, sequence = bytearray(HEADER_BYTES), self.links.sequence
         self.links.pack_header(header, Phase.PARTIAL, block.number, sequence, compute_ns)

@@ -54,10 +54,10 @@ class Line:
 
     def take(self) -> bytes:
         """Returns the next message, b"" where none has come."""
-        if kernels.read_lines(self._all) < 0:
-            return b""
+        if not self._words[kernels.N_READY]:
+            kernels.read_lines(self._all)
         n_bytes, first = int(self._words[kernels.N_READY]), frames.LENGTH_BYTES
-        if not n_bytes:  # it is broken
+        if not n_bytes:
             return b""
         message = self._in[first : first + n_bytes].tobytes()
         kernels.free(self.address)

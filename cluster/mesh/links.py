@@ -208,8 +208,10 @@ class MeshLinks:
             if bell is not None:
                 bell.close()
             raise
-        if bell is not None:
+        if bell is not None and met:
             self._connections = self._receiver.connections = Connections(met, bell)
+        elif bell is not None:
+            bell.close()
 
     def pack_header(
         self, buffer: bytearray | memoryview, phase: Phase, block: int, sequence: int, compute: int

@@ -59,7 +59,7 @@ class Stream:
         self._secrets = Secrets(words, keys)
         words[frames.FD], words[kernels.ONE] = connection.fileno(), 1
         words[kernels.OUT], words[kernels.IN] = map(address_of, self._rings)
-        words[kernels.EVENT_FD], words[kernels.ANNOUNCED] = bell.fd, bell.address
+        words[kernels.EVENT_FD], words[kernels.ASLEEP_AT] = bell.fd, bell.address
         self.address = address_of(words)
         serves = (
             (kernels.serve_sending, "mesh-sends"), (kernels.serve_receiving, "mesh-receives"),

@@ -35,11 +35,6 @@ class SyncCodec(Protocol):
 
     def row_bytes(self, cols: int) -> int: ...
 
-    def ready(self, x: Addend, rows: slice) -> np.ndarray | None:
-        """Returns these rows of x (T, cols) as a view, (n,) uint8, where they travel as they are in
-        memory and stay there until the sum is made; else None."""
-        ...
-
     def encode(self, x: Addend, rows: slice, out: np.ndarray) -> bytes:
         """Writes these rows of x (T, cols) to out (n * row_bytes,) uint8; returns the bytes that
         follow, which are few and mostly none."""
@@ -56,9 +51,6 @@ class F32Codec:
 
     def row_bytes(self, cols: int) -> int:
         return 4 * cols
-
-    def ready(self, x: Addend, rows: slice) -> np.ndarray | None:
-        return None
 
     def encode(self, x: Addend, rows: slice, out: np.ndarray) -> bytes:
         part = floats_of(x)[rows]
@@ -81,9 +73,6 @@ class Bf16Codec:
     def row_bytes(self, cols: int) -> int:
         return 2 * cols
 
-    def ready(self, x: Addend, rows: slice) -> np.ndarray | None:
-        return None
-
     def encode(self, x: Addend, rows: slice, out: np.ndarray) -> bytes:
         part = np.ascontiguousarray(floats_of(x)[rows])
         bits = part.view(np.uint32)
@@ -105,9 +94,6 @@ class Q80Codec:
 
     def row_bytes(self, cols: int) -> int:
         return cols + 2 * n_blocks(cols)
-
-    def ready(self, x: Addend, rows: slice) -> np.ndarray | None:
-        return None
 
     def encode(self, x: Addend, rows: slice, out: np.ndarray) -> bytes:
         from kernels.wire import q80 as kernels
@@ -141,14 +127,6 @@ class ExactCodec:
     def row_bytes(self, cols: int) -> int:
         return 4 * cols
 
-    def ready(self, x: Addend, rows: slice) -> np.ndarray | None:
-        from kernels.wire.fixed import wide_groups
-
-        assert isinstance(x, FixedSums), "a rank that makes exact sums sends them"
-        low = x.low[rows]
-        is_whole = low.flags.c_contiguous and not len(wide_groups(x, rows))
-        return low.reshape(-1).view(np.uint8) if is_whole else None
-
     def encode(self, x: Addend, rows: slice, out: np.ndarray) -> bytes:
         from kernels.wire.fixed import wide_groups
 
@@ -177,6 +155,18 @@ class ExactCodec:
             _check_places(rank, wides[-1], len(out), out.shape[1] // GROUP)
         self._adder.add(lows, out)
         add_wide(lows, wides, out)
+
+
+def rows_in_place(x: Addend, rows: slice) -> np.ndarray | None:
+    """Returns these rows of x (T, cols) as a view, (n,) uint8, where they travel as they are in
+    memory and stay there until the sum is made, as most exact sums do; else None."""
+    from kernels.wire.fixed import wide_groups
+
+    if not isinstance(x, FixedSums):
+        return None
+    low = x.low[rows]
+    is_whole = low.flags.c_contiguous and not len(wide_groups(x, rows))
+    return low.reshape(-1).view(np.uint8) if is_whole else None
 
 
 def _check_places(rank: int, wide: np.ndarray, n_rows: int, n_groups: int) -> None:

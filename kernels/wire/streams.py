@@ -33,7 +33,7 @@ from kernels.wire.frames import (
 (
     OUT, IN,  # the addresses of the rings
     EVENT_FD,  # written to when something came while the reader sleeps
-    ANNOUNCED,  # the address of one number that is not 0 while the reader sleeps
+    ASLEEP_AT,  # the address of one number that is not 0 while the reader sleeps
     ONE,  # the number 1, to write to it
     STOP,
 ) = range(FRAME_WORDS, FRAME_WORDS + 6)  # fmt: skip
@@ -85,7 +85,7 @@ def queue(stream, header, n_header, payload, n_payload):
 @jitted
 def _announce(stream):
     """Wakes the reader if it sleeps."""
-    if atomic_load(word(stream, ANNOUNCED)) != 0:
+    if atomic_load(word(stream, ASLEEP_AT)) != 0:
         write(word(stream, EVENT_FD), stream + 8 * ONE, 8)
 
 

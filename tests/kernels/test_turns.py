@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kernels.turns import turn
@@ -22,6 +23,15 @@ with turn(Path(sys.argv[1]), 0.0):
 """
 
 
+def in_threads(n: int, body: Callable[[int], None]) -> None:
+    """Runs a body in n threads at once, each with its number."""
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_one_is_in_its_turn_at_a_time(tmp_path: Path) -> None:
     inside, most, made = list[int](), list[int](), tmp_path / "new" / "file"
 
@@ -33,11 +43,7 @@ def test_one_is_in_its_turn_at_a_time(tmp_path: Path) -> None:
                 made.write_text(str(i))
             inside.remove(i)
 
-    threads = [threading.Thread(target=make, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, make)
     assert most == [1] * 8
     assert list(made.parent.iterdir()) == [made], "nothing is left of the turns"
 
@@ -55,11 +61,7 @@ def test_who_waited_for_a_turn_that_has_ended_is_alone_in_the_next(tmp_path: Pat
                 time.sleep(0.0005)
                 inside.remove(i)
 
-    threads = [threading.Thread(target=take, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(6, take)
     assert most == [1] * 120
 
 

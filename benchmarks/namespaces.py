@@ -23,7 +23,9 @@ from benchmarks.lan.carrier import Carrier
 from benchmarks.lan.wire import LinkRule
 
 SUBNET = "10.87.0"
-BURST_BYTES = 128 << 10  # a packet of the kernel's segmentation offload has up to 64 KiB
+FAST_MBIT = 1000  # from here on packets of the kernel's segmentation offload pass as they are,
+FAST_BURST_BYTES = 128 << 10  # which have up to 64 KiB: to cut them would cost the nodes' cores
+SLOW_BURST_BYTES = 1600  # one packet, as on a cable: there are few
 DELAYED_MTU = 16_000  # few packets for a step: one Python process carries them all
 
 
@@ -104,7 +106,8 @@ class Lan:
     def _limit_rate(self, space: str, device: str) -> None:
         subprocess.run(
             ["tc", "-n", space, "qdisc", "add", "dev", device, "root", "tbf", "rate",
-             f"{self._rate_mbit}mbit", "burst", str(BURST_BYTES), "latency", "100ms"],
+             f"{self._rate_mbit}mbit", "burst", str(burst_bytes(self._rate_mbit, self._delay_ms)),
+             "latency", "100ms"],
             check=True, capture_output=True,
         )  # fmt: skip
 
@@ -131,6 +134,13 @@ class Lan:
             self._carrier.close()
         for name in (*self.names, self.hub):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def burst_bytes(rate_mbit: float, delay_ms: float) -> int:
+    """Returns the bytes that a link lets pass at once."""
+    if rate_mbit >= FAST_MBIT:
+        return FAST_BURST_BYTES
+    return DELAYED_MTU + 100 if delay_ms else SLOW_BURST_BYTES
 
 
 def await_listening(pid: int, port: int, within_s: float) -> None:

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
+
 from dllama.collective import Collective, Pending
 from dllama.models.family import HalfLayer
+from dllama.runtime.executor import Executor
 from dllama.runtime.layer import After, Layer
 from dllama.runtime.ops import Ops
 
@@ -22,58 +25,71 @@ Turn = tuple[HalfLayer, Layer]
 class _Group:
     """Rows on their way through the layers."""
 
-    def __init__(self, ops: Ops, comm: Collective, turns: Sequence[Turn], after: After) -> None:
-        self._ops, self._comm, self._after = ops, comm, after
+    def __init__(
+        self, ops: Ops, comm: Collective, executor: Executor, turns: Sequence[Turn], after: After
+    ) -> None:
+        self._ops, self._comm, self._executor, self._after = ops, comm, executor, after
         self._turns = iter(turns)
         self._sum: Pending | None = None
         self._gathered: Pending | None = None
         ops.divide(comm.shares(ops.rows.n))
         self._wanted = ops.rows.wanted
-        self._states = ops.x[:0]  # of the wanted rows, after the last sum
+        self._states = np.empty((len(self._wanted), ops.x.shape[1]), np.float32)
+        # of the wanted rows, after the last sum
         self.enter()
 
     def enter(self) -> None:
         """Norms this rank's share of the rows for the next half layer, or takes in the last sum."""
+        ops, comm, executor = self._ops, self._comm, self._executor
         if self._sum is not None:
             self._sum.finish()
         self._turn = next(self._turns, None)
         if self._turn is not None:
             half_layer, layer = self._turn
-            half_layer.enter(self._ops, layer)
-            self._gathered = self._comm.begin_all_gather(self._ops.normed_rows(), self._ops.shares)
+            executor.run(half_layer.enter, ops, layer)
+            executor.run(ops.pack_normed_rows)
+            self._gathered = executor.begin_all_gather(comm, ops.sent_rows, ops.shares)
             return
-        self._ops.take_in(self._after)
+        executor.run(ops.take_in, self._after)
         self._gathered = None
         if len(self._wanted):
-            self._states = self._ops.x[self._wanted]
-            shares = self._ops.shares.of(self._wanted)
-            self._gathered = self._comm.begin_all_gather(self._states, shares)
+            executor.act(self._read_states)
+            shares = ops.shares.of(self._wanted)
+            self._gathered = executor.begin_all_gather(comm, self._states, shares)
 
     def compute(self) -> bool:
         """Computes the half layer that it has entered; returns whether there was one. After the
         last one it has the states of the wanted rows."""
         if self._gathered is not None:
             self._gathered.finish()
+        ops, comm, executor = self._ops, self._comm, self._executor
         if self._turn is None:
-            self._ops.x[self._wanted] = self._states
+            if len(self._wanted):
+                executor.act(self._write_states)
             return False
-        ops, (half_layer, layer) = self._ops, self._turn
-        ops.take_normed_rows()
+        half_layer, layer = self._turn
+        executor.run(ops.take_normed_rows)
         if half_layer.measure is not None:
-            half_layer.measure(ops, layer)
-            self._comm.all_reduce(ops.squares, ops.square_totals)
-        half_layer.compute(ops, layer)
-        self._sum = self._comm.begin_reduce_scatter(ops.addend, ops.total, ops.shares)
+            executor.run(half_layer.measure, ops, layer)
+            executor.all_reduce(comm, ops.squares, ops.square_totals)
+        executor.run(half_layer.compute, ops, layer)
+        self._sum = executor.begin_reduce_scatter(comm, ops.addend, ops.total, ops.shares)
         return True
+
+    def _read_states(self) -> None:
+        self._states[:] = self._ops.x[self._wanted]
+
+    def _write_states(self) -> None:
+        self._ops.x[self._wanted] = self._states
 
 
 def compute_divided(
-    turns: Sequence[Turn], after: After, groups: list[Ops], comm: Collective
+    turns: Sequence[Turn], after: After, groups: list[Ops], comm: Collective, executor: Executor
 ) -> None:
     """Computes half layers of the rows of a step. The residual stream of the wanted rows has then
     taken in the last sum, as `after` says. A later group attends to an earlier one, whose keys and
     values of the layer are stored by then. Raises PeerLost."""
-    entered = deque(_Group(ops, comm, turns, after) for ops in groups)
+    entered = deque(_Group(ops, comm, executor, turns, after) for ops in groups)
     computed: deque[_Group] = deque()
     n_ahead = min(1, len(groups) - 1)  # groups whose sums travel while the next one is computed
     while entered or computed:

@@ -1,114 +1,106 @@
-"""Runs the pieces of a forward pass; for steps of few rows it replays them as captured graphs. Such
-steps are short: choosing the kernels to call takes longer than many of the kernels do.
+"""Runs the pieces of a forward pass, and replays steps that are like others before as captured
+graphs: choosing the kernels to call takes longer than many of the kernels of a short step do, and
+in a long one that ranks share it is time in which nothing else is computed.
 
 A piece of a step calls the same kernels with the same arrays as that of any other step with as many
-rows, sequences and wanted logits. Capturing takes some 0.2 ms a kernel, so it is done where several
-such steps have followed each other; later ones are replayed: the whole step in one call, the sums
-over all ranks included where the collective has compiled ones.
+rows, sequences and wanted logits; where groups of rows take turns, or only some rows are computed
+to the end, sequences have to begin at the same rows too, and the same ones have to be wanted.
+Capturing takes time, so it is done where several such steps have followed each other; later ones
+are replayed: the whole step in one call where the collective has compiled sums, else with Python
+between the calls of two half layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from dllama.collective import Addend, Collective
-from dllama.runtime.rows import PageTable, Rows
-from dllama.step import MAX_LOGIT_ROWS
-from kernels.program import STOP, Call, Program, recording
-from kernels.recurrent.states import Slots
+from dllama.collective import Addend, Collective, Pending, RowShares
+from dllama.runtime.graph import (
+    Act,
+    Finish,
+    Gather,
+    Graph,
+    Key,
+    Scatter,
+    Stop,
+    Sum,
+    contents_of,
+)
+from dllama.runtime.ops import Ops
+from dllama.runtime.rows import Rows, split
+from kernels.program import recording
 
-FEW_ROWS = 8  # of a step that is captured: with more, computing takes long enough
-ALIKE_BEFORE = 3  # steps of one shape before the next one is captured
-
-Shape = tuple[int, int, int]  # rows, sequences, rows of logits
-_NEVER_CAPTURED: Shape = (0, 0, 0)
-
-
-class Sum(NamedTuple):
-    """The arguments of an all_reduce."""
-
-    mine: Addend
-    total: np.ndarray
+FEW_ROWS = 8  # of a step of which all rows are computed to the end
+ALIKE_BEFORE = 2  # steps of one key before the next one is captured
+MAX_GRAPHS = 32  # a graph of 80 layers has some 4 MB
+NOTHING = Key(0, 0, 0, 0, b"")
 
 
-class Replay:
-    """A captured step as one program for the ranks of a collective."""
+class _Captured:
+    """A collective that is under way in a step that is captured."""
 
-    def __init__(self, graph: list[Call | Sum], comm: Collective) -> None:
-        self.comm = comm
-        calls: list[Call] = []
-        self._sums: dict[int, Sum] = {}  # by the numbers of their calls
-        for each in graph:
-            if isinstance(each, Sum):
-                self._sums[len(calls)] = each
-                each = comm.all_reduce_call(each.mine, each.total) or STOP
-            calls.append(each)
-        self._program = Program(calls)
+    def __init__(self, pending: Pending, end: Callable[[], None]) -> None:
+        self._pending, self._end = pending, end
 
-    def run(self) -> None:
-        """Computes the step. Raises PeerLost."""
-        at = self._program.run()
-        while at is not None:
-            mine, total = self._sums[at]
-            self.comm.all_reduce(mine, total)
-            at = self._program.run(at + 1)
+    def finish(self) -> None:
+        self._pending.finish()
+        self._end()
 
 
 class Executor:
     """The captured graphs of one rank. Steps come one after the other: `begin`, then `replay`;
-    where that is not possible, `run` and `all_reduce` for the pieces of the forward pass, and
-    `end`."""
+    where that is not possible, the pieces of the forward pass and its collectives, and `end`."""
 
     def __init__(self, max_pages: int, *, alike_before: int = ALIKE_BEFORE) -> None:
         """`max_pages` are those of the longest sequence. A step is captured after `alike_before`
-        others of its shape."""
+        others of its key."""
         self.alike_before, self._max_pages = alike_before, max_pages
-        self._starts = np.zeros(FEW_ROWS + 1, np.int32)
-        self._positions = np.zeros(FEW_ROWS, np.int32)
-        self._tables = [
-            PageTable(np.zeros((FEW_ROWS, max_pages), np.int32), np.zeros(FEW_ROWS, np.int32))
-            for _ in range(2)
-        ]
-        self._logits_at = np.zeros(MAX_LOGIT_ROWS, np.int32)
-        self._sources, self._targets, self._copies = np.zeros((3, FEW_ROWS), np.int32)
-        self._graphs: dict[Shape, list[Call | Sum]] = {}
-        self._replays: dict[Shape, Replay] = {}
-        self._shape = _NEVER_CAPTURED
-        self._n_alike = 0  # steps of that shape so far
-        self._captured: list[Call | Sum] | None = None
+        self._graphs: dict[Key, Graph] = {}  # the one that was used last is the last
+        self._key = NOTHING
+        self._n_alike = 0  # steps of that key so far
+        self._captured: Graph | None = None
+        self._n_begun = 0  # collectives of the step that go on for a while
 
     @property
     def n_graphs(self) -> int:
-        """Shapes of steps that have been captured."""
+        """Keys of steps that have been captured."""
         return len(self._graphs)
 
-    def begin(self, rows: Rows) -> Rows:
-        """Returns the rows of a step that begins; those of a small step in arrays that stay where
-        they are."""
-        shape = (rows.n, len(rows.starts) - 1, len(rows.logits_at))
-        self._n_alike = self._n_alike + 1 if shape == self._shape else 1
-        self._shape, self._captured = shape, None
-        if rows.n > FEW_ROWS or rows.table.pages.shape[1] > self._max_pages:
-            self._shape = _NEVER_CAPTURED
+    def begin(self, rows: Rows, comm: Collective) -> Rows:
+        """Returns the rows of a step that begins; those of a step that is captured or replayed in
+        arrays that stay where they are."""
+        self._captured, self._n_begun = None, 0
+        if rows.table.pages.shape[1] > self._max_pages:
+            self._key = NOTHING
             return rows
-        if shape not in self._graphs and self._n_alike > self.alike_before:
-            self._captured = []
-        return self._settled(rows)
+        key = _key_of(rows, comm.n_groups(rows.n))
+        self._n_alike = self._n_alike + 1 if key == self._key else 1
+        self._key = key
+        graph = self._graphs.get(key)
+        if graph is None:
+            if self._n_alike <= self.alike_before:
+                return rows
+            graph = self._captured = Graph(rows, key.n_groups, self._max_pages)
+        graph.settle(rows)
+        return graph.rows
 
-    def replay(self, comm: Collective) -> bool:
-        """Computes the step if one of its shape was captured; returns whether it did. Raises
+    def replay(self, ops: Ops, comm: Collective) -> bool:
+        """Computes the step if one of its key was captured; returns whether it did. Raises
         PeerLost."""
-        graph = self._graphs.get(self._shape)
+        graph = self._graphs.pop(self._key, None)
         if graph is None:
             return False
-        replay = self._replays.get(self._shape)
-        if replay is None or replay.comm is not comm:
-            replay = self._replays[self._shape] = Replay(graph, comm)
-        replay.run()
+        self._graphs[self._key] = graph
+        graph.run(comm)
+        ops.kept = graph.kept
         return True
+
+    def split(self, rows: Rows, n_groups: int) -> Sequence[tuple[int, Rows]]:
+        """Returns the first row of each group of a step's rows, and the group."""
+        return split(rows, n_groups) if self._captured is None else self._captured.groups
 
     def run(self, piece: Callable[..., None], *args: Any) -> None:
         """Computes the next piece of the step: `piece(*args)`."""
@@ -117,34 +109,54 @@ class Executor:
             return
         with recording() as calls:
             piece(*args)
-        self._captured += calls
+        self._captured.trace += calls
+
+    def act(self, work: Callable[[], None]) -> None:
+        """Does what a step's end needs beside kernels: the same for every step of the key."""
+        work()
+        self._note(Act(work))
 
     def all_reduce(self, comm: Collective, mine: Addend, total: np.ndarray) -> None:
         """Adds up `mine` over all ranks, to `total`. Raises PeerLost."""
         comm.all_reduce(mine, total)
-        if self._captured is not None:
-            self._captured.append(Sum(mine, total))
+        self._note(Sum(mine, total))
 
-    def end(self) -> None:
+    def begin_reduce_scatter(
+        self, comm: Collective, mine: Addend, total: np.ndarray, shares: RowShares
+    ) -> Pending:
+        """Begins what Collective.begin_reduce_scatter does. Raises PeerLost."""
+        pending = comm.begin_reduce_scatter(mine, total, shares)
+        return self._begun(pending, Scatter(self._n_begun, mine, total, shares))
+
+    def begin_all_gather(self, comm: Collective, rows: np.ndarray, shares: RowShares) -> Pending:
+        """Begins what Collective.begin_all_gather does. Raises PeerLost."""
+        pending = comm.begin_all_gather(rows, shares)
+        return self._begun(pending, Gather(self._n_begun, rows, shares))
+
+    def end(self, ops: Ops) -> None:
         """Keeps the captured graph after the last piece of the step."""
-        if self._captured is not None:
-            self._graphs[self._shape] = self._captured
+        if self._captured is None:
+            return
+        while len(self._graphs) >= MAX_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        self._captured.kept = ops.kept
+        self._graphs[self._key] = self._captured
 
-    def _settled(self, rows: Rows) -> Rows:
-        n, n_sequences, n_wanted = self._shape
-        table, window_table = (
-            PageTable(t.pages[:n_sequences], t.row_pages[:n]) for t in self._tables
-        )
-        kept = Rows(
-            n, self._starts[: n_sequences + 1], self._positions[:n], table, window_table,
-            self._logits_at[:n_wanted], rows.hidden_at,
-            Slots(self._sources[:n_sequences], self._targets[:n_sequences], self._copies[:n]),
-        )  # fmt: skip
-        kept.starts[:], kept.positions[:] = rows.starts, rows.positions
-        kept.logits_at[:] = rows.logits_at
-        for mine, its in ((kept.table, rows.table), (kept.window_table, rows.window_table)):
-            mine.row_pages[:] = its.row_pages
-            mine.pages[:, : its.pages.shape[1]] = its.pages
-        for slots, its_slots in zip(kept.slots, rows.slots, strict=True):
-            slots[:] = its_slots
-        return kept
+    def _begun(self, pending: Pending, stop: Scatter | Gather) -> Pending:
+        if self._captured is None:
+            return pending
+        self._note(stop)
+        self._n_begun += 1
+        return _Captured(pending, lambda: self._note(Finish(stop.number)))
+
+    def _note(self, stop: Stop) -> None:
+        if self._captured is not None:
+            self._captured.trace.append(stop)
+
+
+def _key_of(rows: Rows, n_groups: int) -> Key:
+    n_sequences, n_logits = len(rows.starts) - 1, len(rows.logits_at)
+    contents = b""
+    if n_groups or (rows.n > FEW_ROWS and len(rows.wanted) < rows.n):
+        contents = contents_of((rows.starts, rows.logits_at, rows.hidden_at))
+    return Key(rows.n, n_sequences, n_logits, n_groups, contents)

@@ -28,11 +28,12 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     turns, last = turns[: len(turns) - n_last], turns[len(turns) - n_last :]
     if n_groups := comm.n_groups(ops.rows.n):
         after = last_layer.after_attention if last else last_layer.after_feed_forward
-        compute_divided(turns, after, ops.groups(n_groups), comm)
+        groups = ops.groups(executor.split(ops.rows, n_groups))
+        compute_divided(turns, after, groups, comm, executor)
     else:
         _compute(turns, ops, comm, executor)
     if ops.rows.n > FEW_ROWS and len(ops.rows.wanted) < ops.rows.n:
-        ops.keep_wanted()  # no other row's keys and values are still to come
+        executor.run(ops.keep_wanted)  # no other row's keys and values are still to come
     if ops.rows.n:
         _compute(last, ops, comm, executor)
         executor.run(ops.take_in, last_layer.after_feed_forward)

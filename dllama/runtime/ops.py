@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from dllama.runtime.latent import LatentAttention
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
 from dllama.runtime.partial_sums import Squares
-from dllama.runtime.rows import PageTable, Rows, split
+from dllama.runtime.rows import PageTable, Rows
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
 from kernels.activations import add_bias, clear, gather_rows, swiglu
@@ -41,7 +42,7 @@ NO_GROWTH = QueryGrowth(0.0, 1)
 class Ops:
     """Operations for the rows of one step at a time; `begin` comes first."""
 
-    _kept: np.ndarray | None  # the rows of the step that are left, where not all are
+    kept: np.ndarray | None  # the rows of the step that are left, where not all are
     _delta: np.ndarray | None  # what the residual stream has not taken in yet
     _needs: Needs  # of those who read `normed`
 
@@ -55,7 +56,7 @@ class Ops:
 
     def begin(self, rows: Rows) -> None:
         """Begins a step of these rows, whose embeddings are in the residual stream."""
-        state, self._kept = self._state, None
+        state, self.kept = self._state, None
         self._place(rows, 0)
         turns = self._weights.rotations
         for table, magnitude in enumerate(turns.magnitudes):
@@ -64,11 +65,12 @@ class Ops:
                 state.sines[table],
             )  # fmt: skip
 
-    def groups(self, n_groups: int) -> list[Ops]:
-        """Returns the operations of each group of the step's rows. Groups are computed half layer
-        by half layer, in their order: they share all buffers but those of their own rows."""
+    def groups(self, parts: Sequence[tuple[int, Rows]]) -> list[Ops]:
+        """Returns the operations of each group of the step's rows, given with its first one. Groups
+        are computed half layer by half layer, in their order: they share all buffers but those of
+        their own rows."""
         found = []
-        for first, rows in split(self.rows, n_groups):
+        for first, rows in parts:
             group = copy(self)
             group._place(rows, first)
             found.append(group)
@@ -83,13 +85,13 @@ class Ops:
             gather_rows(delta, kept, delta)
         logits_at = np.searchsorted(kept, rows.logits_at).astype(np.int32)
         self._place(replace(rows, n=len(kept), logits_at=logits_at), 0)
-        self._kept = kept
+        self.kept = kept
         self._delta = None if delta is None else self.total
 
     def states_at(self, rows: np.ndarray) -> np.ndarray:
         """Returns the last states of wanted rows of the step, (n, dim)."""
         states: np.ndarray = self._state.x[
-            rows if self._kept is None else np.searchsorted(self._kept, rows)
+            rows if self.kept is None else np.searchsorted(self.kept, rows)
         ]
         return states
 
@@ -103,16 +105,18 @@ class Ops:
         self.shares = shares
         self._sends_quants = self._weights.units.normed_quants
 
-    def normed_rows(self) -> np.ndarray:
-        """Returns the rows of `normed`, (T, n) float32, as ranks exchange them; this rank's share
-        is filled in."""
-        if not self._sends_quants:
-            return self.normed.rows[: self.rows.n]
-        pack_quants(self._team, self.normed, self.rows.n, self._own, self._wire)
-        return self._wire
+    @property
+    def sent_rows(self) -> np.ndarray:
+        """The rows of `normed`, (T, n) float32, as ranks exchange them."""
+        return self._wire if self._sends_quants else self.normed.rows[: self.rows.n]
+
+    def pack_normed_rows(self) -> None:
+        """Fills in this rank's share of `sent_rows`."""
+        if self._sends_quants:
+            pack_quants(self._team, self.normed, self.rows.n, self._own, self._wire)
 
     def take_normed_rows(self) -> None:
-        """Completes `normed` with the shares of other ranks, which `normed_rows` holds by now."""
+        """Completes `normed` with the shares of other ranks, which `sent_rows` holds by now."""
         begin, end = self._own
         for part in ((0, begin), (end, self.rows.n)):
             if part[0] == part[1]:

@@ -105,10 +105,10 @@ class RankModel:
         dequantize(self._embed_format, embed_rows, x)
         if self.weights.config.embedding_scale != 1:
             x *= np.float32(self.weights.config.embedding_scale)
-        self._ops.begin(self.executor.begin(rows_of(step)))
-        if not self.executor.replay(comm):
+        self._ops.begin(self.executor.begin(rows_of(step), comm))
+        if not self.executor.replay(self._ops, comm):
             forward(self.weights, self._ops, comm, self.executor)
-            self.executor.end()
+            self.executor.end(self._ops)
         part = encode_part(
             self.state.logits[: len(step.logits_at)], self.weights.n_tokens,
             self.weights.vocab_start, self.weights.units.vocab, step.candidates, self.state,

@@ -27,6 +27,16 @@ DIM = 256  # the longest block of weights
 BUDGET_S = 0.02  # of each model
 
 
+class Shape(NamedTuple):
+    """The width of a model's residual stream, and of its feed-forward."""
+
+    dim: int
+    hidden_dim: int
+
+
+TINY = Shape(DIM, DIM)
+
+
 class StepOverheads(NamedTuple):
     """Seconds: of a step, and of each of its half layers."""
 
@@ -39,7 +49,7 @@ def measure_steps(qtype: QType, n_threads: int) -> StepOverheads:
     """Returns what a step takes that computes next to nothing: choosing and starting kernels,
     threads that wait for each other, the norms of one short row. Matrices are of `qtype`: kernels
     of another type would have to be compiled for this alone."""
-    few, many = (_seconds_of(_tiny(n, qtype, n_threads)) for n in (FEW, MANY))
+    few, many = (_seconds_of(tiny_model(n, qtype, n_threads)) for n in (FEW, MANY))
     half_layer_s = _of_half_layer(few[0], many[0])
     step_s = max(1e-7, few[0] - 2 * FEW * half_layer_s)
     return StepOverheads(step_s, half_layer_s, _of_half_layer(few[1], many[1]))
@@ -52,12 +62,14 @@ def _of_half_layer(few: float, many: float) -> float:
 def _seconds_of(model: RankModel) -> tuple[float, float]:
     """Returns the seconds of a step of one row, and of a longer one."""
     with closing(model):
-        short, long = lower_quartiles([Timed(_step_of(model, n), BUDGET_S) for n in (1, LONG)])
+        short, long = lower_quartiles([Timed(step_of(model, n), BUDGET_S) for n in (1, LONG)])
         return short, long
 
 
-def _step_of(model: RankModel, n_rows: int) -> Callable[[], object]:
-    tokens, row = np.zeros(n_rows, np.int32), np.zeros((n_rows, 4 * DIM), np.uint8)
+def step_of(model: RankModel, n_rows: int = 1) -> Callable[[], object]:
+    """Returns what computes a step of some rows of one sequence, which begins with them."""
+    n_bytes = row_bytes(QType.F32, model.weights.config.dim)
+    tokens, row = np.zeros(n_rows, np.int32), np.zeros((n_rows, n_bytes), np.uint8)
     one, last = np.zeros(1, np.int32), np.array([n_rows - 1], np.int32)
     step = Step(
         tokens, np.arange(n_rows, dtype=np.int32), np.array([0, n_rows], np.int32), one[None],
@@ -67,10 +79,12 @@ def _step_of(model: RankModel, n_rows: int) -> Callable[[], object]:
     return lambda: model.forward(step, row, alone)
 
 
-def _tiny(n_layers: int, qtype: QType, n_threads: int) -> RankModel:
+def tiny_model(n_layers: int, qtype: QType, n_threads: int, shape: Shape = TINY) -> RankModel:
+    """Returns a model of zeros, with next to no vocabulary."""
     config = ModelConfig(
-        arch="llama", name="tiny", dim=DIM, hidden_dim=DIM, n_layers=n_layers, n_heads=8,
-        n_kv_heads=1, head_dim=32, vocab_size=64, max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
+        arch="llama", name="tiny", dim=shape.dim, hidden_dim=shape.hidden_dim, n_layers=n_layers,
+        n_heads=shape.dim // 32, n_kv_heads=shape.dim // 256, head_dim=32, vocab_size=64,
+        max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
     )  # fmt: skip
     units = sum_units(config, head_align=DIM, hidden_align=DIM)
     return RankModel.load(

@@ -20,7 +20,18 @@ class Timed(NamedTuple):
 
 def lower_quartiles(works: Sequence[Timed]) -> list[float]:
     """Returns the lower quartile of the seconds of each work's runs: on a busy machine, too, it is
-    a run that no other program has interrupted. In a round each work runs once at least, and there
+    a run that no other program has interrupted."""
+    return [found[len(found) // 4] for found in _sorted_seconds(works)]
+
+
+def medians(works: Sequence[Timed]) -> list[float]:
+    """Returns the median of the seconds of each work's runs: what it takes mostly, on a machine as
+    busy as it is."""
+    return [found[len(found) // 2] for found in _sorted_seconds(works)]
+
+
+def _sorted_seconds(works: Sequence[Timed]) -> list[list[float]]:
+    """Returns the seconds of each work's runs. In a round each work runs once at least, and there
     is one round at least."""
     for work in works:
         for _ in range(WARM):
@@ -39,4 +50,4 @@ def lower_quartiles(works: Sequence[Timed]) -> list[float]:
                 found.append(now - began)
                 if now >= ended:
                     break
-    return [sorted(found)[len(found) // 4] for found in times]
+    return [sorted(found) for found in times]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import planner
+from benchmarks.lan import planned
 from benchmarks.lan.cpu_quota import why_no_quota
 from benchmarks.lan.planned import SET_UPS, in_words, row_of
 from benchmarks.namespaces import why_no_namespaces
@@ -33,6 +34,7 @@ def test_what_was_predicted_stands_beside_what_is_measured(
     write_random(model, SHAPES["tiny"], QType.Q4_0)
     monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "1")  # restored after main has changed it
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # pytest keeps its own
+    monkeypatch.setattr(planned, "SPARE_S", 0.1)
     words = ["--models", str(model), "--tests", "pp16,tg4", "--rounds", "2", "--json", str(out)]
     assert planner.main([*words, "--set-ups", "one-core,unequal"]) == 0
     found = json.loads(out.read_text())

@@ -24,7 +24,7 @@ from cluster.mesh.sync_type import SyncType
 from cluster.sockets import endpoint
 from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
-from dllama.runtime.executor import Replay, Sum
+from dllama.runtime.graph import Replay, Sum
 from kernels.matmul.sums import FixedSums
 from kernels.wire import places
 from tests.fixed_sums import fixed_sums

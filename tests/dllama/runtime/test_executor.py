@@ -37,6 +37,10 @@ def steps() -> Iterator[Step]:
             yield make_step([chunk(0, 3), chunk(1, 1)], every_row=True)
         if turn == 15:
             yield make_step([chunk(1, FEW_ROWS + 1), chunk(2, 40)])
+    for _ in range(4):
+        yield make_step([chunk(0, 3)], every_row=True)
+    for _ in range(4):
+        yield make_step([chunk(s, 1) for s in range(3)], every_row=True)
     for _ in range(6):
         step = make_step([chunk(0, 1), chunk(2, 2)])
         narrow = -(-max(at) // 32)
@@ -78,7 +82,7 @@ def test_a_step_begins_with_its_own_rows(tmp_path: Path) -> None:
         others = step.pages[:, ::-1].copy()
         rows = rows_of(replace(step, window_pages=others))
         assert np.array_equal(rows.window_table.pages, others)
-        begun = executor.begin(rows)
+        begun = executor.begin(rows, SoloCollective())
         assert begun.n == rows.n
         for mine, its in ((begun.table, rows.table), (begun.window_table, rows.window_table)):
             assert np.array_equal(mine.pages[:, : its.pages.shape[1]], its.pages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import Addend, Collective, Pending, RowShares
 from dllama.qtypes import QType
+from dllama.runtime import executor, rank
 from dllama.runtime.rows import rows_of, split
 from dllama.step import Step
 from tests.local_model import Ranks, make_step
@@ -78,12 +79,39 @@ def steps() -> list[Step]:
     ]
 
 
-def logits(path: Path, n_groups: int, n_ranks: int) -> list[np.ndarray]:
+def chunks() -> list[Step]:
+    """Prompts in chunks of one size, of one sequence or two: what is alike has other positions,
+    pages and slots."""
+    rng = np.random.default_rng(6)
+
+    def some(s: int, n: int, at: int) -> tuple[int, list[int], int]:
+        return s, rng.integers(0, 352, n).tolist(), at
+
+    found = [make_step([some(s, 40, 40 * i)]) for s in (0, 2) for i in range(4)]
+    found += [make_step([some(2 * s + 1, 25, 25 * i), some(2 * s, 3, 160 + 3 * i)])
+              for i in range(4) for s in (0, 1)]  # fmt: skip
+    found = [replace(step, hidden_at=step.starts[1:] - 2) for step in found]
+    other = [make_step([some(0, 3, 200 + 3 * i), some(1, 25, 110 + 25 * i)]) for i in range(4)]
+    found += [replace(step, hidden_at=step.starts[1:] - 2) for step in other]
+    found += [replace(step, hidden_at=np.array([2, 7], np.int32)) for step in other]
+    return found + [replace(step, logits_at=step.logits_at - [1, 2]) for step in found[-4:]]
+
+
+def logits(
+    path: Path, n_groups: int, n_ranks: int, these: Sequence[Step] = (), alike_before: int = 99
+) -> list[np.ndarray]:
+    """Returns the logits of some steps, and after them the states they keep."""
     group = ThreadGroup(n_ranks)
     comms: list[Collective] = [InGroups(group, rank, n_groups) for rank in range(n_ranks)]
     ranks = Ranks(path, [1.0] * n_ranks, comms)
+    found = []
     try:
-        return [row.logits.copy() for step in steps() for row in ranks.run(step)]
+        for model in ranks.models:
+            model.executor.alike_before = alike_before
+        for step in these or steps():
+            found += [row.logits.copy() for row in ranks.run(step)]
+            found += [ranks.models[0].hidden.copy()]
+        return found
     finally:
         ranks.close()
 
@@ -105,6 +133,37 @@ def test_groups_of_a_mixture_have_its_biases(tmp_path: Path) -> None:
     for n_groups, n_ranks in ((3, 1), (2, 2), (7, 3)):
         found = logits(path, n_groups, n_ranks)
         assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+
+
+@pytest.mark.parametrize("arch", ["llama", "olmo2", "gpt-oss", "deepseek2", "qwen3next"])
+@pytest.mark.parametrize("n_groups", [0, 1, 3])
+def test_long_steps_that_are_replayed_have_the_same_bits(
+    tmp_path: Path, arch: str, n_groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_toy(tmp_path / "toy.gguf", arch=arch, hidden_dim=96, n_kv_heads=2, seed=4,
+                     qtype=QType.Q8_0)  # fmt: skip
+    plain = logits(path, n_groups, 2, chunks())
+    computed, forward = [], rank.forward
+    monkeypatch.setattr(rank, "forward", lambda *args: (computed.append(1), forward(*args)))
+    found = logits(path, n_groups, 2, chunks(), alike_before=1)
+    assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
+    assert len(computed) == 2 * (1 + 5 * 2)  # of each rank: to warm up, and two of each kind
+
+
+def test_few_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were used last."""
+    monkeypatch.setattr(executor, "MAX_GRAPHS", 2)
+    path = write_toy(tmp_path / "toy.gguf", n_kv_heads=2)
+    ranks = Ranks(path, [1.0], [ThreadCollective(ThreadGroup(1), 0)])
+    own = ranks.models[0].executor
+    own.alike_before = 0
+
+    def kept(n: int) -> set[int]:
+        ranks.run(make_step([(0, [7] * n, 0)]))
+        return {key.n_rows for key in own._graphs}
+
+    assert [kept(n) for n in (20, 1, 30, 1, 20)] == [{1, 20}, {1, 20}, {1, 30}, {1, 30}, {1, 20}]
+    ranks.close()
 
 
 @pytest.mark.parametrize("n_groups", [0, 1, 3])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dllama.qtypes import COMPUTABLE, QType
-from dllama.runtime import kernel_speed, step_speed
+from dllama.runtime import kernel_speed, reading_speed, step_speed
 from dllama.runtime.kernel_speed import measure_kernels
 from dllama.runtime.rank import progress_memory
+from dllama.runtime.reading_speed import Reading
 from dllama.speeds import KernelSpeeds, TypeSpeed
 from kernels.team import STATE_WORDS
 from tests.alike_types import is_tested
@@ -24,7 +25,8 @@ __all__ = ["no_leaks"]
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("READ_S", "MULTIPLY_S", "VECTOR_S"):
         monkeypatch.setattr(kernel_speed, name, 0.001)
-    monkeypatch.setattr(step_speed, "BUDGET_S", 0.001)
+    for module in (step_speed, reading_speed):
+        monkeypatch.setattr(module, "BUDGET_S", 0.001)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -58,6 +60,23 @@ def test_amounts_are_those_of_the_type() -> None:
             assert {probe.amount for probe in multiplying} == {2 * rows * 2048 * 16 * 64}
     finally:
         team.close()
+
+
+def test_weights_are_read_as_models_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all types, in proportion; half layers take what they take behind weights."""
+    asked = []
+
+    def read(qtype: QType, n_threads: int, n_bytes: int, step_s: float) -> Reading:
+        asked.append((qtype, n_threads, n_bytes))
+        return Reading(1e-3, 0.5)
+
+    monkeypatch.setattr(kernel_speed, "measure_reading", read)
+    slow = measure_kernels([QType.Q8_0, QType.F16], 1, MEMORY)
+    assert asked == [(QType.F16, 1, MEMORY // 2)]
+    assert slow.types[0].read_gb_per_s == pytest.approx(1e-3)
+    assert slow.types[1].read_gb_per_s < 0.1 and slow.half_layer_us == pytest.approx(5e5)
+    monkeypatch.setattr(kernel_speed, "measure_reading", lambda *args: Reading(1e6, 0.0))
+    assert measure_kernels([QType.Q8_0], 1, MEMORY).types[0].read_gb_per_s < 1e4
 
 
 def test_a_container_has_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

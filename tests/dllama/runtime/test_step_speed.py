@@ -6,7 +6,7 @@ import pytest
 
 from dllama.qtypes import QType
 from dllama.runtime import ops, step_speed
-from dllama.runtime.executor import Replay
+from dllama.runtime.graph import Replay
 from kernels.weights.layout import Packed
 
 
@@ -20,8 +20,8 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
         whole(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Replay, "__init__", counted)
-    with closing(step_speed._tiny(2, QType.Q4_K, 1)) as model:
-        run = step_speed._step_of(model, 1)
+    with closing(step_speed.tiny_model(2, QType.Q4_K, 1)) as model:
+        run = step_speed.step_of(model, 1)
         for _ in range(5):
             run()
         assert model.executor.n_graphs == 1
@@ -29,7 +29,7 @@ def test_steps_are_measured_as_they_are_decoded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_layers_and_steps_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_speed, "_tiny", lambda n_layers, qtype, n_threads: n_layers)
+    monkeypatch.setattr(step_speed, "tiny_model", lambda n_layers, qtype, n_threads: n_layers)
     monkeypatch.setattr(
         step_speed, "_seconds_of", lambda n_layers: (5.0 + 2 * n_layers, 9.0 + 6 * n_layers)
     )

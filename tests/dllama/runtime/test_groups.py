@@ -94,7 +94,13 @@ def chunks() -> list[Step]:
     other = [make_step([some(0, 3, 200 + 3 * i), some(1, 25, 110 + 25 * i)]) for i in range(4)]
     found += [replace(step, hidden_at=step.starts[1:] - 2) for step in other]
     found += [replace(step, hidden_at=np.array([2, 7], np.int32)) for step in other]
-    return found + [replace(step, logits_at=step.logits_at - [1, 2]) for step in found[-4:]]
+    found += [replace(step, logits_at=step.logits_at - [1, 2]) for step in found[-4:]]
+    ends = np.array([1, 27], np.int32)
+    found += [
+        replace(make_step([some(0, n, n * i), some(1, 28 - n, (28 - n) * i)]), logits_at=ends)
+        for n in (9, 19) for i in range(4)
+    ]  # fmt: skip
+    return found
 
 
 def logits(
@@ -147,7 +153,7 @@ def test_long_steps_that_are_replayed_have_the_same_bits(
     monkeypatch.setattr(rank, "forward", lambda *args: (computed.append(1), forward(*args)))
     found = logits(path, n_groups, 2, chunks(), alike_before=1)
     assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
-    assert len(computed) == 2 * (1 + 5 * 2)  # of each rank: to warm up, and two of each kind
+    assert len(computed) == 2 * (1 + 7 * 2)  # of each rank: to warm up, and two of each kind
 
 
 def test_few_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,13 +118,13 @@ def attention(ops: Ops, layer: Layer) -> None:
 
 def measure_heads(ops: Ops, layer: Layer) -> None:
     """Queries, keys and values, and this rank's heads' part of the mean squares of a row's queries
-    and keys, to ops.squares."""
+    and keys, to ops.joint_norms."""
     qkv = layer.matrix("qkv")
     if qkv is None:  # no heads here
-        ops.add_no_squares()
+        ops.joint_norms.measure_nothing()
         return
     ops.matmul(qkv, ops.normed, ops.qkv)
-    ops.square_heads()
+    ops.joint_norms.measure()
 
 
 def jointly_normed_attention(ops: Ops, layer: Layer) -> None:
@@ -134,7 +134,7 @@ def jointly_normed_attention(ops: Ops, layer: Layer) -> None:
     if wo is None:  # no heads here
         ops.add_nothing()
         return
-    ops.norm_heads(layer.vector("q_norm"), layer.vector("k_norm"))
+    ops.joint_norms.norm(layer.vector("q_norm"), layer.vector("k_norm"))
     ops.rotate_and_store(layer, layer.vector("qkv_bias"), NO_VECTOR, NO_VECTOR)
     mixed = ops.attend(layer, reader=wo)
     ops.matmul(wo, mixed, ops.addend)

@@ -173,9 +173,9 @@ def delta_net(ops: Ops, layer: Layer) -> None:
     if delta is None or delta_out is None:  # no heads here
         ops.add_nothing()
         return
-    ops.matmul(delta, ops.normed, ops.delta)
-    ops.convolve(layer.place, layer.table("conv"))
-    mixed = ops.run_delta_net(layer, reader=delta_out)
+    ops.matmul(delta, ops.normed, ops.delta_nets.inputs)
+    ops.delta_nets.convolve(layer)
+    mixed = ops.delta_nets.run(layer, reader=delta_out)
     ops.matmul(delta_out, mixed, ops.addend)
 
 

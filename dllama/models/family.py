@@ -40,7 +40,9 @@ class HalfLayer(NamedTuple):
 
     enter: Block  # brings the residual stream up to date and norms it, each row by itself
     compute: Block  # reads the normed rows, leaves this rank's part of a sum in ops.addend
-    measure: Block | None = None  # reads the normed rows, leaves its part of a sum in ops.squares
+    measure: Block | None = (
+        None  # reads the normed rows, leaves its part of a sum in ops.joint_norms
+    )
 
 
 ATTENTION = HalfLayer(blocks.enter_attention, blocks.attention)

@@ -71,7 +71,8 @@ class _Group:
         executor.run(ops.take_normed_rows)
         if half_layer.measure is not None:
             executor.run(half_layer.measure, ops, layer)
-            executor.all_reduce(comm, ops.squares, ops.square_totals)
+            norms = ops.joint_norms
+            executor.all_reduce(comm, norms.measured, norms.total)
         executor.run(half_layer.compute, ops, layer)
         self._sum = executor.begin_reduce_scatter(comm, ops.addend, ops.total, ops.shares)
         return True

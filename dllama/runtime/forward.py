@@ -45,6 +45,7 @@ def _compute(turns: Sequence[Turn], ops: Ops, comm: Collective, executor: Execut
         executor.run(half_layer.enter, ops, layer)  # begins with x += total
         if half_layer.measure is not None:
             executor.run(half_layer.measure, ops, layer)
-            executor.all_reduce(comm, ops.squares, ops.square_totals)
+            norms = ops.joint_norms
+            executor.all_reduce(comm, norms.measured, norms.total)
         executor.run(half_layer.compute, ops, layer)  # my part of the sum
         executor.all_reduce(comm, ops.addend, ops.total)

@@ -10,11 +10,12 @@ import numpy as np
 
 from dllama.collective import Addend, RowShares
 from dllama.config import ModelConfig, QueryGrowth
+from dllama.runtime.delta_nets import DeltaNets
 from dllama.runtime.experts import Experts
+from dllama.runtime.joint_norms import JointNorms
 from dllama.runtime.latent import LatentAttention
 from dllama.runtime.layer import NONE, After, Layer
 from dllama.runtime.linear import Linear, needs_of
-from dllama.runtime.partial_sums import Squares
 from dllama.runtime.rows import PageTable, Rows
 from dllama.runtime.state import RunState
 from dllama.runtime.weights import Weights
@@ -25,14 +26,10 @@ from kernels.attention.kv_pages import KvPages
 from kernels.attention.rope import rope_table, rotate_and_store
 from kernels.attention.tile import scoring
 from kernels.experts.sums import add_parts
-from kernels.joint_norm import head_squares, norm_heads
 from kernels.matmul.multiply import matmul
 from kernels.matmul.sums import FixedSums
 from kernels.norms import add_norm
 from kernels.prepare import pack_quants, prepare, unpack_quants
-from kernels.recurrent.convolution import convolution
-from kernels.recurrent.delta import DeltaWeights, delta_net
-from kernels.recurrent.states import DeltaStates
 from kernels.soft_cap import soft_cap
 from kernels.weights.layout import Activations, Needs
 
@@ -51,7 +48,6 @@ class Ops:
         self._config: ModelConfig = weights.config
         self._epsilon = weights.config.norm_epsilon
         self.qkv, self.gate_up = state.qkv, state.gate_up  # (T, width)
-        self.delta = state.delta_rows  # (T, width)
         self._experts = None if state.experts is None else Experts(weights, state.experts, team)
 
     def begin(self, rows: Rows) -> None:
@@ -176,39 +172,12 @@ class Ops:
         slots = state.parts.slots[own]
         add_parts(self._team, slots, self.rows.n, state.parts.sums, self.addend)
 
-    def square_heads(self) -> None:
-        """This rank's part of the mean squares of each row's queries and keys, to `squares`."""
-        config, n_kv_heads = self._config, self._weights.n_kv_heads
-        head_squares(
-            self._team, self.qkv, self.rows.n, (n_kv_heads * config.group_size, n_kv_heads),
-            config.head_dim, (config.q_dim, config.kv_dim), self.squares,
-        )  # fmt: skip
-
-    def add_no_squares(self) -> None:
-        """Makes this rank's part of the mean squares zero: it has no heads."""
-        clear(self.squares.low)
-        clear(self.squares.wide)
-
-    def norm_heads(self, q_norm: np.ndarray, k_norm: np.ndarray) -> None:
-        """Norms queries and keys of `qkv` by the mean squares of all ranks, in `square_totals`."""
-        norm_heads(
-            self._team, self.qkv, self.rows.n, self.square_totals, q_norm, k_norm, self._epsilon
-        )
-
     @property
-    def squares(self) -> FixedSums:
-        """This rank's part of each row's mean squares, (T, GROUP)."""
-        return self._squares.own.rows(self._own_rows)
-
-    @property
-    def square_totals(self) -> np.ndarray:
-        """Those of all ranks, (T, GROUP) float32."""
-        return self._squares.total[self._own_rows]
-
-    @property
-    def _squares(self) -> Squares:
-        assert self._state.squares is not None, "only families of joint norms measure heads"
-        return self._state.squares
+    def joint_norms(self) -> JointNorms:
+        """The operations of norms over all heads together."""
+        squares = self._state.squares
+        assert squares is not None, "only families of joint norms measure heads"
+        return JointNorms(self._weights, squares, self.qkv, self._team, self._own_rows)
 
     def matmul(self, w: Linear, a: Activations, out: Addend, n: int | None = None) -> None:
         """out[:T] = a @ w.T for all matrices of a Linear, side by side; of the first n rows."""
@@ -285,33 +254,10 @@ class Ops:
             return self._state.window_kv, self.rows.window_table
         return self._state.kv, self.rows.table
 
-    def convolve(self, place: int, weights: np.ndarray) -> None:
-        """The convolution of queries, keys and values of `delta`, each channel by itself, with
-        weights (positions, channels)."""
-        rows = self.rows
-        convolution(
-            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
-            place,
-        )  # fmt: skip
-
-    def run_delta_net(self, layer: Layer, reader: Linear) -> Activations:
-        """The gated results of every row, as `reader` reads them: (T, columns). States are taken
-        through the rows."""
-        rows, sizes = self.rows, self._config.delta
-        assert sizes is not None, "only families with gated delta nets compute them"
-        mixed = self._state.mixed_deltas[reader.cols]
-        weights = DeltaWeights(*map(layer.vector, ("delta_decay", "delta_shift", "delta_norm")))
-        delta_net(
-            self._team, self.delta, rows.starts, rows.positions, rows.slots, weights, self._states,
-            layer.place, sizes.bundle, sizes.pairs_gates, self._epsilon, mixed.rows,
-        )  # fmt: skip
-        prepare(self._team, mixed, rows.n, reader.needs)
-        return mixed
-
     @property
-    def _states(self) -> DeltaStates:
-        assert self._state.states is not None, "only families with gated delta nets have states"
-        return self._state.states
+    def delta_nets(self) -> DeltaNets:
+        """The operations of gated delta nets."""
+        return DeltaNets(self._weights, self._state, self._team, self.rows)
 
     def swiglu(self, reader: Linear) -> Activations:
         """silu(gate) * up of `gate_up`'s two halves, or with the model's own function of the gate,

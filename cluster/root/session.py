@@ -53,6 +53,7 @@ class ClusterSession:
             parts.config.workers, self._context, parts.release, parts.config.security
         )
         self._meeting = Meeting(parts.config, parts.root, self.links, self._context, self.epoch)
+        self._alone = SoloCollective()  # one for all steps: replayed ones belong to it
         self._checked_at = 0.0
         self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
@@ -142,7 +143,7 @@ class ClusterSession:
             for link in self.links:
                 link.send_session(frames)
             self._mesh.begin_step()
-            comm: Collective = self._mesh if self._parts.config.workers else SoloCollective()
+            comm: Collective = self._mesh if self._parts.config.workers else self._alone
             logits = self._rank.forward(step, rows, comm)
         assert logits is not None, "this is rank 0"
         return logits

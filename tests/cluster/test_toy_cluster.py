@@ -18,8 +18,10 @@ from cluster.worker.launcher import SESSION_COMMAND
 from dllama.collective import Addend, Collective, ImmediateSums, SoloCollective
 from dllama.formats import open_model
 from dllama.kv_type import KvType
+from dllama.nodes import NodesAction
 from dllama.qtypes import QType
 from dllama.runtime.embedding import EmbeddingTable
+from dllama.runtime.graph import Replay
 from dllama.runtime.rank import RankModel
 from dllama.sharding.cut import cut_tensors
 from dllama.sharding.plan import plan_for
@@ -27,6 +29,7 @@ from dllama.sharding.units import units_of
 from dllama.step import LogitRow, Step
 from dllama.weight_source import WeightSource
 from tests.cluster.steps import prefill
+from tests.cluster.test_nodes_by_hand import call
 from tests.cluster.worker_process import WorkerProcess
 from tests.toy_models import write_toy
 
@@ -181,3 +184,27 @@ def test_the_type_of_kv_pages_reaches_every_rank(
         assert_equal_rows(rows, run_solo(source, KvType.Q8_0))
         halves = run_solo(source, KvType.F16)
     assert np.abs(rows[0].logits - halves[0].logits).max() > 3e-4  # it would show
+
+
+def test_a_root_that_is_left_alone_replays_its_steps(
+    tmp_path: Path, start_worker: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program for all steps of a shape, not one for each step."""
+    made, whole = [], Replay.__init__
+
+    def counted(self: Replay, *args: object) -> None:
+        made.append(self)
+        whole(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Replay, "__init__", counted)
+    worker = start_worker(session_command=SESSION_COMMAND)
+    with closing(open_model(write_toy(tmp_path / "toy.gguf", qtype=QType.F32))) as source:
+        config = ClusterConfig([worker.address], N_PAGES, MAX_STEP_TOKENS, threads=1)
+        with closing(ClusterRunner(source, config, RankModel.load)) as runner:
+            runner.start()
+            removed = call(runner, NodesAction.REMOVE, str(worker.address))
+            assert [row.rank for row in removed.nodes] == [0]
+            made.clear()
+            for position in range(6):
+                runner.run(prefill([7], start=position))
+    assert len(made) <= 1

@@ -223,34 +223,46 @@ class MeshLinks:
     ) -> None:
         """Sends a whole message (header and payload), which is copied. The receiver may wait in
         compiled code for one that `is_awaited`; others may take the way for long ones."""
-        out, ring = self._outs[rank], self._rings.get(rank)
-        sleeps = None if ring is None else ring.write(message)
-        if sleeps is not None:
-            self.counters[places.SENT_BYTES] += len(message)
-            if not sleeps:
-                return
-            message = WAKE_UP
-        elif self._connections is not None and self._connections.write(
+        if self._write_to_ring(rank, message):
+            return
+        if self._connections is not None and self._connections.write(
             rank, message, is_long=not is_awaited
         ):
             self.counters[places.SENT_BYTES] += len(message)
             return
-        while True:
-            try:
-                out.send(message)
-                break
-            except zmq.Again:  # the peer's queue is full: it may be waiting for us to read
-                self.drain()
-                self._look_around()
-        self.counters[places.SENT_BYTES] += len(message)
+        self._send_by_zmq(rank, message)
 
     def send_parts(self, rank: int, header: bytearray, payload: np.ndarray) -> None:
-        """Sends a long message, whose payload (n,) uint8 is copied once where there is a stream."""
+        """Sends a long message, whose payload (n,) uint8 is copied once where there is a ring or a
+        stream."""
+        if self._write_to_ring(rank, header, payload.data):
+            return
         own, parts = self._connections, (np.frombuffer(header, np.uint8), payload)
         if own is not None and own.write_parts(rank, *parts):
             self.counters[places.SENT_BYTES] += len(header) + len(payload)
         else:
             self.send(rank, header + payload.tobytes(), is_awaited=False)
+
+    def _write_to_ring(self, rank: int, *parts: bytes | bytearray | memoryview) -> bool:
+        """Sends a message through shared memory; returns whether it was taken."""
+        ring = self._rings.get(rank)
+        sleeps = None if ring is None else ring.write(*parts)
+        if sleeps is None:
+            return False
+        self.counters[places.SENT_BYTES] += sum(map(len, parts))
+        if sleeps:
+            self._send_by_zmq(rank, WAKE_UP)
+        return True
+
+    def _send_by_zmq(self, rank: int, message: bytes | bytearray | memoryview) -> None:
+        while True:
+            try:
+                self._outs[rank].send(message)
+                break
+            except zmq.Again:  # the peer's queue is full: it may be waiting for us to read
+                self.drain()
+                self._look_around()
+        self.counters[places.SENT_BYTES] += len(message)
 
     def take(self, key: Key) -> Arrived:
         """Waits for one message. Raises PeerLost when a peer leaves, or what `watch` raises."""

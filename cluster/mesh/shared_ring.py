@@ -72,10 +72,10 @@ class RingWriter:
         """Whether another rank has opened it."""
         return bool(self._words[ATTACHED])
 
-    def write(self, message: bytes | bytearray | memoryview) -> bool | None:
-        """Writes a message; returns whether the reader has to be woken, or None if nothing was
-        written because there is no reader or no room."""
-        words, n_bytes = self._words, len(message)
+    def write(self, *parts: bytes | bytearray | memoryview) -> bool | None:
+        """Writes a message, given in one part or several of bytes; returns whether the reader has
+        to be woken, or None if nothing was written because there is no reader or no room."""
+        words, n_bytes = self._words, sum(map(len, parts))
         n_written = int(words[WRITTEN])
         is_full = n_written - int(words[READ]) >= N_SLOTS
         if not words[ATTACHED] or is_full or n_bytes > SLOT_BYTES - _LENGTH.size:
@@ -83,7 +83,9 @@ class RingWriter:
         at = HEADER_BYTES + n_written % N_SLOTS * SLOT_BYTES
         _LENGTH.pack_into(self._memory, at, n_bytes)
         at += _LENGTH.size
-        self._memory[at : at + n_bytes] = message
+        for part in parts:
+            self._memory[at : at + len(part)] = part
+            at += len(part)
         return bool(publish(self.address, n_written + 1))
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from kernels.emit.jit import kernel
 
 NONCE, ATTACHED = 0, 1  # words
 WRITTEN, READ, ASLEEP = 8, 16, 24  # words, each on a cache line of its own
-N_SLOTS = 4  # a power of two
+N_SLOTS = 8  # a power of two; a long step has six messages under way
 SLOT_BYTES = (1 << 20) + 4096  # the mesh's longest block, and its header
 HEADER_BYTES = 4096
 

@@ -19,6 +19,7 @@ CALM_S = 0.4  # it has to serve for so long before the next fault
 SLOWEST_S = 3.0  # some streams hear nothing for long, while a grammar or a long prompt is computed
 WHOLE_S = 180.0  # a node that was lost again and again is taken back after two minutes
 PATIENCE_S = 4.0
+KILLS = "kill -9"  # how the names of faults begin that are always felt
 
 
 class Watch:
@@ -90,6 +91,8 @@ class Trial:
                 undo()
             except AssertionError as error:
                 self._report(fault.name, str(error))
+            if fault.name.startswith(KILLS):
+                self._await_notice(began_s)
             self._await_calm(fault)
         outcome.lasted_s = time.monotonic() - began_s
         noticed_s = self._watch.noticed_after(began_s)
@@ -117,6 +120,13 @@ class Trial:
                 return False
             time.sleep(0.1)
         return True
+
+    def _await_notice(self, began_s: float) -> None:
+        """Waits until the root has said that it does not serve, a few seconds at most: sessions
+        outlive their daemon for a moment, in which answers go on."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self._watch.noticed_after(began_s) is None and time.monotonic() < deadline_s:
+            time.sleep(LOOK_S)
 
     def _await_calm(self, fault: Fault) -> None:
         """Waits until the root serves and every stream goes on; a few seconds for the slowest."""

@@ -74,12 +74,26 @@ def test_a_full_ring_takes_no_more_until_something_was_read(
     assert writer.write(b"one too many") is None
     assert reader.take() == b"\x00"
     assert writer.write(b"last") is False
-    assert [reader.take() for _ in range(N_SLOTS)] == [b"\x01", b"\x02", b"\x03", b"last"]
+    left = [bytes([i]) for i in range(1, N_SLOTS)]
+    assert [reader.take() for _ in range(N_SLOTS)] == [*left, b"last"]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.binary(max_size=50), min_size=2, max_size=4).filter(any))
+def test_parts_come_out_as_one_message(parts: list[bytes]) -> None:
+    writer = RingWriter()
+    reader = RingReader.attach(writer.offer)
+    assert reader is not None
+    assert writer.write(*map(memoryview, parts)) is False
+    assert reader.take() == b"".join(parts)
+    reader.close()
+    writer.close()
 
 
 def test_a_message_longer_than_a_slot_is_not_taken(ring: tuple[RingWriter, RingReader]) -> None:
     writer, reader = ring
     assert writer.write(bytes(SLOT_BYTES)) is None
+    assert writer.write(bytes(SLOT_BYTES - 9), b"12") is None
     assert writer.write(bytes(SLOT_BYTES - 8)) is False
     assert reader.take() == bytes(SLOT_BYTES - 8)
 

@@ -41,16 +41,16 @@ def row_sum_us(mesh: MeshCollective) -> float:
     rank among them. Every rank of the mesh calls it."""
     one = Sum(np.ones((1, ROW_BYTES // 4), np.float32), np.zeros((1, ROW_BYTES // 4), np.float32))
     replay, caches = Replay([one], mesh), np.zeros(CACHE_BYTES // 8, np.int64)
-    times: list[float] = []
-    n_sums = WARM + LEAST_ROW_SUMS
-    while len(times) < n_sums:
+
+    def seconds() -> float:
         caches.sum()
         began = time.perf_counter()
         replay.run()
-        times.append(time.perf_counter() - began)
-        if len(times) == n_sums == WARM + LEAST_ROW_SUMS:
-            n_sums = WARM + _agreed(mesh, sum(times[WARM:]) / LEAST_ROW_SUMS)
-    found = np.sort(times[WARM:])
+        return time.perf_counter() - began
+
+    times = [seconds() for _ in range(WARM + LEAST_ROW_SUMS)][WARM:]
+    n_sums = _agreed(mesh, sum(times) / len(times))
+    found = np.sort(times + [seconds() for _ in range(n_sums - len(times))])
     return float(np.minimum(found, MOST_MEDIANS * found[len(found) // 2]).mean() * 1e6)
 
 

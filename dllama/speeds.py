@@ -30,7 +30,7 @@ class KernelSpeeds:
     vector_gvalue_per_s: float  # norms, activations, rotations
     attention_gop_per_s: float
     sum_gb_per_s: float  # partial sums that are encoded, and added up
-    long_half_layer_us: float = 0.0  # of a group of more rows than are captured, apart from kernels
+    long_half_layer_us: float = 0.0  # of a group of a long step, apart from kernels
 
     def slowed(self, part: float) -> KernelSpeeds:
         """Returns the speeds of a node that has this part of its processors' time."""

@@ -20,7 +20,7 @@ from benchmarks.names import parse_test
 from benchmarks.namespaces import Lan, await_listening, lan_of
 from benchmarks.restart import Node
 
-SPARE_S = 6.0  # after which a daemon that has lent its spare process has made another
+SPARE_S = 2 * SETTLE_S  # with a part of a core's time a daemon takes longer for another process
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ class MeshLinks:
         if own is not None and own.write_parts(rank, *parts):
             self.counters[places.SENT_BYTES] += len(header) + len(payload)
         else:
-            self.send(rank, header + payload.tobytes(), is_awaited=False)
+            self._send_by_zmq(rank, header + payload.tobytes())
 
     def _write_to_ring(self, rank: int, *parts: bytes | bytearray | memoryview) -> bool:
         """Sends a message through shared memory; returns whether it was taken."""

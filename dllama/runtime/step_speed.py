@@ -22,7 +22,7 @@ from dllama.weight_source import TensorFeed, TensorInfo
 from kernels.matmul.sums import Kind
 
 FEW, MANY = 2, 10  # layers
-LONG = 2 * FEW_ROWS  # rows of a step that is not captured
+LONG = 2 * FEW_ROWS  # rows of a step whose last half layer is computed for wanted rows alone
 DIM = 256  # the longest block of weights
 BUDGET_S = 0.02  # of each model
 
@@ -42,7 +42,7 @@ class StepOverheads(NamedTuple):
 
     step_s: float
     half_layer_s: float
-    long_half_layer_s: float  # of more rows than are captured
+    long_half_layer_s: float  # of LONG rows
 
 
 def measure_steps(qtype: QType, n_threads: int) -> StepOverheads:

@@ -74,8 +74,9 @@ class Collective(Protocol):
         are there. Raises PeerLost."""
         ...
 
-    def n_groups(self, n_rows: int) -> int:
-        """Returns the number of groups that the rows of a long step are best computed in, so that
+    def n_groups(self, n_rows: int, dim: int, least_rows: int) -> int:
+        """Returns the number of groups, of `least_rows` or more, that the rows of a long step, of
+        `dim` values each, are best computed in, so that
         those of one travel while another is computed; 0 for a step whose rows are few: all ranks
         then compute all that concerns single rows."""
         ...
@@ -94,7 +95,7 @@ class ImmediateSums:
     def all_reduce_call(self, x: Addend, out: np.ndarray) -> Call | None:
         return None
 
-    def n_groups(self, n_rows: int) -> int:
+    def n_groups(self, n_rows: int, dim: int, least_rows: int) -> int:
         return 0
 
     def shares(self, n_rows: int) -> RowShares:

@@ -175,8 +175,8 @@ class MeshCollective:
         self._leave(started)
         return pending
 
-    def n_groups(self, n_rows: int) -> int:
-        return n_groups(n_rows, self.world_size)
+    def n_groups(self, n_rows: int, dim: int, least_rows: int) -> int:
+        return n_groups(n_rows, dim, least_rows, self.world_size)
 
     def blocking(self, work: Callable[[], None]) -> None:
         """Does a part of a sum, which counts as network: others may have computed meanwhile."""

@@ -14,8 +14,7 @@ from kernels.addresses import address_of
 
 BLOCK_BYTES = 1 << 20  # the longest message: heartbeats pass between messages, on slow links too
 SCATTER_BYTES = 256 << 10  # payloads from here on are bound by bandwidth, not by latency
-TWO_GROUPS_FROM = 96  # rows: smaller groups read the weights again for too little
-THREE_GROUPS_FROM = 3 * 96  # rows: groups that are large enough for weights to be expanded
+TWO_GROUPS_FROM, THREE_GROUPS_FROM = 256 << 10, 768 << 10  # bytes of a step's sums
 KEPT = 16  # layouts: those of a step's groups of rows, and of the steps before
 
 Place = tuple[str, int, tuple[int, ...], tuple[int, ...]]
@@ -49,16 +48,18 @@ def is_scattered(world_size: int, n_rows: int, wire_bytes: int, sum_bytes: int) 
     return is_large and scattered <= 0.75 * wire_bytes
 
 
-def n_groups(n_rows: int, world_size: int) -> int:
-    """Returns the groups that a long step's rows are computed in; 0 for a step that is not long.
+def n_groups(n_rows: int, dim: int, least_rows: int, world_size: int) -> int:
+    """Returns the groups that a long step's rows of `dim` values are computed in, each of at least
+    `least_rows`; 0 for a step that is not long.
 
     With three, one is computed while the sums of another and the normed rows of the third travel.
     All ranks have to come to the same number, so nothing counts here that one of them alone knows,
     such as with whom it shares memory.
     """
-    if world_size == 1 or n_rows < TWO_GROUPS_FROM:
+    n_bytes = 4 * n_rows * dim
+    if world_size == 1 or n_bytes < TWO_GROUPS_FROM or n_rows < 2 * least_rows:
         return 0
-    return 2 if n_rows < THREE_GROUPS_FROM else 3
+    return 2 if n_bytes < THREE_GROUPS_FROM or n_rows < 3 * least_rows else 3
 
 
 class Layouts:

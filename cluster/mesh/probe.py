@@ -29,6 +29,10 @@ BUDGET_S = 0.012  # of a size, where exchanges are short
 LEAST, MOST = 8, 32  # exchanges of a size that count; of large payloads one is enough
 SLOW_S = 0.05  # an exchange, after which no larger ones follow
 CACHE_BYTES = 4 << 20  # read between two short exchanges, as a step computes between two
+WORK_BYTES = 256 << 10  # read again and again beside a long exchange: a part of a second cache
+WORKS, MOST_WORKS = 3, 6  # exchanges beside which that is measured
+TRIALS, WORKS_OF_TRIAL = 9, 32
+LONGER = 1.5  # what is computed beside an exchange takes so many times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +75,18 @@ class _Exchange:
         self._messages = [bytearray(HEADER_BYTES + size) for size in SIZES]
         self._cache = np.zeros(CACHE_BYTES // 8, np.int64)
 
-    def swap(self, size: int, following: int) -> int:
-        """Sends a payload and takes the peer's; returns the size that this says will follow."""
+    def swap(
+        self, size: int, following: int, meanwhile: Callable[[], object] = lambda: None
+    ) -> int:
+        """Sends a payload, does what is to be done `meanwhile`, and takes the peer's payload;
+        returns the size that this says will follow."""
         links, message = self._links, self._messages[size]
         message[HEADER_BYTES] = following
         links.pack_header(message, Phase.PARTIAL, self._number, links.sequence, 0)
         began = time.perf_counter()
         links.send(self._peer, message, is_awaited=size < LONG_FROM)
         self.sending_s += time.perf_counter() - began
+        meanwhile()
         key = Key(links.sequence, Phase.PARTIAL, self._number, self._peer)
         payload = links.take(key).payload
         self._number += 1
@@ -99,16 +107,21 @@ class _Lead(_Exchange):
     """The side that holds the watch."""
 
     _sockets_s = 0.0  # of the exchanges of one size
+    _lost_s: list[float]  # by what is computed beside one
+    _work_s: float
 
     def measure(self, through: str) -> LinkSpeed:
         points = []
+        self._work_s = self._time_work()
         for size in range(LAST):
-            self._sockets_s = 0.0
+            self._sockets_s, self._lost_s = 0.0, []
             times = self._times(size)
             median = times[len(times) // 2]
             slow_one = times[min(len(times) - 1, len(times) * 99 // 100)]
             # the two clocks are read one after the other: nothing may come out as less
             cpu_us = max(0.0, self._sockets_s / len(times) * 1e6)
+            if self._lost_s:
+                cpu_us = max(cpu_us, min(self._lost_s) * 1e6)  # others waited for the peer
             points.append(LinkPoint(SIZES[size], median * 1e6, slow_one * 1e6, cpu_us))
             if self._is_done:
                 break
@@ -125,6 +138,9 @@ class _Lead(_Exchange):
                 least if time.perf_counter() > until else MOST
             )
             is_slow = bool(times) and times[-1] > SLOW_S
+            if size >= LONG_FROM and times and not is_slow:
+                while len(self._lost_s) < (WORKS if is_last else min(len(times), MOST_WORKS)):
+                    self._lost_s.append(self._lost_beside(size, times[-1]))
             following = size
             if is_last or is_slow:
                 following = LAST if is_slow or size + 1 == LAST else size + 1
@@ -142,6 +158,27 @@ class _Lead(_Exchange):
             if following != size:
                 self._is_done = following == LAST
                 return sorted(times)
+
+    def _lost_beside(self, size: int, exchange_s: float) -> float:
+        """Returns by how much longer something takes to compute beside an exchange: the system's
+        part of sending and receiving is no thread's time, and caches are shared with it."""
+        n_times = max(1, round(LONGER * exchange_s / self._work_s))
+        began = time.perf_counter()
+        self.swap(size, size, lambda: self._work(n_times))
+        return time.perf_counter() - began - n_times * self._work_s
+
+    def _work(self, n_times: int) -> None:
+        row = self._cache[: WORK_BYTES // 8]
+        np.broadcast_to(row, (n_times, len(row))).sum()  # in one call, without Python's lock
+
+    def _time_work(self) -> float:
+        """Returns the seconds that the work takes once, while nothing travels."""
+        times = []
+        for _ in range(TRIALS):
+            began = time.perf_counter()
+            self._work(WORKS_OF_TRIAL)
+            times.append((time.perf_counter() - began) / WORKS_OF_TRIAL)
+        return sorted(times)[TRIALS // 2]
 
 
 def _other_threads_s() -> float:

@@ -14,9 +14,10 @@ import numpy as np
 
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import Network
+from cluster.planning.pipeline import Hops, pipelined_s
 from cluster.planning.syncs import Exchanged, exchanged
 from cluster.planning.work import ModelWork
-from dllama.runtime.executor import FEW_ROWS
+from dllama.runtime.executor import FEW_ROWS, least_rows
 from dllama.sharding.plan import Shard
 from dllama.speeds import KernelSpeeds
 
@@ -44,25 +45,26 @@ class RankTime(NamedTuple):
 
 
 class SyncTime(NamedTuple):
-    """A synchronisation's seconds: of a processor (sockets, adding up), and of the wire."""
+    """A synchronisation's seconds: of a processor (sockets, adding up), and of the wire, by hops.
+    Both are those of all groups of rows, of which one is computed while others travel."""
 
     busy: float
-    wire: float
-    n_groups: int  # of rows, of which one is computed while another travels
+    wires: tuple[float, ...]
+    latency: float  # of a hop; a part of its time
+    n_groups: int
 
     @property
     def total(self) -> float:
-        return self.busy + self.wire
+        return self.busy + sum(self.wires)
 
-    def beside(self, compute_s: float) -> float:
-        """Returns what a half layer that computes for `compute_s` takes with it. Of several groups
-        either the processor or the wire is always at work, unless neither fills the time that a
-        group needs to go through both."""
-        busy = compute_s + self.busy
-        return max(busy, self.wire, (busy + self.wire) / self.n_groups)
+    @property
+    def hops(self) -> Hops:
+        """The time of a group's rows on the wire."""
+        sums, normed = (max(0.0, wire / self.n_groups - self.latency) for wire in self.wires)
+        return Hops(sums, normed, self.latency)
 
 
-NO_SYNC = SyncTime(0.0, 0.0, 1)
+NO_SYNC = SyncTime(0.0, (), 0.0, 1)
 EXPANDED_FROM = 96  # rows of a group, for which weights are expanded (kernels/matmul/tiles.py)
 SQUARES_BYTES = 64  # of a row, where norms are over the heads of all ranks
 
@@ -143,7 +145,7 @@ class Predictor:
         network = 0.0
         if len(chosen) > 1:
             sync, n = self.sync(chosen, n_rows), self.work.config.n_layers
-            network = sum(n * sync.beside(each / n) - each for each in half_layers)
+            network = self._beside(sync, [each / n for each in half_layers]) - sum(half_layers)
             n_measured = self.work.n_syncs - n * len(half_layers)
             network += n_measured * self.network.exchange_s(chosen, n_rows * SQUARES_BYTES)
             network += self._outward_s(chosen, n_rows)
@@ -156,16 +158,28 @@ class Predictor:
             return NO_SYNC
         sent = self._exchanged(n, n_rows)
         messages = [n_bytes / sent.n_groups for n_bytes in sent.hops]
-        whole = sent.n_groups * sum(self.network.exchange_s(chosen, each) for each in messages)
-        sockets = sent.n_groups * sum(self.network.cpu_s(chosen, each) for each in messages)
+        whole = [sent.n_groups * self.network.exchange_s(chosen, each) for each in messages]
+        sockets = [sent.n_groups * self.network.cpu_s(chosen, each) for each in messages]
         rate = min(self.nodes[i].speeds.sum_gb_per_s for i in chosen) * 1e9
         return SyncTime(
-            sockets + n * sent.added_bytes / rate, max(0.0, whole - sockets), sent.n_groups
-        )
+            sum(sockets) + n * sent.added_bytes / rate,
+            tuple(max(0.0, hop - cpu) for hop, cpu in zip(whole, sockets, strict=True)),
+            self.network.slowest_latency_s(chosen), sent.n_groups,
+        )  # fmt: skip
+
+    def _beside(self, sync: SyncTime, half_layers: Sequence[float]) -> float:
+        """Returns what all layers take whose half layers compute for so long, with the network."""
+        n_layers, each = self.work.config.n_layers, [half + sync.busy for half in half_layers]
+        if sync.n_groups == 1:
+            return n_layers * (sum(each) + len(each) * sum(sync.wires))
+        has_parts = any(half.begin is not None for half in self.work.family.halves)
+        return pipelined_s(each, n_layers, sync.n_groups, sync.hops, has_parts=has_parts)
 
     def _exchanged(self, world_size: int, n_rows: int) -> Exchanged:
-        work = self.work
-        return exchanged(work.config.dim, n_rows, world_size, self._sync_type, work.normed_quants)
+        work, config = self.work, self.work.config
+        return exchanged(
+            config.dim, n_rows, world_size, self._sync_type, work.normed_quants, least_rows(config)
+        )
 
     def _outward_s(self, chosen: Sequence[int], n_rows: int) -> float:
         """The way of a step and its embeddings to the workers, one after the other, and of the
@@ -212,7 +226,8 @@ class Predictor:
         if key not in self._unit_s:
             read, multiply, expand_s = self._rates[node]
             n_bytes, values = self.work.read(part, n_rows).T
-            times = np.maximum(n_bytes / read, 2 * n_rows * values / multiply)
+            read_s = n_groups * n_bytes / read if part != "experts" else n_bytes / read
+            times = np.maximum(read_s, 2 * n_rows * values / multiply)
             if n_rows / n_groups >= EXPANDED_FROM and part != "experts":  # those have few rows each
                 times += n_groups * values * expand_s
             self._unit_s[key] = float(times.sum())

@@ -26,12 +26,13 @@ class Exchanged(NamedTuple):
 
 
 def exchanged(
-    dim: int, n_rows: int, world_size: int, sync_type: SyncType, normed_quants: bool
+    dim: int, n_rows: int, world_size: int, sync_type: SyncType, normed_quants: bool, n_least: int
 ) -> Exchanged:
-    """Returns what ranks exchange for `n_rows` rows of `dim` values."""
+    """Returns what ranks exchange for `n_rows` rows of `dim` values, of which a group has at least
+    `n_least`."""
     of_value = SYNC_BYTES[sync_type]
     n_bytes, own_rows = n_rows * dim * of_value, n_rows / world_size
-    if groups := n_groups(n_rows, world_size):
+    if groups := n_groups(n_rows, dim, n_least, world_size):
         gathered = own_rows * dim * (QUANT_BYTES if normed_quants else SUM_BYTES)
         return Exchanged((n_bytes / world_size, gathered), n_bytes / world_size, groups, own_rows)
     if is_scattered(world_size, n_rows, int(dim * of_value), SUM_BYTES * dim):

@@ -19,7 +19,7 @@ from dllama import __version__
 from dllama.errors import ProtocolError
 from dllama.limits import MAX_ENTRIES
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 MAX_ARRAYS = 16
 MAX_ARRAY_BYTES = 1 << 30
 MAX_DIMS = 4

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dllama.config import Gating, ModelConfig
 from dllama.errors import ModelFileError
-from dllama.models.blocks import FEED_FORWARD, feed_forward
+from dllama.models.blocks import FEED_FORWARD, begin_feed_forward, end_feed_forward
 from dllama.models.family import HalfLayer
 from dllama.models.tensors import Axis, Tensor
 
@@ -132,31 +132,43 @@ def enter_mixture(ops: Ops, layer: Layer) -> None:
     ops.add_norm(layer.after_attention, layer.vector("norm2"), *readers)
 
 
-def mixture(ops: Ops, layer: Layer) -> None:
-    """This rank's columns' part of the sum over a row's experts of weight * w2(silu(w1 x) * w3 x),
-    to ops.addend (T, dim). Biases that the layer does not have are left out."""
-    router, gate_up, w2 = (
-        layer.matrix(name) for name in ("routers", "expert_gate_up", "expert_w2")
-    )
-    shared_gate_up, shared_w2 = layer.matrix("shared_gate_up"), layer.matrix("shared_w2")
-    if router is None or gate_up is None or w2 is None:
-        ops.add_nothing()
+def begin_mixture(ops: Ops, layer: Layer) -> None:
+    """Chooses the experts of `end_mixture`, and computes w1 x and w3 x."""
+    router, gate_up = layer.matrix("routers"), layer.matrix("expert_gate_up")
+    if router is None or gate_up is None:
         return
     ops.route(router, layer.vector("router_bias"), layer.vector("choice_bias"))
-    ops.run_experts(gate_up, w2, layer.of_experts("expert_gate_up_bias"))
+    ops.begin_experts(gate_up)
+
+
+def end_mixture(ops: Ops, layer: Layer) -> None:
+    """This rank's columns' part of the sum over a row's experts of weight * w2(silu(w1 x) * w3 x),
+    to ops.addend (T, dim). Biases that the layer does not have are left out."""
+    w2 = layer.matrix("expert_w2")
+    shared_gate_up, shared_w2 = layer.matrix("shared_gate_up"), layer.matrix("shared_w2")
+    if w2 is None:  # no columns here
+        ops.add_nothing()
+        return
+    ops.end_experts(w2, layer.of_experts("expert_gate_up_bias"))
     if shared_gate_up is not None and shared_w2 is not None:
         ops.run_shared_expert(shared_gate_up, shared_w2)
     ops.add_experts(layer.of_experts("expert_b2"))
 
 
-def mixture_or_dense(ops: Ops, layer: Layer) -> None:
+def begin_mixture_or_dense(ops: Ops, layer: Layer) -> None:
+    """The same of a mixture, or of the dense feed-forward of a layer without experts."""
+    begin = begin_feed_forward if layer.matrix("routers") is None else begin_mixture
+    begin(ops, layer)
+
+
+def end_mixture_or_dense(ops: Ops, layer: Layer) -> None:
     """The same, or the dense feed-forward of a layer without experts."""
-    compute = feed_forward if layer.matrix("routers") is None else mixture
-    compute(ops, layer)
+    end = end_feed_forward if layer.matrix("routers") is None else end_mixture
+    end(ops, layer)
 
 
-MIXTURE = HalfLayer(enter_mixture, mixture)
-MIXTURE_OR_DENSE = HalfLayer(enter_mixture, mixture_or_dense)
+MIXTURE = HalfLayer(enter_mixture, end_mixture, begin=begin_mixture)
+MIXTURE_OR_DENSE = HalfLayer(enter_mixture, end_mixture_or_dense, begin=begin_mixture_or_dense)
 
 
 def expert_fields(

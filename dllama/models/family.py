@@ -36,20 +36,24 @@ Block = Callable[["Ops", "Layer"], None]
 
 class HalfLayer(NamedTuple):
     """What a layer does between two sums over all ranks. Where all ranks have to add up something
-    before it can be computed, `measure` comes first."""
+    before it can be computed, `measure` comes first. Where it has a `begin`, that is the longer
+    part of computing: between both parts other rows may enter their half layers."""
 
     enter: Block  # brings the residual stream up to date and norms it, each row by itself
     compute: Block  # reads the normed rows, leaves this rank's part of a sum in ops.addend
     measure: Block | None = (
         None  # reads the normed rows, leaves its part of a sum in ops.joint_norms
     )
+    begin: Block | None = None  # reads the normed rows, leaves what `compute` goes on with
 
 
 ATTENTION = HalfLayer(blocks.enter_attention, blocks.attention)
 JOINTLY_NORMED_ATTENTION = HalfLayer(
     blocks.enter_attention, blocks.jointly_normed_attention, blocks.measure_heads
 )
-FEED_FORWARD = HalfLayer(blocks.enter_feed_forward, blocks.feed_forward)
+FEED_FORWARD = HalfLayer(
+    blocks.enter_feed_forward, blocks.end_feed_forward, begin=blocks.begin_feed_forward
+)
 PARALLEL = HalfLayer(blocks.enter_parallel, blocks.parallel)
 """Attention and feed-forward of one norm, which are added up together."""
 

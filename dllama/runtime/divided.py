@@ -8,8 +8,7 @@ parallelism of Korthikanti et al., arXiv 2205.05198.)
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -57,9 +56,10 @@ class _Group:
             shares = ops.shares.of(self._wanted)
             self._gathered = executor.begin_all_gather(comm, self._states, shares)
 
-    def compute(self) -> bool:
-        """Computes the half layer that it has entered; returns whether there was one. After the
-        last one it has the states of the wanted rows."""
+    def compute(self, between: Callable[[], None]) -> bool:
+        """Computes the half layer that it has entered, with `between` between its two parts if it
+        has two; returns whether there was one. After the last one it has the states of the wanted
+        rows."""
         if self._gathered is not None:
             self._gathered.finish()
         ops, comm, executor = self._ops, self._comm, self._executor
@@ -73,6 +73,9 @@ class _Group:
             executor.run(half_layer.measure, ops, layer)
             norms = ops.joint_norms
             executor.all_reduce(comm, norms.measured, norms.total)
+        if half_layer.begin is not None:
+            executor.run(half_layer.begin, ops, layer)
+            between()
         executor.run(half_layer.compute, ops, layer)
         self._sum = executor.begin_reduce_scatter(comm, ops.addend, ops.total, ops.shares)
         return True
@@ -89,13 +92,41 @@ def compute_divided(
 ) -> None:
     """Computes half layers of the rows of a step. The residual stream of the wanted rows has then
     taken in the last sum, as `after` says. A later group attends to an earlier one, whose keys and
-    values of the layer are stored by then. Raises PeerLost."""
-    entered = deque(_Group(ops, comm, executor, turns, after) for ops in groups)
-    computed: deque[_Group] = deque()
-    n_ahead = min(1, len(groups) - 1)  # groups whose sums travel while the next one is computed
-    while entered or computed:
-        if entered and (group := entered.popleft()).compute():
+    values of the layer are stored by then. Raises PeerLost.
+
+    A group enters its next half layer, which waits for its sums and sends its normed rows, where
+    these have had time to travel and will have time: between the two parts of another group's
+    half layer, or where none has two parts, after the next group has computed.
+    """
+    every = [_Group(ops, comm, executor, turns, after) for ops in groups]
+    computed: list[_Group] = []  # and not entered again
+    has_parts = any(half_layer.begin is not None for half_layer, _ in turns)
+    n_ahead = len(groups) if has_parts else min(1, len(groups) - 1)
+
+    def enter(n_left: int) -> None:
+        while len(computed) > n_left:
+            computed.pop(0).enter()
+
+    for number in in_order(len(every), len(turns) + 1, has_parts=has_parts):
+        group = every[number]
+        if group in computed:
+            computed.remove(group)
+            group.enter()
+        if group.compute(lambda: enter(0)):
             computed.append(group)
-        if len(computed) > n_ahead or (computed and not entered):
-            (group := computed.popleft()).enter()
-            entered.append(group)
+            enter(n_ahead)
+
+
+def in_order(n_groups: int, n_visits: int, *, has_parts: bool) -> Iterator[int]:
+    """Yields the groups in the order in which they are computed, each `n_visits` times. Attention
+    is mostly shorter than what travels after it: where half layers have two parts, the last of
+    three groups is a half layer behind, so that a feed-forward is computed between any two
+    attentions."""
+    if n_groups != 3 or not has_parts:
+        for _ in range(n_visits):
+            yield from range(n_groups)
+        return
+    yield from (0, 1)
+    for _ in range(n_visits - 1):
+        yield from (0, 2, 1)
+    yield 2

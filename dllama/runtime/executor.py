@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dllama.collective import Addend, Collective, Pending, RowShares
+from dllama.config import ModelConfig
 from dllama.runtime.graph import (
     Act,
     Finish,
@@ -54,10 +55,12 @@ class Executor:
     """The captured graphs of one rank. Steps come one after the other: `begin`, then `replay`;
     where that is not possible, the pieces of the forward pass and its collectives, and `end`."""
 
-    def __init__(self, max_pages: int, *, alike_before: int = ALIKE_BEFORE) -> None:
+    def __init__(
+        self, max_pages: int, config: ModelConfig, *, alike_before: int = ALIKE_BEFORE
+    ) -> None:
         """`max_pages` are those of the longest sequence. A step is captured after `alike_before`
         others of its key."""
-        self.alike_before, self._max_pages = alike_before, max_pages
+        self.alike_before, self._max_pages, self._config = alike_before, max_pages, config
         self._graphs: dict[Key, Graph] = {}  # the one that was used last is the last
         self._key = NOTHING
         self._n_alike = 0  # steps of that key so far
@@ -69,6 +72,10 @@ class Executor:
         """Keys of steps that have been captured."""
         return len(self._graphs)
 
+    def n_groups(self, n_rows: int, comm: Collective) -> int:
+        """Returns the groups that the rows of a step are computed in, 0 for all at once."""
+        return comm.n_groups(n_rows, self._config.dim, least_rows(self._config))
+
     def begin(self, rows: Rows, comm: Collective) -> Rows:
         """Returns the rows of a step that begins; those of a step that is captured or replayed in
         arrays that stay where they are."""
@@ -76,7 +83,7 @@ class Executor:
         if rows.table.pages.shape[1] > self._max_pages:
             self._key = NOTHING
             return rows
-        key = _key_of(rows, comm.n_groups(rows.n))
+        key = _key_of(rows, self.n_groups(rows.n, comm))
         self._n_alike = self._n_alike + 1 if key == self._key else 1
         self._key = key
         graph = self._graphs.get(key)
@@ -152,6 +159,12 @@ class Executor:
     def _note(self, stop: Stop) -> None:
         if self._captured is not None:
             self._captured.trace.append(stop)
+
+
+def least_rows(config: ModelConfig) -> int:
+    """Returns the rows that a group has at least: fewer read the weights again for too little.
+    Rows of a mixture choose different experts."""
+    return 32 if config.n_experts else 16
 
 
 def _key_of(rows: Rows, n_groups: int) -> Key:

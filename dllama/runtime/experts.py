@@ -89,21 +89,23 @@ class Experts:
             has_shared_gate=self._config.n_shared_gates > 0,
         )  # fmt: skip
 
-    def run(
-        self, gate_up: Linear, w2: Linear, biases: np.ndarray, normed: Activations, n_rows: int
-    ) -> None:
-        """Computes the chosen experts, each for its own rows: the sums of their slots."""
+    def begin(self, gate_up: Linear, normed: Activations, n_rows: int) -> None:
+        """Computes the first product of the chosen experts, each for its own rows."""
         state, found = self._state, self._state.routes
-        n_slots = n_rows * self._config.n_active_experts
-        before, after = found.weights, NO_WEIGHTS
-        if not self._config.weighs_inputs:
-            before, after = after, before
+        before = found.weights if self._config.weighs_inputs else NO_WEIGHTS
         gather(
             self._team, normed.rows, found.rows, found.table, state.gathered, gate_up.needs, before
         )
+        n_slots = n_rows * self._config.n_active_experts
         self._multiply(gate_up, state.gathered, n_slots, state.gate_up, found.table)
+
+    def end(self, w2: Linear, biases: np.ndarray, n_rows: int) -> None:
+        """Computes the rest of them: the sums of their slots."""
+        state, found = self._state, self._state.routes
         hidden = state.hidden[w2.cols]
+        after = NO_WEIGHTS if self._config.weighs_inputs else found.weights
         self._activate(w2, state.gate_up, hidden, after, found.table, biases)
+        n_slots = n_rows * self._config.n_active_experts
         self._multiply(w2, hidden, n_slots, state.sums, found.table)
 
     def run_shared(self, gate_up: Linear, w2: Linear, normed: Activations, n_rows: int) -> None:

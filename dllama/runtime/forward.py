@@ -26,7 +26,7 @@ def forward(weights: Weights, ops: Ops, comm: Collective, executor: Executor) ->
     turns = [(half_layer, layer) for layer in weights.layers for half_layer in family.halves]
     n_last = 0 if family.feed_forward is None else 1  # half layers without keys and values
     turns, last = turns[: len(turns) - n_last], turns[len(turns) - n_last :]
-    if n_groups := comm.n_groups(ops.rows.n):
+    if n_groups := executor.n_groups(ops.rows.n, comm):
         after = last_layer.after_attention if last else last_layer.after_feed_forward
         groups = ops.groups(executor.split(ops.rows, n_groups))
         compute_divided(turns, after, groups, comm, executor)
@@ -47,5 +47,7 @@ def _compute(turns: Sequence[Turn], ops: Ops, comm: Collective, executor: Execut
             executor.run(half_layer.measure, ops, layer)
             norms = ops.joint_norms
             executor.all_reduce(comm, norms.measured, norms.total)
+        if half_layer.begin is not None:
+            executor.run(half_layer.begin, ops, layer)
         executor.run(half_layer.compute, ops, layer)  # my part of the sum
         executor.all_reduce(comm, ops.addend, ops.total)

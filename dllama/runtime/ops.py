@@ -272,9 +272,13 @@ class Ops:
         and of the choice alone, empty for none."""
         self._mixture.route(router, bias, choice_bias, self.normed, self.rows.n)
 
-    def run_experts(self, gate_up: Linear, w2: Linear, biases: np.ndarray) -> None:
-        """Computes the chosen experts of all rows, weighted. `biases` are those of gate_up."""
-        self._mixture.run(gate_up, w2, biases, self.normed, self.rows.n)
+    def begin_experts(self, gate_up: Linear) -> None:
+        """Computes the first product of the chosen experts of all rows."""
+        self._mixture.begin(gate_up, self.normed, self.rows.n)
+
+    def end_experts(self, w2: Linear, biases: np.ndarray) -> None:
+        """Computes the rest of them, weighted. `biases` are those of the first product."""
+        self._mixture.end(w2, biases, self.rows.n)
 
     def run_shared_expert(self, gate_up: Linear, w2: Linear) -> None:
         """Computes the expert that all rows take, weighted."""

@@ -39,7 +39,7 @@ class RankModel:
         self.weights, self.state, self.team = weights, state, team
         self._embed_qtype, self._embed_format = embed_qtype, format_name(embed_qtype)
         self._ops = Ops(weights, state, team.state)
-        self.executor = Executor(state.max_pages)
+        self.executor = Executor(state.max_pages, weights.config)
         self.hidden = np.zeros((0, weights.config.dim), np.float32)  # (H, dim), of the last step
 
     @classmethod

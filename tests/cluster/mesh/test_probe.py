@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from itertools import combinations
 
@@ -23,6 +24,9 @@ def test_every_pair_meets_once_and_no_rank_twice_in_a_round(n: int) -> None:
     for each in all_rounds:
         ranks = [rank for pair in each for rank in pair]
         assert len(ranks) == len(set(ranks))
+
+
+WORK_S = 2e-3
 
 
 def meshes(n: int, context: Context) -> list[MeshCollective]:
@@ -79,6 +83,28 @@ def test_all_links_are_measured_once(
             points = link.speed.points
             assert [p.n_bytes for p in points] == list(probe.SIZES)[: len(points)]
             assert all(0 < p.p50_us <= p.p99_us for p in points)
+            assert all(p.cpu_us >= 0 for p in points)
+
+
+def test_what_a_node_computes_slower_beside_an_exchange_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's part of receiving is no thread's time."""
+    monkeypatch.setenv("DLLAMA_SHARED_MEMORY", "0")
+    monkeypatch.setattr(probe._Lead, "_time_work", lambda self: 0.5 * WORK_S)
+    monkeypatch.setattr(probe._Lead, "_work", lambda self, n: time.sleep(n * WORK_S))
+    context: Context = zmq.Context()
+    made = meshes(2, context)
+    try:
+        found = together([lambda m=m: probe_links(m.links, 2, str) for m in made])  # type: ignore[misc]
+    finally:
+        for mesh in made:
+            mesh.close()
+        context.destroy()
+    assert isinstance(found[0], list)
+    longest = found[0][0].speed.points[-1]
+    assert longest.n_bytes == probe.SIZES[-1]
+    assert longest.cpu_us >= 0.5e6 * WORK_S
 
 
 def test_a_link_that_is_slow_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:

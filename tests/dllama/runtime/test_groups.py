@@ -35,7 +35,7 @@ class InGroups(ThreadCollective):
         super().__init__(group, rank)
         self._n_groups = n_groups
 
-    def n_groups(self, n_rows: int) -> int:
+    def n_groups(self, n_rows: int, dim: int, least_rows: int) -> int:
         return min(self._n_groups, n_rows)
 
     def shares(self, n_rows: int) -> RowShares:

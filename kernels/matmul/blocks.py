@@ -12,9 +12,9 @@ from kernels.emit.vectors import F32X16, I32, I32X16, Value
 from kernels.matmul.batches import batch_of, n_batches
 from kernels.matmul.dots import block_dots
 from kernels.matmul.runs import (
-    GROUPS_AT_ONCE,
     Pointers,
     chunk_of_groups,
+    groups_at_once,
     run_of_groups,
 )
 from kernels.matmul.sums import TileSums
@@ -202,7 +202,7 @@ def block_matmul(fmt: BlockType) -> Any:
             # All tokens in turn see a few groups, while the next few are fetched.
             size, quants_ahead, scales_ahead = count, NEAR_BYTES, NEAR_BYTES // 8
             if n_rows > FEW:
-                size = GROUPS_AT_ONCE
+                size = groups_at_once(quants.shape[1])
                 quants_ahead, scales_ahead = size * quants.shape[1], size * scales.shape[1]
             for group in range(first, first + count, size):
                 n = min(size, first + count - group)

@@ -16,6 +16,7 @@ from kernels.matmul.sums import SumArgs
 from kernels.matmul.tiles import MANY_FROM
 
 GROUPS_AT_ONCE = 4  # groups that the tiles of many tokens read in turn
+BYTES_AT_ONCE = 128 << 10  # of these groups: with the next ones they have to fit a second cache
 ROUGH_SHARE = 8  # pieces of work a thread gets, so that a slow core does not hold up the others
 
 
@@ -82,6 +83,12 @@ def run_of_groups(
         return types.void(types.int64, types.UniTuple(types.int64, Pointers.N_ARGS)), codegen
 
     return tile
+
+
+@jitted
+def groups_at_once(group_bytes):
+    """Groups that the tiles of many tokens read in turn, while as many are fetched."""
+    return max(1, min(GROUPS_AT_ONCE, BYTES_AT_ONCE // group_bytes))
 
 
 @jitted

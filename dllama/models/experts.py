@@ -156,13 +156,13 @@ def end_mixture(ops: Ops, layer: Layer) -> None:
 
 
 def begin_mixture_or_dense(ops: Ops, layer: Layer) -> None:
-    """The same of a mixture, or of the dense feed-forward of a layer without experts."""
+    """`begin_mixture`, or the same for the dense feed-forward of a layer without experts."""
     begin = begin_feed_forward if layer.matrix("routers") is None else begin_mixture
     begin(ops, layer)
 
 
 def end_mixture_or_dense(ops: Ops, layer: Layer) -> None:
-    """The same, or the dense feed-forward of a layer without experts."""
+    """`end_mixture`, or the same for the dense feed-forward of a layer without experts."""
     end = end_feed_forward if layer.matrix("routers") is None else end_mixture
     end(ops, layer)
 

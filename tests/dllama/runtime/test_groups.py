@@ -15,8 +15,10 @@ from cluster.thread_collective import ThreadCollective, ThreadGroup
 from dllama.collective import Addend, Collective, Pending, RowShares
 from dllama.qtypes import QType
 from dllama.runtime import executor, rank
+from dllama.runtime.graph import Finish, Gather, Scatter
 from dllama.runtime.rows import rows_of, split
 from dllama.step import Step
+from kernels.program import Call
 from tests.local_model import Ranks, make_step
 from tests.toy_models import write_toy
 
@@ -170,6 +172,30 @@ def test_few_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert [kept(n) for n in (20, 1, 30, 1, 20)] == [{1, 20}, {1, 20}, {1, 30}, {1, 30}, {1, 20}]
     ranks.close()
+
+
+@pytest.mark.parametrize("arch", ["llama", "olmo2", "qwen3moe"])
+def test_something_is_computed_while_sums_and_rows_travel(tmp_path: Path, arch: str) -> None:
+    """Behind the first layer and before the last one."""
+    path = write_toy(tmp_path / "toy.gguf", arch=arch, n_layers=6, n_kv_heads=2)
+    ranks = Ranks(path, [1.0], [InGroups(ThreadGroup(1), 0, 3)])
+    own = ranks.models[0].executor
+    own.alike_before = 0
+    try:
+        ranks.run(make_step([(0, [7] * 60, 0)]))
+        [trace] = [graph.trace for key, graph in own._graphs.items() if key.n_groups == 3]
+    finally:
+        ranks.close()
+    n_products, begun, between = 0, dict[int, int](), []
+    for each in trace:
+        if isinstance(each, Call):
+            n_products += "multiply" in each.kernel.name or "expanded" in each.kernel.name
+        elif isinstance(each, Scatter | Gather):
+            begun[each.number] = n_products
+        elif isinstance(each, Finish):
+            between.append(n_products - begun[each.number])
+    assert len(between) > 60
+    assert min(between[15:-15]) >= 1
 
 
 @pytest.mark.parametrize("n_groups", [0, 1, 3])

@@ -119,10 +119,9 @@ class _Lead(_Exchange):
             median = times[len(times) // 2]
             slow_one = times[min(len(times) - 1, len(times) * 99 // 100)]
             # the two clocks are read one after the other: nothing may come out as less
-            cpu_us = max(0.0, self._sockets_s / len(times) * 1e6)
-            if self._lost_s:
-                cpu_us = max(cpu_us, min(self._lost_s) * 1e6)  # others waited for the peer
-            points.append(LinkPoint(SIZES[size], median * 1e6, slow_one * 1e6, cpu_us))
+            lost_s = min(self._lost_s, default=0.0)  # others waited for the peer
+            cpu_s = max(0.0, self._sockets_s / len(times), lost_s)
+            points.append(LinkPoint(SIZES[size], median * 1e6, slow_one * 1e6, cpu_s * 1e6))
             if self._is_done:
                 break
         return LinkSpeed(points, through)

@@ -8,7 +8,7 @@ parallelism of Korthikanti et al., arXiv 2205.05198.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from dllama.models.family import HalfLayer
 from dllama.runtime.executor import Executor
 from dllama.runtime.layer import After, Layer
 from dllama.runtime.ops import Ops
+from dllama.runtime.turns import take_turns
 
 Turn = tuple[HalfLayer, Layer]
 
@@ -92,41 +93,7 @@ def compute_divided(
 ) -> None:
     """Computes half layers of the rows of a step. The residual stream of the wanted rows has then
     taken in the last sum, as `after` says. A later group attends to an earlier one, whose keys and
-    values of the layer are stored by then. Raises PeerLost.
-
-    A group enters its next half layer, which waits for its sums and sends its normed rows, where
-    these have had time to travel and will have time: between the two parts of another group's
-    half layer, or where none has two parts, after the next group has computed.
-    """
+    values of the layer are stored by then. Raises PeerLost."""
     every = [_Group(ops, comm, executor, turns, after) for ops in groups]
-    computed: list[_Group] = []  # and not entered again
     has_parts = any(half_layer.begin is not None for half_layer, _ in turns)
-    n_ahead = len(groups) if has_parts else min(1, len(groups) - 1)
-
-    def enter(n_left: int) -> None:
-        while len(computed) > n_left:
-            computed.pop(0).enter()
-
-    for number in in_order(len(every), len(turns) + 1, has_parts=has_parts):
-        group = every[number]
-        if group in computed:
-            computed.remove(group)
-            group.enter()
-        if group.compute(lambda: enter(0)):
-            computed.append(group)
-            enter(n_ahead)
-
-
-def in_order(n_groups: int, n_visits: int, *, has_parts: bool) -> Iterator[int]:
-    """Yields the groups in the order in which they are computed, each `n_visits` times. Attention
-    is mostly shorter than what travels after it: where half layers have two parts, the last of
-    three groups is a half layer behind, so that a feed-forward is computed between any two
-    attentions."""
-    if n_groups != 3 or not has_parts:
-        for _ in range(n_visits):
-            yield from range(n_groups)
-        return
-    yield from (0, 1)
-    for _ in range(n_visits - 1):
-        yield from (0, 2, 1)
-    yield 2
+    take_turns(every, len(turns), has_parts=has_parts)

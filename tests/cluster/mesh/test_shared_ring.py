@@ -175,10 +175,8 @@ def test_a_mesh_gives_the_same_sums_with_and_without_shared_memory(
         thread.join()
     ways = [ranks[0].links.shares_memory_with(1), ranks[1].links.shares_memory_with(0)]
     assert ways == [shared == "1"] * 2
-    assert [r.n_groups(512, 2048, 16) for r in ranks] == [
-        3,
-        3,
-    ]  # whoever is where: all have to agree
+    # Whoever is where: all have to agree.
+    assert [r.n_groups(512, 2048, 16) for r in ranks] == [3, 3]
     xs = [np.random.default_rng(r).standard_normal((700, 512)).astype("f4") for r in range(2)]
     sums: list[np.ndarray] = [np.empty(0)] * 2
 

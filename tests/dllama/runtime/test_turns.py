@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from dllama.runtime.divided import in_order
+from dllama.runtime.turns import in_order
 
 
 def half_layers(n_groups: int, n_visits: int, has_parts: bool) -> list[tuple[int, int]]:

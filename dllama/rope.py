@@ -110,10 +110,10 @@ def _plain(theta: float, rotary_dim: int) -> np.ndarray:
 
 def _llama3(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
     """Llama 3's scaling: short waves stay, long ones are stretched by the factor, those between are
-    interpolated."""
+    interpolated. With equal bounds, as Llama 4 Scout's config has them, nothing lies between."""
     turns = scaling.original_max_seq_len * frequency / (2 * math.pi)  # over the trained context
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    keep = np.clip((turns - low) / (high - low), 0.0, 1.0) if high > low else turns >= low
     blended: np.ndarray = keep * frequency + (1 - keep) * frequency / scaling.factor
     return blended
 

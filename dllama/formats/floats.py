@@ -1,4 +1,4 @@
-"""Plain numbers as files store them, to float32. NumPy only."""
+"""Plain numbers as files store them, to float32, and to BF16. NumPy only."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def floats_of(raw: np.ndarray, qtype: QType) -> np.ndarray:
         return rows.view("<f2").astype(np.float32)
     assert qtype is QType.BF16, f"{qtype.name} is no type of plain numbers"
     return (rows.view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def bf16_bytes(x: np.ndarray) -> np.ndarray:
+    """Returns float32 values as BF16, rounded to nearest, ties to even, in uint8 with twice as many
+    columns; a NaN stays a (quiet) NaN."""
+    bits = x.view(np.uint32)
+    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    quiet = (bits >> 16) | 64
+    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    return np.where(is_nan, quiet, rounded).astype("<u2").view(np.uint8)

@@ -304,10 +304,10 @@ def _rope_scaling(keys: ArchKeys, family: Family, file: Described) -> RopeScalin
         attention_factor=_attention_factor(keys, family.keys, kind, factor),
         is_rounded=family.rounds_yarn,
     )
-    if scaling.high_freq_factor <= scaling.low_freq_factor:
+    if scaling.high_freq_factor < scaling.low_freq_factor:
         raise ModelFileError(
             f"{file.path}: rope.scaling.high_freq_factor is {scaling.high_freq_factor}; it must "
-            f"be above low_freq_factor, {scaling.low_freq_factor}. The file is corrupt."
+            f"not be below low_freq_factor, {scaling.low_freq_factor}. The file is corrupt."
         )
     return scaling
 

@@ -12,7 +12,6 @@ from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from dllama.errors import TokenizerError
-from dllama.tokenizer.pretokenizers import find_pre_tokenizer
 from dllama.tokenizer.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -21,9 +20,9 @@ log = logging.getLogger(__name__)
 def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
     """An engine whose ids are the vocabulary's, for plain text without special tokens.
 
-    Raises TokenizerError where the pre-tokenizer is unknown or the merges make nothing.
+    Raises TokenizerError where an expression cannot be read or the merges make nothing.
     """
-    pre = find_pre_tokenizer(vocabulary.pre)
+    words = vocabulary.words
     ids = vocabulary.mergeable()
     # In line, as a vocabulary may have 300,000 merges.
     merges = [
@@ -39,15 +38,23 @@ def build_bpe_engine(vocabulary: Vocabulary) -> Engine:
             "None of the tokenizer's merges makes one of its tokens; the file is corrupt. "
             "Convert it again, or give another one with --tokenizer."
         )
-    said = vocabulary.ignore_merges
-    takes_words = pre.ignore_merges if said is None else said
-    engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=takes_words))
-    if pre.is_nfc:
+    engine = Engine(BPE(vocab=ids, merges=merges, ignore_merges=words.ignore_merges))
+    if words.is_nfc:
         engine.normalizer = NFC()
-    cuts = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
+    cuts = [Split(_compiled(pattern), "isolated") for pattern in words.patterns]
     letters = ByteLevel(add_prefix_space=False, use_regex=False)
     engine.pre_tokenizer = Sequence([*cuts, letters])
     return engine
+
+
+def _compiled(pattern: str) -> Regex:
+    try:
+        return Regex(pattern)
+    except Exception as error:  # the library raises nothing more specific
+        raise TokenizerError(
+            f"The tokenizer cuts words by the expression {pattern[:200]!r}, which cannot be read "
+            f"({error}). The file is corrupt: convert it again, or give one with --tokenizer."
+        ) from error
 
 
 def split_merges(lines: Iterable[str]) -> list[tuple[str, str]]:

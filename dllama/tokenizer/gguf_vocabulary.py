@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer.bpe_engine import split_merges
-from dllama.tokenizer.pretokenizers import find_pre_tokenizer
+from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, find_pre_tokenizer
 from dllama.tokenizer.vocabulary import Kind, PrefixRule, TokenType, Vocabulary
 
 log = logging.getLogger(__name__)
 
 KINDS = {"llama": Kind.SPM, "gpt2": Kind.BPE}
 _TEMPLATE_KEY = "tokenizer.chat_template"
-IGNORE_MERGES_KEY = "dllama.tokenizer.ignore_merges"  # ours too; None: as `pre` says
+IGNORE_MERGES_KEY = "dllama.tokenizer.ignore_merges"  # ours too; absent: as `pre` says
+PATTERNS_KEY = "dllama.tokenizer.patterns"  # ours: expressions that no name of `pre` stands for
+IS_NFC_KEY = "dllama.tokenizer.is_nfc"  # ours, beside them
+OWN_PATTERNS = "dllama-patterns"
+"""`pre` of a file with expressions of its own, where no name is near: other programs refuse it."""
 STRIPS_RIGHT_KEY = "dllama.tokenizer.strips_right"  # ours: ids of such tokens
 PREFIX_RULE_KEY = "dllama.tokenizer.prefix_rule"  # ours: GGUF has no key for it
 _GIVE_ANOTHER = "convert the model again, or give another tokenizer with --tokenizer"
 _NO_ID = 2**32 - 1  # -1 as some converters wrote it: no such token
+MAX_PATTERNS, MAX_PATTERN = 32, 16_384
 # Special tokens after which Phi-3's tokenizer drops white space: all but these.
 _PHI3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
 
@@ -49,11 +54,8 @@ def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
     types = _numbers(metadata, "token_type", n)
     eos_id = _id(metadata, "eos", n, defaults.eos_id)
     bos_id = _id(metadata, "bos", n, defaults.bos_id)
-    pre = _text(metadata, "tokenizer.ggml.pre", "") if kind is Kind.BPE else "default"
-    if not pre:
-        log.warning("the file does not say how its tokenizer cuts words; taking 'default'")
-        pre = "default"
-    adds_bos = kind is Kind.SPM or (find_pre_tokenizer(pre).add_bos and bos_id is not None)
+    words = _words(metadata) if kind is Kind.BPE else PRE_TOKENIZERS["default"]
+    adds_bos = kind is Kind.SPM or (words.add_bos and bos_id is not None)
     int_types = [int(t) for t in types] if types else [int(TokenType.NORMAL)] * n
     ends = (_id(metadata, name, n, None) for name in ("eot", "eom"))
     return Vocabulary(
@@ -62,7 +64,7 @@ def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
         types=int_types,
         scores=_scores(metadata, n) if kind is Kind.SPM else (),
         merges=split_merges(_texts(metadata, "merges")) if kind is Kind.BPE else (),
-        pre=pre,
+        words=words,
         bos_id=bos_id,
         eos_id=eos_id,
         unk_id=_id(metadata, "unknown", n, defaults.unk_id),
@@ -71,7 +73,6 @@ def vocabulary_of_metadata(metadata: Mapping[str, object]) -> Vocabulary:
         add_eos=_flag(metadata, "add_eos_token", default=False),
         add_space_prefix=_flag(metadata, "add_space_prefix", default=kind is Kind.SPM),
         prefix_rule=_prefix_rule(metadata),
-        ignore_merges=_ignore_merges(metadata),
         strips_right=_strips_right(metadata, tokens, int_types),
         chat_templates=chat_templates_of_metadata(metadata),
     )
@@ -166,7 +167,10 @@ def _id(metadata: Mapping[str, object], name: str, n: int, default: int | None) 
 
 
 def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
-    key = f"tokenizer.ggml.{name}"
+    return _own_flag(metadata, f"tokenizer.ggml.{name}", default)
+
+
+def _own_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
     value = metadata.get(key, default)
     if not isinstance(value, bool | np.bool_):
         raise TokenizerError(
@@ -176,12 +180,26 @@ def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
     return bool(value)
 
 
-def _ignore_merges(metadata: Mapping[str, object]) -> bool | None:
-    value = metadata.get(IGNORE_MERGES_KEY)
-    if value is None or isinstance(value, bool | np.bool_):
-        return None if value is None else bool(value)
+def _words(metadata: Mapping[str, object]) -> PreTokenizer:
+    """Returns the rule by which words are cut: that of a name, with what our own keys change."""
+    pre = _text(metadata, "tokenizer.ggml.pre", "")
+    if not pre:
+        log.warning("the file does not say how its tokenizer cuts words; taking 'default'")
+    patterns = metadata.get(PATTERNS_KEY)
+    if patterns is None:
+        words = find_pre_tokenizer(pre or "default")
+    else:
+        words = PreTokenizer(_patterns(patterns), is_nfc=_own_flag(metadata, IS_NFC_KEY, False))
+    return replace(words, ignore_merges=_own_flag(metadata, IGNORE_MERGES_KEY, words.ignore_merges))
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) <= MAX_PATTERNS:
+        found = [text for text in value if isinstance(text, str) and len(text) <= MAX_PATTERN]
+        if len(found) == len(value):
+            return tuple(found)
     raise TokenizerError(
-        f"The metadata value {IGNORE_MERGES_KEY} is {value!r}; expected true or false. "
+        f"The metadata value {PATTERNS_KEY} is no list of at most {MAX_PATTERNS} expressions. "
         f"The file is corrupt: {_GIVE_ANOTHER}."
     )
 

@@ -8,6 +8,7 @@ one before left, into matches and what lies between them. Syntax: Oniguruma.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,7 @@ _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
-_ASCII_SIGN = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
+_ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
 _KANJI_KANA = r"[一-龥぀-ゟ゠-ヿ]+"
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -112,6 +113,8 @@ _DIGIT_GPT2_ROW = PreTokenizer((r"\p{N}", _GPT2))
 _GPT4O_ROW = PreTokenizer((_GPT4O,))
 _DEEPSEEK3_ROW = PreTokenizer(_DEEPSEEK3)
 _BLOOM_ROW = PreTokenizer((_BLOOM,))
+# The makers' files cut digits singly, for which GGUF's rule has no token either.
+_DEEPSEEK_LLM_FILE = (*_DEEPSEEK_LLM[:-1], r"\p{N}")
 _BAILING_ROW = PreTokenizer((_BAILING,))
 
 _GROUPS: tuple[tuple[PreTokenizer, str], ...] = (
@@ -170,10 +173,23 @@ def find_pre_tokenizer(name: str) -> PreTokenizer:
 def name_of_rule(patterns: Sequence[str], *, ignore_merges: bool, is_nfc: bool) -> str | None:
     """Returns the name of the row with these expressions; None where there is none. One that treats
     merges otherwise is better than none: o200k's files differ in it."""
-    wanted = (tuple(patterns), is_nfc)
+    wanted = spelled(patterns)
+    if wanted == spelled(_DEEPSEEK_LLM_FILE) and not is_nfc:
+        return "deepseek-llm"
     found = {
         row.ignore_merges: name
         for name, row in reversed(PRE_TOKENIZERS.items())
-        if (row.patterns, row.is_nfc) == wanted
+        if (spelled(row.patterns), row.is_nfc) == (wanted, is_nfc)
     }
     return found.get(ignore_merges, found.get(not ignore_merges))
+
+
+def spelled(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Returns expressions in one spelling, to compare them: files have ends of lines and letters as
+    themselves or by escapes."""
+    return tuple(
+        re.sub(r"\\x\{([0-9A-Fa-f]{1,6})\}", lambda code: chr(int(code[1], 16)), pattern)
+        .replace("\r", r"\r")
+        .replace("\n", r"\n")
+        for pattern in patterns
+    )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from dllama.errors import TokenizerError
 from dllama.tokenizer.byte_alphabet import to_alphabet
+from dllama.tokenizer.pretokenizers import find_pre_tokenizer
 from dllama.tokenizer.t_file import TFile
 from dllama.tokenizer.vocabulary import BYTE_TEXTS, SPACE_MARK, Kind, TokenType, Vocabulary
 
@@ -87,7 +88,7 @@ def _bpe_vocabulary(contents: TFile) -> Vocabulary:
         tokens=regular + special,
         types=types,
         merges=all_splits(order, ids) if is_llama3 else trained_pairs(order, ids),
-        pre="llama-bpe" if is_llama3 else "qwen2",
+        words=find_pre_tokenizer("llama-bpe" if is_llama3 else "qwen2"),
         bos_id=contents.bos_id,
         eos_id=contents.eos_ids[0] if contents.eos_ids else None,
         extra_end_ids=frozenset(contents.eos_ids),

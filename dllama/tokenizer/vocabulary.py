@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from dllama.errors import TokenizerError
+from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 SPACE_MARK = "▁"  # U+2581, how SentencePiece writes a space inside a piece
 BYTE_TEXTS = {f"<0x{b:02X}>": b for b in range(256)}  # how SentencePiece writes byte tokens
@@ -54,8 +55,7 @@ class Vocabulary:
 
     `tokens` are texts as in GGUF files: BPE pieces in GPT-2's byte alphabet, SPM pieces with "▁"
     for a space and "<0xNN>" for a byte, special tokens as they are read by people. `scores`
-    matter to SPM only, `merges` and `pre` (a name of pretokenizers.PRE_TOKENIZERS) to BPE only, and
-    so does `ignore_merges` where it is other than the row of that name says.
+    matter to SPM only, `merges` and `words` (the rule by which text is cut) to BPE only.
     `extra_end_ids` end a generation besides eos. After a token of `strips_right`, white space in
     the text is dropped. `chat_templates` are Jinja sources by name; "default" is the usual one.
     """
@@ -65,8 +65,7 @@ class Vocabulary:
     types: Sequence[int]
     scores: Sequence[float] = ()
     merges: Sequence[tuple[str, str]] = ()
-    pre: str = "default"
-    ignore_merges: bool | None = None
+    words: PreTokenizer = PRE_TOKENIZERS["default"]
     bos_id: int | None = None
     eos_id: int | None = None
     unk_id: int | None = None

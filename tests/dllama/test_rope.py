@@ -61,11 +61,24 @@ def oracle(
         rope_parameters={"rope_theta": config.rope_theta, **parameters},
     )
     function = rope_utils.ROPE_INIT_FUNCTIONS[parameters["rope_type"]]
-    frequency, magnitude = function(hf, None)
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # as torch does: equal bounds divide what is not taken
+        frequency, magnitude = function(hf, None)
     return np.asarray(frequency), float(magnitude)
 
 
 CASES: list[tuple[ModelConfig, dict[str, object]]] = [
+    (  # Llama 4 Scout's: no wave lies between the bounds
+        replace(PLAIN, rope_scaling=RopeScaling(RopeScalingKind.LLAMA3, 16.0, 8192, 1.0, 1.0)),
+        {
+            "rope_type": "llama3",
+            "factor": 16.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+        },
+    ),
     (
         replace(PLAIN, rope_scaling=RopeScaling(RopeScalingKind.LINEAR, 4.0, 4096)),
         {"rope_type": "linear", "factor": 4.0},

@@ -1,8 +1,8 @@
 """Weights in 8-bit floats (E4M3) under scales, as DeepSeek's and Qwen3's FP8 checkpoints have them.
 
-A weight is the 8-bit float times the scale of its block, its row or its tensor, in float32. A float
-of 8 bits has 4 significant ones: with scales that have no more, such as powers of two, the product
-is a BF16; else it is read as F32."""
+A weight is the 8-bit float times the scale of its block, its row or its tensor, in float32, rounded
+to BF16 as the makers' own converter does (fp8_cast_bf16.py of DeepSeek-V3). A float of 8 bits has 4
+significant ones: with scales that have no more, such as powers of two, nothing is rounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.folder import WeightFiles
-from dllama.formats.floats import floats_of
+from dllama.formats.floats import bf16_bytes, floats_of
 from dllama.formats.safetensors import StoredTensor
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
@@ -48,7 +48,7 @@ class Fp8Tensor:
     block_cols: int
 
     def read(self, rows: range, cols: range) -> np.ndarray:
-        """Returns the values of a cut in the tensor's type, made anew at each call."""
+        """Returns the values of a cut in BF16, made anew at each call."""
         stored = self.stored
         raw = stored.file.view(stored.offset, stored.n_bytes, f"tensor {stored.name}")
         cut = raw.reshape(self.info.rows, self.info.cols)[
@@ -61,10 +61,7 @@ class Fp8Tensor:
         for at in range(0, len(rows), step):
             scales = self.scales[of_row[at : at + step]][:, of_col]
             np.multiply(E4M3[cut[at : at + step]], scales, out=values[at : at + step])
-        if self.info.qtype is QType.BF16:
-            bits = values.view(np.uint32) >> 16
-            return bits.astype("<u2").view(np.uint8)
-        return values.view(np.uint8)
+        return bf16_bytes(values)
 
     def release(self) -> None:
         self.stored.file.release(self.stored.offset, self.stored.n_bytes)
@@ -89,8 +86,7 @@ def fp8_tensor(
         )
     scales = _scales(files, found)
     block_rows, block_cols = _block(files, stored, found, block)
-    qtype = QType.BF16 if _keeps_bf16(scales) else QType.F32
-    info = TensorInfo(name, qtype, stored.rows, stored.cols)
+    info = TensorInfo(name, QType.BF16, stored.rows, stored.cols)
     grid = scales.reshape(-(-stored.rows // block_rows), -(-stored.cols // block_cols))
     return Fp8Tensor(info, stored, grid, block_rows, block_cols), used | {found.name}
 
@@ -129,11 +125,3 @@ def _block(
         f"no blocks of {block[0]} x {block[1]}, rows or whole of the {rows} x {cols} weights. Use "
         f"another model."
     )
-
-
-def _keeps_bf16(scales: np.ndarray) -> bool:
-    """Returns whether every product with an 8-bit float is a BF16: scales of 4 significant bits,
-    far from the ends of the range."""
-    bits = scales.view(np.uint32)
-    exponent = (bits >> 23) & 255
-    return bool(np.all(bits & 0xFFFFF == 0) and np.all((exponent > 27) & (exponent < 227)))

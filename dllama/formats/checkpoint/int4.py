@@ -2,8 +2,8 @@
 out: value = scale * (quant - zero).
 
 Where all zeros are 8, as GPTQ's symmetric ones are, these are the blocks of Q4_0, taken over as
-they are. Other zeros fit no packed type exactly; such a matrix is read as F32, whose values are
-exact."""
+they are. With other zeros, 0 to 16, quant - zero is a number of 5 bits with a sign, and these are
+the blocks of Q5_0, just as exact."""
 
 from __future__ import annotations
 
@@ -42,18 +42,17 @@ class Int4Tensor:
         """Returns the blocks of a cut, made anew at each call."""
         cut_bytes(self.info, cols)  # raises where they are no whole blocks
         quants = self._quants(rows, cols)
-        groups = np.arange(cols.start, cols.stop) // self.group
-        scales = self.scales[:, rows.start : rows.stop].T
+        groups = np.arange(cols.start, cols.stop, 32) // self.group
+        scales = self.scales[:, rows.start : rows.stop].T[:, groups]
+        blocks = quants.reshape(len(rows), -1, 2, 16)
+        parts: list[np.ndarray] = [np.ascontiguousarray(scales)[..., None].view(np.uint8)]
         if self.zeros is not None:
             zeros = self.zeros[:, rows.start : rows.stop].T[:, groups]
-            values = (quants.astype(np.float32) - zeros) * scales[:, groups].astype(np.float32)
-            exact: np.ndarray = values.view(np.uint8)
-            return exact
-        blocks = quants.reshape(len(rows), -1, 2, 16)
-        out = np.empty((len(rows), blocks.shape[1], 18), np.uint8)
-        out[:, :, :2] = np.ascontiguousarray(scales[:, groups[::32]])[..., None].view(np.uint8)
-        out[:, :, 2:] = blocks[:, :, 0] | blocks[:, :, 1] << 4
-        return out.reshape(len(rows), -1)
+            blocks = blocks + np.uint8(16) - zeros[..., None, None]
+            fifth = np.packbits(blocks >> 4, axis=-1, bitorder="little")
+            parts.append(fifth.reshape(*zeros.shape, 4))
+        parts.append(blocks[:, :, 0] & 15 | blocks[:, :, 1] << 4)
+        return np.concatenate(parts, axis=2).reshape(len(rows), -1)
 
     def release(self) -> None:
         self.quants.file.release(self.quants.offset, self.quants.n_bytes)
@@ -106,7 +105,7 @@ def int4_tensor(
         _check_order(files, order, cols, group)
         used.add(order.name)
     is_symmetric = bool((zeros == SYMMETRIC).all())
-    info = TensorInfo(name, QType.Q4_0 if is_symmetric else QType.F32, rows, cols)
+    info = TensorInfo(name, QType.Q4_0 if is_symmetric else QType.Q5_0, rows, cols)
     kept = None if is_symmetric else zeros
     return Int4Tensor(info, quants, scales, kept, group, is_awq), used
 

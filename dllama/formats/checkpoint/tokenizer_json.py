@@ -6,6 +6,7 @@ that this version does not do is refused by its name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,10 @@ class _Reader:
         patterns: list[str] = []
         is_byte_level, metaspace = False, None
         for part in self._steps("pre_tokenizer", "pretokenizers"):
+            if is_byte_level:
+                raise self._unknown(
+                    f"its pre_tokenizer goes on behind ByteLevel: {str(part)[:200]}"
+                )
             match part.get("type"):
                 case "Split" if marks and part.get("pattern") == {"String": " "}:
                     pass  # Gemma's
@@ -173,8 +178,9 @@ class _Reader:
                     patterns.append(self._pattern(part))
                 case "Split" if part.get("behavior") == "Removed" and part.get("invert") is True:
                     patterns.append(self._pattern(part))  # the matches, which are all that is left
-                case "Digits" if part.get("individual_digits") is True:
-                    patterns.append(r"\p{N}")
+                case "Digits":
+                    single = part.get("individual_digits") is True
+                    patterns.append(r"\p{N}" if single else r"\p{N}+")
                 case "ByteLevel" if not part.get("add_prefix_space"):
                     is_byte_level = True
                     patterns += [GPT2_WORDS] if part.get("use_regex", True) else []
@@ -195,11 +201,13 @@ class _Reader:
         raise self._unknown(f"its Metaspace has the prepend_scheme {str(scheme)[:40]!r}")
 
     def _pattern(self, part: Mapping[str, object]) -> str:
-        pattern = part.get("pattern")
-        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-        if not isinstance(regex, str):
-            raise self._unknown(f"it cuts words at {str(pattern)[:80]}")
-        return regex
+        match part.get("pattern"):
+            case {"Regex": str(regex)}:
+                return regex
+            case {"String": str(text)}:
+                return re.escape(text)
+            case other:
+                raise self._unknown(f"it cuts words at {str(other)[:80]}")
 
     def _template(self) -> tuple[list[str], list[str]]:
         """Returns the texts of the tokens that are put before and after a text."""

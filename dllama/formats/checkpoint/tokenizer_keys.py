@@ -70,8 +70,7 @@ def _stripping_keys(parts: TokenizerJson) -> dict[str, object]:
 
 
 def _kind_keys(parts: TokenizerJson, tokens: list[str]) -> dict[str, object]:
-    from dllama.tokenizer.gguf_vocabulary import IGNORE_MERGES_KEY, PREFIX_RULE_KEY
-    from dllama.tokenizer.pretokenizers import find_pre_tokenizer
+    from dllama.tokenizer.gguf_vocabulary import PREFIX_RULE_KEY
     from dllama.tokenizer.vocabulary import PrefixRule
 
     if parts.patterns is None:
@@ -82,31 +81,28 @@ def _kind_keys(parts: TokenizerJson, tokens: list[str]) -> dict[str, object]:
             "tokenizer.ggml.add_space_prefix": parts.prefix is not None,
             PREFIX_RULE_KEY: parts.prefix or PrefixRule.ALWAYS.value,
         }
-    rule = _rule_name(parts)
-    keys: dict[str, object] = {
+    return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": rule,
         "tokenizer.ggml.merges": [f"{left} {right}" for left, right in parts.merges],
+        **_rule_keys(parts, parts.patterns),
     }
-    if find_pre_tokenizer(rule).ignore_merges != parts.ignore_merges:
-        keys[IGNORE_MERGES_KEY] = parts.ignore_merges
+
+
+def _rule_keys(parts: TokenizerJson, patterns: tuple[str, ...]) -> dict[str, object]:
+    """Returns GGUF's name for the rule by which words are cut, and keys of ours for what it does
+    not say: the expressions themselves where it has none, or has others."""
+    from dllama.tokenizer import gguf_vocabulary as ours
+    from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS, name_of_rule, spelled
+
+    name = name_of_rule(patterns, ignore_merges=parts.ignore_merges, is_nfc=parts.is_nfc)
+    keys: dict[str, object] = {"tokenizer.ggml.pre": name or ours.OWN_PATTERNS}
+    rule = PRE_TOKENIZERS.get(name or "")
+    if rule is None or spelled(rule.patterns) != spelled(patterns):
+        keys[ours.PATTERNS_KEY], keys[ours.IS_NFC_KEY] = list(patterns), parts.is_nfc
+        rule = None
+    if parts.ignore_merges != (rule is not None and rule.ignore_merges):
+        keys[ours.IGNORE_MERGES_KEY] = parts.ignore_merges
     return keys
-
-
-def _rule_name(parts: TokenizerJson) -> str:
-    """Returns GGUF's name for the rule by which words are cut."""
-    from dllama.tokenizer.pretokenizers import name_of_rule
-
-    name = name_of_rule(
-        parts.patterns or (), ignore_merges=parts.ignore_merges, is_nfc=parts.is_nfc
-    )
-    if name is None:
-        raise TokenizerError(
-            f"{parts.path} cuts words by a rule that this version does not know: "
-            f"{' then '.join(parts.patterns or ())[:300]!r}. Give another tokenizer with "
-            f"--tokenizer (a GGUF file of the model)."
-        )
-    return name
 
 
 def _special_keys(

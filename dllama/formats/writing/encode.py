@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dllama.formats.floats import bf16_bytes
 from dllama.qtypes import QType, row_bytes
 from kernels.encoding import MODULES
 from kernels.encoding.encode import encode_rows
@@ -37,19 +38,10 @@ def _f16(x: np.ndarray) -> np.ndarray:
     return x.astype("<f2").view(np.uint8)
 
 
-def _bf16(x: np.ndarray) -> np.ndarray:
-    """Rounds to nearest, ties to even; a NaN stays a (quiet) NaN."""
-    bits = x.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 64
-    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(is_nan, quiet, rounded).astype("<u2").view(np.uint8)
-
-
 _NUMBERS: dict[QType, Callable[[np.ndarray], np.ndarray]] = {
     QType.F32: _f32,
     QType.F16: _f16,
-    QType.BF16: _bf16,
+    QType.BF16: bf16_bytes,
 }
 """Flat float32 values to bytes."""
 

@@ -29,6 +29,13 @@ def opened(folder: Path, change: Change, quantization: dict[str, object]) -> Wei
 # ---- 8-bit floats
 
 
+def bf16(values: np.ndarray) -> np.ndarray:
+    """Float32 values rounded to 8 significant bits, ties to even, by float64's own rounding."""
+    _, exponent = np.frexp(values.astype(np.float64))
+    unit = np.ldexp(1.0, exponent - 8)
+    return np.where(values == 0, values, np.rint(values / unit) * unit).astype(np.float32)
+
+
 def test_8_bit_floats_of_well_known_bytes() -> None:
     known = {0: 0.0, 1: 2.0**-9, 7: 7 * 2.0**-9, 8: 2.0**-6, 0x38: 1.0, 0x39: 1.125, 0x7E: 448.0}
     for byte, value in known.items():
@@ -52,16 +59,17 @@ def fp8(scales: np.ndarray, suffix: str, dtype: str = "F32") -> tuple[Change, np
     return change, raw
 
 
-def test_scales_of_blocks_multiply_in_float32(tmp_path: Path) -> None:
+def test_scales_of_blocks_multiply_in_float32_and_are_rounded_to_bf16(tmp_path: Path) -> None:
     scales = np.random.default_rng(1).uniform(0.001, 0.1, (2, 3)).astype(np.float32)
     change, raw = fp8(scales, "weight_scale_inv")
     said = {"quant_method": "fp8", "weight_block_size": [48, 64]}
     source = opened(tmp_path / "toy", change, said)
-    expected = E4M3[raw] * np.repeat(np.repeat(scales, 48, 0)[:ROWS], 64, 1)[:, :COLS]
-    assert source.tensors["layers.1.w2"].qtype is QType.F32
+    expected = bf16(E4M3[raw] * np.repeat(np.repeat(scales, 48, 0)[:ROWS], 64, 1)[:, :COLS])
+    assert source.tensors["layers.1.w2"].qtype is QType.BF16
     assert np.array_equal(tensor_values(source, "layers.1.w2"), expected)
-    cut = source.read("layers.1.w2", range(40, 60), range(32, 96)).view(np.float32)
-    assert np.array_equal(cut, expected[40:60, 32:96])
+    cut = source.read("layers.1.w2", range(40, 60), range(32, 96))
+    whole = source.read("layers.1.w2").reshape(ROWS, COLS, 2)
+    assert np.array_equal(cut.reshape(20, 64, 2), whole[40:60, 32:96])
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (ROWS,), (ROWS, 1)])
@@ -69,7 +77,7 @@ def test_scales_of_rows_or_of_the_whole_matrix(tmp_path: Path, shape: tuple[int,
     scales = np.random.default_rng(1).uniform(0.001, 0.1, shape).astype(np.float32)
     change, raw = fp8(np.asarray(scales), "weight_scale")
     source = opened(tmp_path / "toy", change, {"quant_method": "fp8"})
-    expected = E4M3[raw] * np.broadcast_to(scales.reshape(-1, 1), (ROWS, 1))
+    expected = bf16(E4M3[raw] * np.broadcast_to(scales.reshape(-1, 1), (ROWS, 1)))
     assert np.array_equal(tensor_values(source, "layers.1.w2"), expected)
 
 
@@ -98,7 +106,7 @@ def test_keys_and_values_of_latent_attention_are_parted(tmp_path: Path) -> None:
         tmp_path / "toy", arch="deepseek2", fields=DEEPSEEK, change=change, quantization_config=said
     )
     source = open_model(folder)
-    both = E4M3[raw] * np.repeat(np.repeat(scales, 48, 0)[:256], 16, 1)
+    both = bf16(E4M3[raw] * np.repeat(np.repeat(scales, 48, 0)[:256], 16, 1))
     keys, values = np.split(both.reshape(4, 64, 32), 2, axis=1)  # four heads, of 32 and 32 rows
     found = tensor_values(source, "layers.1.wk_b")
     assert np.array_equal(found, keys.transpose(0, 2, 1).reshape(-1, 32))
@@ -197,16 +205,19 @@ def test_symmetric_quants_become_the_blocks_of_q4_0(
 
 
 @pytest.mark.parametrize("layout", [gptq, awq])
-def test_other_zeros_are_read_exactly_as_f32(
+def test_other_zeros_become_the_blocks_of_q5_0(
     tmp_path: Path, layout: Callable[..., tuple[Change, np.ndarray]]
 ) -> None:
-    zeros = np.random.default_rng(6).integers(1, 16, (COLS // 32, ROWS))
+    # AutoGPTQ stores one less than it means: 1 to 16.
+    ends = (1, 17) if layout is gptq else (0, 16)
+    zeros = np.random.default_rng(6).integers(*ends, (COLS // 32, ROWS))
     change, expected = layout(zeros, group=32)
     source = opened(tmp_path / "toy", change, {"quant_method": layout.__name__})
-    assert source.tensors["layers.1.w2"].qtype is QType.F32
+    assert source.tensors["layers.1.w2"].qtype is QType.Q5_0
     assert np.array_equal(tensor_values(source, "layers.1.w2"), expected)
-    cut = source.read("layers.1.w2", range(3, 21), range(40, 99)).view(np.float32)
-    assert np.array_equal(cut, expected[3:21, 40:99])
+    whole = source.read("layers.1.w2")
+    cut = source.read("layers.1.w2", range(3, 21), range(32, 128))
+    assert np.array_equal(cut, whole[3:21, 22:88])
 
 
 def test_layouts_that_are_not_known_are_refused(tmp_path: Path) -> None:

@@ -209,17 +209,17 @@ UNKNOWN = {
     "post_processor is .*Bert": {"post_processor": {"type": "BertProcessing"}},
     "neither byte-level BPE nor": {"pre_tokenizer": None},
     "prepend_scheme 'middle'": {"pre_tokenizer": {**METASPACE, "prepend_scheme": "middle"}},
-    r"cuts words by a rule .*\\\\d": {
+    "goes on behind ByteLevel: .*Digits": {
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": r"\d"}, "behavior": "Isolated"},
-                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+                {"type": "Digits", "individual_digits": True},
             ],
         }
     },
     "cuts words at": {
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": "x"}, "behavior": "Isolated"}
+        "pre_tokenizer": {"type": "Split", "pattern": {"Glob": "x"}, "behavior": "Isolated"}
     },
     "it has no model": {"model": None},
     "it has no vocabulary": {"model": {"type": "BPE", "vocab": {}, "merges": []}},

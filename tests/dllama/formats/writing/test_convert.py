@@ -23,6 +23,7 @@ from tests.toy_models import DEEPSEEK, EXPERTS, V2_LITE, llama4_layers, write_to
 
 FAMILIES = ("llama", "qwen2", "qwen3", "exaone4", "phi3", "glm4moe", "llama4", "deepseek2")
 LLAMA3 = RopeScaling(RopeScalingKind.LLAMA3, 8.0, 64, 1.0, 4.0)
+SCALINGS = {"llama": LLAMA3, "llama4": RopeScaling(RopeScalingKind.LLAMA3, 16.0, 64, 1.0, 1.0)}
 
 
 def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
@@ -34,13 +35,12 @@ def converted(model: Path, out: Path, quantize: str | None = None) -> Path:
 @pytest.mark.parametrize("arch", FAMILIES)
 @pytest.mark.parametrize("quantize", [None, "q8_0"])
 def test_the_file_is_the_same_model(tmp_path: Path, arch: str, quantize: str | None) -> None:
-    scaling = LLAMA3 if arch == "llama" else None
     fields = dict(DEEPSEEK if arch == "deepseek2" else EXPERTS.get(arch, {}))
     if arch == "llama4":
         fields |= {"attention_layers": llama4_layers(2), "shared_hidden_dim": 160}
     folder = write_checkpoint(
-        tmp_path / "toy", arch=arch, qtype=QType.BF16, rope_scaling=scaling, tied=arch == "qwen2",
-        fields=fields,
+        tmp_path / "toy", arch=arch, qtype=QType.BF16, rope_scaling=SCALINGS.get(arch),
+        tied=arch == "qwen2", fields=fields,
     )  # fmt: skip
     out = converted(folder, tmp_path / "toy.gguf", quantize)
     source, written = open_weights(folder, quantize), open_model(out)

@@ -10,18 +10,24 @@ from pathlib import Path
 
 from cluster.wire.messages import Welcome
 from dllama import __version__
-from dllama.host.container import available_memory, total_memory
+from dllama.host.container import available_memory, memory_group, total_memory
 from kernels.cpu import isa
 
 
 @cache
 def machine_id() -> str:
     """Returns an id that is equal for processes that share one memory, and different for different
-    machines."""
+    machines; containers with limits of their own are such."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
-        return boot.read_text().strip()
+        group = memory_group()
+        return boot.read_text().strip() + ("" if group is None else f"/{group}")
     return f"{uuid.getnode():x}-{socket.gethostname()}"
+
+
+def host_of(machine: str) -> str:
+    """Returns what the ids of all containers of one machine have in common."""
+    return machine.partition("/")[0]
 
 
 @cache

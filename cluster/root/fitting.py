@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cluster.machine import machine_id
+from cluster.machine import host_of, machine_id
 from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import Address
 from cluster.wire.messages import Welcome
 from dllama.errors import ConfigError, ShardError
+from dllama.host.container import total_memory
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed, short_of_memory
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import PAGE_TOKENS
@@ -141,9 +142,14 @@ class Fitting:
         machines = [machine_id(), *(c.welcome.machine for c in candidates)]
         free = free_bytes(candidates, root_bytes, held)
         nodes = [NodeMemory(*row) for row in zip(labels, machines, needed, free, strict=True)]
-        try:
-            check_fits(nodes)
-        except ConfigError as error:
-            short = [i for i in short_of_memory(nodes) if i > 0]
-            return Misfit(short[-1] - 1 if short else None, str(error))
+        # Containers of one machine have room each, and may not have it together.
+        hosts = [host_of(machine) for machine in machines]
+        total = [total_memory(), *(c.welcome.memory_total for c in candidates)]
+        whole = [NodeMemory(*row) for row in zip(labels, hosts, needed, total, strict=True)]
+        for rows in (nodes, whole):
+            try:
+                check_fits(rows)
+            except ConfigError as error:
+                short = [i for i in short_of_memory(rows) if i > 0]
+                return Misfit(short[-1] - 1 if short else None, str(error))
         return None

@@ -34,11 +34,25 @@ def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:
     dropped."""
     left = []
     for folder in _folders(root, own, "memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        limit = _memory_limit(folder)
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
-        if limit is not None and used is not None and limit < _UNLIMITED:
+        if limit is not None and used is not None:
             left.append(max(0, limit - used + _cached(folder / "memory.stat")))
     return min(left, default=None)
+
+
+def memory_group(root: Path = _ROOT, own: Path = _OWN) -> int | None:
+    """Returns a number that processes have in common which share a container's limit of memory, and
+    others of this machine have not; None without a limit."""
+    for folder in _folders(root, own, "memory"):
+        if _memory_limit(folder) is not None:
+            return folder.stat().st_ino
+    return None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+    return limit if limit is not None and limit < _UNLIMITED else None
 
 
 def cpu_limit(root: Path = _ROOT, own: Path = _OWN) -> float | None:

@@ -18,7 +18,7 @@ _NAMES: dict[str, str] = {
     "dinov2 dinov3_vit",
     _DIFFUSION: "flux sd1 sdxl sd3 aura hidream ltxv hyvid wan lumina2 cosmos qwen_image",
     _STATES: "mamba mamba2 falcon_mamba jamba bamba zamba2 rwkv rwkv6 rwkv7 falcon-h1 falcon_h1 "
-    "nemotron_h plamo2 lfm2",
+    "nemotron_h plamo2 lfm2 granitehybrid",
 }
 _SPARSE = (
     "{}, whose attention reads only the tokens that an indexer chooses (sparse attention), which "
@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {name: kind for kind, names in _NAMES.items() for name i
     "clip": f"{_PICTURES}; where it is part of another model (mmproj), name the file of its text",
     **dict.fromkeys(("deepseek_v32", "deepseek32"), _SPARSE.format("DeepSeek-V3.2")),
     **dict.fromkeys(("glm_moe_dsa", "glm-dsa"), _SPARSE.format("GLM-5")),
+    **dict.fromkeys(("chatglm", "glm"), "ChatGLM or GLM-4-9B of 2024; GLM-4-9B-0414 is computed"),
     "kimi_k25": "Kimi-K2.5, which sees pictures, and of which the text is not computed either",
 }
 """What a model is, by its `general.architecture` or `model_type`."""

@@ -123,6 +123,7 @@ def family_of(config: Mapping[str, object], path: Path) -> Family:
 
 
 def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) -> None:
+    _refuse_foreign_layers(config, family, path)
     known = family.hf_known | set(family.hf_keys)
     for key, neutral in NEUTRAL.items():
         value = config.get(key)
@@ -138,6 +139,9 @@ def _refuse_foreign(config: Mapping[str, object], family: Family, path: Path) ->
                 f"{' and '.join(family.activations)} in models of the type "
                 f"{config['model_type']}. Use another model."
             )
+
+
+def _refuse_foreign_layers(config: Mapping[str, object], family: Family, path: Path) -> None:
     kinds = config.get("layer_types")
     computed: tuple[str, ...] = (*KINDS, DELTA) if has_delta_nets(family) else KINDS
     if family.windows.is_chunked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,20 @@ def test_memory_that_comes_free_counts_but_no_more_than_there_is() -> None:
     assert plans.misfit(nodes, 64, LARGE, {"machine-0": 1 << 34}) is None
     assert plans.misfit([], 64, 1 << 20, {}) is not None
     assert plans.misfit([], 64, 1 << 20, {machine_id(): 1 << 34}) is None
+
+
+def test_containers_have_room_of_their_own_but_no_more_than_their_machine() -> None:
+    plans = fitting()
+    [own, first, _] = plans.shards(plans.session_config([candidate(0), candidate(1)], 64))
+    each = max(plans.needed(shard, 64) for shard in (own, first)) * 11 // 10
+    for total, fits in ((LARGE, True), (2 * each, True), (each, False)):
+        nodes = [
+            Candidate(c.address, 1.0, replace(c.welcome, machine=f"box/{n}", memory_total=total))
+            for n, c in enumerate((candidate(0, each), candidate(1, each)))
+        ]
+        found = plans.misfit(nodes, 64, LARGE, {})
+        assert (found is None) == fits, total
+    assert found is not None and found.node == 1 and "its machine needs" in found.reason
 
 
 def test_more_nodes_than_the_model_has_columns_are_left_out() -> None:

@@ -43,6 +43,8 @@ def write_foreign(path: Path, arch: str, *tensors: str, kind: str | None = None)
             r"DeepSeek-V3\.2, .* \(sparse attention\), which is not",
         ),
         ("mamba", "token_embd.weight", "states of a kind that is not computed"),
+        ("granitehybrid", "token_embd.weight", "states of a kind that is not computed"),
+        ("chatglm", "token_embd.weight", "GLM-4-9B-0414 is computed"),
     ],
 )
 def test_a_file_of_another_kind_says_which(

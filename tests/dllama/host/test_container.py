@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dllama.host.container import cpu_limit, is_throttled, memory_left
+from dllama.host.container import cpu_limit, is_throttled, memory_group, memory_left
 
 
 def write(folder: Path, **files: str) -> None:
@@ -51,6 +51,20 @@ def test_no_limit_is_none(tmp_path: Path, own: Path, limit: str) -> None:
     write(tmp_path / "cg", memory__max=limit, memory__current="5", cpu__max="max 100000")
     assert memory_left(tmp_path / "cg", own) is None
     assert cpu_limit(tmp_path / "cg", own) is None
+
+
+def test_processes_share_a_memory_where_they_share_its_limit(tmp_path: Path, own: Path) -> None:
+    write(tmp_path / "cg", memory__max="max", memory__current="9")
+    for box in ("a", "b"):
+        write(tmp_path / "cg" / box, memory__max="1000", memory__current="9")
+        for inner in "xy":
+            write(tmp_path / "cg" / box / inner, memory__max="max", memory__current="4")
+    groups = []
+    for path in ("/", "/a/x", "/a/y", "/a", "/b/x"):
+        own.write_text(f"0::{path}\n")
+        groups.append(memory_group(tmp_path / "cg", own))
+    assert groups[0] is None and groups[1] is not None
+    assert groups[1] == groups[2] == groups[3] != groups[4]
 
 
 def test_no_linux_is_none(tmp_path: Path) -> None:

@@ -362,6 +362,11 @@ REFUSED: dict[str, dict[str, object]] = {
     "hidden_act is 'gelu'": {"hidden_act": "gelu"},
     "num_local_experts is '8'": {"num_local_experts": 8, "model_type": "qwen3"},
     "layers of the kind 'chunked'": {"layer_types": ["chunked"]},
+    "layers of the kind 'mamba'": {
+        "model_type": "granitemoehybrid",
+        "layer_types": ["mamba", "attention"],
+        "position_embedding_type": "nope",
+    },
     "lacks hidden_size": {"hidden_size": None},
     "says hidden_size is '64.0'": {"hidden_size": 64.0},
     "num_hidden_layers is '0'": {"num_hidden_layers": 0},

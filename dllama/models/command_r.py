@@ -20,7 +20,9 @@ COMMAND_R = Family(
         "model_max_length": "context_length",  # the other key has a tenth of it
     },
     layer=(
-        NORM1, *QKV, *(replace(norm, has_pairs=True) for norm in JOINT_QK_NORM), WO, *FEED_FORWARD,
+        NORM1, *QKV,
+        *(replace(norm, has_pairs=True, is_by_head=True) for norm in JOINT_QK_NORM), WO,
+        *FEED_FORWARD,
     ),
     is_interleaved=True,
     is_hf_interleaved=True,

@@ -101,6 +101,7 @@ class Tensor:
     rows_each: Axis | None = None  # of a matrix for each head, one after the other: rows of one
     when: Condition = always
     is_table: bool = False  # numbers by which rows are changed, and no matrix of a product
+    is_by_head: bool = False  # a vector that GGUF files have in rows of a head each
     is_once: bool = False  # held by the rank of the first hidden columns: a sum has it once
 
     @property

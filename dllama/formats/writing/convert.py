@@ -17,6 +17,7 @@ from dllama.formats.stored_views import by_stored_name
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_export import (
     FILE_TYPE,
+    described,
     factor_rows,
     factor_tensors,
     file_order,
@@ -127,7 +128,7 @@ def _described(config: ModelConfig, info: TensorInfo, tensor: Tensor) -> TensorI
         raise ModelFileError(
             f"GGUF has no type for {info.name}, which is {qtype.name}; name another with --type."
         )
-    return replace(info, qtype=qtype, n_experts=tensor.n_matrices(config, info.rows))
+    return described(config, replace(info, qtype=qtype), tensor)
 
 
 def _pieces(source: WeightSource, name: str, tensor: Tensor) -> Iterator[np.ndarray]:

@@ -248,17 +248,22 @@ def model_stream(
         stored_info(
             theirs,
             [
-                TensorInfo(
-                    name, qtype_of(name), *shape, n_experts=tensor.n_matrices(config, shape[0])
-                )
+                described(config, TensorInfo(name, qtype_of(name), *tensor.shape(config)), tensor)
                 for name, tensor in parts
-                for shape in [tensor.shape(config)]
             ],
         )
         for theirs, parts in by_stored_name(config, their_name).items()
     ]
     tensors += factor_tensors(config)
     return gguf_stream(path, config_metadata(config, qtype) | tokenizer, tensors)
+
+
+def described(config: ModelConfig, info: TensorInfo, tensor: Tensor) -> TensorInfo:
+    """Returns a tensor with the dimensions that GGUF files have: matrices of experts and of heads
+    as several, norms of heads in rows."""
+    if tensor.is_by_head:
+        return replace(info, rows=info.cols // config.head_dim, cols=config.head_dim)
+    return replace(info, n_experts=tensor.n_matrices(config, info.rows))
 
 
 def stored_info(theirs: str, parts: Sequence[TensorInfo]) -> TensorInfo:

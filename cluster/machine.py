@@ -10,7 +10,12 @@ from pathlib import Path
 
 from cluster.wire.messages import Welcome
 from dllama import __version__
-from dllama.host.container import available_memory, memory_group, total_memory
+from dllama.host.container import (
+    available_memory,
+    machine_memory,
+    memory_group,
+    total_memory,
+)
 from kernels.cpu import isa
 
 
@@ -55,5 +60,6 @@ def describe_machine(
         threads,
         total_memory(),
         available_memory(),
+        machine_memory(),
         nonce,
     )

@@ -11,7 +11,7 @@ from cluster.root.session_plan import ClusterConfig
 from cluster.sockets import Address
 from cluster.wire.messages import Welcome
 from dllama.errors import ConfigError, ShardError
-from dllama.host.container import total_memory
+from dllama.host.container import machine_memory
 from dllama.sharding.memory import NodeMemory, check_fits, memory_needed, short_of_memory
 from dllama.sharding.plan import Shard, plan_for
 from dllama.step import PAGE_TOKENS
@@ -92,6 +92,19 @@ def free_bytes(
     return free
 
 
+def host_bytes(candidates: Sequence[Candidate], held: Mapping[str, int]) -> list[int]:
+    """Returns the same of the machine that each node is on, with all of its containers."""
+    coming: dict[str, int] = {}
+    for machine, n_bytes in held.items():
+        coming[host_of(machine)] = coming.get(host_of(machine), 0) + n_bytes
+    free = [machine_memory() + coming.get(host_of(machine_id()), 0)]
+    for candidate in candidates:
+        found = candidate.welcome
+        both = found.machine_available + coming.get(host_of(found.machine), 0)
+        free.append(min(found.memory_total, both))
+    return free
+
+
 class Fitting:
     """The memory that one model takes of a root and its workers."""
 
@@ -144,9 +157,9 @@ class Fitting:
         nodes = [NodeMemory(*row) for row in zip(labels, machines, needed, free, strict=True)]
         # Containers of one machine have room each, and may not have it together.
         hosts = [host_of(machine) for machine in machines]
-        total = [total_memory(), *(c.welcome.memory_total for c in candidates)]
-        whole = [NodeMemory(*row) for row in zip(labels, hosts, needed, total, strict=True)]
-        for rows in (nodes, whole):
+        whole = host_bytes(candidates, held)
+        together = [NodeMemory(*row) for row in zip(labels, hosts, needed, whole, strict=True)]
+        for rows in (nodes, together):
             try:
                 check_fits(rows)
             except ConfigError as error:

@@ -95,7 +95,8 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """Daemon to root: what this node is. `daemon` is another one for each daemon, `machine` is
-    equal for nodes that share memory."""
+    equal for nodes that share memory. `memory_available` is the node's own, which in a container
+    may be less than `machine_available`, what all nodes of one machine have together."""
 
     release: Name
     daemon: Name
@@ -106,6 +107,7 @@ class Welcome:
     threads: Size
     memory_total: Count
     memory_available: Count
+    machine_available: Count
     nonce: Nonce = ""  # a session is opened only by who quotes it, and so has heard this
 
 

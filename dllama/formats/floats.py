@@ -24,7 +24,7 @@ def bf16_bytes(x: np.ndarray) -> np.ndarray:
     """Returns float32 values as BF16, rounded to nearest, ties to even, in uint8 with twice as many
     columns; a NaN stays a (quiet) NaN."""
     bits = x.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # what overflows was no number
     quiet = (bits >> 16) | 64
     is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
     return np.where(is_nan, quiet, rounded).astype("<u2").view(np.uint8)

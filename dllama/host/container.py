@@ -20,12 +20,16 @@ def total_memory() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def available_memory() -> int:
-    """Returns the bytes that can be allocated without swapping and within a container's limit."""
+def machine_memory() -> int:
+    """Returns the bytes that can be allocated on this machine without swapping."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    left = memory_left()
+    return int(psutil.virtual_memory().available)
+
+
+def available_memory() -> int:
+    """Returns those of them that are within a container's limit."""
+    free, left = machine_memory(), memory_left()
     return free if left is None else min(free, left)
 
 
@@ -42,12 +46,10 @@ def memory_left(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def memory_group(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Returns a number that processes have in common which share a container's limit of memory, and
-    others of this machine have not; None without a limit."""
-    for folder in _folders(root, own, "memory"):
-        if _memory_limit(folder) is not None:
-            return folder.stat().st_ino
-    return None
+    """Returns a number that processes have in common which share a container's limit of memory, of
+    several the outermost, and others of this machine have not; None without a limit."""
+    limited = [f for f in _folders(root, own, "memory") if _memory_limit(f) is not None]
+    return limited[-1].stat().st_ino if limited else None
 
 
 def _memory_limit(folder: Path) -> int | None:

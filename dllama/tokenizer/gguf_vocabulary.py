@@ -167,10 +167,10 @@ def _id(metadata: Mapping[str, object], name: str, n: int, default: int | None) 
 
 
 def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:
-    return _own_flag(metadata, f"tokenizer.ggml.{name}", default)
+    return _own_flag(metadata, f"tokenizer.ggml.{name}", default=default)
 
 
-def _own_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
+def _own_flag(metadata: Mapping[str, object], key: str, *, default: bool) -> bool:
     value = metadata.get(key, default)
     if not isinstance(value, bool | np.bool_):
         raise TokenizerError(
@@ -182,15 +182,16 @@ def _own_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
 
 def _words(metadata: Mapping[str, object]) -> PreTokenizer:
     """Returns the rule by which words are cut: that of a name, with what our own keys change."""
-    pre = _text(metadata, "tokenizer.ggml.pre", "")
-    if not pre:
+    pre, patterns = _text(metadata, "tokenizer.ggml.pre", ""), metadata.get(PATTERNS_KEY)
+    if not pre and patterns is None:
         log.warning("the file does not say how its tokenizer cuts words; taking 'default'")
-    patterns = metadata.get(PATTERNS_KEY)
     if patterns is None:
         words = find_pre_tokenizer(pre or "default")
     else:
-        words = PreTokenizer(_patterns(patterns), is_nfc=_own_flag(metadata, IS_NFC_KEY, False))
-    return replace(words, ignore_merges=_own_flag(metadata, IGNORE_MERGES_KEY, words.ignore_merges))
+        is_nfc = _own_flag(metadata, IS_NFC_KEY, default=False)
+        words = PreTokenizer(_patterns(patterns), is_nfc=is_nfc)
+    takes_words = _own_flag(metadata, IGNORE_MERGES_KEY, default=words.ignore_merges)
+    return replace(words, ignore_merges=takes_words)
 
 
 def _patterns(value: object) -> tuple[str, ...]:
@@ -199,7 +200,8 @@ def _patterns(value: object) -> tuple[str, ...]:
         if len(found) == len(value):
             return tuple(found)
     raise TokenizerError(
-        f"The metadata value {PATTERNS_KEY} is no list of at most {MAX_PATTERNS} expressions. "
+        f"The metadata value {PATTERNS_KEY} is no list of at most {MAX_PATTERNS} expressions "
+        f"of at most {MAX_PATTERN} characters each. "
         f"The file is corrupt: {_GIVE_ANOTHER}."
     )
 

@@ -113,7 +113,8 @@ _DIGIT_GPT2_ROW = PreTokenizer((r"\p{N}", _GPT2))
 _GPT4O_ROW = PreTokenizer((_GPT4O,))
 _DEEPSEEK3_ROW = PreTokenizer(_DEEPSEEK3)
 _BLOOM_ROW = PreTokenizer((_BLOOM,))
-# The makers' files cut digits singly, for which GGUF's rule has no token either.
+# The makers' files cut digits singly, GGUF's rule cuts between digits and others: the same tokens,
+# as no token has two digits.
 _DEEPSEEK_LLM_FILE = (*_DEEPSEEK_LLM[:-1], r"\p{N}")
 _BAILING_ROW = PreTokenizer((_BAILING,))
 
@@ -184,11 +185,17 @@ def name_of_rule(patterns: Sequence[str], *, ignore_merges: bool, is_nfc: bool) 
     return found.get(ignore_merges, found.get(not ignore_merges))
 
 
+def _letter(code: re.Match[str]) -> str:
+    """Returns the letter that an escape stands for; the escape where the letter may mean more."""
+    number = int(code[1], 16)
+    return chr(number) if number > 127 else code[0]
+
+
 def spelled(patterns: Sequence[str]) -> tuple[str, ...]:
     """Returns expressions in one spelling, to compare them: files have ends of lines and letters as
     themselves or by escapes."""
     return tuple(
-        re.sub(r"\\x\{([0-9A-Fa-f]{1,6})\}", lambda code: chr(int(code[1], 16)), pattern)
+        re.sub(r"\\x\{([0-9A-Fa-f]{2,5})\}", _letter, pattern)
         .replace("\r", r"\r")
         .replace("\n", r"\n")
         for pattern in patterns

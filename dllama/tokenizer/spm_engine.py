@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Split
 
+from dllama.errors import TokenizerError
 from dllama.tokenizer.score_merge import ScoreMerge
 from dllama.tokenizer.vocabulary import BYTE_TEXTS, SPACE_MARK, TokenType, Vocabulary
 
@@ -33,8 +34,17 @@ class LibraryEngine:
         self._engine = engine
 
     def encode(self, text: str) -> list[int]:
-        # The batch call is the one that leaves out the offsets into the text: twice as fast.
-        (encoding,) = self._engine.encode_batch_fast([text], add_special_tokens=False)
+        """Raises TokenizerError where an expression of the tokenizer gives up on the text."""
+        try:
+            # The batch call is the one that leaves out the offsets into the text: twice as fast.
+            (encoding,) = self._engine.encode_batch_fast([text], add_special_tokens=False)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # as the library calls what ends its code
+                raise
+            raise TokenizerError(
+                f"The expressions by which the tokenizer cuts words gave up on a text of "
+                f"{len(text)} characters ({error}); give another tokenizer with --tokenizer."
+            ) from error
         ids: list[int] = encoding.ids
         return ids
 

@@ -22,6 +22,7 @@ from dllama.weight_source import TensorInfo
 METHODS = ("gptq", "awq")
 SYMMETRIC = 8
 _WORD = 8  # quants in 32 bits
+_SLAB_VALUES = 1 << 20  # that are unpacked at a time
 _AWQ_SLOTS = (0, 4, 1, 5, 2, 6, 3, 7)  # where AWQ keeps the columns 0 to 7 of a word
 
 
@@ -40,7 +41,15 @@ class Int4Tensor:
 
     def read(self, rows: range, cols: range) -> np.ndarray:
         """Returns the blocks of a cut, made anew at each call."""
-        cut_bytes(self.info, cols)  # raises where they are no whole blocks
+        first, last = cut_bytes(self.info, cols)
+        out = np.empty((len(rows), last - first), np.uint8)
+        step = max(1, _SLAB_VALUES // max(1, len(cols)))
+        for at in range(0, len(rows), step):
+            slab = rows[at : at + step]
+            out[at : at + step] = self._blocks(slab, cols)
+        return out
+
+    def _blocks(self, rows: range, cols: range) -> np.ndarray:
         quants = self._quants(rows, cols)
         groups = np.arange(cols.start, cols.stop, 32) // self.group
         scales = self.scales[:, rows.start : rows.stop].T[:, groups]

@@ -48,6 +48,7 @@ def read_ranks_tokenizer(folder: Path) -> TokenizerJson:
         ignore_merges=True,
         is_nfc=rule.is_nfc,
         patterns=rule.patterns,
+        drops_rest=False,
         prefix=None,
         before=(),
         after=(),

@@ -44,6 +44,7 @@ class TokenizerJson:
     ignore_merges: bool
     is_nfc: bool
     patterns: tuple[str, ...] | None
+    drops_rest: bool  # what is between the matches of an expression is left out
     prefix: str | None
     before: Sequence[str]  # tokens put before a text
     after: Sequence[str]  # and after it
@@ -70,6 +71,7 @@ class _Reader:
 
     def __init__(self, path: Path, said: Mapping[str, object]) -> None:
         self._path, self._said = path, said
+        self._drops_rest = False
 
     def read(self) -> TokenizerJson:
         model = self._part("model")
@@ -97,6 +99,7 @@ class _Reader:
             ignore_merges=model.get("ignore_merges") is True,
             is_nfc=is_nfc,
             patterns=patterns,
+            drops_rest=self._drops_rest,
             prefix="always" if prefixes else metaspace or None,
             before=before,
             after=after,
@@ -177,7 +180,8 @@ class _Reader:
                 case "Split" if part.get("behavior") == "Isolated" and not part.get("invert"):
                     patterns.append(self._pattern(part))
                 case "Split" if part.get("behavior") == "Removed" and part.get("invert") is True:
-                    patterns.append(self._pattern(part))  # the matches, which are all that is left
+                    patterns.append(self._pattern(part))  # the matches are all that is left
+                    self._drops_rest = True
                 case "Digits":
                     single = part.get("individual_digits") is True
                     patterns.append(r"\p{N}" if single else r"\p{N}+")

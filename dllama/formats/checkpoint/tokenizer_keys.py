@@ -95,6 +95,12 @@ def _rule_keys(parts: TokenizerJson, patterns: tuple[str, ...]) -> dict[str, obj
     from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS, name_of_rule, spelled
 
     name = name_of_rule(patterns, ignore_merges=parts.ignore_merges, is_nfc=parts.is_nfc)
+    if name is None and parts.drops_rest:
+        raise TokenizerError(
+            f"{parts.path} leaves out what is between words, by the rule "
+            f"{' then '.join(patterns)[:300]!r}; this version knows that of rules that leave "
+            f"nothing out. Give another tokenizer with --tokenizer (a GGUF file of the model)."
+        )
     keys: dict[str, object] = {"tokenizer.ggml.pre": name or ours.OWN_PATTERNS}
     rule = PRE_TOKENIZERS.get(name or "")
     if rule is None or spelled(rule.patterns) != spelled(patterns):

@@ -1,5 +1,6 @@
 """Makes the metadata and the tensor list of a GGUF file from a ModelConfig: the inverse of
-gguf_config and gguf_source. llama.cpp reads what this writes."""
+gguf_config and gguf_source. llama.cpp reads what this writes, but rules for words
+that it has no name for."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LARGE = 1 << 40
 
 def candidate(number: int, available: int = LARGE, share: float = 1.0) -> Candidate:
     welcome = Welcome(
-        "0", f"d{number}", "h", f"machine-{number}", "cpu", "isa", 1, LARGE, available
+        "0", f"d{number}", "h", f"machine-{number}", "cpu", "isa", 1, LARGE, available, LARGE
     )
     return Candidate(Address(f"host-{number}"), share, welcome)
 
@@ -66,12 +66,17 @@ def test_containers_have_room_of_their_own_but_no_more_than_their_machine() -> N
     each = max(plans.needed(shard, 64) for shard in (own, first)) * 11 // 10
     for total, fits in ((LARGE, True), (2 * each, True), (each, False)):
         nodes = [
-            Candidate(c.address, 1.0, replace(c.welcome, machine=f"box/{n}", memory_total=total))
+            Candidate(
+                c.address, 1.0, replace(c.welcome, machine=f"box/{n}", machine_available=total)
+            )
             for n, c in enumerate((candidate(0, each), candidate(1, each)))
         ]
         found = plans.misfit(nodes, 64, LARGE, {})
         assert (found is None) == fits, total
     assert found is not None and found.node == 1 and "its machine needs" in found.reason
+    # What the session before takes of one of them comes free for both.
+    held = {"box/0": each}
+    assert plans.misfit(nodes, 64, LARGE, held) is None
 
 
 def test_more_nodes_than_the_model_has_columns_are_left_out() -> None:

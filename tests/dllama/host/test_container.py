@@ -57,8 +57,8 @@ def test_processes_share_a_memory_where_they_share_its_limit(tmp_path: Path, own
     write(tmp_path / "cg", memory__max="max", memory__current="9")
     for box in ("a", "b"):
         write(tmp_path / "cg" / box, memory__max="1000", memory__current="9")
-        for inner in "xy":
-            write(tmp_path / "cg" / box / inner, memory__max="max", memory__current="4")
+        for inner, limit in (("x", "max"), ("y", "600")):
+            write(tmp_path / "cg" / box / inner, memory__max=limit, memory__current="4")
     groups = []
     for path in ("/", "/a/x", "/a/y", "/a", "/b/x"):
         own.write_text(f"0::{path}\n")

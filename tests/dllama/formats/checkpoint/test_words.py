@@ -19,7 +19,7 @@ from dllama.formats.writing.convert import write_gguf
 from dllama.tokenizer import Tokenizer
 from dllama.tokenizer import gguf_vocabulary as keys_of
 from dllama.tokenizer.byte_alphabet import BYTE_ORDER, to_alphabet
-from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS
+from dllama.tokenizer.pretokenizers import PRE_TOKENIZERS, spelled
 from tests.checkpoints import write_checkpoint, write_tokenizer
 
 TEXTS = (
@@ -166,7 +166,37 @@ def test_a_damaged_rule_is_refused(tmp_path: Path, key: str, value: object, said
         Tokenizer.from_gguf_metadata(metadata)
 
 
+def test_a_rule_that_leaves_text_out_is_refused_where_it_does(tmp_path: Path) -> None:
+    removed = {"behavior": "Removed", "invert": True}
+    write_rule(tmp_path, [split(PRE_TOKENIZERS["gpt-4o"].patterns[0]) | removed, LETTERS])
+    check_same(tmp_path, Tokenizer.from_gguf_metadata(tokenizer_metadata(tmp_path)))
+    write_rule(tmp_path, [split(r"\w+") | removed, LETTERS])
+    with pytest.raises(TokenizerError, match="leaves out what is between words"):
+        tokenizer_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("code", ["110000", "FFFFFF", "3F"])
+def test_escapes_that_are_no_letters_stay(tmp_path: Path, code: str) -> None:
+    """`\\x{3F}` is a question mark, and no sign that what is before it may be missing."""
+    assert spelled(["a\\x{" + code + "}"]) == ("a\\x{" + code + "}",)
+
+
+def test_nothing_is_cut_where_nothing_is_said(tmp_path: Path) -> None:
+    write_rule(tmp_path, [LETTERS])
+    metadata = tokenizer_metadata(tmp_path)
+    assert metadata[keys_of.PATTERNS_KEY] == []
+    check_same(tmp_path, Tokenizer.from_gguf_metadata(metadata))
+
+
 def test_an_expression_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     write_rule(tmp_path, [split("[a"), LETTERS])
     with pytest.raises(TokenizerError, match="which cannot be read"):
         Tokenizer.from_gguf_metadata(tokenizer_metadata(tmp_path))
+
+
+def test_an_expression_that_takes_too_long_is_an_error_of_the_text(tmp_path: Path) -> None:
+    write_rule(tmp_path, [split(r"(a|a)*$"), LETTERS])
+    tokenizer = Tokenizer.from_gguf_metadata(tokenizer_metadata(tmp_path))
+    assert tokenizer.encode("ab")
+    with pytest.raises(TokenizerError, match=r"gave up on a text of 61 characters .*retry-limit"):
+        tokenizer.encode("a" * 60 + "!")

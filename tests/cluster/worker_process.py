@@ -74,6 +74,13 @@ class WorkerProcess:
             assert time.monotonic() < deadline, f"a session is still there: {self.output}"
             time.sleep(0.02)
 
+    def await_line(self, line: str, timeout_s: float = 20.0) -> None:
+        """Waits until the daemon or a session logged it."""
+        deadline = time.monotonic() + timeout_s
+        while line not in self.output:
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.02)
+
     def end(self, sig: signal.Signals = signal.SIGINT) -> None:
         """Ends the daemon (which ends its sessions) and collects it."""
         if self.process.poll() is None:

@@ -54,13 +54,6 @@ def root_security(tmp_path: Path) -> Security:
     return Security(home=tmp_path / "root", encrypts_loopback=True)
 
 
-def await_line(worker: WorkerProcess, line: str) -> None:
-    deadline = time.monotonic() + 20
-    while line not in worker.output:
-        assert time.monotonic() < deadline, worker.output
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("root", "worker", "told", "logged"),
     [
@@ -79,7 +72,7 @@ def test_a_cluster_key_is_asked_for_on_one_machine_too(
     security = Security(cluster_key=root)  # type: ignore[arg-type]
     with pytest.raises(ClusterError, match=told):
         make_runner([daemon], security=security).start()
-    await_line(daemon, "refused a root at 127.0.0.1")
+    daemon.await_line("refused a root at 127.0.0.1")
     assert logged in daemon.output
     for key in (KEY, OTHER):
         assert key.text()[4:] not in daemon.output
@@ -273,5 +266,5 @@ def test_what_was_recorded_opens_nothing_when_it_is_sent_again(
     for stream in said:
         for target in (port, port + SESSION_PORTS):
             say(target, stream, 1.0)
-    await_line(worker, "replays what was said before")
+    worker.await_line("replays what was said before")
     assert not worker.sessions()

@@ -75,7 +75,7 @@ def test_a_root_of_another_protocol_learns_both_from_the_answer(start_worker: St
     head = msgpack.unpackb(link.recv())
     context.destroy(linger=0)
     assert (head["v"], head["release"]) == (PROTOCOL_VERSION, __version__)
-    assert "protocol 99 (dllama 9.9)" in worker.output
+    worker.await_line("protocol 99 (dllama 9.9)")
 
 
 def test_a_worker_that_lacks_a_feature_goes_on_without_it(

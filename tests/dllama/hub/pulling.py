@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,12 +68,13 @@ async def pulling(settings: HubSettings) -> AsyncIterator[Pulling]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, but for receipts."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "dllama-model.json"
-    }
+    """Everything below a folder, but for receipts, and what goes while it is read."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            if path.is_file() and path.name != "dllama-model.json":
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
 
 
 def whole_models(folder: Path) -> dict[str, bytes]:

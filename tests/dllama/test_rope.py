@@ -61,9 +61,8 @@ def oracle(
         rope_parameters={"rope_theta": config.rope_theta, **parameters},
     )
     function = rope_utils.ROPE_INIT_FUNCTIONS[parameters["rope_type"]]
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # as torch does: equal bounds divide what is not taken
+    # As torch does: equal bounds divide by nothing what is not taken.
+    with np.errstate(divide="ignore", invalid="ignore"):
         frequency, magnitude = function(hf, None)
     return np.asarray(frequency), float(magnitude)
 

@@ -23,9 +23,9 @@ def gguf_stream(
     """A file to `write` the blocks of `tensors` to, in order; names are the file's own.
 
     Metadata values: str, bool, int (stored as u32, or as i32 or 64 bits where needed), float
-    (f32), numpy scalars (their own type), lists of str, numpy arrays, values as another file has
-    them. One-row tensors become
-    vectors, those of several experts have three dimensions. `general.alignment` is honoured.
+    (f32), lists of one of these, numpy scalars and arrays (their own type), values as another file
+    has them. One-row tensors become vectors, those of several experts have three dimensions.
+    `general.alignment` is honoured.
     """
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int):
@@ -62,6 +62,8 @@ def _value(value: object) -> bytes:
         return value.data
     if isinstance(value, str):
         return struct.pack("<I", ValueType.STRING) + _string(value)
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        value = _array(value)
     if isinstance(value, list):
         head = struct.pack("<IIQ", ValueType.ARRAY, ValueType.STRING, len(value))
         return head + b"".join(_string(item) for item in value)
@@ -70,6 +72,14 @@ def _value(value: object) -> bytes:
         return struct.pack("<IIQ", ValueType.ARRAY, kind, value.size) + value.tobytes()
     scalar = value if isinstance(value, np.generic) else _scalar(value)
     return struct.pack("<I", _TYPE_OF[scalar.dtype]) + scalar.tobytes()
+
+
+def _array(values: Sequence[object]) -> np.ndarray:
+    """Truths, or numbers in the type that GGUF files commonly have lists of them in."""
+    array = np.array(values)
+    if array.dtype.kind == "i" and np.abs(array).max() <= np.iinfo(np.int32).max:
+        return array.astype(np.int32)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _scalar(value: object) -> np.generic:

@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from tests.dllama.models.our_logits import Shift
+
 F32 = 0  # GGML_TYPE_F32
 OFF = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 
-def llama_cpp_logits(path: Path, tokens: Sequence[int], n_prompt: int) -> np.ndarray:
+NO_SHIFT = Shift(-1, 0, 0)
+
+
+def llama_cpp_logits(
+    path: Path, tokens: Sequence[int], n_prompt: int, shift: Shift | None = None
+) -> np.ndarray:
     """Returns the logits (T, vocab) after each token: of the first `n_prompt` as one batch, of the
     others one by one; keys and values are float32. Another process computes them, as what llama.cpp
     does not load may end it. Raises ValueError with what it said."""
     out = path.with_suffix(".npy")
-    words = [path, out, n_prompt, *tokens]
+    words = [path, out, n_prompt, *(shift or NO_SHIFT), *tokens]
     ended = subprocess.run(
         [sys.executable, "-m", __name__, *map(str, words)],
         capture_output=True, text=True, timeout=60, check=False,
@@ -33,17 +40,22 @@ def llama_cpp_logits(path: Path, tokens: Sequence[int], n_prompt: int) -> np.nda
 
 def main() -> None:
     """Computes and writes them."""
-    path, out, n_prompt, *tokens = sys.argv[1:]
-    np.save(out, _logits(Path(path), [int(token) for token in tokens], int(n_prompt)))
+    path, out, *words = sys.argv[1:]
+    n_prompt, at, n_keep, n_drop, *tokens = map(int, words)
+    np.save(out, _logits(Path(path), tokens, n_prompt, Shift(at, n_keep, n_drop)))
 
 
-def _logits(path: Path, tokens: Sequence[int], n_prompt: int) -> np.ndarray:
+def _logits(path: Path, tokens: Sequence[int], n_prompt: int, shift: Shift) -> np.ndarray:
     import llama_cpp
 
     with _context(llama_cpp, path, len(tokens)) as (context, vocab_size):
         rows = _decode(llama_cpp, context, tokens[:n_prompt], 0, vocab_size)
+        n_held = n_prompt
         for at, token in enumerate(tokens[n_prompt:], start=n_prompt):
-            rows += _decode(llama_cpp, context, [token], at, vocab_size)
+            if at == shift.at:
+                n_held -= _shift(llama_cpp, context, shift)
+            rows += _decode(llama_cpp, context, [token], n_held, vocab_size)
+            n_held += 1
     return np.array(rows)
 
 
@@ -59,6 +71,7 @@ def _context(llama_cpp: Any, path: Path, n_tokens: int) -> Iterator[tuple[Any, i
     wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = max(256, n_tokens)
     wanted.type_k = wanted.type_v = F32
     wanted.flash_attn_type = OFF
+    wanted.swa_full = True  # or there is no shift of layers with a window
     wanted.n_threads = wanted.n_threads_batch = 1
     context = llama_cpp.llama_init_from_model(model, wanted)
     try:
@@ -67,6 +80,16 @@ def _context(llama_cpp: Any, path: Path, n_tokens: int) -> Iterator[tuple[Any, i
     finally:
         llama_cpp.llama_free(context)
         llama_cpp.llama_model_free(model)
+
+
+def _shift(llama_cpp: Any, context: Any, shift: Shift) -> int:
+    memory = llama_cpp.llama_get_memory(context)
+    if not llama_cpp.llama_memory_can_shift(memory):
+        raise SystemExit("it has no context shift for this model")
+    first, end = shift.n_keep, shift.n_keep + shift.n_drop
+    llama_cpp.llama_memory_seq_rm(memory, 0, first, end)
+    llama_cpp.llama_memory_seq_add(memory, 0, end, -1, -shift.n_drop)
+    return shift.n_drop
 
 
 def _decode(

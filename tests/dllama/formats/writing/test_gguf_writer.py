@@ -21,6 +21,10 @@ METADATA = {
     "a.flag": True,
     "a.double": np.float64(0.1),
     "a.texts": ["x", "", "ü"],
+    "a.list": [3, -1, 0],
+    "a.long-list": [2**40, -1],
+    "a.fractions": [0.5, 2.0],
+    "a.truths": [True, False],
     "a.numbers": np.array([1.5, -2.5], np.float32),
     "a.flags": np.array([True, False]),
 }

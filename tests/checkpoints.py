@@ -131,7 +131,9 @@ def checkpoint_tensors(
     family = FAMILIES[config.arch]
     renamed = family.hf_renamed.get(model_type, {})
     together = by_stored_name(
-        config, lambda n, t: their_name(n, renamed_tensor(t, renamed)), family.stored
+        config,
+        lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed)),
+        lambda name, row: family.stored.get(row.name, row),
     )
     found: dict[str, Entry] = {}
     joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
+from dllama.formats.fused_names import fused_name
 from dllama.formats.gguf import GgufFile, GgufTensor
 from dllama.formats.gguf_config import FACTORS, N_FURTHER, described, model_config
 from dllama.formats.gguf_metadata import ArchKeys
@@ -62,12 +64,13 @@ def their_name(name: str, tensor: Tensor) -> str:
 
 
 def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
-    older = {
-        name: tensor
-        for name, tensor in FAMILIES[config.arch].stored.items()
-        if their_name("layers.0.", tensor) in file.tensors
-    }
-    together = by_stored_name(config, their_name, older)
+    stored = FAMILIES[config.arch].stored
+
+    def as_stored(name: str, row: Tensor) -> Tensor:
+        others = [stored.get(row.name, row), replace(row, gguf=fused_name(row))]
+        return next((each for each in others if their_name(name, each) in file.tensors), row)
+
+    together = by_stored_name(config, their_name, as_stored)
     n_further = ArchKeys(file.metadata, config.arch, file.path).count(N_FURTHER)
     _refuse_unused(file, together, range(config.n_layers, config.n_layers + n_further))
     return [
@@ -110,8 +113,8 @@ def _placement(
     found: GgufTensor = file.tensor(theirs)
     qtype = require_computable(found.qtype, found.type_name, theirs, file.path)
     name, tensor = parts[0]
-    is_flat = tensor.is_vector and tensor.experts is None  # whatever dimensions it is stored in
-    rows, cols = (1, found.n_values) if is_flat else (found.rows, found.cols)
+    # Vectors are taken in whatever dimensions they are stored.
+    rows, cols = (1, found.n_values) if tensor.is_flat else (found.rows, found.cols)
     check_shape(theirs, (rows, cols), joint_shape(config, parts), file.path)
     info = TensorInfo(name, qtype, rows, cols, n_experts=tensor.n_experts(config))
     return Placement(info, found.file, found.offset)

@@ -3,10 +3,9 @@ order. They read through what they view, whatever file and type it is in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -35,6 +34,24 @@ class RowsOf:
     def read(self, rows: range, cols: range) -> np.ndarray:
         first = self.first_row
         part: np.ndarray = self.whole.read(range(first + rows.start, first + rows.stop), cols)
+        return part
+
+    def release(self) -> None:
+        self.whole.release()
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesOf:
+    """Values of a stored vector from `first` on."""
+
+    info: TensorInfo
+    whole: Stored
+    first: int
+
+    def read(self, rows: range, cols: range) -> np.ndarray:
+        part: np.ndarray = self.whole.read(
+            rows, range(self.first + cols.start, self.first + cols.stop)
+        )
         return part
 
     def release(self) -> None:
@@ -81,23 +98,26 @@ def half_split(whole: Stored, pairs: RotaryPairs, path: Path) -> HalfSplit:
 
 
 def by_stored_name(
-    config: ModelConfig, their_name: Callable[[str, Tensor], str],
-    otherwise: Mapping[str, Tensor] = MappingProxyType({}),
-) -> dict[str, list[Named]]:  # fmt: skip
-    """Returns a model's tensors by the names of the stored ones that hold them. Tensors that the
-    table gives one name lie in it below each other, in the table's order. Those of the rows of the
-    table that are stored `otherwise` (Family.stored) have these in their place."""
+    config: ModelConfig,
+    their_name: Callable[[str, Tensor], str],
+    as_stored: Callable[[str, Tensor], Tensor] = lambda name, row: row,
+) -> dict[str, list[Named]]:
+    """Returns a model's tensors by the names of the stored ones that hold them. Tensors that have
+    one name lie in it below each other, in the table's order. `as_stored` returns what stands in
+    the place of a row of the table, for one of our tensors by its name."""
     found: dict[str, list[Named]] = {}
     for name, row in model_tensors(config).items():
-        tensor = otherwise.get(row.name, row)
+        tensor = as_stored(name, row)
         found.setdefault(their_name(name, tensor), []).append((name, tensor))
     return found
 
 
 def joint_shape(config: ModelConfig, parts: Sequence[Named]) -> tuple[int, int]:
     """Returns (rows, cols) of a stored tensor that holds these parts below each other; of several
-    experts the rows of all."""
+    experts the rows of all, of vectors the values one after another."""
     shapes = [tensor.shape(config) for _, tensor in parts]
+    if parts[0][1].is_flat:
+        return 1, sum(cols for _, cols in shapes)
     return sum(rows for rows, _ in shapes), shapes[0][1]
 
 
@@ -111,7 +131,11 @@ def parts_of(config: ModelConfig, whole: Stored, parts: Sequence[Named]) -> list
     found: list[Stored] = []
     first = 0
     for name, tensor in parts:
-        rows, _ = tensor.shape(config)
+        rows, cols = tensor.shape(config)
+        if tensor.is_flat:
+            found.append(ValuesOf(replace(whole.info, name=name, cols=cols), whole, first))
+            first += cols
+            continue
         info = replace(whole.info, name=name, rows=rows)
         part = RowsOf(info, whole, first)
         is_turned = tensor.rows is not table[name].rows

@@ -108,6 +108,11 @@ class Tensor:
     def is_vector(self) -> bool:
         return self.rows is None
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is a single vector, and not one of each expert."""
+        return self.is_vector and self.experts is None
+
     def shape(self, config: ModelConfig) -> tuple[int, int]:
         """(rows, cols) in the file; the matrices of all experts below each other."""
         rows = 1 if self.rows is None else self.rows.size(config)

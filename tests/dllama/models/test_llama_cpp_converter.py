@@ -48,7 +48,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "deepseek-v3": {"scoring_func": "sigmoid"},
     "deepseek-v3-plain": {"scoring_func": "sigmoid"},
     "deepseek-v2-lite": {"n_group": 1, "topk_group": 1},
-    **dict.fromkeys(STATEFUL, {"full_attention_interval": 4}),
+    **{name: {"full_attention_interval": 4} for name in STATEFUL},
 }  # fmt: skip
 """What the folders of the real ones have: the converter needs it, or takes it for granted."""
 

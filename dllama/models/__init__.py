@@ -9,7 +9,7 @@ from dllama.models.deepseek2 import DEEPSEEK2
 from dllama.models.exaone4 import EXAONE4
 from dllama.models.family import Family
 from dllama.models.gemma import GEMMA2, GEMMA3
-from dllama.models.glm4 import GLM4
+from dllama.models.glm4 import CHATGLM, GLM4
 from dllama.models.glm4moe import GLM4MOE
 from dllama.models.gpt_oss import GPT_OSS
 from dllama.models.granite import GRANITE, GRANITE_MOE
@@ -54,6 +54,7 @@ FAMILIES: dict[str, Family] = {
         GRANITE_MOE,
         OLMO2,
         OLMOE,
+        CHATGLM,
         GLM4,
         GLM4MOE,
         LLAMA4,

@@ -28,7 +28,8 @@ KINDS: dict[str, str] = {name: kind for kind, names in _NAMES.items() for name i
     "clip": f"{_PICTURES}; where it is part of another model (mmproj), name the file of its text",
     **dict.fromkeys(("deepseek_v32", "deepseek32"), _SPARSE.format("DeepSeek-V3.2")),
     **dict.fromkeys(("glm_moe_dsa", "glm-dsa"), _SPARSE.format("GLM-5")),
-    **dict.fromkeys(("chatglm", "glm"), "ChatGLM or GLM-4-9B of 2024; GLM-4-9B-0414 is computed"),
+    "chatglm": "ChatGLM, or GLM-4-9B in its makers' own layout; its folder whose name ends in -hf "
+    "and GGUF files of it are computed",
     "kimi_k25": "Kimi-K2.5, which sees pictures, and of which the text is not computed either",
 }
 """What a model is, by its `general.architecture` or `model_type`."""

@@ -44,7 +44,6 @@ def write_foreign(path: Path, arch: str, *tensors: str, kind: str | None = None)
         ),
         ("mamba", "token_embd.weight", "states of a kind that is not computed"),
         ("granitehybrid", "token_embd.weight", "states of a kind that is not computed"),
-        ("chatglm", "token_embd.weight", "GLM-4-9B-0414 is computed"),
     ],
 )
 def test_a_file_of_another_kind_says_which(
@@ -82,6 +81,7 @@ def test_adapters_and_other_files_are_no_models(tmp_path: Path) -> None:
         ({"model_type": "clip", "text_config": {"model_type": "clip_text_model"}},
          "'clip': a model that sees pictures"),
         ({"model_type": "deepseek_v32"}, r"'deepseek_v32': DeepSeek-V3\.2, .*sparse attention"),
+        ({"model_type": "chatglm"}, r"'chatglm': ChatGLM, .* whose name ends in -hf"),
         ({"model_type": "kimi_k25", "text_config": {"model_type": "kimi_k2"}},
          r"'kimi_k25': Kimi-K2\.5, which sees pictures, and of which the text is not computed"),
         ({"model_type": None, "_class_name": "UNet2DConditionModel"},
@@ -110,5 +110,6 @@ def test_diffusion_models_are_known_without_a_config(tmp_path: Path) -> None:
 
 
 def test_nothing_that_runs_is_said_not_to() -> None:
+    """But for GLM-4, whose files are called as its folders in a layout that is not read."""
     known = {kind for family in FAMILIES.values() for kind in (family.arch, *family.hf_types)}
-    assert not known & KINDS.keys()
+    assert known & KINDS.keys() == {"chatglm"}

@@ -1,8 +1,8 @@
 """Runs llama.cpp's own converter of a folder, `convert_hf_to_gguf.py` at LLAMA_CPP_SOURCE, whose
 parts are imported. Its vocabulary is a filler: which one a folder has it tells by known hashes.
 
-`python llama_cpp_converter.py SOURCE FOLDER OUT`, in a process of its own as it brings its own
-`gguf`. Needs PyTorch."""
+`python llama_cpp_converter.py SOURCE FOLDER OUT FUSE`, in a process of its own as it brings its
+own `gguf`; FUSE is `qkv`, `experts` or nothing. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NORMAL = 1  # GGUF's type of a token like any other
 
 def main() -> None:
     """Writes a GGUF file in F32."""
-    source, folder, out = sys.argv[1:]
+    source, folder, out, fuse = sys.argv[1:]
     sys.path[1:1] = [f"{source}/gguf-py", source]
     import gguf
     import torch
@@ -26,8 +26,9 @@ def main() -> None:
     for each in _below(ModelBase):  # one may hand its work to another
         each.set_vocab = _set_filler
     made.no_mtp = True  # no layers that guess further tokens
+    fused = {"fuse_qkv": fuse == "qkv", "fuse_gate_up_exps": fuse == "experts"}
     with torch.inference_mode():
-        made(Path(folder), gguf.LlamaFileType.ALL_F32, Path(out), eager=True).write()
+        made(Path(folder), gguf.LlamaFileType.ALL_F32, Path(out), eager=True, **fused).write()
 
 
 def _below(model: Any) -> list[Any]:

@@ -53,21 +53,33 @@ CHANGES: dict[str, dict[str, object]] = {
 """What the folders of the real ones have: the converter needs it, or takes it for granted."""
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in LOST | UNKNOWN])
-def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
+CONVERTED = [name for name in CASES if name not in LOST | UNKNOWN]
+FUSED = ["llama", "qwen2", "qwen3", "mixtral", "qwen35moe"]
+"""Cases whose queries, keys and values are put into one tensor too, and the experts of one."""
+
+
+@pytest.mark.parametrize(
+    ("name", "fuse"),
+    [
+        *((name, "") for name in CONVERTED),
+        *((name, "qkv") for name in FUSED),
+        ("qwen35moe", "experts"),
+    ],
+)
+def test_logits_are_those_of_transformers(tmp_path: Path, name: str, fuse: str) -> None:
     pytest.importorskip("torch", reason="PyTorch comes with the `train` extra")
     from tests.dllama.models.beside_transformers import save, their_logits
 
     folder, out = tmp_path / "toy", tmp_path / "toy.gguf"
     save(folder, CASES[name].model_type, CASES[name].config | CHANGES.get(name, {}))
     reseed(folder)
-    convert(folder, out)
+    convert(folder, out, fuse)
     shift = None if name in STATEFUL else SHIFT
     compare(out, their_logits(folder, TOKENS, shift), TOKENS, N_PROMPT, shift=shift)
 
 
-def convert(folder: Path, out: Path) -> None:
-    """Raises ValueError with what the converter said."""
+def convert(folder: Path, out: Path, fuse: str = "") -> None:
+    """Puts what `fuse` names into one tensor. Raises ValueError with what the converter said."""
     config = json.loads((folder / "config.json").read_text())
     if config["model_type"] == "granitemoehybrid":  # by their name in the files of its makers
         config["layer_types"] = ["attention"] * config["num_hidden_layers"]
@@ -75,7 +87,7 @@ def convert(folder: Path, out: Path) -> None:
     write_bpe_tokenizer(folder, 352)  # some parameters are read together with one
     program = Path(__file__).with_name("llama_cpp_converter.py")
     ended = subprocess.run(
-        [sys.executable, program, SOURCE, folder, out],
+        [sys.executable, program, SOURCE, folder, out, fuse],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     if ended.returncode:

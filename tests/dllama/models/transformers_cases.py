@@ -145,6 +145,7 @@ CASES: dict[str, Case] = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     }}),
     "olmoe": Case("olmoe", "olmoe", EXPERTS | {"norm_topk_prob": False}),
+    "glm": Case("glm", "chatglm", HALF_TURNED | {"attention_bias": True}),
     "glm4": Case("glm4", "glm4", HALF_TURNED | {"attention_bias": True}),
     "glm4moe": Case("glm4_moe", "glm4moe", GROUPED | HALF_TURNED | {
         "attention_bias": True, "use_qk_norm": True,

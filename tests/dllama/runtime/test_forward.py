@@ -68,6 +68,7 @@ VARIANTS = {
         "rope_scaling": YARN,
         "attention_layers": (LayerAttention(window=20, has_local_rope=True), LayerAttention()),
     },
+    "chatglm": {"arch": "chatglm", "partial_rotary_dim": 8, "has_qkv_bias": True},
     "glm4": {"arch": "glm4", "partial_rotary_dim": 8},
     "command-r": {"arch": "command-r", "tied": True, "logit_scale": 0.5},
     "command-r-plus": {"arch": "command-r", "has_qk_norm": True},

@@ -53,6 +53,7 @@ MODELS: list[tuple[str, str, QType, dict[str, object]]] = [
     ("granite", "granitemoehybrid", QType.F32, GRANITE),
     ("olmo2", "olmo2", QType.F32, {}),
     ("olmo2", "olmo3", QType.F32, OLMO3),
+    ("chatglm", "glm", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
     ("glm4", "glm4", QType.BF16, {"partial_rotary_dim": 16, "has_qkv_bias": True}),
     ("command-r", "cohere", QType.F32, {"logit_scale": 0.0625, "has_qk_norm": True}),
     ("cohere2", "cohere2", QType.F32, {"logit_scale": 0.25, "attention_layers": COHERE2}),

@@ -12,7 +12,7 @@ PORT ?= 8080
 TESTERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 CHAOS ?= --faults 1000 --streams 16
 
-.PHONY: run test test-all test-arm64 check check-fast faults fuzz chaos format bench clean size
+.PHONY: run test test-all test-arm64 check check-fast collect faults fuzz chaos format bench clean size
 
 # One stamp a set of extras: made again when pyproject.toml changes.
 $(VENV)/.installed: pyproject.toml
@@ -45,6 +45,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(wildcard $(PACKAGES))
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
+
+# Compiles the tests once, which each process that runs them would do at its start.
+collect: $(VENV)/.installed-dev
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q --collect-only >/dev/null
 
 check-fast: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(wildcard $(PACKAGES))

@@ -53,7 +53,7 @@ def test_an_idle_cluster_notices_and_comes_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str, sig: signal.Signals
 ) -> None:
     workers = [start_worker(), start_worker(port=own_worker_port())]
-    runner = make_runner(workers)
+    runner = make_runner(workers, rejoin_s=60.0)  # a daemon starts slowly on a busy machine
     runner.start()
     before = logits(runner, TOKENS)
     struck = workers[1]

@@ -34,8 +34,10 @@ def one_token(token: int, position: int, pages: list[int]) -> Step:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("n_keep", [0, 13, 40])
-@pytest.mark.parametrize(("kind", "world_size"), [("llama", 1), ("llama", 3), ("qwen3", 3)])
+@pytest.mark.parametrize(
+    ("kind", "world_size", "n_keep"),
+    [("llama", 1, 0), ("llama", 3, 13), ("llama", 3, 40), ("qwen3", 3, 0), ("qwen3", 1, 13)],
+)
 def test_steps_and_shifts_equal_the_reference(
     tmp_path: Path, kind: str, world_size: int, n_keep: int
 ) -> None:
@@ -66,8 +68,7 @@ def test_steps_and_shifts_equal_the_reference(
     runner.close()
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
-@pytest.mark.parametrize("n_keep", [0, 11])
+@pytest.mark.parametrize(("world_size", "n_keep"), [(1, 0), (3, 11)])
 def test_an_answer_goes_on_over_many_wraps(tmp_path: Path, world_size: int, n_keep: int) -> None:
     """Each token of a greedy answer of six contexts has the reference's largest logit, or one
     that is as large within half floats' errors."""

@@ -66,7 +66,8 @@ def _store_block(
 def _quantize_block(
     typingctx: Any, x: Any, quants: Any, scale: Any, sums: Any, weighted: Any, flip: Any
 ) -> Any:
-    """Quantizes 32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|).
+    """Quantizes 32 floats at address x to int8 with one scale: q = rint(x * 127 / max|x|). Of a
+    block with what is no number the scale is none.
 
     Also writes the scale, minus the sums of the quants (first 16, last 16, all), and the same
     times the scale. The bits of `flip` are inverted in the stored quants.
@@ -77,10 +78,13 @@ def _quantize_block(
         x, quants, scale, sums, weighted, flip = args
         v = [e.load(F32X16, e.at(x, 64 * i), 4) for i in range(2)]
         fabs = e.declare("llvm.fabs.v16f32", F32X16, [F32X16])
-        larger = e.declare("llvm.maxnum.v16f32", F32X16, [F32X16, F32X16])
-        across = e.declare("llvm.vector.reduce.fmax.v16f32", F32, [F32X16])
+        larger = e.declare("llvm.smax.v16i32", I32X16, [I32X16, I32X16])
+        across = e.declare("llvm.vector.reduce.smax.v16i32", I32, [I32X16])
         rint = e.declare("llvm.rint.v16f32", F32X16, [F32X16])
-        top = builder.call(across, [builder.call(larger, [builder.call(fabs, [i]) for i in v])])
+        # As integers they are in the same order, NaN last; as floats the compiler takes one after
+        # another, for the sake of NaN.
+        sizes = [builder.bitcast(builder.call(fabs, [i]), I32X16) for i in v]
+        top = builder.bitcast(builder.call(across, [builder.call(larger, sizes)]), F32)
         inverse = builder.fdiv(ir.Constant(F32, 127.0), top)
         # A block of zeros gets the scale zero, and zero times zero as its quants.
         is_zero = builder.fcmp_ordered("==", top, ir.Constant(F32, 0.0))

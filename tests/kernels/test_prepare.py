@@ -84,3 +84,23 @@ def test_a_part_of_the_buffers_is_in_the_same_memory(team: np.ndarray) -> None:
     prepare(team, alone, 5, EVERY)
     assert np.shares_memory(part.quants, a.quants) and len(part.rows) == 5
     assert all(b.tobytes() == c.tobytes() for b, c in zip(part, alone, strict=True))
+
+
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 15, 16, 31])
+def test_what_is_no_number_is_told_by_its_block(team: np.ndarray, odd: float, place: int) -> None:
+    """Whatever the other numbers are: a product with it is none either."""
+    a = filled(1, 96, 3)
+    a.rows[0, 32 + place] = odd
+    prepare(team, a, 1, QUANTS)
+    assert np.isfinite(a.scales).tolist() == [True, False, True]
+    assert np.isfinite(a.weighted.reshape(3, 3)).all(axis=1).tolist() == [True, False, True]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_a_scale_is_that_of_the_largest_number(team: np.ndarray, seed: int) -> None:
+    a = filled(8, 96, seed)
+    prepare(team, a, 8, QUANTS)
+    tops = np.abs(a.rows).reshape(8, 3, 32).max(axis=2)
+    assert np.array_equal(np.sort(a.scales), np.sort((tops / np.float32(127)).ravel()))

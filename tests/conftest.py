@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.alike_types import is_tested
+from tests.alike_types import IS_ALL, is_tested
 from tests.certificates import certificate
 
 __all__ = ["certificate"]
 
-settings.register_profile("dllama", deadline=None)
+settings.register_profile("dllama", deadline=None, max_examples=100 if IS_ALL else 50)
 settings.load_profile("dllama")
 
 

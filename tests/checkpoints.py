@@ -133,7 +133,7 @@ def checkpoint_tensors(
     together = by_stored_name(
         config,
         lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed)),
-        lambda name, row: family.stored.get(row.name, row),
+        lambda name, row: family.as_stored(row),
     )
     found: dict[str, Entry] = {}
     joint: dict[str, list[np.ndarray]] = {}  # of all experts, with the outputs last

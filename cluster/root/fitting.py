@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -84,25 +85,36 @@ def free_bytes(
 ) -> list[int]:
     """Returns the memory that each machine has for the next session, the root's first; see
     Fitting.misfit."""
-    free = [root_bytes + held.get(machine_id(), 0)]
-    for candidate in candidates:
-        found = candidate.welcome
-        coming = held.get(found.machine, 0)
-        free.append(min(found.memory_total, found.memory_available + coming))
-    return free
+    available = [root_bytes, *(c.welcome.memory_available for c in candidates)]
+    return _with_held(candidates, available, held, lambda machine: machine)
 
 
 def host_bytes(candidates: Sequence[Candidate], held: Mapping[str, int]) -> list[int]:
     """Returns the same of the machine that each node is on, with all of its containers."""
-    coming: dict[str, int] = {}
+    available = [machine_memory(), *(c.welcome.machine_available for c in candidates)]
+    return _with_held(candidates, available, held, host_of)
+
+
+def _with_held(
+    candidates: Sequence[Candidate],
+    available: Sequence[int],
+    held: Mapping[str, int],
+    place_of: Callable[[str], str],
+) -> list[int]:
+    """Returns `available` (the root's first) with what is held in the same place."""
+    coming: Counter[str] = Counter()
     for machine, n_bytes in held.items():
-        coming[host_of(machine)] = coming.get(host_of(machine), 0) + n_bytes
-    free = [machine_memory() + coming.get(host_of(machine_id()), 0)]
-    for candidate in candidates:
-        found = candidate.welcome
-        both = found.machine_available + coming.get(host_of(found.machine), 0)
-        free.append(min(found.memory_total, both))
-    return free
+        coming[place_of(machine)] += n_bytes
+    root, *others = (
+        free + coming[place_of(machine)]
+        for machine, free in zip(_machines(candidates), available, strict=True)
+    )
+    most = [c.welcome.memory_total for c in candidates]
+    return [root, *map(min, most, others)]
+
+
+def _machines(candidates: Sequence[Candidate]) -> list[str]:
+    return [machine_id(), *(c.welcome.machine for c in candidates)]
 
 
 class Fitting:
@@ -152,7 +164,7 @@ class Fitting:
             return Misfit(len(candidates) - 1 if candidates else None, str(error))
         needed = [self.needed(shard, n_pages) for shard in shards]
         labels = ["the root", *(f"worker {c.address}" for c in candidates)]
-        machines = [machine_id(), *(c.welcome.machine for c in candidates)]
+        machines = _machines(candidates)
         free = free_bytes(candidates, root_bytes, held)
         nodes = [NodeMemory(*row) for row in zip(labels, machines, needed, free, strict=True)]
         # Containers of one machine have room each, and may not have it together.

@@ -124,6 +124,11 @@ class ArchKeys:
         """The value as the file has it; None where there is none."""
         return self._metadata.get(f"{self._arch}.{key}")
 
+    def listed(self, key: str) -> object:
+        """The same; an array as the list that a folder has in its place."""
+        value = self.raw(key)
+        return value.tolist() if isinstance(value, np.ndarray) else value
+
     def _value(self, key: str, default: object) -> object:
         value = self._metadata.get(f"{self._arch}.{key}", default)
         if value is None:

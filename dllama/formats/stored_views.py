@@ -24,38 +24,27 @@ Named = tuple[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class RowsOf:
-    """Rows of a stored tensor from `first_row` on; of several experts these rows of each."""
+class PartOf:
+    """Rows of a stored tensor from `first_row` on, of several experts these rows of each; or values
+    of a vector from `first_col` on."""
 
     info: TensorInfo
     whole: Stored
-    first_row: int
-
-    def read(self, rows: range, cols: range) -> np.ndarray:
-        first = self.first_row
-        part: np.ndarray = self.whole.read(range(first + rows.start, first + rows.stop), cols)
-        return part
-
-    def release(self) -> None:
-        self.whole.release()
-
-
-@dataclass(frozen=True, slots=True)
-class ValuesOf:
-    """Values of a stored vector from `first` on."""
-
-    info: TensorInfo
-    whole: Stored
-    first: int
+    first_row: int = 0
+    first_col: int = 0
 
     def read(self, rows: range, cols: range) -> np.ndarray:
         part: np.ndarray = self.whole.read(
-            rows, range(self.first + cols.start, self.first + cols.stop)
+            _moved(rows, self.first_row), _moved(cols, self.first_col)
         )
         return part
 
     def release(self) -> None:
         self.whole.release()
+
+
+def _moved(cut: range, by: int) -> range:
+    return range(cut.start + by, cut.stop + by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +121,12 @@ def parts_of(config: ModelConfig, whole: Stored, parts: Sequence[Named]) -> list
     first = 0
     for name, tensor in parts:
         rows, cols = tensor.shape(config)
+        info = replace(whole.info, name=name, rows=rows, cols=cols)
         if tensor.is_flat:
-            found.append(ValuesOf(replace(whole.info, name=name, cols=cols), whole, first))
-            first += cols
-            continue
-        info = replace(whole.info, name=name, rows=rows)
-        part = RowsOf(info, whole, first)
+            part, n = PartOf(info, whole, first_col=first), cols
+        else:
+            part, n = PartOf(info, whole, first_row=first), rows // info.n_experts
         is_turned = tensor.rows is not table[name].rows
         found.append(turned(part, name, table[name], config) if is_turned else part)
-        first += rows // info.n_experts
+        first += n
     return found

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dllama.config import DeltaSizes, ModelConfig
 from dllama.errors import ModelFileError
 from dllama.models.blocks import NORM2, QK_NORM, QKV, WO, attention
@@ -118,8 +116,8 @@ COLUMN_BLOCK = 256  # columns of the largest blocks of weights
 def _is_every(keys: ArchKeys, interval: int) -> bool:
     """Returns whether a file that says the kind of each layer has one that attends at every
     `interval`-th, the layers that predict further tokens left out."""
-    kinds = keys.raw("attention.recurrent_layers")
-    if not isinstance(kinds, list | np.ndarray):
+    kinds = keys.listed("attention.recurrent_layers")
+    if not isinstance(kinds, list):
         return kinds is None
     n_layers = keys.integer("block_count") - keys.count("nextn_predict_layers")
     return [bool(kind) for kind in kinds[:n_layers]] == [

@@ -116,6 +116,10 @@ class Family:
         """Returns how often all ranks add something up."""
         return sum(1 + (half.measure is not None) for half in self.halves)
 
+    def as_stored(self, row: Tensor) -> Tensor:
+        """Returns what stands in the place of a row of the table where it is stored otherwise."""
+        return self.stored.get(row.name, row)
+
     def model_tensors(self, config: ModelConfig) -> tuple[Tensor, ...]:
         """The tensors outside of layers."""
         return tuple(t for t in self.outer if t.when(config, -1))

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dllama.config import Gating, QueryGrowth
 from dllama.errors import ModelFileError
 from dllama.models.blocks import NORM1, NORM2, QKV, WO
@@ -89,9 +87,8 @@ def _fields(keys: ArchKeys) -> Mapping[str, object]:
 
 def _check(keys: ArchKeys, key: str, wanted: list[int]) -> None:
     """Raises ModelFileError where a file says another pattern of layers than the family's."""
-    said = keys.raw(key)
-    found = list(said) if isinstance(said, np.ndarray | list) else said
-    if found not in (None, wanted, EVERY):
+    said = keys.listed(key)
+    if said not in (None, wanted, EVERY):
         raise ModelFileError(
             f"{keys.path}: its layers with positions, chunks or experts are {str(said)[:80]}; this "
             f"version computes {str(wanted)[:80]}. Use another model."

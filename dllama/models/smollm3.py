@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dllama.config import LayerAttention
 from dllama.errors import ModelFileError
 from dllama.models.blocks import FEED_FORWARD, NORM1, NORM2, QKV, QKV_BIAS, WO
@@ -23,8 +21,8 @@ def rotated_layers(keys: ArchKeys) -> Mapping[str, object]:
     """Returns the layers with and without positions (Family.config_of). Raises ModelFileError for
     another pattern, which GGUF files cannot say."""
     wanted = [int((i + 1) % EVERY != 0) for i in range(keys.integer("block_count"))]
-    said = keys.raw(ROTATED)  # a list of a folder, or an array of a GGUF file made of one
-    if said is not None and np.asarray(said).tolist() != wanted:
+    said = keys.listed(ROTATED)
+    if said is not None and said != wanted:
         raise ModelFileError(
             f"{keys.path}: no_rope_layers is {str(said)[:80]}; this version computes models of "
             f"which every {EVERY}th layer, and no other, has no positions. Use another model."

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from dllama.config import LayerAttention
 from dllama.errors import ModelFileError
 
@@ -52,10 +50,10 @@ def pattern_of(n_layers: int, every: int) -> list[bool]:
 
 
 def _pattern(keys: ArchKeys, every: int, n_layers: int) -> Sequence[bool]:
-    said = keys.raw(PATTERN)
+    said = keys.listed(PATTERN)
     if said is None:
         return pattern_of(n_layers, every)
-    if not isinstance(said, np.ndarray | list):
+    if not isinstance(said, list):
         return pattern_of(n_layers, 0 if said == 0 else keys.integer(PATTERN))
     if len(said) != keys.integer("block_count"):  # which may count layers that are left out
         raise ModelFileError(

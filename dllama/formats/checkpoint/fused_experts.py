@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.mapped_source import Placement, Stored
-from dllama.formats.stored_views import RowsOf
+from dllama.formats.stored_views import PartOf
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
@@ -51,5 +51,5 @@ def fused_tensor(
         )
     made = replace(info, qtype=types[found.dtype])
     whole = replace(made, rows=info.rows * part.n_parts)
-    stored = RowsOf(made, Placement(whole, found.file, found.offset), part.number * rows)
+    stored = PartOf(made, Placement(whole, found.file, found.offset), part.number * rows)
     return stored, f"{base}.{part.tensor}"

@@ -202,7 +202,7 @@ def _stored(files: WeightFiles, config: ModelConfig, said: Mapping[str, object])
     together = by_stored_name(
         config,
         lambda name, tensor: their_name(name, renamed_tensor(tensor, renamed)),
-        lambda name, row: family.stored.get(row.name, row),
+        lambda name, row: family.as_stored(row),
     )
     stored = [part for theirs, parts in together.items() for part in placing.find(theirs, parts)]
     left = {name for name in files.tensors if not UNUSED.match(name)} - placing.used

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dllama.models.tensors import Tensor
 
 _FUSED = {
-    **dict.fromkeys(("attn_q.weight", "attn_k.weight", "attn_v.weight"), "attn_qkv.weight"),
-    **dict.fromkeys(("attn_q.bias", "attn_k.bias", "attn_v.bias"), "attn_qkv.bias"),
-    **dict.fromkeys(("ffn_gate_exps.weight", "ffn_up_exps.weight"), "ffn_gate_up_exps.weight"),
+    **dict.fromkeys(("wq", "wk", "wv"), "attn_qkv.weight"),
+    **dict.fromkeys(("bq", "bk", "bv"), "attn_qkv.bias"),
+    **dict.fromkeys(("expert_w1", "expert_w3"), "ffn_gate_up_exps.weight"),
 }
 
 
-def fused_name(tensor: Tensor) -> str:
-    """Returns GGUF's name of the tensor that may hold this one and others, below each other in the
-    table's order; its own name where none does."""
-    return _FUSED.get(tensor.gguf, tensor.gguf)
+def fused(tensor: Tensor) -> Tensor:
+    """Returns a row of a table by the name of the tensor that may hold it and others, below each
+    other in the table's order; itself where none does."""
+    return replace(tensor, gguf=_FUSED.get(tensor.name, tensor.gguf))
+
+
+def is_fused(tensor: Tensor) -> bool:
+    """Returns whether a row has the name of such a tensor."""
+    return tensor.gguf == _FUSED.get(tensor.name)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dllama.config import ModelConfig, RopeScaling, RopeScalingKind
 from dllama.errors import ModelFileError
-from dllama.formats.fused_names import fused_name
+from dllama.formats.fused_names import fused
 from dllama.formats.gguf import GgufFile
 from dllama.formats.gguf_metadata import ArchKeys, GgufMetadata
 from dllama.formats.layout import check_heads
@@ -91,7 +91,7 @@ def described(file: GgufFile) -> Described:
         vocab_size=file.tensor("token_embd.weight").rows,
         has_head="output.weight" in file.tensors,
         optional=optional_fields(file.tensors, lambda tensor: tensor.gguf)
-        | optional_fields(file.tensors, fused_name),
+        | optional_fields(file.tensors, lambda tensor: fused(tensor).gguf),
         tokenizer_size=file.metadata.array_length("tokenizer.ggml.tokens"),
         rope_factors=_factors(file, ROPE_FACTORS) or _factors(file, SHORT_ROPE_FACTORS),
         long_rope_factors=_factors(file, LONG_ROPE_FACTORS),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
-from dllama.formats.fused_names import fused_name
+from dllama.formats.fused_names import fused, is_fused
 from dllama.formats.gguf import GgufFile, GgufTensor
 from dllama.formats.gguf_config import FACTORS, N_FURTHER, described, model_config
 from dllama.formats.gguf_metadata import ArchKeys
@@ -64,10 +63,10 @@ def their_name(name: str, tensor: Tensor) -> str:
 
 
 def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
-    stored = FAMILIES[config.arch].stored
+    family = FAMILIES[config.arch]
 
     def as_stored(name: str, row: Tensor) -> Tensor:
-        others = [stored.get(row.name, row), replace(row, gguf=fused_name(row))]
+        others = [family.as_stored(row), row, fused(row)]
         return next((each for each in others if their_name(name, each) in file.tensors), row)
 
     together = by_stored_name(config, their_name, as_stored)
@@ -83,7 +82,10 @@ def _stored(file: GgufFile, config: ModelConfig) -> list[Stored]:
 
 
 def _whole(file: GgufFile, config: ModelConfig, theirs: str, parts: Sequence[Named]) -> Stored:
-    order = FAMILIES[config.arch].gguf_orders.get(parts[0][1].gguf)
+    tensor = parts[0][1]
+    # One that holds several of ours may be called as another layer's tensor of another order is.
+    orders = {} if is_fused(tensor) else FAMILIES[config.arch].gguf_orders
+    order = orders.get(tensor.gguf)
     return ordered(_placement(file, config, theirs, parts), order, config, file.path)
 
 

@@ -23,6 +23,11 @@ TOYS: dict[str, tuple[dict[str, object], dict[str, tuple[str, ...]]]] = {
     "qwen2": ({"arch": "qwen2"}, {"attn_qkv.weight": QKV, "attn_qkv.bias": QKV}),
     "biases": ({"arch": "qwen2"}, {"attn_qkv.bias": QKV}),
     "q4_k": ({"qtype": QType.Q4_K, "dim": 256, "hidden_dim": 256}, {"attn_qkv.weight": QKV}),
+    # Whose own tensor of that name, of fewer rows, is in another order.
+    "delta nets": (
+        {"arch": "qwen35", "n_layers": 4, "n_heads": 16, "n_kv_heads": 8, "head_dim": 16},
+        {"attn_qkv.weight": QKV},
+    ),
     "experts": (
         {"arch": "qwen3moe", **EXPERTS["qwen3moe"]},
         {"attn_qkv.weight": QKV, "ffn_gate_up_exps.weight": ("ffn_gate_exps", "ffn_up_exps")},
@@ -33,6 +38,7 @@ TOYS: dict[str, tuple[dict[str, object], dict[str, tuple[str, ...]]]] = {
 def fuse(source: Path, target: Path, joints: dict[str, tuple[str, ...]]) -> Path:
     """Puts the named tensors of every layer but the last into one, those of experts for each."""
     file = GgufFile(source)
+    last = str(len(layers_of(file)) - 1)
     parts: dict[str, list[str]] = {}
     for name in file.tensors:
         layer, _, own = name.removeprefix("blk.").partition(".")
@@ -41,7 +47,7 @@ def fuse(source: Path, target: Path, joints: dict[str, tuple[str, ...]]) -> Path
              if own.endswith(joint[joint.index(".") :]) and own.partition(".")[0] in names),
             None,
         )  # fmt: skip
-        is_kept = joint is None or layer == str(len(layers_of(file)) - 1)
+        is_kept = joint is None or layer == last
         parts.setdefault(name if is_kept else f"blk.{layer}.{joint}", []).append(name)
     infos, data = [], []
     for name, names in parts.items():

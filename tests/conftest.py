@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from dllama.host.one_blas_thread import one_blas_thread
 from tests.alike_types import IS_ALL, is_tested
 from tests.certificates import certificate
 
 __all__ = ["certificate"]
+
+one_blas_thread()
 
 settings.register_profile("dllama", deadline=None, max_examples=100 if IS_ALL else 50)
 settings.load_profile("dllama")

@@ -18,6 +18,7 @@ from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.kept_tensors import KeptTensors
 from dllama.formats.mapped_source import checked_cut, cut_bytes, cut_of
+from dllama.formats.slabs import ENCODED, slabs
 from dllama.formats.writing.encode import ENCODABLE, encode
 from dllama.host.container import n_cores
 from dllama.qtypes import BLOCK, QType, row_bytes
@@ -26,7 +27,6 @@ from dllama.weight_source import TensorInfo, WeightSource
 
 log = logging.getLogger(__name__)
 
-SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
 HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
 KEPT = ("router", "shared_router")  # small, and they choose the experts
 TABLES = ("conv_q", "conv_k", "conv_v")  # numbers of channels, which no product reads
@@ -101,13 +101,12 @@ class QuantizedSource:
         """Returns raw rows of plain numbers as blocks."""
         n_values = raw.shape[1] // BLOCK[stored.qtype].bytes
         out = np.empty((len(raw), row_bytes(qtype, n_values)), np.uint8)
-        step = max(1, SLAB_VALUES // max(1, n_values))
 
-        def encode_slab(at: int) -> None:
-            out[at : at + step] = encode(floats_of(raw[at : at + step], stored.qtype), qtype)
+        def encode_slab(slab: slice) -> None:
+            out[slab] = encode(floats_of(raw[slab], stored.qtype), qtype)
 
         if raw.size:
-            list(self._pool.map(encode_slab, range(0, len(raw), step)))
+            list(self._pool.map(encode_slab, slabs(len(raw), n_values, ENCODED)))
         return out
 
     def release(self, name: str) -> None:

@@ -3,16 +3,18 @@ were."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dllama.errors import ModelFileError
 from dllama.formats.floats import FLOAT_TYPES, floats_of
+from dllama.formats.slabs import ENCODED, slabs
 from dllama.formats.writing.encode import encode
 from dllama.formats.writing.gguf_writer import gguf_stream
 from dllama.formats.writing.streamed import StreamedFile
@@ -24,7 +26,6 @@ from dllama.quantizing.tensor_files import TensorFile
 from dllama.weight_source import TensorInfo
 from kernels.weights.dequantize import dequantize
 
-SLAB_VALUES = 1 << 18  # encoded at a time: some steps of them fit a core's cache
 QUANTIZATION_VERSION = 2
 
 
@@ -127,9 +128,8 @@ class Quantizer:
             if stored.qtype is made.qtype:
                 out.write(piece)
             else:
-                for raw, found in pool.map(
-                    lambda slab: _converted(slab, stored, made), _slabs(piece, stored.cols)
-                ):
+                convert = partial(_converted, piece, stored, made)
+                for raw, found in pool.map(convert, slabs(len(piece), stored.cols, ENCODED)):
                     out.write(raw)
                     errors.add(found)
             self._on_bytes(piece.nbytes)
@@ -141,17 +141,11 @@ class Quantizer:
         self.kinds[kind_name(stored.name)].errors.add(errors)
 
 
-def _slabs(piece: np.ndarray, cols: int) -> Iterator[np.ndarray]:
-    step = max(1, SLAB_VALUES // cols)
-    for row in range(0, len(piece), step):
-        yield piece[row : row + step]
-
-
 def _converted(
-    slab: np.ndarray, stored: TensorInfo, made: TensorInfo
+    piece: np.ndarray, stored: TensorInfo, made: TensorInfo, slab: slice
 ) -> tuple[np.ndarray, ErrorSums]:
-    """Returns rows in another type, and their errors."""
-    values = values_of(slab, stored.qtype, stored.cols)
+    """Returns some rows of a piece in another type, and their errors."""
+    values = values_of(piece[slab], stored.qtype, stored.cols)
     raw = encode(values, made.qtype)
     return raw, errors_between(values, values_of(raw, made.qtype, made.cols))
 

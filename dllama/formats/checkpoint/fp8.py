@@ -14,12 +14,12 @@ from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.floats import bf16_bytes, floats_of
 from dllama.formats.safetensors import StoredTensor
+from dllama.formats.slabs import DECODED, slabs
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
 DTYPE = "F8_E4M3"
 SCALES = {"F32": QType.F32, "F16": QType.F16, "BF16": QType.BF16}
-_SLAB_VALUES = 1 << 20
 
 
 def _e4m3() -> np.ndarray:
@@ -57,10 +57,9 @@ class Fp8Tensor:
         out = np.empty((len(rows), 2 * len(cols)), np.uint8)
         of_row = np.arange(rows.start, rows.stop) // self.block_rows
         of_col = np.arange(cols.start, cols.stop) // self.block_cols
-        step = max(1, _SLAB_VALUES // max(1, len(cols)))
-        for at in range(0, len(rows), step):
-            scales = self.scales[of_row[at : at + step]][:, of_col]
-            out[at : at + step] = bf16_bytes(E4M3[cut[at : at + step]] * scales)
+        for slab in slabs(len(rows), len(cols), DECODED):
+            scales = self.scales[of_row[slab]][:, of_col]
+            out[slab] = bf16_bytes(E4M3[cut[slab]] * scales)
         return out
 
     def release(self) -> None:

@@ -16,13 +16,13 @@ from dllama.errors import ModelFileError
 from dllama.formats.checkpoint.folder import WeightFiles
 from dllama.formats.mapped_source import cut_bytes
 from dllama.formats.safetensors import StoredTensor
+from dllama.formats.slabs import DECODED, slabs
 from dllama.qtypes import QType
 from dllama.weight_source import TensorInfo
 
 METHODS = ("gptq", "awq")
 SYMMETRIC = 8
 _WORD = 8  # quants in 32 bits
-_SLAB_VALUES = 1 << 20  # that are unpacked at a time
 _AWQ_SLOTS = (0, 4, 1, 5, 2, 6, 3, 7)  # where AWQ keeps the columns 0 to 7 of a word
 
 
@@ -43,10 +43,8 @@ class Int4Tensor:
         """Returns the blocks of a cut, made anew at each call."""
         first, last = cut_bytes(self.info, cols)
         out = np.empty((len(rows), last - first), np.uint8)
-        step = max(1, _SLAB_VALUES // max(1, len(cols)))
-        for at in range(0, len(rows), step):
-            slab = rows[at : at + step]
-            out[at : at + step] = self._blocks(slab, cols)
+        for slab in slabs(len(rows), len(cols), DECODED):
+            out[slab] = self._blocks(rows[slab], cols)
         return out
 
     def _blocks(self, rows: range, cols: range) -> np.ndarray:

@@ -14,7 +14,7 @@ def test_every_row_is_in_one_slab(n_rows: int, n_cols: int, most: int) -> None:
     assert [row for slab in found for row in range(slab.start, slab.stop)] == list(range(n_rows))
     for slab in found:
         n = slab.stop - slab.start
-        assert n == 1 or 1 < n and n * n_cols <= most
+        assert n == 1 or (n > 1 and n * n_cols <= most)
 
 
 def test_slabs_are_as_large_as_they_may_be() -> None:

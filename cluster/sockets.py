@@ -53,7 +53,8 @@ def parse_address(text: str) -> Address:
     is_bracketed = host.startswith("[") and host.endswith("]")
     host = host.strip("[]")
     allowed = _IPV6_CHARACTERS if is_bracketed else _HOST_CHARACTERS
-    if not host or not allowed.issuperset(host) or host[0] == "-" or (colon and not port.isdigit()):
+    is_host = host[:1].isalnum() or (is_bracketed and host[:1] == ":")  # as ZeroMQ has it
+    if not is_host or not allowed.issuperset(host) or (colon and not port.isdigit()):
         raise ConfigError(
             f"{text!r} is no worker address; expected host or host:port, with an IPv6 address in "
             "brackets: [::1]:9998"

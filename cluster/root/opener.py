@@ -53,8 +53,12 @@ class SessionOpener:
         n_workers = len(config.workers)
         check_free(24 + 22 * n_workers, f"a cluster of {n_workers + 1} machines")
         self._free_other_rank(config, session.kind)
-        rank = session.open(None if self.own is None else self.own.rank)
-        self.own = OwnRank(rank, session.shards[0], config.n_pages, session.kind)
+        try:
+            session.open(None if self.own is None else self.own.rank)
+        finally:
+            if session.own_rank is not None:  # also where others were lost while they loaded
+                shard = session.shards[0]
+                self.own = OwnRank(session.own_rank, shard, config.n_pages, session.kind)
         self._meter.forget_steps()  # those of an earlier session: the other ranks begin anew too
 
     def _free_other_rank(self, config: ClusterConfig, kind: Kind) -> None:

@@ -60,12 +60,14 @@ def greeter(release: str, security: Security) -> Greet:
 
     def greet(address: Address, timeout_s: float) -> Welcome:
         context: Context = zmq.Context()
-        links = WorkerLinks([address], context, release, security)
         try:
-            (welcome,) = links.greet(timeout_s)
-            return welcome
+            links = WorkerLinks([address], context, release, security)
+            try:
+                (welcome,) = links.greet(timeout_s)
+                return welcome
+            finally:
+                links.close()
         finally:
-            links.close()
             context.destroy()
 
     return greet

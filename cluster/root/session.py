@@ -55,7 +55,6 @@ class ClusterSession:
         self._meeting = Meeting(parts.config, parts.root, self.links, self._context, self.epoch)
         self._alone = SoloCollective()  # one for all steps: replayed ones belong to it
         self._checked_at = 0.0
-        self._rank: Rank | None = None
         self._kv: KvBroadcast | None = None
         self._manifests: list[list[TensorInfo]] = []
         self.weights = SessionWeights(parts, self.links)
@@ -75,9 +74,14 @@ class ClusterSession:
         make."""
         return self._sync_type.kind(self._parts.config.world_size)
 
-    def open(self, own_rank: Rank | None) -> Rank:
-        """Brings the ranks up that were greeted, and returns rank 0; `own_rank` is one of an
-        earlier session that had the same shard and kind of sums.
+    @property
+    def own_rank(self) -> Rank | None:
+        """Rank 0, from when it is loaded on. It outlives the session, and an `open` that fails."""
+        return self.weights.own
+
+    def open(self, own_rank: Rank | None) -> None:
+        """Brings the ranks up that were greeted; `own_rank` is rank 0 of an earlier session that
+        had the same shard and kind of sums.
 
         Raises ConfigError (shares), ClusterError, ProtocolError, PeerLost.
         """
@@ -87,9 +91,9 @@ class ClusterSession:
         self.links.also_watch = self._mesh.links.check  # a frozen process is seen by them too
         self.links.limit_hangs(config.load_hang_timeout_s)
         with self.links.explained():
-            self._rank = self.weights.load(self.shards, self.kind, own_rank)
+            rank = self.weights.load(self.shards, self.kind, own_rank)
         self._kv = KvBroadcast(
-            self.links, self.epoch, self._rank, self.shards, self._parts.source,
+            self.links, self.epoch, rank, self.shards, self._parts.source,
             KvRoom.of(self._parts.source.config, config.n_pages, config.max_step_tokens),
             config.kv_dir,
         )  # fmt: skip
@@ -98,7 +102,6 @@ class ClusterSession:
             for step in warm_up_steps(config.max_step_tokens, config.n_pages, max_seq_len):
                 self._compute(step, is_warm_up=True)
         self.links.limit_hangs(config.hang_timeout_s)
-        return self._rank
 
     @property
     def _mesh(self) -> MeshCollective:
@@ -136,7 +139,8 @@ class ClusterSession:
         return logits
 
     def _compute(self, step: Step, *, is_warm_up: bool = False) -> list[LogitRow]:
-        assert self._rank is not None, "open() comes first"
+        rank = self.own_rank
+        assert rank is not None, "open() comes first"
         rows = self._parts.embedding.rows(step.tokens)
         frames = pack(StepCall(step, rows, is_warm_up), self.epoch)
         with self.links.explained():
@@ -144,7 +148,7 @@ class ClusterSession:
                 link.send_session(frames)
             self._mesh.begin_step()
             comm: Collective = self._mesh if self._parts.config.workers else self._alone
-            logits = self._rank.forward(step, rows, comm)
+            logits = rank.forward(step, rows, comm)
         assert logits is not None, "this is rank 0"
         return logits
 

@@ -31,24 +31,28 @@ class SessionWeights:
     def __init__(self, parts: RootParts, links: WorkerLinks) -> None:
         self._parts, self._links = parts, links
         self._units = units_of(parts.source.config, parts.source.tensors)
+        self.own: Rank | None = None  # rank 0, as soon as it is there
         self._loaded: dict[int, Loaded] = {}  # by rank
         self._fill: SpareFill | None = None
 
     def load(self, shards: Sequence[Shard], kind: Kind, own_rank: Rank | None) -> Rank:
         """Brings the weights to all workers, and loads rank 0 where `own_rank` is None: one that
-        makes sums of this kind, as all others do.
+        makes sums of this kind, as all others do. Rank 0 is kept in `own` whatever becomes of the
+        others, but where the file is another one now.
 
         Raises PeerLost; ClusterError where the model file is not what its digests say.
         """
         parts = self._parts
         feeder = self._begin(shards)
-        rank = own_rank or self._load_own(feeder, shards[0], kind)
+        self.own = rank = own_rank or self._load_own(feeder, shards[0], kind)
         while len(self._loaded) < len(shards) - 1:
             self._turn(feeder, POLL_MS)
         self._tell(feeder)
         parts.source.drop_kept()
         if any(loaded.n_wrong for loaded in self._loaded.values()):
             parts.digests.forget()
+            self.own = None  # it may hold weights of both files
+            rank.close()
             raise ClusterError(
                 "the model file is not what it was when it was hashed: it was written while it was "
                 "in use; the hashes are dropped, so start again once the file is whole"

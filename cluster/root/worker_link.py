@@ -83,15 +83,25 @@ class WorkerLink:
     def _connect(
         self, port: int, pair: KeyPair | None = None, server_key: str = "", epoch: int = 0
     ) -> Socket:
-        made = make_socket(
-            self._context, zmq.DEALER, host=self.address.host, max_message_bytes=MAX_MESSAGE_BYTES
-        )
-        made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
-        if pair is not None:
-            connect_encrypted(made, pair, server_key)
-        elif epoch:
-            connect_plain(made, epoch)
-        made.connect(endpoint(self.address.host, port))
+        made: Socket | None = None
+        try:
+            made = make_socket(
+                self._context, zmq.DEALER, host=self.address.host,
+                max_message_bytes=MAX_MESSAGE_BYTES,
+            )  # fmt: skip
+            made.setsockopt(zmq.IMMEDIATE, 0)  # the first words wait for the connection
+            if pair is not None:
+                connect_encrypted(made, pair, server_key)
+            elif epoch:
+                connect_plain(made, epoch)
+            made.connect(endpoint(self.address.host, port))
+        except zmq.ZMQError as error:
+            if made is not None:
+                made.close()
+            raise ClusterError(
+                f"no connection to worker {self.address} can be begun: {error}. Check its address, "
+                "and how many files this process may open (ulimit -n)"
+            ) from None
         return made
 
     def encrypt(self, pair: KeyPair) -> None:

@@ -19,7 +19,7 @@ from cluster.security.settings import Security
 from cluster.sockets import Address, Context
 from cluster.wire.features import sync_feature
 from cluster.wire.messages import Admitted, Hello, Message, Welcome
-from dllama.errors import PeerLost
+from dllama.errors import ClusterError, PeerLost
 
 POLL_MS = 50
 ENCRYPTED_SILENCE = (
@@ -38,13 +38,20 @@ class WorkerLinks:
     def __init__(
         self, workers: Sequence[Address], context: Context, release: str, security: Security
     ) -> None:
+        """Begins to connect to each worker. Raises ClusterError where that cannot be begun."""
         self._release = release
         self._security = security
         self.is_encrypted = False  # known after greet()
         self.also_watch: Callable[[], None] = lambda: None  # may raise PeerLost
         self.interrupt: Callable[[], None] = lambda: None  # raises what is to end a wait
         sides = root_sides(security, workers, release, lambda: secrets.token_hex(32))
-        self._links = [WorkerLink(rank, side, context) for rank, side in enumerate(sides, start=1)]
+        self._links: list[WorkerLink] = []
+        try:
+            for rank, side in enumerate(sides, start=1):
+                self._links.append(WorkerLink(rank, side, context))
+        except ClusterError:
+            self.close()  # a context whose sockets are open would wait for them for ever
+            raise
 
     def __iter__(self) -> Iterator[WorkerLink]:
         return iter(self._links)

@@ -34,6 +34,7 @@ from tests.cluster.worker_process import HOUSE
         (" 10.0.0.2:77 ", Address("10.0.0.2", 77)),
         ("[fe80::1]:5000", Address("fe80::1", 5000)),
         ("[fe80::1]", Address("fe80::1", 9998)),
+        ("[::1]", Address("::1", 9998)),
     ],
 )
 def test_addresses(text: str, address: Address) -> None:
@@ -41,7 +42,24 @@ def test_addresses(text: str, address: Address) -> None:
     assert parse_address(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", ":99", "pi:", "pi:x", "pi:0", "pi:70000", "a b", "tcp://a:1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":99",
+        "pi:",
+        "pi:x",
+        "pi:0",
+        "pi:70000",
+        "a b",
+        "tcp://a:1",
+        "_pi",
+        "..",
+        "-pi",
+        "[]",
+        "[%1]",
+    ],
+)
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(ConfigError, match=r"address|port"):
         parse_address(text)

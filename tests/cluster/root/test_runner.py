@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from dllama.sharding.plan import plan_shards
 from dllama.sharding.units import sum_units
 from kernels.matmul.sums import Kind
 from tests.cluster.array_source import ArraySource, small_config
-from tests.cluster.numpy_rank import LOAD_FAILS_AT_PAGES, load_numpy_rank
+from tests.cluster.numpy_rank import LOAD_FAILS_AT_PAGES, NumpyRank, load_numpy_rank
 from tests.cluster.steps import logits, prefill, recover
 from tests.cluster.worker_process import WorkerProcess
 
@@ -175,6 +176,29 @@ def test_why_a_worker_failed_to_load_reaches_the_root(
         make_runner([worker], n_pages=LOAD_FAILS_AT_PAGES).start()
     worker.await_no_session()
     make_runner([worker]).start()
+
+
+def test_the_roots_rank_outlives_workers_that_are_lost_while_they_load(
+    start_worker: StartWorker,
+) -> None:
+    worker, made = start_worker(), list[NumpyRank]()
+
+    def load_once(*args: Any, **settings: Any) -> NumpyRank:
+        made.append(load_numpy_rank(*args, **settings))
+        worker.kill_session(signal.SIGKILL)
+        return made[-1]
+
+    config = ClusterConfig([worker.address], 8, 64, 1)
+    runner = ClusterRunner(ArraySource(small_config()), config, load_once)
+    try:
+        with pytest.raises(PeerLost):
+            runner.start()
+        worker.await_no_session()
+        runner.start()
+        assert len(made) == 1
+    finally:
+        runner.close()
+    assert made[0].is_closed
 
 
 def test_a_session_that_cannot_start_is_told(

@@ -9,12 +9,13 @@ import pytest
 import zmq
 
 from cluster.root import worker_links
+from cluster.root.scouts import Scouts, greeter
 from cluster.root.worker_links import WorkerLinks
 from cluster.security.settings import Security
 from cluster.sockets import Address
 from cluster.wire.messages import Failed, Hello, pack
 from dllama import __version__
-from dllama.errors import PeerLost
+from dllama.errors import ClusterError, PeerLost
 
 EPOCH = 5
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(240)]
@@ -71,3 +72,20 @@ def test_the_reason_that_a_daemon_tells_is_waited_for(daemons: Daemons) -> None:
     with pytest.raises(PeerLost, match="the kernel said no") as lost:
         lose(daemons.links, 2)
     assert lost.value.rank == 2
+
+
+def test_a_link_that_cannot_be_begun_leaves_nothing_open() -> None:
+    addresses = [Address("127.0.0.1", 9), Address("_pi", 9)]  # a name that ZeroMQ refuses
+    context = zmq.Context()
+    with pytest.raises(ClusterError, match="no connection to worker _pi:9 can be begun"):
+        WorkerLinks(addresses, context, __version__, Security())
+    context.term()  # which waits for sockets that are open
+
+
+def test_a_scout_says_that_a_link_cannot_be_begun() -> None:
+    scouts = Scouts(greeter(__version__, Security()))
+    scouts.ask(Address("_pi", 9), 1.0)
+    scouts.close()
+    ((address, error),) = scouts.answers()
+    assert address.host == "_pi"
+    assert isinstance(error, ClusterError)

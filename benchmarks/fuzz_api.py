@@ -45,7 +45,7 @@ TIMEOUT_S = 30.0  # a request that takes longer hangs
 TOLD_EVERY = 1000  # answers
 CONTEXT = 256  # tokens: answers without a limit end soon
 SETTLE_S = 20.0  # after which nothing may be left of the last requests
-STATUSES = frozenset({200, 204, 400, 404, 405, 408, 413, 501, 503})
+STATUSES = frozenset({200, 204, 400, 403, 404, 405, 408, 413, 501, 503})
 
 
 @dataclass(frozen=True, slots=True)

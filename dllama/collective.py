@@ -65,8 +65,8 @@ class Collective(Protocol):
 
     def begin_reduce_scatter(self, x: Addend, out: np.ndarray, shares: RowShares) -> Pending:
         """Begins to write this rank's share of the rows of what `all_reduce` writes, so that it can
-        compute until it needs them. `out` is to stay as it is until then; x is free at once. Raises
-        PeerLost."""
+        compute until it needs them. `out` and x are to stay as they are until then: what a rank
+        keeps of exact sums is not copied. Raises PeerLost."""
         ...
 
     def begin_all_gather(self, rows: np.ndarray, shares: RowShares) -> Pending:

@@ -93,13 +93,12 @@ class MeshCollective:
         self.links.connect(peers, keys)
         deadline = time.monotonic() + timeout_s
         watch = self.links.watch
-        current = [0]
 
         def watch_clock() -> None:
             if watch is not None:
                 watch()
             if time.monotonic() > deadline:
-                silent = current[0]
+                silent = self.links.waits_for
                 raise PeerLost(
                     f"rank {self.rank} and rank {silent} at {self.links.hosts[silent]} did not "
                     f"reach each other within {timeout_s:g} s; open the session ports of both "
@@ -110,10 +109,10 @@ class MeshCollective:
 
         self.links.watch = watch_clock
         try:
-            for current[0] in self._others:
-                self.links.greet(current[0])
-            for current[0] in self._others:
-                self.links.await_greeting(current[0])
+            for rank in self._others:
+                self.links.greet(rank)
+            for rank in self._others:
+                self.links.await_greeting(rank)
             self.links.meet(self._others)
         finally:
             self.links.watch = watch

@@ -71,6 +71,7 @@ class MeshLinks:
         self.counters = np.zeros(places.SESSION_WORDS, np.int64)  # compiled code counts there too
         self.peers: Sequence[str] = ()  # endpoints by rank
         self.hosts: Sequence[str] = ()  # the names of the ranks in errors
+        self.waits_for = -1  # the rank that is greeted or heard last, while ranks come together
         self.counters[places.POLL_NS] = places.SPIN_NS if polls else 0
         self._context = context
         self._inbox: Socket | None = None
@@ -164,6 +165,7 @@ class MeshLinks:
 
     def greet(self, rank: int) -> None:
         """Says hello to a rank, and offers it a ring in case it is on this machine."""
+        self.waits_for = rank
         offer = b""
         if uses_shared_memory():
             with suppress(OSError):  # no memory to share: everything goes by ZeroMQ
@@ -175,6 +177,7 @@ class MeshLinks:
 
     def await_greeting(self, rank: int) -> None:
         """Waits until a rank has said hello. Raises as `take` does."""
+        self.waits_for = rank
         offer = self.take(Key(0, Phase.HELLO, 0, rank)).payload
         ring = RingReader.attach(offer) if offer and uses_shared_memory() else None
         if ring is not None:
@@ -189,6 +192,7 @@ class MeshLinks:
 
     def hear(self, rank: int, block: int) -> memoryview:
         """Waits for what a rank tells about the connections to it. Raises as `take` does."""
+        self.waits_for = rank
         return self.take(Key(0, Phase.MEETING, block, rank)).payload
 
     def meet(self, others: Sequence[int]) -> None:

@@ -27,7 +27,8 @@ from kernels.team import HAS_FUTEX
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 1.5  # to one rank, of machines that greeted each other already
+CONNECT_S = 1.5  # to all lower ranks, of machines that greeted each other already
+LEAST_S = 0.2  # to each of them, where others took all of that
 WITHIN_S = 3.0  # for all higher ranks to connect
 LINE = 0  # of the kinds
 _NO_OFFER = b""
@@ -123,9 +124,9 @@ class _Meeting:
     def connect(self) -> None:
         """Connects to lower ranks, then lets the higher ones in. No rank waits for a higher one
         before it has answered, so that none waits in a circle."""
-        own = self._messenger.rank
+        own, end = self._messenger.rank, time.monotonic() + CONNECT_S
         for rank in sorted(r for r in self._theirs if r < own):
-            until = time.monotonic() + CONNECT_S
+            until = max(end, time.monotonic() + LEAST_S)
             try:
                 for kind in range(KINDS):
                     self._made[rank, kind] = self._connected(rank, kind, until)

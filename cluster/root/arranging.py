@@ -4,6 +4,8 @@ plan says. Measuring is somebody else's; this decides."""
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,12 +18,19 @@ from cluster.planning.search import Plan, Search, choose, with_everyone
 from cluster.planning.work import ModelWork
 from cluster.root.fitting import Candidate
 from cluster.sockets import Address
-from dllama.errors import ClusterError, ConfigError
+from dllama.errors import ClusterError, ConfigError, PeerLost
 
 log = logging.getLogger(__name__)
 
+MEASURE_AGAIN_S = 60.0  # after a node was lost meanwhile
+MOST_ARRANGED = 256  # arrangements that are remembered
+STEPS_OF_MEMORY = 4  # from an amount of memory to twice as much
+
 MeasureNodes = Callable[[Sequence[Address]], Measurements]
 """Measures the root and these workers, or knows them. Raises ConfigError, ClusterError."""
+
+_Nodes = tuple[tuple[Address, int], ...]
+"""Workers, the root first as none, each with about how much memory it has free."""
 
 
 class Arranged(NamedTuple):
@@ -64,7 +73,7 @@ class GivenShares:
 
 class PlannedShares:
     """The candidates that make a request faster, or that memory needs, with the best shares. Those
-    that could not be measured get equal ones."""
+    that could not be measured keep the shares that they have."""
 
     def __init__(
         self, work: ModelWork, sync_type: SyncType, measure: MeasureNodes, *, uses_all: bool
@@ -73,36 +82,46 @@ class PlannedShares:
         self._uses_all = uses_all
         self._workers: list[Address] = []
         self._measured: Measurements | None = None
-        self._failed: set[frozenset[Address]] = set()
-        self._arranged: dict[tuple[Address, ...], Arranged] = {}
-        self._plans: dict[tuple[Address, ...], Plan] = {}  # by the workers that are used
+        self._failed: dict[frozenset[Address], float] = {}  # until when they are not tried again
+        self._arranged: dict[_Nodes, Arranged] = {}
+        self._plans: dict[frozenset[Address], Plan] = {}  # by the workers that are used
 
     def learn(self, workers: Sequence[Address]) -> None:
         is_known = self._measured is not None and set(workers) <= set(self._workers)
-        if is_known or frozenset(workers) in self._failed:
+        if is_known or time.monotonic() < self._failed.get(frozenset(workers), 0.0):
             return
         try:
             self._measured = self._measure(workers)
         except (ClusterError, ConfigError) as error:
-            self._failed.add(frozenset(workers))
-            log.warning("the nodes could not be measured, and get equal shares: %s", error)
+            # A loss may be a passing one; a node that cannot measure will not learn to.
+            again_s = MEASURE_AGAIN_S if isinstance(error, PeerLost) else float("inf")
+            self._failed[frozenset(workers)] = time.monotonic() + again_s
+            log.warning("the nodes could not be measured, and keep the shares they have: %s", error)
             return
         self._workers = list(workers)
         self._arranged.clear()
 
     def arrange(self, candidates: Sequence[Candidate], free_bytes: Sequence[int]) -> Arranged:
-        addresses = tuple(c.address for c in candidates)
-        if self._measured is None or not set(addresses) <= set(self._workers):
+        if self._measured is None or not {c.address for c in candidates} <= set(self._workers):
             return Arranged(candidates, {})
-        if addresses not in self._arranged:
-            self._arranged[addresses] = self._plan(self._measured, candidates, free_bytes)
-        found = self._arranged[addresses]
-        now = {c.address: c for c in candidates}  # their Welcomes are newer
-        return Arranged([now[c.address]._replace(share=c.share) for c in found.candidates],
-                        found.left_out)  # fmt: skip
+        # In one order, whoever came first: the search finds its way from what it begins with.
+        order = sorted(
+            range(len(candidates)), key=lambda i: self._workers.index(candidates[i].address)
+        )
+        ordered = [candidates[i] for i in order]
+        free = [free_bytes[0], *(free_bytes[i + 1] for i in order)]
+        key = _nodes(ordered, free)
+        if key not in self._arranged:
+            if len(self._arranged) >= MOST_ARRANGED:
+                self._arranged.clear()
+            self._arranged[key] = self._plan(self._measured, ordered, free)
+        found = self._arranged[key]
+        shares = {c.address: c.share for c in found.candidates}
+        now = [c._replace(share=shares[c.address]) for c in candidates if c.address in shares]
+        return Arranged(now, found.left_out)
 
     def plan_of(self, workers: Sequence[Address]) -> Plan | None:
-        return self._plans.get(tuple(workers))
+        return self._plans.get(frozenset(workers))
 
     def _plan(
         self, measured: Measurements, candidates: Sequence[Candidate], free_bytes: Sequence[int]
@@ -125,5 +144,13 @@ class PlannedShares:
             else:
                 reason = why_left_out(plans, chosen, position, nodes)
                 left_out[candidate.address] = reason
-        self._plans[tuple(c.address for c in used)] = chosen
+        self._plans[frozenset(c.address for c in used)] = chosen
         return Arranged(used, left_out)
+
+
+def _nodes(candidates: Sequence[Candidate], free_bytes: Sequence[int]) -> _Nodes:
+    """Returns what a plan is made for. Memory counts in steps of a fifth: a node that has much more
+    or much less of it than before may be used otherwise."""
+    about = [round(STEPS_OF_MEMORY * math.log2(max(1, n))) for n in free_bytes]
+    root = (Address(""), about[0])
+    return (root, *((c.address, n) for c, n in zip(candidates, about[1:], strict=True)))

@@ -16,7 +16,7 @@ from cluster.root.opener import SessionOpener
 from cluster.root.roster import GATHER_S, NodeReturned, Roster
 from cluster.root.session import ClusterSession
 from cluster.root.session_plan import ClusterConfig
-from dllama.errors import PeerLost
+from dllama.errors import ClusterError, PeerLost
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,18 @@ class Comeback:
 
     def _hold(self, opened: Opened) -> None:
         """Waits with a prepared session for the nodes that it was prepared without. Raises
-        NodeReturned; PeerLost where one of its own is lost, and where the wait is a long one."""
+        NodeReturned; ClusterError where it cannot go on; PeerLost where one of its own is lost,
+        and where the wait is a long one."""
         until = time.monotonic() + GATHER_S
         while self._roster.still_waits(opened.choice):
             try:
                 opened.session.idle()
                 self._roster.check_return(opened.choice)
-            except PeerLost as lost:
-                self._roster.lost(lost, opened.config.workers)
+            except NodeReturned:
+                raise
+            except ClusterError as error:  # whatever it is, ranks are in the middle of something
+                if isinstance(error, PeerLost):
+                    self._roster.lost(error, opened.config.workers)
                 self.drop()
                 raise
             if time.monotonic() > until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from cluster.mesh.offer import OFFER_BYTES, Offer
 from cluster.mesh.sync_type import SyncType
 from cluster.security.keys import new_pair
 from cluster.security.links import LinkSecurity
-from cluster.sockets import endpoint
+from cluster.sockets import Address, endpoint
 from dllama.collective import Addend
 from dllama.errors import PeerLost, ProtocolError
 from kernels.wire.fixed import add_fixed
@@ -335,6 +336,49 @@ def test_nothing_is_left_of_a_meeting_that_a_rank_leaves(
         return str(caught.value)
 
     assert len(mesh.each(connect)) == 3
+
+
+def test_who_is_silent_at_a_meeting_is_named(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agree = meeting._Meeting.agree
+
+    def say_nothing(own: meeting._Meeting) -> object:
+        if own._messenger.rank == 1:
+            time.sleep(3.0)
+            raise PeerLost("rank 1 was asleep", rank=1, host="b")
+        return agree(own)
+
+    monkeypatch.setattr(meeting._Meeting, "agree", say_nothing)
+    mesh = make_mesh(3)
+
+    def blamed(rank: MeshCollective) -> int:
+        with pytest.raises(PeerLost) as caught:
+            rank.connect(mesh.peers, 1.5)
+        return caught.value.rank
+
+    assert mesh.each(blamed) == [1, 1, 1]
+
+
+def test_closed_doors_share_the_time_there_is(
+    make_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untils: dict[int, list[float]] = {}
+
+    def closed(address: Address, shown: bytes, wanted: bytes, until: float, **_: bool) -> None:
+        untils.setdefault(threading.get_ident(), []).append(until)
+        time.sleep(max(0.0, until - time.monotonic()))
+        raise OSError("no answer")
+
+    monkeypatch.setattr(meeting, "connect_with", closed)
+    monkeypatch.setattr(meeting, "CONNECT_S", 1.0)
+    monkeypatch.setattr(meeting, "LEAST_S", 0.05)
+    monkeypatch.setattr(meeting, "WITHIN_S", 0.1)
+    mesh = make_mesh(4)
+    mesh.connect()
+    assert mesh.n_met() == [0] * 4
+    longest = max(untils.values(), key=len)  # rank 3, with three lower ones
+    assert len(longest) == 3 and longest[2] - longest[0] < 0.5
 
 
 def test_connections_stay_alive_through_firewalls_that_forget(

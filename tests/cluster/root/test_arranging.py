@@ -11,10 +11,11 @@ from cluster.machine import describe_machine
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.links import LinkSpeed
 from cluster.planning.measurements import MeasuredLink, Measurements
+from cluster.root import arranging
 from cluster.root.arranging import GivenShares, PlannedShares
 from cluster.root.fitting import Candidate
 from cluster.sockets import Address
-from dllama.errors import ClusterError
+from dllama.errors import ClusterError, PeerLost
 from tests.cluster.planning.clusters import GB, speeds, work_of
 
 FAST, SLOW, CRAWLS = Address("fast"), Address("slow"), Address("crawls")
@@ -118,7 +119,7 @@ def test_an_unknown_node_is_taken_until_it_is_measured(laboratory: Laboratory) -
     assert [c.address for c in used] == [FAST] and CRAWLS in left_out
 
 
-def test_nodes_that_cannot_be_measured_get_equal_shares(
+def test_nodes_that_cannot_be_measured_keep_their_shares(
     laboratory: Laboratory, caplog: pytest.LogCaptureFixture
 ) -> None:
     laboratory.error = ClusterError("the worker slow cannot measure itself")
@@ -126,9 +127,44 @@ def test_nodes_that_cannot_be_measured_get_equal_shares(
     with caplog.at_level(logging.WARNING):
         plan.learn([FAST, SLOW])
         plan.learn([SLOW, FAST])  # not tried again
-    assert "get equal shares: the worker slow cannot measure itself" in caplog.text
+    assert "keep the shares they have: the worker slow cannot measure itself" in caplog.text
     assert len(laboratory.measured) == 1
     assert plan.arrange(some, free(2)) == (some, {})
+
+
+def test_a_loss_while_nodes_are_measured_is_not_for_ever(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(arranging.time, "monotonic", lambda: now[0])
+    laboratory.error = PeerLost("the worker slow was lost", rank=1, host="slow")
+    plan = planned(laboratory)
+    plan.learn([FAST, SLOW])
+    laboratory.error = None
+    plan.learn([FAST, SLOW])
+    assert len(laboratory.measured) == 1
+    now[0] += arranging.MEASURE_AGAIN_S
+    plan.learn([FAST, SLOW])
+    used, _ = plan.arrange(candidates(FAST, SLOW), free(2))
+    assert used[1].share < 0.5 < used[0].share
+
+
+def test_what_memory_forbids_is_planned_anew_once_there_is_more(laboratory: Laboratory) -> None:
+    plan, some = planned(laboratory), candidates(FAST, SLOW)
+    plan.learn([FAST, SLOW])
+    used, left_out = plan.arrange(some, [8 * GB, 8 * GB, GB // 100])
+    assert [c.address for c in used] == [FAST] and SLOW in left_out
+    used, left_out = plan.arrange(some, free(2))
+    assert [c.address for c in used] == [FAST, SLOW] and not left_out
+
+
+def test_the_order_of_nodes_changes_no_share(laboratory: Laboratory) -> None:
+    plan = planned(laboratory)
+    plan.learn([FAST, SLOW])
+    one, _ = plan.arrange(candidates(FAST, SLOW), [8 * GB, 8 * GB, GB])
+    other, _ = plan.arrange(candidates(SLOW, FAST), [8 * GB, GB, 8 * GB])
+    assert [c.address for c in other] == [SLOW, FAST]
+    assert {c.address: c.share for c in one} == {c.address: c.share for c in other}
 
 
 def test_a_model_without_room_is_left_to_who_chooses_pages(laboratory: Laboratory) -> None:

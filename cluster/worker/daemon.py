@@ -134,6 +134,9 @@ class Worker:
             self._doors[-1].admit_by(known.may_enter)
         return known
 
+    def _is_connected(self, connection: int) -> bool:
+        return any(door.front.address_of(connection) for door in self._doors)
+
     def _trust(self, connections: frozenset[int]) -> None:
         for door in self._doors:
             door.front.trust(connections)
@@ -153,6 +156,7 @@ class Worker:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
                 self._sessions.end_overdue()
+                self._sessions.end_left(self._is_connected)
                 self._go_on_draining()
                 self._prepare_next()
                 for line in self._repeats.due(time.monotonic()):

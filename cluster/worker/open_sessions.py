@@ -12,6 +12,8 @@ from dllama.host.container import available_memory
 
 log = logging.getLogger(__name__)
 
+END_AFTER_S = 15.0  # since its root's connection is gone: longer than a session takes to see it
+
 
 class OpenSessions:
     """Session processes by epoch. `on_change` is told the connections of their roots."""
@@ -20,6 +22,7 @@ class OpenSessions:
         self._on_change = on_change
         self._sessions: dict[int, SessionProcess] = {}
         self._connections: dict[int, int] = {}
+        self._left_at: dict[int, float] = {}  # when a root's connection was first missed
         self.slots = Slots(max_sessions)
 
     def __len__(self) -> int:
@@ -57,6 +60,7 @@ class OpenSessions:
         """Kills a session that still runs, and releases what it held."""
         self._sessions.pop(epoch).close()
         del self._connections[epoch]
+        self._left_at.pop(epoch, None)
         self.slots.free(epoch)
         self._tell()
 
@@ -71,6 +75,16 @@ class OpenSessions:
         """Asks those to end that no root has joined in time."""
         for epoch in list(self.slots.overdue(time.monotonic())):
             self._sessions[epoch].end("no root joined it in time")
+
+    def end_left(self, is_there: Callable[[int], bool]) -> None:
+        """Asks those to end whose roots have left, in case they cannot see it themselves: they are
+        stopped, or hang. `is_there` tells whether a connection is."""
+        now = time.monotonic()
+        for epoch, connection in self._connections.items():
+            if is_there(connection):
+                self._left_at.pop(epoch, None)
+            elif now - self._left_at.setdefault(epoch, now) > END_AFTER_S:
+                self._sessions[epoch].end("the root left")
 
     def close(self) -> None:
         for epoch, _ in self:

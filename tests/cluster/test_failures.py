@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -48,6 +49,20 @@ def assert_serves_again(runner: ClusterRunner, before: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("victim", ["session", "daemon"])
+@contextmanager
+def started_root(worker: WorkerProcess) -> Iterator[subprocess.Popen[bytes]]:
+    """A root in a process of its own, with a session on the worker; killed at the end."""
+    words = [sys.executable, "-c", ROOT, str(worker.address)]
+    root = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=HOUSE)
+    try:
+        assert root.stdout is not None and root.stdout.readline() == b"up\n"
+        assert len(worker.sessions()) == 1
+        yield root
+    finally:
+        root.kill()
+        root.communicate()
+
+
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSTOP], ids=lambda s: s.name)
 def test_an_idle_cluster_notices_and_comes_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str, sig: signal.Signals
@@ -187,19 +202,24 @@ def test_a_worker_goes_back_to_waiting_when_its_root_vanishes(
     start_worker: StartWorker, make_runner: MakeRunner, sig: signal.Signals
 ) -> None:
     worker = start_worker()
-    root = subprocess.Popen(
-        [sys.executable, "-c", ROOT, str(worker.address)], stdout=subprocess.PIPE, cwd=HOUSE
-    )
-    try:
-        assert root.stdout is not None and root.stdout.readline() == b"up\n"
-        assert len(worker.sessions()) == 1
+    with started_root(worker) as root:
         root.send_signal(sig)
         worker.await_no_session()
-    finally:
-        root.kill()
-        root.communicate()
     make_runner([worker]).start()
     assert "ended: the root left" in worker.output  # whether before or after the next one opened
+
+
+def test_a_stopped_session_does_not_outlive_its_root(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """It cannot see that its root has gone, and a root that was killed asks for nothing."""
+    worker = start_worker()
+    with started_root(worker) as root:
+        worker.kill_session(signal.SIGSTOP)
+        root.kill()
+        worker.await_no_session()
+    assert "ended: the root left" in worker.output
+    make_runner([worker]).start()
 
 
 def test_sessions_do_not_outlive_their_daemon(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 
 from dllama.cli.chat_client import ChatClient
 from dllama.cli.hybrid.child import Child
@@ -29,8 +27,6 @@ def run_hybrid(
 ) -> int:
     """Runs a server and a chat until the user leaves. `args.rest` are flags of dllama-root;
     `is_private`: nobody else is served. Raises DllamaError."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the children must end with us
-        signal.signal(number, _leave)
     root = read_root_words(args.rest, has_default_model=has_default_model, n_workers=args.n_workers)
     if is_private:
         root = replace(root, host="127.0.0.1", port=0, api_key=secrets.token_urlsafe(KEY_BYTES))
@@ -52,10 +48,6 @@ def run_hybrid(
         if args.no_chat or not (sys.stdin.isatty() and sys.stdout.isatty()):
             return _serve(root.url, children)
         return _talk(_client_of(root, args, None), args, children)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _words_of(root: RootWords, *, is_private: bool) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dllama.cli.terminal.ending import in_order
 from dllama.cli.terminal.streams import give_up_stdout, prepare_streams, stdout_error
 
 FAILED = 1
@@ -17,7 +18,8 @@ def guarded(main: Callable[[list[str] | None], int]) -> Callable[[], int]:
     def run() -> int:
         prepare_streams()
         try:
-            code = _with_sentences(main)
+            with in_order():
+                code = _with_sentences(main)
         except KeyboardInterrupt:
             from dllama.cli.terminal.output import note
 

@@ -20,6 +20,7 @@ from dllama.constraints.relaxed import relaxed
 from dllama.constraints.schemas import closed
 from dllama.errors import RequestError
 
+NO_TEXT = "NoExtensionBias"  # what llguidance calls a grammar whose first step leads nowhere
 MAX_SOURCE_CHARS = 256 * 1024  # the longest schemas in use have some 100 kB
 # As much white space as people write: a small model, once it may, fills the context with it.
 WHITESPACE = r"( |\n{1,2}[ \t]{0,20})?"
@@ -149,7 +150,11 @@ def check_part(part: Part, param: str) -> None:
 
 
 def _reason(matcher: LLMatcher) -> str:
+    """Returns what the library says of a grammar, in words that its author knows."""
     lines = [line.strip() for line in matcher.get_error().splitlines() if line.strip()]
+    if NO_TEXT in lines:
+        return "no text satisfies it, as a rule leads to itself and nowhere else. Give it an end."
+    lines = [line for line in lines if line != "<non-verbose/>"]
     text = " ".join(lines)[:500] or matcher.stop_reason()
     return text if text.endswith((".", "!", "?")) else text + "."
 

@@ -59,7 +59,7 @@ class MappedFile:
 def _map(path: Path) -> tuple[mmap.mmap, str]:
     """Returns the mapped file and a text that changes whenever the file does."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             if not path.is_file():
                 raise ModelFileError(f"{path} is not a regular file; name a model file on disk.")
             if path.stat().st_size == 0:
@@ -76,6 +76,11 @@ def _map(path: Path) -> tuple[mmap.mmap, str]:
             f"{path} cannot be read ({error.strerror or error}); check its permissions "
             f"and the disk."
         ) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file; a pipe is not waited for whose other end nobody has opened."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _stamp(path: Path, descriptor: int) -> str:

@@ -197,8 +197,8 @@ def check_fits(nodes: Sequence[NodeMemory]) -> None:
     )
     raise TooLittleMemory(
         f"the model does not fit the memory of {', '.join(n.label for n in short)}: {table}. "
-        "Add nodes, give larger ones a larger share (--shares), lower --ctx-size, or keep keys and "
-        "values in 8 bits (--kv-type q8_0)"
+        "Add nodes, give larger ones a larger share (--shares), lower --ctx-size or --kv-tokens, "
+        "or keep keys and values in 8 bits (--kv-type q8_0)"
     )
 
 

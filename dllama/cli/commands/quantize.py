@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dllama.cli.command_table import Commands
-from dllama.cli.flags.arguments import default_threads, positive
+from dllama.cli.flags.arguments import default_threads, thread_count
 from dllama.host.garbage import collector_paused
 from dllama.quantizing.mixes import ALIASES, MIXES
 
@@ -40,7 +40,7 @@ def add_parser(commands: Commands, summary: str) -> None:
         help="show what would become of the tensors, and write nothing",
     )  # fmt: skip
     parser.add_argument(
-        "-t", "--threads", type=positive, default=default_threads(), metavar="N",
+        "-t", "--threads", type=thread_count, default=default_threads(), metavar="N",
         help="compute threads (default: the cores of this machine)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a list of objects")

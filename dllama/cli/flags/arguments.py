@@ -17,6 +17,8 @@ from dllama.host.container import cpu_limit, n_cores
 DEFAULT_MODEL = Path(dllama.__file__).parent / "data" / "dllama-demo.q8_0.gguf"
 """Trained by examples/demo_model; what answers where no model is named."""
 
+MOST_THREADS = 1024
+
 
 def positive(text: str) -> int:
     """An argparse type: a whole number from 1 on."""
@@ -26,6 +28,15 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return number
+
+
+def thread_count(text: str) -> int:
+    """An argparse type: a number of compute threads. Each has a buffer of its own, so a number that
+    was mistyped would be told as a lack of memory."""
+    number = positive(text)
+    if number > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{number} threads are more than {MOST_THREADS}")
     return number
 
 

@@ -10,7 +10,7 @@ from dllama.cli.flags.arguments import (
     comma_list,
     default_threads,
     own_address,
-    positive,
+    thread_count,
     worker_list,
 )
 from dllama.errors import ConfigError
@@ -60,7 +60,7 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --workers and the flags of the cluster."""
     cluster = parser.add_argument_group("machines")
     cluster.add_argument(
-        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
+        "-t", "--threads", metavar="N", type=thread_count, default=default_threads(),
         help="compute threads on this machine; workers say their own",
     )  # fmt: skip
     cluster.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dllama.cli.flags.arguments import default_threads, port_number, positive
+from dllama.cli.flags.arguments import default_threads, port_number, positive, thread_count
 from dllama.cli.flags.cluster import add_security_flags
 from dllama.cli.flags.logs import add_log_flags
 from dllama.cli.flags.parser import FlagParser, make_parser
@@ -57,7 +57,7 @@ def build_parser() -> FlagParser:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
     parser.add_argument("--port", type=port_number, default=9998, help="port to listen on")
     parser.add_argument(
-        "-t", "--threads", metavar="N", type=positive, default=default_threads(),
+        "-t", "--threads", metavar="N", type=thread_count, default=default_threads(),
         help="compute threads of a session",
     )  # fmt: skip
     add_security_flags(parser)

@@ -14,6 +14,7 @@ from api.engines.zmq_client import ZmqEngineClient
 from dllama.cli.flags.settings import EngineSettings
 from dllama.cli.server.engine_process import end_gently, instruct, let_go, start_engine
 from dllama.cli.server.pulse import STILL_S, PulseWatch, has_beaten
+from dllama.cli.terminal.guarded import FAILED
 from dllama.errors import EngineBusy
 from dllama.logs.settings import LogSettings
 
@@ -23,6 +24,7 @@ STOP_S = 5.0  # time an engine has to end by itself
 QUICK_S = 30.0  # one that ends sooner than this after its start, without a step, did not work
 MAX_QUICK = 3  # in a row, none of them ready: then it is left down
 CHECK_S = 0.2
+LAST_WORDS_S = 1.0  # for what an engine said before it ended
 WAKE_CHECK_S = 0.01  # while requests wait
 RETRY_S = 3.0
 
@@ -116,11 +118,14 @@ class EngineSupervisor:
         """Starts an engine and waits for its end; returns why it ended, and whether that was a
         failure which is told, not a crash."""
         try:
-            self._process = self._spawn()
+            process = self._process = self._spawn()
         except OSError as error:
             return f"The engine's process cannot be started: {error.strerror}.", True
-        cause = await self._ended(self._process)
-        let_go(self._process)
+        cause = await self._ended(process)
+        let_go(process)
+        heard_by = time.monotonic() + LAST_WORDS_S * (process.returncode == FAILED)
+        while self._client.state.state != "failed" and time.monotonic() < heard_by:
+            await asyncio.sleep(WAKE_CHECK_S)  # its reason may still be on its way
         state = self._client.state
         if state.state == "failed":
             return state.detail, True

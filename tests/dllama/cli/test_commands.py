@@ -113,3 +113,10 @@ def test_inspect_tells_the_sizes(toy: Path) -> None:
 def test_benches_cover_every_combination() -> None:
     names = [t.name for t in bench_tests([8], [4], [0, 64], [1, 3])]
     assert names == ["pp8", "tg4", "tg4xb3", "pp8@d64", "tg4@d64", "tg4xb3@d64"]
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "root", "worker"])
+def test_a_mistyped_number_of_threads_is_told_by_its_flag(command: str) -> None:
+    done = dllama(command, "-t", 9999)
+    assert done.returncode == 2
+    assert "-t/--threads: 9999 threads are more than 1024" in done.stderr

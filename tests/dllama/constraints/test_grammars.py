@@ -106,3 +106,16 @@ def test_texts_and_numbers_get_limits_where_they_have_none() -> None:
     }  # fmt: skip
     huge = {"type": "integer", "minimum": 10**18}
     assert bounded(huge) == huge
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        (GrammarKind.GBNF, 'root ::= root "a"'),
+        (GrammarKind.GBNF, "root ::= a\na ::= b\nb ::= a"),
+        (GrammarKind.JSON_SCHEMA, {"$ref": "#"}),
+    ],
+)
+def test_a_rule_that_leads_to_itself_is_told_in_words(kind: GrammarKind, source: object) -> None:
+    with pytest.raises(RequestError, match="no text satisfies it, as a rule leads to itself"):
+        check_part(source_part(kind, source), "grammar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -187,6 +188,9 @@ def test_paths_that_are_no_model_get_a_sentence(toy: Path, tmp_path: Path) -> No
         open_model(tmp_path)
     with pytest.raises(ModelFileError, match="not a regular file"):
         open_model("/dev/null")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        open_model(tmp_path / "pipe.gguf")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.9999])

@@ -26,7 +26,7 @@ from dllama.formats import open_model
 from dllama.sharding.units import reads_normed_quants
 
 START_S = 120.0
-SETTLE_S = 3.0  # a daemon that has lent its spare process makes another two seconds later
+SETTLE_S = 3.0  # a daemon makes another spare process two seconds after a session has loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from rich.console import Console
 
 from benchmarks.bandwidth import int8_gop_per_s, memory_gb_per_s
 from benchmarks.compare_tables import cost_table, speed_table
+from benchmarks.ending import wait_or_kill
 from benchmarks.names import parse_test
 from dllama.cli.flags.arguments import comma_list
 from dllama.formats import open_model
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / ".cache" / "bench"
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 140
+END_S = 30.0  # for a process that was told to end
 TESTS = "pp128,pp512,pp4096,tg64,tg32@d4096,tg32xb4,tg32xb16,tg32xb32"
 TYPES = ("Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16", "BF16")
 
@@ -75,7 +77,7 @@ class Peer:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         assert self._process.stdout is not None
-        self._process.wait(30)
+        wait_or_kill(self._process, END_S)
         self._process.stdout.close()
 
 
@@ -135,7 +137,7 @@ def local_workers(n: int, command: Callable[[int], list[str]]) -> Iterator[list[
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(20)
+            wait_or_kill(process, END_S)
 
 
 def our_worker(threads: int) -> Callable[[int], list[str]]:

@@ -130,10 +130,12 @@ class Lan:
         return int(device["stats64"]["tx"]["bytes"])
 
     def close(self) -> None:
-        if self._carrier is not None:
-            self._carrier.close()
-        for name in (*self.names, self.hub):
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        try:
+            if self._carrier is not None:
+                self._carrier.close()
+        finally:
+            for name in (*self.names, self.hub):
+                subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def burst_bytes(rate_mbit: float, delay_ms: float) -> int:

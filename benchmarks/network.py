@@ -150,7 +150,9 @@ class Bench:
         rows = sorted({1 if t.is_decode else t.n_tokens for t in parsed if t.batch == 1})
         return [
             measure_floor(lan, self.programs.raw_tcp, exchanges, self.cores[0], self.rounds)
-            for exchanges in exchanges_of(model.config(), self.sync_types, rows)
+            for exchanges in exchanges_of(
+                model.config(), self.sync_types, rows, normed_quants=model.normed_quants()
+            )
         ]
 
     def _note(self, number: int, set_up: SetUp, test: str, sample: Sample) -> None:

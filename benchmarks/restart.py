@@ -30,6 +30,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ending import wait_or_kill
 from benchmarks.namespaces import Lan, lan_of, why_no_namespaces
 from kernels.cache import cache_root
 
@@ -38,6 +39,7 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 READY_S = 300.0
 POLL_S = 0.02  # each question takes the server's processor, which is the cluster's too here
 SETTLE_S = 5.0
+END_S = 60.0
 FILL_S = 300.0  # for the workers to be sent what a loss would need
 N_BEFORE_LOSS = 20  # tokens of an answer
 N_AFTER_LOSS = 20
@@ -53,7 +55,7 @@ class Measured:
 
 
 class Node:
-    """One process on one machine, ended with the context."""
+    """One process on one machine, ended with the context, and killed where it does not end."""
 
     def __init__(self, command: Sequence[str], folder: Path, log: str) -> None:
         environment = {
@@ -71,7 +73,7 @@ class Node:
     def end(self, kind: signal.Signals = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(kind)
-        self.process.wait(60)
+        wait_or_kill(self.process, END_S)
         self._log.close()
 
 

@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.ending import wait_or_kill
 from benchmarks.lan import packets
 from benchmarks.lan.wire import LinkRule
 
@@ -48,13 +50,10 @@ class Carrier:
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(CLOSE_S)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        wait_or_kill(self._process, CLOSE_S)
+        self._process.stdout.close()
 
     def _ask(self, command: dict[str, object]) -> dict[str, int]:
         assert self._process.stdin is not None

@@ -1,10 +1,11 @@
 """The floor of a link: what a plain TCP connection in C needs for the bytes that two ranks exchange
-for a token of a model.
+for a decoded token of a model, or for its prompt.
 
-It computes nothing and adds nothing up: no program can synchronise sooner over the same link. Both
-ends work for WORK_US before each exchange of a decoded token, as ranks do. What exchanging costs a
-program that reads weights in between is measured in turn with the others
-(benchmarks/peers/with_plain_tcp.py).
+It computes nothing and adds nothing up: no program that exchanges as many bytes can do so sooner
+over the same link. The bytes are those of dllama's own layout (cluster/planning/syncs.py); what
+ranks send of a prompt in two hops goes at once. Both ends work for WORK_US before each exchange of
+a decoded token, as ranks do. What exchanging costs a program that reads weights in between is
+measured in turn with the others (benchmarks/peers/with_plain_tcp.py).
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ from benchmarks.namespaces import Lan, await_listening
 from benchmarks.restart import Node
 from dllama.config import ModelConfig
 from dllama.formats import open_model
+from dllama.sharding.units import reads_normed_quants
 
 START_S = 120.0
-SETTLE_S = 3.0  # a daemon that has lent its spare process makes another two seconds later
+SETTLE_S = 3.0  # a daemon makes another spare process two seconds after a session has loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Model:
     def config(self) -> ModelConfig:
         with closing(open_model(self.gguf)) as source:
             return source.config
+
+    def normed_quants(self) -> bool:
+        """Returns whether normed rows travel quantized."""
+        with closing(open_model(self.gguf)) as source:
+            return reads_normed_quants(source.config, source.tensors)
 
     def sizes(self) -> Sizes:
         config, weights = self.config(), multiplied_weights(self.gguf)

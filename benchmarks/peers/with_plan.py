@@ -20,7 +20,7 @@ from cluster.planning.predict import Predictor
 from cluster.planning.search import Search
 from cluster.planning.store import MeasurementStore
 from cluster.planning.work import ModelWork, Room
-from cluster.root.measuring import measured_nodes
+from cluster.root.measuring import measured_nodes, types_by_bytes
 from dllama import __version__
 from dllama.bench import Bench, Test
 from dllama.cli.build import build_runner, cluster_config
@@ -51,8 +51,8 @@ class PlannedBench:
         """Measures all nodes and links anew, and returns the seconds that it took."""
         began = time.perf_counter()
         facts, found = measured_nodes(
-            self._config, "benchmark of the planner", __version__, self._work.types,
-            MeasurementStore(None), anew=True,
+            self._config, "benchmark of the planner", __version__,
+            types_by_bytes(self._work), MeasurementStore(None), anew=True,
         )  # fmt: skip
         self._predictor = Predictor(
             self._work, found.nodes(facts), found.network(), self._config.sync_type

@@ -9,7 +9,7 @@ from cluster.planning.measurements import Measurements
 from cluster.planning.store import MeasurementStore, measurements_file
 from cluster.planning.work import ModelWork, Room
 from cluster.root.arranging import Arranger, GivenShares, PlannedShares
-from cluster.root.measuring import measured_nodes
+from cluster.root.measuring import measured_nodes, types_by_bytes
 from cluster.root.parts import RootParts
 from cluster.sockets import Address
 
@@ -25,7 +25,8 @@ def arranger_of(parts: RootParts) -> Arranger:
 
     def measure(workers: Sequence[Address]) -> Measurements:
         some = replace(config, workers=workers, shares=())
-        found = measured_nodes(some, parts.root, parts.release, work.types, store, anew=False)
+        types = types_by_bytes(work)
+        found = measured_nodes(some, parts.root, parts.release, types, store, anew=False)
         return found.measurements
 
     return PlannedShares(work, config.sync_type, measure, uses_all=config.uses_all)

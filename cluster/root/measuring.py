@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from cluster.mesh.probe import ROW_BYTES
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.measurements import MeasuredLink, Measurements, NodeFacts
 from cluster.planning.store import MeasurementStore
+from cluster.planning.work import ModelWork
 from cluster.root.meeting import Meeting
 from cluster.root.session_plan import ClusterConfig
 from cluster.root.worker_links import WorkerLinks
@@ -31,6 +33,16 @@ from kernels.cache import source_key
 MEASURE_TIMEOUT_S = 180.0  # kernels may have to be compiled first
 MOST_BYTES = 256 << 20  # of weights that are read meanwhile
 ROOT = "this machine"
+
+
+def types_by_bytes(work: ModelWork) -> list[QType]:
+    """Returns the types of a model's matrices, that of which a token reads the most bytes in layers
+    first: steps are measured with it. Routers in F32 would stand for all of a mixture else."""
+    n_bytes: Counter[QType] = Counter()
+    for info in work.tensors.values():
+        if info.layer is not None:
+            n_bytes[info.qtype] += info.read_bytes(work.config)
+    return sorted(work.types, key=lambda qtype: -n_bytes[qtype])
 
 
 class MeasuredNodes(NamedTuple):
@@ -50,7 +62,7 @@ def measured_nodes(
     anew: bool,
 ) -> MeasuredNodes:
     """Greets all workers, and returns what the store knows of them or what is measured now;
-    `anew` measures in any case.
+    `anew` measures in any case. Steps are measured with the first type.
 
     Raises ConfigError, ClusterError, PeerLost, ProtocolError.
     """
@@ -62,7 +74,7 @@ def measured_nodes(
         found = None if anew else store.find(keys, types, time.time())
         if found is None:
             _check_features(links)
-            found = _measure(config, root, links, context, welcomes, sorted(set(types)))
+            found = _measure(config, root, links, context, welcomes, list(dict.fromkeys(types)))
             store.keep(keys, found, time.time())
     finally:
         links.close()

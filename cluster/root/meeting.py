@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cluster.meeting_times import MESH_TIMEOUT_S, START_TIMEOUT_S
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.root.root_way import listen_host, root_host, way_hint
@@ -17,9 +18,6 @@ from cluster.sockets import Context
 from cluster.wire.checks import check_keys
 from cluster.wire.messages import Join, Joined, OpenSession, SessionReady, Welcome
 from dllama.host.container import is_throttled
-
-START_TIMEOUT_S = 60.0  # for a worker to start a process: imports from a slow disk
-MESH_TIMEOUT_S = 15.0
 
 
 class Meeting:

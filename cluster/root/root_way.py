@@ -4,15 +4,19 @@ what to do where that leads nowhere."""
 from __future__ import annotations
 
 from cluster.root.session_plan import ClusterConfig
-from cluster.sockets import Address, address_towards
+from cluster.sockets import Address, address_towards, is_loopback
 
 
 def listen_host(config: ClusterConfig) -> str:
-    """Returns the address to listen on: loopback where no other machine connects."""
-    if config.advertise is None and all(
-        address_towards(w.host, w.port).startswith("127.") for w in config.workers
-    ):
-        return "127.0.0.1"
+    """Returns the address to listen on: loopback where no other machine connects, unless workers
+    come by both kinds of it, which no single address takes."""
+    if config.advertise is None:
+        own = {address_towards(w.host, w.port) for w in config.workers}
+        if all(is_loopback(address) for address in own):
+            if not any(":" in address for address in own):
+                return "127.0.0.1"
+            if len(own) == 1:
+                return "::1"
     return "::" if any(":" in w.host for w in config.workers) else "0.0.0.0"
 
 

@@ -17,7 +17,8 @@ from dllama.speeds import KernelSpeeds
 @dataclass(frozen=True, slots=True)
 class Measure:
     """Root to rank, once all have joined: measure the kernels for these types, in at most so much
-    memory, and then the links to all other ranks, which do the same. Once in a session."""
+    memory, and then the links to all other ranks, which do the same. Steps are measured with the
+    first type, of which the model has the most bytes. Once in a session."""
 
     types: Annotated[list[QType], MaxLength(64)]
     max_bytes: Annotated[int, Range(1, (1 << 31) - 1)]

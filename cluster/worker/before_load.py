@@ -14,7 +14,7 @@ from dllama.errors import ProtocolError
 
 def next_load(root: RootLink, mesh: MeshCollective, n_threads: int, progress: np.ndarray) -> Load:
     """Returns the root's Load, after what it wants to be measured before. Raises ProtocolError,
-    PeerLost, RootLeft."""
+    PeerLost."""
     message = root.receive()
     if isinstance(message, Measure):
         check_measure(message)

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 0.5
 POLL_MS = 100
+SOON_MS = 10  # while a root waits for the end of its earlier session
 MAX_MESSAGE_BYTES = 16 << 10  # nothing a root says to a daemon is longer
 MAX_REPORT_BYTES = 64 << 10  # of a session process
 HIGHEST_PORT = 65_535 - SESSION_PORTS
@@ -149,9 +150,10 @@ class Worker:
         poller.register(self._reports, zmq.POLLIN)
         next_heartbeat = 0.0
         while self._is_running:
-            poller.poll(POLL_MS)
+            poller.poll(SOON_MS if self._answers.postponed() else POLL_MS)
             self._receive_reports()
             self._reap_ended()
+            self._open_postponed()
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
@@ -262,6 +264,12 @@ class Worker:
         elif isinstance(message, Failed):
             session.reason = message.reason
 
+    def _open_postponed(self) -> None:
+        self._sessions.reap_killed()
+        for peer, epoch, asked in self._answers.take_due():
+            frames = [bytes(frame) for frame in pack(asked, epoch)]
+            self._serve(self._doors[int(peer.is_encrypted)], peer, frames)
+
     def _reap_ended(self) -> None:
         for epoch, session in self._sessions:
             if session.has_ended():
@@ -279,6 +287,8 @@ class Worker:
     def _send_heartbeats(self) -> None:
         for epoch, session in self._sessions:
             self._send_heartbeat(epoch, session)
+        for each in self._answers.postponed():
+            self._send(each.peer, each.epoch, Heartbeat(0, 0))
 
     def _send_heartbeat(self, epoch: int, session: SessionProcess) -> None:
         heartbeat = Heartbeat(session.progress(), session.rss_bytes())

@@ -13,6 +13,7 @@ from dllama.host.container import available_memory
 log = logging.getLogger(__name__)
 
 END_AFTER_S = 15.0  # since its root's connection is gone: longer than a session takes to see it
+GONE_S = 10.0  # for a killed process to be gone: its memory is freed, or it waits for a disk
 
 
 class OpenSessions:
@@ -23,6 +24,7 @@ class OpenSessions:
         self._sessions: dict[int, SessionProcess] = {}
         self._connections: dict[int, int] = {}
         self._left_at: dict[int, float] = {}  # when a root's connection was first missed
+        self._killed: list[tuple[SessionProcess, float]] = []  # and until when they are waited for
         self.slots = Slots(max_sessions)
 
     def __len__(self) -> int:
@@ -58,18 +60,37 @@ class OpenSessions:
 
     def forget(self, epoch: int) -> None:
         """Kills a session that still runs, and releases what it held."""
-        self._sessions.pop(epoch).close()
+        self._drop(epoch).close()
+
+    def kill_those_of(self, root: str) -> None:
+        """Kills the sessions of a root, which it has given up, and does not wait for their end: it
+        may take seconds, in which other roots would hear no heartbeat."""
+        for epoch, session in self:
+            if session.root == root:
+                session.kill()
+                self._killed.append((self._drop(epoch), time.monotonic() + GONE_S))
+                log.info("ended an earlier session of the same root")
+
+    def has_killed(self, root: str) -> bool:
+        """Returns whether killed sessions of a root still hold their memory. Those that are not
+        gone in time count as gone."""
+        now = time.monotonic()
+        return any(session.root == root and now < until for session, until in self._killed)
+
+    def reap_killed(self) -> None:
+        """Releases what killed sessions held that have ended since."""
+        for each in list(self._killed):
+            if each[0].has_ended():
+                each[0].close()
+                self._killed.remove(each)
+
+    def _drop(self, epoch: int) -> SessionProcess:
+        session = self._sessions.pop(epoch)
         del self._connections[epoch]
         self._left_at.pop(epoch, None)
         self.slots.free(epoch)
         self._tell()
-
-    def forget_those_of(self, root: str) -> None:
-        """Ends the sessions of a root, which it has given up."""
-        for epoch, session in self:
-            if session.root == root:
-                self.forget(epoch)
-                log.info("ended an earlier session of the same root")
+        return session
 
     def end_overdue(self) -> None:
         """Asks those to end that no root has joined in time."""
@@ -89,6 +110,8 @@ class OpenSessions:
     def close(self) -> None:
         for epoch, _ in self:
             self.forget(epoch)
+        while self._killed:
+            self._killed.pop()[0].close()
 
     def _tell(self) -> None:
         self._on_change(frozenset(self._connections.values()))

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from cluster.machine import describe_machine
 from cluster.mesh.sync_type import MAX_RANKS, SyncType
@@ -31,6 +32,15 @@ from dllama.errors import ProtocolError
 
 log = logging.getLogger(__name__)
 
+
+class Postponed(NamedTuple):
+    """A session that a root wants, whose earlier one is not gone yet."""
+
+    peer: Peer
+    epoch: int
+    asked: OpenSession
+
+
 DRAINS = "it drains and ends; start dllama-worker there again"
 
 
@@ -54,6 +64,7 @@ class RootAnswers:
         self._config, self._sessions, self._launcher = config, sessions, launcher
         self._report_endpoint = report_endpoint
         self._is_draining, self._is_news = is_draining, is_news
+        self._postponed: dict[str, Postponed] = {}  # by root: the last that it asked for
         self._challenge = Challenge(secrets.token_bytes(32))
         self._id = secrets.token_hex(8)  # the same whichever address a root found us by
 
@@ -81,25 +92,45 @@ class RootAnswers:
             return self._open(peer, epoch, message, port)
         if isinstance(message, CloseSession):
             session = self._sessions.get(epoch)
+            for each in self.postponed():
+                if each.epoch == epoch:
+                    del self._postponed[each.asked.root]
             if session is None:
                 return SessionEnded("there is no such session")
             session.end("the root closed it")
             return None
         raise ProtocolError(f"a daemon has no use for a {type(message).__name__} message")
 
+    def postponed(self) -> list[Postponed]:
+        """Returns the sessions that wait for the end of earlier ones; their roots wait for a
+        heartbeat meanwhile."""
+        return list(self._postponed.values())
+
+    def take_due(self) -> list[Postponed]:
+        """Returns, and forgets, those that can be answered now."""
+        due = [e for e in self.postponed() if not self._sessions.has_killed(e.asked.root)]
+        for each in due:
+            del self._postponed[each.asked.root]
+        return due
+
     def _refusal(self, peer: Peer, epoch: int, asked: OpenSession) -> str | None:
-        """Returns why a session is not opened, or None. Ends the root's earlier ones."""
+        """Returns why a session is not opened whatever is free, or None. Kills the root's earlier
+        ones."""
         if not self._challenge.accepts(peer.host, asked.nonce, time.monotonic()):
             return "a session is opened only with the nonce of this daemon's Welcome; say Hello"
-        self._sessions.forget_those_of(asked.root)
+        self._sessions.kill_those_of(asked.root)
         is_sound = 0 < asked.rank < asked.world_size <= MAX_RANKS and epoch > 0
         is_sound = is_sound and is_key(asked.key) == peer.is_encrypted
         if not is_sound or asked.sync_type not in list(SyncType) or epoch in self._sessions:
             return f"this is no session that can be opened: {asked}"
-        return self._sessions.refusal(peer.host, asked.needed_bytes)
+        return None
 
     def _open(self, peer: Peer, epoch: int, asked: OpenSession, port: int) -> Message | None:
         refusal = self._refusal(peer, epoch, asked)
+        if refusal is None and self._sessions.has_killed(asked.root):
+            self._postponed[asked.root] = Postponed(peer, epoch, asked)
+            return None
+        refusal = refusal or self._sessions.refusal(peer.host, asked.needed_bytes)
         if refusal is not None:
             if self._is_news(peer, "a session that was refused"):
                 log.warning("refused a session to %s: %s", peer.host, refusal)

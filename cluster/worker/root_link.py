@@ -36,8 +36,8 @@ WAY_TIMEOUT_S = 8.0  # for a connection to the root: three of its packets may be
 M = TypeVar("M", bound=Message)
 
 
-class RootLeft(Exception):
-    """The root closed the session, died, froze or was cut off."""
+class RootLate(Exception):
+    """The root has said nothing in time."""
 
 
 class RootUnreachable(ClusterError):
@@ -107,7 +107,7 @@ class RootLink:
         return message
 
     def receive(self, is_late: Callable[[], bool] = lambda: False) -> Message:
-        """The root's next message. Raises RootLeft once `is_late`, ProtocolError where the root
+        """The root's next message. Raises RootLate once `is_late`, ProtocolError where the root
         sends nonsense, and what `idle` raises."""
         receive = self._receiver.receive  # a running answer's next step is near; then, sleep
         while True:
@@ -117,7 +117,7 @@ class RootLink:
                 receive = sleep_for_message
                 self._idle()
                 if is_late():
-                    raise RootLeft from None
+                    raise RootLate from None
                 continue
             if identity == self._root or epoch_of(frames) == self._epoch:
                 epoch, message = unpack(frames)
@@ -126,7 +126,7 @@ class RootLink:
                     return message
             self._drop()
             if is_late():
-                raise RootLeft
+                raise RootLate
 
     def _drop(self) -> None:
         """Counts a stranger's message, unread. However many come, `idle` is called in time."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import zmq
 
+from cluster.meeting_times import JOIN_TIMEOUT_S, MESH_TIMEOUT_S
 from cluster.mesh.collective import MeshCollective
 from cluster.mesh.sync_type import SyncType
 from cluster.rank import LoadRank, Rank, move_kv
@@ -46,7 +47,7 @@ from cluster.worker.before_load import next_load
 from cluster.worker.kv_folder import kv_folder
 from cluster.worker.progress import ProgressFile
 from cluster.worker.rank_weights import RankWeights
-from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
+from cluster.worker.root_link import RootLate, RootLink, RootUnreachable, reaching
 from cluster.worker.session_config import SessionConfig
 from dllama.errors import DllamaError, PeerLost, ProtocolError
 from dllama.host.container import available_memory, is_throttled
@@ -60,8 +61,6 @@ from kernels.kernel import on_compile
 
 log = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S = 30.0  # from listening to the root's first message
-MESH_TIMEOUT_S = 15.0  # for all ranks to hear each other
 FAREWELL_S = 10.0  # how long a rank that lost a peer waits for the root to end the session
 
 
@@ -103,9 +102,8 @@ class WorkerSession:
         try:
             with on_compile(lambda name: self._progress.beat()):
                 self._serve()
-        except RootLeft:
-            log.info("the root left; this session ends")
-            return 0
+        except RootLate:
+            self._fail(f"no root joined it within {JOIN_TIMEOUT_S:g} s")
         except PeerLost as lost:
             if lost.rank == 0:
                 log.info("the root left; this session ends")

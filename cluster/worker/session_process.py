@@ -73,6 +73,11 @@ class SessionProcess:
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 self._process.send_signal(signal.SIGCONT)  # a stopped one would never hear it
 
+    def kill(self) -> None:
+        """Sends SIGKILL to the process; has_ended() tells when it is gone."""
+        self._process.kill()
+
     def close(self) -> None:
-        """Kills the process if it still runs, and releases its pipe and its counters."""
+        """Kills the process if it still runs and waits for its end, and releases its pipe and its
+        counters."""
         self._child.close()

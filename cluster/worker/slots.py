@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cluster.front.budget import Budget
+from cluster.meeting_times import JOIN_DEADLINE_S
 from cluster.sockets import SESSION_PORTS
 
 DEFAULT_SESSIONS = 16
 MOST_SESSIONS = (SESSION_PORTS - 1) // 3  # each listens on three; one is the encrypted door's
 MAX_WAITING = 4  # of one host, that no root has joined to a mesh yet
-JOIN_DEADLINE_S = 60.0  # a session gives up by itself after 45 s
 OPENS_PER_S, OPENS_BURST = 1.0, 32.0  # of one host: each costs a process
 MAX_HOSTS = 256  # whose opening is remembered
 

@@ -59,11 +59,12 @@ class _Probe(NamedTuple):
 def measure_kernels(
     types: Sequence[QType], n_threads: int, max_bytes: int, progress: np.ndarray | None = None
 ) -> KernelSpeeds:
-    """Returns the speeds of the kernels for these types, taking at most `max_bytes` of memory.
-    `progress` is as in RankModel.load."""
+    """Returns the speeds of the kernels for these types, in the order of their numbers, taking at
+    most `max_bytes` of memory. Steps are measured with the first type: that of which the model has
+    the most bytes. `progress` is as in RankModel.load."""
     found, n_bytes = sorted(set(types)), max(SLICE_BYTES, min(_beyond_caches(), max_bytes))
-    overheads = measure_steps(found[0], n_threads)
-    reading = measure_reading(found[0], n_threads, min(n_bytes, max_bytes // 2), overheads.step_s)
+    overheads = measure_steps(types[0], n_threads)
+    reading = measure_reading(types[0], n_threads, min(n_bytes, max_bytes // 2), overheads.step_s)
     with closing(Team(n_threads, progress)) as team:
         memory = huge((n_bytes,))
         memory.fill(FILL)
@@ -76,7 +77,7 @@ def measure_kernels(
     speeds = [probe.amount / taken / 1e9 for probe, taken in zip(probes, times, strict=True)]
     vector, attention_, sums, *products = speeds
     pairs = [_of_layer(*products[i : i + 2]) for i in range(0, len(products), 2)]
-    as_models = min(MOST_AS_MODELS, reading.gb_per_s / pairs[0])
+    as_models = min(MOST_AS_MODELS, reading.gb_per_s / pairs[3 * found.index(types[0])])
     of_types = [
         TypeSpeed(q, as_models * pairs[3 * i], *_by_rows(*pairs[3 * i + 1 : 3 * i + 3]))
         for i, q in enumerate(found)

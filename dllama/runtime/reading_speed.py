@@ -9,14 +9,19 @@ of them than those of another.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import NamedTuple
 
 from dllama.qtypes import QType
-from dllama.runtime.step_speed import Shape, step_of, tiny_model
+from dllama.runtime.step_speed import Shape, layer_bytes, step_of, tiny_model
 from dllama.runtime.timing import Timed, medians
 
-THIN, THICK = Shape(1024, 2048), Shape(2048, 8192)
+PAIRS = (
+    (Shape(1024, 2048), Shape(2048, 8192)),
+    (Shape(512, 1024), Shape(1024, 4096)),
+    (Shape(256, 512), Shape(512, 2048)),
+    (Shape(256, 256), Shape(256, 1024)),
+)
+"""Thin and thick layers, the largest first: the first pair that fits the memory is taken."""
 BUDGET_S = 0.15  # of each model
 
 
@@ -28,13 +33,13 @@ class Reading(NamedTuple):
 
 
 def measure_reading(qtype: QType, n_threads: int, n_bytes: int, step_s: float) -> Reading:
-    """Returns the speed of models of one type, each of about `n_bytes`; `step_s` is what a step
-    takes apart from its half layers."""
+    """Returns the speed of models of one type, each of at most `n_bytes` unless a single layer of
+    the smallest shape has more; `step_s` is what a step takes apart from its half layers."""
     models, works = [], []
     counts: list[tuple[int, int]] = []
     try:
-        for shape in (THIN, THICK):
-            n_layers = max(1, round(n_bytes / _layer_bytes(shape, qtype)))
+        for shape in _fitting(qtype, n_bytes):
+            n_layers = max(1, n_bytes // layer_bytes(shape, qtype))
             model = tiny_model(n_layers, qtype, n_threads, shape)
             models.append(model)
             works.append(Timed(step_of(model), BUDGET_S))
@@ -48,9 +53,11 @@ def measure_reading(qtype: QType, n_threads: int, n_bytes: int, step_s: float) -
     return told_apart(thin, thick, thin_s, thick_s)
 
 
-def _layer_bytes(shape: Shape, qtype: QType) -> int:
-    with closing(tiny_model(1, qtype, 1, shape)) as model:
-        return model.weights.layers[0].read_bytes(0)
+def _fitting(qtype: QType, n_bytes: int) -> tuple[Shape, Shape]:
+    """Returns the largest pair of shapes of which a thick layer has at most `n_bytes`; the smallest
+    one where none has."""
+    fitting = (pair for pair in PAIRS if layer_bytes(pair[1], qtype) <= n_bytes)
+    return next(fitting, PAIRS[-1])
 
 
 def told_apart(

@@ -81,11 +81,7 @@ def step_of(model: RankModel, n_rows: int = 1) -> Callable[[], object]:
 
 def tiny_model(n_layers: int, qtype: QType, n_threads: int, shape: Shape = TINY) -> RankModel:
     """Returns a model of zeros, with next to no vocabulary."""
-    config = ModelConfig(
-        arch="llama", name="tiny", dim=shape.dim, hidden_dim=shape.hidden_dim, n_layers=n_layers,
-        n_heads=shape.dim // 32, n_kv_heads=shape.dim // 256, head_dim=32, vocab_size=64,
-        max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
-    )  # fmt: skip
+    config = _tiny_config(n_layers, shape)
     units = sum_units(config, head_align=DIM, hidden_align=DIM)
     return RankModel.load(
         config, _zeros(config, qtype), n_pages=2, max_step_tokens=LONG, n_threads=n_threads,
@@ -93,15 +89,34 @@ def tiny_model(n_layers: int, qtype: QType, n_threads: int, shape: Shape = TINY)
     )  # fmt: skip
 
 
+def layer_bytes(shape: Shape, qtype: QType) -> int:
+    """Returns the bytes of a layer of such a model in memory, without making one."""
+    infos = _tensor_infos(_tiny_config(1, shape), qtype)
+    return sum(info.packed_bytes for info in infos if info.layer is not None)
+
+
+def _tiny_config(n_layers: int, shape: Shape) -> ModelConfig:
+    return ModelConfig(
+        arch="llama", name="tiny", dim=shape.dim, hidden_dim=shape.hidden_dim, n_layers=n_layers,
+        n_heads=shape.dim // 32, n_kv_heads=shape.dim // 256, head_dim=32, vocab_size=64,
+        max_seq_len=64, norm_epsilon=1e-5, rope_theta=1e4,
+    )  # fmt: skip
+
+
 def _zeros(config: ModelConfig, qtype: QType) -> TensorFeed:
     """Returns the tensors of a small model, which are zero whatever their type."""
+    infos = _tensor_infos(config, qtype)
+    arrays = (
+        (info, np.zeros((info.rows, row_bytes(info.qtype, info.cols)), np.uint8)) for info in infos
+    )
+    return TensorFeed(infos, arrays)
+
+
+def _tensor_infos(config: ModelConfig, qtype: QType) -> list[TensorInfo]:
     infos = []
     for name, tensor in model_tensors(config).items():
         if name != "embed":
             kind = QType.F32 if tensor.is_vector else qtype
             infos.append(TensorInfo(name, kind, *tensor.shape(config)))
     infos.sort(key=lambda info: (info.layer is None, info.name == "wcls"))
-    arrays = (
-        (info, np.zeros((info.rows, row_bytes(info.qtype, info.cols)), np.uint8)) for info in infos
-    )
-    return TensorFeed(infos, arrays)
+    return infos

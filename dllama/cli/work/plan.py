@@ -14,7 +14,7 @@ from cluster.planning.report import PlanReport
 from cluster.planning.search import Search, choose, with_everyone
 from cluster.planning.store import MeasurementStore, measurements_file
 from cluster.planning.work import ModelWork, Room, described_tensors
-from cluster.root.measuring import measured_nodes
+from cluster.root.measuring import measured_nodes, types_by_bytes
 from dllama import __version__
 from dllama.cli.build import cluster_config, compiling
 from dllama.cli.flags.engine import engine_settings
@@ -71,7 +71,8 @@ def measured(settings: EngineSettings) -> PlanReport:
     with loading("measuring") as report, compiling(report):
         store = MeasurementStore(measurements_file())
         root = f"{socket.gethostname()}-{uuid.uuid4().hex}"
-        facts, found = measured_nodes(config, root, __version__, work.types, store, anew=True)
+        types = types_by_bytes(work)
+        facts, found = measured_nodes(config, root, __version__, types, store, anew=True)
     nodes = found.nodes(facts)
     plans = Search(Predictor(work, nodes, found.network(), config.sync_type)).plans()
     chosen = (with_everyone if settings.use_all else choose)(plans)

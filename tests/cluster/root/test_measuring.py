@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.random_model import SHAPES
 from cluster.measuring import SHARED_MEMORY
 from cluster.planning.store import MeasurementStore
+from cluster.planning.work import ModelWork, Room, described_tensors
 from cluster.root import measuring
-from cluster.root.measuring import MeasuredNodes, measured_nodes
+from cluster.root.measuring import MeasuredNodes, measured_nodes, types_by_bytes
 from cluster.root.session_plan import ClusterConfig
 from cluster.wire.features import MEASURES, own_features
+from cluster.wire.measure_messages import Measure, Measured
 from dllama import __version__
 from dllama.errors import ClusterError
 from dllama.qtypes import QType
@@ -86,3 +89,22 @@ def test_other_types_are_measured_when_they_are_needed(tmp_path: Path) -> None:
     assert store.find(["nobody"], TYPES, 0.0) is None
     found = measured_nodes(other, "root", __version__, [QType.F32], store, anew=False)
     assert len(found.measurements.speeds[0].types) == 1
+
+
+def test_steps_are_measured_with_the_type_of_most_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture has routers in F32, whose number is lower."""
+    config = SHAPES["qwen3-30b-a3b"]
+    work = ModelWork(config, described_tensors(config, QType.Q4_K), Room(1, 1))
+    types = types_by_bytes(work)
+    assert types == [QType.Q4_K, QType.F32]
+    asked = []
+
+    def measure(a: Measure, *others: object) -> Measured:
+        asked.append(a.types)
+        raise ClusterError("it is measured elsewhere")
+
+    monkeypatch.setattr(measuring, "measure_rank", measure)
+    cluster = ClusterConfig([], n_pages=1, max_step_tokens=1, threads=1)
+    with pytest.raises(ClusterError):
+        measured_nodes(cluster, "root", __version__, types, MeasurementStore(None), anew=True)
+    assert asked == [types]

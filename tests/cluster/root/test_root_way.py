@@ -3,11 +3,13 @@ it is."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
+import psutil
 import pytest
 
-from cluster.root.meeting import MESH_TIMEOUT_S
+from cluster.meeting_times import MESH_TIMEOUT_S
 from cluster.root.root_way import listen_host, root_host, way_hint
 from cluster.root.runner import ClusterRunner
 from cluster.root.session_plan import ClusterConfig
@@ -20,7 +22,8 @@ StartWorker = Callable[..., WorkerProcess]
 MakeRunner = Callable[..., ClusterRunner]
 pytestmark = [pytest.mark.usefixtures("no_leaks"), pytest.mark.timeout(400)]
 
-HERE, PI, SIX = Address("127.0.0.1"), Address("10.0.0.2"), Address("fd00::2")
+HERE, PI = Address("127.0.0.1"), Address("10.0.0.2")
+LOCAL_SIX, SIX = Address("::1"), Address("fd00::2")
 
 
 def config(*workers: Address, advertise: str | None = None) -> ClusterConfig:
@@ -34,6 +37,9 @@ def config(*workers: Address, advertise: str | None = None) -> ClusterConfig:
         ([HERE], "10.0.0.1", "0.0.0.0"),
         ([HERE, PI], "10.0.0.1", "0.0.0.0"),
         ([SIX], "fd00::1", "::"),
+        ([LOCAL_SIX], None, "::1"),
+        ([HERE, LOCAL_SIX], None, "::"),  # both come in there
+        ([LOCAL_SIX], "fd00::1", "::"),
     ],
 )
 def test_the_root_listens_where_workers_come_from(
@@ -65,3 +71,30 @@ def test_an_advertised_address_that_leads_nowhere_is_named_at_once(
     runner = make_runner([worker], advertise="127.0.0.1")
     runner.start()
     assert logits(runner, [5, 6, 7]).size
+
+
+def test_a_cluster_of_one_machine_meets_by_ipv6(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    """The root listens where its worker does, and nowhere else."""
+    if not has_loopback_six():
+        pytest.skip("this machine has no ::1")
+    worker = start_worker(host="::1")
+    worker.address = Address("::1", worker.address.port)
+    runner = make_runner([worker])
+    runner.start()
+    assert logits(runner, [5, 6, 7]).size
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.Process().net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert "::1" in listening and not listening & {"::", "0.0.0.0"}
+
+
+def has_loopback_six() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False

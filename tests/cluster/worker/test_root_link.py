@@ -13,7 +13,7 @@ import zmq
 from cluster import sockets
 from cluster.sockets import Address, endpoint
 from cluster.wire.messages import Credit, Join, Loaded, StatsCall, pack, unpack
-from cluster.worker.root_link import RootLeft, RootLink, RootUnreachable, reaching
+from cluster.worker.root_link import RootLate, RootLink, RootUnreachable, reaching
 from dllama.errors import PeerLost, ProtocolError
 
 EPOCH = 5
@@ -79,7 +79,7 @@ def test_another_kind_than_is_due_is_an_error(ends: Ends) -> None:
 
 
 def test_a_root_that_stays_silent_has_left(ends: Ends) -> None:
-    with pytest.raises(RootLeft):
+    with pytest.raises(RootLate):
         ends.link.receive(lambda: ends.n_idle >= 3)
     assert ends.n_idle == 3
 
@@ -99,7 +99,7 @@ def test_a_flood_of_strangers_does_not_keep_a_session_from_noticing(
     thread = threading.Thread(target=flood)
     thread.start()
     try:
-        with pytest.raises(RootLeft):
+        with pytest.raises(RootLate):
             ends.link.receive(lambda: ends.n_idle >= 10)
     finally:
         is_over.set()

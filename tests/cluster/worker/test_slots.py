@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.meeting_times import JOIN_DEADLINE_S
 from cluster.worker.challenge import VALID_S, Challenge
 from cluster.worker.slots import (
     DEFAULT_SESSIONS,
-    JOIN_DEADLINE_S,
     MAX_WAITING,
     MOST_SESSIONS,
     OPENS_BURST,

@@ -63,7 +63,8 @@ def test_amounts_are_those_of_the_type() -> None:
 
 
 def test_weights_are_read_as_models_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all types, in proportion; half layers take what they take behind weights."""
+    """Of all types, in proportion to the first, which is that of the model's layers; half layers
+    take what they take behind weights."""
     asked = []
 
     def read(qtype: QType, n_threads: int, n_bytes: int, step_s: float) -> Reading:
@@ -72,9 +73,10 @@ def test_weights_are_read_as_models_read_them(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(kernel_speed, "measure_reading", read)
     slow = measure_kernels([QType.Q8_0, QType.F16], 1, MEMORY)
-    assert asked == [(QType.F16, 1, MEMORY // 2)]
-    assert slow.types[0].read_gb_per_s == pytest.approx(1e-3)
-    assert slow.types[1].read_gb_per_s < 0.1 and slow.half_layer_us == pytest.approx(5e5)
+    assert asked == [(QType.Q8_0, 1, MEMORY // 2)]
+    assert [each.qtype for each in slow.types] == [QType.F16, QType.Q8_0]
+    assert slow.types[1].read_gb_per_s == pytest.approx(1e-3)
+    assert slow.types[0].read_gb_per_s < 0.1 and slow.half_layer_us == pytest.approx(5e5)
     monkeypatch.setattr(kernel_speed, "measure_reading", lambda *args: Reading(1e6, 0.0))
     assert measure_kernels([QType.Q8_0], 1, MEMORY).types[0].read_gb_per_s < 1e4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from dllama.qtypes import QType
 from dllama.runtime import reading_speed
-from dllama.runtime.reading_speed import measure_reading, told_apart
+from dllama.runtime.reading_speed import PAIRS, measure_reading, told_apart
+from dllama.runtime.step_speed import layer_bytes, tiny_model
 from tests.leaks import no_leaks
 
 __all__ = ["no_leaks"]
@@ -35,11 +37,12 @@ def test_disturbed_times_give_a_speed_all_the_same(thin_s: float, thick_s: float
     assert total_s == pytest.approx(thick_s)
 
 
-@pytest.mark.parametrize("n_bytes", [1, 16 << 20])
-def test_models_are_as_large_as_asked(
-    n_bytes: int, monkeypatch: pytest.MonkeyPatch, no_leaks: None
+@pytest.mark.parametrize("n_bytes", [1, 8 << 20, 16 << 20])
+@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0])
+def test_models_are_no_larger_than_asked(
+    qtype: QType, n_bytes: int, monkeypatch: pytest.MonkeyPatch, no_leaks: None
 ) -> None:
-    """And freed."""
+    """And freed. A thick layer of the largest shape has 239 MB in F32."""
     monkeypatch.setattr(reading_speed, "BUDGET_S", 0.001)
     read = []
 
@@ -48,11 +51,21 @@ def test_models_are_as_large_as_asked(
         return told_apart(thin, thick, *seconds)
 
     monkeypatch.setattr(reading_speed, "told_apart", told)
-    found = measure_reading(QType.Q4_0, 1, n_bytes, 0.0)
+    found = measure_reading(qtype, 1, n_bytes, 0.0)
     assert 0 < found.gb_per_s < 1e4
     if n_bytes == 1:
         assert [halves for halves, _ in read] == [2, 2]  # a layer each
     else:
         for halves, taken in read:
             of_layer = taken / (halves / 2)
-            assert abs(taken - n_bytes) <= max(of_layer / 2, of_layer - n_bytes)
+            assert n_bytes - of_layer < taken <= n_bytes
+        (thin_halves, _), (thick_halves, _) = read
+        assert thin_halves >= 2 * thick_halves, "bytes and half layers can be told apart"
+
+
+@pytest.mark.parametrize("qtype", [QType.F32, QType.Q4_0, QType.Q4_K])
+def test_the_bytes_of_a_layer_are_known_before_there_is_one(qtype: QType) -> None:
+    for shape in PAIRS[-1]:
+        with closing(tiny_model(1, qtype, 1, shape)) as model:
+            read = model.weights.layers[0].read_bytes(0)
+        assert layer_bytes(shape, qtype) == pytest.approx(read, rel=0.02)  # norms are no matrices

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = measured(settings)
     if args.json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps(report.as_json(), indent=1, allow_nan=False))
     else:
         from dllama.cli.terminal.plan_table import plan_view
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from cluster.planning.predict import Prediction, Predictor
+from cluster.planning.predict import PlanNode, Prediction, Predictor
 from dllama.errors import ShardError
-from dllama.sharding.memory import NodeMemory, short_of_memory
+from dllama.sharding.memory import NodeMemory, short_by_machine, short_of_memory
 from dllama.sharding.plan import Shard
 
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 128  # of the request whose time is made small
@@ -42,6 +42,16 @@ def request_s(prediction: Prediction) -> float:
     """Returns the time of a request: a prompt and an answer."""
     per_token = prediction.prompt.total / prediction.prompt_tokens
     return per_token * PROMPT_TOKENS + prediction.decode.total * ANSWER_TOKENS
+
+
+def node_memories(
+    nodes: Sequence[PlanNode], chosen: Sequence[int], needed: Sequence[int]
+) -> list[NodeMemory]:
+    """Returns what some of the nodes need, and what their machines have free."""
+    return [
+        NodeMemory(nodes[node].label, nodes[node].machine, n_bytes, nodes[node].free_bytes)
+        for node, n_bytes in zip(chosen, needed, strict=True)
+    ]
 
 
 class _Cost(NamedTuple):
@@ -95,7 +105,7 @@ class Search:
         return Plan(
             nodes, tuple(rounded), tuple(shards),
             self._predictor.predict(nodes, shards, self._prompt_tokens), needed,
-            not self._short(nodes, needed), is_equal,
+            not short_of_memory(node_memories(self._nodes, nodes, needed)), is_equal,
         )  # fmt: skip
 
     def _subsets(self) -> Iterator[tuple[int, ...]]:
@@ -103,10 +113,10 @@ class Search:
         not left out of for a slow one."""
         workers = range(1, len(self._nodes))
         if len(workers) <= MAX_EVERY_SUBSET:
-            seen = set()
+            seen, kind = set(), {worker: self._kind(worker) for worker in workers}
             for n in range(len(workers) + 1):
                 for subset in combinations(workers, n):
-                    kinds = tuple(self._kind(worker) for worker in subset)
+                    kinds = tuple(sorted(kind[worker] for worker in subset))
                     if kinds not in seen:  # another one of equal machines
                         yield (0, *subset)
                     seen.add(kinds)
@@ -117,15 +127,24 @@ class Search:
             yield (0, *sorted(fastest[:n]))
 
     def _kind(self, node: int) -> int:
-        """Returns the first node that is as fast, as large and linked to the root alike."""
-        network = self._predictor.network
-        own = self._nodes[node]
-        for other in range(1, node):
-            each = self._nodes[other]
-            is_alike = each.speeds == own.speeds and each.free_bytes == own.free_bytes
-            if is_alike and network.between(0, other) == network.between(0, node):
-                return other
-        return node
+        """Returns the first worker that any plan may have in place of this one."""
+        return next((other for other in range(1, node) if self._are_alike(other, node)), node)
+
+    def _are_alike(self, one: int, other: int) -> bool:
+        """Returns whether two workers are as fast, as large, each alone on its machine, and linked
+        to every other node alike."""
+        nodes, network = self._nodes, self._predictor.network
+        machines = [node.machine for node in nodes]
+        return (
+            nodes[one].speeds == nodes[other].speeds
+            and nodes[one].free_bytes == nodes[other].free_bytes
+            and machines.count(machines[one]) == machines.count(machines[other]) == 1
+            and all(
+                network.between(one, third) == network.between(other, third)
+                for third in range(len(nodes))
+                if third not in (one, other)
+            )
+        )
 
     def _alone_s(self, node: int) -> float:
         """Returns the time of a request on one node, had it the memory."""
@@ -184,24 +203,11 @@ class Search:
             shards = self._work.shards(list(shares))
         except ShardError:
             return None
-        needed: dict[str, float] = {}
-        free: dict[str, int] = {}
-        for node, shard in zip(nodes, shards, strict=True):
-            machine = self._nodes[node].machine
-            needed[machine] = needed.get(machine, 0.0) + self._work.memory_about(shard)
-            free[machine] = self._nodes[node].free_bytes
-        short = sum(max(0.0, needed[machine] - free[machine]) for machine in needed)
+        needed = [int(self._work.memory_about(shard)) for shard in shards]
+        short = sum(short_by_machine(node_memories(self._nodes, nodes, needed)).values())
         prediction = self._predictor.predict(nodes, shards, self._prompt_tokens)
         ranks = tuple(rank.total for rank in prediction.decode.ranks)
         return _Cost(short, request_s(prediction), ranks)
-
-    def _short(self, nodes: Sequence[int], needed: Sequence[int]) -> bool:
-        rows = [
-            NodeMemory(self._nodes[node].label, self._nodes[node].machine, n_bytes,
-                       self._nodes[node].free_bytes)
-            for node, n_bytes in zip(nodes, needed, strict=True)
-        ]  # fmt: skip
-        return bool(short_of_memory(rows))
 
 
 def choose(plans: Sequence[Plan]) -> Plan | None:

@@ -96,7 +96,12 @@ class ModelWork:
 
     def weight_bytes(self) -> int:
         """Returns the bytes that a decoded token reads on all nodes together."""
-        return int(sum(self.read(part, 1)[:, 0].sum() * self._units[part] for part in PARTS))
+        return int(self.token_bytes_by_type().sum())
+
+    def token_bytes_by_type(self) -> np.ndarray:
+        """Returns the bytes of weights of each type, (types,), that a decoded token reads on all
+        nodes together."""
+        return sum((self.read(part, 1)[:, 0] * self._units[part] for part in PARTS), np.zeros(1))
 
     def read(self, part: str, n_rows: int) -> np.ndarray:
         """Returns `amounts[part]` as a step of `n_rows` needs them: bytes that it reads, and values

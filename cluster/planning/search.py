@@ -18,6 +18,7 @@ MIN_GAIN = 0.05  # that a node has to bring: less is noise, and one node less ma
 STEPS = (0.08, 0.03, 0.01)  # of the whole, that shares are moved by
 SHARE_DIGITS = 4
 ROUNDS = 40  # moves of one size at most
+CORRECTIONS = 3  # searches more, where shares seemed to fit that do not
 SLOWEST = 2  # ranks that give something away: the slowest half layers may be of two
 
 
@@ -68,6 +69,7 @@ class Search:
     def __init__(self, predictor: Predictor, prompt_tokens: int = PROMPT_TOKENS) -> None:
         self._predictor, self._prompt_tokens = predictor, prompt_tokens
         self._work, self._nodes = predictor.work, predictor.nodes
+        self._more: dict[int, float] = {}  # bytes that nodes need beside `memory_about`
 
     def plans(self) -> list[Plan]:
         """Returns the root alone, every sensible subset with its best shares, and all nodes with
@@ -85,18 +87,36 @@ class Search:
 
     def best(self, nodes: tuple[int, ...]) -> Plan | None:
         """Returns the plan of these nodes with the best shares; None where they cannot be cut."""
+        self._more.clear()
         shares = self._first_shares(nodes)
         if self._cost(nodes, shares) is None:
             return None
-        for step in STEPS:
-            shares = self._climb(nodes, shares, step)
-        return self.plan(nodes, shares)
+        found = None
+        for _ in range(1 + CORRECTIONS):
+            for step in STEPS:
+                shares = self._climb(nodes, shares, step)
+            found = self.plan(nodes, shares)
+            if found is None or found.fits or not self._correct(found):
+                break
+        return found
+
+    def _correct(self, plan: Plan) -> bool:
+        """Counts more memory for the ranks of a plan that does not fit it, where it seemed to fit;
+        returns whether it did."""
+        cost = self._cost(plan.nodes, plan.shares)
+        if cost is None or cost.short_bytes > 0:
+            return False
+        for node, shard, n_bytes in zip(plan.nodes, plan.shards, plan.needed_bytes, strict=True):
+            more = n_bytes - self._work.memory_about(shard)
+            self._more[node] = max(self._more.get(node, 0.0), more)
+        return True
 
     def plan(
         self, nodes: tuple[int, ...], shares: Sequence[float], *, is_equal: bool = False
     ) -> Plan | None:
         """Returns the plan of given shares; None where the model cannot be cut like that."""
-        rounded = [round(share / sum(shares), SHARE_DIGITS) for share in shares]
+        least = 10.0**-SHARE_DIGITS  # a rank with less would be no rank
+        rounded = [max(least, round(share / sum(shares), SHARE_DIGITS)) for share in shares]
         try:
             shards = self._work.shards(rounded)
         except ShardError:
@@ -161,7 +181,7 @@ class Search:
             except ShardError:
                 return [1.0 / len(nodes)] * len(nodes)
             over = [
-                self._work.memory_about(shard) / max(1, self._nodes[node].free_bytes)
+                self._memory_about(node, shard) / max(1, self._nodes[node].free_bytes)
                 for node, shard in zip(nodes, shards, strict=True)
             ]
             if max(over) <= 1.0:
@@ -203,11 +223,14 @@ class Search:
             shards = self._work.shards(list(shares))
         except ShardError:
             return None
-        needed = [int(self._work.memory_about(shard)) for shard in shards]
+        needed = [self._memory_about(*each) for each in zip(nodes, shards, strict=True)]
         short = sum(short_by_machine(node_memories(self._nodes, nodes, needed)).values())
         prediction = self._predictor.predict(nodes, shards, self._prompt_tokens)
         ranks = tuple(rank.total for rank in prediction.decode.ranks)
         return _Cost(short, request_s(prediction), ranks)
+
+    def _memory_about(self, node: int, shard: Shard) -> int:
+        return int(self._work.memory_about(shard) + self._more.get(node, 0.0))
 
 
 def choose(plans: Sequence[Plan]) -> Plan | None:

@@ -65,7 +65,7 @@ def test_all_that_are_asked_for_may_be_best() -> None:
 
 def test_use_all_is_not_offered_where_it_is_in_use() -> None:
     """Three fit apart, and two of one machine do not fit together."""
-    pair = [replace(node(name, free_gb=0.35), machine="one") for name in "bc"]
+    pair = [replace(node(name, free_gb=0.3), machine="one") for name in "bc"]
     nodes = [node("a"), *pair]
     plans = Search(predictor(nodes, FAST)).plans()
     everyone = with_everyone(plans)

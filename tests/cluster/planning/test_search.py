@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from cluster.mesh.sync_type import SyncType
 from cluster.planning.explain import verdict, why_left_out
 from cluster.planning.links import LinkPoint, LinkSpeed, Network
-from cluster.planning.predict import Predictor
+from cluster.planning.predict import PlanNode, Predictor
 from cluster.planning.search import MIN_GAIN, Plan, Search, choose, with_everyone
+from cluster.planning.work import ModelWork
+from dllama.qtypes import QType
 from tests.cluster.planning.clusters import GB, SLOW, llama_1b, node, predictor, work_of
 
 FAST = LinkSpeed.rated(20, 10.0)
@@ -99,6 +102,43 @@ def test_shares_follow_memory_where_the_fast_node_is_small() -> None:
     assert best is not None and best.nodes == (0, 1)
     assert best.needed_bytes[0] <= 0.63 * GB
     assert best.shares[0] < 0.55  # by speed alone it had two thirds
+
+
+def small_third() -> tuple[list[PlanNode], ModelWork]:
+    """Three nodes of which the last one is small: its peak is a tensor that arrives."""
+    nodes = [node("a", free_gb=0.84), node("b", free_gb=0.84), node("c", 5, free_gb=0.172)]
+    return nodes, work_of()
+
+
+def cut_blocks() -> tuple[list[PlanNode], ModelWork]:
+    """A mixture on eight nodes, of which two keep the scales of blocks on both sides of a cut."""
+    config = llama_1b(
+        arch="qwen3moe", hidden_dim=768, n_experts=64, n_active_experts=8, is_tied=False
+    )
+    nodes = [node(str(i), free_gb=660e6 / GB) for i in range(8)]
+    return nodes, work_of(config, QType.Q4_K)
+
+
+@pytest.mark.parametrize("case", [small_third, cut_blocks])
+def test_shares_that_only_seem_to_fit_are_searched_again(
+    case: Callable[[], tuple[list[PlanNode], ModelWork]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is estimated while shares are searched, and known of what was found."""
+    nodes, work = case()
+    everyone = tuple(range(len(nodes)))
+    search = Search(predictor(nodes, FAST, work))
+    found = search.best(everyone)
+    assert found is not None and found.fits
+    monkeypatch.setattr("cluster.planning.search.CORRECTIONS", 0)
+    first = search.best(everyone)
+    assert first is not None and not first.fits
+    assert found.request_s < 1.1 * first.request_s
+
+
+def test_a_node_with_next_to_no_memory_is_in_a_plan_that_does_not_fit() -> None:
+    plans = plans_of([node("a"), node("b", free_gb=0.05)], FAST)
+    [both] = [p for p in plans if p.nodes == (0, 1) and not p.is_equal]
+    assert not both.fits and both.shares[1] > 0
 
 
 def test_nothing_fits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -53,6 +54,17 @@ class LinkSpeed:
             for p in self.points
         ]
         return replace(self, points=points)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these figures can be: payloads of growing size, each in a time above zero."""
+        sizes = [p.n_bytes for p in self.points]
+        return (
+            bool(sizes)
+            and all(small < large for small, large in pairwise(sizes))
+            and all(0 < us < math.inf for p in self.points for us in (p.p50_us, p.p99_us))
+            and all(0 <= p.cpu_us < math.inf for p in self.points)
+        )
 
     @property
     def latency_us(self) -> float:

@@ -86,6 +86,16 @@ def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
     assert f"since a prompt takes {network_s:.1f} s of network alone, and {alone_s:.1f} s" in reason
 
 
+def test_a_link_of_unknown_bandwidth_brings_no_node() -> None:
+    """At 100 Mbit/s one of two nodes is chosen; the link's shortest exchange alone changes nothing."""
+    nodes = [node("a", 13), node("b", 13)]
+    sizes = (2 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20)
+    whole = LinkSpeed([LinkPoint(n, 200 + 0.08 * n, 900.0) for n in sizes])
+    for link in (whole, LinkSpeed(whole.points[:1])):
+        chosen = choose(plans_of(nodes, link))
+        assert chosen is not None and chosen.nodes == (0,)
+
+
 def test_memory_needs_a_node_that_slows_down() -> None:
     nodes = [node("a", free_gb=1.0), node("b", free_gb=4)]
     plans = plans_of(nodes, SLOW)

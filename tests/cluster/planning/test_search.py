@@ -87,7 +87,7 @@ def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
 
 
 def test_a_link_of_unknown_bandwidth_brings_no_node() -> None:
-    """At 100 Mbit/s one of two nodes is chosen; the link's shortest exchange alone changes nothing."""
+    """At 100 Mbit/s one of two is chosen, also where one short exchange is all that is known."""
     nodes = [node("a", 13), node("b", 13)]
     sizes = (2 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20)
     whole = LinkSpeed([LinkPoint(n, 200 + 0.08 * n, 900.0) for n in sizes])

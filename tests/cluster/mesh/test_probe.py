@@ -166,9 +166,7 @@ def test_an_exchange_that_is_held_up_does_not_end_a_measurement(
 
 
 def test_a_size_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with meshed(2) as made:
-        for mesh in made:
-            mesh.links.sequence = 1
-        exchange = probe._Exchange(made[0].links, 1)
-        with pytest.raises(ProtocolError, match="unknown size 3"):
-            together([lambda: exchange.swap(0, 3), lambda: probe._follow(made[1].links, 0)])
+    announced = iter([3, probe.LAST])
+    monkeypatch.setattr(probe._Exchange, "swap", lambda *args: next(announced))
+    with pytest.raises(ProtocolError, match="unknown size 3"):
+        probe._follow(cast(MeshLinks, None), 0)

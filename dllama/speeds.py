@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -31,6 +32,20 @@ class KernelSpeeds:
     attention_gop_per_s: float
     sum_gb_per_s: float  # partial sums that are encoded, and added up
     long_half_layer_us: float = 0.0  # of a group of a long step, apart from kernels
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these figures can be: positive and finite, and of each type once."""
+        some = [self.step_us, self.half_layer_us, self.vector_gvalue_per_s,
+                self.attention_gop_per_s, self.sum_gb_per_s]  # fmt: skip
+        for each in self.types:
+            some += [each.read_gb_per_s, each.multiply_gop_per_s]
+        any_ = [self.long_half_layer_us, *(each.expand_ns for each in self.types)]
+        return (
+            0 < len(self.types) == len({each.qtype for each in self.types})
+            and all(0 < n < math.inf for n in some)
+            and all(0 <= n < math.inf for n in any_)
+        )
 
     def slowed(self, part: float) -> KernelSpeeds:
         """Returns the speeds of a node that has this part of its processors' time."""

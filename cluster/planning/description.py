@@ -74,7 +74,9 @@ def parse_description(text: str) -> Description:
         raise ConfigError(f"there are {len(nodes)} nodes, and at most {MAX_NODES} are planned for")
     labels = [node.label for node in nodes]
     if len(set(labels)) < len(labels):
-        raise ConfigError(f"two nodes have one name: {', '.join(labels)}")
+        raise ConfigError(
+            f"two nodes have one name: {', '.join(labels)}; expected a name of its own for each"
+        )
     links = dict(_links(found.get("links", []), labels))
     rest = None
     if "network" in found or (len(nodes) > 1 and not links):
@@ -114,19 +116,21 @@ def _links(tables: object, labels: list[str]) -> Iterator[tuple[tuple[int, int],
     for each in tables:
         table = _table(each, "a link")
         ends = table.get("between")
-        if not isinstance(ends, list) or len(ends) != 2 or not set(ends) <= set(labels):
+        names = ends if isinstance(ends, list) else []
+        is_pair = len(names) == 2 and names[0] != names[1]
+        if not is_pair or any(name not in labels for name in names):
             raise ConfigError(
-                f"a link is between {ends!r}; expected the names of two nodes among "
+                f"a link is between {ends!r}; expected the names of two different nodes among "
                 f"{', '.join(labels)}"
             )
-        first, second = sorted(labels.index(end) for end in ends)
-        yield (first, second), _link(table, f"the link of {ends[0]} and {ends[1]}")
+        first, second = sorted(labels.index(name) for name in names)
+        yield (first, second), _link(table, f"the link of {names[0]} and {names[1]}")
 
 
 def _link(table: Table, what: str) -> LinkSpeed:
     _check_keys(table, {"between", "interface", "latency_us", "gbit_per_s"}, what)
     latency, gbit = (_number(table, key, what) for key in ("latency_us", "gbit_per_s"))
-    return LinkSpeed.rated(latency, gbit, str(table.get("interface", "")))
+    return LinkSpeed.rated(latency, gbit, _text(table, "interface", what, ""))
 
 
 def _model(table: Table) -> tuple[ModelConfig, QType]:
@@ -135,30 +139,36 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
     sizes = {key: _size(table, key) for key in SIZES}
     if sizes["n_heads"] % sizes["n_kv_heads"]:
         raise ConfigError("the model's n_heads is no multiple of its n_kv_heads")
-    arch, type_name = table.get("arch", "llama"), table.get("type", "Q4_0")
+    arch, type_name, name = (
+        _text(table, key, "the model", default)
+        for key, default in (("arch", "llama"), ("type", "Q4_0"), ("name", "model"))
+    )
+    is_tied = table.get("is_tied", False)
+    if not isinstance(is_tied, bool):
+        raise ConfigError(f"the model has is_tied {is_tied!r}; expected true or false")
     types = {qtype.name: qtype for qtype in COMPUTABLE}
     if arch not in FAMILIES or type_name not in types:
         raise ConfigError(
             f"the model is of arch {arch!r} and type {type_name!r}; expected one of "
             f"{', '.join(FAMILIES)}, and one of {', '.join(types)}"
         )
-    if FAMILIES[str(arch)].attention in (ATTENTION_OR_DELTA, LATENT_ATTENTION):
+    if FAMILIES[arch].attention in (ATTENTION_OR_DELTA, LATENT_ATTENTION):
         raise ConfigError(
             f"models of arch {arch} have layers that a description cannot tell of; name a model "
             "file in its place (-m)"
         )
-    rule = FAMILIES[str(arch)].windows
+    rule = FAMILIES[arch].windows
     window = _size(table, "window") if "window" in table else rule.default
     layers = pattern_of(sizes["n_layers"], rule.every) if window else []
     config = ModelConfig(
-        arch=str(arch), name=str(table.get("name", "model")), dim=sizes["dim"],
+        arch=arch, name=name, dim=sizes["dim"],
         hidden_dim=sizes["hidden_dim"], n_layers=sizes["n_layers"], n_heads=sizes["n_heads"],
         n_kv_heads=sizes["n_kv_heads"], head_dim=sizes["head_dim"],
         vocab_size=sizes["vocab_size"], max_seq_len=_size(table, "max_seq_len", 8192),
-        norm_epsilon=1e-5, rope_theta=5e5, is_tied=bool(table.get("is_tied", False)),
+        norm_epsilon=1e-5, rope_theta=5e5, is_tied=is_tied,
         attention_layers=layers_of(rule, window, layers),
     )  # fmt: skip
-    return config, types[str(type_name)]
+    return config, types[type_name]
 
 
 def _size(table: Table, key: str, default: int | None = None) -> int:
@@ -181,6 +191,13 @@ def _check_keys(table: Table, known: set[str], what: str) -> None:
             f"{what} has {', '.join(unknown)}, which nobody reads; known are "
             f"{', '.join(sorted(known))}"
         )
+
+
+def _text(table: Table, key: str, what: str, default: str) -> str:
+    value = table.get(key, default)
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} has {key} {value!r}; expected a text")
+    return value
 
 
 def _number(table: Table, key: str, what: str, default: float | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -42,7 +43,10 @@ class LinkSpeed:
         return cls(points, interface)
 
     def scaled(self, up_to_bytes: int, factor: float) -> LinkSpeed:
-        """Returns a link whose short exchanges take `factor` times as long."""
+        """Returns a link whose short exchanges take `factor` times as long; the same where its
+        bandwidth is read from one of them."""
+        if any(p.n_bytes <= up_to_bytes for p in self.points[-2:]):
+            return self
         points = [
             replace(p, p50_us=p.p50_us * factor, p99_us=p.p99_us * factor)
             if p.n_bytes <= up_to_bytes
@@ -50,6 +54,17 @@ class LinkSpeed:
             for p in self.points
         ]
         return replace(self, points=points)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these figures can be: payloads of growing size, each in a time above zero."""
+        sizes = [p.n_bytes for p in self.points]
+        return (
+            bool(sizes)
+            and all(small < large for small, large in pairwise(sizes))
+            and all(0 < us < math.inf for p in self.points for us in (p.p50_us, p.p99_us))
+            and all(0 <= p.cpu_us < math.inf for p in self.points)
+        )
 
     @property
     def latency_us(self) -> float:
@@ -61,9 +76,11 @@ class LinkSpeed:
         return self.points[0].p99_us
 
     @property
-    def gbit_per_s(self) -> float:
-        """What the largest two payloads tell of the bandwidth in each direction."""
-        return 8e-3 / self._us_per_byte if self._us_per_byte else float("inf")
+    def gbit_per_s(self) -> float | None:
+        """What the largest two payloads tell of the bandwidth in each direction; None where they
+        tell nothing: there is one payload only, or the larger one took no longer."""
+        us_per_byte = self._us_per_byte
+        return 8e-3 / us_per_byte if us_per_byte else None
 
     @property
     def _us_per_byte(self) -> float:
@@ -73,7 +90,8 @@ class LinkSpeed:
         return max(0.0, large.p50_us - small.p50_us) / (large.n_bytes - small.n_bytes)
 
     def seconds(self, n_bytes: float) -> float:
-        """Returns the time of an exchange, between two measured payloads in proportion."""
+        """Returns the time of an exchange, between two measured payloads in proportion. Where no
+        bandwidth is known, longer ones are no faster by the byte than the longest was."""
         first, last = self.points[0], self.points[-1]
         if n_bytes <= first.n_bytes:
             return first.p50_us / 1e6
@@ -81,7 +99,8 @@ class LinkSpeed:
             if n_bytes <= large.n_bytes:
                 part = (n_bytes - small.n_bytes) / (large.n_bytes - small.n_bytes)
                 return (small.p50_us + part * (large.p50_us - small.p50_us)) / 1e6
-        return (last.p50_us + (n_bytes - last.n_bytes) * self._us_per_byte) / 1e6
+        us_per_byte = self._us_per_byte or last.p50_us / max(1, last.n_bytes)
+        return (last.p50_us + (n_bytes - last.n_bytes) * us_per_byte) / 1e6
 
     def cpu_seconds(self, n_bytes: float) -> float:
         """Returns the processor time that the sockets of one node take of an exchange: that of the

@@ -32,6 +32,11 @@ class PlanNode:
     free_bytes: int
 
 
+def reading_s(work: ModelWork, node: PlanNode) -> float:
+    """Returns the seconds in which one node would read all weights of a decoded token."""
+    return float((work.token_bytes_by_type() / _rates(work, node.speeds)[0]).sum())
+
+
 class RankTime(NamedTuple):
     """Seconds of a rank's computing in a step: of all its half layers, and of the head."""
 

@@ -32,17 +32,18 @@ class PlanReport:
     plans: Sequence[Plan]
     chosen: Plan | None
     is_simulated: bool
+    uses_all: bool = False  # the chosen plan leaves the fewest nodes out
 
     @property
     def verdict(self) -> str:
-        return verdict(self.plans, self.chosen, self.nodes)
+        return verdict(self.work, self.plans, self.chosen, self.nodes, uses_all=self.uses_all)
 
     def left_out(self) -> dict[str, str]:
         """Returns the nodes that the chosen plan does without, and why."""
         if self.chosen is None:
             return {}
         return {
-            node.label: why_left_out(self.plans, self.chosen, i, self.nodes)
+            node.label: why_left_out(self.plans, self.chosen, i, self.nodes, uses_all=self.uses_all)
             for i, node in enumerate(self.nodes)
             if i not in self.chosen.nodes
         }

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from cluster.planning.predict import Prediction, Predictor
+from cluster.planning.predict import PlanNode, Prediction, Predictor
 from dllama.errors import ShardError
-from dllama.sharding.memory import NodeMemory, short_of_memory
+from dllama.sharding.memory import NodeMemory, short_by_machine, short_of_memory
 from dllama.sharding.plan import Shard
 
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 128  # of the request whose time is made small
@@ -18,6 +18,7 @@ MIN_GAIN = 0.05  # that a node has to bring: less is noise, and one node less ma
 STEPS = (0.08, 0.03, 0.01)  # of the whole, that shares are moved by
 SHARE_DIGITS = 4
 ROUNDS = 40  # moves of one size at most
+CORRECTIONS = 3  # searches more, where shares seemed to fit that do not
 SLOWEST = 2  # ranks that give something away: the slowest half layers may be of two
 
 
@@ -44,6 +45,16 @@ def request_s(prediction: Prediction) -> float:
     return per_token * PROMPT_TOKENS + prediction.decode.total * ANSWER_TOKENS
 
 
+def node_memories(
+    nodes: Sequence[PlanNode], chosen: Sequence[int], needed: Sequence[int]
+) -> list[NodeMemory]:
+    """Returns what some of the nodes need, and what their machines have free."""
+    return [
+        NodeMemory(nodes[node].label, nodes[node].machine, n_bytes, nodes[node].free_bytes)
+        for node, n_bytes in zip(chosen, needed, strict=True)
+    ]
+
+
 class _Cost(NamedTuple):
     """What is made small: first the bytes that memory is short of, then a request's seconds."""
 
@@ -58,6 +69,7 @@ class Search:
     def __init__(self, predictor: Predictor, prompt_tokens: int = PROMPT_TOKENS) -> None:
         self._predictor, self._prompt_tokens = predictor, prompt_tokens
         self._work, self._nodes = predictor.work, predictor.nodes
+        self._more: dict[int, float] = {}  # bytes that nodes need beside `memory_about`
 
     def plans(self) -> list[Plan]:
         """Returns the root alone, every sensible subset with its best shares, and all nodes with
@@ -75,18 +87,36 @@ class Search:
 
     def best(self, nodes: tuple[int, ...]) -> Plan | None:
         """Returns the plan of these nodes with the best shares; None where they cannot be cut."""
+        self._more.clear()
         shares = self._first_shares(nodes)
         if self._cost(nodes, shares) is None:
             return None
-        for step in STEPS:
-            shares = self._climb(nodes, shares, step)
-        return self.plan(nodes, shares)
+        found = None
+        for _ in range(1 + CORRECTIONS):
+            for step in STEPS:
+                shares = self._climb(nodes, shares, step)
+            found = self.plan(nodes, shares)
+            if found is None or found.fits or not self._correct(found):
+                break
+        return found
+
+    def _correct(self, plan: Plan) -> bool:
+        """Counts more memory for the ranks of a plan that does not fit it, where it seemed to fit;
+        returns whether it did."""
+        cost = self._cost(plan.nodes, plan.shares)
+        if cost is None or cost.short_bytes > 0:
+            return False
+        for node, shard, n_bytes in zip(plan.nodes, plan.shards, plan.needed_bytes, strict=True):
+            more = n_bytes - self._work.memory_about(shard)
+            self._more[node] = max(self._more.get(node, 0.0), more)
+        return True
 
     def plan(
         self, nodes: tuple[int, ...], shares: Sequence[float], *, is_equal: bool = False
     ) -> Plan | None:
         """Returns the plan of given shares; None where the model cannot be cut like that."""
-        rounded = [round(share / sum(shares), SHARE_DIGITS) for share in shares]
+        least = 10.0**-SHARE_DIGITS  # a rank with less would be no rank
+        rounded = [max(least, round(share / sum(shares), SHARE_DIGITS)) for share in shares]
         try:
             shards = self._work.shards(rounded)
         except ShardError:
@@ -95,7 +125,7 @@ class Search:
         return Plan(
             nodes, tuple(rounded), tuple(shards),
             self._predictor.predict(nodes, shards, self._prompt_tokens), needed,
-            not self._short(nodes, needed), is_equal,
+            not short_of_memory(node_memories(self._nodes, nodes, needed)), is_equal,
         )  # fmt: skip
 
     def _subsets(self) -> Iterator[tuple[int, ...]]:
@@ -103,10 +133,10 @@ class Search:
         not left out of for a slow one."""
         workers = range(1, len(self._nodes))
         if len(workers) <= MAX_EVERY_SUBSET:
-            seen = set()
+            seen, kind = set(), {worker: self._kind(worker) for worker in workers}
             for n in range(len(workers) + 1):
                 for subset in combinations(workers, n):
-                    kinds = tuple(self._kind(worker) for worker in subset)
+                    kinds = tuple(sorted(kind[worker] for worker in subset))
                     if kinds not in seen:  # another one of equal machines
                         yield (0, *subset)
                     seen.add(kinds)
@@ -117,15 +147,24 @@ class Search:
             yield (0, *sorted(fastest[:n]))
 
     def _kind(self, node: int) -> int:
-        """Returns the first node that is as fast, as large and linked to the root alike."""
-        network = self._predictor.network
-        own = self._nodes[node]
-        for other in range(1, node):
-            each = self._nodes[other]
-            is_alike = each.speeds == own.speeds and each.free_bytes == own.free_bytes
-            if is_alike and network.between(0, other) == network.between(0, node):
-                return other
-        return node
+        """Returns the first worker that any plan may have in place of this one."""
+        return next((other for other in range(1, node) if self._are_alike(other, node)), node)
+
+    def _are_alike(self, one: int, other: int) -> bool:
+        """Returns whether two workers are as fast, as large, each alone on its machine, and linked
+        to every other node alike."""
+        nodes, network = self._nodes, self._predictor.network
+        machines = [node.machine for node in nodes]
+        return (
+            nodes[one].speeds == nodes[other].speeds
+            and nodes[one].free_bytes == nodes[other].free_bytes
+            and machines.count(machines[one]) == machines.count(machines[other]) == 1
+            and all(
+                network.between(one, third) == network.between(other, third)
+                for third in range(len(nodes))
+                if third not in (one, other)
+            )
+        )
 
     def _alone_s(self, node: int) -> float:
         """Returns the time of a request on one node, had it the memory."""
@@ -142,7 +181,7 @@ class Search:
             except ShardError:
                 return [1.0 / len(nodes)] * len(nodes)
             over = [
-                self._work.memory_about(shard) / max(1, self._nodes[node].free_bytes)
+                self._memory_about(node, shard) / max(1, self._nodes[node].free_bytes)
                 for node, shard in zip(nodes, shards, strict=True)
             ]
             if max(over) <= 1.0:
@@ -184,24 +223,14 @@ class Search:
             shards = self._work.shards(list(shares))
         except ShardError:
             return None
-        needed: dict[str, float] = {}
-        free: dict[str, int] = {}
-        for node, shard in zip(nodes, shards, strict=True):
-            machine = self._nodes[node].machine
-            needed[machine] = needed.get(machine, 0.0) + self._work.memory_about(shard)
-            free[machine] = self._nodes[node].free_bytes
-        short = sum(max(0.0, needed[machine] - free[machine]) for machine in needed)
+        needed = [self._memory_about(*each) for each in zip(nodes, shards, strict=True)]
+        short = sum(short_by_machine(node_memories(self._nodes, nodes, needed)).values())
         prediction = self._predictor.predict(nodes, shards, self._prompt_tokens)
         ranks = tuple(rank.total for rank in prediction.decode.ranks)
         return _Cost(short, request_s(prediction), ranks)
 
-    def _short(self, nodes: Sequence[int], needed: Sequence[int]) -> bool:
-        rows = [
-            NodeMemory(self._nodes[node].label, self._nodes[node].machine, n_bytes,
-                       self._nodes[node].free_bytes)
-            for node, n_bytes in zip(nodes, needed, strict=True)
-        ]  # fmt: skip
-        return bool(short_of_memory(rows))
+    def _memory_about(self, node: int, shard: Shard) -> int:
+        return int(self._work.memory_about(shard) + self._more.get(node, 0.0))
 
 
 def choose(plans: Sequence[Plan]) -> Plan | None:

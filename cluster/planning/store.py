@@ -1,12 +1,13 @@
 """Measurements on disk, so that the next start costs nothing: kernels by machine and by the version
-of the kernels, links by their two machines. A file that is damaged counts as none."""
+of the kernels, links by their two machines, in any order. A file that is damaged counts as none,
+and so does an entry that cannot be."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_AGE_S = 7 * 86_400.0
 MAX_NODES, MAX_LINKS = 256, 2048
 MAX_FILE_BYTES = 8 << 20
+LEAST_LONGEST = 64 << 10  # bytes of a link's longest exchange (cluster/mesh/probe.py)
 Key = Annotated[str, MaxLength(2048)]
 
 
@@ -67,32 +69,33 @@ class MeasurementStore:
     def find(self, keys: Sequence[str], types: Sequence[QType], now: float) -> Measurements | None:
         """Returns what is known of these nodes, the root first; None unless all of it is."""
         kept = self._read()
-        kernels = {k.key: k.speeds for k in kept.kernels if _is_new(k.measured_at, now)}
-        links = {tuple(k.keys): k.speed for k in kept.links if _is_new(k.measured_at, now)}
+        links = {frozenset(k.keys): k.speed for k in kept.links if _is_new(k.measured_at, now)}
         speeds, found = [], []
         for key in keys:
-            each = kernels.get(key)
-            if each is None or any(each.of(qtype) is None for qtype in types):
+            runs = [k for k in kept.kernels if k.key == key and _is_new(k.measured_at, now)]
+            each = _speeds_of([run.speeds for run in runs], types)
+            if each is None:
                 return None
             speeds.append(each)
         for high in range(len(keys)):
             for low in range(high):
-                link = links.get((keys[low], keys[high]))
+                link = links.get(frozenset((keys[low], keys[high])))
                 if link is None:
                     return None
                 found.append(MeasuredLink(low, high, link))
         return Measurements(speeds, found)
 
     def keep(self, keys: Sequence[str], found: Measurements, now: float) -> None:
-        """Writes what was measured, in place of what was known. A disk that takes nothing is told
-        and else no harm."""
+        """Writes what was measured, in place of what was known of the same types and links. A disk
+        that takes nothing is told and else no harm."""
         if self._file is None:
             return
         kept = self._read()
-        pairs = {(keys[link.low], keys[link.high]) for link in found.links}
-        kernels = [k for k in kept.kernels if k.key not in keys]
-        kernels += [KeptKernels(k, now, s) for k, s in zip(keys, found.speeds, strict=True)]
-        links = [k for k in kept.links if tuple(k.keys) not in pairs]
+        pairs = {frozenset((keys[link.low], keys[link.high])) for link in found.links}
+        new = dict(zip(keys, found.speeds, strict=True))
+        kernels = [k for k in (_without(k, new.get(k.key)) for k in kept.kernels) if k is not None]
+        kernels += [KeptKernels(key, now, each) for key, each in new.items()]
+        links = [k for k in kept.links if frozenset(k.keys) not in pairs]
         links += [KeptLink([keys[a.low], keys[a.high]], now, a.speed) for a in found.links]
         whole = Kept(kernels[-MAX_NODES:], links[-MAX_LINKS:])
         try:
@@ -113,7 +116,33 @@ class MeasurementStore:
         except (OSError, ValueError, RecursionError, ProtocolError):
             return Kept()
         assert isinstance(kept, Kept)
+        return Kept(
+            [each for each in kept.kernels if each.speeds.is_sound],
+            [each for each in kept.links if len(each.keys) == 2 and _is_whole(each.speed)],
+        )
+
+
+def _speeds_of(runs: Sequence[KernelSpeeds], types: Sequence[QType]) -> KernelSpeeds | None:
+    """Returns the speeds for these types of one node, whose runs measured one type or another;
+    None where a type is missing. What is of no type is of the last run."""
+    known = {each.qtype: each for run in runs for each in run.types}
+    if not runs or not known.keys() >= set(types):
+        return None
+    return replace(runs[-1], types=[known[qtype] for qtype in sorted(set(types))])
+
+
+def _without(kept: KeptKernels, new: KernelSpeeds | None) -> KeptKernels | None:
+    """Returns an entry without the types that were measured anew; None where it has no others."""
+    if new is None:
         return kept
+    types = [each for each in kept.speeds.types if new.of(each.qtype) is None]
+    return replace(kept, speeds=replace(kept.speeds, types=types)) if types else None
+
+
+def _is_whole(speed: LinkSpeed) -> bool:
+    """Returns whether a link can be as it is kept, and was measured as far as its bandwidth shows:
+    earlier releases stopped at any size."""
+    return speed.is_sound and speed.points[-1].n_bytes >= LEAST_LONGEST
 
 
 def _is_new(measured_at: float, now: float) -> bool:

@@ -133,7 +133,7 @@ class PlannedShares:
         nodes = some.nodes(facts)
         plans = Search(Predictor(self._work, nodes, some.network(), self._sync_type)).plans()
         chosen = (with_everyone if self._uses_all else choose)(plans)
-        log.info("%s", verdict(plans, chosen, nodes))
+        log.info("%s", verdict(self._work, plans, chosen, nodes, uses_all=self._uses_all))
         if chosen is None:  # perhaps with fewer KV pages: that is decided elsewhere
             return Arranged(candidates, {})
         used, left_out = [], {}
@@ -142,7 +142,7 @@ class PlannedShares:
                 share = chosen.shares[chosen.nodes.index(position)] / chosen.shares[0]
                 used.append(candidate._replace(share=share))
             else:
-                reason = why_left_out(plans, chosen, position, nodes)
+                reason = why_left_out(plans, chosen, position, nodes, uses_all=self._uses_all)
                 left_out[candidate.address] = reason
         self._plans[frozenset(c.address for c in used)] = chosen
         return Arranged(used, left_out)

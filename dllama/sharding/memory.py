@@ -169,11 +169,23 @@ def _widest(cuts: Sequence[Cut], table: Mapping[str, Tensor], axis: Axis) -> int
 
 def short_of_memory(nodes: Sequence[NodeMemory]) -> list[int]:
     """Returns the positions of the nodes whose machine cannot hold all ranks that are on it."""
-    needed = _needed_by_machine(nodes)
-    return [i for i, node in enumerate(nodes) if needed[node.machine] > node.available_bytes]
+    short = short_by_machine(nodes)
+    return [i for i, node in enumerate(nodes) if short[node.machine] > 0]
 
 
-def _needed_by_machine(nodes: Sequence[NodeMemory]) -> dict[str, int]:
+def short_by_machine(nodes: Sequence[NodeMemory]) -> dict[str, int]:
+    """Returns the bytes that each machine is short of for all ranks that are on it, 0 where they
+    fit."""
+    needed = needed_by_machine(nodes)
+    short = dict.fromkeys(needed, 0)
+    for node in nodes:
+        lacks = needed[node.machine] - node.available_bytes
+        short[node.machine] = max(short[node.machine], lacks)
+    return short
+
+
+def needed_by_machine(nodes: Sequence[NodeMemory]) -> dict[str, int]:
+    """Returns the bytes that all ranks of each machine need together."""
     needed: dict[str, int] = {}
     for node in nodes:
         needed[node.machine] = needed.get(node.machine, 0) + node.needed_bytes
@@ -185,7 +197,7 @@ def check_fits(nodes: Sequence[NodeMemory]) -> None:
     short = [nodes[i] for i in short_of_memory(nodes)]
     if not short:
         return
-    needed = _needed_by_machine(nodes)
+    needed = needed_by_machine(nodes)
     table = "; ".join(
         f"{n.label} needs {_gb(n.needed_bytes)} and has {_gb(n.available_bytes)} free"
         + (

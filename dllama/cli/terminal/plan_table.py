@@ -48,10 +48,10 @@ def _nodes(report: PlanReport) -> Table:
 def _links(links: Sequence[NamedLink]) -> Table:
     table = _table("link", "through", "latency", "99 %", "Gbit/s")
     for link in links:
-        speed = link.speed
+        speed, gbit = link.speed, link.speed.gbit_per_s
         table.add_row(
             " - ".join(link.between), speed.interface or "?", f"{speed.latency_us:.0f} µs",
-            f"{speed.latency_p99_us:.0f} µs", f"{speed.gbit_per_s:.3g}",
+            f"{speed.latency_p99_us:.0f} µs", "?" if gbit is None else f"{gbit:.3g}",
         )  # fmt: skip
     return table
 

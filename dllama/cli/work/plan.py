@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = measured(settings)
     if args.json:
-        print(json.dumps(report.as_json(), indent=1))
+        print(json.dumps(report.as_json(), indent=1, allow_nan=False))
     else:
         from dllama.cli.terminal.plan_table import plan_view
 
@@ -56,7 +56,10 @@ def simulated(found: Description, settings: EngineSettings) -> PlanReport:
     predictor = Predictor(work, found.nodes, found.network, SyncType(settings.sync_type))
     plans = Search(predictor).plans()
     chosen = (with_everyone if settings.use_all else choose)(plans)
-    return PlanReport(work, found.nodes, found.links, plans, chosen, is_simulated=True)
+    return PlanReport(
+        work, found.nodes, found.links, plans, chosen, is_simulated=True,
+        uses_all=settings.use_all,
+    )  # fmt: skip
 
 
 def measured(settings: EngineSettings) -> PlanReport:
@@ -76,7 +79,10 @@ def measured(settings: EngineSettings) -> PlanReport:
     nodes = found.nodes(facts)
     plans = Search(Predictor(work, nodes, found.network(), config.sync_type)).plans()
     chosen = (with_everyone if settings.use_all else choose)(plans)
-    return PlanReport(work, nodes, found.named_links(facts), plans, chosen, is_simulated=False)
+    return PlanReport(
+        work, nodes, found.named_links(facts), plans, chosen, is_simulated=False,
+        uses_all=settings.use_all,
+    )  # fmt: skip
 
 
 def room(settings: EngineSettings, max_seq_len: int) -> Room:

@@ -23,11 +23,27 @@ def test_times_lie_between_those_measured() -> None:
     assert link.latency_p99_us == 90
 
 
-def test_a_link_that_gets_no_slower_with_bytes_has_no_end() -> None:
-    link = LinkSpeed([LinkPoint(1000, 50, 90), LinkPoint(3000, 40, 90)])
-    assert link.gbit_per_s == float("inf")
-    assert link.seconds(1 << 20) == pytest.approx(40e-6)
-    assert link.wire_seconds(1 << 20) == 0.0
+@pytest.mark.parametrize(
+    "points", [[LinkPoint(2048, 40, 90)], [LinkPoint(1024, 50, 90), LinkPoint(2048, 40, 90)]]
+)
+def test_a_link_without_a_bandwidth_is_not_taken_for_an_endless_one(
+    points: list[LinkPoint],
+) -> None:
+    """It was measured at one size, or noise hid what bytes cost."""
+    link = LinkSpeed(points)
+    assert link.gbit_per_s is None
+    assert link.seconds(2048) == pytest.approx(40e-6)
+    assert link.seconds(1 << 20) == pytest.approx(512 * 40e-6)
+
+
+def test_scaled_exchanges_leave_the_bandwidth_alone() -> None:
+    sizes = (2 << 10, 8 << 10, 64 << 10, 256 << 10)
+    link = LinkSpeed([LinkPoint(n, 1000 + n * 0.08, 2000) for n in sizes])
+    for n in (2, 3, 4):
+        some = LinkSpeed(link.points[:n])
+        assert some.gbit_per_s == pytest.approx(0.1)
+        assert some.scaled(8 << 10, 0.4).gbit_per_s == pytest.approx(0.1)
+    assert link.scaled(8 << 10, 0.4).latency_us == pytest.approx(0.4 * link.latency_us)
 
 
 def test_all_that_a_node_sends_goes_through_its_own_interface() -> None:

@@ -6,7 +6,7 @@ from cluster.planning.links import LinkPoint, LinkSpeed
 from cluster.planning.measurements import MeasuredLink, Measurements, NodeFacts
 from tests.cluster.planning.clusters import speeds
 
-SIZES = (2048, 8192, 65536)
+SIZES = (2048, 8192, 65536, 262144)
 
 
 def link(us: float) -> LinkSpeed:
@@ -46,7 +46,7 @@ def test_short_exchanges_are_as_fast_as_the_sums_that_were_measured(part: float)
     scaled = found.with_row_sum(8192, seconds)
     assert scaled.network().exchange_s(range(3), 8192) == pytest.approx(seconds)
     for before, after in zip(found.links, scaled.links, strict=True):
-        assert after.speed.points[2] == before.speed.points[2]  # large ones are sent by Python
+        assert after.speed.points[2:] == before.speed.points[2:]  # large ones are sent by Python
         assert after.speed.points[0].p50_us == pytest.approx(part * before.speed.points[0].p50_us)
 
 

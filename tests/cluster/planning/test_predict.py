@@ -9,7 +9,15 @@ from cluster.planning.links import LinkPoint, LinkSpeed, Network
 from cluster.planning.predict import Predictor
 from cluster.planning.work import ModelWork
 from dllama.kv_type import KvType
-from tests.cluster.planning.clusters import GIGABIT, SLOW, llama_1b, node, predictor, work_of
+from tests.cluster.planning.clusters import (
+    GIGABIT,
+    SLOW,
+    llama_1b,
+    node,
+    predictor,
+    speeds,
+    work_of,
+)
 
 NO_LINK = LinkSpeed.rated(0.0, 1e9)
 
@@ -21,6 +29,17 @@ def test_one_node_reads_its_weights() -> None:
     reading = found.work.weight_bytes() / 25e9
     assert step.network == 0.0
     assert reading < step.compute < 1.15 * reading
+
+
+def test_a_prompt_multiplies_and_adds_with_each_weight() -> None:
+    """Two operations a value and row; the last layer's feed-forward is for few rows."""
+    slow = replace(node("a"), speeds=speeds(read=1000.0, multiply=10.0))
+    found = predictor([slow])
+    units = {"heads": 8, "hidden": 8192}
+    values = sum(found.work.amounts[part][:, 1].sum() * n for part, n in units.items())
+    step = found.step([0], found.work.shards([1.0]), 256, 0)
+    expected = 2 * 256 * values / 10e9
+    assert 15 / 16 * expected < step.compute < 1.05 * expected
 
 
 def test_half_of_the_weights_take_half_the_time_where_nothing_is_lost() -> None:

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
+from cluster.mesh.sync_type import SyncType
 from cluster.planning.explain import verdict, why_left_out
-from cluster.planning.links import LinkPoint, LinkSpeed
+from cluster.planning.links import LinkPoint, LinkSpeed, Network
+from cluster.planning.predict import PlanNode, Predictor
 from cluster.planning.search import MIN_GAIN, Plan, Search, choose, with_everyone
+from cluster.planning.work import ModelWork
+from dllama.qtypes import QType
 from tests.cluster.planning.clusters import GB, SLOW, llama_1b, node, predictor, work_of
 
 FAST = LinkSpeed.rated(20, 10.0)
@@ -59,7 +66,7 @@ def test_two_are_slower_than_one_over_a_slow_network() -> None:
     plans = plans_of(nodes, SLOW)
     chosen = choose(plans)
     assert chosen is not None and chosen.nodes == (0,)
-    said = verdict(plans, chosen, nodes)
+    said = verdict(work_of(), plans, chosen, nodes)
     assert said.startswith("32 synchronisations of 1.7 ms take 56 ms a token")
     assert said.endswith("two are slower than one here.")
 
@@ -73,10 +80,20 @@ def test_a_prompt_over_a_narrow_link_is_what_costs() -> None:
     assert chosen is not None and chosen.nodes == (0,)
     both = next(p for p in plans if len(p.nodes) == 2)
     assert both.prediction.decode_per_s > 1.5 * chosen.prediction.decode_per_s
-    said, reason = verdict(plans, chosen, nodes), why_left_out(plans, chosen, 1, nodes)
+    said, reason = verdict(work_of(), plans, chosen, nodes), why_left_out(plans, chosen, 1, nodes)
     network_s, alone_s = both.prediction.prompt.network, chosen.prediction.prompt.total
     assert said.startswith(f"A prompt of 512 tokens takes {network_s:.1f} s of network, and two")
     assert f"since a prompt takes {network_s:.1f} s of network alone, and {alone_s:.1f} s" in reason
+
+
+def test_a_link_of_unknown_bandwidth_brings_no_node() -> None:
+    """At 100 Mbit/s one of two is chosen, also where one short exchange is all that is known."""
+    nodes = [node("a", 13), node("b", 13)]
+    sizes = (2 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20)
+    whole = LinkSpeed([LinkPoint(n, 200 + 0.08 * n, 900.0) for n in sizes])
+    for link in (whole, LinkSpeed(whole.points[:1])):
+        chosen = choose(plans_of(nodes, link))
+        assert chosen is not None and chosen.nodes == (0,)
 
 
 def test_memory_needs_a_node_that_slows_down() -> None:
@@ -86,7 +103,7 @@ def test_memory_needs_a_node_that_slows_down() -> None:
     assert chosen is not None and chosen.nodes == (0, 1)
     for position, n_bytes in enumerate(chosen.needed_bytes):
         assert n_bytes <= nodes[position].free_bytes
-    assert "one node has not the memory: a would need" in verdict(plans, chosen, nodes)
+    assert "one node has not the memory: a would need" in verdict(work_of(), plans, chosen, nodes)
 
 
 def test_shares_follow_memory_where_the_fast_node_is_small() -> None:
@@ -97,21 +114,84 @@ def test_shares_follow_memory_where_the_fast_node_is_small() -> None:
     assert best.shares[0] < 0.55  # by speed alone it had two thirds
 
 
+def small_third() -> tuple[list[PlanNode], ModelWork]:
+    """Three nodes of which the last one is small: its peak is a tensor that arrives."""
+    nodes = [node("a", free_gb=0.84), node("b", free_gb=0.84), node("c", 5, free_gb=0.172)]
+    return nodes, work_of()
+
+
+def cut_blocks() -> tuple[list[PlanNode], ModelWork]:
+    """A mixture on eight nodes, of which two keep the scales of blocks on both sides of a cut."""
+    config = llama_1b(
+        arch="qwen3moe", hidden_dim=768, n_experts=64, n_active_experts=8, is_tied=False
+    )
+    nodes = [node(str(i), free_gb=660e6 / GB) for i in range(8)]
+    return nodes, work_of(config, QType.Q4_K)
+
+
+@pytest.mark.parametrize("case", [small_third, cut_blocks])
+def test_shares_that_only_seem_to_fit_are_searched_again(
+    case: Callable[[], tuple[list[PlanNode], ModelWork]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is estimated while shares are searched, and known of what was found."""
+    nodes, work = case()
+    everyone = tuple(range(len(nodes)))
+    search = Search(predictor(nodes, FAST, work))
+    found = search.best(everyone)
+    assert found is not None and found.fits
+    monkeypatch.setattr("cluster.planning.search.CORRECTIONS", 0)
+    first = search.best(everyone)
+    assert first is not None and not first.fits
+    assert found.request_s < 1.1 * first.request_s
+
+
+def test_a_node_with_next_to_no_memory_is_in_a_plan_that_does_not_fit() -> None:
+    plans = plans_of([node("a"), node("b", free_gb=0.05)], FAST)
+    [both] = [p for p in plans if p.nodes == (0, 1) and not p.is_equal]
+    assert not both.fits and both.shares[1] > 0
+
+
 def test_nothing_fits() -> None:
     nodes = [node("a", free_gb=0.3), node("b", free_gb=0.3)]
     plans = plans_of(nodes)
     assert choose(plans) is None and with_everyone(plans) is None
-    assert verdict(plans, None, nodes).startswith("The nodes have not the memory: a would need")
+    assert verdict(work_of(), plans, None, nodes).startswith(
+        "The nodes have not the memory: a would need"
+    )
 
 
 def test_nodes_of_one_machine_share_its_memory() -> None:
-    from dataclasses import replace
-
     nodes = [replace(node(name, free_gb=0.9), machine="one") for name in "ab"]
     apart = plans_of([node(name, free_gb=0.9) for name in "ab"])
     together = plans_of(nodes)
     assert [p.fits for p in apart if p.nodes == (0, 1)] == [True, True]
     assert not any(p.fits for p in together if p.nodes == (0, 1))
+
+
+def test_nodes_with_other_links_between_them_are_not_alike() -> None:
+    """1 and 2 are alike, and 3 is not: it has no slow link."""
+    nodes = [node(str(i)) for i in range(4)]
+    slow = LinkSpeed.rated(1000, 0.01)
+    network = Network({(1, 2): slow}, FAST)
+    plans = Search(Predictor(work_of(), nodes, network, SyncType.EXACT)).plans()
+    tried = [p.nodes for p in plans if not p.is_equal]
+    assert tried == [(0,), (0, 1), (0, 3), (0, 1, 2), (0, 1, 3), (0, 1, 2, 3)]
+    chosen = choose(plans)
+    assert chosen is not None and chosen.nodes == (0, 1, 3)
+
+
+def test_nodes_of_one_machine_are_like_no_others() -> None:
+    """Two of them have less memory than one there and one elsewhere."""
+    pair = [replace(node(name, free_gb=0.45), machine="one") for name in "ab"]
+    nodes = [node("root", free_gb=0.8), *pair, node("c", free_gb=0.45)]
+    plans = Search(predictor(nodes, FAST)).plans()
+    fitting = {p.nodes for p in plans if p.fits and not p.is_equal}
+    assert (0, 1, 2) not in fitting and {(0, 1, 3), (0, 2, 3)} <= fitting
+
+
+def test_equal_nodes_are_tried_once() -> None:
+    plans = plans_of([node(str(i)) for i in range(6)], FAST)
+    assert [len(p.nodes) for p in plans if not p.is_equal] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_gain_that_is_noise_takes_no_node_more() -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from cluster.planning.description import read_description
+from cluster.planning.links import LinkPoint, LinkSpeed
+from cluster.planning.report import NamedLink, PlanReport
+from cluster.planning.work import ModelWork, Room, described_tensors
 from dllama.cli.main import start
+from dllama.cli.terminal.plan_table import plan_view
 from dllama.errors import ConfigError
 from tests.toy_models import write_toy
 
@@ -43,6 +50,21 @@ def test_people_read_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Simulated: nodes and links are described, not measured." in said
     assert "<- used" in said and "Four nodes are best" in said
     assert "64 synchronisations of" in said
+
+
+def test_a_bandwidth_that_is_not_known_is_no_number() -> None:
+    """In the table, and in JSON, which has no infinity."""
+    found = read_description(PI5)
+    assert found.model is not None
+    work = ModelWork(found.model[0], described_tensors(*found.model), Room(256, 256))
+    link = NamedLink(("a", "b"), LinkSpeed([LinkPoint(2048, 5e4, 5e4)], "eth0"))
+    report = PlanReport(work, found.nodes, [link], [], None, is_simulated=False)
+    text = json.dumps(report.as_json(), allow_nan=False)
+    assert json.loads(text)["links"][0]["gbit_per_s"] is None
+    console = Console(file=StringIO(), width=120)
+    console.print(plan_view(report))
+    assert isinstance(console.file, StringIO)
+    assert "50000 µs  50000 µs       ?" in console.file.getvalue()
 
 
 def test_a_slow_network_is_told_and_use_all_takes_it(

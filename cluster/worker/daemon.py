@@ -153,7 +153,8 @@ class Worker:
             poller.poll(SOON_MS if self._answers.postponed() else POLL_MS)
             self._receive_reports()
             self._reap_ended()
-            self._open_postponed()
+            for peer, frames in self._answers.take_due():
+                self._serve(self._doors[int(peer.is_encrypted)], peer, frames)
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 self._send_heartbeats()
@@ -263,12 +264,6 @@ class Worker:
             self._sessions.slots.loaded(epoch)
         elif isinstance(message, Failed):
             session.reason = message.reason
-
-    def _open_postponed(self) -> None:
-        self._sessions.reap_killed()
-        for peer, epoch, asked in self._answers.take_due():
-            frames = [bytes(frame) for frame in pack(asked, epoch)]
-            self._serve(self._doors[int(peer.is_encrypted)], peer, frames)
 
     def _reap_ended(self) -> None:
         for epoch, session in self._sessions:

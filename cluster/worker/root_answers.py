@@ -21,6 +21,7 @@ from cluster.wire.messages import (
     Refused,
     SessionEnded,
     Welcome,
+    pack,
 )
 from cluster.worker.challenge import Challenge
 from cluster.worker.launcher import Launcher
@@ -106,12 +107,13 @@ class RootAnswers:
         heartbeat meanwhile."""
         return list(self._postponed.values())
 
-    def take_due(self) -> list[Postponed]:
-        """Returns, and forgets, those that can be answered now."""
+    def take_due(self) -> list[tuple[Peer, list[bytes]]]:
+        """Returns the messages that can be answered now, as they came, and forgets them."""
+        self._sessions.reap_killed()
         due = [e for e in self.postponed() if not self._sessions.has_killed(e.asked.root)]
         for each in due:
             del self._postponed[each.asked.root]
-        return due
+        return [(e.peer, [bytes(frame) for frame in pack(e.asked, e.epoch)]) for e in due]
 
     def _refusal(self, peer: Peer, epoch: int, asked: OpenSession) -> str | None:
         """Returns why a session is not opened whatever is free, or None. Kills the root's earlier

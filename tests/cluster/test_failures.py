@@ -48,7 +48,6 @@ def assert_serves_again(runner: ClusterRunner, before: np.ndarray) -> None:
     assert (logits(runner, TOKENS) == before).all()
 
 
-@pytest.mark.parametrize("victim", ["session", "daemon"])
 @contextmanager
 def started_root(worker: WorkerProcess) -> Iterator[subprocess.Popen[bytes]]:
     """A root in a process of its own, with a session on the worker; killed at the end."""
@@ -63,6 +62,7 @@ def started_root(worker: WorkerProcess) -> Iterator[subprocess.Popen[bytes]]:
         root.communicate()
 
 
+@pytest.mark.parametrize("victim", ["session", "daemon"])
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSTOP], ids=lambda s: s.name)
 def test_an_idle_cluster_notices_and_comes_back(
     start_worker: StartWorker, make_runner: MakeRunner, victim: str, sig: signal.Signals

@@ -17,7 +17,7 @@ MAX_EVERY_SUBSET = 5  # workers, up to which all subsets are tried
 MIN_GAIN = 0.05  # that a node has to bring: less is noise, and one node less may fail
 STEPS = (0.08, 0.03, 0.01)  # of the whole, that shares are moved by
 SHARE_DIGITS = 4
-ROUNDS = 40  # moves of one size at most
+MOST_TRIES = 640  # moves of one size that are tried, but three rounds at least
 CORRECTIONS = 3  # searches more, where shares seemed to fit that do not
 SLOWEST = 2  # ranks that give something away: the slowest half layers may be of two
 
@@ -79,11 +79,19 @@ class Search:
             plan = self.best(nodes)
             if plan is not None:
                 found.append(plan)
+            if self._is_many and _is_past_best(found):
+                break
         everyone = tuple(range(len(self._nodes)))
+        if found and all(plan.nodes != everyone for plan in found):
+            found += filter(None, [self.best(everyone)])
         equal = self.plan(everyone, [1.0] * len(everyone), is_equal=True)
         if equal is not None and len(everyone) > 1:
             found.append(equal)
         return found
+
+    @property
+    def _is_many(self) -> bool:
+        return len(self._nodes) - 1 > MAX_EVERY_SUBSET
 
     def best(self, nodes: tuple[int, ...]) -> Plan | None:
         """Returns the plan of these nodes with the best shares; None where they cannot be cut."""
@@ -132,7 +140,7 @@ class Search:
         """Yields the root with every subset of few workers; of many those that a fast worker is
         not left out of for a slow one."""
         workers = range(1, len(self._nodes))
-        if len(workers) <= MAX_EVERY_SUBSET:
+        if not self._is_many:
             seen, kind = set(), {worker: self._kind(worker) for worker in workers}
             for n in range(len(workers) + 1):
                 for subset in combinations(workers, n):
@@ -193,7 +201,7 @@ class Search:
     def _climb(self, nodes: tuple[int, ...], shares: list[float], step: float) -> list[float]:
         """Moves parts of the model from one node to another as long as a request gets faster."""
         best = self._cost(nodes, shares)
-        for _ in range(ROUNDS):
+        for _ in range(max(3, MOST_TRIES // (SLOWEST * len(nodes)))):
             moved = False
             for giver in self._givers(nodes, best):
                 for taker in range(len(nodes)):
@@ -231,6 +239,18 @@ class Search:
 
     def _memory_about(self, node: int, shard: Shard) -> int:
         return int(self._work.memory_about(shard) + self._more.get(node, 0.0))
+
+
+def _is_past_best(plans: Sequence[Plan]) -> bool:
+    """Returns whether plans of up to twice as many nodes as the fastest one, each with a node more
+    than the one before, are slower by more than noise. Heads are whole: twice as many nodes may be
+    faster again where one more is not."""
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        return False
+    fastest = min(fitting, key=lambda plan: plan.request_s)
+    slower = [p for p in fitting if p.request_s > fastest.request_s * (1 + MIN_GAIN)]
+    return sum(len(p.nodes) > len(fastest.nodes) for p in slower) >= len(fastest.nodes)
 
 
 def choose(plans: Sequence[Plan]) -> Plan | None:

@@ -15,7 +15,7 @@ from dllama.models.family import Family
 from dllama.models.tensors import Axis, Tensor
 from dllama.qtypes import QType
 from dllama.sharding.memory import kv_bytes, kv_page_bytes, memory_needed, state_bytes
-from dllama.sharding.plan import Shard, plan_for
+from dllama.sharding.plan import Shard, aligns_of, plan_shards
 from dllama.sharding.units import reads_normed_quants
 from dllama.step import PAGE_TOKENS
 from dllama.weight_source import TensorInfo
@@ -54,6 +54,7 @@ class ModelWork:
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], room: Room) -> None:
         self.config, self.tensors, self.room = config, tensors, room
+        self._aligns = aligns_of(config, tensors)  # once, for all plans that a search tries
         table = model_tensors(config)
         matrices = {
             name: info
@@ -92,7 +93,7 @@ class ModelWork:
 
     def shards(self, shares: list[float]) -> list[Shard]:
         """Returns the plan of these shares. Raises ShardError."""
-        return plan_for(self.config, self.tensors, shares)
+        return plan_shards(self.config, shares, **self._aligns)
 
     def weight_bytes(self) -> int:
         """Returns the bytes that a decoded token reads on all nodes together."""

@@ -104,14 +104,17 @@ def plan_for(
 ) -> list[Shard]:
     """Returns the plan for a model file: block borders are taken from the types of its own
     tensors."""
-    return plan_shards(
-        config,
-        shares,
-        hidden_align=column_block(config, tensors, Axis.HIDDEN),
-        head_align=column_block(config, tensors, Axis.HEADS),
-        dense_align=column_block(config, tensors, Axis.DENSE),
-        delta_align=column_block(config, tensors, Axis.DELTA_VALUES),
-    )
+    return plan_shards(config, shares, **aligns_of(config, tensors))
+
+
+def aligns_of(config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """Returns what `plan_shards` is told of the blocks of a model file."""
+    return {
+        "hidden_align": column_block(config, tensors, Axis.HIDDEN),
+        "head_align": column_block(config, tensors, Axis.HEADS),
+        "dense_align": column_block(config, tensors, Axis.DENSE),
+        "delta_align": column_block(config, tensors, Axis.DELTA_VALUES),
+    }
 
 
 def _scaled(part: range, width: int) -> range:

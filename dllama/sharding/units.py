@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated
 
 from dllama.config import DeltaSizes, ModelConfig
@@ -107,7 +108,8 @@ HEAD_AXES = (
 """The axes that are cut by KV heads."""
 
 
-def head_widths(config: ModelConfig) -> dict[Axis, int]:
+@lru_cache(maxsize=16)
+def head_widths(config: ModelConfig) -> Mapping[Axis, int]:
     """Returns the values of each axis that belong to one KV head, with its query heads."""
     return {axis: axis.size(config) // config.n_kv_heads for axis in HEAD_AXES}
 

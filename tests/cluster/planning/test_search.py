@@ -27,6 +27,18 @@ def test_equal_nodes_get_equal_shares() -> None:
     assert chosen.shares[0] == pytest.approx(0.5, abs=0.02)
 
 
+def test_of_many_nodes_no_more_are_tried_than_may_help() -> None:
+    plans = plans_of([node(f"n{i}") for i in range(24)])
+    sizes = {len(plan.nodes) for plan in plans}
+    chosen = choose(plans)
+    assert chosen is not None
+    n = len(chosen.nodes)
+    assert sizes == {*range(1, max(sizes - {24}) + 1), 24} and 2 * n in sizes
+    assert max(sizes - {24}) <= 2 * n + 2
+    everyone = with_everyone(plans)
+    assert everyone is not None and len(everyone.nodes) == 24
+
+
 @pytest.mark.parametrize(("fast", "slow"), [(30.0, 10.0), (40.0, 20.0), (12.0, 36.0)])
 def test_uneven_nodes_get_uneven_shares_that_beat_equal_ones(fast: float, slow: float) -> None:
     plans = plans_of([node("a", fast), node("b", slow)], FAST)

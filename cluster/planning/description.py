@@ -6,7 +6,6 @@ and one of a model where no model file is named. Knows no kernels and no sockets
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from dllama.models import FAMILIES
 from dllama.models.delta import ATTENTION_OR_DELTA
 from dllama.models.latent import LATENT_ATTENTION
 from dllama.models.windows import layers_of, pattern_of
-from dllama.qtypes import COMPUTABLE, QType
+from dllama.qtypes import BLOCK, COMPUTABLE, QType
 from dllama.speeds import KernelSpeeds, TypeSpeed
 
 MAX_BYTES = 1 << 20
@@ -30,6 +29,8 @@ MAX_NODES = 64
 OPTIONAL = {"step_us": 300.0, "half_layer_us": 30.0, "vector_gvalue_per_s": 0.3,
             "attention_gop_per_s": 10.0, "sum_gb_per_s": 1.0}  # fmt: skip
 """What a node of four small cores has, where a description does not say it."""
+MAX_SIZE = 1 << 28  # of a model, in any direction
+LEAST, MOST = 1e-6, 1e12  # of speeds, times and memory: what lies beyond was mistyped
 SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size")
 
 Table = Mapping[str, object]
@@ -157,6 +158,7 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
             f"models of arch {arch} have layers that a description cannot tell of; name a model "
             "file in its place (-m)"
         )
+    _check_blocks(sizes, types[type_name])
     rule = FAMILIES[arch].windows
     window = _size(table, "window") if "window" in table else rule.default
     layers = pattern_of(sizes["n_layers"], rule.every) if window else []
@@ -171,10 +173,27 @@ def _model(table: Table) -> tuple[ModelConfig, QType]:
     return config, types[type_name]
 
 
+def _check_blocks(sizes: Mapping[str, int], qtype: QType) -> None:
+    """Raises ConfigError where rows do not end at a block of a type, or heads cannot be rotated."""
+    values = BLOCK[qtype].values
+    rows = {"dim": sizes["dim"], "hidden_dim": sizes["hidden_dim"],
+            "n_heads * head_dim": sizes["n_heads"] * sizes["head_dim"]}  # fmt: skip
+    for key, size in rows.items():
+        if size % values:
+            raise ConfigError(
+                f"the model has {key} {size}; expected a multiple of {values}, which a block of "
+                f"{qtype.name} holds"
+            )
+    if sizes["head_dim"] % 2:
+        raise ConfigError(f"the model has head_dim {sizes['head_dim']}; expected an even number")
+
+
 def _size(table: Table, key: str, default: int | None = None) -> int:
     size = table.get(key, default)
-    if type(size) is not int or not 0 < size < 1 << 28:
-        raise ConfigError(f"the model has {key} {size!r}; expected a whole number from 1 on")
+    if type(size) is not int or not 0 < size < MAX_SIZE:
+        raise ConfigError(
+            f"the model has {key} {size!r}; expected a whole number from 1 to {MAX_SIZE - 1}"
+        )
     return size
 
 
@@ -203,6 +222,8 @@ def _text(table: Table, key: str, what: str, default: str) -> str:
 def _number(table: Table, key: str, what: str, default: float | None = None) -> float:
     value = table.get(key, default)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
-        raise ConfigError(f"{what} has {key} {value!r}; expected a positive number")
+    if not is_number or not LEAST <= value <= MOST:  # type: ignore[operator]
+        raise ConfigError(
+            f"{what} has {key} {value!r}; expected a number from {LEAST:g} to {MOST:g}"
+        )
     return float(value)  # type: ignore[arg-type]

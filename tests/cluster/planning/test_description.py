@@ -99,6 +99,19 @@ WRONG = {
     "a model without a size": (NODE + MODEL.replace("dim = 64", "", 1), "has dim None"),
     "a huge model": (NODE + MODEL.replace("= 100", "= 999999999"), "vocab_size 999999999"),
     "uneven heads": (NODE + MODEL.replace("n_heads = 4", "n_heads = 5", 1), "no multiple"),
+    "rows that end inside of a block": (
+        NODE + MODEL.replace("hidden_dim = 128", "hidden_dim = 100"),
+        "hidden_dim 100; expected a multiple of 32",
+    ),
+    "heads that cannot turn": (
+        NODE
+        + MODEL.replace("head_dim = 16", "head_dim = 17").replace("n_heads = 4", "n_heads = 32", 1),
+        "head_dim 17; expected an even number",
+    ),
+    "a speed of nearly nothing": (
+        NODE.replace("= 100", "= 1e-300"),
+        "expected a number from 1e-06",
+    ),
     "another family": (NODE + MODEL + 'arch = "eliza"', "arch 'eliza'"),
     "another type": (NODE + MODEL + 'type = "Q9"', "type 'Q9'"),
 }

@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.lan import packets
 from benchmarks.lan.carrier import Carrier
 from benchmarks.lan.wire import LinkRule
+from dllama.cli.terminal.ending import in_order
 
 SUBNET = "10.87.0"
 FAST_MBIT = 1000  # from here on packets of the kernel's segmentation offload pass as they are,
@@ -47,13 +48,15 @@ def why_no_namespaces() -> str | None:
 @contextmanager
 def lan_of(n: int, rate_mbit: float, delay_ms: float = 0.0) -> Iterator[Lan]:
     """Yields `n` machines, 0 to n - 1, each with a link of `rate_mbit` in both directions. What one
-    sends to another arrives `delay_ms` later. Nothing is left of them afterwards."""
+    sends to another arrives `delay_ms` later. Nothing is left of them afterwards, nor where this
+    process is told to end."""
     lan = Lan(n, rate_mbit, delay_ms)
-    try:
-        lan.open()
-        yield lan
-    finally:
-        lan.close()
+    with in_order():
+        try:
+            lan.open()
+            yield lan
+        finally:
+            lan.close()
 
 
 class Lan:

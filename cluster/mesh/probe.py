@@ -26,12 +26,8 @@ LONG_FROM = 3  # of a long step, which travel as its messages do
 LAST = len(SIZES)  # follows the last exchange
 WARM = 3  # first exchanges of a size, which do not count
 BUDGET_S = 0.012  # of a size, where exchanges are short
-LEAST, MOST = 8, 32  # exchanges of a size that count
-LEAST_LONG = 3  # of large payloads, and on slow links: the median passes over one that was held up
-SLOW_S = 0.05  # an exchange as most of its size, after which no larger ones follow
-ENOUGH = SIZES.index(64 << 10)  # is always exchanged: smaller ones tell nothing of bandwidth
-BY_BYTES = 2.0  # times the shortest exchange: one that takes less is slow by latency alone
-MOST_S = 1.0  # of a size, after which one exchange more ends it
+LEAST, MOST = 8, 32  # exchanges of a size that count; of large payloads one is enough
+SLOW_S = 0.05  # an exchange, after which no larger ones follow
 CACHE_BYTES = 4 << 20  # read between two short exchanges, as a step computes between two
 WORK_BYTES = 256 << 10  # read again and again beside a long exchange: a part of a second cache
 WORKS, MOST_WORKS = 3, 6  # exchanges beside which that is measured
@@ -113,8 +109,6 @@ class _Lead(_Exchange):
     _sockets_s = 0.0  # of the exchanges of one size
     _lost_s: list[float]  # by what is computed beside one
     _work_s: float
-    _shortest_s = 0.0  # the median of the smallest size
-    _is_slow = False  # the size before
 
     def measure(self, through: str) -> LinkSpeed:
         points = []
@@ -123,7 +117,6 @@ class _Lead(_Exchange):
             self._sockets_s, self._lost_s = 0.0, []
             times = self._times(size)
             median = times[len(times) // 2]
-            self._shortest_s = self._shortest_s or median
             slow_one = times[min(len(times) - 1, len(times) * 99 // 100)]
             # the two clocks are read one after the other: nothing may come out as less
             lost_s = min(self._lost_s, default=0.0)  # others waited for the peer
@@ -136,27 +129,24 @@ class _Lead(_Exchange):
     def _times(self, size: int) -> list[float]:
         """Returns the sorted seconds of the exchanges of a size."""
         times: list[float] = []
-        seen: list[float] = []  # the first ones too
-        warm = 1 if size == LAST - 1 or self._is_slow else WARM
-        started, until = time.perf_counter(), 0.0
+        warm, until = WARM if size < LAST - 1 else 1, 0.0
+        self._is_done = False
         while True:
-            now = time.perf_counter()
-            usual = sorted(seen)[(len(seen) - 1) // 2] if seen else 0.0
-            self._is_slow = usual > SLOW_S
-            least = LEAST if size < LONG_FROM and not self._is_slow else LEAST_LONG
-            if is_late := now - started > MOST_S:
-                warm = 0
-            n_times = least if now > until else MOST
-            is_last = not warm and (is_late or len(times) + 1 >= n_times)
-            if size >= LONG_FROM and times and not self._is_slow:
+            least = LEAST if size < LAST - 2 else 1
+            is_last = not warm and len(times) + 1 >= (
+                least if time.perf_counter() > until else MOST
+            )
+            is_slow = bool(times) and times[-1] > SLOW_S
+            if size >= LONG_FROM and times and not is_slow:
                 while len(self._lost_s) < (WORKS if is_last else min(len(times), MOST_WORKS)):
-                    self._lost_s.append(self._lost_beside(size, usual))
-            following = self._next(size, usual) if is_last else size
+                    self._lost_s.append(self._lost_beside(size, times[-1]))
+            following = size
+            if is_last or is_slow:
+                following = LAST if is_slow or size + 1 == LAST else size + 1
             self.compute(size)
             began, sockets_s = time.perf_counter(), _other_threads_s() + self.sending_s
             self.swap(size, following)
             taken = time.perf_counter() - began
-            seen.append(taken)
             sockets_s = _other_threads_s() + self.sending_s - sockets_s
             if warm:
                 warm -= 1
@@ -164,14 +154,9 @@ class _Lead(_Exchange):
                 continue
             times.append(taken)
             self._sockets_s += sockets_s
-            if is_last:
+            if following != size:
                 self._is_done = following == LAST
                 return sorted(times)
-
-    def _next(self, size: int, usual_s: float) -> int:
-        """Returns the size after one whose exchanges take `usual_s`."""
-        is_by_bytes = self._is_slow and usual_s > BY_BYTES * self._shortest_s
-        return LAST if size + 1 == LAST or (size >= ENOUGH and is_by_bytes) else size + 1
 
     def _lost_beside(self, size: int, exchange_s: float) -> float:
         """Returns by how much longer something takes to compute beside an exchange: the system's

@@ -5,18 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import zmq
 
 from cluster.mesh import probe
 from cluster.mesh.collective import MeshCollective
-from cluster.mesh.links import MeshLinks
 from cluster.mesh.probe import PeerLink, probe_links, rounds
 from cluster.mesh.sync_type import SyncType
-from cluster.planning.links import LinkSpeed
 from cluster.sockets import Context, endpoint
 from dllama.errors import ProtocolError
 
@@ -114,59 +110,16 @@ def test_what_a_node_computes_slower_beside_an_exchange_counts(
     assert longest.cpu_us >= 0.5e6 * WORK_S
 
 
-class FakeLink:
-    """A link of a latency and a bandwidth, and the clock by which it is measured."""
-
-    def __init__(self, latency_s: float, mbit_per_s: float) -> None:
-        self.latency_s, self.mbit_per_s, self.now = latency_s, mbit_per_s, 0.0
-        self.swaps: list[int] = []  # sizes
-        self.held_up: dict[int, float] = {}  # seconds by the number of an exchange
-
-    def measured(self, monkeypatch: pytest.MonkeyPatch) -> LinkSpeed:
-        clock = SimpleNamespace(
-            perf_counter=lambda: self.now, process_time=lambda: 0.0, thread_time=lambda: 0.0
-        )
-        monkeypatch.setattr(probe, "time", clock)
-        monkeypatch.setattr(probe._Lead, "_time_work", lambda lead: 1e-3)
-        monkeypatch.setattr(probe._Lead, "swap", lambda lead, *args: self._swap(*args))
-        return probe._Lead(cast(MeshLinks, None), 1).measure("fake")
-
-    def _swap(self, size: int, following: int, meanwhile: object = None) -> int:
-        wire_s = probe.SIZES[size] * 8e-6 / self.mbit_per_s
-        self.now += self.latency_s + wire_s + self.held_up.get(len(self.swaps), 0.0)
-        self.swaps.append(size)
-        return following
-
-
-@pytest.mark.parametrize(("latency_s", "mbit_per_s", "n_sizes"), [
-    (1e-4, 1000, 5), (1e-4, 100, 5), (1e-4, 5, 3), (1e-4, 1, 3), (0.05, 100, 5), (0.08, 1000, 5),
-    (0.05, 5, 3), (1e-4, 0.1, 3),
-])  # fmt: skip
-def test_every_link_is_measured_as_far_as_its_bandwidth_shows(
-    latency_s: float, mbit_per_s: float, n_sizes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And no further where bytes are slow: in a time that is bounded."""
-    link = FakeLink(latency_s, mbit_per_s)
-    speed = link.measured(monkeypatch)
-    assert [p.n_bytes for p in speed.points] == list(probe.SIZES[:n_sizes])
-    assert speed.gbit_per_s == pytest.approx(mbit_per_s / 1e3)
-    assert speed.latency_us == pytest.approx(1e6 * latency_s + 2048 * 8 / mbit_per_s)
-    assert link.now < (3.0 if mbit_per_s >= 1 else 14.0)
-
-
-@pytest.mark.parametrize("n_before", range(0, 60, 3))
-def test_an_exchange_that_is_held_up_does_not_end_a_measurement(
-    n_before: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = FakeLink(1e-3, 100.0)
-    link.held_up[n_before] = 0.3
-    speed = link.measured(monkeypatch)
-    assert len(speed.points) == len(probe.SIZES)
-    assert speed.gbit_per_s == pytest.approx(0.1)
+def test_a_link_that_is_slow_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SLOW_S", 0.0)
+    [link], _ = probed(2)
+    assert len(link.speed.points) == 1
 
 
 def test_a_size_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    announced = iter([3, probe.LAST])
-    monkeypatch.setattr(probe._Exchange, "swap", lambda *args: next(announced))
-    with pytest.raises(ProtocolError, match="unknown size 3"):
-        probe._follow(cast(MeshLinks, None), 0)
+    with meshed(2) as made:
+        for mesh in made:
+            mesh.links.sequence = 1
+        exchange = probe._Exchange(made[0].links, 1)
+        with pytest.raises(ProtocolError, match="unknown size 3"):
+            together([lambda: exchange.swap(0, 3), lambda: probe._follow(made[1].links, 0)])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster.planning.predict import PlanNode, reading_s
-from cluster.planning.search import ANSWER_TOKENS, PROMPT_TOKENS, Plan, choose, node_memories
+from cluster.planning.search import (
+    ANSWER_TOKENS,
+    PROMPT_TOKENS,
+    Plan,
+    choose,
+    node_memories,
+    with_everyone,
+)
 from cluster.planning.work import ModelWork
 from dllama.sharding.memory import needed_by_machine, short_by_machine
 
@@ -104,11 +111,11 @@ def _asked_for(chosen: Plan, best: Plan) -> str:
 
 def _left_out_of_all(fitting: Sequence[Plan], chosen: Plan) -> str:
     """Returns why all nodes that are asked for are without one that some plans have room for."""
-    most = max(len(p.nodes) for p in fitting)
-    best = min((p for p in fitting if len(p.nodes) == most), key=lambda p: p.request_s)
-    if most < len(chosen.nodes):
+    best = with_everyone(fitting)
+    assert best is not None, "plans without room are told of before"
+    if len(best.nodes) < len(chosen.nodes):
         return (
-            f"{count_word(most)} nodes at most fit the memory with it, and "
+            f"{count_word(len(best.nodes))} nodes at most fit the memory with it, and "
             f"{count_word(len(chosen.nodes))} without"
         )
     return f"as many nodes fit without it, and are faster: {_both_take(best, chosen)}"

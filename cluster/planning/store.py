@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MAX_AGE_S = 7 * 86_400.0
 MAX_NODES, MAX_LINKS = 256, 2048
 MAX_FILE_BYTES = 8 << 20
-LEAST_LONGEST = 64 << 10  # bytes of a link's longest exchange (cluster/mesh/probe.py)
+LEAST_LONGEST = 64 << 10  # bytes of a link's longest exchange, which tells of its bandwidth
 Key = Annotated[str, MaxLength(2048)]
 
 
@@ -141,7 +141,7 @@ def _without(kept: KeptKernels, new: KernelSpeeds | None) -> KeptKernels | None:
 
 def _is_whole(speed: LinkSpeed) -> bool:
     """Returns whether a link can be as it is kept, and was measured as far as its bandwidth shows:
-    earlier releases stopped at any size."""
+    no larger payload follows a slow one (cluster/mesh/probe.py), which may have been slow once."""
     return speed.is_sound and speed.points[-1].n_bytes >= LEAST_LONGEST
 
 

@@ -29,8 +29,8 @@ STEPS_OF_MEMORY = 4  # from an amount of memory to twice as much
 MeasureNodes = Callable[[Sequence[Address]], Measurements]
 """Measures the root and these workers, or knows them. Raises ConfigError, ClusterError."""
 
-_Nodes = tuple[tuple[Address, int], ...]
-"""Workers, the root first as none, each with about how much memory it has free."""
+_Nodes = tuple[tuple[Address, ...], tuple[int, ...]]
+"""Workers, and about how much memory the root and each of them have free."""
 
 
 class Arranged(NamedTuple):
@@ -151,6 +151,5 @@ class PlannedShares:
 def _nodes(candidates: Sequence[Candidate], free_bytes: Sequence[int]) -> _Nodes:
     """Returns what a plan is made for. Memory counts in steps of a fifth: a node that has much more
     or much less of it than before may be used otherwise."""
-    about = [round(STEPS_OF_MEMORY * math.log2(max(1, n))) for n in free_bytes]
-    root = (Address(""), about[0])
-    return (root, *((c.address, n) for c, n in zip(candidates, about[1:], strict=True)))
+    about = tuple(round(STEPS_OF_MEMORY * math.log2(max(1, n))) for n in free_bytes)
+    return tuple(c.address for c in candidates), about

@@ -35,7 +35,7 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
-# Types of weights too that are made as others are, and twice as many generated examples.
+# Types of weights too that are made as others are, and three times as many generated examples.
 test-all: export DLLAMA_TESTS = all
 test-all: test
 

@@ -17,7 +17,7 @@ __all__ = ["certificate"]
 
 one_blas_thread()
 
-settings.register_profile("dllama", deadline=None, max_examples=100 if IS_ALL else 50)
+settings.register_profile("dllama", deadline=None, max_examples=100 if IS_ALL else 30)
 settings.load_profile("dllama")
 
 

@@ -184,6 +184,24 @@ def test_a_worker_is_added_and_removed_under_streams(
         assert refused.returncode == 1 and "API key" in refused.stderr
 
 
+def test_a_root_whose_workers_were_all_removed_stays_alone_until_one_is_added(
+    tmp_path: Path, model: Path, ports: tuple[int, int, dict[int, Program]]
+) -> None:
+    first, second = (f"127.0.0.1:{port}" for port in ports[:2])
+    words = ("--workers", first, "--shares", "equal", "--api-key", KEY)
+    with root(tmp_path, model, *words) as server:
+        assert dllama_nodes(server, "remove", first).returncode == 0
+        assert told(server) == [("present", 0)]
+        killed = engine_of(server)
+        killed.kill()
+        killed.wait(PATIENCE_S)
+        wait_until(server, [("present", 0)])
+        assert Streams(server.url).one(0)[1] == "length"
+        assert first not in dllama_nodes(server).stdout
+        assert dllama_nodes(server, "add", second).returncode == 0
+        wait_until(server, [("present", 0), ("present", 1)])
+
+
 def test_all_workers_are_restarted_one_after_the_other_under_streams(
     tmp_path: Path,
     model: Path,

@@ -132,7 +132,10 @@ class MessageClient(ABC):
     async def nodes(self, call: NodesCall) -> NodesReply:
         if self._state.state != "recovering":
             refuse_unless_taken(self._state)
-        reply = await self._ask(replace(call, id=f"nodes-{next(self._query_ids)}"))
+        try:
+            reply = await self._ask(replace(call, id=f"nodes-{next(self._query_ids)}"))
+        except ClusterError as error:
+            raise ClusterError(f"{error}{_not_done(call)}") from error
         assert isinstance(reply, NodesReply)
         if reply.error is None and call.action is not NodesAction.LIST:
             self.named_nodes = reply.nodes
@@ -261,3 +264,11 @@ class MessageClient(ABC):
         self._state = replace(state, queues=state.queues or is_held)
         if state.state == "failed" and not self._is_supervised:
             self._lose(state.detail or "The engine of this model has failed.")
+
+
+def _not_done(call: NodesCall) -> str:
+    """Says what became of a change whose engine has ended: the next one has the nodes of before."""
+    if call.action is NodesAction.LIST:
+        return ""
+    done = "added" if call.action is NodesAction.ADD else "removed"
+    return f" {call.address} was not {done}: ask again when the model is served again."

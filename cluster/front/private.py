@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import tempfile
 
 import zmq
 
 from cluster.sockets import Socket
+from dllama.host.leftovers import HeldFolder
 from dllama.host.temporary import socket_folder
 
 IS_ABSTRACT = sys.platform.startswith("linux")  # names without files: nothing is left behind
@@ -19,7 +19,7 @@ class PrivateEndpoint:
     """A unix socket's name, as ZeroMQ's endpoint and as the `target` of a Front."""
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: HeldFolder | None = None
         if IS_ABSTRACT:
             self.target = f"@dllama-{secrets.token_hex(16)}"
         else:

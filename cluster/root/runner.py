@@ -108,6 +108,12 @@ class ClusterRunner:
     def counters(self) -> dict[str, int]:
         return self._meter.counters()
 
+    def forget_workers(self) -> None:
+        """Removes all workers before start(needs_all=False), as if by hand: the root begins alone,
+        and takes those that are added."""
+        for member in self._roster.members:
+            self._roster.members.remove(member.address, time.monotonic())
+
     def start(self, *, needs_all: bool = True) -> None:
         """Greets the workers, cuts the model, feeds it and waits until every rank can compute.
         Without `needs_all` it goes without those that do not answer, as after a loss.

@@ -204,7 +204,9 @@ def _cluster_runner(
         report((found + done) / max(total, 1), detail)
 
     runner = ClusterRunner(source, config, RankModel.load, on_progress=on_progress)
-    runner.start(needs_all=not settings.is_restart)
+    if settings.forgets_workers:
+        runner.forget_workers()
+    runner.start(needs_all=not (settings.is_restart or settings.forgets_workers))
     return runner
 
 

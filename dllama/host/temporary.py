@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from dllama.errors import ConfigError
+from dllama.host.leftovers import RANDOM_PART, HeldFolder, remove_leftovers
 
 MAX_SOCKET_PATH = 103  # bytes of a unix socket's path: 107 on Linux, 103 on macOS and BSD
-RANDOM_PART = 8  # characters that tempfile adds to a prefix
 
 Made = TypeVar("Made")
 
@@ -24,7 +24,7 @@ def places() -> list[str]:
     return list(dict.fromkeys(str(Path(place).absolute()) for place in found))
 
 
-def socket_folder(prefix: str, socket_name: str) -> tempfile.TemporaryDirectory[str]:
+def socket_folder(prefix: str, socket_name: str) -> HeldFolder:
     """Returns a new folder in which a unix socket of that name can be opened; it is removed when it
     is closed. Raises ConfigError where there is no place for one."""
     room = MAX_SOCKET_PATH - len(prefix) - RANDOM_PART - len(socket_name) - 2
@@ -32,7 +32,7 @@ def socket_folder(prefix: str, socket_name: str) -> tempfile.TemporaryDirectory[
     return _first_that_works(short, lambda place: _folder(prefix, place))
 
 
-def temporary_folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
+def temporary_folder(prefix: str) -> HeldFolder:
     """Returns a new folder, which is removed when it is closed. Raises ConfigError where there is
     no place for one."""
     return _first_that_works(places(), lambda place: _folder(prefix, place))
@@ -55,9 +55,10 @@ def temporary_file(prefix: str, content: bytes) -> Path:
     return _first_that_works(places(), write)
 
 
-def _folder(prefix: str, place: str) -> tempfile.TemporaryDirectory[str]:
-    # Others tidy up here too: a folder that is gone already is no error at the end.
-    return tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True)
+def _folder(prefix: str, place: str) -> HeldFolder:
+    folder = HeldFolder(prefix, place)
+    remove_leftovers(prefix, place)
+    return folder
 
 
 def _first_that_works(tried: Sequence[str], make: Callable[[str], Made]) -> Made:

@@ -48,6 +48,7 @@ class EngineSettings:
     max_recover_s: float = DEFAULT_MAX_RECOVER_S  # that answers wait for a lost node or engine
     rejoin_s: float = DEFAULT_REJOIN_S  # that a lost worker is waited for before it goes without
     is_restart: bool = False  # an engine takes over: workers that are away are not waited for long
+    forgets_workers: bool = False  # all of them were removed by hand; others may be added
     context_shift: bool = False  # conversations that outgrow the context go on
     slot_save_path: str | None = None  # the directory of saved sessions
     quantize: str | None = None  # the type that float weights are made into; None: as they are

@@ -75,9 +75,9 @@ class EngineSupervisor:
     def _instruct(self, process: subprocess.Popen[bytes]) -> None:
         settings = replace(self._settings, is_restart=self._was_ready)
         named = self._client.named_nodes
-        if (
-            len(named) > 1
-        ):  # the root alone cannot be named: its engine would take no workers any more
+        if len(named) == 1:  # the root; without workers its engine would take none any more
+            settings = replace(settings, forgets_workers=True)
+        elif named:
             settings = replace(
                 settings,
                 workers=tuple(row.address for row in named[1:]),

@@ -15,6 +15,7 @@ from api.engines.open_sequence import MAX_DEATHS
 from api.engines.zmq_client import ZmqEngineClient
 from cluster.wire.engine_messages import encode_message
 from dllama.errors import ClusterError, ConfigError, EngineBusy
+from dllama.nodes import NodesAction, NodesCall
 from dllama.requests import Abort, EngineState, FinishReason, Output, StepDone, Submit
 from tests.api.engine_process import EngineProcess
 from tests.api.engines.test_engine_client import drain, scripted
@@ -185,6 +186,38 @@ def test_sequences_wait_for_an_engine_as_long_as_they_may(tmp_path: Path) -> Non
                 FILLER_ID,
             ]
             process.die()
+
+    run(body)
+
+
+def test_a_change_of_nodes_whose_engine_ends_says_what_became_of_it(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            engine = scripted([10], max_len=10**9, gate=threading.Semaphore(0))
+            process = EngineProcess(engine, f"ipc://{tmp_path}/engine")
+            process.start()
+            await until(lambda: client.state.state == "ready")
+            client.submit(Submit("a", [1]))  # it computes, and answers nobody meanwhile
+            await until(lambda: len(engine.submitted) == 1)
+            calls = [
+                asyncio.create_task(client.nodes(NodesCall("n", action, address)))
+                for action, address in (
+                    (NodesAction.REMOVE, "10.0.0.3"), (NodesAction.ADD, "10.0.0.4"),
+                    (NodesAction.LIST, ""),
+                )
+            ]  # fmt: skip
+            await asyncio.sleep(0)
+            client.engine_died("It was killed.", is_restarting=True)
+            await asyncio.to_thread(process.die)
+            again = "ask again when the model is served again."
+            with pytest.raises(
+                ClusterError, match=rf"killed\. 10\.0\.0\.3 was not removed: {again}"
+            ):
+                await calls[0]
+            with pytest.raises(ClusterError, match=r"10\.0\.0\.4 was not added"):
+                await calls[1]
+            with pytest.raises(ClusterError, match=r"^It was killed\.$"):
+                await calls[2]
 
     run(body)
 

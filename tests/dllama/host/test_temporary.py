@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_the_folder_that_was_chosen_comes_first(
     assert places()[0] == str(tmp_path)
     with temporary_folder("dllama-") as folder:
         assert Path(folder).parent == tmp_path
-        Path(folder).rmdir()  # as others do who tidy up: no error at the end
+        shutil.rmtree(folder)  # as others do who tidy up: no error at the end
 
 
 def test_no_place_at_all_is_said_with_every_cause(

@@ -138,7 +138,9 @@ class HubServer:
             raise _refused(trouble)
         data = data if trouble.content is None else trouble.content
         asked = request.headers.get("Range", "")
-        is_part = asked.startswith("bytes=") and not trouble.is_whole
+        tag = f'"{hashlib.sha256(data).hexdigest()}"'
+        is_same = request.headers.get("If-Range", tag) == tag
+        is_part = asked.startswith("bytes=") and is_same and not trouble.is_whole
         first, _, last = asked.removeprefix("bytes=").partition("-") if is_part else ("0", "", "")
         start, end = int(first), int(last) + 1 if last else len(data)
         if start >= len(data) and is_part:
@@ -148,6 +150,7 @@ class HubServer:
         if is_part:
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         response.headers.update(_known(data))
+        response.headers["ETag"] = tag
         response.headers.update(trouble.headers)
         await response.prepare(request)
         self.n_open += 1

@@ -64,7 +64,7 @@ class DownloadService:
         if self._pool is not None:
             try:
                 await self._pool.reload()
-            except DllamaError as error:
+            except (DllamaError, OSError) as error:
                 log.warning("The list of models stays as it was: %s", error)
 
     async def close(self) -> None:

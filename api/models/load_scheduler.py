@@ -49,9 +49,11 @@ class LoadScheduler:
         assert self._residents[name].phase is Phase.UNLOADED, name
         del self._residents[name]
 
-    def refuse_waiting(self, name: str) -> None:
-        """Ends the waiting for a model that is about to be removed."""
-        self._refuse(name, Refusal(f"The model {name!r} was taken off the list; ask for another."))
+    def refuse_waiting(self, name: str, reason: str = "") -> None:
+        """Ends the waiting for a model that cannot be loaded any more: it is about to be removed,
+        where no other reason is given."""
+        gone = f"The model {name!r} was taken off the list; ask for another."
+        self._refuse(name, Refusal(reason or gone))
 
     def resident(self, name: str) -> Resident:
         return self._residents[name]
@@ -104,6 +106,19 @@ class LoadScheduler:
             resident.has_own_keep = True
             resident.keep_s = None if math.isinf(keep_s) else keep_s
 
+    def cancel_load(self, name: str) -> bool:
+        """Ends the waiting for a model that is about to be unloaded by hand: of those who asked for
+        no more than its load, and while it loads of all. Returns whether anybody waited."""
+        is_loading = self._residents[name].phase is Phase.LOADING
+        return self._refuse(
+            name,
+            Refusal(
+                f"The model {name!r} was unloaded by hand before it was loaded; send the request "
+                "again where it is wanted all the same.", BUSY_RETRY_S,
+            ),
+            only_loads=not is_loading,
+        )  # fmt: skip
+
     def unload(self, name: str, now_s: float) -> bool:
         """Has a model leave whatever its pin says, once its answers have ended, after `stop_s` at
         the latest. Returns whether there was anything to unload."""
@@ -115,6 +130,15 @@ class LoadScheduler:
         return True
 
     # ---- what has become of commands
+    def puts_back(self, name: str, need_bytes: int) -> bool:
+        """Returns whether a model that is about to be loaded takes other memory than was thought;
+        then it is not loaded, and another decision is due."""
+        resident = self._residents[name]
+        if resident.need_bytes == need_bytes:
+            return False
+        resident.need_bytes, resident.phase = need_bytes, Phase.UNLOADED
+        return True
+
     def loaded(self, name: str, now_s: float) -> None:
         resident = self._residents[name]
         if resident.phase is Phase.LOADING:
@@ -129,7 +153,8 @@ class LoadScheduler:
         resident = self._residents[name]
         was_loading = resident.phase is Phase.LOADING
         resident.phase = Phase.LEAVING
-        if is_short and was_loading:
+        resident.is_short = is_short and was_loading
+        if resident.is_short:
             others = [one for one in self._occupants() if one is not resident]
             if any(not one.is_pinned for one in others):
                 too_much = sum(one.need_bytes for one in others) + resident.need_bytes
@@ -148,7 +173,9 @@ class LoadScheduler:
         resident = self._residents[name]
         resident.phase, resident.leave_by_s = Phase.UNLOADED, None
         resident.has_own_keep = False
-        self._ended_s = now_s
+        if not resident.is_short:
+            self._ended_s = now_s
+        resident.is_short = False
 
     # ---- decisions
     def decide(self, now_s: float) -> list[Command]:
@@ -253,10 +280,14 @@ class LoadScheduler:
     def _occupants(self) -> list[Resident]:
         return [one for one in self._residents.values() if one.phase is not Phase.UNLOADED]
 
-    def _refuse(self, name: str, refusal: Refusal) -> None:
-        for ticket in [one for one in self._waiting if one.name == name]:
+    def _refuse(self, name: str, refusal: Refusal, *, only_loads: bool = False) -> bool:
+        """Refuses the tickets of a model, or those alone that only load it. Returns whether there
+        were any."""
+        found = [t for t in self._waiting if t.name == name and (t.only_loads or not only_loads)]
+        for ticket in found:
             self._waiting.remove(ticket)
             ticket.refusal = refusal
+        return bool(found)
 
     def _no_room(self, wanted: Resident, stay: Iterable[Resident]) -> Refusal:
         pinned = [one for one in stay if one.is_pinned]

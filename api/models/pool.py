@@ -16,14 +16,14 @@ from api.models.events import ModelEvents
 from api.models.life import ModelLife
 from api.models.load_scheduler import LoadScheduler
 from api.models.names import ModelNames
-from api.models.refusals import gone, not_loaded, refused, stopping
+from api.models.refusals import gone, not_loaded, refused, stopping, unusable
 from api.models.residents import Limits, Phase, Resident
 from api.models.status import ModelStatus, StatusBoard, status_of
 from api.models.texts import ModelTexts
 from api.models.tickets import Act, Command, Ticket
 from api.models.waiters import Waiters
 from api.served_model import ServedModel
-from dllama.errors import DllamaError
+from dllama.errors import ConfigError, DllamaError
 from dllama.requests import EngineState
 
 log = logging.getLogger(__name__)
@@ -182,6 +182,9 @@ class ModelPool:
         changed = [entry.name for entry in before if not names.holds(entry)]
         for name in removed:
             self._scheduler.refuse_waiting(name)
+        for entry in self.entries():
+            if entry.fault:
+                self._scheduler.refuse_waiting(entry.name, str(unusable(entry)))
         for name in changed:
             self._scheduler.unload(name, self._clock())
         self._act()
@@ -211,10 +214,13 @@ class ModelPool:
         return True
 
     def unload(self, name: str) -> bool:
-        """Has a model leave, once its answers have ended. Returns whether it was loaded."""
-        is_there = self._scheduler.unload(self.entry(name).name, self._clock())
+        """Has a model leave, once its answers have ended. One that loads is loaded no further, and
+        one that waits for its turn by hand waits no more. Returns whether there was any of this."""
+        wanted = self.entry(name).name
+        waits = self._scheduler.cancel_load(wanted)
+        is_there = self._scheduler.unload(wanted, self._clock())
         self._act()
-        return is_there
+        return is_there or waits
 
     # ---- requests
     async def _ask(self, name: str | None, loads: bool, *, only_loads: bool = False) -> Ticket:
@@ -245,9 +251,10 @@ class ModelPool:
     def _act(self) -> None:
         """Does what the scheduler has decided, and tells those who wait."""
         now_s = self._clock()
-        if not self._is_stopping:
-            for command in self._scheduler.decide(now_s):
-                self._do(command)
+        while not self._is_stopping:
+            done = [self._do(command) for command in self._scheduler.decide(now_s)]
+            if all(done):
+                break
         self._waiters.wake()
         if self._timer is not None:
             self._timer.cancel()
@@ -258,15 +265,31 @@ class ModelPool:
             self._timer = loop.call_later(max(0.0, due_s - now_s), self._act)
         self._tell()
 
-    def _do(self, command: Command) -> None:
+    def _do(self, command: Command) -> bool:
+        """Carries out a command. Returns whether it could be: else another decision is due."""
         if command.act is Act.UNLOAD:
             self._lives[command.name].leave()
-            return
-        entry = self._names.entry(command.name)
-        life = self._lives[entry.name] = ModelLife(entry, self._source.engine(entry), self._texts)
-        task = asyncio.create_task(self._live(life), name=f"model {entry.name}")
+            return True
+        name = command.name
+        try:
+            entry = self._names.entry(name)
+            if entry.fault:
+                raise ConfigError(entry.fault)
+            # The model may be another than when it was asked for.
+            if self._scheduler.puts_back(name, self._source.needed_bytes(entry)):
+                return False
+            engine = self._source.engine(entry)
+        except Exception as error:  # of its files or settings: the other models go on
+            is_known = isinstance(error, DllamaError | OSError)
+            log.error("the model %s is not loaded: %s", name, error, exc_info=not is_known)
+            self._scheduler.failed(name, str(error), self._clock())
+            self._scheduler.ended(name, self._clock())
+            return False
+        life = self._lives[name] = ModelLife(entry, engine, self._texts)
+        task = asyncio.create_task(self._live(life), name=f"model {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _live(self, life: ModelLife) -> None:
         """Runs an engine from its start to its end."""

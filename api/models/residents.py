@@ -48,6 +48,7 @@ class Resident:
     is_asleep: bool = False  # unloaded for want of work
     leave_by_s: float | None = None  # unloaded by hand: no request may use it any more
     not_before_s: float = -math.inf  # memory is about to come free for it
+    is_short: bool = False  # its engine ends for want of memory, and gives none back
     failure: Failure | None = None
 
     @property

@@ -10,6 +10,7 @@ from dllama.errors import HubError, NotOnHub
 
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _LATER = (408, 409, 425, 429, 500, 502, 503, 504)
+MAX_VERSION = 256  # characters
 MAX_LATER_S = 300.0  # however long a server asks to wait
 
 
@@ -28,17 +29,32 @@ class WrongContent(HubError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The rest of a file: from `start` on, of `n_bytes` in all."""
+    """The rest of a file: from `start` on, of `n_bytes` in all. `version` is what the server called
+    the content whose beginning is here."""
 
     what: str
     start: int
     n_bytes: int
+    version: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers that ask for it; compressed bytes would be others than the digest is of."""
         asked = {"Accept-Encoding": "identity"}
-        return asked | {"Range": f"bytes={self.start}-"} if self.start else asked
+        if self.start:
+            asked["Range"] = f"bytes={self.start}-"
+            if self.version:  # else the whole comes, and not the rest of another content
+                asked["If-Range"] = self.version
+        return asked
+
+
+def version_of(headers: Mapping[str, str]) -> str:
+    """Returns what a server calls the content that it sends: its strong ETag, or the time of its
+    last change (RFC 9110, 8.8); "" where it says neither."""
+    tag = headers.get("ETag", "").strip()
+    is_strong = len(tag) > 2 and tag[0] == tag[-1] == '"'
+    found = tag if is_strong else headers.get("Last-Modified", "").strip()
+    return found if len(found) <= MAX_VERSION and found.isascii() and found.isprintable() else ""
 
 
 def begins_at(wanted: Wanted, status: int, headers: Mapping[str, str]) -> int:

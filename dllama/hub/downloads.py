@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from dllama.errors import HubError
 from dllama.hub.found import means
@@ -137,7 +138,13 @@ class Downloads:
         for task in self._board.startable():
             if task.id not in self._running:
                 self._tell(task.start(self._now()))
-                self._running[task.id] = asyncio.create_task(self._run(task))
+                running = self._running[task.id] = asyncio.create_task(self._run(task))
+                # Not at the end of _run: what is cancelled before its first step never gets there.
+                running.add_done_callback(partial(self._ended, task.id))
+
+    def _ended(self, task_id: str, running: asyncio.Task[None]) -> None:
+        self._running.pop(task_id, None)
+        self._start_some()
 
     async def _run(self, task: DownloadTask) -> None:
         try:
@@ -157,9 +164,6 @@ class Downloads:
         except Exception:
             log.exception("the download of %s failed", task.id)
             self._tell(task.fail("The download met an error that was not expected; see the log."))
-        finally:
-            self._running.pop(task.id, None)
-            asyncio.get_running_loop().call_soon(self._start_some)
 
     def _still_needed(self, but: DownloadTask) -> int:
         """Returns the bytes that other tasks which run will still write."""

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from dllama.errors import HubError, NotOnHub
-from dllama.hub.answers import Passing, refusal
+from dllama.hub.answers import Passing, refusal, version_of
 from dllama.hub.checksum import Checksum, Digest
 from dllama.hub.names import HubName, ModelName, UrlName, is_safe_path
 from dllama.hub.patience import Patience
@@ -108,9 +108,10 @@ async def _of_url(web: Web, name: UrlName) -> Selection:
         told = response.headers.get("Content-Range", "").rpartition("/")[2]
         if response.status == 200:
             told = response.headers.get("Content-Length", "")
+        version = version_of(response.headers)
     size = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else -1
     if not 0 < size <= MAX_FILE_BYTES:
         raise HubError(f"{without_query(name.url)} does not say how many bytes it has.")
     checksum = Checksum.of(Digest.SHA256, name.sha256)
-    file = RemoteFile(name.file, size, name.url, checksum)
+    file = RemoteFile(name.file, size, name.url, checksum, version)
     return Selection(without_query(name.url), name.folder, (file,), name.file)

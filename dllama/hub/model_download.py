@@ -11,7 +11,7 @@ from pathlib import Path
 from dllama.errors import HubError
 from dllama.hub.hub_cache import cached_blob
 from dllama.hub.partial_file import PART
-from dllama.hub.receipts import receipt_of, write_receipt
+from dllama.hub.receipts import read_receipt, receipt_of, write_receipt
 from dllama.hub.settings import HubSettings
 from dllama.hub.staging_lock import StagingLock
 from dllama.hub.store import Store
@@ -58,7 +58,13 @@ class ModelDownload:
         await in_thread(self._begin)
         self._check_room()
         items = self._task.items
-        await asyncio.gather(*(self._item(i) for i in range(len(items))))
+        # All end before the folder is given up, also where one is cancelled or fails unexpectedly.
+        ends = await asyncio.gather(
+            *(self._item(i) for i in range(len(items))), return_exceptions=True
+        )
+        for end in ends:
+            if end is not None:
+                raise end
         failed = [str(item.error) for item in items if item.error is not None]
         if failed and len(items) == 1:
             raise HubError(failed[0])
@@ -82,6 +88,7 @@ class ModelDownload:
     def _begin(self) -> None:
         """Makes the folder of the unfinished model, and counts what is in it."""
         self._staging.mkdir(parents=True, exist_ok=True)
+        self._forget_other_versions()
         write_receipt(self._staging, receipt_of(self._task.selection))
         for i, item in enumerate(self._task.items):
             path = self._path(i)
@@ -89,6 +96,17 @@ class ModelDownload:
                 if beginning.is_file():
                     n_bytes = min(beginning.stat().st_size, item.n_bytes)
                     self._tell(self._task.progress(i, n_bytes, self._now()))
+
+    def _forget_other_versions(self) -> None:
+        """Removes what came of files without a checksum that have another content at their server
+        by now: the rest would not belong to it."""
+        before = read_receipt(self._staging)
+        known = {} if before is None else {f.path: f.version for f in before.files}
+        for i, file in enumerate(self._task.selection.files):
+            version = known.get(file.path, "")
+            if file.checksum is None and version and file.version and version != file.version:
+                self._path(i).unlink(missing_ok=True)
+                self._path(i).with_name(self._path(i).name + PART).unlink(missing_ok=True)
 
     def _check_room(self) -> None:
         """Raises HubError where the disk has no room for what is missing."""

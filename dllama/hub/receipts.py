@@ -21,6 +21,7 @@ class ReceivedFile:
     path: str
     n_bytes: int
     checksum: str
+    version: str = ""  # what its server called the content, as RemoteFile has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def receipt_of(selection: Selection, checksums: dict[str, str] | None = None) ->
     """Returns the receipt of a model; `checksums` are those found, by the files' paths."""
     found = checksums or {}
     files = (
-        ReceivedFile(f.path, f.n_bytes, found.get(f.path) or str(f.checksum or ""))
+        ReceivedFile(f.path, f.n_bytes, found.get(f.path) or str(f.checksum or ""), f.version)
         for f in selection.files
     )
     return Receipt(selection.name, selection.id, selection.revision, selection.main, tuple(files))
@@ -52,8 +53,10 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
     """Writes a receipt, whole or not at all, and waits for the disk. Raises OSError."""
     told = {
         "name": receipt.name, "id": receipt.id, "revision": receipt.revision, "main": receipt.main,
-        "files": [{"path": f.path, "bytes": f.n_bytes, "checksum": f.checksum}
-                  for f in receipt.files],
+        "files": [
+            {"path": f.path, "bytes": f.n_bytes, "checksum": f.checksum, "version": f.version}
+            for f in receipt.files
+        ],
     }  # fmt: skip
     beside = folder / (RECEIPT + ".new")
     with beside.open("w") as file:
@@ -71,7 +74,10 @@ def read_receipt(folder: Path) -> Receipt | None:
             return None
         told = json.loads(path.read_bytes())
         files = tuple(
-            ReceivedFile(str(f["path"]), int(f["bytes"]), str(f["checksum"])) for f in told["files"]
+            ReceivedFile(
+                str(f["path"]), int(f["bytes"]), str(f["checksum"]), str(f.get("version", ""))
+            )
+            for f in told["files"]
         )
         receipt = Receipt(
             str(told["name"]), str(told["id"]), str(told["revision"]), str(told["main"]), files

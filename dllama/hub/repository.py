@@ -30,12 +30,14 @@ M_FILE = "m"
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that can be downloaded. `path` is below the model's folder, with slashes."""
+    """A file that can be downloaded. `path` is below the model's folder, with slashes; `version` is
+    what its server calls this content, "" where nothing is known."""
 
     path: str
     n_bytes: int
     url: str
     checksum: Checksum | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ async def _through_trouble(
 
 async def _receive(web: Web, file: RemoteFile, part: PartialFile, watcher: Watcher) -> None:
     """Appends what one answer brings. Raises as Web.get and begins_at."""
-    wanted = Wanted(file.path, part.n_bytes, file.n_bytes)
+    wanted = Wanted(file.path, part.n_bytes, file.n_bytes, file.version)
     async with web.get(file.url, wanted.headers) as response:
         if begins_at(wanted, response.status, response.headers) < part.n_bytes:
             await in_thread(part.clear)

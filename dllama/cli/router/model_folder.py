@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,19 +50,31 @@ def _files(paths: Iterable[Path]) -> list[FoundModel]:
     parts: dict[str, list[Path]] = {}
     for path in files:
         parts.setdefault(_PART.sub("", path.stem), []).append(path)
-    return [_model(name, group[0], group) for name, group in parts.items()]
+    found = []
+    for name, group in parts.items():
+        with suppress(OSError):  # it was removed this very moment
+            found.append(_model(name, group[0], group))
+    return found
 
 
 def _is_model_file(path: Path) -> bool:
     name = path.name.lower()
     is_extra = PROJECTOR in name or name.startswith(NO_MODELS)
-    return name.endswith(ENDINGS) and not is_extra and path.is_file()
+    return name.endswith(ENDINGS) and not is_extra and _is_file(path)
+
+
+def _is_file(path: Path) -> bool:
+    """Returns whether there is a file; a link that leads to where we may not look is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _of_folder(path: Path) -> FoundModel | None:
     """Returns the model of a folder: safetensors with their config.json, or its first GGUF or .m
     file, those in parts before others."""
-    if path.is_file():
+    if _is_file(path):
         return None
     try:
         if checkpoint_folder(path) is not None and any(path.glob("*.safetensors")):

@@ -70,6 +70,7 @@ class ScriptedSource:
         self.needs: dict[str, int] = {}
         self.failures: dict[str, str] = {}
         self.n_short: dict[str, int] = {}
+        self.unplanned: dict[str, str] = {}  # why no engine can be made
         self.gates: dict[str, threading.Semaphore] = {}
         self.may_load = asyncio.Event()
         self.may_load.set()
@@ -103,6 +104,8 @@ class ScriptedSource:
         return served(nobody, entry.name, entry.aliases, entry.defaults)
 
     def engine(self, entry: ModelEntry) -> ScriptedModelEngine:
+        if entry.name in self.unplanned:
+            raise ModelFileError(self.unplanned[entry.name])
         self.n_loads += 1
         self.running.append(ScriptedModelEngine(entry, self))
         return self.running[-1]

@@ -261,6 +261,53 @@ def test_unloading_by_hand_waits_for_answers_but_not_for_ever() -> None:
     assert world.unloads == ["a"] and world.loads == ["a", "a"]
 
 
+def test_a_lack_of_memory_that_stays_is_a_failure_at_once() -> None:
+    """The end of the engine that found too little gives no memory back to wait for."""
+    world = World()
+    for _ in range(3):
+        ticket = world.ask("a")
+        world.now += 1.0
+        world.scheduler.failed("a", "it does not fit", world.now, is_short=True)
+        world.scheduler.ended("a", world.now)
+        world.decide()
+        assert ticket.refusal is not None and "does not fit" in ticket.refusal.message
+        failure = world.scheduler.resident("a").failure
+        assert failure is not None
+        world.now = failure.retry_s
+
+
+def test_what_is_unloaded_by_hand_while_it_loads_is_not_loaded_again_for_who_waited() -> None:
+    world = World(max_models=1)
+    by_hand, waits = world.ask("a", only_loads=True), world.ask("a")
+    later = world.ask("b", only_loads=True)
+    assert world.scheduler.cancel_load("a") and world.scheduler.unload("a", world.now)
+    assert waits.refusal is not None and "unloaded by hand" in waits.refusal.message
+    assert by_hand.is_settled and not later.is_settled
+    wants = world.ask("a")
+    assert world.unloads == ["a"] and world.loads == ["a", "b"], "b waited before"
+    assert world.scheduler.cancel_load("b") and world.scheduler.unload("b", world.now)
+    world.decide()
+    world.finish_loads()
+    assert wants.is_granted, "it was asked for after that"
+    waits = world.ask("b", only_loads=True)
+    request = world.ask("b")
+    assert world.scheduler.cancel_load("b") and not world.scheduler.unload("b", world.now)
+    assert waits.is_settled and not request.is_settled, "its turn has not come"
+    assert not world.scheduler.cancel_load("b")
+
+
+def test_a_model_that_takes_more_than_was_thought_waits_for_its_room() -> None:
+    world = World(max_models=0, memory=5)
+    world.load("c")
+    ticket = world.ask("b")
+    assert world.loads == ["c", "b"]
+    assert not world.scheduler.puts_back("b", 2) and world.scheduler.puts_back("b", 4)
+    world.decide()
+    assert world.unloads == ["c"] and world.loads == ["c", "b", "b"]
+    world.finish_loads()
+    assert ticket.is_granted
+
+
 def test_nobody_waits_for_ever_and_not_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(max_models=1)
     world.ask("a")

@@ -224,6 +224,86 @@ def test_a_model_that_fails_is_told_and_comes_back_after_a_pause() -> None:
     run(body)
 
 
+def test_a_model_whose_file_is_gone_when_its_turn_comes_fails_alone() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one", "two", "three")
+        source.gates["one"] = threading.Semaphore(0)
+        async with routing(source) as server:
+            first = asyncio.create_task(server.chat(model="one"))
+            await until_status(server, "one", "loaded")
+            waits = asyncio.create_task(server.chat(model="two"))
+            await asyncio.sleep(0.05)
+            source.unplanned["two"] = "There is no such file any more."
+            for _ in range(1000):
+                source.gates["one"].release()
+            assert (await first).status == 200
+            reply = await waits
+            assert reply.status == 503 and "no such file any more" in reply.error["message"]
+            assert (await status_of(server, "two"))["failed"]
+            assert (await server.chat(model="three")).status == 200
+            assert (await server.post("/models/unload", {"model": "two"})).status == 400
+
+    run(body)
+
+
+def test_a_request_that_waits_learns_that_the_new_list_has_a_fault_in_its_model() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one", "two")
+        source.gates["one"] = threading.Semaphore(0)
+        async with routing(source) as server:
+            first = asyncio.create_task(server.chat(model="one"))
+            await until_status(server, "one", "loaded")
+            waits = asyncio.create_task(server.chat(model="two"))
+            await asyncio.sleep(0.05)
+            source.listed[1] = ModelEntry("two", fault="Its section is wrong.")
+            assert (await server.get("/models?reload=1")).status == 200
+            reply = await waits
+            assert reply.status == 503 and "Its section is wrong." in reply.error["message"]
+            for _ in range(1000):
+                source.gates["one"].release()
+            assert (await first).status == 200 and source.n_loads == 1
+
+    run(body)
+
+
+def test_a_load_is_taken_back() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one")
+        source.may_load.clear()
+        async with routing(source) as server:
+            assert (await server.post("/models/load", {"model": "one"})).status == 200
+            waits = asyncio.create_task(server.chat(model="one"))
+            await until_status(server, "one", "loading")
+            await asyncio.sleep(0.05)
+            assert (await server.post("/models/unload", {"model": "one"})).status == 200
+            reply = await waits
+            assert reply.status == 503 and "unloaded by hand" in reply.error["message"]
+            await until_status(server, "one", "unloaded")
+            await asyncio.sleep(0.05)
+            assert source.n_loads == 1 and not source.running
+            source.may_load.set()
+            assert (await server.chat(model="one")).status == 200
+
+    run(body)
+
+
+def test_a_model_that_needs_more_when_its_turn_comes_has_others_leave_first() -> None:
+    async def body() -> None:
+        source = ScriptedSource("one", "two")
+        needs = iter([GB, 8 * GB, 8 * GB])
+
+        def needed_bytes(entry: ModelEntry) -> int:
+            return next(needs) if entry.name == "two" else 4 * GB
+
+        source.needed_bytes = needed_bytes  # type: ignore[method-assign]
+        async with serving_models(source.pool(0, memory=10 * GB)) as server:
+            assert (await server.chat(model="one")).status == 200
+            assert (await server.chat(model="two")).status == 200
+            assert [one.entry.name for one in source.running] == ["two"]
+
+    run(body)
+
+
 def test_a_model_that_cannot_be_loaded_is_listed_with_its_reason() -> None:
     """One that is not downloaded is no failure; the list that is mended serves both."""
 

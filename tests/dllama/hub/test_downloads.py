@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dllama.errors import HubError, ModelNameError, NotOnHub
+from dllama.hub.checksum import Checksum
+from dllama.hub.partial_file import PartialFile
 from dllama.hub.store import UNFINISHED
 from dllama.hub.task import EventType
 from tests.dllama.hub.pulling import files_in, pulling, settings_of, whole_models
@@ -295,3 +298,78 @@ def test_a_file_of_the_web_is_checked_by_the_digest_in_its_name(
 
     asyncio.run(run())
     assert len(whole_models(tmp_path)) == 2
+
+
+def test_a_file_of_the_web_that_has_changed_is_not_gone_on_with(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    """Neither by a later download, nor within one."""
+    url, other = f"{hub.url}/cdn/user/toy/{ONE_FILE}", content(1)
+    cut = [Trouble(), Trouble(cut_after=40_000)]  # the first answer says how large it is
+
+    async def run() -> None:
+        async with pulling(settings_of(hub, tmp_path / "a", max_tries=1)) as pull:
+            hub.troubles[ONE_FILE].extend(cut)
+            assert (await pull.pull(url))[-1].type is EventType.ERROR
+            hub.repos["user/toy"] = {ONE_FILE: other}
+            assert (await pull.pull(url))[-1].type is EventType.SUCCESS
+        hub.repos["user/toy"] = dict(ONE)
+        async with pulling(settings_of(hub, tmp_path / "b")) as pull:
+            hub.troubles[ONE_FILE].extend([*cut, Trouble(content=other)])
+            assert (await pull.pull(url))[-1].type is EventType.SUCCESS
+        async with pulling(settings_of(hub, tmp_path / "c", max_tries=1)) as pull:
+            hub.troubles[ONE_FILE].extend(cut)
+            assert (await pull.pull(url))[-1].type is EventType.ERROR
+            assert (await pull.pull(url))[-1].type is EventType.SUCCESS
+
+    asyncio.run(run())
+    for name, expected in (("a", other), ("b", other), ("c", ONE[ONE_FILE])):
+        assert list(whole_models(tmp_path / name).values()) == [expected], name
+    last = hub.requests_of(ONE_FILE)[-1]
+    assert last.range and last.range != "bytes=0-0", "it began anew"
+
+
+def test_a_task_that_is_stopped_before_its_first_step_can_be_pulled_again(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with pulling(settings_of(hub, tmp_path, max_tasks=1)) as pull:
+            task = await pull.downloads.pull(NAME)
+            pull.downloads.stop(task.id)
+            assert kinds(await pull.pull(NAME))[-1] is EventType.SUCCESS
+            assert pull.downloads.busy() == set()
+
+    asyncio.run(run())
+
+
+def test_a_stopped_task_keeps_its_folder_until_all_its_threads_are_done(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos["user/toy"] = dict(PARTS)
+    begun, may_end = threading.Event(), threading.Event()
+    finish = PartialFile.finish
+
+    def slow(part: PartialFile) -> Checksum:
+        begun.set()
+        may_end.wait(60)
+        return finish(part)
+
+    monkeypatch.setattr(PartialFile, "finish", slow)
+    for name in list(PARTS)[1:]:
+        hub.always[name] = Trouble(hangs=True)
+
+    async def run() -> None:
+        async with pulling(settings_of(hub, tmp_path)) as pull:
+            task = await pull.downloads.pull(NAME)
+            while not begun.is_set():
+                await asyncio.sleep(0.005)
+            pull.downloads.stop(NAME)
+            await asyncio.sleep(0.1)
+            assert pull.downloads.busy() == {task.id}
+            may_end.set()
+            await pull.over(task)
+            hub.always.clear()
+            assert kinds(await pull.pull(NAME))[-1] is EventType.SUCCESS
+
+    asyncio.run(run())
+    assert list(whole_models(tmp_path).values()) == list(PARTS.values())

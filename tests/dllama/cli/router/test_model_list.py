@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from dllama.cli.router.preset_keys import server_dests
 from dllama.errors import ConfigError
 from dllama.hub.settings import HubSettings
 from dllama.logs.settings import LogSettings
+from tests.checkpoints import write_checkpoint
 from tests.toy_models import write_toy
 
 OF_A_MODEL = {"alias", "tags", "sleep_idle_seconds"}  # of the flags in the server's group
@@ -252,6 +254,47 @@ def test_files_that_are_no_models_are_listed_with_what_they_are(tmp_path: Path) 
     (folder / "cut.gguf").write_bytes(whole)
     again = {model.entry.name: model.entry.fault for model in models.read()}
     assert again == found | {"cut": ""}
+
+
+def test_a_folder_whose_config_is_mended_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights have not changed; and what could not be read once may be read now."""
+    folder = tmp_path / "models"
+    write_checkpoint(folder / "one")
+    config = folder / "one" / "config.json"
+    whole = config.read_text()
+    config.write_text(whole[:-9])
+    models = list_of(tmp_path, "", folder=folder)
+
+    def fault() -> str:
+        return next(model.entry.fault for model in models.read() if model.entry.name == "one")
+
+    assert "config.json" in fault()
+    config.write_text(whole)
+    assert fault() == ""
+
+
+def test_links_that_lead_to_where_nobody_may_look_take_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = toys(tmp_path / "models", "one.gguf")
+    files(folder, "secret.gguf", "gone.gguf", "folder/secret.gguf")
+    is_file, stat = Path.is_file, Path.stat
+
+    def refuses(path: Path) -> bool:
+        if path.name == "secret.gguf":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    def goes(path: Path, **more: bool) -> os.stat_result:
+        if path.name == "gone.gguf":
+            path.unlink(missing_ok=True)
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "is_file", refuses)
+    monkeypatch.setattr(Path, "stat", goes)
+    assert [model.name for model in models_in(folder)] == ["one"]
 
 
 def test_two_models_with_one_name_leave_the_first(tmp_path: Path) -> None:

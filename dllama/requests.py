@@ -196,10 +196,12 @@ class SessionCall:
 @dataclass(frozen=True, slots=True)
 class SessionReply:
     """The result of a SessionCall: the reason of a failure (`error`), or the tokens that were
-    saved, restored or erased, and the bytes of all ranks' files."""
+    saved, restored or erased, and the bytes of all ranks' files. `retry_after_s` is set on a
+    failure that passes."""
 
     id: Id
     error: str | None = None
+    retry_after_s: float | None = None
     n_tokens: int = 0
     n_bytes: int = 0
     elapsed_ms: float = 0.0

@@ -144,6 +144,8 @@ class MessageReader:
 
     def __init__(self, index: int, parts: PartReader, stops: StopScanner) -> None:
         self._index, self._parts, self._stops = index, parts, stops
+        self._cited: list[Citation] = []  # whose texts are not certain yet
+        self._n_shown = 0  # characters
 
     @property
     def has_calls(self) -> bool:
@@ -163,7 +165,9 @@ class MessageReader:
         """Returns the parts that were held back; the text has ended."""
         parts = self._stopped(self._parts.flush())
         held = self._stops.flush()
-        return [*parts, Text(self._index, held)] if held else parts
+        if held:
+            parts += self._shown(held)
+        return parts
 
     def _stopped(self, parts: list[Part]) -> list[Part]:
         """Returns the parts before a stop string, without text that may become one."""
@@ -172,11 +176,18 @@ class MessageReader:
             if self._stops.found is not None:
                 break
             if isinstance(part, Citation):  # between two pieces of one text
-                certain.append(part)
+                self._cited.append(part)
+                certain += self._shown("")
                 continue
             text = self._stops.push(part.text) if isinstance(part, Text) else self._stops.flush()
-            if text:
-                certain.append(Text(self._index, text))
+            certain += self._shown(text)
             if not isinstance(part, Text):
                 certain.append(part)
         return certain
+
+    def _shown(self, text: str) -> list[Part]:
+        """Returns a text that is certain, and the citations whose texts are whole with it."""
+        self._n_shown += len(text)
+        whole = [cited for cited in self._cited if cited.end <= self._n_shown]
+        self._cited = self._cited[len(whole) :]
+        return [*([Text(self._index, text)] if text else []), *whole]

@@ -61,6 +61,7 @@ class MessageClient(ABC):
         self._is_supervised, self._max_recover_s = is_supervised, max_recover_s
         self._clock = clock
         self._takes = False  # the engine that runs now has said that it takes sequences
+        self._was_ready = False  # this engine or one before it
         self._held_since_s: float | None = None  # while sequences wait for an engine
         self._holding: asyncio.Task[None] | None = None
         self._restarts = Restarts()
@@ -73,6 +74,9 @@ class MessageClient(ABC):
     @abstractmethod
     def _send(self, message: ToEngine) -> None:
         """Sends a message without waiting. Raises EngineBusy where the engine cannot be reached."""
+
+    def _check(self, message: ToEngine) -> None:  # noqa: B027  (nothing to check, where none is read)
+        """Raises RequestError for a message that the engine could not read."""
 
     @property
     def state(self) -> EngineState:
@@ -88,6 +92,7 @@ class MessageClient(ABC):
 
     def submit(self, submit: Submit) -> AsyncIterator[Output]:
         refuse_unless_taken(self._state)
+        self._check(submit)
         sequence = self._router.open(submit, self._clock())
         if self._held_since_s is None:
             try:
@@ -221,7 +226,9 @@ class MessageClient(ABC):
         self._state = EngineState("loading", detail="the model slept and is loaded again")
 
     async def _ask(self, query: Query) -> Reply:
-        """The engine's reply to a query with an id of its own. Raises EngineBusy, ClusterError."""
+        """The engine's reply to a query with an id of its own. Raises EngineBusy, ClusterError, and
+        RequestError as `_check`."""
+        self._check(query)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queries[query.id] = reply
         try:
@@ -259,8 +266,12 @@ class MessageClient(ABC):
 
     def _note_state(self, state: EngineState) -> None:
         self._takes = state.state == "ready" or state.queues
+        self._was_ready |= state.state == "ready"
         self._send_held()
         is_held = self._held_since_s is not None and self._state.queues
+        if state.state == "failed" and self._is_supervised and self._was_ready:
+            self._hold()  # its process ends, and the supervisor starts another
+            is_held = not self._is_overdue
         self._state = replace(state, queues=state.queues or is_held)
         if state.state == "failed" and not self._is_supervised:
             self._lose(state.detail or "The engine of this model has failed.")

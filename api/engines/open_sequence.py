@@ -113,7 +113,8 @@ class OpenSequence:
         self._n_engines += 1
         if self.is_sent:
             self._n_deaths += 1
-            self._blame += 1 if brought_tokens else INNOCENCE
+            # What ends engines mostly does so at once: who has tokens is rather beside it.
+            self._blame += 1 if brought_tokens or self._tokens else INNOCENCE
         self.is_sent = False
         if self._blame < MAX_DEATHS * INNOCENCE:
             return None

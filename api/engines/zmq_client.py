@@ -13,7 +13,7 @@ from api.engines.messages import MAX_OPEN, MessageClient
 from cluster.repeats import Repeats
 from cluster.wire.engine_messages import MAX_MESSAGE_BYTES, decode_message, encode_message
 from dllama.engine.recovery import DEFAULT_MAX_RECOVER_S
-from dllama.errors import ConfigError, EngineBusy, ProtocolError
+from dllama.errors import ConfigError, EngineBusy, ProtocolError, RequestError
 from dllama.requests import EngineState, ToEngine
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,14 @@ class ZmqEngineClient(MessageClient):
         if self._context is not None:
             self._context.term()
         self._reader = self._socket = self._context = None
+
+    def _check(self, message: ToEngine) -> None:
+        try:
+            decode_message(encode_message(message))
+        except ProtocolError as error:
+            raise RequestError(
+                f"The engine does not take this request: {error} Make it smaller."
+            ) from error
 
     def _send(self, message: ToEngine) -> None:
         """Hands a message to ZeroMQ now or raises EngineBusy; it never waits."""

@@ -69,8 +69,8 @@ class GenerateWriter:
         self._said = Message()  # what a stream has told
 
     # ---- how the two routes differ
-    def told(self, text: str, thoughts: str = "", calls: Sequence[Call] = ()) -> Json:
-        """Returns the fields that hold a part of the answer."""
+    def told(self, text: str, thoughts: str = "", calls: Sequence[tuple[int, Call]] = ()) -> Json:
+        """Returns the fields that hold a part of the answer; calls have their numbers in it."""
         return {"response": text, **({"thinking": thoughts} if thoughts else {})}
 
     # ---- a stream
@@ -88,7 +88,8 @@ class GenerateWriter:
         if isinstance(event, Thought):
             return self._part(self.told("", event.text), event.probs)
         if isinstance(event, ToolArguments) and event.is_end:
-            return self._part(self.told("", calls=[self._said.made[event.call]]), event.probs)
+            made = (event.call, self._said.made[event.call])
+            return self._part(self.told("", calls=[made]), event.probs)
         return self._part(self.told(""), event.probs) if event.probs else b""
 
     def failed(self, error: ApiError) -> bytes:
@@ -104,7 +105,7 @@ class GenerateWriter:
     def whole(self, events: Sequence[Event]) -> Json:
         answer = WholeAnswer.of(events)
         [said] = answer.choices
-        told = self.told(said.text, said.thoughts, said.calls)
+        told = self.told(said.text, said.thoughts, list(enumerate(said.calls)))
         return self._end(said, answer.usage, told) | self._probabilities(said.probs)
 
     def loaded(self, reason: str) -> Json:
@@ -140,16 +141,16 @@ class GenerateWriter:
 class ChatWriter(GenerateWriter):
     """Answers of /api/chat."""
 
-    def told(self, text: str, thoughts: str = "", calls: Sequence[Call] = ()) -> Json:
+    def told(self, text: str, thoughts: str = "", calls: Sequence[tuple[int, Call]] = ()) -> Json:
         message: Json = {"role": "assistant", "content": text}
         if thoughts:
             message["thinking"] = thoughts
         if calls:
-            message["tool_calls"] = [tool_call(index, call) for index, call in enumerate(calls)]
+            message["tool_calls"] = [tool_call(number, call) for number, call in calls]
         return {"message": message}
 
 
-def tool_call(index: int, call: Call) -> Json:
+def tool_call(number: int, call: Call) -> Json:
     """Returns a complete call, whose arguments are an object."""
     arguments = orjson.loads(call.arguments or "{}")
-    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
+    return {"id": call.id, "function": {"index": number, "name": call.name, "arguments": arguments}}

@@ -20,7 +20,7 @@ from api.requests.fields import Field, string
 from api.requests.generation import MODEL
 from api.requests.verdicts import check_fields
 from api.served_model import ServedModel
-from dllama.errors import RequestError
+from dllama.errors import EngineBusy, RequestError
 from dllama.requests import SessionAction, SessionCall, SessionReply
 
 MAX_SLOT = 1023
@@ -136,6 +136,8 @@ async def act(request: web.Request, session: str, head: Json) -> web.Response:
             )
     call = SessionCall(f"session-{uuid.uuid4().hex}", action, session, filename)
     reply = await model.engine.session(call)
+    if reply.error is not None and reply.retry_after_s is not None:
+        raise EngineBusy(reply.error, retry_after_s=reply.retry_after_s)
     if reply.error is not None:
         raise RequestError(reply.error, param="filename" if filename else "id")
     return json_response(head | told(action, filename, reply))

@@ -77,14 +77,16 @@ def refuse_faults(schema: object, param: str, *, only_malformed: bool = False) -
 def nearest_object(schema: dict[str, object]) -> Part:
     """Returns the grammar of JSON objects that is nearest to `schema`; there is one for any."""
     key = json.dumps(schema, default=str)
+    if len(key) > MAX_SOURCE_CHARS:  # nor is it kept
+        return _nearest_part(ANY_OBJECT)
     return _nearest_object(key)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _nearest_object(schema: str) -> Part:
     """As nearest_object; cached because clients send the same tools with every request."""
     found = nearest(json.loads(schema)).schema
-    if isinstance(found, bool) or len(schema) > MAX_SOURCE_CHARS:
+    if isinstance(found, bool):
         return _nearest_part(ANY_OBJECT)
     compiling = relaxed({**found, "type": "object"}, lambda s: _compiles(_nearest_part(s)))
     return _nearest_part({**compiling, "type": "object"})

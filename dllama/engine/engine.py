@@ -183,6 +183,8 @@ class Engine:
             if self._lost is not None:
                 raise EngineBusy(f"{self._lost}; the cluster is being brought back")
             reply = self._store.perform(call, self._scheduler.kv)
+        except EngineBusy as busy:
+            return SessionReply(call.id, str(busy), busy.retry_after_s)
         except DllamaError as error:  # if a node was lost, the next `step` or `idle` raises
             return SessionReply(call.id, error=str(error))
         return replace(reply, elapsed_ms=(self._clock() - began_s) * 1e3)

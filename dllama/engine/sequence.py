@@ -3,6 +3,7 @@ next token is sampled."""
 
 from __future__ import annotations
 
+import logging
 import math
 from array import array
 from dataclasses import dataclass, field
@@ -20,6 +21,12 @@ from dllama.errors import DllamaError
 from dllama.requests import FinishReason, Resume, SamplingParams, Submit, TokenProbs
 from dllama.step import PAGE_TOKENS, LogitRow
 
+log = logging.getLogger(__name__)
+
+NOT_CHOSEN = (
+    "The next token of this answer could not be chosen, which is an error of the server: see its "
+    "log. Other values of what governs the choice (`samplers`, penalties, temperature) may do."
+)
 POOLINGS = ("mean", "last", "cls", "none")
 
 
@@ -130,6 +137,9 @@ class Sequence:
                 is_complete = not constraint.advance(token)
         except DllamaError as error:
             return Sampled(None, FinishReason.ERROR, str(error))
+        except Exception:  # the other sequences go on, and so does the engine
+            log.exception("the next token of %s could not be chosen", self.id)
+            return Sampled(None, FinishReason.ERROR, NOT_CHOSEN)
         if token in self.stop_ids:
             return Sampled(None, FinishReason.STOP)
         self.tokens.append(token)

@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from dllama.requests import SamplingParams
 
+_MAX_LOGIT = float(np.finfo(np.float32).max)
+
 
 class LogitsProcessor(Protocol):
     """Changes the logits of some tokens, in whole rows and in lists of candidates alike."""
@@ -64,12 +66,14 @@ def bias_of(params: SamplingParams) -> list[LogitsProcessor]:
 def processed(
     ids: np.ndarray, logits: np.ndarray, processors: Sequence[LogitsProcessor]
 ) -> np.ndarray:
-    """The logits (k,) float32 of the tokens `ids` (k,) after all processors."""
+    """The logits (k,) float32 of the tokens `ids` (k,) after all processors: those of forbidden
+    tokens are minus infinity, all others finite, however far penalties have moved them."""
     listed = ids.tolist()
     x = logits.astype(np.float64)
     for processor in processors:
         if processor.touched():
             x = processor.apply(listed, x)
+    np.clip(x, -_MAX_LOGIT, _MAX_LOGIT, out=x, where=x > -np.inf)
     return x.astype(np.float32)
 
 

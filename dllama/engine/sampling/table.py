@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # SamplingParams has the table's order for a default
     from dllama.requests import SamplingParams
 
 _MAX_INVERSE = 1e30  # keeps logit / temperature finite for any temperature above 0
+_FARTHEST = 1e200  # and finite when it is divided again and again
 _MAX_XTC_THRESHOLD = 0.5  # above it no two tokens can be likely enough
 
 Filter = Callable[[TokenPool, "SamplingParams"], TokenPool]
@@ -145,7 +146,9 @@ def temperature(pool: TokenPool, params: SamplingParams) -> TokenPool:
     if t <= 0.0:
         return pool.best(1)
     inverse = min(1.0 / t, _MAX_INVERSE)
-    return TokenPool(pool.ids, pool.x * inverse, pool.top * inverse, pool.is_sorted)
+    x = np.maximum(pool.x * inverse, -_FARTHEST)
+    top = min(max(pool.top * inverse, -_FARTHEST), _FARTHEST)
+    return TokenPool(pool.ids, x, top, pool.is_sorted)
 
 
 def dynamic_temperature(pool: TokenPool, params: SamplingParams) -> float:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answers.events import Message, Part, Text, ToolCall
+from api.answers.events import Citation, Message, Part, Text, ToolCall
 from api.answers.plan import AnswerPlan
 from api.answers.reasoning import TAGS
 from api.answers.stop import StopScanner, StopTable
 from api.engines.in_process import InProcessEngineClient
-from api.tools.dialects import HERMES
+from api.tools.dialects import COMMAND, HERMES
 from api.tools.tool_request import Tool
 from dllama.chat.chat_template import ChatTemplate
 from tests.api.serving import Reply, masks, run, says, served, serving, tokenizer
@@ -166,3 +166,30 @@ def test_probabilities_end_before_the_stop_string() -> None:
     [choice] = told.json["choices"]
     tokens = [entry["token"] for entry in choice["logprobs"]["content"]]
     assert "".join(tokens) == THOUGHTS + "Hello "
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "content", "spans"),
+    [
+        ("x<co>abc</co: 0:[1]>d", ["bcd"], "xa", []),
+        ("x<co>abc</co: 0:[1]>e", ["bcd"], "xabce", ["abc"]),
+        ("<co>ab</co: 0:[1]><co>d</co: 0:[2]>STOP<co>e</co: 0:[1]>", ["STOP"], "abd", ["ab", "d"]),
+        ("<co>abc</co: 0:[1]>", ["bcd"], "abc", ["abc"]),
+    ],
+)  # fmt: skip
+def test_citations_are_of_text_that_is_told(
+    text: str, stops: list[str], content: str, spans: list[str]
+) -> None:
+    for pieces in ([text], list(text)):
+        plan = AnswerPlan(is_message=True, dialect=COMMAND)
+        reader = plan.reader(0, StopScanner(StopTable(stops)))
+        assert reader is not None
+        told = ""
+        found: list[str] = []
+        for part in [part for piece in pieces for part in reader.push(piece)] + reader.finish():
+            if isinstance(part, Citation):
+                assert told[part.begin : part.end] == part.text, "it comes after its text"
+                found.append(part.text)
+            else:
+                told += part.text
+        assert (told, found) == (content, spans)

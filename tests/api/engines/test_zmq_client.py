@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 import zmq
 
-from api.engines.open_sequence import MAX_DEATHS
+from api.engines.open_sequence import MAX_DEATHS, OpenSequence
 from api.engines.zmq_client import ZmqEngineClient
 from cluster.wire.engine_messages import encode_message
-from dllama.errors import ClusterError, ConfigError, EngineBusy
+from dllama.errors import ClusterError, ConfigError, EngineBusy, RequestError
 from dllama.nodes import NodesAction, NodesCall
-from dllama.requests import Abort, EngineState, FinishReason, Output, StepDone, Submit
+from dllama.requests import (
+    Abort,
+    EngineState,
+    FinishReason,
+    Output,
+    SessionAction,
+    SessionCall,
+    StepDone,
+    Submit,
+)
 from tests.api.engine_process import EngineProcess
 from tests.api.engines.test_engine_client import drain, scripted
 from tests.api.serving import run, until
@@ -220,6 +229,69 @@ def test_a_change_of_nodes_whose_engine_ends_says_what_became_of_it(tmp_path: Pa
                 await calls[2]
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    "submit",
+    [
+        Submit("a", [1] * ((1 << 22) + 1), context_shift=True),
+        Submit("a", [1], grammar="x" * ((1 << 20) + 1)),
+    ],
+)
+def test_what_the_engine_could_not_read_is_refused(tmp_path: Path, submit: Submit) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            process = EngineProcess(scripted([10]), f"ipc://{tmp_path}/engine")
+            process.start()
+            await until(lambda: client.state.state == "ready")
+            with pytest.raises(RequestError, match="does not take this request"):
+                client.submit(submit)
+            call = SessionCall("s", SessionAction.SAVE, "me", "x" * 300)
+            with pytest.raises(RequestError, match="does not take this request"):
+                await client.session(call)
+            assert client.n_open == 0
+            good = client.submit(Submit("good", [1], max_tokens=1))
+            assert (await drain(good))[0] == [10]
+            process.die()
+
+    run(body)
+
+
+def test_requests_wait_for_another_engine_from_the_moment_that_one_fails(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with started(tmp_path) as client:
+            process = EngineProcess(scripted([10]), f"ipc://{tmp_path}/engine")
+            process.start()
+            client._receive(EngineState("failed", detail="There is no such file."))
+            with pytest.raises(EngineBusy, match="no such file"):
+                client.submit(Submit("early", [1]))  # a first load that fails is for people
+            await until(lambda: client.state.state == "ready")
+            client._receive(EngineState("failed", detail="A bug."))
+            assert client.state.state == "failed", "the supervisor reads that"
+            outputs = client.submit(Submit("a", [1], max_tokens=1))
+            await asyncio.to_thread(process.die)
+            client.engine_died("A bug.", is_restarting=True)
+            process = EngineProcess(scripted([20]), f"ipc://{tmp_path}/engine")
+            process.start()
+            assert (await drain(outputs))[0] == [20]
+            process.die()
+            client._receive(EngineState("failed", detail="A bug."))
+            late = client.submit(Submit("b", [1]))
+            client.engine_died("A bug, again and again.")
+            with pytest.raises(ClusterError, match="again and again"):
+                await drain(late)
+
+    run(body)
+
+
+def test_who_has_tokens_is_not_ended_with_the_request_that_ends_engines() -> None:
+    good, bad = OpenSequence(Submit("good", [1]), 0.0), OpenSequence(Submit("bad", [2]), 0.0)
+    good.note(Output("good", [5]))
+    for k in range(MAX_DEATHS):
+        good.is_sent = bad.is_sent = True
+        assert good.engine_gone("It was killed.", brought_tokens=False) is None
+        ended = bad.engine_gone("It was killed.", brought_tokens=False)
+        assert (ended is not None) == (k == MAX_DEATHS - 1)
 
 
 def test_an_engine_that_talks_nonsense_is_not_listened_to(tmp_path: Path, caplog) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -256,6 +257,17 @@ def test_streamed_tools_and_thoughts() -> None:
     calls = [call for part in parts for call in part.message.tool_calls or []]
     assert [call.function.arguments for call in calls] == [{"city": "Zürich"}] * 2
     assert last.done and not last.message.tool_calls
+
+
+def test_streamed_tools_have_their_numbers() -> None:
+    """As in the whole answer: those who collect the parts tell calls apart by them."""
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    with thinking_client() as (client, _):
+        body = {"model": "toy", "messages": HI, "tools": [tool], "stream": True}
+        lines = client._client.post("/api/chat", json=body).text.splitlines()
+    parts = [json.loads(line)["message"] for line in lines]
+    calls = [call for part in parts for call in part.get("tool_calls", ())]
+    assert [call["function"]["index"] for call in calls] == [0, 1]
 
 
 @pytest.mark.parametrize(

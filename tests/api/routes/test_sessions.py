@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from api.engines.in_process import InProcessEngineClient
 from api.served_model import ModelFacts
+from dllama.requests import SessionCall, SessionReply
 from tests.api.serving import run, says, served, serving, serving_engine
 from tests.scripted_runner import SESSION_BYTES, ScriptedEngine
 
@@ -36,6 +39,20 @@ def test_sessions_are_saved_restored_and_erased(tmp_path: Path) -> None:
                 assert (reply.json["n_restored"], reply.json["n_read"]) == (n, n_bytes)
                 reply = await server.request("POST", f"{path}?action=erase")
                 assert reply.json == {**head, "n_erased": n}
+
+    run(body)
+
+
+def test_what_cannot_be_restored_now_is_to_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(self: ScriptedEngine, call: SessionCall) -> SessionReply:
+        return SessionReply(call.id, "too few pages are free", 1.0)
+
+    async def body() -> None:
+        monkeypatch.setattr(ScriptedEngine, "session", busy)
+        model = served(InProcessEngineClient(ScriptedEngine(says("x"))))
+        async with serving(replace(model, facts=ModelFacts(saves_sessions=True))) as server:
+            reply = await server.post("/slots/3?action=restore", {"filename": "a"})
+            assert reply.status == 503 and reply.headers["Retry-After"] == "1"
 
     run(body)
 

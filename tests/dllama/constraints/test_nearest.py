@@ -12,8 +12,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from dllama.constraints import grammars
 from dllama.constraints.compile import byte_matcher
-from dllama.constraints.grammars import check_part, nearest_object, nearest_part, whole_answer
+from dllama.constraints.grammars import (
+    MAX_SOURCE_CHARS,
+    check_part,
+    nearest_object,
+    nearest_part,
+    whole_answer,
+)
 from dllama.constraints.nearest import nearest
 from tests.api.serving import masks, tokenizer
 
@@ -254,3 +261,13 @@ def test_keywords_that_say_nothing_are_no_faults() -> None:
         "type": "object", "x-note": 1, "additionalProperties": False, "default": {},
     }  # fmt: skip
     assert nearest_part(schema)[1] == []
+
+
+def test_schemas_that_are_too_large_are_not_kept() -> None:
+    def kept() -> int:
+        return grammars._nearest_object.cache_info().currsize
+
+    nearest_object({"properties": {"a": {"enum": ["small", "enough"]}}})
+    before = kept()
+    large = nearest_object({"description": "x" * MAX_SOURCE_CHARS, "properties": {"a": {}}})
+    assert large == nearest_object({}) and kept() <= before + 1

@@ -149,6 +149,25 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_a_session_without_room_for_it_is_a_matter_of_time(tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "toy.gguf")
+    engine = make_engine(path, tmp_path / "saved", n_pages=6)
+    talk(engine, "one", [(7 * k) % 350 for k in range(77)], "chat")
+    engine.session(SAVE)
+    engine.session(SessionCall("3", SessionAction.ERASE, "chat"))
+    engine.submit(Submit("long", list(range(120)), GREEDY, max_tokens=20))
+    while not any(output.tokens for output in engine.step()):
+        pass
+    busy = engine.session(RESTORE)
+    assert "when fewer requests run" in (busy.error or "") and busy.retry_after_s
+    while engine.has_work():
+        engine.step()
+    assert engine.session(RESTORE).error is None
+    missing = engine.session(replace(RESTORE, filename="missing"))
+    assert missing.error and missing.retry_after_s is None
+    engine.close()
+
+
 def test_damaged_files_change_nothing(tmp_path: Path) -> None:
     """Whatever byte is wrong or missing, in either file, the answer is as without a restore."""
     path = write_toy(tmp_path / "toy.gguf")

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from dllama.engine.engine import Engine
+from dllama.engine.sampling.names import DEFAULT_ORDER
+from dllama.engine.sampling.sampler import Choice, Sampler
 from dllama.requests import FinishReason, Output, SamplingParams, Submit
+from dllama.step import LogitRow
 from tests.dllama.engine.history_runner import HistoryRunner, next_state, state_logits
 
 LIVELY: list[SamplingParams] = [
@@ -158,7 +161,7 @@ def test_parameters_out_of_range_are_told_by_name(params: SamplingParams, param:
 
 
 def test_all_extremes_at_once_give_a_token() -> None:
-    """The ends of every range, as the engine allows them."""
+    """The ends of every range, as the engine allows them, in any order and any of them often."""
     rng = np.random.default_rng(3)
     ends: dict[str, list[float]] = {
         "temperature": [0.0, 1e-300, 1e6], "dynatemp_range": [0.0, 1e6],
@@ -171,8 +174,49 @@ def test_all_extremes_at_once_give_a_token() -> None:
         "dry_allowed_length": [0, 2**40], "dry_penalty_last_n": [-1, 0, 2**40], "top_k": [0, 2**40],
         "repeat_last_n": [-1, 2**40], "min_keep": [0, 2**40],
     }  # fmt: skip
-    for i in range(120):
+    for i in range(240):
         values = {name: ends[name][int(rng.integers(len(ends[name])))] for name in ends}
         params = SamplingParams(**values, seed=i, n_probs=5, post_sampling_probs=i % 2 == 0)  # type: ignore[arg-type]
+        if i % 2:
+            few = rng.choice(DEFAULT_ORDER, 1 + i % 3)
+            order = rng.choice(few, int(rng.integers(1, 65)))
+            params = replace(params, mirostat=0, samplers=tuple(map(str, order)))
+            params = replace(params, logit_bias={1: 1e6, 2: -1e6})
         [outputs] = drained(begun(Submit("a", [1, 2, 1, 2], params, max_tokens=6))).values()
         assert outputs[-1].finish is FinishReason.LENGTH, outputs[-1].error
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(samplers=("penalties",) * 20 + ("min_p",), repeat_penalty=1e-3, min_p=0.05),
+        SamplingParams(
+            samplers=("temperature", "penalties", "min_p"), temperature=1e-30, repeat_penalty=1e-3,
+            min_p=0.05, logit_bias={5: 1e6},
+        ),
+    ],
+)  # fmt: skip
+def test_logits_that_penalties_drive_apart_stay_numbers(params: SamplingParams) -> None:
+    [outputs] = drained(begun(Submit("a", [1, 2, 1, 2], params, max_tokens=6))).values()
+    assert outputs[-1].finish is FinishReason.LENGTH, outputs[-1].error
+
+
+def test_an_error_in_a_choice_ends_one_sequence_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    choose = Sampler.choose
+
+    def fails(self: Sampler, row: LogitRow, tokens: list[int], *more: LogitRow) -> Choice:
+        if tokens[0] == 7:
+            raise IndexError("an error of the program")
+        return choose(self, row, tokens, *more)
+
+    monkeypatch.setattr(Sampler, "choose", fails)
+    engine = begun(Submit("good", [1, 2], max_tokens=4))
+    engine.submit(Submit("bad", [7, 2], max_tokens=4))
+    told = drained(engine)
+    assert told["good"][-1].finish is FinishReason.LENGTH
+    assert told["bad"][-1].finish is FinishReason.ERROR
+    assert "error of the server" in (told["bad"][-1].error or "")
+    assert "an error of the program" in caplog.text
+    engine.scheduler.check_integrity()

@@ -19,7 +19,8 @@ from api.requests.fields import Body
 from api.requests.generation import MODEL
 from dllama.errors import RequestError
 
-MAX_DEPTH = 254  # orjson's
+ORJSON_DEPTH = 254
+MAX_DEPTH = 240  # what answers repeat of a request lies some levels deeper there
 # The object of a request that came within another, which has been read; of the task alone that
 # answers it.
 GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
@@ -27,8 +28,9 @@ GIVEN_BODY: ContextVar[Body | None] = ContextVar("GIVEN_BODY", default=None)
 # Fields that say what an answer may be, of which a request has one at most.
 ANY_FORM = (
     *FLAG_FORMS, "regex", "response_format", "guided_json", "guided_grammar", "guided_regex",
-    "text", "tools",
+    "output_format", "tools",
 )  # fmt: skip
+FORM_WITHIN = ("output_config", "text")  # objects that say it by their `format`
 
 
 async def read_request(request: web.Request) -> Body:
@@ -40,7 +42,10 @@ async def read_request(request: web.Request) -> Body:
     if not fields:
         return body
     said = {name: value for name, value in body.items() if value is not None}
-    has_form = any(name in said for name in ANY_FORM)
+    within = (said.get(name) for name in FORM_WITHIN)
+    has_form = any(name in said for name in ANY_FORM) or any(
+        isinstance(one, dict) and one.get("format") is not None for one in within
+    )
     assumed = {n: v for n, v in fields.items() if not (has_form and n in FLAG_FORMS)}
     return {**assumed, **said}
 
@@ -83,11 +88,16 @@ def parsed(data: bytes) -> object:
         except orjson.JSONDecodeError:
             if _HALF.search(data) is None:
                 raise
-            return orjson.loads(_PAIR_OR_HALF.sub(_whole_character, data))
+            return orjson.loads(mended(data))
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"The request body is not JSON ({error}); send a JSON object in UTF-8."
         ) from error
+
+
+def mended(data: bytes) -> bytes:
+    """Returns JSON with U+FFFD for every half of a surrogate pair."""
+    return _PAIR_OR_HALF.sub(_whole_character, data) if _HALF.search(data) else data
 
 
 def check_depth(value: object, data: bytes) -> None:
@@ -95,11 +105,17 @@ def check_depth(value: object, data: bytes) -> None:
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
         return
     try:
-        orjson.dumps(value)  # refuses more than MAX_DEPTH levels, faster than a walk here
+        orjson.dumps(_deeper(value))  # refuses more levels, faster than a walk here
     except orjson.JSONEncodeError as error:
         raise RequestError(
             f"The request body is nested deeper than {MAX_DEPTH} levels; send less deep objects."
         ) from error
+
+
+def _deeper(value: object) -> object:
+    for _ in range(ORJSON_DEPTH - MAX_DEPTH):
+        value = [value]
+    return value
 
 
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")

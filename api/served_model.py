@@ -64,6 +64,7 @@ class PromptTemplate(Protocol):
         cut: Cut,
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
+        /,
         **kwargs: object,
     ) -> str | None: ...
 

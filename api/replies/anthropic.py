@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import orjson
-
 from api.answers.events import (
     Event,
     Finish,
@@ -20,6 +18,7 @@ from api.answers.events import (
     WholeAnswer,
 )
 from api.errors import ApiError
+from api.replies.call_arguments import arguments_object
 from api.replies.event_stream import SSE, Json, named_event
 from dllama.logs.context import request_id
 from dllama.requests import FinishReason
@@ -98,7 +97,7 @@ class AnthropicWriter:
         if said.text:
             content.append({"type": "text", "text": said.text})
         for call in said.calls:
-            arguments = orjson.loads(call.arguments or "{}")
+            arguments = arguments_object(call.arguments)
             content.append(
                 {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
             )

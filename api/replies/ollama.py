@@ -23,6 +23,7 @@ from api.answers.events import (
     WholeAnswer,
 )
 from api.errors import ApiError
+from api.replies.call_arguments import arguments_object
 from api.replies.event_stream import Json
 from api.replies.logprobs import LogprobWriter
 from dllama.requests import FinishReason
@@ -152,5 +153,5 @@ class ChatWriter(GenerateWriter):
 
 def tool_call(number: int, call: Call) -> Json:
     """Returns a complete call, whose arguments are an object."""
-    arguments = orjson.loads(call.arguments or "{}")
+    arguments = arguments_object(call.arguments)
     return {"id": call.id, "function": {"index": number, "name": call.name, "arguments": arguments}}

@@ -170,6 +170,23 @@ def parse_format(text: Mapping[str, object]) -> AnswerFormat | None:
     return response_format(asked, path)
 
 
+def with_answer(
+    messages: list[TemplateMessage], said: Message, *, is_continued: bool
+) -> list[TemplateMessage]:
+    """Returns a conversation with its answer: a message of its own, or the rest of the last one
+    where that `is_continued`."""
+    told = said_messages(said)
+    begun = messages[-1] if is_continued and messages else {}
+    if not told or not isinstance(begun.get("content"), str):
+        return messages + told
+    [rest] = told
+    whole = {**begun, **rest, "content": f"{begun['content']}{rest['content'] or ''}"}
+    thoughts = [m["reasoning_content"] for m in (begun, rest) if m.get("reasoning_content")]
+    if thoughts:
+        whole["reasoning_content"] = "".join(map(str, thoughts))
+    return [*messages[:-1], whole]
+
+
 def said_messages(said: Message) -> list[TemplateMessage]:
     """Returns the messages of an answer, for the conversation that continues it."""
     if not said.text and not said.calls:

@@ -131,23 +131,24 @@ async def completions(request: web.Request) -> web.StreamResponse:
         return await answer(request, model, wanted, prompts, samplings, writer, plan)
 
 
-async def count_tokens(request: web.Request, asked: ChatRequest) -> int:
+async def count_tokens(request: web.Request, asked: ChatRequest, body: Body) -> int:
     """Tokens of a chat's prompt; needs a template and a tokenizer but no engine."""
     context = request.app[CONTEXT]
     context.left_out.tell(request, asked.generation.left_out)
     model = await use_model(request, asked.generation.model)
+    asked = with_prefill(asked, body, model)
     ids = await asyncio.to_thread(lambda: encode(model, render(model, asked.conversation)))
     return len(ids)
 
 
 async def chat_input_tokens(request: web.Request) -> web.Response:
     body = await read_object(request, request.app[CONTEXT].config)
-    n_tokens = await count_tokens(request, parse_chat(body, request.path))
+    n_tokens = await count_tokens(request, parse_chat(body, request.path), body)
     return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
 
 
 async def messages_count_tokens(request: web.Request) -> web.Response:
     """{"input_tokens": n} for a body that /v1/messages would take; max_tokens may be missing."""
     body = await read_object(request, request.app[CONTEXT].config)
-    n_tokens = await count_tokens(request, parse_messages(body, request.path))
+    n_tokens = await count_tokens(request, parse_messages(body, request.path), body)
     return json_response({"input_tokens": n_tokens})

@@ -40,8 +40,12 @@ DIMENSIONS = Field(("dimensions",), integer(0, MAX_INT), 0)
 
 def ids_of(model: ServedModel, text: str, *, is_cut: bool) -> list[int]:
     """Returns a text's tokens, cut to the context if it `is_cut`. Raises ApiError for a text that
-    does not fit."""
+    does not fit, RequestError for one without tokens."""
     ids = encode(model, text)
+    if not ids:
+        raise RequestError(
+            "`input` has a text that is empty, which has no vector; send some text.", param="input"
+        )
     most = model.max_seq_len - 1
     if len(ids) > most and not is_cut:
         raise prompt_too_long(len(ids), model.max_seq_len)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import Enum, auto
+from typing import NoReturn
 
 KEY, KEY_END = "<arg_key>", "</arg_key>"
 VALUE, VALUE_END = "<arg_value>", "</arg_value>"
@@ -62,7 +63,23 @@ def json_value(text: str, schema: object) -> str:
     """Returns the value between its tags as JSON. What is no JSON is a text."""
     if kind_of(schema) is not ValueKind.TEXT:
         try:
-            return json.dumps(json.loads(text), ensure_ascii=False)
-        except ValueError:
+            value = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
             pass
+        else:
+            return _written(value, text)
     return json.dumps(text, ensure_ascii=False)
+
+
+def _written(value: object, text: str) -> str:
+    """Returns a value as JSON; as it came where Python would write what no client reads."""
+    try:
+        told = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        told.encode()
+    except (ValueError, RecursionError):
+        return text.strip()
+    return told
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON.")

@@ -97,10 +97,19 @@ class Front:
         """Returns the number of the connection that leads to a descriptor of the socket behind
         (zmq.SRCFD of a message); 0 where it has gone."""
         try:
-            with socket.socket(fileno=os.dup(descriptor)) as end:
-                name = end.getpeername()
+            copy = os.dup(descriptor)
         except OSError:
             return 0
+        try:
+            end = socket.socket(fileno=copy)
+        except OSError:  # it is another thing by now, which keeps the copy if nobody closes that
+            os.close(copy)
+            return 0
+        with end:
+            try:
+                name = end.getpeername()
+            except OSError:
+                return 0
         own, _, number = (name.decode() if isinstance(name, bytes) else str(name)).rpartition(":")
         return int(number) if own.endswith(self._name) and number.isdigit() else 0
 

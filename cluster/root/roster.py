@@ -154,9 +154,10 @@ class Roster:
     def _chosen(self, answers: Answers, now: float) -> Choice:
         self._note_silent(answers, now)
         welcomes = {a: w for a, w in answers.items() if isinstance(w, Welcome)}
-        self._arranger.learn([m.address for m in self.members if m.address in welcomes])
+        distinct = self._distinct(welcomes, now)
+        self._arranger.learn(distinct)
         failure: ConfigError | None = None
-        for addresses in self.members.preferred(welcomes, now):
+        for addresses in self.members.preferred(distinct, now):
             candidates = [self._candidate(address, welcomes[address]) for address in addresses]
             try:
                 choice = self._choose(candidates)
@@ -172,6 +173,18 @@ class Roster:
                 away[0], f"is waited for, as it does not go without it: {failure}"
             )
         raise PeerLost(str(failure), rank=0, host=socket.gethostname())
+
+    def _distinct(self, welcomes: Mapping[Address, Welcome], now: float) -> list[Address]:
+        """Returns the addresses of different workers, and leaves later names of one out."""
+        first: dict[str, Address] = {}
+        for member in self.members:
+            welcome = welcomes.get(member.address)
+            if welcome is None or member.is_removed:
+                continue
+            known = first.setdefault(welcome.daemon, member.address)
+            if known != member.address:
+                self.members.left_out(member.address, f"it is the same worker as {known}", now)
+        return list(first.values())
 
     def _waited_for(self, member: Member, what: str) -> PeerLost:
         reason = f" ({member.reason})" * bool(member.reason)

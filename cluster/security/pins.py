@@ -4,6 +4,7 @@ known_hosts. A node with another key than before is refused until its line is re
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import socket
@@ -63,7 +64,10 @@ class Pins:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(fd, line)  # at once: another process may write too
+                size = os.fstat(fd).st_size
+                if os.write(fd, line) < len(line):  # at once: another process may write too
+                    os.ftruncate(fd, size)  # half a line would make the file unreadable
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(fd)
         return True

@@ -167,7 +167,7 @@ class WeightStore:
                     continue
                 if is_piece:
                     yield Kept(entry.name, found.st_size, found.st_mtime)
-                elif self._clock() - found.st_mtime > ABANDONED_S:
+                elif abs(self._clock() - found.st_mtime) > ABANDONED_S:
                     self._remove([entry.name])
 
     def _remove(self, names: Sequence[str]) -> None:

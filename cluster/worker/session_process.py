@@ -61,7 +61,7 @@ class SessionProcess:
     def rss_bytes(self) -> int:
         try:
             return int(self._watched.memory_info().rss)
-        except psutil.Error:
+        except (psutil.Error, OSError):  # it has ended, or there are no descriptors for a moment
             return 0
 
     def end(self, reason: str) -> None:

@@ -71,6 +71,7 @@ class ChatTemplate:
         cut: Cut,
         messages: Sequence[Mapping[str, object]],
         tools: Tools | None = None,
+        /,  # a variable of the template may be called `cut`
         **kwargs: object,
     ) -> str | None:
         """The prompt that ends within the last message, where `cut` says; None if the template

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,8 +77,12 @@ class BaseWriter:
 
     def __enter__(self) -> Self:
         self._file = self._partial.open("wb")
-        self._file.write(self._head)
-        self._file.write(self._tokens.tobytes())
+        try:
+            self._file.write(self._head)
+            self._file.write(self._tokens.tobytes())
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def add(self, row: LogitRow) -> None:
@@ -88,11 +93,20 @@ class BaseWriter:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._file.close()
-        if kind is None and self._left == 0:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink()
+        try:
+            self._file.close()  # which may write the rest, and find the disk full
+            if kind is None and self._left == 0:
+                self._partial.replace(self._path)
+                return
+        except BaseException:
+            self._discard()
+            raise
+        self._discard()
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
 
 
 class BaseFile:

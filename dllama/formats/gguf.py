@@ -128,7 +128,8 @@ class GgufFile:
                 f"back their names, like model-00001-of-{count:05}.gguf, in one directory."
             )
         found = (metadata.get("split.no"), count)
-        if n_parts > 1 and found != (number, n_parts):
+        is_said = all(isinstance(n, int) for n in found) and found == (number, n_parts)
+        if n_parts > 1 and not is_said:
             raise ModelFileError(
                 f"{path} says it is part {found[0]} of {found[1]} (counted from 0); its name says "
                 f"{number} of {n_parts}. Give the parts back the names they were downloaded with."

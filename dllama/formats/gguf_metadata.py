@@ -121,12 +121,18 @@ class ArchKeys:
         return value
 
     def raw(self, key: str) -> object:
-        """The value as the file has it; None where there is none."""
-        return self._metadata.get(f"{self._arch}.{key}")
+        """The value as the file has it; None where there is none. An array of numbers counts where
+        all of them agree."""
+        value = self._metadata.get(f"{self._arch}.{key}")
+        if not isinstance(value, np.ndarray):
+            return value
+        if not value.size or not np.all(value == value[0]):
+            raise self._wrong(key, value, "one value")
+        return value[0].item()
 
     def listed(self, key: str) -> object:
-        """The same; an array as the list that a folder has in its place."""
-        value = self.raw(key)
+        """The value; an array as the list that a folder has in its place."""
+        value = self._metadata.get(f"{self._arch}.{key}")
         return value.tolist() if isinstance(value, np.ndarray) else value
 
     def _value(self, key: str, default: object) -> object:

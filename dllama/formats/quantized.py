@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from dllama.config import ModelConfig
-from dllama.errors import ConfigError
+from dllama.errors import ConfigError, ModelFileError
 from dllama.formats import open_model
 from dllama.formats.floats import FLOAT_TYPES, floats_of
 from dllama.formats.kept_tensors import KeptTensors
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 HEADS = ("embed", "wcls")  # one of them chooses every token: in less than 8 bits they cost the most
 KEPT = ("router", "shared_router")  # small, and they choose the experts
 TABLES = ("conv_q", "conv_k", "conv_v")  # numbers of channels, which no product reads
+MOST_F16 = float(np.finfo(np.float16).max)
 ENCODING = 1  # to be raised where the same values become other blocks: digests are kept by it
 
 
@@ -49,10 +50,13 @@ class QuantizedSource:
     whole blocks get a type of smaller ones, or stay; the embedding and the head become Q8_0 at
     least."""
 
-    def __init__(self, source: WeightSource, qtype: QType, keeps_bytes: int = 0) -> None:
-        """`qtype` is one that there is an encoder for. Where several ranks read, up to
+    def __init__(
+        self, source: WeightSource, qtype: QType, keeps_bytes: int = 0, *, is_exact: bool = False
+    ) -> None:
+        """`qtype` is one that there is an encoder for; weights of no more bits stay as they are,
+        unless the type `is_exact`ly what is wanted. Where several ranks read, up to
         `keeps_bytes` of what was made are kept, so that it is not made for each of them."""
-        self._source, self._qtype = source, qtype
+        self._source, self._qtype, self._is_exact = source, qtype, is_exact
         self._tensors = {name: self._made(info) for name, info in source.tensors.items()}
         self._pool = ThreadPoolExecutor(n_cores(), "quantize")
         self._kept = KeptTensors(keeps_bytes)
@@ -103,7 +107,13 @@ class QuantizedSource:
         out = np.empty((len(raw), row_bytes(qtype, n_values)), np.uint8)
 
         def encode_slab(slab: slice) -> None:
-            out[slab] = encode(floats_of(raw[slab], stored.qtype), qtype)
+            values = floats_of(raw[slab], stored.qtype)
+            if qtype is QType.F16 and stored.qtype is not qtype and np.abs(values).max() > MOST_F16:
+                raise ModelFileError(
+                    f"{stored.name} has numbers beyond {MOST_F16:g}, which F16 cannot hold; name "
+                    "another type, such as bf16"
+                )
+            out[slab] = encode(values, qtype)
 
         if raw.size:
             list(self._pool.map(encode_slab, slabs(len(raw), n_values, ENCODED)))
@@ -131,6 +141,8 @@ class QuantizedSource:
         if info.short_name in HEADS and _bits(qtype) < _bits(QType.Q8_0):
             qtype = QType.Q8_0
         qtype = fitting(qtype, info.cols)
+        if self._is_exact and qtype in FLOAT_TYPES:
+            return replace(info, qtype=qtype)
         return info if _bits(qtype) >= _bits(info.qtype) else replace(info, qtype=qtype)
 
 
@@ -139,10 +151,14 @@ def _bits(qtype: QType) -> float:
     return 8 * BLOCK[qtype].bytes / BLOCK[qtype].values
 
 
-def open_weights(path: str | Path, type_name: str | None, *, keeps_bytes: int = 0) -> WeightSource:
+def open_weights(
+    path: str | Path, type_name: str | None, *, keeps_bytes: int = 0, is_exact: bool = False
+) -> WeightSource:
     """Opens a model, with its float weights in the type that is named, as they are where none is;
-    `keeps_bytes` is that of QuantizedSource. Raises ConfigError where there is no such type, and as
-    open_model does."""
+    `keeps_bytes` and `is_exact` are those of QuantizedSource. Raises ConfigError where there is no
+    such type, and as open_model does."""
     qtype = None if type_name is None else type_named(type_name)
     source = open_model(path)
-    return source if qtype is None else QuantizedSource(source, qtype, keeps_bytes)
+    return (
+        source if qtype is None else QuantizedSource(source, qtype, keeps_bytes, is_exact=is_exact)
+    )

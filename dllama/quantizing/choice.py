@@ -88,12 +88,17 @@ def sizes_of(metadata: Mapping[str, object]) -> ModelSizes:
     def number(key: str, default: int) -> int:
         value = metadata.get(f"{arch}.{key}", default)
         if isinstance(value, np.ndarray):  # one for each layer
-            value = int(value[0]) if value.size else default
+            value = value[0].item() if value.size else default
         return value if isinstance(value, int) else default
 
     n_layers, heads = number("block_count", 0), number("attention.head_count", 1)
     key_heads = number("attention.head_count_kv", heads)
-    is_70b = arch in ("llama", "qwen2") and n_layers == _LAYERS_OF_70B and heads != key_heads
+    is_70b = (
+        isinstance(arch, str)
+        and arch in ("llama", "qwen2")
+        and n_layers == _LAYERS_OF_70B
+        and heads != key_heads
+    )
     return ModelSizes(
         n_layers, heads // key_heads if key_heads else 0, number("expert_count", 0), is_70b
     )

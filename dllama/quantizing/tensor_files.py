@@ -13,10 +13,13 @@ from dllama.errors import ModelFileError
 from dllama.formats import first_bytes, open_model
 from dllama.formats.checkpoint.folder import checkpoint_folder
 from dllama.formats.gguf import MAGIC, GgufFile, GgufTensor
-from dllama.formats.writing.convert import PIECE_BYTES, ModelTensors, converted_metadata
+from dllama.formats.writing.convert import (
+    PIECE_BYTES,
+    SPLIT_KEYS,
+    ModelTensors,
+    converted_metadata,
+)
 from dllama.weight_source import TensorInfo
-
-SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
 class TensorFile(Protocol):

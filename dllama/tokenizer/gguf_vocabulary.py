@@ -156,14 +156,15 @@ def _id(metadata: Mapping[str, object], name: str, n: int, default: int | None) 
     value = metadata.get(key)
     if value is None:
         return default if default is not None and default < n else None
-    if value == _NO_ID:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < n:
-        raise TokenizerError(
-            f"The metadata value {key} is {value!r}; expected a token between 0 and {n - 1}. "
-            f"The file is corrupt: {_GIVE_ANOTHER}."
-        )
-    return int(value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if value == _NO_ID:
+            return None
+        if 0 <= value < n:
+            return int(value)
+    raise TokenizerError(
+        f"The metadata value {key} is {value!r:.80}; expected a token between 0 and {n - 1}. "
+        f"The file is corrupt: {_GIVE_ANOTHER}."
+    )
 
 
 def _flag(metadata: Mapping[str, object], name: str, *, default: bool) -> bool:

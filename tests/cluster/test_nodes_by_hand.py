@@ -158,3 +158,24 @@ def test_a_node_that_is_needed_is_not_removed(
     assert runner.pending_change is None
     free[0] = 1 << 40
     assert rows(call(runner, NodesAction.REMOVE, str(worker.address))) == [("present", 0, 1.0)]
+
+
+def test_a_second_name_of_a_worker_that_is_added_while_another_is_waited_for_is_left_out(
+    start_worker: StartWorker, make_runner: MakeRunner
+) -> None:
+    kept, lost = start_worker(), start_worker()
+    runner = make_runner([kept, lost], rejoin_s=1.0)
+    runner.start()
+    before = logits(runner, TOKENS)
+    lost.end(signal.SIGKILL)
+    idle_until_lost(runner)
+    name = f"localhost:{kept.address.port}"
+    assert runner.nodes(NodesCall("1", NodesAction.ADD, name)) is None
+    recover(runner)
+    replies: list[NodesReply] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not replies and time.monotonic() < deadline:
+        logits(runner, TOKENS)
+        replies = runner.node_replies()
+    assert "the same worker as" in (replies[0].error or "")
+    assert abs(logits(runner, TOKENS) - before).max() < 1e-5

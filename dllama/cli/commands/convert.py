@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from dllama.cli.model_file import load_tokenizer, metadata_of
     from dllama.formats.quantized import open_weights
     from dllama.formats.writing.convert import write_gguf
+    from dllama.host.disk import check_room
 
     metadata = metadata_of(args.model, None)
     if not metadata:
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out.exists():
         raise ConfigError(f"{args.out} is there already; name another file, or remove it first")
     load_tokenizer(args.model, None)  # what is wrong with it is told before hours of writing
-    with closing(open_weights(args.model, args.type)) as source:
+    with closing(open_weights(args.model, args.type, is_exact=True)) as source:
         total = sum(info.n_bytes for info in source.tensors.values())
+        check_room(args.out, total)
         columns = (TextColumn("writing"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=stderr(), transient=True) as progress:
             task = progress.add_task("writing", total=total)

@@ -6,7 +6,7 @@ import argparse
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dllama.cli.chat_client import ChatClient
@@ -16,7 +16,7 @@ from dllama.cli.hybrid.port_owner import Owner, free_after, owner_of
 from dllama.cli.hybrid.root_words import RootWords, read_root_words
 from dllama.cli.terminal.output import count_of, note
 from dllama.cli.terminal.text_input import typed_text
-from dllama.errors import ConfigError
+from dllama.errors import ClusterError, ConfigError
 
 LOOK_S = 0.5
 KEY_BYTES = 24
@@ -111,10 +111,29 @@ def _client_of(root: RootWords, args: argparse.Namespace, name: str | None) -> C
 
 def _serve(url: str, children: Sequence[Child]) -> int:
     print(url, flush=True)
+    check = _watch(children)
     while True:
-        for child in children:
-            child.check()
+        check()
         time.sleep(LOOK_S)
+
+
+def _watch(children: Sequence[Child]) -> Callable[[], None]:
+    """Returns what raises ClusterError once the root, the last of the children, has ended. It goes
+    on without a worker that has, which is told once."""
+    told: set[Child] = set()
+
+    def check() -> None:
+        for child in children[:-1]:
+            if child not in told:
+                try:
+                    child.check()
+                except ClusterError as error:
+                    told.add(child)
+                    note(f"{error} The root goes on without it.")
+        for child in children[-1:]:
+            child.check()
+
+    return check
 
 
 def _talk(client: ChatClient, args: argparse.Namespace, children: Sequence[Child]) -> int:
@@ -123,8 +142,5 @@ def _talk(client: ChatClient, args: argparse.Namespace, children: Sequence[Child
     if not children:
         note(f"a dllama serves at {client.server} already: the chat is with that one")
 
-    def check() -> None:
-        for child in children:
-            child.check()
-
+    check = _watch(children)
     return talk(client, is_plain=args.plain, keeps_history=not args.no_history, on_failure=check)

@@ -88,7 +88,10 @@ def _load(asked: Asked) -> None:
 def _file_of(asked: Asked, command: str) -> Path:
     if not asked.rest:
         raise ConfigError(f"{command} needs the name of a file: {command} chat.json")
-    return Path(asked.rest).expanduser()
+    try:
+        return Path(asked.rest).expanduser()
+    except RuntimeError as error:  # nobody is called so
+        raise ConfigError(f"{asked.rest} leads nowhere: {error}") from error
 
 
 def _stats(asked: Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dllama.errors import ConfigError
@@ -23,12 +24,17 @@ def save_conversation(path: Path, messages: list[Message]) -> None:
         "id": os.urandom(8).hex(), "title": "", "created": now, "updated": now, "system": system,
         "settings": {}, "messages": [m for m in messages if m["role"] != "system"],
     }  # fmt: skip
+    if not path.name:
+        raise ConfigError(f"{path} is a folder; name a file in it")
+    # Half a character, as a terminal may send it, is none that a file can hold.
+    text = json.dumps([kept], ensure_ascii=False, indent=1).encode(errors="replace")
     unfinished = path.with_name(path.name + ".part")
     try:
-        unfinished.write_text(json.dumps([kept], ensure_ascii=False, indent=1), encoding="utf-8")
+        unfinished.write_bytes(text)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 

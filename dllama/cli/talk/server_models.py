@@ -73,7 +73,7 @@ def from_menu(rows: list[Row], chosen: str, ask: Callable[[str], str]) -> str:
         mark = "*" if row.get("id") == chosen or len(rows) == 1 else " "
         note(f" {mark}{number:3} {row.get('id')}  {state_of(row)}".rstrip())
     picked = ask("number or name (Enter: stay): ").strip()
-    if picked.isdigit() and 1 <= int(picked) <= len(rows):
+    if picked.isdecimal() and 1 <= int(picked) <= len(rows):
         return str(rows[int(picked) - 1].get("id"))
     return picked
 

@@ -54,11 +54,16 @@ def checkpoint_name(folder: Path) -> str:
     return (folder.resolve() if whole.name in ("", "..") else whole).name
 
 
+_HALF = b"\\ud"
+
+
 def read_json(path: Path) -> dict[str, object]:
     """Returns the object in a JSON file. Raises ModelFileError."""
     content = read_bytes(path)
     try:
         found = json.loads(content)
+        if _HALF in content.lower():  # half a character, if the other half does not follow
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} is no JSON ({str(error)[:200]}); download it again."

@@ -11,6 +11,7 @@ import numpy as np
 from dllama.config import ModelConfig
 from dllama.errors import ModelFileError
 from dllama.formats.floats import floats_of
+from dllama.formats.gguf_config import N_FURTHER
 from dllama.formats.gguf_source import their_name
 from dllama.formats.stored_orders import block_order
 from dllama.formats.stored_views import by_stored_name
@@ -32,6 +33,7 @@ from dllama.qtypes import BLOCK, QType
 from dllama.weight_source import TensorInfo, WeightSource
 
 PIECE_BYTES = 16 << 20
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")  # of the parts of a file
 UNUSED = 5  # GGUF's type of a token that no text makes
 
 
@@ -96,7 +98,8 @@ def converted_metadata(
 ) -> dict[str, object]:
     """Returns the metadata of a file whose matrices are mostly `qtype`. The list of tokens is as
     long as the embedding table, as llama.cpp wants it, and Llama 3's scaling is in a tensor."""
-    keys = dict(metadata)
+    keys = {key: value for key, value in metadata.items() if key not in SPLIT_KEYS}
+    _leave_further_layers_out(keys, config)
     if config.rope_factors is not None and config.long_rope_factors is None:
         keys = {key: v for key, v in keys.items() if ".rope.scaling." not in key}
     keys |= {
@@ -118,6 +121,20 @@ def converted_metadata(
                 padded = np.concatenate([old, np.full(n, filler, old.dtype)])
                 keys[f"tokenizer.ggml.{key}"] = padded
     return keys
+
+
+def _leave_further_layers_out(keys: dict[str, object], config: ModelConfig) -> None:
+    """Takes the layers that predict further tokens, which are not written, out of what the metadata
+    count."""
+    has_further = keys.pop(f"{config.arch}.{N_FURTHER}", None) is not None
+    before = keys.get(f"{config.arch}.block_count")
+    if not has_further or before == config.n_layers:
+        return
+    keys[f"{config.arch}.block_count"] = config.n_layers
+    for key, value in keys.items():
+        is_list = isinstance(value, np.ndarray | list) and key.startswith(f"{config.arch}.")
+        if is_list and len(value) == before:  # type: ignore[arg-type]
+            keys[key] = value[: config.n_layers]  # type: ignore[index]
 
 
 def _described(config: ModelConfig, info: TensorInfo, tensor: Tensor) -> TensorInfo:

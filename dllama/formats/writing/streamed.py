@@ -4,6 +4,7 @@ name only when complete, so half a model is never seen."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +34,11 @@ class StreamedFile:
 
     def __enter__(self) -> Self:
         self._file = self._partial.open("wb")
-        self._file.write(self._head)
+        try:
+            self._file.write(self._head)
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def write(self, raw: np.ndarray) -> None:
@@ -51,13 +56,22 @@ class StreamedFile:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._file.close()
-        if kind is not None or self._current < len(self._tensors):
-            self._partial.unlink()
-        else:
-            self._partial.replace(self._path)
+        try:
+            self._file.close()  # which may write the rest, and find the disk full
+            if kind is None and self._current == len(self._tensors):
+                self._partial.replace(self._path)
+                return
+        except BaseException:
+            self._discard()
+            raise
+        self._discard()
         if kind is None and self._current < len(self._tensors):
             raise ValueError(f"{self._path} was left unfinished, with {self._waiting()} to come")
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
 
     def _left(self) -> int:
         return self._tensors[self._current].n_bytes - self._written

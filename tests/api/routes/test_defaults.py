@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from api.body import MAX_DEPTH
 from api.config import AnswerDefaults
 from api.engines.in_process import InProcessEngineClient
+from api.routes import ollama_embeddings
+from api.served_model import ServedModel
 from dllama.requests import SamplingParams
 from tests.api.serving import ask, masks, run, says, served, serving
 from tests.scripted_runner import ScriptedEngine
@@ -101,6 +104,11 @@ def test_a_grammar_of_the_server_gives_way_to_any_form_of_a_request() -> None:
     own = submitted(path, {"response_format": {"type": "json_object"}}, fields=fields).grammar
     assert own is not None and own != default
     assert submitted(path, {"response_format": {"type": "text"}}, fields=fields).grammar is None
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    for said in ({"output_config": {"format": form}}, {"output_format": form}):
+        asked = {"max_tokens": 5, **said}
+        found = submitted("/v1/messages", asked, fields=fields).grammar
+        assert found is not None and found != default
 
 
 def test_a_last_message_of_the_assistant_without_prefill() -> None:
@@ -116,6 +124,64 @@ def test_a_last_message_of_the_assistant_without_prefill() -> None:
     prefilled, whole = prompt(AnswerDefaults()), prompt(AnswerDefaults(prefills=False))
     assert whole > prefilled  # its end, and the beginning of another message
     assert prompt(AnswerDefaults(prefills=False), continue_final_message=True) == prefilled
+
+
+@pytest.mark.parametrize(
+    ("path", "counting", "body"),
+    [
+        ("/v1/responses", "/v1/responses/input_tokens", {}),
+        ("/v1/messages", "/v1/messages/count_tokens", {"max_tokens": 5}),
+    ],
+)
+def test_routes_that_count_count_what_an_answer_reads_without_prefill(
+    path: str, counting: str, body: dict[str, object]
+) -> None:
+    messages = [*HI, {"role": "assistant", "content": "Well"}]
+    asked = {"input" if path == "/v1/responses" else "messages": messages, **body}
+
+    def told(defaults: AnswerDefaults) -> tuple[int, int]:
+        engine = ScriptedEngine(says("x"))
+        reply = ask(engine, lambda s: s.post(path, asked), defaults=defaults)
+        assert reply.status == 200, reply.data
+        counted = ask(engine, lambda s: s.post(counting, asked), defaults=defaults)
+        return len(engine.submitted[0].tokens), counted.json["input_tokens"]
+
+    prefilled, whole = told(AnswerDefaults()), told(AnswerDefaults(prefills=False))
+    assert prefilled[0] == prefilled[1] < whole[0] == whole[1]
+
+
+def test_a_body_as_deep_as_may_be_is_answered_and_a_deeper_one_refused() -> None:
+    def nested(depth: int) -> dict[str, object]:
+        value: dict[str, object] = {}
+        for _ in range(depth - 2):
+            value = {"a": value}
+        return {"input": "Hi", "metadata": value}
+
+    for depth, status in ((MAX_DEPTH, 200), (MAX_DEPTH + 1, 400), (253, 400)):
+        for stream in (False, True):
+            body = {**nested(depth), "stream": stream}
+            reply = ask(ScriptedEngine(says("x")), lambda s, b=body: s.post("/v1/responses", b))
+            assert reply.status == status, (depth, reply.data[:300])
+            assert status != 200 or b"completed" in reply.data[-9000:]
+
+
+def test_a_variable_of_the_template_may_have_any_name() -> None:
+    messages = [*HI, {"role": "assistant", "content": "Well"}]
+    body = {"messages": messages, "chat_template_kwargs": {"cut": 1, "kwargs": 2}}
+    reply = ask(ScriptedEngine(says("x")), lambda s: s.post("/v1/chat/completions", body))
+    assert reply.status == 200, reply.data
+
+
+def test_an_empty_text_among_others_has_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no token stands at the beginning of texts."""
+
+    def without_bos(model: ServedModel, text: str) -> list[int]:
+        return list(text.encode())
+
+    monkeypatch.setattr(ollama_embeddings, "encode", without_bos)
+    body = {"model": "toy", "input": ["", "Hi"]}
+    reply = ask(ScriptedEngine(says("x")), lambda s: s.post("/api/embed", body))
+    assert reply.status == 400 and b"is empty" in reply.data
 
 
 def test_variables_of_the_chat_template() -> None:

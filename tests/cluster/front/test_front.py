@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -224,3 +226,14 @@ def test_the_socket_behind_is_never_full(service: Service) -> None:
     stranger.close()
     time.sleep(0.5)
     assert 0 < service.n_unread() <= MAX_UNREAD
+
+
+def test_a_number_that_is_no_socket_any_more_is_let_go(service: Service) -> None:
+    reader, writer = os.pipe()
+    try:
+        before = sorted(Path("/proc/self/fd").iterdir())
+        assert [service.front.number_of(fd) for fd in (reader, writer, 99_999)] == [0, 0, 0]
+        assert sorted(Path("/proc/self/fd").iterdir()) == before
+    finally:
+        os.close(reader)
+        os.close(writer)

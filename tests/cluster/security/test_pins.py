@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import stat
@@ -54,3 +55,16 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     pins = Pins(tmp_path, "workers")
     with pytest.raises(ConfigError, match="cannot be read and written"):
         pins.of("a:1")
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = Pins(tmp_path / "known_roots", "roots")
+    assert pins.add("a:1", ONE)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: len(data) // 2]))
+    with pytest.raises(ConfigError, match="No space left"):
+        pins.add("b:1", OTHER)
+    monkeypatch.undo()
+    assert pins.complaint("a:1", ONE) == "" and pins.add("b:1", OTHER)

@@ -16,6 +16,7 @@ pieces = st.lists(
 def test_the_least_recently_used_make_room(
     kept: list[Kept], needed: int, limit: int, now: float
 ) -> None:
+    kept = [piece for piece in kept if piece.used_s <= now]
     evicted = to_evict(kept, needed, limit, now)
     by_name = {piece.name: piece for piece in kept}
     left = [piece for piece in kept if piece.name not in evicted]
@@ -36,3 +37,11 @@ def test_a_tenth_of_the_disk_stays_free() -> None:
     assert allowed_bytes(900, 0, 1000, 100) == 0
     assert allowed_bytes(900, 50, 1000, 20) == 0, "others have filled it beyond"
     assert allowed_bytes(0, 0, 1000, 900) == 0
+
+
+def test_pieces_of_a_time_to_come_go_first() -> None:
+    """The clock was wrong when they were used."""
+    kept = [Kept("old", 10, 100.0), Kept("wrong", 10, 9000.0), Kept("new", 10, 999.0)]
+    assert to_evict(kept, 10, 30, 1000.0) == ["wrong"]
+    assert to_evict(kept, 20, 30, 1000.0) == ["wrong", "old"]
+    assert to_evict([Kept("a", 10, 1030.0)], 10, 10, 1000.0) == [], "its disk's clock is ahead"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+from contextlib import closing, suppress
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
-from dllama.errors import ModelFileError
+from dllama.cli.model_file import load_tokenizer, metadata_of
+from dllama.errors import ModelFileError, TokenizerError
 from dllama.formats import open_model
 from dllama.formats.gguf import GgufFile, part_paths
+from dllama.formats.writing.convert import write_gguf
 from dllama.qtypes import QType
+from dllama.quantizing.choice import sizes_of
 from tests.references.forward import reference_logits
 from tests.shared_data import shared_file
 from tests.toy_models import write_toy
@@ -264,3 +268,22 @@ def test_parts_hold_as_many_tensors_as_the_first_promises(
     patched(first, first, at, struct.pack("<I", promised))
     with pytest.raises(ModelFileError, match=f"the first one promises {promised}"):
         GgufFile(first)
+
+
+@pytest.mark.parametrize("value", [[0, 0], [0, 1], [1.5, float("nan")]])
+@pytest.mark.parametrize(
+    "key",
+    ["llama.nextn_predict_layers", "llama.expert_count", "llama.attention.sliding_window",
+     "llama.logit_scale", "split.no", "tokenizer.ggml.bos_token_id"],
+)  # fmt: skip
+def test_a_list_in_place_of_a_number_is_read_or_refused(
+    toy: Path, tmp_path: Path, key: str, value: list[float]
+) -> None:
+    metadata = {**metadata_of(str(toy), None), key: np.array(value)}
+    path = tmp_path / "odd.gguf"
+    with closing(open_model(toy)) as source:
+        write_gguf(source, metadata, path)
+    with suppress(ModelFileError, TokenizerError):
+        open_model(path).close()
+        load_tokenizer(str(path), None)
+    sizes_of(metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import termios
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -206,3 +208,36 @@ def test_a_host_that_a_chat_finds() -> None:
         assert words.url == f"http://{url}:8080"
     with pytest.raises(ConfigError, match="unix sockets alone"):
         read_root_words(["--host", "unix:/x"], has_default_model=True, n_workers=0)
+
+
+def test_a_server_outlives_a_worker_of_its_own() -> None:
+    """As one with workers elsewhere does; the end of the root is that of all."""
+    port = own_port()
+    words = ("up", "--no-chat", "--n-workers", "1", "--port", str(port))
+    server = subprocess.Popen(
+        [sys.executable, "-m", "dllama", *words], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().strip().endswith(str(port))
+        leashed = [
+            child
+            for child in psutil.Process(server.pid).children()
+            if "dllama.cli.leashed" in " ".join(child.cmdline())
+        ]
+        [worker] = [child for child in leashed if "worker" in child.cmdline()]
+        [root] = [child for child in leashed if "root" in child.cmdline()]
+        worker.kill()
+        body = json.dumps({"prompt": "What is dllama?", "n_predict": 4}).encode()
+        url = f"http://127.0.0.1:{port}/completion"
+        with urllib.request.urlopen(url, body, timeout=120) as answer:
+            assert json.loads(answer.read())["tokens_predicted"] == 4
+        time.sleep(1.5)
+        assert server.poll() is None
+        root.kill()
+        _, told = server.communicate(timeout=60)
+        assert server.returncode == 1 and "goes on without it" in told
+    finally:
+        server.kill()
+        server.wait()

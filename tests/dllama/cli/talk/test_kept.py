@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dllama.cli.talk.commands import Asked, _file_of
 from dllama.cli.talk.kept import load_conversation, save_conversation
 from dllama.errors import ConfigError
 
@@ -45,3 +46,20 @@ def test_what_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
         load_conversation(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="cannot be written"):
         save_conversation(tmp_path / "none" / "x.json", MESSAGES)
+
+
+def test_what_cannot_be_saved_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (Path(), Path("/"), tmp_path / "file" / "chat", tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigError, match=r"cannot be written|is a folder"):
+            save_conversation(path, MESSAGES)
+    half = [{"role": "user", "content": "half \ud83d"}]
+    save_conversation(tmp_path / "half.json", half)
+    assert load_conversation(tmp_path / "half.json") == [{"role": "user", "content": "half ?"}]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "half.json"]
+
+
+def test_the_home_of_nobody_is_said() -> None:
+    asked = Asked(None, "~nobody-is-called-so/x", None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="leads nowhere"):
+        _file_of(asked, "/save")

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Library
 
 from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.errors import ModelFileError, TokenizerError
+from dllama.formats.checkpoint.folder import read_json
 from dllama.formats.checkpoint.tokenizer_files import count_tokens
 from dllama.formats.checkpoint.tokenizer_keys import tokenizer_metadata
 from dllama.formats.gguf import GgufFile
@@ -269,3 +270,12 @@ def test_a_folder_without_tokenizer_or_with_a_broken_one_says_so(tmp_path: Path)
         tokenizer_metadata(tmp_path)
     with pytest.raises(ModelFileError, match="There is no file"):
         load_tokenizer(str(tmp_path / "absent"), None)
+
+
+def test_half_a_character_in_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text('{"a": "\\ud83d\\ude00"}')
+    assert read_json(path) == {"a": "\U0001f600"}
+    path.write_text('{"a": ["\\ud83d"]}')
+    with pytest.raises(ModelFileError, match="is no JSON"):
+        read_json(path)

@@ -14,7 +14,7 @@ from dllama.cli.model_file import load_tokenizer, metadata_of
 from dllama.config import RopeScaling, RopeScalingKind
 from dllama.formats import open_model
 from dllama.formats.quantized import open_weights
-from dllama.formats.writing.convert import write_gguf
+from dllama.formats.writing.convert import converted_metadata, write_gguf
 from dllama.qtypes import QType
 from tests.checkpoints import write_checkpoint, write_spm_tokenizer
 from tests.dllama.cli.test_commands import dllama
@@ -132,3 +132,34 @@ def test_the_command_writes_a_file_once(tmp_path: Path) -> None:
     again = dllama("convert", folder, out)
     assert again.returncode == 1 and "is there already" in " ".join(again.stderr.split())
     assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_the_type_that_is_named_is_made_of_any_floats(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "toy", qtype=QType.BF16)
+    done = dllama("convert", folder, tmp_path / "half.gguf", "--type", "f16")
+    assert done.returncode == 0, done.stderr
+    with closing(open_model(tmp_path / "half.gguf")) as half, closing(open_model(folder)) as whole:
+        name = "layers.0.wq"
+        assert half.tensors[name].qtype is QType.F16
+        assert half.tensors[name].rows == whole.tensors[name].rows
+
+
+def test_parts_become_one_file(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", qtype=QType.F32)
+    metadata = {**metadata_of(str(toy), None), "split.no": 0, "split.count": 3}
+    metadata["split.tensors.count"] = 9
+    with closing(open_model(toy)) as source:
+        write_gguf(source, metadata, tmp_path / "whole.gguf")
+    with closing(open_model(tmp_path / "whole.gguf")) as whole, closing(open_model(toy)) as wanted:
+        assert whole.tensors.keys() == wanted.tensors.keys()
+
+
+def test_layers_that_are_not_written_are_not_counted(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy.gguf", arch="glm4moe")
+    with closing(open_model(toy)) as source:
+        n, arch = source.config.n_layers, source.config.arch
+        metadata = {**metadata_of(str(toy), None), f"{arch}.block_count": n + 1}
+        metadata |= {f"{arch}.nextn_predict_layers": 1, f"{arch}.each": np.arange(n + 1)}
+        told = converted_metadata(metadata, source.config, QType.F32)
+    assert told[f"{arch}.block_count"] == n and f"{arch}.nextn_predict_layers" not in told
+    assert np.asarray(told[f"{arch}.each"]).tolist() == list(range(n))

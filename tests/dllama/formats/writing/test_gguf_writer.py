@@ -84,3 +84,25 @@ def test_a_piece_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_value_gguf_has_no_type_for_is_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match=r"no type for|more than 64 bits"):
         gguf_stream(tmp_path / "out.gguf", {"x": value}, [])
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits as POSIX has them")
+    path, before = tmp_path / "out.gguf", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with gguf_stream(path, METADATA, TENSORS) as out:
+        for info in TENSORS:
+            out.write(blocks(info))
+    size = path.stat().st_size
+    path.unlink()
+    for limit in (size - 1, 10):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with (
+                pytest.raises(OSError, match="too large"),
+                gguf_stream(path, METADATA, TENSORS) as out,
+            ):
+                for info in TENSORS:
+                    out.write(blocks(info))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert list(tmp_path.iterdir()) == []

@@ -86,9 +86,10 @@ def parsed(data: bytes) -> object:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            if _HALF.search(data) is None:
+            whole = mended(data)
+            if whole is data:
                 raise
-            return orjson.loads(mended(data))
+            return orjson.loads(whole)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"The request body is not JSON ({error}); send a JSON object in UTF-8."

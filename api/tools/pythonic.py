@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NoReturn
+
+from api.tools.strict_json import strict_json
 
 MAX_DEPTH = 64  # of lists within lists
 
@@ -26,7 +27,7 @@ def json_of(text: str) -> str:
     """Returns a value as JSON, numbers digit by digit; what is no literal is a text."""
     text = text.strip()
     try:
-        json.loads(text, parse_constant=_refuse)
+        strict_json(text)
     except (ValueError, RecursionError):
         pass
     else:
@@ -35,10 +36,6 @@ def json_of(text: str) -> str:
         return _Literal(text).whole()
     except ValueError:
         return json.dumps(text, ensure_ascii=False)
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON.")
 
 
 class ValueEnd:

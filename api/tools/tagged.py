@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import NoReturn
+
+from api.tools.strict_json import strict_json
 
 KEY, KEY_END = "<arg_key>", "</arg_key>"
 VALUE, VALUE_END = "<arg_value>", "</arg_value>"
@@ -63,7 +64,7 @@ def json_value(text: str, schema: object) -> str:
     """Returns the value between its tags as JSON. What is no JSON is a text."""
     if kind_of(schema) is not ValueKind.TEXT:
         try:
-            value = json.loads(text, parse_constant=_refuse)
+            value = strict_json(text)
         except (ValueError, RecursionError):
             pass
         else:
@@ -79,7 +80,3 @@ def _written(value: object, text: str) -> str:
     except (ValueError, RecursionError):
         return text.strip()
     return told
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON.")

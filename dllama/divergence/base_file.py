@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,7 @@ import numpy as np
 
 from dllama.errors import ModelFileError
 from dllama.formats.mapped import MappedFile
+from dllama.formats.writing.appearing import AppearingFile
 from dllama.step import LogitRow
 
 MAGIC = b"_logits_"
@@ -69,20 +69,14 @@ class BaseWriter:
     and leaves none otherwise."""
 
     def __init__(self, path: Path, windows: Sequence[Sequence[int]], vocab_size: int) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self._file = AppearingFile(path)
         width = len(windows[0])
-        self._head = _HEAD.pack(MAGIC, width, vocab_size, len(windows))
-        self._tokens = np.array(windows, "<i4")
+        head = _HEAD.pack(MAGIC, width, vocab_size, len(windows))
+        self._head = head + np.array(windows, "<i4").tobytes()
         self._left = len(windows) * counted_tokens(width)
 
     def __enter__(self) -> Self:
-        self._file = self._partial.open("wb")
-        try:
-            self._file.write(self._head)
-            self._file.write(self._tokens.tobytes())
-        except BaseException:
-            self._discard()
-            raise
+        self._file.begin(self._head)
         return self
 
     def add(self, row: LogitRow) -> None:
@@ -93,20 +87,7 @@ class BaseWriter:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()  # which may write the rest, and find the disk full
-            if kind is None and self._left == 0:
-                self._partial.replace(self._path)
-                return
-        except BaseException:
-            self._discard()
-            raise
-        self._discard()
-
-    def _discard(self) -> None:
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._file.end(is_whole=kind is None and self._left == 0)
 
 
 class BaseFile:

@@ -94,9 +94,7 @@ class ArchKeys:
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number > 0. An array counts where all its items agree."""
-        value = self._value(key, default)
-        if isinstance(value, np.ndarray) and value.size and np.all(value == value[0]):
-            value = value[0].item()
+        value = _agreed(self._value(key, default))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
             raise self._wrong(key, value, "a whole number between 1 and 2^31")
         return value
@@ -123,12 +121,10 @@ class ArchKeys:
     def raw(self, key: str) -> object:
         """The value as the file has it; None where there is none. An array of numbers counts where
         all of them agree."""
-        value = self._metadata.get(f"{self._arch}.{key}")
-        if not isinstance(value, np.ndarray):
-            return value
-        if not value.size or not np.all(value == value[0]):
+        value = _agreed(self._metadata.get(f"{self._arch}.{key}"))
+        if isinstance(value, np.ndarray):
             raise self._wrong(key, value, "one value")
-        return value[0].item()
+        return value
 
     def listed(self, key: str) -> object:
         """The value; an array as the list that a folder has in its place."""
@@ -151,3 +147,11 @@ class ArchKeys:
             f"{self.path}: the metadata value {self._arch}.{key} is {shown}; expected {expected}. "
             f"The file is corrupt, or describes a model this version does not support."
         )
+
+
+def _agreed(value: object) -> object:
+    """Returns what all items of an array are; a value that is none, or whose items differ, as it
+    is."""
+    if isinstance(value, np.ndarray) and value.size and np.all(value == value[0]):
+        return value[0].item()
+    return value

@@ -91,8 +91,7 @@ class ModelDownload:
         self._forget_other_versions()
         write_receipt(self._staging, receipt_of(self._task.selection))
         for i, item in enumerate(self._task.items):
-            path = self._path(i)
-            for beginning in (path, path.with_name(path.name + PART)):
+            for beginning in self._beginnings(i):
                 if beginning.is_file():
                     n_bytes = min(beginning.stat().st_size, item.n_bytes)
                     self._tell(self._task.progress(i, n_bytes, self._now()))
@@ -105,8 +104,8 @@ class ModelDownload:
         for i, file in enumerate(self._task.selection.files):
             version = known.get(file.path, "")
             if file.checksum is None and version and file.version and version != file.version:
-                self._path(i).unlink(missing_ok=True)
-                self._path(i).with_name(self._path(i).name + PART).unlink(missing_ok=True)
+                for beginning in self._beginnings(i):
+                    beginning.unlink(missing_ok=True)
 
     def _check_room(self) -> None:
         """Raises HubError where the disk has no room for what is missing."""
@@ -148,12 +147,17 @@ class ModelDownload:
     def _path(self, index: int) -> Path:
         return self._staging / self._task.selection.files[index].path
 
+    def _beginnings(self, index: int) -> tuple[Path, Path]:
+        """Returns where a file lies once it is whole, and until then."""
+        path = self._path(index)
+        return path, path.with_name(path.name + PART)
+
     def _clean_up(self) -> None:
         """Leaves nothing behind of a download that brought nothing."""
         has_bytes = any(
             path.is_file() and path.stat().st_size
             for i in range(len(self._task.items))
-            for path in (self._path(i), self._path(i).with_name(self._path(i).name + PART))
+            for path in self._beginnings(i)
         )
         if not has_bytes:
             self._store.discard(self._task.selection.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from dllama.errors import ModelFileError
@@ -54,7 +55,7 @@ def checkpoint_name(folder: Path) -> str:
     return (folder.resolve() if whole.name in ("", "..") else whole).name
 
 
-_HALF = b"\\ud"
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # half a character, if the other half does not follow
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -62,7 +63,7 @@ def read_json(path: Path) -> dict[str, object]:
     content = read_bytes(path)
     try:
         found = json.loads(content)
-        if _HALF in content.lower():  # half a character, if the other half does not follow
+        if _HALF.search(content) is not None:
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelFileError(

@@ -4,13 +4,13 @@ name only when complete, so half a model is never seen."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from dllama.formats.writing.appearing import AppearingFile
 from dllama.weight_source import TensorInfo
 
 
@@ -25,7 +25,7 @@ class StreamedFile:
         self, path: Path, head: bytes, tensors: Sequence[TensorInfo], alignment: int = 1
     ) -> None:
         self._path = path
-        self._partial = path.with_name(path.name + ".partial")
+        self._file = AppearingFile(path)
         self._head = head
         self._tensors = list(tensors)
         self._alignment = alignment
@@ -33,12 +33,7 @@ class StreamedFile:
         self._written = 0  # bytes of the current tensor
 
     def __enter__(self) -> Self:
-        self._file = self._partial.open("wb")
-        try:
-            self._file.write(self._head)
-        except BaseException:
-            self._discard()
-            raise
+        self._file.begin(self._head)
         return self
 
     def write(self, raw: np.ndarray) -> None:
@@ -56,22 +51,9 @@ class StreamedFile:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()  # which may write the rest, and find the disk full
-            if kind is None and self._current == len(self._tensors):
-                self._partial.replace(self._path)
-                return
-        except BaseException:
-            self._discard()
-            raise
-        self._discard()
+        self._file.end(is_whole=kind is None and self._current == len(self._tensors))
         if kind is None and self._current < len(self._tensors):
             raise ValueError(f"{self._path} was left unfinished, with {self._waiting()} to come")
-
-    def _discard(self) -> None:
-        with suppress(OSError):
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
 
     def _left(self) -> int:
         return self._tensors[self._current].n_bytes - self._written
